@@ -1,0 +1,112 @@
+use std::collections::HashSet;
+
+/// One change: what a batch holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Store `value` under `key`.
+    Put {
+        /// The key.
+        key: Vec<u8>,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Remove `key`, if it is there.
+    Delete {
+        /// The key.
+        key: Vec<u8>,
+    },
+}
+
+impl Change {
+    /// The key it changes.
+    pub fn key(&self) -> &[u8] {
+        match self {
+            Change::Put { key, .. } | Change::Delete { key } => key,
+        }
+    }
+}
+
+/// Changes applied together by [`Engine::apply`](crate::Engine::apply): all or nothing.
+///
+/// Where a batch names a key twice, the last change wins.
+///
+/// ```
+/// # use kv_core::Batch;
+/// let mut batch = Batch::new();
+/// batch.put(b"a", b"1").delete(b"b");
+/// assert_eq!(batch.len(), 2);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    changes: Vec<Change>,
+}
+
+impl Batch {
+    /// A batch without changes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds: store `value` under `key`.
+    pub fn put(&mut self, key: &[u8], value: &[u8]) -> &mut Self {
+        self.changes.push(Change::Put { key: key.to_vec(), value: value.to_vec() });
+        self
+    }
+
+    /// Adds: remove `key`.
+    pub fn delete(&mut self, key: &[u8]) -> &mut Self {
+        self.changes.push(Change::Delete { key: key.to_vec() });
+        self
+    }
+
+    /// The changes in the order they were added, repeated keys included.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// The changes that take effect: for each key its last one, in the order of those. O(n).
+    pub fn effective_changes(&self) -> Vec<&Change> {
+        let mut seen = HashSet::with_capacity(self.changes.len());
+        let mut effective: Vec<&Change> =
+            self.changes.iter().rev().filter(|change| seen.insert(change.key())).collect();
+        effective.reverse();
+        effective
+    }
+
+    /// How many changes were added.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Whether none was added.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Removes all changes and keeps the memory.
+    pub fn clear(&mut self) {
+        self.changes.clear();
+    }
+}
+
+impl FromIterator<Change> for Batch {
+    fn from_iter<I: IntoIterator<Item = Change>>(changes: I) -> Self {
+        Batch { changes: changes.into_iter().collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_change_of_a_key_takes_effect() {
+        let mut batch = Batch::new();
+        batch.put(b"a", b"1").put(b"b", b"2").delete(b"a").put(b"c", b"3").put(b"b", b"4");
+        let effective: Vec<Change> = batch.effective_changes().into_iter().cloned().collect();
+        let mut expected = Batch::new();
+        expected.delete(b"a").put(b"c", b"3").put(b"b", b"4");
+        assert_eq!(effective, expected.changes());
+        assert_eq!(batch.len(), 5);
+    }
+}

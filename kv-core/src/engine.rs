@@ -1,0 +1,186 @@
+use crate::{Batch, Checkpoint, Compact, Lsn, PointInTime, Result, Stats, Value};
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+
+/// A key-value storage engine. Object-safe: `Arc<dyn Engine>` is how an application, a test suite
+/// or a benchmark holds one.
+///
+/// # Contract
+///
+/// **Keys and values** are any bytes, the empty string included, up to the engine's
+/// [`Limits`](crate::Limits).
+///
+/// **Order.** Every change (a put, a delete that found its key, a batch that changed something) has
+/// an [`Lsn`]. The order of LSNs, the *log order*, is the order in which changes become visible: at
+/// every moment the readable state is the state after all changes up to some LSN and none beyond.
+/// LSNs grow strictly and are never used twice, not even for changes that a crash took away.
+///
+/// **Visibility.** Operations are linearizable. A change is visible before its call returns, and
+/// stays visible whatever happens to durability; all changes of a batch become visible at once.
+///
+/// **Durability.** [`durable_lsn`](Engine::durable_lsn) never decreases, is at most
+/// [`last_lsn`](Engine::last_lsn), and covers a change only after its bytes, and the directory entries
+/// that lead to them, were synced. After any crash the recovered state is the state after some prefix
+/// of the log order, and that prefix contains every change at or below any `durable_lsn` anyone was
+/// told, by this method, [`sync`](Engine::sync) or [`wait_durable`](Engine::wait_durable). How far
+/// durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under a
+/// policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable
+/// when its call returns; it may be visible to others a little before.
+///
+/// **Failure.** A call that returns an error other than from a failed write or sync changed nothing.
+/// A failed write or sync *poisons* the engine: the call that met the failure returns it, every later
+/// change, `sync` and `wait_durable` beyond `durable_lsn` returns
+/// [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state as it was visible, and
+/// `durable_lsn` stands still. A failed sync is never tried again. A change whose own call failed that
+/// way may or may not be in the recovered state, as for a crash. Reopening recovers.
+///
+/// **Size limits.** A key, value or batch over its limit is refused with
+/// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
+/// changes nothing. A `get` or `delete` of a key over the limit is refused in the same way.
+///
+/// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
+/// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
+/// again. Dropping the last handle without `close` closes too, but nobody hears of an error.
+///
+/// **Exclusiveness.** A second open of the same directory, by any process, fails with
+/// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
+///
+/// **Callbacks** of `read` and `scan` may call any method of the same engine, except `close`.
+///
+/// There are no default methods: a forgotten one does not compile. Sugar is in [`EngineExt`].
+pub trait Engine: Debug + Send + Sync {
+    /// Stores `value` under `key`; returns the LSN of the change.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Poisoned`, `Closed`; under `WhenDurable` also the I/O error of a failed dump.
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn>;
+
+    /// Removes `key`; `None` when it was not there (then nothing changed and no LSN was taken).
+    ///
+    /// # Errors
+    /// As for [`put`](Engine::put).
+    fn delete(&self, key: &[u8]) -> Result<Option<Lsn>>;
+
+    /// Applies all changes of `batch` or none, under one LSN, which it returns. Where the batch
+    /// names a key twice, the last change wins. A batch that changes nothing (empty, or only deletes
+    /// of absent keys) takes no LSN and returns [`last_lsn`](Engine::last_lsn).
+    ///
+    /// # Errors
+    /// As for [`put`](Engine::put).
+    fn apply(&self, batch: &Batch) -> Result<Lsn>;
+
+    /// The value under `key`.
+    ///
+    /// # Errors
+    /// `TooLarge`, `Closed`, or an I/O or corruption error if the value had to be read from disk.
+    fn get(&self, key: &[u8]) -> Result<Option<Value>>;
+
+    /// Calls `visit` once with the value under `key`, borrowed where it lies, and returns `true`; or
+    /// returns `false` when there is none.
+    ///
+    /// # Errors
+    /// As for [`get`](Engine::get).
+    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool>;
+
+    /// Calls `visit(key, value)` for the keys of the store, in no particular order, until it answers
+    /// `Break`.
+    ///
+    /// Every key that is present from before the scan begins until it ends is visited exactly once,
+    /// with a value it had at some moment in between; a key that comes or goes meanwhile is visited
+    /// at most once; no key is visited twice. The scan as a whole is not a snapshot: the changes of
+    /// a concurrent batch may be seen for one key and not for another.
+    ///
+    /// # Errors
+    /// As for [`get`](Engine::get).
+    fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()>;
+
+    /// Makes every change visible when the call began durable; returns the durable LSN reached.
+    ///
+    /// # Errors
+    /// The I/O error of a failed dump, `Poisoned`, `Closed`.
+    fn sync(&self) -> Result<Lsn>;
+
+    /// Returns once `lsn` is durable: at once if it already is, otherwise it causes the sync itself.
+    /// Concurrent callers share one sync (group commit). An LSN beyond `last_lsn` is
+    /// [`Error::InvalidArgument`](crate::Error::InvalidArgument).
+    ///
+    /// # Errors
+    /// As for [`sync`](Engine::sync).
+    fn wait_durable(&self, lsn: Lsn) -> Result<()>;
+
+    /// The newest durable change. See the contract.
+    fn durable_lsn(&self) -> Lsn;
+
+    /// The newest visible change.
+    fn last_lsn(&self) -> Lsn;
+
+    /// Counters and sizes. May take locks; not for the hot path.
+    fn stats(&self) -> Stats;
+
+    /// Makes everything durable, stops background work and releases the directory. Closing twice is
+    /// fine. On a poisoned engine it releases the directory and returns `Poisoned`.
+    ///
+    /// # Errors
+    /// As for [`sync`](Engine::sync); the directory is released all the same.
+    fn close(&self) -> Result<()>;
+
+    /// This engine as one that writes checkpoints, if it does.
+    fn as_checkpoint(&self) -> Option<&dyn Checkpoint>;
+
+    /// This engine as one that restores past states, if it does.
+    fn as_point_in_time(&self) -> Option<&dyn PointInTime>;
+
+    /// This engine as one that compacts on request, if it does.
+    fn as_compact(&self) -> Option<&dyn Compact>;
+}
+
+/// Conveniences on top of any [`Engine`].
+pub trait EngineExt: Engine {
+    /// Puts, and returns once the change is durable, whatever the policy.
+    ///
+    /// # Errors
+    /// As for [`Engine::put`] and [`Engine::wait_durable`].
+    fn put_durable(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
+        let lsn = self.put(key, value)?;
+        self.wait_durable(lsn)?;
+        Ok(lsn)
+    }
+
+    /// Whether `key` is present.
+    ///
+    /// # Errors
+    /// As for [`Engine::get`].
+    fn contains_key(&self, key: &[u8]) -> Result<bool> {
+        self.read(key, &mut |_| {})
+    }
+
+    /// Scans the keys that start with `prefix`. O(all keys): engines keep no order.
+    ///
+    /// # Errors
+    /// As for [`Engine::scan`].
+    fn scan_prefix(
+        &self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()> {
+        self.scan(&mut |key, value| {
+            if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Continue(()) }
+        })
+    }
+
+    /// All keys and values, sorted by key. For tests and tools: everything is copied.
+    ///
+    /// # Errors
+    /// As for [`Engine::scan`].
+    fn to_sorted_vec(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        let mut pairs = Vec::new();
+        self.scan(&mut |key, value| {
+            pairs.push((key.to_vec(), value.to_vec()));
+            ControlFlow::Continue(())
+        })?;
+        pairs.sort_unstable();
+        Ok(pairs)
+    }
+}
+
+impl<E: Engine + ?Sized> EngineExt for E {}

@@ -1,0 +1,38 @@
+use crate::{Clock, Fs, OsFs, SystemClock};
+use std::sync::Arc;
+
+/// Who does an engine's background work (dump, compaction, checkpoint).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Background {
+    /// Threads of the engine.
+    #[default]
+    Threads,
+    /// The thread of the caller, inside the call after which a policy asks for the work. Given one
+    /// calling thread, a [`ManualClock`](crate::ManualClock) and a deterministic [`Fs`], a run is
+    /// then reproducible operation for operation.
+    Inline,
+}
+
+/// What is injected into an engine, apart from its settings.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// The file system. All I/O of an engine goes through it.
+    pub fs: Arc<dyn Fs>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Who does the background work.
+    pub background: Background,
+}
+
+impl Env {
+    /// The operating system's file system and clock, and background threads.
+    pub fn os() -> Self {
+        Env { fs: Arc::new(OsFs), clock: Arc::new(SystemClock::new()), background: Background::Threads }
+    }
+}
+
+impl Default for Env {
+    fn default() -> Self {
+        Self::os()
+    }
+}

@@ -1,0 +1,129 @@
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The result of an engine's operation.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed. A variant exists where a caller would act differently.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused an operation. If it was a write or sync, the engine is
+    /// poisoned from here on.
+    #[error("cannot {op} {}: {source}", path.display())]
+    Io {
+        /// What was attempted: `"write"`, `"sync"`, …
+        op: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// No space is left on the device. Free some, then reopen the store: what was durable is safe.
+    #[error("cannot {op} {}: the disk is full ({source}); free some space and reopen the store", path.display())]
+    DiskFull {
+        /// What was attempted.
+        op: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Stored bytes are not what was written. Nothing was changed or cut off. Restore the file from
+    /// a backup, or inspect it before you do anything else.
+    #[error("{} is damaged at byte {offset}: {detail}", path.display())]
+    Corruption {
+        /// The damaged file; for a missing one, its path.
+        path: PathBuf,
+        /// Where in the file, bytes from its start.
+        offset: u64,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// The directory is not a store of this engine.
+    #[error("{} is not a store of this engine: {detail}", path.display())]
+    NotAStore {
+        /// The directory.
+        path: PathBuf,
+        /// What was found instead, and what to do.
+        detail: String,
+    },
+    /// The store was written by a newer version of the format. Open it with a release that knows it.
+    #[error("{} has format version {found}, this release reads up to {supported}; use a newer release", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that this release reads.
+        supported: u32,
+    },
+    /// A key, value or batch is over its limit; nothing was changed.
+    #[error("the {what} is {len} bytes long, the limit is {limit} (see Limits to raise it)")]
+    TooLarge {
+        /// `"key"`, `"value"` or `"batch"`.
+        what: &'static str,
+        /// Its length, bytes.
+        len: usize,
+        /// The limit, bytes.
+        limit: usize,
+    },
+    /// An argument or option makes no sense; the text says which and why.
+    #[error("invalid argument: {0}")]
+    InvalidArgument(String),
+    /// The directory is open in another engine, of this process or another.
+    #[error("{} is open elsewhere; close the other handle or process first", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// An earlier write or sync failed, so the engine takes no more changes; reads go on. Reopen the
+    /// store to recover everything that was durable.
+    #[error("the store takes no more changes after a failure; reopen it to recover ({cause})")]
+    Poisoned {
+        /// The failure.
+        #[source]
+        cause: Arc<Error>,
+    },
+    /// The engine was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// This engine, or this file system, does not do this.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
+}
+
+impl Error {
+    /// An I/O error with its context; a full disk becomes [`Error::DiskFull`].
+    pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
+        let path = path.to_path_buf();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { op, path, source },
+            _ => Error::Io { op, path, source },
+        }
+    }
+
+    /// A damaged file.
+    pub fn corruption(path: &Path, offset: u64, detail: impl Into<String>) -> Self {
+        Error::Corruption { path: path.to_path_buf(), offset, detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_what_where_and_what_to_do() {
+        let full = Error::io("write", Path::new("/db/log"), io::Error::from(io::ErrorKind::StorageFull));
+        assert!(matches!(full, Error::DiskFull { .. }));
+        assert!(full.to_string().contains("/db/log") && full.to_string().contains("free some space"));
+        let other = Error::io("sync", Path::new("/db/log"), io::Error::other("boom"));
+        assert_eq!(other.to_string(), "cannot sync /db/log: boom");
+        let damaged = Error::corruption(Path::new("/db/seg"), 96, "bad checksum");
+        assert_eq!(damaged.to_string(), "/db/seg is damaged at byte 96: bad checksum");
+        let poisoned = Error::Poisoned { cause: Arc::new(other) };
+        assert!(poisoned.to_string().contains("cannot sync /db/log: boom"));
+    }
+}

@@ -1,0 +1,126 @@
+use crate::{Engine, Env, Limits, PersistencePolicy, Result, default_persistence};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Opens one kind of engine: what a test suite, a benchmark or a tool needs to know of it.
+pub trait EngineFactory: Send + Sync {
+    /// Short lower-case name: `"log"`, `"naive"`.
+    fn name(&self) -> &str;
+
+    /// What the engine can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Opens the store in `dir`, recovering it if need be.
+    ///
+    /// # Errors
+    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A
+    /// failed open leaves the store as it was.
+    fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>>;
+}
+
+/// What every engine can be asked at open; engines add settings of their own.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Create the store when `dir` is missing or empty; else such an open is `NotAStore`.
+    /// Default true.
+    pub create_if_missing: bool,
+    /// When changes go to disk. Default [`default_persistence`].
+    pub persistence: Arc<dyn PersistencePolicy>,
+    /// Size limits. Default [`Limits::default`].
+    pub limits: Limits,
+    /// How large the engine's units are. Default [`Scale::Normal`].
+    pub scale: Scale,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        OpenOptions {
+            create_if_missing: true,
+            persistence: Arc::new(default_persistence()),
+            limits: Limits::default(),
+            scale: Scale::Normal,
+        }
+    }
+}
+
+/// How large an engine's units (segments, buffers, thresholds) are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scale {
+    /// For real work.
+    #[default]
+    Normal,
+    /// As small as the engine can run with, so that a few dozen operations roll segments over and
+    /// set off compaction: for tests.
+    Tiny,
+}
+
+/// What an engine can do, as far as it decides which tests apply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each set by its own name")]
+pub struct Capabilities {
+    /// All I/O goes through [`Env::fs`], so a simulated disk can stand in. Default true.
+    pub simulated_fs: bool,
+    /// [`Background::Inline`](crate::Background::Inline) makes runs reproducible. Default true.
+    pub inline: bool,
+    /// Has [`Checkpoint`](crate::Checkpoint). Default false.
+    pub checkpoint: bool,
+    /// Has [`PointInTime`](crate::PointInTime). Default false.
+    pub point_in_time: bool,
+    /// Has [`Compact`](crate::Compact). Default false.
+    pub compact: bool,
+}
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Capabilities {
+            simulated_fs: true,
+            inline: true,
+            checkpoint: false,
+            point_in_time: false,
+            compact: false,
+        }
+    }
+}
+
+impl Capabilities {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `simulated_fs`.
+    #[must_use]
+    pub fn simulated_fs(mut self, yes: bool) -> Self {
+        self.simulated_fs = yes;
+        self
+    }
+
+    /// Sets `inline`.
+    #[must_use]
+    pub fn inline(mut self, yes: bool) -> Self {
+        self.inline = yes;
+        self
+    }
+
+    /// Sets `checkpoint`.
+    #[must_use]
+    pub fn checkpoint(mut self, yes: bool) -> Self {
+        self.checkpoint = yes;
+        self
+    }
+
+    /// Sets `point_in_time`.
+    #[must_use]
+    pub fn point_in_time(mut self, yes: bool) -> Self {
+        self.point_in_time = yes;
+        self
+    }
+
+    /// Sets `compact`.
+    #[must_use]
+    pub fn compact(mut self, yes: bool) -> Self {
+        self.compact = yes;
+        self
+    }
+}

@@ -1,0 +1,144 @@
+//! The only door to the disk.
+//!
+//! Engines do all I/O through [`Fs`] and [`File`], so a test can hand them a simulated disk that
+//! loses power at any operation. [`OsFs`] is the real one.
+
+mod ext;
+mod os;
+
+pub use ext::{FileExt, FsExt};
+pub use os::{LOCK_FILE, OsFs};
+
+use std::fmt::Debug;
+use std::io;
+use std::path::Path;
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenMode {
+    /// An existing file, for reading.
+    Read,
+    /// An existing file, for reading and writing.
+    ReadWrite,
+    /// A new file, for reading and writing; fails with `AlreadyExists` when there is one.
+    CreateNew,
+    /// A new, empty file for reading and writing, or the existing one cut to zero length.
+    CreateOrTruncate,
+}
+
+/// A file system.
+///
+/// # Contract
+/// What survives a power cut: the data of a file as of its last [`sync_data`](File::sync_data) or
+/// [`sync_all`](File::sync_all), of which each also makes the length durable as far as it is needed
+/// to read that data; a created, renamed or removed directory entry once [`sync_dir`](Fs::sync_dir)
+/// was called on its directory afterwards. Everything else may survive in any part. After a failed
+/// sync nothing is known of the bytes it should have covered, and a second sync that succeeds proves
+/// nothing about them.
+pub trait Fs: Debug + Send + Sync {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>>;
+
+    /// Moves a file over another, atomically; durable after [`sync_dir`](Fs::sync_dir).
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file; durable after [`sync_dir`](Fs::sync_dir).
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates one directory whose parent exists; durable after the parent's
+    /// [`sync_dir`](Fs::sync_dir).
+    ///
+    /// # Errors
+    /// As the system answers: `AlreadyExists`, `NotFound` (of the parent), …
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Names of a directory's entries, sorted.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such directory; as the system answers.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Makes the entries of a directory durable.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock of a directory, held until the returned value is dropped or the
+    /// process ends; `None` when somebody else holds it. The lock may leave a file named
+    /// [`LOCK_FILE`] in the directory.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>>;
+}
+
+/// A held lock of a directory; dropping it releases it.
+pub trait DirLock: Debug + Send + Sync {}
+
+/// An open file. Offsets and lengths are bytes; all methods may be called from several threads.
+pub trait File: Debug + Send + Sync {
+    /// Reads at `offset`; returns how many bytes were read, 0 at the end. May read less than asked.
+    ///
+    /// # Errors
+    /// As the system answers, `Interrupted` included.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes at `offset`; returns how many bytes were written. May write less than given. A write
+    /// past the end fills the gap with zeros.
+    ///
+    /// # Errors
+    /// As the system answers, `Interrupted` included.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Makes the data durable, and as much of the metadata as is needed to read it.
+    ///
+    /// # Errors
+    /// As the system answers. Never call it again to repair a failure.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Makes data and metadata durable.
+    ///
+    /// # Errors
+    /// As for [`sync_data`](File::sync_data).
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// Cuts or extends (with zeros) the file.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Reserves space so that the file is at least `len` long and writes below `len` do not run out
+    /// of space, where the system can; new bytes read as zeros.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// The file's length.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes.
+    ///
+    /// # Errors
+    /// As for [`len`](File::len).
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// The operating system's file behind this one, where there is one: for memory maps.
+    fn as_std(&self) -> Option<&std::fs::File>;
+}

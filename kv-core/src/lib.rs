@@ -1,0 +1,75 @@
+//! The contract of a key-value storage engine, and the vocabulary its plug-ins share.
+//!
+//! This crate holds no engine. An application names the traits; an engine implements them; a test
+//! kit or a benchmark drives any engine through them. Durability is part of the contract: every
+//! change has an [`Lsn`], and [`Engine::durable_lsn`] says exactly which changes a power cut can no
+//! longer take away.
+//!
+//! ```
+//! use kv_core::{AnyOf, Batch, MaxLogSize, PersistencePolicy, Periodic, Pending, Action};
+//! use std::time::Duration;
+//!
+//! // Dump when 50 ms have passed or 4 MiB wait, whichever comes first.
+//! let policy = AnyOf::new(vec![
+//!     Box::new(Periodic::new(Duration::from_millis(50))),
+//!     Box::new(MaxLogSize::new(4 << 20)),
+//! ]);
+//! let pending = Pending { bytes: 5 << 20, records: 10_000, ..Pending::default() };
+//! assert_eq!(policy.decide(&pending).action, Action::WriteAndSync);
+//!
+//! // A batch is all or nothing.
+//! let mut batch = Batch::new();
+//! batch.put(b"from", b"90").put(b"to", b"110").delete(b"lock");
+//! assert_eq!(batch.len(), 3);
+//! ```
+//!
+//! # Map
+//!
+//! | file | holds |
+//! |---|---|
+//! | `engine.rs` | [`Engine`], **the contract**, and its sugar [`EngineExt`] |
+//! | `capability.rs` | what only some engines do: [`Checkpoint`], [`PointInTime`], [`Compact`] |
+//! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
+//! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
+//! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
+//! | `fs/` | [`Fs`], [`File`] and [`OsFs`]: the only door to the disk |
+//! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
+//! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod capability;
+mod clock;
+mod compaction;
+mod engine;
+mod env;
+mod error;
+mod factory;
+mod fs;
+mod limits;
+mod lsn;
+mod persistence;
+mod stats;
+mod value;
+
+pub use batch::{Batch, Change};
+pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use compaction::{
+    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, SegmentId,
+    SegmentStats, Usage,
+};
+pub use engine::{Engine, EngineExt};
+pub use env::{Background, Env};
+pub use error::{Error, Result};
+pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
+pub use fs::{DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, OpenMode, OsFs};
+pub use limits::Limits;
+pub use lsn::Lsn;
+pub use persistence::{
+    Acknowledge, Action, Always, AnyOf, Decision, LossWindow, Manual, MaxLogSize, Pending, Periodic,
+    PersistencePolicy, default_persistence,
+};
+pub use stats::{RecoveryReport, Stats};
+pub use value::Value;

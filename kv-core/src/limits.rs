@@ -1,0 +1,140 @@
+use crate::{Batch, Change, Error, Result};
+
+/// The sizes an engine accepts; anything longer is refused with [`Error::TooLarge`] and changes
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest key, bytes. Default 64; the log format allows 65,535.
+    pub key_len_max: usize,
+    /// Longest value, bytes. Default 1,048,576 (1 MiB); the log format allows 4,294,967,295.
+    pub value_len_max: usize,
+    /// Largest batch: the sum of its keys and values, bytes. Default 16 MiB.
+    pub batch_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { key_len_max: 64, value_len_max: 1 << 20, batch_bytes_max: 16 << 20 }
+    }
+}
+
+impl Limits {
+    /// Longest key the shared log format can hold, bytes.
+    pub const FORMAT_KEY_LEN_MAX: usize = 65_535;
+    /// Longest value the shared log format can hold, bytes.
+    pub const FORMAT_VALUE_LEN_MAX: usize = u32::MAX as usize;
+
+    /// Checks that the limits make sense together.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] names the limit that is out of range.
+    pub fn validate(&self) -> Result<()> {
+        if self.key_len_max > Self::FORMAT_KEY_LEN_MAX {
+            return Err(Error::InvalidArgument(format!(
+                "key_len_max is {}, the format holds keys of at most {} bytes",
+                self.key_len_max,
+                Self::FORMAT_KEY_LEN_MAX
+            )));
+        }
+        if self.value_len_max > Self::FORMAT_VALUE_LEN_MAX {
+            return Err(Error::InvalidArgument(format!(
+                "value_len_max is {}, the format holds values of at most {} bytes",
+                self.value_len_max,
+                Self::FORMAT_VALUE_LEN_MAX
+            )));
+        }
+        if self.batch_bytes_max < self.key_len_max + self.value_len_max {
+            return Err(Error::InvalidArgument(format!(
+                "batch_bytes_max is {}, less than one key and value at their limits ({})",
+                self.batch_bytes_max,
+                self.key_len_max + self.value_len_max
+            )));
+        }
+        Ok(())
+    }
+
+    /// Checks a key.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when it is longer than `key_len_max`.
+    #[inline]
+    pub fn check_key(&self, key: &[u8]) -> Result<()> {
+        check("key", key.len(), self.key_len_max)
+    }
+
+    /// Checks a value.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] when it is longer than `value_len_max`.
+    #[inline]
+    pub fn check_value(&self, value: &[u8]) -> Result<()> {
+        check("value", value.len(), self.value_len_max)
+    }
+
+    /// Checks every entry of a batch, and their sum.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for the first entry, or the sum, that is over its limit.
+    pub fn check_batch(&self, batch: &Batch) -> Result<()> {
+        let mut bytes = 0usize;
+        for change in batch.changes() {
+            self.check_key(change.key())?;
+            if let Change::Put { value, .. } = change {
+                self.check_value(value)?;
+                bytes = bytes.saturating_add(value.len());
+            }
+            bytes = bytes.saturating_add(change.key().len());
+        }
+        check("batch", bytes, self.batch_bytes_max)
+    }
+}
+
+#[inline]
+fn check(what: &'static str, len: usize, limit: usize) -> Result<()> {
+    if len > limit { Err(Error::TooLarge { what, len, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_defaults_are_the_real_ones() {
+        let limits = Limits::default();
+        assert_eq!((limits.key_len_max, limits.value_len_max), (64, 1_048_576));
+        assert_eq!(limits.batch_bytes_max, 16 * 1024 * 1024);
+        limits.validate().unwrap();
+    }
+
+    #[test]
+    fn one_past_each_limit_is_refused_and_the_limit_is_not() {
+        let limits = Limits { key_len_max: 3, value_len_max: 5, batch_bytes_max: 8 };
+        assert!(limits.check_key(b"abc").is_ok() && limits.check_value(b"12345").is_ok());
+        assert!(matches!(limits.check_key(b"abcd"), Err(Error::TooLarge { what: "key", len: 4, limit: 3 })));
+        assert!(matches!(limits.check_value(b"123456"), Err(Error::TooLarge { what: "value", .. })));
+
+        let mut batch = Batch::new();
+        batch.put(b"abc", b"12345");
+        assert!(limits.check_batch(&batch).is_ok());
+        batch.delete(b"x");
+        assert!(matches!(
+            limits.check_batch(&batch),
+            Err(Error::TooLarge { what: "batch", len: 9, limit: 8 })
+        ));
+        let mut bad_key = Batch::new();
+        bad_key.delete(b"abcd");
+        assert!(matches!(limits.check_batch(&bad_key), Err(Error::TooLarge { what: "key", .. })));
+        let mut bad_value = Batch::new();
+        bad_value.put(b"", b"123456");
+        assert!(matches!(limits.check_batch(&bad_value), Err(Error::TooLarge { what: "value", .. })));
+    }
+
+    #[test]
+    fn limits_that_the_format_cannot_hold_are_refused() {
+        let base = Limits { batch_bytes_max: usize::MAX, ..Limits::default() };
+        assert!(Limits { key_len_max: 65_535, ..base }.validate().is_ok());
+        assert!(Limits { key_len_max: 65_536, ..base }.validate().is_err());
+        assert!(Limits { value_len_max: 1 << 32, ..base }.validate().is_err());
+        assert!(Limits { batch_bytes_max: 100, ..Limits::default() }.validate().is_err());
+    }
+}

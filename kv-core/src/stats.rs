@@ -1,0 +1,67 @@
+use crate::Lsn;
+use std::time::Duration;
+
+/// What an engine counts and weighs. All sizes are bytes; counters start at open.
+///
+/// An engine leaves at zero what it does not have (a table without a log has no segments).
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Keys present.
+    pub keys: u64,
+    /// Keys and values present, bytes: what a user would say the data weighs.
+    pub live_bytes: u64,
+    /// Memory that holds records or the table, live or dead, unflushed included; index excluded.
+    pub memory_bytes: u64,
+    /// Memory of the index.
+    pub index_bytes: u64,
+    /// Memory that is no longer reachable but not yet given back, because a reader may still look
+    /// at it: the reclamation lag.
+    pub retired_bytes: u64,
+    /// Changes made but not yet written to a file, bytes.
+    pub unflushed_bytes: u64,
+    /// Files of the store, bytes, as far as the engine knows.
+    pub disk_bytes: u64,
+    /// Log segments that hold data.
+    pub segments: u64,
+    /// Newest visible change.
+    pub last_lsn: Lsn,
+    /// Newest durable change.
+    pub durable_lsn: Lsn,
+    /// Changes made (puts, deletes that found their key, batches).
+    pub changes: u64,
+    /// Dumps to disk: log writes, or snapshots.
+    pub dumps: u64,
+    /// File syncs.
+    pub syncs: u64,
+    /// Bytes written to files, for any reason.
+    pub bytes_written: u64,
+    /// Times a writer had to wait because too much was unflushed.
+    pub stalls: u64,
+    /// Time writers spent in those waits.
+    pub stall_time: Duration,
+    /// Compactions finished.
+    pub compactions: u64,
+    /// Bytes of survivors that compaction copied.
+    pub compacted_bytes: u64,
+    /// What opening the store found and did.
+    pub recovery: RecoveryReport,
+}
+
+/// What opening a store found and did.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Records replayed or loaded.
+    pub records: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Files read.
+    pub files: u64,
+    /// Bytes at the end of the newest file that a crash had left unfinished, and that were cut.
+    pub torn_bytes: u64,
+    /// The last change recovered.
+    pub last_lsn: Lsn,
+    /// How long opening took.
+    pub duration: Duration,
+}
