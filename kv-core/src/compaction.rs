@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn cost_benefit_prefers_old_segments_over_slightly_emptier_young_ones() {
         let one = CostBenefit { victims_max: 2, ..CostBenefit::default() };
-        let segments = [segment(1, 500, 1), segment(2, 600, 100), segment(3, 450, 1), segment(4, 950, 9999)];
+        let segments = [segment(1, 500, 1), segment(2, 600, 100), segment(3, 350, 1), segment(4, 950, 9999)];
         assert_eq!(plan(&one, &segments), Some(vec![2, 3]));
         // The same segment costs more when its survivors must be read from disk.
         let cold = SegmentStats { memory_bytes: 0, ..segment(5, 500, 10) };

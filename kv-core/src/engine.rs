@@ -2,6 +2,9 @@ use crate::{Batch, Checkpoint, Compact, Lsn, PointInTime, Result, Stats, Value};
 use std::fmt::Debug;
 use std::ops::ControlFlow;
 
+/// What a scan calls with each key and value; it answers whether to go on.
+pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// A key-value storage engine. Object-safe: `Arc<dyn Engine>` is how an application, a test suite
 /// or a benchmark holds one.
 ///
@@ -92,7 +95,7 @@ pub trait Engine: Debug + Send + Sync {
     ///
     /// # Errors
     /// As for [`get`](Engine::get).
-    fn scan(&self, visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()>;
+    fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()>;
 
     /// Makes every change visible when the call began durable; returns the durable LSN reached.
     ///
@@ -158,11 +161,7 @@ pub trait EngineExt: Engine {
     ///
     /// # Errors
     /// As for [`Engine::scan`].
-    fn scan_prefix(
-        &self,
-        prefix: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn scan_prefix(&self, prefix: &[u8], visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.scan(&mut |key, value| {
             if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Continue(()) }
         })

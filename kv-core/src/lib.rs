@@ -60,7 +60,7 @@ pub use compaction::{
     CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, SegmentId,
     SegmentStats, Usage,
 };
-pub use engine::{Engine, EngineExt};
+pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
 pub use error::{Error, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
