@@ -6,7 +6,7 @@ use std::sync::Arc;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why an operation failed. A variant exists where a caller would act differently.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused an operation. If it was a write or sync, the engine is
@@ -18,7 +18,7 @@ pub enum Error {
         /// The file or directory.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// No space is left on the device. Free some, then reopen the store: what was durable is safe.
     #[error("cannot {op} {}: the disk is full ({source}); free some space and reopen the store", path.display())]
@@ -28,7 +28,7 @@ pub enum Error {
         /// The file or directory.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// Stored bytes are not what was written. Nothing was changed or cut off. Restore the file from
     /// a backup, or inspect it before you do anything else.
@@ -97,7 +97,7 @@ pub enum Error {
 impl Error {
     /// An I/O error with its context; a full disk becomes [`Error::DiskFull`].
     pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
-        let path = path.to_path_buf();
+        let (path, source) = (path.to_path_buf(), Arc::new(source));
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { op, path, source },
             _ => Error::Io { op, path, source },
