@@ -25,6 +25,8 @@ pub trait Compact {
 pub struct CompactionReport {
     /// Segments rewritten.
     pub victims: u64,
+    /// Segments written in their place.
+    pub outputs: u64,
     /// Bytes of survivors copied.
     pub copied_bytes: u64,
     /// Bytes given back on disk.

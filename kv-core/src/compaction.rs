@@ -54,7 +54,12 @@ pub struct SegmentStats {
 impl SegmentStats {
     /// Share of the file that must survive, 0.0 to 1.0 and more precisely `(live + tombstones) / disk`.
     pub fn disk_utilization(&self) -> f64 {
-        ratio(self.live_bytes + self.tombstone_bytes, self.disk_bytes)
+        ratio(self.survivor_bytes(), self.disk_bytes)
+    }
+
+    /// What a compaction would have to keep, bytes.
+    pub fn survivor_bytes(&self) -> u64 {
+        self.live_bytes + self.tombstone_bytes
     }
 
     /// Share of the image that is live.
@@ -102,7 +107,8 @@ pub struct CompactionPlan {
 /// Decides which segments are compacted.
 ///
 /// An engine asks when a segment was sealed and after each compaction, until the answer is `None`.
-/// To come to an end, a policy must not name a set of victims whose compaction frees nothing.
+/// To come to an end, a policy must not name victims whose compaction neither frees bytes nor leaves
+/// fewer segments.
 pub trait CompactionPolicy: fmt::Debug + Send + Sync {
     /// What to compact now.
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan>;
@@ -118,7 +124,7 @@ impl CompactionPolicy for Never {
     }
 }
 
-/// Compacts the emptiest segments on disk first.
+/// Compacts the emptiest segments on disk first; merges small ones, so that they do not pile up.
 #[derive(Clone, Copy, Debug)]
 pub struct Greedy {
     /// Segments at or above this utilization are left alone. Default 0.75: at most about a third
@@ -178,8 +184,8 @@ impl CompactionPolicy for CostBenefit {
     }
 }
 
-/// The best-ranked victims (smallest first) whose compaction frees at least one full segment, or a
-/// victim that holds nothing worth keeping.
+/// The best-ranked victims (smallest first) whose compaction frees at least one full segment; or those
+/// that hold nothing worth keeping; or small ones to be merged.
 fn choose(
     view: &CompactionView<'_>,
     utilization_max: f64,
@@ -191,16 +197,37 @@ fn choose(
     candidates.sort_by(|a, b| rank(a).total_cmp(&rank(b)).then(a.id.cmp(&b.id)));
     candidates.truncate(victims_max);
 
-    let survivors = |segment: &SegmentStats| segment.live_bytes + segment.tombstone_bytes;
     let freed: u64 =
-        candidates.iter().map(|segment| segment.disk_bytes.saturating_sub(survivors(segment))).sum();
+        candidates.iter().map(|segment| segment.disk_bytes.saturating_sub(segment.survivor_bytes())).sum();
     if freed < view.segment_bytes {
-        candidates.retain(|segment| survivors(segment) == 0);
+        candidates.retain(|segment| segment.survivor_bytes() == 0);
+    }
+    if candidates.is_empty() {
+        candidates = mergeable(view, victims_max);
     }
     (!candidates.is_empty()).then(|| CompactionPlan {
         level: CompactionLevel::Disk,
         victims: candidates.iter().map(|segment| segment.id).collect(),
     })
+}
+
+/// How many segments a merge must make one of.
+const MERGE_FACTOR: u64 = 4;
+
+/// The smallest segments, if merging them leaves at most a quarter as many: what compaction and
+/// crashes leave behind would otherwise grow in number for ever. Each record is copied a logarithmic
+/// number of times by this.
+fn mergeable<'a>(view: &CompactionView<'a>, victims_max: usize) -> Vec<&'a SegmentStats> {
+    let mut small: Vec<&SegmentStats> = view
+        .segments
+        .iter()
+        .filter(|segment| segment.disk_bytes <= view.segment_bytes / MERGE_FACTOR)
+        .collect();
+    small.sort_by_key(|segment| (segment.disk_bytes, segment.id));
+    small.truncate(victims_max);
+    let outputs =
+        small.iter().map(|segment| segment.survivor_bytes()).sum::<u64>().div_ceil(view.segment_bytes).max(1);
+    if small.len() as u64 >= MERGE_FACTOR * outputs { small } else { Vec::new() }
 }
 
 #[cfg(test)]
@@ -251,6 +278,19 @@ mod tests {
         // A dead segment goes even if it is small.
         let small = SegmentStats { disk_bytes: 10, memory_bytes: 10, ..segment(4, 0, 0) };
         assert_eq!(plan(&greedy, &[segment(1, 600, 0), small]), Some(vec![4]));
+    }
+
+    #[test]
+    fn small_segments_are_merged_four_to_one_or_not_at_all() {
+        let small =
+            |id, bytes| SegmentStats { disk_bytes: bytes, memory_bytes: bytes, ..segment(id, bytes, 0) };
+        let three = [small(1, 10), small(2, 250), small(3, 20)];
+        assert_eq!(plan(&Greedy::default(), &three), None);
+        let with = |last| [three[0], three[1], three[2], last];
+        assert_eq!(plan(&Greedy::default(), &with(small(4, 251))), None);
+        assert_eq!(plan(&Greedy::default(), &with(small(4, 250))), Some(vec![1, 3, 2, 4]));
+        let two_outputs: Vec<_> = (1..=5).map(|id| small(id, 250)).collect();
+        assert_eq!(plan(&Greedy::default(), &two_outputs), None);
     }
 
     #[test]

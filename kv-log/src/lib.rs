@@ -1,1 +1,60 @@
-//! Placeholder.
+//! A log-structured key-value store in memory, whose durability you choose.
+//!
+//! Every change is appended once to a log in memory segments, and an index of 8-byte slots points into
+//! it. The log is dumped to disk when a [`PersistencePolicy`](kv_core::PersistencePolicy) says so, by
+//! default every 100 ms or 8 MiB; compaction gives space back; after a failure the index is rebuilt by
+//! replay.
+//!
+//! ```
+//! use kv_core::{Engine, EngineExt};
+//! use kv_log::{LogEngine, Options};
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("store");
+//! let store = LogEngine::open(&dir, Options::default())?;
+//! store.put(b"planet", b"earth")?; // visible now, durable within 100 ms
+//! let lsn = store.put(b"moon", b"luna")?;
+//! store.wait_durable(lsn)?; // durable now
+//! store.close()?;
+//!
+//! let store = LogEngine::open(&dir, Options::default())?;
+//! assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
+//! # Ok::<(), kv_core::Error>(())
+//! ```
+//!
+//! # Map: the way of one write
+//!
+//! | stage | file |
+//! |---|---|
+//! | a call comes in | `engine.rs` |
+//! | it takes its LSN, is encoded once, and becomes visible | `commit.rs` |
+//! | into the memory of a segment | `segment/`: `image.rs`, `table.rs`, `location.rs`, `file.rs` |
+//! | which the index points at | `index.rs` |
+//! | the policy asks for a dump; the log is written and synced | `background.rs`, `flush.rs`, `progress.rs` |
+//! | a full segment is sealed, the next is named in the manifest | `catalog.rs`, `manifest.rs` |
+//! | survivors of old segments move, the rest goes | `compaction/` |
+//! | after a failure: replay | `open.rs`, `recovery.rs`, `directory.rs` |
+//! | after a failed write: no more changes | `health.rs` |
+//!
+//! `store.rs` holds the parts together. The bytes are those of [`kv_wal_format`].
+
+mod background;
+mod catalog;
+mod commit;
+mod compaction;
+mod counters;
+mod directory;
+mod engine;
+mod flush;
+mod health;
+mod index;
+mod manifest;
+mod open;
+mod options;
+mod progress;
+mod recovery;
+mod segment;
+mod store;
+
+pub use engine::{LogEngine, LogFactory};
+pub use options::Options;

@@ -1,0 +1,184 @@
+//! Background work: one thread dumps the log when the policy says so, one compacts.
+//!
+//! In inline mode there are no threads: the same work is done by the caller, after its change.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
+use kv_core::{Acknowledge, Action, Background, Error, Lsn, Result};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::store::Store;
+
+/// How callers wake the workers.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    flush: Wake,
+    compact: Wake,
+    stopping: AtomicBool,
+}
+
+/// Wakes one worker; any number of calls before it looks are one.
+#[derive(Debug)]
+struct Wake {
+    sender: Sender<()>,
+    receiver: Receiver<()>,
+}
+
+impl Wake {
+    fn new() -> Self {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        Wake { sender, receiver }
+    }
+
+    fn wake(&self) {
+        match self.sender.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(())) => {}
+            Err(TrySendError::Disconnected(())) => unreachable!("the receiver lives in the same value"),
+        }
+    }
+
+    /// Waits until woken, or for `timeout`.
+    fn wait(&self, timeout: Option<Duration>) {
+        let woken = match timeout {
+            Some(timeout) => self.receiver.recv_timeout(timeout),
+            None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        debug_assert_ne!(woken, Err(RecvTimeoutError::Disconnected), "the sender lives in the same value");
+    }
+
+    /// Whether it was woken since it last waited.
+    fn take(&self) -> bool {
+        self.receiver.try_recv().is_ok()
+    }
+}
+
+impl Signals {
+    pub(crate) fn new() -> Self {
+        Signals { flush: Wake::new(), compact: Wake::new(), stopping: AtomicBool::new(false) }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// The threads of an open store.
+#[derive(Debug, Default)]
+pub(crate) struct Workers {
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts the threads, unless the store is in inline mode.
+    pub(crate) fn start(store: &Arc<Store>) -> Result<Self> {
+        if store.env.background == Background::Inline {
+            return Ok(Workers::default());
+        }
+        let mut workers = Workers::default();
+        for (name, work) in [("kv-log flush", flush_loop as Work), ("kv-log compact", compact_loop)] {
+            let of_thread = Arc::clone(store);
+            let thread = thread::Builder::new()
+                .name(name.to_owned())
+                .spawn(move || run(&of_thread, work))
+                .map_err(|error| Error::io("start a thread for", &store.dir, error));
+            match thread {
+                Ok(thread) => workers.threads.push(thread),
+                Err(error) => {
+                    workers.stop(store);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(workers)
+    }
+
+    /// Ends the threads, and waits for them.
+    pub(crate) fn stop(&mut self, store: &Store) {
+        store.signals.stopping.store(true, Ordering::Release);
+        store.signals.flush.wake();
+        store.signals.compact.wake();
+        for thread in self.threads.drain(..) {
+            // A panic was turned into poison where it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What a worker does until the store closes.
+type Work = fn(&Store);
+
+/// Runs a worker; a panic poisons the store instead of going unnoticed.
+fn run(store: &Store, work: Work) {
+    if catch_unwind(AssertUnwindSafe(|| work(store))).is_err() {
+        let cause = io::Error::other("a background thread panicked");
+        let _ = store.health.poison(Error::io("work in the background on", &store.dir, cause));
+    }
+}
+
+/// Failures poison the store where they happen; then the worker has nothing left to do.
+fn flush_loop(store: &Store) {
+    while !store.signals.stopping() && !store.health.is_poisoned() {
+        let (action, ask_again_in) = store.decide(store.env.clock.monotonic());
+        if action == Action::Hold {
+            store.signals.flush.wait(ask_again_in);
+        } else if store.flush(action).and_then(|()| store.prepare_next_head()).is_err() {
+            return;
+        } else if action == Action::Write {
+            // The changes are still pending; a policy that says `Write` again would spin here.
+            store.signals.flush.wait(Some(ask_again_in.unwrap_or(MINIMAL_PAUSE)));
+        }
+    }
+}
+
+/// Between two dumps without sync.
+const MINIMAL_PAUSE: Duration = Duration::from_millis(1);
+
+fn compact_loop(store: &Store) {
+    loop {
+        store.signals.compact.wait(None);
+        if store.signals.stopping() || store.compact_while_due().is_err() {
+            return;
+        }
+    }
+}
+
+impl Store {
+    /// Segments were sealed, or may have become worth compacting.
+    pub(crate) fn compaction_due(&self) {
+        self.signals.compact.wake();
+    }
+
+    /// What follows a change, outside all locks: the caller waits, or work is passed on.
+    #[inline]
+    pub(crate) fn after_change(&self, lsn: Lsn) -> Result<()> {
+        if self.acknowledge == Acknowledge::WhenDurable {
+            self.make_durable(lsn)?;
+        }
+        match self.env.background {
+            Background::Threads => {
+                let now = self.progress.recent_time(&*self.env.clock);
+                let (action, ask_again_in) = self.decide(now);
+                if action != Action::Hold || (ask_again_in.is_some() && self.progress.take_first_change()) {
+                    self.signals.flush.wake();
+                }
+                Ok(())
+            }
+            Background::Inline => {
+                self.flush_if_due()?;
+                self.compact_if_due()
+            }
+        }
+    }
+
+    /// Compacts if that was asked for. For inline mode.
+    pub(crate) fn compact_if_due(&self) -> Result<()> {
+        if self.env.background == Background::Inline && self.signals.compact.take() {
+            self.compact_while_due()?;
+        }
+        Ok(())
+    }
+}

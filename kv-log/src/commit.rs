@@ -1,0 +1,286 @@
+//! Commit: a change takes its LSN, is encoded once into the head segment, and becomes visible.
+//!
+//! All of that happens under one lock, the commit lock, so the order of LSNs, the order of bytes in the
+//! log and the order of visibility are one and the same: what the contract calls log order. What can be
+//! done before it is done before: limits, hash, checksum of key and value.
+//!
+//! Lock order of the engine: leadership of a flush (`flush`) -> commit lock -> next head -> manifest -> segments ->
+//! shards of the index in ascending order. No lock is held while a caller's code runs.
+
+use crossbeam_epoch::Guard;
+use kv_core::{Batch, Change, Error, Lsn, Result};
+use kv_wal_format::{
+    Encoder, Mark, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, body_checksum, encoded_len,
+};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::index::{KeyHash, LockedShard};
+use crate::segment::{Location, SEGMENT_BYTES_MAX, Segment};
+use crate::store::Store;
+
+/// Room that every segment keeps for its seal.
+pub(crate) const SEAL_LEN: usize = encoded_len(0, Seal::BODY_LEN);
+const MARK_LEN: usize = encoded_len(0, Mark::BODY_LEN);
+
+/// What the commit lock guards: the end of the log.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) segment: Arc<Segment>,
+    encoder: Encoder,
+    /// Where the next record goes.
+    end: usize,
+    next_lsn: Lsn,
+    /// Sealed segments that are not written and synced yet, oldest first.
+    pub(crate) sealed: Vec<Arc<Segment>>,
+}
+
+/// Refuses a batch that no segment could hold.
+fn check_batch_len(len: usize) -> Result<()> {
+    let limit = SEGMENT_BYTES_MAX - SEGMENT_HEADER_LEN - SEAL_LEN;
+    if len > limit { Err(Error::TooLarge { what: "batch", len, limit }) } else { Ok(()) }
+}
+
+/// A change, ready to be committed.
+struct Prepared<'a> {
+    record: Record<'a>,
+    hash: KeyHash,
+    body_checksum: u32,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(store: &Store, record: Record<'a>) -> Self {
+        Prepared {
+            record,
+            hash: store.index.hash(record.key),
+            body_checksum: body_checksum(record.key, record.value),
+        }
+    }
+}
+
+impl Head {
+    pub(crate) fn new(segment: Arc<Segment>, next_lsn: Lsn) -> Self {
+        Head {
+            encoder: Encoder::new(segment.id.get()),
+            end: segment.end(),
+            segment,
+            next_lsn,
+            sealed: Vec::new(),
+        }
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.end + len + SEAL_LEN <= self.segment.image.capacity()
+    }
+
+    /// Writes one record at the end of the log. The caller made sure that it fits.
+    fn append(&mut self, record: &Record<'_>, body_checksum: u32) -> Location {
+        let len = record.encoded_len();
+        // SAFETY: this is the holder of the commit lock, the only writer of the head, and the bytes
+        // from `end` on were never published.
+        let encoded = unsafe {
+            self.segment
+                .image
+                .fill(self.end, len, |out| self.encoder.encode_with_body_checksum(record, body_checksum, out))
+        };
+        assert_eq!(encoded, Ok(len), "limits keep records within the format");
+        let location = Location::new(self.segment.slot, self.end);
+        self.end += len;
+        if record.kind.is_change() {
+            self.segment.add_record(Lsn::new(record.lsn));
+            if record.kind == RecordKind::Delete {
+                self.segment.tombstone_bytes.fetch_add(len as u64, Ordering::Relaxed);
+            }
+        }
+        self.segment.set_end(self.end);
+        location
+    }
+
+    /// Seals the head, if it holds anything, and goes on in a new segment with room for `len` bytes.
+    fn roll(&mut self, store: &Store, len: usize) -> Result<()> {
+        let capacity = store.options.segment_bytes.max(SEGMENT_HEADER_LEN + len + SEAL_LEN);
+        let ready = store.next_head.lock().take();
+        let (unfit, next) = match ready {
+            Some(next) if next.image.capacity() >= capacity => (None, next),
+            // Log order is the order of ids: a segment that is too small for this record is passed
+            // over for good.
+            unfit => (unfit, store.catalog.create_head(capacity, self.last_lsn())?),
+        };
+        for next in unfit.into_iter().chain([next]) {
+            self.seal();
+            let full = std::mem::replace(&mut self.segment, next);
+            self.encoder = Encoder::new(self.segment.id.get());
+            self.end = self.segment.end();
+            self.sealed.push(full);
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self) {
+        let seal =
+            Seal { records: self.segment.records.load(Ordering::Relaxed), max_lsn: self.segment.max_lsn() };
+        let body = seal.encode_body();
+        self.append(&Record::seal(self.last_lsn().get(), &body), body_checksum(b"", &body));
+        self.segment.mark_sealed();
+    }
+
+    /// Newest LSN given out.
+    pub(crate) fn last_lsn(&self) -> Lsn {
+        Lsn::new(self.next_lsn.get() - 1)
+    }
+
+    /// Notes in the log up to where it is durable, if there is room: what later proves that damage
+    /// before the mark is damage, and dates the changes before it.
+    pub(crate) fn append_mark(&mut self, durable: Lsn, unix_time_ms: u64) {
+        if self.has_room(MARK_LEN) {
+            let body = Mark { durable_lsn: durable.get(), unix_time_ms }.encode_body();
+            self.append(&Record::mark(self.last_lsn().get(), &body), body_checksum(b"", &body));
+        }
+    }
+
+    /// Where the log ends: the head and its length.
+    pub(crate) fn position(&self) -> (Arc<Segment>, usize) {
+        (Arc::clone(&self.segment), self.end)
+    }
+}
+
+impl Store {
+    /// Commits a put.
+    pub(crate) fn commit_put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
+        self.options.limits.check_key(key)?;
+        self.options.limits.check_value(value)?;
+        let mut put = Prepared::new(self, Record::put(0, key, value));
+        let len = put.record.encoded_len();
+        self.health.check_writable()?;
+        self.wait_for_room(len as u64)?;
+
+        let guard = crossbeam_epoch::pin();
+        let mut head = self.head.lock();
+        self.health.check_writable()?;
+        self.make_room(&mut head, len)?;
+        let lsn = head.next_lsn;
+        put.record.lsn = lsn.get();
+        let location = head.append(&put.record, put.body_checksum);
+        let mut shard = self.index.lock(self.index.shard_of(put.hash));
+        self.publish(&mut shard, &put, location, &guard);
+        drop(shard);
+        self.committed(&mut head, lsn, len);
+        Ok(lsn)
+    }
+
+    /// Commits a delete; `None` when the key was not there.
+    pub(crate) fn commit_delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
+        self.options.limits.check_key(key)?;
+        let mut delete = Prepared::new(self, Record::delete(0, key));
+        let len = delete.record.encoded_len();
+        self.health.check_writable()?;
+        self.wait_for_room(len as u64)?;
+
+        let guard = crossbeam_epoch::pin();
+        let mut head = self.head.lock();
+        self.health.check_writable()?;
+        if self.index.find(delete.hash, key, &self.segments, &guard).is_none() {
+            return Ok(None);
+        }
+        self.make_room(&mut head, len)?;
+        let lsn = head.next_lsn;
+        delete.record.lsn = lsn.get();
+        let location = head.append(&delete.record, delete.body_checksum);
+        let mut shard = self.index.lock(self.index.shard_of(delete.hash));
+        self.publish(&mut shard, &delete, location, &guard);
+        drop(shard);
+        self.committed(&mut head, lsn, len);
+        Ok(Some(lsn))
+    }
+
+    /// Commits a batch: adjacent records in one segment under one LSN. All shards it touches stay
+    /// locked until the last of its changes is in the index.
+    pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Lsn> {
+        self.options.limits.check_batch(batch)?;
+        let mut changes: Vec<Prepared<'_>> = batch
+            .effective_changes()
+            .into_iter()
+            .map(|change| match change {
+                Change::Put { key, value } => Prepared::new(self, Record::put(0, key, value)),
+                Change::Delete { key } => Prepared::new(self, Record::delete(0, key)),
+            })
+            .collect();
+        let len_max: usize = changes.iter().map(|change| change.record.encoded_len()).sum();
+        check_batch_len(len_max)?;
+        self.health.check_writable()?;
+        self.wait_for_room(len_max as u64)?;
+
+        let guard = crossbeam_epoch::pin();
+        let mut head = self.head.lock();
+        self.health.check_writable()?;
+        changes.retain(|change| {
+            change.record.kind == RecordKind::Put
+                || self.index.find(change.hash, change.record.key, &self.segments, &guard).is_some()
+        });
+        let len: usize = changes.iter().map(|change| change.record.encoded_len()).sum();
+        let Some(last) = changes.len().checked_sub(1) else { return Ok(head.last_lsn()) };
+        self.make_room(&mut head, len)?;
+        let lsn = head.next_lsn;
+
+        let mut shards: Vec<usize> = changes.iter().map(|change| self.index.shard_of(change.hash)).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        let mut locked: Vec<LockedShard<'_>> = shards.iter().map(|shard| self.index.lock(*shard)).collect();
+        for (position, change) in changes.iter_mut().enumerate() {
+            change.record.lsn = lsn.get();
+            change.record.more = position < last;
+            let location = head.append(&change.record, change.body_checksum);
+            let shard = shards.binary_search(&self.index.shard_of(change.hash)).ok();
+            let shard = shard.and_then(|at| locked.get_mut(at)).expect("every touched shard is locked");
+            self.publish(shard, change, location, &guard);
+        }
+        drop(locked);
+        self.committed(&mut head, lsn, len);
+        Ok(lsn)
+    }
+
+    /// Seals the head if it holds any record, so that compaction may look at all of it.
+    pub(crate) fn seal_head(&self) -> Result<()> {
+        let mut head = self.head.lock();
+        self.health.check_writable()?;
+        if head.end == SEGMENT_HEADER_LEN {
+            return Ok(());
+        }
+        head.roll(self, 0).map_err(|error| self.latch(error))
+    }
+
+    fn make_room(&self, head: &mut Head, len: usize) -> Result<()> {
+        if head.has_room(len) {
+            return Ok(());
+        }
+        // Without a segment to go on in, no change can be taken any more.
+        head.roll(self, len).map_err(|error| self.latch(error))
+    }
+
+    /// Makes the change visible: the index points at its record, or forgets the key.
+    #[inline]
+    fn publish(&self, shard: &mut LockedShard<'_>, change: &Prepared<'_>, location: Location, guard: &Guard) {
+        let Record { kind, key, value, .. } = change.record;
+        let old = if kind == RecordKind::Put {
+            let len = change.record.encoded_len() as u64;
+            self.segments.get(location, guard).live_bytes.fetch_add(len, Ordering::Relaxed);
+            self.counters.add_pair(key.len() + value.len());
+            shard.insert(change.hash, key, location, &self.segments, guard)
+        } else {
+            shard.remove(change.hash, key, &self.segments, guard)
+        };
+        if let Some(old) = old {
+            let segment = self.segments.get(old, guard);
+            let record = segment.record_at(old.offset());
+            segment.live_bytes.fetch_sub(record.encoded_len() as u64, Ordering::Relaxed);
+            self.counters.remove_pair(record.key.len() + record.value.len());
+        }
+    }
+
+    /// Counts a change that is visible now. Still under the commit lock.
+    #[inline]
+    fn committed(&self, head: &mut Head, lsn: Lsn, len: usize) {
+        head.next_lsn = lsn.next();
+        self.progress.committed(lsn, len as u64, &*self.env.clock);
+    }
+}

@@ -1,0 +1,209 @@
+//! Compaction on disk: survivors of the victims go to new segments, then the victims go.
+//!
+//! A survivor keeps its LSN, so replay does not care where it lies. Dead records are dropped only when
+//! what supersedes them is durable, and a tombstone only when no segment outside the victims holds a
+//! change older than it.
+//!
+//! On disk after a power cut between any two steps:
+//!
+//! | after | on disk |
+//! |---|---|
+//! | writing and syncing the new segments | the old manifest, the victims; the new files are orphans |
+//! | syncing the log up to what the choice of survivors saw | the same |
+//! | syncing the directory | the same |
+//! | replacing the manifest | either the above, or the new manifest and both; the victims are orphans |
+//! | removing the victims | the new manifest, the new segments, any of the victims as orphans |
+//!
+//! Recovery removes orphans.
+
+use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
+use kv_wal_format::{
+    Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind,
+};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::oldest_lsn;
+use crate::commit::SEAL_LEN;
+use crate::index::KeyHash;
+use crate::segment::{Location, Segment};
+use crate::store::Store;
+
+/// A record that is to be kept.
+struct Survivor<'a> {
+    record: Record<'a>,
+    hash: KeyHash,
+    from: Location,
+}
+
+/// A survivor's old and new place.
+struct Move {
+    hash: KeyHash,
+    from: Location,
+    to: Location,
+    len: u64,
+}
+
+impl Store {
+    pub(super) fn compact_on_disk(&self, victims: &[Arc<Segment>]) -> Result<CompactionReport> {
+        let survivors = self.survivors(victims)?;
+        // What the choice of survivors saw: only durable changes may make others obsolete on disk.
+        let horizon = self.head.lock().last_lsn();
+
+        let mut outputs = Vec::new();
+        let mut moves = Vec::with_capacity(survivors.len());
+        for part in split(&survivors, self.options.segment_bytes) {
+            let output = self.write_output(part, &mut moves);
+            match output {
+                Ok(output) => outputs.push(output),
+                Err(error) => {
+                    self.forget(&outputs);
+                    return Err(error);
+                }
+            }
+        }
+        if let Err(error) = self.make_durable(horizon).and_then(|()| self.catalog.exchange(victims, &outputs))
+        {
+            self.forget(&outputs);
+            return Err(error);
+        }
+        self.relocate(&moves);
+        self.retire(victims)?;
+
+        let copied_bytes: u64 = moves.iter().map(|one| one.len).sum();
+        let before: u64 = victims.iter().map(|segment| segment.end() as u64).sum();
+        let after: u64 = outputs.iter().map(|segment| segment.end() as u64).sum();
+        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        self.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
+        Ok(CompactionReport {
+            victims: victims.len() as u64,
+            outputs: outputs.len() as u64,
+            copied_bytes,
+            freed_bytes: before.saturating_sub(after),
+        })
+    }
+
+    /// The records of the victims that the index points at, and the tombstones that may still hide
+    /// something.
+    fn survivors<'a>(&self, victims: &'a [Arc<Segment>]) -> Result<Vec<Survivor<'a>>> {
+        let ids: Vec<SegmentId> = victims.iter().map(|segment| segment.id).collect();
+        let oldest_elsewhere = oldest_lsn(&self.catalog.segments(), &ids);
+        let mut survivors = Vec::new();
+        for victim in victims {
+            let bytes = victim.bytes();
+            let mut scanner = Scanner::new(victim.id.get(), bytes, SEGMENT_HEADER_LEN);
+            for (offset, record) in scanner.by_ref() {
+                let (hash, from) = (self.index.hash(record.key), Location::new(victim.slot, offset));
+                let survives = match record.kind {
+                    RecordKind::Put => self.index.points_at(hash, from),
+                    RecordKind::Delete => record.lsn > oldest_elsewhere,
+                    _ => false,
+                };
+                if survives {
+                    survivors.push(Survivor { record: Record { more: false, ..record }, hash, from });
+                }
+            }
+            let stop = scanner.stop();
+            if stop.offset != bytes.len() {
+                let detail = "the image in memory does not match its checksums: faulty memory?";
+                return Err(Error::corruption(victim.file.path(), stop.fault as u64, detail));
+            }
+        }
+        Ok(survivors)
+    }
+
+    /// Writes survivors to a new segment that is just as large as they need, and syncs it.
+    fn write_output(&self, survivors: &[Survivor<'_>], moves: &mut Vec<Move>) -> Result<Arc<Segment>> {
+        let id = self.catalog.take_id();
+        let lsns = || survivors.iter().map(|survivor| survivor.record.lsn);
+        let (min_lsn, max_lsn) = (lsns().min().unwrap_or(0), lsns().max().unwrap_or(0));
+        let end = SEGMENT_HEADER_LEN
+            + survivors.iter().map(|survivor| survivor.record.encoded_len()).sum::<usize>()
+            + SEAL_LEN;
+        let header = SegmentHeader { kind: SegmentKind::Compacted, segment_id: id.get(), base_lsn: min_lsn };
+        let mut offsets = Vec::with_capacity(survivors.len());
+        let output = self.catalog.create_segment(header, end, end, |mut out| {
+            let encoder = Encoder::new(id.get());
+            let mut offset = SEGMENT_HEADER_LEN;
+            let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
+            let records = survivors.iter().map(|survivor| survivor.record);
+            for record in records.chain([Record::seal(max_lsn, &seal)]) {
+                let len = encoder.encode(&record, out).expect("the segment was made to fit");
+                offsets.push(offset);
+                offset += len;
+                out = out.split_at_mut(len).1;
+            }
+        })?;
+        for (survivor, offset) in survivors.iter().zip(offsets) {
+            let len = survivor.record.encoded_len() as u64;
+            output.add_record(Lsn::new(survivor.record.lsn));
+            if survivor.record.kind == RecordKind::Delete {
+                output.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
+            } else {
+                let to = Location::new(output.slot, offset);
+                moves.push(Move { hash: survivor.hash, from: survivor.from, to, len });
+            }
+        }
+        output.mark_sealed();
+        output.mark_durable();
+        self.segments.install(&output);
+        Ok(output)
+    }
+
+    /// Points the index at the survivors' new places, but for those that changed meanwhile.
+    fn relocate(&self, moves: &[Move]) {
+        let guard = crossbeam_epoch::pin();
+        for one in moves {
+            // Counted first: a change that comes right after finds something to take away.
+            let new = self.segments.get(one.to, &guard);
+            new.live_bytes.fetch_add(one.len, Ordering::Relaxed);
+            if !self.index.relocate(one.hash, one.from, one.to) {
+                new.live_bytes.fetch_sub(one.len, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Removes the victims' files, and their memory once no reader can look at it.
+    fn retire(&self, victims: &[Arc<Segment>]) -> Result<()> {
+        let guard = crossbeam_epoch::pin();
+        for victim in victims {
+            self.segments.retire(victim, &guard);
+        }
+        guard.flush();
+        drop(guard);
+        for victim in victims {
+            let path = victim.file.path();
+            self.env.fs.remove_file(path).map_err(|error| Error::io("remove", path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Drops outputs that the index never pointed at.
+    fn forget(&self, outputs: &[Arc<Segment>]) {
+        let guard = crossbeam_epoch::pin();
+        for output in outputs {
+            self.segments.retire(output, &guard);
+        }
+    }
+}
+
+/// Cuts survivors into parts that fit a segment each.
+fn split<'s, 'r>(
+    survivors: &'s [Survivor<'r>],
+    segment_bytes: usize,
+) -> impl Iterator<Item = &'s [Survivor<'r>]> {
+    let mut rest = survivors;
+    std::iter::from_fn(move || {
+        let mut bytes = SEGMENT_HEADER_LEN + SEAL_LEN;
+        let fitting = rest
+            .iter()
+            .take_while(|survivor| {
+                bytes += survivor.record.encoded_len();
+                bytes <= segment_bytes
+            })
+            .count();
+        let (part, others) = rest.split_at_checked(fitting.max(1))?;
+        rest = others;
+        Some(part)
+    })
+}

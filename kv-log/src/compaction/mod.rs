@@ -1,0 +1,81 @@
+//! Compaction: the policy names victims, [`disk`] rewrites their survivors and removes them.
+//!
+//! A policy may ask for a compaction in memory or on disk. Both are carried out on disk for now, which
+//! gives back the memory too.
+
+mod disk;
+
+use kv_core::{CompactionReport, CompactionView, Result, SegmentId, SegmentStats, Usage};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::segment::Segment;
+use crate::store::Store;
+
+impl Store {
+    /// Compacts until the policy is content, or a compaction gives nothing back.
+    pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
+        let _one_at_a_time = self.compacting.lock();
+        let mut total = CompactionReport::default();
+        while let Some(victims) = self.choose_victims() {
+            self.health.check_writable()?;
+            let report = self.compact_on_disk(&victims).map_err(|error| self.latch(error))?;
+            total.victims += report.victims;
+            total.outputs += report.outputs;
+            total.copied_bytes += report.copied_bytes;
+            total.freed_bytes += report.freed_bytes;
+            if report.freed_bytes == 0 && report.outputs >= report.victims {
+                // A policy that asks for this would ask for ever.
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    /// The victims that the policy names, as far as they may be compacted at all.
+    fn choose_victims(&self) -> Option<Vec<Arc<Segment>>> {
+        let segments = self.catalog.segments();
+        let (views, memory, disk) = self.view(&segments);
+        let view = CompactionView {
+            segments: &views,
+            segment_bytes: self.options.segment_bytes as u64,
+            memory: Usage { used: memory, limit: None },
+            disk: Usage { used: disk, limit: None },
+        };
+        let mut plan = self.options.compaction.plan(&view)?;
+        plan.victims.sort_unstable();
+        plan.victims.dedup();
+        let named = |id: SegmentId| segments.iter().find(|segment| segment.id == id && segment.is_durable());
+        let victims: Vec<Arc<Segment>> = plan.victims.iter().filter_map(|id| named(*id)).cloned().collect();
+        (!victims.is_empty()).then_some(victims)
+    }
+
+    /// The sealed and synced segments as a policy sees them, and the bytes of all in memory and on disk.
+    fn view(&self, segments: &[Arc<Segment>]) -> (Vec<SegmentStats>, u64, u64) {
+        let now = self.env.clock.monotonic();
+        let (mut memory, mut disk) = (0, 0);
+        let mut views = Vec::with_capacity(segments.len());
+        for segment in segments {
+            memory += segment.image.capacity() as u64;
+            disk += segment.end() as u64;
+            if segment.is_durable() {
+                let needed = oldest_lsn(segments, &[segment.id]) < segment.max_lsn();
+                views.push(SegmentStats {
+                    id: segment.id,
+                    live_bytes: segment.live_bytes.load(Ordering::Relaxed),
+                    tombstone_bytes: if needed { segment.tombstone_bytes.load(Ordering::Relaxed) } else { 0 },
+                    memory_bytes: segment.image.capacity() as u64,
+                    disk_bytes: segment.end() as u64,
+                    age: now.saturating_sub(segment.created),
+                });
+            }
+        }
+        (views, memory, disk)
+    }
+}
+
+/// The oldest change in any segment but these: a tombstone older than that hides nothing.
+fn oldest_lsn(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
+    let others = segments.iter().filter(|segment| !except.contains(&segment.id));
+    others.map(|segment| segment.min_lsn()).min().unwrap_or(u64::MAX)
+}

@@ -1,0 +1,52 @@
+use kv_core::Stats;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// What the engine counts for [`Stats`], and nothing depends on.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    keys: AtomicU64,
+    live_bytes: AtomicU64,
+    pub(crate) dumps: AtomicU64,
+    pub(crate) syncs: AtomicU64,
+    pub(crate) bytes_written: AtomicU64,
+    stalls: AtomicU64,
+    stall_ns: AtomicU64,
+    pub(crate) compactions: AtomicU64,
+    pub(crate) compacted_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// A key came to be, or its newest value did.
+    #[inline]
+    pub(crate) fn add_pair(&self, len: usize) {
+        self.keys.fetch_add(1, Ordering::Relaxed);
+        self.live_bytes.fetch_add(len as u64, Ordering::Relaxed);
+    }
+
+    /// A key went, or one of its values did.
+    #[inline]
+    pub(crate) fn remove_pair(&self, len: usize) {
+        self.keys.fetch_sub(1, Ordering::Relaxed);
+        self.live_bytes.fetch_sub(len as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stalled(&self, duration: Duration) {
+        self.stalls.fetch_add(1, Ordering::Relaxed);
+        let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        self.stall_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fill(&self, stats: &mut Stats) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        stats.keys = read(&self.keys);
+        stats.live_bytes = read(&self.live_bytes);
+        stats.dumps = read(&self.dumps);
+        stats.syncs = read(&self.syncs);
+        stats.bytes_written = read(&self.bytes_written);
+        stats.stalls = read(&self.stalls);
+        stats.stall_time = Duration::from_nanos(read(&self.stall_ns));
+        stats.compactions = read(&self.compactions);
+        stats.compacted_bytes = read(&self.compacted_bytes);
+    }
+}

@@ -1,0 +1,76 @@
+//! The names of a store's files, and what a directory's names say about it.
+
+use kv_core::{LOCK_FILE, SegmentId};
+
+/// The file that names all others.
+pub(crate) const MANIFEST: &str = "MANIFEST";
+const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
+const SEGMENT_SUFFIX: &str = ".segment";
+
+/// `0000000000000042.segment`: the id in 16 hexadecimal digits, so that names sort like ids.
+pub(crate) fn segment_file_name(id: SegmentId) -> String {
+    format!("{:016x}{SEGMENT_SUFFIX}", id.get())
+}
+
+/// The id in a segment's file name; `None` for any other name.
+pub(crate) fn parse_segment_file_name(name: &str) -> Option<SegmentId> {
+    let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
+    let id = SegmentId::new(u64::from_str_radix(digits, 16).ok()?);
+    (segment_file_name(id) == name).then_some(id)
+}
+
+/// What a directory is, judged by its names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// A store.
+    Store,
+    /// Nothing, or what a crash left of a store's creation: a store can be created here.
+    Empty,
+    /// Segments without their manifest.
+    ManifestMissing,
+    /// Somebody else's: it holds this file.
+    Foreign(String),
+}
+
+/// Judges a directory by its names. A store has its manifest from the first moment on.
+pub(crate) fn classify(names: &[String]) -> Content {
+    if names.iter().any(|name| name == MANIFEST) {
+        return Content::Store;
+    }
+    if names.iter().any(|name| parse_segment_file_name(name).is_some()) {
+        return Content::ManifestMissing;
+    }
+    match names.iter().find(|name| ![LOCK_FILE, MANIFEST_TEMPORARY].contains(&name.as_str())) {
+        Some(name) => Content::Foreign(name.clone()),
+        None => Content::Empty,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_ids_are_one_to_one() {
+        for id in [0, 1, 0xabc, u64::MAX] {
+            let id = SegmentId::new(id);
+            assert_eq!(parse_segment_file_name(&segment_file_name(id)), Some(id));
+        }
+        for name in
+            ["", ".segment", "1.segment", "00000000000000AB.segment", "+000000000000001.segment", "MANIFEST"]
+        {
+            assert_eq!(parse_segment_file_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_kind_of_directory_is_told_apart() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let segment = segment_file_name(SegmentId::new(1));
+        assert_eq!(classify(&names(&[])), Content::Empty);
+        assert_eq!(classify(&names(&["LOCK", "MANIFEST.tmp"])), Content::Empty);
+        assert_eq!(classify(&names(&["LOCK", "MANIFEST", "x"])), Content::Store);
+        assert_eq!(classify(&names(&["LOCK", &segment])), Content::ManifestMissing);
+        assert_eq!(classify(&names(&["LOCK", "SNAPSHOT"])), Content::Foreign("SNAPSHOT".to_owned()));
+    }
+}

@@ -1,0 +1,204 @@
+//! [`LogEngine`]: opens and closes a store, and answers the calls. The work is done elsewhere.
+
+use kv_core::{
+    Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory, Env, Error, Lsn,
+    OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
+};
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::background::Workers;
+use crate::open;
+use crate::options::Options;
+use crate::store::Store;
+
+/// A log-structured key-value store. See the [crate documentation](crate).
+#[derive(Debug)]
+pub struct LogEngine {
+    store: Arc<Store>,
+    /// Also what makes closing happen once.
+    workers: Mutex<Option<Workers>>,
+}
+
+impl LogEngine {
+    /// Opens the store in `dir`, recovering it if need be, on the operating system's files and clock.
+    ///
+    /// # Errors
+    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A
+    /// failed open leaves the store as it was.
+    pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Self::open_in(dir.as_ref(), &Env::os(), options)
+    }
+
+    /// The same in an environment of the caller's choice.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn open_in(dir: &Path, env: &Env, options: Options) -> Result<Self> {
+        let store = Arc::new(open::open(dir, env, options)?);
+        let workers = Workers::start(&store)?;
+        Ok(LogEngine { store, workers: Mutex::new(Some(workers)) })
+    }
+
+    /// What opening the store found and did.
+    pub fn recovery_report(&self) -> &RecoveryReport {
+        &self.store.recovery
+    }
+}
+
+impl Engine for LogEngine {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
+        let lsn = self.store.commit_put(key, value)?;
+        self.store.after_change(lsn)?;
+        Ok(lsn)
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
+        let lsn = self.store.commit_delete(key)?;
+        if let Some(lsn) = lsn {
+            self.store.after_change(lsn)?;
+        }
+        Ok(lsn)
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<Lsn> {
+        let lsn = self.store.commit_batch(batch)?;
+        self.store.after_change(lsn)?;
+        Ok(lsn)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        let mut value = None;
+        self.read(key, &mut |bytes| value = Some(Value::from(bytes)))?;
+        Ok(value)
+    }
+
+    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let store = &*self.store;
+        store.health.check_readable()?;
+        store.options.limits.check_key(key)?;
+        let guard = crossbeam_epoch::pin();
+        let Some(location) = store.index.find(store.index.hash(key), key, &store.segments, &guard) else {
+            return Ok(false);
+        };
+        visit(store.segments.get(location, &guard).record_at(location.offset()).value);
+        Ok(true)
+    }
+
+    fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
+        let store = &*self.store;
+        store.health.check_readable()?;
+        let mut locations = Vec::new();
+        for shard in 0..store.index.shard_count() {
+            // Pinned before the locations are read, so that what they point at stays.
+            let guard = crossbeam_epoch::pin();
+            store.index.locations(shard, &mut locations);
+            for location in &locations {
+                let record = store.segments.get(*location, &guard).record_at(location.offset());
+                if visit(record.key, record.value).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<Lsn> {
+        self.store.health.check_writable()?;
+        self.store.make_durable(self.store.progress.last_lsn())?;
+        self.store.compact_if_due()?;
+        Ok(self.store.progress.durable_lsn())
+    }
+
+    fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        self.store.health.check_readable()?;
+        let last = self.store.progress.last_lsn();
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        self.store.make_durable(lsn)?;
+        self.store.compact_if_due()
+    }
+
+    fn durable_lsn(&self) -> Lsn {
+        self.store.progress.durable_lsn()
+    }
+
+    fn last_lsn(&self) -> Lsn {
+        self.store.progress.last_lsn()
+    }
+
+    fn stats(&self) -> Stats {
+        let store = &*self.store;
+        let mut stats = Stats::default();
+        store.progress.fill(&mut stats);
+        store.counters.fill(&mut stats);
+        stats.index_bytes = store.index.allocated_bytes() as u64;
+        stats.retired_bytes = store.segments.retired_bytes();
+        stats.recovery = store.recovery.clone();
+        for segment in store.catalog.segments() {
+            stats.segments += 1;
+            // Of an image, only what was touched is memory.
+            stats.memory_bytes += segment.end() as u64;
+            stats.disk_bytes +=
+                if segment.is_durable() { segment.end() } else { segment.image.capacity() } as u64;
+        }
+        stats
+    }
+
+    fn close(&self) -> Result<()> {
+        let Some(mut workers) = self.workers.lock().take() else { return Ok(()) };
+        workers.stop(&self.store);
+        let result = self.store.close();
+        // Free memory that waits for readers who are long gone.
+        crossbeam_epoch::pin().flush();
+        result
+    }
+
+    fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
+        None
+    }
+
+    fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
+        None
+    }
+
+    fn as_compact(&self) -> Option<&dyn Compact> {
+        Some(self)
+    }
+}
+
+impl Compact for LogEngine {
+    fn compact(&self) -> Result<CompactionReport> {
+        self.store.seal_head()?;
+        self.store.make_all_durable()?;
+        self.store.compact_while_due()
+    }
+}
+
+impl Drop for LogEngine {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
+
+/// Opens [`LogEngine`]s for a suite, a benchmark or a tool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogFactory;
+
+impl EngineFactory for LogFactory {
+    fn name(&self) -> &'static str {
+        "log"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new().compact(true)
+    }
+
+    fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
+        Ok(Arc::new(LogEngine::open_in(dir, env, Options::from(options))?))
+    }
+}

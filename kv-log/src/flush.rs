@@ -1,0 +1,192 @@
+//! Flush: the log's complete prefix is written to its files and synced, and durability moves.
+//!
+//! One thread leads at a time; whoever needs something durable leads if nobody does, and waits
+//! otherwise (group commit: when the leader is done, one of those it did not cover leads next). The
+//! background worker is one caller among others.
+//!
+//! The order of system calls keeps the recovered state a prefix of the log: a sealed segment is written
+//! and synced before a byte of its successor is written. On disk after a power cut between any two:
+//!
+//! | after | on disk |
+//! |---|---|
+//! | taking stock | as before: durable bytes, and any part of what was written since |
+//! | write of a sealed segment | any part of its new bytes; its successor still blank |
+//! | its trim | the same, perhaps without the reserved space beyond its end |
+//! | its sync | all of it, with its seal |
+//! | write of the head | any part of the head's new bytes: recovery keeps the whole ones in front |
+//! | sync of the head | all of it; only now `durable_lsn` moves |
+//!
+//! A failure poisons the engine and is not tried again.
+
+use kv_core::{Action, Lsn, Result};
+use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::segment::Segment;
+use crate::store::Store;
+
+/// Who leads a flush: nobody, or one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Leadership {
+    taken: Mutex<bool>,
+    given_up: Condvar,
+}
+
+/// Gives leadership up when dropped, even by a panic.
+struct Leading<'a>(&'a Leadership);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock() = false;
+        self.0.given_up.notify_all();
+    }
+}
+
+impl Leadership {
+    /// Waits until `done`, or until this thread leads (then `Some`).
+    fn take_unless(&self, done: impl Fn() -> bool) -> Option<Leading<'_>> {
+        let mut taken = self.taken.lock();
+        while !done() {
+            if !*taken {
+                *taken = true;
+                return Some(Leading(self));
+            }
+            self.given_up.wait(&mut taken);
+        }
+        None
+    }
+}
+
+impl Store {
+    /// Returns once everything up to `lsn` is durable.
+    pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
+        self.flush_until(Action::WriteAndSync, || self.progress.durable_lsn() >= lsn)
+    }
+
+    /// Makes everything durable that was committed before, sealed segments included.
+    pub(crate) fn make_all_durable(&self) -> Result<()> {
+        self.health.check_writable()?;
+        self.flush(Action::WriteAndSync)
+    }
+
+    /// Leads one flush.
+    pub(crate) fn flush(&self, action: Action) -> Result<()> {
+        match self.leadership.take_unless(|| self.health.is_poisoned()) {
+            Some(_leading) => self.dump(action),
+            None => Err(self.health.poisoned()),
+        }
+    }
+
+    /// Waits, or flushes, until `done`.
+    fn flush_until(&self, action: Action, done: impl Fn() -> bool) -> Result<()> {
+        loop {
+            match self.leadership.take_unless(|| done() || self.health.is_poisoned()) {
+                Some(_leading) => self.dump(action)?,
+                None if done() => return Ok(()),
+                None => return Err(self.health.poisoned()),
+            }
+        }
+    }
+
+    /// Makes a writer wait while too much is unflushed: it lends a hand with the flush.
+    #[inline]
+    pub(crate) fn wait_for_room(&self, len: u64) -> Result<()> {
+        if self.has_room_for(len) {
+            return Ok(());
+        }
+        let start = self.env.clock.monotonic();
+        let result = self.flush_until(Action::Write, || self.has_room_for(len));
+        self.counters.stalled(self.env.clock.monotonic().saturating_sub(start));
+        result
+    }
+
+    #[inline]
+    fn has_room_for(&self, len: u64) -> bool {
+        let unflushed = self.progress.unflushed_bytes();
+        unflushed == 0 || unflushed + len <= self.options.unflushed_bytes_max
+    }
+
+    /// What the leader does.
+    fn dump(&self, action: Action) -> Result<()> {
+        self.try_dump(action).map_err(|error| self.latch(error))
+    }
+
+    fn try_dump(&self, action: Action) -> Result<()> {
+        let to_sync = action == Action::WriteAndSync;
+        let (sealed, head, end, position) = {
+            let mut head = self.head.lock();
+            // Whoever failed may have failed between our wait and here.
+            if self.health.is_poisoned() {
+                return Err(self.health.poisoned());
+            }
+            let position = self.progress.begin_dump(to_sync);
+            if self.progress.unflushed_bytes() > 0 {
+                head.append_mark(self.progress.durable_lsn(), self.env.clock.unix_time_ms());
+            }
+            let (segment, end) = head.position();
+            (std::mem::take(&mut head.sealed), segment, end, position)
+        };
+
+        let any_sealed = !sealed.is_empty();
+        for segment in &sealed {
+            let end = segment.end();
+            self.write_segment(segment, end)?;
+            if end < segment.image.capacity() {
+                segment.file.trim(end)?;
+            }
+            self.sync_segment(segment, end)?;
+            segment.mark_durable();
+        }
+        self.write_segment(&head, end)?;
+        self.counters.dumps.fetch_add(1, Ordering::Relaxed);
+        self.progress.written(position, self.env.clock.monotonic());
+        if to_sync {
+            self.sync_segment(&head, end)?;
+            self.progress.synced(position, self.env.clock.monotonic());
+        }
+        if any_sealed {
+            self.compaction_due();
+        }
+        Ok(())
+    }
+
+    fn write_segment(&self, segment: &Segment, end: usize) -> Result<()> {
+        let written = segment.written();
+        // SAFETY: bytes below an end that was read under the commit lock are published.
+        let bytes = unsafe { segment.image.published(written, end - written) }.unwrap_or_default();
+        if !bytes.is_empty() {
+            segment.file.write(bytes, written)?;
+            segment.set_written(end);
+            self.counters.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn sync_segment(&self, segment: &Segment, end: usize) -> Result<()> {
+        if segment.synced() < end {
+            segment.file.sync()?;
+            segment.set_synced(end);
+            self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Asks the policy; dumps if it says so. For inline mode, after a change.
+    pub(crate) fn flush_if_due(&self) -> Result<()> {
+        match self.decide(self.env.clock.monotonic()).0 {
+            Action::Hold => Ok(()),
+            action => self.flush(action),
+        }
+    }
+
+    /// The policy's answer at the time `now`, and when to ask again.
+    pub(crate) fn decide(&self, now: Duration) -> (Action, Option<Duration>) {
+        let pending = self.progress.pending(now);
+        if pending.records == 0 {
+            return (Action::Hold, None);
+        }
+        let decision = self.options.persistence.decide(&pending);
+        (decision.action, decision.ask_again_in)
+    }
+}

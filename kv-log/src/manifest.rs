@@ -1,0 +1,228 @@
+//! The manifest: which segments make up the store. It is replaced as a whole, atomically and durably,
+//! so a missing segment is noticed, and a file that it does not name is an orphan.
+//!
+//! On disk it is a segment of kind `Manifest` (see the format description of `kv-wal-format`): one put
+//! for the store, with an empty key, one for each segment, with its id as the key, and a seal.
+
+use kv_core::{Error, Fs, FsExt, Lsn, Result, SegmentId};
+use kv_wal_format::{
+    Encoder, HeaderError, Record, RecordKind, Scanner, Seal, SegmentHeader, SegmentKind, StopReason,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::directory;
+
+/// Segment id that the manifest's own records are bound to.
+const MANIFEST_ID: u64 = 0;
+
+/// LSNs reserved ahead by each manifest.
+const LSNS_RESERVED: u64 = 1 << 32;
+
+/// The content of the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    /// Ids from this one on were never used.
+    pub(crate) next_segment: SegmentId,
+    /// LSNs up to this one may have been given out; after a crash none at or below it is again.
+    pub(crate) lsn_ceiling: Lsn,
+    /// Changes up to this one were durable; their records may have been compacted away since.
+    pub(crate) durable_lsn: Lsn,
+    pub(crate) segments: BTreeMap<SegmentId, Entry>,
+}
+
+/// What the manifest says of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) kind: SegmentKind,
+    /// It was sealed and synced: `durable_len` is all of it.
+    pub(crate) sealed: bool,
+    /// This many bytes from its start were synced, at least.
+    pub(crate) durable_len: u64,
+}
+
+impl Manifest {
+    /// Of a store in which nothing was ever written.
+    pub(crate) fn empty() -> Self {
+        Manifest {
+            next_segment: SegmentId::new(1),
+            lsn_ceiling: Lsn::ZERO,
+            durable_lsn: Lsn::ZERO,
+            segments: BTreeMap::new(),
+        }
+    }
+
+    /// Reserves LSNs beyond `last`, when fewer than half of the usual number are left.
+    pub(crate) fn reserve_lsns(&mut self, last: Lsn) {
+        if self.lsn_ceiling.get() < last.get() + LSNS_RESERVED / 2 {
+            self.lsn_ceiling = Lsn::new(last.get() + LSNS_RESERVED);
+        }
+    }
+
+    /// Replaces the manifest of `dir`, atomically and durably.
+    pub(crate) fn store(&self, fs: &dyn Fs, dir: &Path) -> Result<()> {
+        fs.write_file_atomically(dir, directory::MANIFEST, &self.encode())
+    }
+
+    /// Reads the manifest of `dir`.
+    pub(crate) fn load(fs: &dyn Fs, dir: &Path) -> Result<Self> {
+        let path = dir.join(directory::MANIFEST);
+        Self::decode(&fs.read_file(&path)?, &path)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let header = SegmentHeader {
+            kind: SegmentKind::Manifest,
+            segment_id: MANIFEST_ID,
+            base_lsn: self.lsn_ceiling.get(),
+        };
+        let mut bytes = header.encode().to_vec();
+        let encoder = Encoder::new(MANIFEST_ID);
+        let mut append = |record: Record<'_>| {
+            encoder.append(&record, &mut bytes).expect("manifest records are a few bytes long");
+        };
+        let numbers = [self.next_segment.get(), self.lsn_ceiling.get(), self.durable_lsn.get()];
+        append(Record::put(0, b"", numbers.map(u64::to_le_bytes).as_flattened()));
+        for (id, entry) in &self.segments {
+            let mut value = vec![entry.kind.to_byte(), u8::from(entry.sealed)];
+            value.extend_from_slice(&entry.durable_len.to_le_bytes());
+            append(Record::put(0, &id.get().to_le_bytes(), &value));
+        }
+        let seal = Seal { records: self.segments.len() as u64 + 1, max_lsn: 0 }.encode_body();
+        append(Record::seal(0, &seal));
+        bytes
+    }
+
+    fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
+        let damaged = |offset: usize, detail: &str| Error::corruption(path, offset as u64, detail);
+        let (header, mut scanner) = Scanner::open(bytes).map_err(|error| header_error(path, error))?;
+        if (header.kind, header.segment_id) != (SegmentKind::Manifest, MANIFEST_ID) {
+            return Err(damaged(0, "this is not a manifest"));
+        }
+        let mut manifest = None;
+        let mut seal = None;
+        for (offset, record) in scanner.by_ref() {
+            match (record.kind, &mut manifest) {
+                (RecordKind::Put, manifest @ None) => {
+                    *manifest = Some(
+                        decode_store(&record).ok_or_else(|| damaged(offset, "a store entry was expected"))?,
+                    );
+                }
+                (RecordKind::Put, Some(manifest)) => {
+                    let (id, entry) = decode_entry(&record)
+                        .ok_or_else(|| damaged(offset, "a segment entry was expected"))?;
+                    if id >= manifest.next_segment || manifest.segments.insert(id, entry).is_some() {
+                        return Err(damaged(offset, "a segment is named twice, or before its creation"));
+                    }
+                }
+                (RecordKind::Seal, _) => seal = Seal::from_record(&record),
+                _ => return Err(damaged(offset, "a record that no manifest has")),
+            }
+        }
+        let stop = scanner.stop();
+        match (manifest, seal) {
+            (Some(manifest), Some(seal))
+                if stop.reason == StopReason::Sealed
+                    && seal.records == manifest.segments.len() as u64 + 1
+                    && stop.offset == bytes.len() =>
+            {
+                Ok(manifest)
+            }
+            _ => Err(damaged(stop.fault, "the manifest is not whole")),
+        }
+    }
+}
+
+fn decode_store(record: &Record<'_>) -> Option<Manifest> {
+    let ([next_segment, lsn_ceiling, durable_lsn], []) = record.value.as_chunks::<8>() else { return None };
+    record.key.is_empty().then_some(())?;
+    Some(Manifest {
+        next_segment: SegmentId::new(u64::from_le_bytes(*next_segment)),
+        lsn_ceiling: Lsn::new(u64::from_le_bytes(*lsn_ceiling)),
+        durable_lsn: Lsn::new(u64::from_le_bytes(*durable_lsn)),
+        segments: BTreeMap::new(),
+    })
+}
+
+fn decode_entry(record: &Record<'_>) -> Option<(SegmentId, Entry)> {
+    let id = SegmentId::new(u64::from_le_bytes(record.key.try_into().ok()?));
+    let [kind, sealed @ (0 | 1), durable_len @ ..] = record.value else { return None };
+    let kind = SegmentKind::from_byte(*kind)
+        .filter(|kind| matches!(kind, SegmentKind::Log | SegmentKind::Compacted))?;
+    let durable_len = u64::from_le_bytes(durable_len.try_into().ok()?);
+    Some((id, Entry { kind, sealed: *sealed == 1, durable_len }))
+}
+
+/// What a bad segment header means for the user.
+pub(crate) fn header_error(path: &Path, error: HeaderError) -> Error {
+    match error {
+        HeaderError::UnsupportedVersion { found, supported } => Error::UnsupportedVersion {
+            path: path.to_path_buf(),
+            found: found.into(),
+            supported: supported.into(),
+        },
+        other => Error::corruption(path, 0, other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Manifest {
+        Manifest {
+            next_segment: SegmentId::new(9),
+            lsn_ceiling: Lsn::new(77),
+            durable_lsn: Lsn::new(66),
+            segments: BTreeMap::from([
+                (SegmentId::new(3), Entry { kind: SegmentKind::Compacted, sealed: true, durable_len: 4096 }),
+                (SegmentId::new(8), Entry { kind: SegmentKind::Log, sealed: false, durable_len: 40 }),
+            ]),
+        }
+    }
+
+    #[test]
+    fn comes_back_as_it_was_written() {
+        for manifest in [Manifest::empty(), sample()] {
+            assert_eq!(Manifest::decode(&manifest.encode(), Path::new("m")).unwrap(), manifest);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        let whole = sample().encode();
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let error = Manifest::decode(&damaged, Path::new("m")).unwrap_err();
+            assert!(
+                matches!(error, Error::Corruption { .. } | Error::UnsupportedVersion { .. }),
+                "bit {bit}: {error}"
+            );
+        }
+        for cut in 0..whole.len() {
+            Manifest::decode(&whole[..cut], Path::new("m")).unwrap_err();
+        }
+        let longer = [whole.as_slice(), &[0; 8]].concat();
+        Manifest::decode(&longer, Path::new("m")).unwrap_err();
+    }
+
+    #[test]
+    fn a_newer_version_is_named_as_such() {
+        let mut newer = sample().encode();
+        newer[8] = 2;
+        let error = Manifest::decode(&newer, Path::new("m")).unwrap_err();
+        assert!(matches!(error, Error::UnsupportedVersion { found: 2, supported: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn lsns_are_reserved_before_they_run_out() {
+        let mut manifest = Manifest::empty();
+        manifest.reserve_lsns(Lsn::ZERO);
+        assert_eq!(manifest.lsn_ceiling.get(), LSNS_RESERVED);
+        manifest.reserve_lsns(Lsn::new(LSNS_RESERVED / 2));
+        assert_eq!(manifest.lsn_ceiling.get(), LSNS_RESERVED);
+        manifest.reserve_lsns(Lsn::new(LSNS_RESERVED / 2 + 1));
+        assert_eq!(manifest.lsn_ceiling.get(), LSNS_RESERVED / 2 + 1 + LSNS_RESERVED);
+    }
+}

@@ -1,0 +1,147 @@
+//! Opening a store: check, lock, recover, and only then change anything.
+//!
+//! On disk after a power cut between any two steps of a creation: nothing, an empty directory, a
+//! temporary manifest, or a manifest that names no segment; each can be opened, and is then created to
+//! its end. When an existing store is opened, in this order: torn bytes are cut by a seal in their
+//! place; what was recovered is synced; a manifest with reserved LSNs replaces the old one; orphans go;
+//! a head is made if there is none. A crash between any two leaves a store that recovers to the same
+//! state.
+
+use kv_core::{DirLock, Env, Error, FsExt, Result};
+use kv_wal_format::{Encoder, Record, Seal};
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::background::Signals;
+use crate::catalog::Catalog;
+use crate::commit::{Head, SEAL_LEN};
+use crate::directory::{self, Content};
+use crate::flush::Leadership;
+use crate::health::Health;
+use crate::manifest::Manifest;
+use crate::options::Options;
+use crate::progress::Progress;
+use crate::recovery;
+use crate::segment::Segment;
+use crate::store::Store;
+
+/// Opens the store in `dir`.
+pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
+    options.validate()?;
+    let start = env.clock.monotonic();
+    // Looked at before it is locked: a lock may leave a file, and a foreign directory is none of ours.
+    check_content(dir, env, &options)?;
+    let lock = lock(dir, env)?;
+    let manifest = if check_content(dir, env, &options)? == Content::Store {
+        Manifest::load(&*env.fs, dir)?
+    } else {
+        let manifest = Manifest::empty();
+        manifest.store(&*env.fs, dir)?;
+        manifest
+    };
+    let mut recovered = recovery::recover(env, dir, &options, &manifest)?;
+    if let Some(torn) = &recovered.torn {
+        seal_torn(torn)?;
+    }
+    make_durable(recovered.segments.values())?;
+
+    // Every LSN up to the ceiling may have been given out before a crash.
+    let lsn_floor = manifest.lsn_ceiling.max(recovered.report.last_lsn);
+    let progress = Arc::new(Progress::new(recovered.report.last_lsn, env.clock.monotonic()));
+    let counters = Arc::new(recovered.counters);
+    let catalog = Catalog::new(
+        dir.to_path_buf(),
+        env.clone(),
+        Arc::clone(&recovered.table),
+        Arc::clone(&progress),
+        Arc::clone(&counters),
+        manifest,
+        std::mem::take(&mut recovered.segments),
+    );
+    catalog.begin(lsn_floor)?;
+    let head = match recovered.head {
+        Some(head) => head,
+        None => catalog.create_head(options.segment_bytes, lsn_floor)?,
+    };
+    recovered.report.duration = env.clock.monotonic().saturating_sub(start);
+    Ok(Store {
+        dir: dir.to_path_buf(),
+        env: env.clone(),
+        acknowledge: options.persistence.acknowledge(),
+        head: Mutex::new(Head::new(head, lsn_floor.next())),
+        next_head: Mutex::new(None),
+        index: recovered.index,
+        segments: recovered.table,
+        catalog,
+        progress,
+        leadership: Leadership::default(),
+        health: Health::default(),
+        counters,
+        signals: Signals::new(),
+        compacting: Mutex::new(()),
+        recovery: recovered.report,
+        lsn_floor,
+        lock: Mutex::new(Some(lock)),
+        options,
+    })
+}
+
+/// Locks the directory, after creating it if it is missing.
+fn lock(dir: &Path, env: &Env) -> Result<Box<dyn DirLock>> {
+    env.fs.create_dir_durably(dir)?;
+    env.fs.lock_dir_exclusive(dir)
+}
+
+/// What the directory is, if it can be opened.
+fn check_content(dir: &Path, env: &Env, options: &Options) -> Result<Content> {
+    let not_a_store = |detail: String| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
+    let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
+    match directory::classify(&names) {
+        Content::Empty if !options.create_if_missing => not_a_store(
+            "there is no kv-log store here; set create_if_missing, or correct the path".to_owned(),
+        ),
+        Content::Foreign(name) => not_a_store(format!(
+            "it holds {name}, which is not a file of a kv-log store; choose another directory"
+        )),
+        Content::ManifestMissing => Err(Error::corruption(
+            &dir.join(directory::MANIFEST),
+            0,
+            "the manifest is missing, and segments are there; restore it from a backup",
+        )),
+        content => Ok(content),
+    }
+}
+
+/// Makes durable what was recovered: what a dead process wrote may be in the system's cache only.
+fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<()> {
+    for segment in segments.filter(|segment| !segment.is_durable()) {
+        segment.file.sync()?;
+        segment.set_synced(segment.end());
+        if segment.is_sealed() {
+            segment.mark_durable();
+        }
+    }
+    Ok(())
+}
+
+/// Writes a seal over the torn bytes. Until it is synced, they are judged as before; only then may
+/// those behind it go, which take part in that judgement.
+fn seal_torn(torn: &Segment) -> Result<()> {
+    let seal = Seal { records: torn.records.load(Ordering::Relaxed), max_lsn: torn.max_lsn() };
+    let (start, body) = (torn.end(), seal.encode_body());
+    let mut bytes = Vec::with_capacity(SEAL_LEN);
+    Encoder::new(torn.id.get())
+        .append(&Record::seal(torn.max_lsn(), &body), &mut bytes)
+        .expect("a seal is a valid record");
+    // SAFETY: nobody reads beyond the end of a segment, and recovery is over.
+    unsafe { torn.image.fill(start, bytes.len(), |out| out.copy_from_slice(&bytes)) };
+    torn.file.write(&bytes, start)?;
+    torn.file.sync()?;
+    torn.file.trim(start + bytes.len())?;
+    torn.set_end(start + bytes.len());
+    torn.set_written(torn.end());
+    torn.mark_sealed();
+    Ok(())
+}

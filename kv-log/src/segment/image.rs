@@ -1,0 +1,93 @@
+use memmap2::{MmapMut, MmapRaw};
+use std::io;
+use std::ptr;
+
+/// Memory from the system that holds a segment's bytes, shared by one writer and many readers.
+///
+/// The writer fills it from front to back, each byte once; readers look only at bytes whose writing
+/// has been published to them (through a lock or an acquire load). That discipline is the callers':
+/// the two `unsafe` methods name it.
+#[derive(Debug)]
+pub(crate) struct Image {
+    map: MmapRaw,
+}
+
+impl Image {
+    /// Zeroed memory of at least `len` bytes, rounded up to whole pages. Untouched pages cost nothing.
+    pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let map = MmapMut::map_anon(len.max(1))?;
+        #[cfg(target_os = "linux")]
+        if len >= HUGE_PAGE_BYTES {
+            // Advice only: a system without huge pages goes on with small ones.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Ok(Image { map: MmapRaw::from(map) })
+    }
+
+    /// Bytes that fit.
+    pub(crate) fn capacity(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Lets `fill` write the `len` bytes at `offset`.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these bytes until `fill` has returned and that was published to
+    /// them.
+    ///
+    /// # Panics
+    /// When the range is not inside the image.
+    #[inline]
+    pub(crate) unsafe fn fill<R>(&self, offset: usize, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.capacity()), "a write past the image");
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`; the caller keeps
+        // everybody else away from it.
+        let bytes = unsafe { &mut *ptr::slice_from_raw_parts_mut(self.map.as_mut_ptr().add(offset), len) };
+        fill(bytes)
+    }
+
+    /// The `len` bytes at `offset`; `None` when they are not inside the image.
+    ///
+    /// # Safety
+    /// These bytes have been written, that was published to the caller, and they never change again.
+    #[inline]
+    pub(crate) unsafe fn published(&self, offset: usize, len: usize) -> Option<&[u8]> {
+        let end = offset.checked_add(len)?;
+        if end > self.capacity() {
+            return None;
+        }
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`; the caller
+        // promises that nobody writes it.
+        Some(unsafe { &*ptr::slice_from_raw_parts(self.map.as_ptr().add(offset), len) })
+    }
+}
+
+#[cfg(target_os = "linux")]
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_come_back_and_the_ends_are_guarded() {
+        let image = Image::new(5000).unwrap();
+        assert_eq!(image.capacity(), 5000);
+        // SAFETY: this thread is alone.
+        unsafe {
+            image.fill(4990, 10, |bytes| bytes.copy_from_slice(b"0123456789"));
+            assert_eq!(image.published(4992, 3), Some(b"234".as_slice()));
+            assert_eq!(image.published(0, 2), Some(b"\0\0".as_slice()));
+            assert_eq!(image.published(4991, 10), None);
+            assert_eq!(image.published(usize::MAX, 2), None);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "past the image")]
+    fn a_write_past_the_end_panics() {
+        let image = Image::new(64).unwrap();
+        // SAFETY: this thread is alone.
+        unsafe { image.fill(60, 8, |_| ()) }
+    }
+}

@@ -1,0 +1,168 @@
+//! Segments: the units in which the log is allocated, written, compacted and freed.
+//!
+//! A segment is one memory image ([`image`]) and one file of the same bytes ([`file`]). Its slot in
+//! the [`table`] is the first half of every [`Location`] in it.
+
+mod file;
+mod image;
+mod location;
+mod table;
+
+pub(crate) use file::SegmentFile;
+pub(crate) use image::Image;
+pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
+pub(crate) use table::SegmentTable;
+
+use kv_core::{Lsn, SegmentId};
+use kv_wal_format::{RECORD_HEADER_LEN, Record, SegmentKind, parse_trusted, peek};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// One segment of the log.
+///
+/// Everything but the counters is fixed at creation. Bytes of the image below a record's end never
+/// change once the record is published.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    /// Its place in the segment table, and in every location.
+    pub(crate) slot: u16,
+    pub(crate) kind: SegmentKind,
+    pub(crate) image: Image,
+    pub(crate) file: SegmentFile,
+    /// Monotonic time of its newest record, as known at creation: the age that policies see.
+    pub(crate) created: Duration,
+    /// End of the records, bytes from the start. Set under the commit lock; fixed once sealed.
+    end: AtomicUsize,
+    sealed: AtomicBool,
+    /// Bytes from the start that are in the file. Changed by the leader of a flush only.
+    written: AtomicUsize,
+    /// Bytes from the start that are synced. Changed by the leader of a flush only.
+    synced: AtomicUsize,
+    /// Everything up to `end` is synced, and `end` is final.
+    durable: AtomicBool,
+    /// Bytes of records that the index points at.
+    pub(crate) live_bytes: AtomicU64,
+    pub(crate) tombstone_bytes: AtomicU64,
+    /// Puts and deletes in it.
+    pub(crate) records: AtomicU64,
+    min_lsn: AtomicU64,
+    max_lsn: AtomicU64,
+}
+
+impl Segment {
+    pub(crate) fn new(
+        id: SegmentId,
+        slot: u16,
+        kind: SegmentKind,
+        image: Image,
+        file: SegmentFile,
+        created: Duration,
+        end: usize,
+    ) -> Self {
+        Segment {
+            id,
+            slot,
+            kind,
+            image,
+            file,
+            created,
+            end: AtomicUsize::new(end),
+            sealed: AtomicBool::new(false),
+            written: AtomicUsize::new(end),
+            synced: AtomicUsize::new(end),
+            durable: AtomicBool::new(false),
+            live_bytes: AtomicU64::new(0),
+            tombstone_bytes: AtomicU64::new(0),
+            records: AtomicU64::new(0),
+            min_lsn: AtomicU64::new(u64::MAX),
+            max_lsn: AtomicU64::new(0),
+        }
+    }
+
+    /// End of the records, bytes from the start of the segment.
+    pub(crate) fn end(&self) -> usize {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_end(&self, end: usize) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mark_sealed(&self) {
+        self.sealed.store(true, Ordering::Release);
+    }
+
+    /// Sealed, written and synced: a compaction may take it.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn mark_durable(&self) {
+        self.durable.store(true, Ordering::Release);
+    }
+
+    /// Bytes from the start that are in the file.
+    pub(crate) fn written(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_written(&self, len: usize) {
+        self.written.store(len, Ordering::Relaxed);
+    }
+
+    /// Bytes from the start that are synced.
+    pub(crate) fn synced(&self) -> usize {
+        self.synced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_synced(&self, len: usize) {
+        self.synced.store(len, Ordering::Relaxed);
+    }
+
+    /// Counts a put or delete that was added.
+    pub(crate) fn add_record(&self, lsn: Lsn) {
+        self.records.fetch_add(1, Ordering::Relaxed);
+        self.min_lsn.fetch_min(lsn.get(), Ordering::Relaxed);
+        self.max_lsn.fetch_max(lsn.get(), Ordering::Relaxed);
+    }
+
+    /// Lowest LSN of its changes; `u64::MAX` when it holds none.
+    pub(crate) fn min_lsn(&self) -> u64 {
+        self.min_lsn.load(Ordering::Relaxed)
+    }
+
+    /// Highest LSN of its changes; 0 when it holds none.
+    pub(crate) fn max_lsn(&self) -> u64 {
+        self.max_lsn.load(Ordering::Relaxed)
+    }
+
+    /// The record at `offset`.
+    ///
+    /// # Panics
+    /// When `offset` is not where a published record starts: the index is wrong, and going on would
+    /// return other keys' values.
+    #[inline]
+    pub(crate) fn record_at(&self, offset: usize) -> Record<'_> {
+        self.try_record_at(offset).expect("the index points at a published record")
+    }
+
+    #[inline]
+    fn try_record_at(&self, offset: usize) -> Option<Record<'_>> {
+        // SAFETY: `offset` comes from the index or from a walk below `end`, so a whole record that
+        // will never change again starts here; its header says how long it is.
+        let info = peek(unsafe { self.image.published(offset, RECORD_HEADER_LEN) }?)?;
+        // SAFETY: as above, for the whole record.
+        parse_trusted(unsafe { self.image.published(offset, info.encoded_len) }?)
+    }
+
+    /// All bytes below `end`, header included.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: bytes below `end` are published: `end` is stored after they were written.
+        unsafe { self.image.published(0, self.end()) }.unwrap_or_default()
+    }
+}

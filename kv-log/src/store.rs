@@ -1,0 +1,94 @@
+use kv_core::{Acknowledge, DirLock, Env, Error, Lsn, RecoveryReport, Result};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::background::Signals;
+use crate::catalog::Catalog;
+use crate::commit::Head;
+use crate::counters::Counters;
+use crate::flush::Leadership;
+use crate::health::Health;
+use crate::index::Index;
+use crate::options::Options;
+use crate::progress::Progress;
+use crate::segment::{Segment, SegmentTable};
+
+/// The parts of an open store: what callers and background workers share. Each part is a file of its
+/// own; what is done with them is in `commit`, `flush`, `compaction`.
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) dir: PathBuf,
+    pub(crate) env: Env,
+    pub(crate) options: Options,
+    /// The policy's answer, asked once.
+    pub(crate) acknowledge: Acknowledge,
+    /// The commit lock.
+    pub(crate) head: Mutex<Head>,
+    /// The head after this one, made ahead of need.
+    pub(crate) next_head: Mutex<Option<Arc<Segment>>>,
+    pub(crate) index: Index,
+    pub(crate) segments: Arc<SegmentTable>,
+    pub(crate) catalog: Catalog,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) leadership: Leadership,
+    pub(crate) health: Health,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) signals: Signals,
+    /// Held while a compaction runs: one at a time.
+    pub(crate) compacting: Mutex<()>,
+    pub(crate) recovery: RecoveryReport,
+    /// LSNs up to this one belong to earlier openings.
+    pub(crate) lsn_floor: Lsn,
+    pub(crate) lock: Mutex<Option<Box<dyn DirLock>>>,
+}
+
+impl Store {
+    /// Makes the next head ahead of need, once the present one is half full.
+    pub(crate) fn prepare_next_head(&self) -> Result<()> {
+        let last_lsn = {
+            let head = self.head.lock();
+            if head.position().1 < self.options.segment_bytes / 2 {
+                return Ok(());
+            }
+            head.last_lsn()
+        };
+        let mut next = self.next_head.lock();
+        if next.is_none() {
+            let segment = self.catalog.create_head(self.options.segment_bytes, last_lsn);
+            *next = Some(segment.map_err(|error| self.latch(error))?);
+        }
+        Ok(())
+    }
+
+    /// Poisons the store for a failure; an error that everybody gets anyway stays what it is.
+    pub(crate) fn latch(&self, error: Error) -> Error {
+        match error {
+            Error::Poisoned { .. } | Error::Closed => error,
+            error => self.health.poison(error),
+        }
+    }
+
+    /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory
+    /// go, whatever happens.
+    pub(crate) fn close(&self) -> Result<()> {
+        let result = self.close_files();
+        self.health.close();
+        *self.lock.lock() = None;
+        result
+    }
+
+    fn close_files(&self) -> Result<()> {
+        let _no_compaction = self.compacting.lock();
+        self.make_all_durable()?;
+        let last_lsn = {
+            // No change comes between the last sync and the last manifest.
+            let head = self.head.lock();
+            self.health.check_writable()?;
+            self.health.close();
+            head.last_lsn()
+        };
+        self.make_durable(self.progress.last_lsn())?;
+        self.catalog.end(last_lsn.max(self.lsn_floor))
+    }
+}

@@ -1,0 +1,298 @@
+//! What only kv-log promises, through its public interface. What every engine promises is in the
+//! conformance suite.
+
+#![allow(clippy::disallowed_methods, reason = "the tests look at, copy and damage the files of a store")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use kv_core::{
+    Always, Batch, Compact, Engine, EngineExt, Error, Limits, Manual, MaxLogSize, Never, PersistencePolicy,
+};
+use kv_log::{LogEngine, Options};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+fn small(policy: impl PersistencePolicy + 'static) -> Options {
+    Options { segment_bytes: 4096, persistence: Arc::new(policy), ..Options::default() }
+}
+
+fn copy_store(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn segment_files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "segment"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn survives_reopening_with_many_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = BTreeMap::new();
+    for round in 0..4u32 {
+        let store = LogEngine::open(dir.path(), small(MaxLogSize::new(1000))).unwrap();
+        assert_eq!(store.to_sorted_vec().unwrap(), model.clone().into_iter().collect::<Vec<_>>());
+        for i in 0..500u32 {
+            let key = (i * 7 % 101).to_be_bytes().to_vec();
+            if (i + round) % 5 == 0 {
+                assert_eq!(store.delete(&key).unwrap().is_some(), model.remove(&key).is_some());
+            } else {
+                let value = vec![u8::try_from(round).unwrap(); (i % 64) as usize];
+                store.put(&key, &value).unwrap();
+                model.insert(key, value);
+            }
+        }
+        store.close().unwrap();
+    }
+    let store = LogEngine::open(dir.path(), small(Manual)).unwrap();
+    assert_eq!(store.to_sorted_vec().unwrap(), model.into_iter().collect::<Vec<_>>());
+    let stats = store.stats();
+    assert_eq!(stats.recovery.torn_bytes, 0);
+    assert!(stats.recovery.records > 0 && stats.segments > 1, "{stats:?}");
+}
+
+#[test]
+fn space_comes_back_after_overwriting_and_deleting_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), small(MaxLogSize::new(1000))).unwrap();
+    for round in 0..50u8 {
+        for key in 0..100u8 {
+            store.put(&[key], &[round; 40]).unwrap();
+        }
+    }
+    store.compact().unwrap();
+    let stats = store.stats();
+    let live_records = 100 * 72;
+    assert!(stats.compactions > 0, "{stats:?}");
+    // Greedy leaves segments that are at least three quarters full, and a head.
+    assert!(stats.disk_bytes < live_records * 4 / 3 + 3 * 4096, "{stats:?}");
+    assert_eq!(stats.live_bytes, 100 * 41);
+    let on_disk: u64 = segment_files(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
+    assert!(on_disk <= stats.disk_bytes, "{on_disk} {stats:?}");
+
+    for key in 0..100u8 {
+        store.delete(&[key]).unwrap().unwrap();
+    }
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.keys, stats.live_bytes), (0, 0));
+    assert!(stats.segments <= 2 && stats.disk_bytes <= 2 * 4096, "{stats:?}");
+    let last = store.last_lsn();
+    store.close().unwrap();
+    let store = LogEngine::open(dir.path(), small(Manual)).unwrap();
+    assert_eq!(store.to_sorted_vec().unwrap(), []);
+    assert_eq!(store.last_lsn(), last, "compaction removed the records, not the order");
+}
+
+#[test]
+fn never_keeps_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { compaction: Arc::new(Never), ..small(MaxLogSize::new(1000)) };
+    let store = LogEngine::open(dir.path(), options).unwrap();
+    for _ in 0..500 {
+        store.put(b"key", &[1; 40]).unwrap();
+    }
+    assert_eq!(store.compact().unwrap(), kv_core::CompactionReport::default());
+    assert!(store.stats().segments > 5);
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), small(Always)).unwrap();
+    store.put(b"before", b"1").unwrap();
+    let mut batch = Batch::new();
+    for key in 0..100u8 {
+        batch.put(&[key], &[key; 300]);
+    }
+    store.apply(&batch).unwrap();
+    store.put(b"after", b"2").unwrap();
+    store.put(b"big", &vec![7; 1 << 20]).unwrap();
+    store.close().unwrap();
+    let store = LogEngine::open(dir.path(), small(Manual)).unwrap();
+    assert_eq!(store.to_sorted_vec().unwrap().len(), 103);
+    assert_eq!(store.get(&[99]).unwrap().unwrap().to_vec(), vec![99; 300]);
+    assert_eq!(store.get(b"big").unwrap().unwrap().len(), 1 << 20);
+}
+
+/// A store that was killed after `sync` and some more writes, as its files were at that moment.
+fn killed(dir: &Path) -> (std::path::PathBuf, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let (live, dead) = (dir.join("live"), dir.join("dead"));
+    let store = LogEngine::open(&live, small(Manual)).unwrap();
+    let mut model = BTreeMap::new();
+    for key in 0..150u8 {
+        store.put(&[key], &[key; 40]).unwrap();
+        model.insert(vec![key], vec![key; 40]);
+    }
+    store.sync().unwrap();
+    store.put(b"more", b"").unwrap();
+    store.sync().unwrap();
+    model.insert(b"more".to_vec(), vec![]);
+    copy_store(&live, &dead);
+    (dead, model)
+}
+
+#[test]
+fn every_damaged_byte_is_noticed_or_does_not_matter() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dead, model) = killed(dir.path());
+    let model: Vec<_> = model.into_iter().collect();
+    let last = model.iter().position(|(key, _)| key == b"more").unwrap();
+    let mut without_last = model.clone();
+    without_last.remove(last);
+    for file in fs::read_dir(&dead).unwrap().map(|entry| entry.unwrap()) {
+        let whole = fs::read(file.path()).unwrap();
+        for at in (0..whole.len()).step_by(if whole.len() > 2000 { 13 } else { 3 }) {
+            let damaged = dir.path().join("damaged");
+            let _ = fs::remove_dir_all(&damaged);
+            copy_store(&dead, &damaged);
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            fs::write(damaged.join(file.file_name()), bytes).unwrap();
+            match LogEngine::open(&damaged, small(Manual)) {
+                Ok(store) => {
+                    let state = store.to_sorted_vec().unwrap();
+                    // The last dump before a kill cannot be told from a torn one.
+                    assert!(state == model || state == without_last, "{file:?} byte {at}");
+                }
+                Err(Error::Corruption { path, .. }) => assert!(path.starts_with(&damaged)),
+                Err(Error::UnsupportedVersion { .. }) => {}
+                Err(other) => panic!("{file:?} byte {at}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn after_a_clean_close_every_lost_byte_of_the_log_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path().join("store"), small(Manual)).unwrap();
+    for key in 0..100u8 {
+        store.put(&[key], &[key; 40]).unwrap();
+    }
+    store.close().unwrap();
+    let files = segment_files(&dir.path().join("store"));
+    assert!(files.len() > 1);
+    for file in &files {
+        let whole = fs::read(file).unwrap();
+        let used = whole.iter().rposition(|byte| *byte != 0).unwrap();
+        for len in (0..used).step_by(37) {
+            fs::write(file, &whole[..len]).unwrap();
+            let error = LogEngine::open(dir.path().join("store"), small(Manual)).unwrap_err();
+            assert!(matches!(&error, Error::Corruption { path, .. } if path == file), "{len}: {error}");
+        }
+        fs::write(file, &whole).unwrap();
+    }
+    for file in &files {
+        let whole = fs::read(file).unwrap();
+        fs::remove_file(file).unwrap();
+        let error = LogEngine::open(dir.path().join("store"), small(Manual)).unwrap_err();
+        assert!(matches!(&error, Error::Corruption { path, .. } if path == file), "{error}");
+        fs::write(file, &whole).unwrap();
+    }
+    assert_eq!(LogEngine::open(dir.path().join("store"), small(Manual)).unwrap().stats().keys, 100);
+}
+
+#[test]
+fn a_torn_tail_is_cut_at_every_byte_and_the_store_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dead, model) = killed(dir.path());
+    let newest = segment_files(&dead).pop().unwrap();
+    let whole = fs::read(&newest).unwrap();
+    // The last synced dump: a record with a header of 24 bytes and this key, and a mark.
+    let key = whole.windows(4).position(|bytes| bytes == b"more").unwrap();
+    for cut in key - 23..key + 4 {
+        let torn = dir.path().join("torn");
+        let _ = fs::remove_dir_all(&torn);
+        copy_store(&dead, &torn);
+        let mut bytes = whole.clone();
+        bytes[cut..].fill(0);
+        fs::write(torn.join(newest.file_name().unwrap()), bytes).unwrap();
+        let last_before = {
+            let store = LogEngine::open(&torn, small(Manual)).unwrap();
+            assert!(store.stats().recovery.torn_bytes > 0, "cut {cut}");
+            assert_eq!(store.get(b"more").unwrap(), None, "cut {cut}");
+            assert_eq!(store.stats().keys, model.len() as u64 - 1);
+            store.put(b"again", b"x").unwrap()
+        };
+        let store = LogEngine::open(&torn, small(Manual)).unwrap();
+        assert_eq!(store.get(b"again").unwrap().as_deref(), Some(b"x".as_slice()));
+        assert_eq!((store.get(b"more").unwrap(), store.last_lsn()), (None, last_before));
+        assert_eq!(store.stats().keys, model.len() as u64);
+    }
+}
+
+#[test]
+fn concurrent_writers_readers_and_compaction_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 16 << 10, ..small(MaxLogSize::new(4096)) };
+    let store = LogEngine::open(dir.path(), options.clone()).unwrap();
+    let rounds = 300u32;
+    std::thread::scope(|scope| {
+        for writer in 0..3u8 {
+            let store = &store;
+            scope.spawn(move || {
+                for round in 1..=rounds {
+                    for key in 0..20u8 {
+                        let value: Vec<u8> = round.to_le_bytes().repeat(1 + usize::from(key));
+                        store.put(&[writer, key], &value).unwrap();
+                    }
+                    store.delete(&[writer, 255]).unwrap();
+                    store.put(&[writer, 255], b"x").unwrap();
+                }
+            });
+        }
+        for reader in 0..2u8 {
+            let store = &store;
+            scope.spawn(move || {
+                let mut seen = [0; 20];
+                while seen.iter().any(|round| *round < rounds) {
+                    for key in 0..20u8 {
+                        let found = store.read(&[reader, key], &mut |value| {
+                            let round = u32::from_le_bytes(value[..4].try_into().unwrap());
+                            assert_eq!(value, round.to_le_bytes().repeat(1 + usize::from(key)));
+                            assert!(round >= seen[usize::from(key)], "a value came back");
+                            seen[usize::from(key)] = round;
+                        });
+                        assert!(found.unwrap() || seen[usize::from(key)] == 0);
+                    }
+                    let mut keys = 0;
+                    store
+                        .scan(&mut |_, _| {
+                            keys += 1;
+                            std::ops::ControlFlow::Continue(())
+                        })
+                        .unwrap();
+                    assert!(keys <= 63);
+                }
+            });
+        }
+    });
+    store.compact().unwrap();
+    let pairs = store.to_sorted_vec().unwrap();
+    assert_eq!(pairs.len(), 63);
+    let stats = store.stats();
+    assert!(stats.compactions > 0 && stats.segments < 8, "{stats:?}");
+    store.close().unwrap();
+    assert_eq!(LogEngine::open(dir.path(), options).unwrap().to_sorted_vec().unwrap(), pairs);
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_before_anything_is_created() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let limits = Limits { key_len_max: 1 << 20, ..Limits::default() };
+    let error = LogEngine::open(&path, Options { limits, ..Options::default() }).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
+    assert!(!path.exists());
+}
