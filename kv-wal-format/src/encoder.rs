@@ -1,0 +1,175 @@
+//! Records to bytes.
+
+use crate::checksum::{HeaderSeed, body_checksum};
+use crate::error::EncodeError;
+use crate::layout::RECORD_HEADER_LEN;
+use crate::record::{Record, check_shape};
+use crate::record_header::{RawHeader, write_checksum};
+
+/// Encodes the records of one segment.
+///
+/// Cheap to make and to copy; it keeps only the checksum state that the segment id gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Encoder {
+    seed: HeaderSeed,
+}
+
+impl Encoder {
+    /// An encoder for the segment with this id.
+    pub fn new(segment_id: u64) -> Self {
+        Self { seed: HeaderSeed::new(segment_id) }
+    }
+
+    /// Encodes `record` at the start of `out` and returns its length, which is
+    /// [`Record::encoded_len`]. What `out` held in these bytes is overwritten, padding included; the bytes
+    /// after them are left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] when the format cannot hold the record, or `out` is too small; `out` is unchanged.
+    #[inline]
+    pub fn encode(&self, record: &Record<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
+        self.encode_with_body_checksum(record, body_checksum(record.key, record.value), out)
+    }
+
+    /// [`encode`](Self::encode) for a caller who has the [`body_checksum`] already: what is left to do is
+    /// a copy and a checksum over 20 bytes, so it can be done under a lock.
+    ///
+    /// With a checksum of other bytes the record is written, and decodes as corrupt (debug builds panic).
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    #[inline]
+    pub fn encode_with_body_checksum(
+        &self,
+        record: &Record<'_>,
+        body_crc: u32,
+        out: &mut [u8],
+    ) -> Result<usize, EncodeError> {
+        let header = self.header(record, body_crc)?;
+        let needed = record.encoded_len();
+        let available = out.len();
+        let out = out.get_mut(..needed).ok_or(EncodeError::BufferTooSmall { needed, available })?;
+        let (header_out, rest) = out.split_at_mut(RECORD_HEADER_LEN);
+        let (key_out, rest) = rest.split_at_mut(record.key.len());
+        let (value_out, padding_out) = rest.split_at_mut(record.value.len());
+        header_out.copy_from_slice(&header);
+        key_out.copy_from_slice(record.key);
+        value_out.copy_from_slice(record.value);
+        padding_out.fill(0);
+        Ok(needed)
+    }
+
+    /// Encodes `record` at the end of `out` and returns its length.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`] when the format cannot hold the record; `out` is unchanged.
+    pub fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<usize, EncodeError> {
+        let header = self.header(record, body_checksum(record.key, record.value))?;
+        let (start, len) = (out.len(), record.encoded_len());
+        out.reserve(len);
+        out.extend_from_slice(&header);
+        out.extend_from_slice(record.key);
+        out.extend_from_slice(record.value);
+        out.resize(start + len, 0);
+        Ok(len)
+    }
+
+    #[inline]
+    fn header(self, record: &Record<'_>, body_crc: u32) -> Result<[u8; RECORD_HEADER_LEN], EncodeError> {
+        let Record { kind, more, lsn, key, value } = *record;
+        check_shape(kind, more, key.len(), value.len()).map_err(EncodeError::Shape)?;
+        let key_len = u16::try_from(key.len()).map_err(|_| EncodeError::KeyTooLong { len: key.len() })?;
+        let value_len =
+            u32::try_from(value.len()).map_err(|_| EncodeError::ValueTooLong { len: value.len() })?;
+        debug_assert_eq!(body_crc, body_checksum(key, value), "body checksum of other bytes");
+        let mut header = RawHeader::new(kind, more, key_len, value_len, lsn, body_crc).to_bytes();
+        let header_crc = self.seed.checksum(&header);
+        write_checksum(&mut header, header_crc);
+        Ok(header)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ShapeError;
+    use crate::layout::KEY_LEN_MAX;
+    use crate::record::RecordKind;
+
+    #[test]
+    fn overwrites_its_bytes_and_no_others() {
+        let record = Record::put(5, b"abc", b"def");
+        let mut expected = Vec::new();
+        assert_eq!(Encoder::new(1).append(&record, &mut expected), Ok(32));
+
+        let mut out = [0xaa; 40];
+        assert_eq!(Encoder::new(1).encode(&record, &mut out), Ok(32));
+        assert_eq!(out[..32], expected);
+        assert_eq!(out[30..], [0, 0, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa]);
+    }
+
+    #[test]
+    fn append_keeps_what_is_there() {
+        let mut out = vec![7; 8];
+        assert_eq!(Encoder::new(1).append(&Record::delete(5, b"abc"), &mut out), Ok(32));
+        assert_eq!(out.len(), 40);
+        assert_eq!(out[..8], [7; 8]);
+        assert_eq!(out[32..], *b"abc\0\0\0\0\0");
+    }
+
+    #[test]
+    fn the_three_ways_write_the_same_bytes() {
+        let encoder = Encoder::new(0xfeed);
+        let record = Record::put(5, b"abc", b"defghij").with_more();
+        let (mut appended, mut whole, mut with_checksum) = (Vec::new(), [1; 40], [2; 40]);
+        encoder.append(&record, &mut appended).unwrap();
+        encoder.encode(&record, &mut whole).unwrap();
+        let body_crc = body_checksum(b"abc", b"defghij");
+        encoder.encode_with_body_checksum(&record, body_crc, &mut with_checksum).unwrap();
+        assert_eq!(appended, whole);
+        assert_eq!(appended, with_checksum);
+    }
+
+    #[test]
+    fn a_refused_record_changes_nothing() {
+        let long_key = vec![0; KEY_LEN_MAX + 1];
+        let delete_with_value = Record { value: b"v", ..Record::delete(1, b"k") };
+        let shape = EncodeError::Shape(ShapeError::ValueLength { kind: RecordKind::Delete, len: 1 });
+        let cases = [
+            (Record::put(1, &long_key, b""), EncodeError::KeyTooLong { len: 65_536 }),
+            (delete_with_value, shape),
+            (
+                Record::mark(1, &[0; 16]).with_more(),
+                EncodeError::Shape(ShapeError::More { kind: RecordKind::Mark }),
+            ),
+        ];
+        for (record, error) in cases {
+            let mut out = vec![7; 100_000];
+            assert_eq!(Encoder::new(1).encode(&record, &mut out), Err(error));
+            assert_eq!(Encoder::new(1).append(&record, &mut out), Err(error));
+            assert_eq!(out, vec![7; 100_000]);
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_small_is_unchanged() {
+        let record = Record::put(1, b"abc", b"def");
+        for available in 0..32 {
+            let mut out = vec![7; available];
+            let error = EncodeError::BufferTooSmall { needed: 32, available };
+            assert_eq!(Encoder::new(1).encode(&record, &mut out), Err(error));
+            assert_eq!(out, vec![7; available]);
+        }
+    }
+
+    #[test]
+    fn the_longest_key_fits() {
+        let key = vec![1; KEY_LEN_MAX];
+        let mut out = Vec::new();
+        assert_eq!(Encoder::new(1).append(&Record::put(1, &key, b""), &mut out), Ok(65_560));
+        assert_eq!(crate::parse_trusted(&out).map(|record| record.key.len()), Some(KEY_LEN_MAX));
+    }
+}

@@ -1,0 +1,212 @@
+//! What can be wrong with bytes, and with records that are to become bytes.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::layout::{KEY_LEN_MAX, SEGMENT_HEADER_LEN, VALUE_LEN_MAX};
+use crate::record::RecordKind;
+
+/// Why the start of a file is no segment header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HeaderError {
+    /// The bytes end inside the header.
+    TooShort {
+        /// Number of bytes there are.
+        found: usize,
+    },
+    /// All zeros: a file that was created or preallocated, and its header never written.
+    Blank,
+    /// The file does not start with the magic: it is no segment, or its first bytes are damaged.
+    BadMagic,
+    /// Written by another version of the format, which this one does not read.
+    UnsupportedVersion {
+        /// The version in the header.
+        found: u16,
+        /// The version this crate reads.
+        supported: u16,
+    },
+    /// The header is damaged.
+    BadChecksum,
+    /// The header is valid, and its length is not the one this version has.
+    BadLength {
+        /// The length in the header.
+        found: u16,
+    },
+    /// The header is valid, and its kind is not one this version has.
+    UnknownKind(u8),
+    /// The header is valid, and bytes that this version keeps zero are not.
+    ReservedNotZero,
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort { found } => {
+                write!(f, "segment header cut short: {found} of {SEGMENT_HEADER_LEN} bytes")
+            }
+            Self::Blank => f.write_str("segment header is all zeros: never written"),
+            Self::BadMagic => f.write_str("not a segment: wrong magic"),
+            Self::UnsupportedVersion { found, supported } => {
+                write!(f, "segment has format version {found}, supported is {supported}")
+            }
+            Self::BadChecksum => f.write_str("segment header checksum mismatch"),
+            Self::BadLength { found } => {
+                write!(f, "segment header says it is {found} bytes long, not {SEGMENT_HEADER_LEN}")
+            }
+            Self::UnknownKind(kind) => write!(f, "unknown segment kind {kind}"),
+            Self::ReservedNotZero => f.write_str("reserved bytes of the segment header are not zero"),
+        }
+    }
+}
+
+impl Error for HeaderError {}
+
+/// A flag or length that a record of its kind does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// A delete with a value, or a mark or seal with a body of the wrong length.
+    ValueLength {
+        /// Kind of the record.
+        kind: RecordKind,
+        /// Length of its value in bytes.
+        len: usize,
+    },
+    /// A mark or seal with a key.
+    KeyLength {
+        /// Kind of the record.
+        kind: RecordKind,
+        /// Length of its key in bytes.
+        len: usize,
+    },
+    /// A mark or seal as a member of a batch.
+    More {
+        /// Kind of the record.
+        kind: RecordKind,
+    },
+}
+
+impl fmt::Display for ShapeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ValueLength { kind, len } => write!(f, "a {kind} cannot have a value of {len} bytes"),
+            Self::KeyLength { kind, len } => write!(f, "a {kind} cannot have a key of {len} bytes"),
+            Self::More { kind } => write!(f, "a {kind} cannot be continued by the next record"),
+        }
+    }
+}
+
+impl Error for ShapeError {}
+
+/// Why a record was not encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The key is longer than [`KEY_LEN_MAX`].
+    KeyTooLong {
+        /// Length of the key in bytes.
+        len: usize,
+    },
+    /// The value is longer than [`VALUE_LEN_MAX`].
+    ValueTooLong {
+        /// Length of the value in bytes.
+        len: usize,
+    },
+    /// The record does not fit the buffer.
+    BufferTooSmall {
+        /// Bytes the record takes.
+        needed: usize,
+        /// Bytes the buffer has.
+        available: usize,
+    },
+    /// The record has a flag or length that its kind does not allow.
+    Shape(ShapeError),
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeyTooLong { len } => write!(f, "key of {len} bytes, the format holds {KEY_LEN_MAX}"),
+            Self::ValueTooLong { len } => write!(f, "value of {len} bytes, the format holds {VALUE_LEN_MAX}"),
+            Self::BufferTooSmall { needed, available } => {
+                write!(f, "record of {needed} bytes does not fit a buffer of {available}")
+            }
+            Self::Shape(shape) => shape.fmt(f),
+        }
+    }
+}
+
+impl Error for EncodeError {}
+
+/// Why bytes are neither a record nor the beginning of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// The first byte is zero, which no record's is, and a byte of the header after it is not.
+    ZeroKind,
+    /// The header does not match its checksum: it is damaged, of another segment, or no header.
+    HeaderChecksum,
+    /// The header is valid, and its kind is not one this version has.
+    UnknownKind(u8),
+    /// The header is valid, and has flags that this version does not have; holds the whole flag byte.
+    UnknownFlags(u8),
+    /// The header is valid, and has a flag or length that its kind does not allow.
+    Shape(ShapeError),
+    /// The header is valid, key and value do not match their checksum.
+    BodyChecksum,
+    /// The record is valid, the padding after it is not zero.
+    Padding,
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ZeroKind => f.write_str("stray bytes where a record should start"),
+            Self::HeaderChecksum => f.write_str("record header checksum mismatch"),
+            Self::UnknownKind(kind) => write!(f, "unknown record kind {kind}"),
+            Self::UnknownFlags(flags) => write!(f, "unknown record flags {flags:#010b}"),
+            Self::Shape(shape) => shape.fmt(f),
+            Self::BodyChecksum => f.write_str("record body checksum mismatch"),
+            Self::Padding => f.write_str("record padding is not zero"),
+        }
+    }
+}
+
+impl Error for Corruption {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages() {
+        let shape = ShapeError::KeyLength { kind: RecordKind::Seal, len: 3 };
+        let table: [(&dyn Error, &str); 12] = [
+            (&HeaderError::TooShort { found: 3 }, "segment header cut short: 3 of 40 bytes"),
+            (
+                &HeaderError::UnsupportedVersion { found: 2, supported: 1 },
+                "segment has format version 2, supported is 1",
+            ),
+            (&HeaderError::BadLength { found: 41 }, "segment header says it is 41 bytes long, not 40"),
+            (&HeaderError::UnknownKind(9), "unknown segment kind 9"),
+            (&shape, "a seal cannot have a key of 3 bytes"),
+            (&EncodeError::Shape(shape), "a seal cannot have a key of 3 bytes"),
+            (&Corruption::Shape(shape), "a seal cannot have a key of 3 bytes"),
+            (&EncodeError::KeyTooLong { len: 70_000 }, "key of 70000 bytes, the format holds 65535"),
+            (
+                &EncodeError::BufferTooSmall { needed: 32, available: 8 },
+                "record of 32 bytes does not fit a buffer of 8",
+            ),
+            (
+                &ShapeError::ValueLength { kind: RecordKind::Delete, len: 1 },
+                "a delete cannot have a value of 1 bytes",
+            ),
+            (&ShapeError::More { kind: RecordKind::Mark }, "a mark cannot be continued by the next record"),
+            (&Corruption::UnknownFlags(6), "unknown record flags 0b00000110"),
+        ];
+        for (error, message) in table {
+            assert_eq!(error.to_string(), message);
+        }
+    }
+}

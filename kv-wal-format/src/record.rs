@@ -1,0 +1,187 @@
+//! Records: what a segment holds after its header.
+
+use std::fmt;
+
+use crate::error::ShapeError;
+use crate::layout::encoded_len;
+
+/// What a record says. The numbers are the bytes on disk; zero is never a kind, so a record never starts
+/// with a zero byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum RecordKind {
+    /// The key has this value.
+    Put = 1,
+    /// The key is gone (a tombstone).
+    Delete = 2,
+    /// How far the log was durable, and when; see [`Mark`](crate::Mark).
+    Mark = 3,
+    /// The segment is finished; see [`Seal`](crate::Seal).
+    Seal = 4,
+}
+
+impl RecordKind {
+    /// The kind that this byte stands for on disk.
+    #[inline]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Put),
+            2 => Some(Self::Delete),
+            3 => Some(Self::Mark),
+            4 => Some(Self::Seal),
+            _ => None,
+        }
+    }
+
+    /// The byte that stands for this kind on disk.
+    #[inline]
+    pub const fn to_byte(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether the record changes the table: a put or a delete. Only changes take an LSN of their own.
+    #[inline]
+    pub const fn is_change(self) -> bool {
+        matches!(self, Self::Put | Self::Delete)
+    }
+}
+
+impl fmt::Display for RecordKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Put => "put",
+            Self::Delete => "delete",
+            Self::Mark => "mark",
+            Self::Seal => "seal",
+        })
+    }
+}
+
+/// One record; borrows key and value from the caller, or from the segment it was decoded from.
+///
+/// The fields are free, the encoder is not: it refuses a shape that the kind does not have (see
+/// [`ShapeError`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// What the record says.
+    pub kind: RecordKind,
+    /// The batch goes on with the next record. Only puts and deletes can say so.
+    pub more: bool,
+    /// Log sequence number: of the change, or, in a mark and a seal, of the last change before it.
+    pub lsn: u64,
+    /// Key, at most [`KEY_LEN_MAX`](crate::KEY_LEN_MAX) bytes; empty in a mark and a seal.
+    pub key: &'a [u8],
+    /// Value, at most [`VALUE_LEN_MAX`](crate::VALUE_LEN_MAX) bytes; empty in a delete, 16 bytes in a
+    /// mark and a seal.
+    pub value: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    /// `key` has `value`, from `lsn` on.
+    #[inline]
+    pub const fn put(lsn: u64, key: &'a [u8], value: &'a [u8]) -> Self {
+        Self { kind: RecordKind::Put, more: false, lsn, key, value }
+    }
+
+    /// `key` is gone, from `lsn` on.
+    #[inline]
+    pub const fn delete(lsn: u64, key: &'a [u8]) -> Self {
+        Self { kind: RecordKind::Delete, more: false, lsn, key, value: &[] }
+    }
+
+    /// A mark after the change `lsn`, with the bytes of [`Mark::encode_body`](crate::Mark::encode_body).
+    #[inline]
+    pub const fn mark(lsn: u64, body: &'a [u8; crate::Mark::BODY_LEN]) -> Self {
+        Self { kind: RecordKind::Mark, more: false, lsn, key: &[], value: body }
+    }
+
+    /// A seal after the change `lsn`, with the bytes of [`Seal::encode_body`](crate::Seal::encode_body).
+    #[inline]
+    pub const fn seal(lsn: u64, body: &'a [u8; crate::Seal::BODY_LEN]) -> Self {
+        Self { kind: RecordKind::Seal, more: false, lsn, key: &[], value: body }
+    }
+
+    /// The same record as a member of a batch which the next record continues.
+    #[inline]
+    #[must_use]
+    pub const fn with_more(mut self) -> Self {
+        self.more = true;
+        self
+    }
+
+    /// Bytes that the record takes in a segment, padding included.
+    #[inline]
+    pub const fn encoded_len(&self) -> usize {
+        encoded_len(self.key.len(), self.value.len())
+    }
+}
+
+/// Whether a record of this kind can have this flag and these lengths.
+#[inline]
+pub(crate) fn check_shape(
+    kind: RecordKind,
+    more: bool,
+    key_len: usize,
+    value_len: usize,
+) -> Result<(), ShapeError> {
+    let (value_fits, key_fits) = match kind {
+        RecordKind::Put => (true, true),
+        RecordKind::Delete => (value_len == 0, true),
+        RecordKind::Mark => (value_len == crate::Mark::BODY_LEN, key_len == 0),
+        RecordKind::Seal => (value_len == crate::Seal::BODY_LEN, key_len == 0),
+    };
+    if !value_fits {
+        Err(ShapeError::ValueLength { kind, len: value_len })
+    } else if !key_fits {
+        Err(ShapeError::KeyLength { kind, len: key_len })
+    } else if more && !kind.is_change() {
+        Err(ShapeError::More { kind })
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use RecordKind::{Delete, Mark, Put, Seal};
+
+    #[test]
+    fn kinds_and_bytes_map_one_to_one() {
+        let kinds: Vec<_> = (0..=u8::MAX).filter_map(RecordKind::from_byte).collect();
+        assert_eq!(kinds, [Put, Delete, Mark, Seal]);
+        assert_eq!(kinds.iter().map(|kind| kind.to_byte()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn only_puts_and_deletes_are_changes() {
+        assert_eq!([Put, Delete, Mark, Seal].map(RecordKind::is_change), [true, true, false, false]);
+    }
+
+    #[test]
+    fn shapes() {
+        let valid = [
+            (Put, false, 0, 0),
+            (Put, true, 3, 5),
+            (Delete, false, 0, 0),
+            (Delete, true, 3, 0),
+            (Mark, false, 0, 16),
+            (Seal, false, 0, 16),
+        ];
+        for (kind, more, key_len, value_len) in valid {
+            assert_eq!(check_shape(kind, more, key_len, value_len), Ok(()), "{kind}");
+        }
+        let invalid = [
+            (Delete, false, 3, 1, ShapeError::ValueLength { kind: Delete, len: 1 }),
+            (Mark, false, 0, 15, ShapeError::ValueLength { kind: Mark, len: 15 }),
+            (Mark, false, 1, 16, ShapeError::KeyLength { kind: Mark, len: 1 }),
+            (Mark, true, 0, 16, ShapeError::More { kind: Mark }),
+            (Seal, false, 0, 17, ShapeError::ValueLength { kind: Seal, len: 17 }),
+            (Seal, false, 1, 16, ShapeError::KeyLength { kind: Seal, len: 1 }),
+            (Seal, true, 0, 16, ShapeError::More { kind: Seal }),
+        ];
+        for (kind, more, key_len, value_len, error) in invalid {
+            assert_eq!(check_shape(kind, more, key_len, value_len), Err(error));
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The records of a segment, whole batches only.
+
+use std::iter::FusedIterator;
+
+use crate::decoder::{Decoder, Step};
+use crate::error::{Corruption, HeaderError};
+use crate::layout::SEGMENT_HEADER_LEN;
+use crate::record::{Record, RecordKind};
+use crate::segment_header::SegmentHeader;
+use crate::trusted::parse_trusted;
+
+/// Why a scan stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// After a seal: the segment is finished.
+    Sealed,
+    /// Where no record starts, after whole batches only.
+    End,
+    /// Inside a record or a batch: the bytes end, or turn to zeros between two records of a batch.
+    Torn,
+    /// At bytes that are neither a record nor the beginning of one.
+    Corrupt(Corruption),
+    /// At a valid record that follows a member of a batch and does not continue it. No writer of this
+    /// format produces it, and no lost write does.
+    BrokenBatch,
+}
+
+/// Where and why a scan stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    /// End of the last whole batch, in bytes from the start of the segment: everything before it was
+    /// yielded, and a log that is cut here is whole.
+    pub offset: usize,
+    /// Where the scan got no further. Beyond `offset` when that is inside a batch.
+    pub fault: usize,
+    /// Why it got no further.
+    pub reason: StopReason,
+    /// Highest LSN that was yielded; zero when nothing was.
+    pub last_lsn: u64,
+}
+
+/// Iterates over the records of one segment, with their offsets from the start of the segment.
+///
+/// A batch is validated to its end before its first record is yielded, so a reader that applies every
+/// record it gets applies whole batches. Marks and the seal are yielded as well.
+///
+/// ```
+/// use kv_wal_format::{Encoder, Record, Scanner, StopReason};
+///
+/// let (mut segment, encoder) = (Vec::new(), Encoder::new(7));
+/// encoder.append(&Record::put(1, b"a", b"1"), &mut segment)?;
+/// encoder.append(&Record::put(2, b"b", b"2").with_more(), &mut segment)?;
+/// let unfinished = segment.len();
+///
+/// let mut scanner = Scanner::new(7, &segment, 0);
+/// let keys: Vec<_> = scanner.by_ref().map(|(_, record)| record.key).collect();
+/// assert_eq!(keys, [b"a"]);
+/// let stop = scanner.stop();
+/// assert_eq!((stop.offset, stop.fault, stop.reason), (32, unfinished, StopReason::Torn));
+/// # Ok::<(), kv_wal_format::EncodeError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Scanner<'a> {
+    decoder: Decoder,
+    segment: &'a [u8],
+    /// Where the next record to yield starts; on a batch boundary once it reaches `validated`.
+    offset: usize,
+    /// Everything before this offset is valid, and ends with a whole batch.
+    validated: usize,
+    last_lsn: u64,
+    /// Whether validation got no further; `fault` and `reason` then say where and why.
+    halted: bool,
+    fault: usize,
+    reason: StopReason,
+}
+
+impl<'a> Scanner<'a> {
+    /// Scans `segment` (all of its bytes, header included) from offset `start` on, normally
+    /// [`SEGMENT_HEADER_LEN`].
+    ///
+    /// A start beyond the end stops there at once, as [`StopReason::Torn`].
+    pub fn new(segment_id: u64, segment: &'a [u8], start: usize) -> Self {
+        let offset = start.min(segment.len());
+        Self {
+            decoder: Decoder::new(segment_id),
+            segment,
+            offset,
+            validated: offset,
+            last_lsn: 0,
+            halted: start > segment.len(),
+            fault: offset,
+            reason: StopReason::Torn,
+        }
+    }
+
+    /// Reads the header of `segment`, and scans from the first record on.
+    ///
+    /// # Errors
+    ///
+    /// As [`SegmentHeader::decode`].
+    pub fn open(segment: &'a [u8]) -> Result<(SegmentHeader, Self), HeaderError> {
+        let header = SegmentHeader::decode(segment)?;
+        Ok((header, Self::new(header.segment_id, segment, SEGMENT_HEADER_LEN)))
+    }
+
+    /// Scans what is left, and says where and why the scan stopped.
+    pub fn stop(&mut self) -> Stop {
+        while self.next().is_some() {}
+        Stop { offset: self.validated, fault: self.fault, reason: self.reason, last_lsn: self.last_lsn }
+    }
+
+    fn halt(&mut self, fault: usize, reason: StopReason) {
+        (self.halted, self.fault, self.reason) = (true, fault, reason);
+    }
+
+    /// Validates one more batch, or finds out why not.
+    fn validate_batch(&mut self) {
+        let mut at = self.validated;
+        let mut batch_lsn = None;
+        loop {
+            let reason = match self.decoder.step(self.segment.get(at..).unwrap_or_default()) {
+                Step::Record { record, .. }
+                    if batch_lsn.is_some_and(|lsn| !continues_batch(&record, lsn)) =>
+                {
+                    StopReason::BrokenBatch
+                }
+                Step::Record { record, len } => {
+                    at += len;
+                    if record.more {
+                        batch_lsn = Some(record.lsn);
+                        continue;
+                    }
+                    self.validated = at;
+                    if record.kind == RecordKind::Seal {
+                        self.halt(at, StopReason::Sealed);
+                    }
+                    return;
+                }
+                Step::End if batch_lsn.is_none() => StopReason::End,
+                Step::End | Step::Torn => StopReason::Torn,
+                Step::Corrupt(corruption) => StopReason::Corrupt(corruption),
+            };
+            return self.halt(at, reason);
+        }
+    }
+}
+
+fn continues_batch(record: &Record<'_>, batch_lsn: u64) -> bool {
+    record.kind.is_change() && record.lsn == batch_lsn
+}
+
+impl<'a> Iterator for Scanner<'a> {
+    type Item = (usize, Record<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.offset == self.validated && !self.halted {
+            self.validate_batch();
+        }
+        let record = parse_trusted(self.segment.get(self.offset..self.validated)?)?;
+        let offset = self.offset;
+        self.offset += record.encoded_len();
+        self.last_lsn = self.last_lsn.max(record.lsn);
+        Some((offset, record))
+    }
+}
+
+impl FusedIterator for Scanner<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::Encoder;
+    use crate::mark::Mark;
+    use crate::seal::Seal;
+    use crate::segment_header::SegmentKind;
+
+    const ID: u64 = 7;
+    const MARK: [u8; Mark::BODY_LEN] = [1; 16];
+    const SEAL: [u8; Seal::BODY_LEN] = [2; 16];
+
+    /// Records of 32 bytes each (marks and seals: 40), without a segment header.
+    fn segment(records: &[Record<'_>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for record in records {
+            Encoder::new(ID).append(record, &mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    fn scan(bytes: &[u8]) -> (Vec<usize>, Stop) {
+        let mut scanner = Scanner::new(ID, bytes, 0);
+        let offsets = scanner.by_ref().map(|(offset, _)| offset).collect();
+        (offsets, scanner.stop())
+    }
+
+    fn put(lsn: u64) -> Record<'static> {
+        Record::put(lsn, b"key", b"value")
+    }
+
+    /// Bytes; offsets yielded; where the last batch ends, where the scan stops, why, the highest LSN.
+    type Row = (Vec<u8>, &'static [usize], usize, usize, StopReason, u64);
+
+    #[test]
+    fn stops() {
+        use StopReason::{BrokenBatch, End, Sealed, Torn};
+        let zeros = |mut bytes: Vec<u8>| {
+            bytes.resize(bytes.len() + 64, 0);
+            bytes
+        };
+        let (mark, seal) = (Record::mark(2, &MARK), Record::seal(2, &SEAL));
+        let (more, last) = (put(3).with_more(), put(3));
+        let table: [Row; 15] = [
+            (segment(&[]), &[], 0, 0, End, 0),
+            (zeros(segment(&[])), &[], 0, 0, End, 0),
+            (segment(&[put(5), put(4)]), &[0, 32], 64, 64, End, 5),
+            (zeros(segment(&[put(1), put(2)])), &[0, 32], 64, 64, End, 2),
+            (segment(&[put(1), mark]), &[0, 32], 72, 72, End, 2),
+            (segment(&[put(1), seal, put(3)]), &[0, 32], 72, 72, Sealed, 2),
+            (segment(&[put(1), more, more, last, put(4)]), &[0, 32, 64, 96, 128], 160, 160, End, 4),
+            (segment(&[more, Record::delete(3, b"key")]), &[0, 32], 64, 64, End, 3),
+            (segment(&[put(1), more, more]), &[0], 32, 96, Torn, 1),
+            (zeros(segment(&[put(1), more, more])), &[0], 32, 96, Torn, 1),
+            (segment(&[put(1), more, put(4)]), &[0], 32, 64, BrokenBatch, 1),
+            (segment(&[put(1), more, put(2)]), &[0], 32, 64, BrokenBatch, 1),
+            (segment(&[put(1), more, more, put(4), last]), &[0], 32, 96, BrokenBatch, 1),
+            (segment(&[put(1), more, Record::mark(3, &MARK), last]), &[0], 32, 64, BrokenBatch, 1),
+            (segment(&[put(1), more, Record::seal(3, &SEAL)]), &[0], 32, 64, BrokenBatch, 1),
+        ];
+        for (bytes, offsets, offset, fault, reason, last_lsn) in table {
+            let (yielded, stop) = scan(&bytes);
+            assert_eq!(yielded, offsets, "{reason:?}");
+            assert_eq!(stop, Stop { offset, fault, reason, last_lsn });
+        }
+    }
+
+    #[test]
+    fn damage_stops_before_its_batch() {
+        let clean = segment(&[put(1), put(2).with_more(), put(2), put(3)]);
+        // The damaged byte, and the stop that follows from it.
+        for (byte, offset, fault, last_lsn) in
+            [(25, 0, 0, 0), (57, 32, 32, 1), (89, 32, 64, 1), (121, 96, 96, 2)]
+        {
+            let mut bytes = clean.clone();
+            bytes[byte] ^= 1;
+            let reason = StopReason::Corrupt(Corruption::BodyChecksum);
+            assert_eq!(scan(&bytes).1, Stop { offset, fault, reason, last_lsn }, "{byte}");
+        }
+    }
+
+    #[test]
+    fn a_stopped_scanner_stays_stopped() {
+        let bytes = segment(&[put(1), Record::seal(1, &SEAL), put(2)]);
+        let mut scanner = Scanner::new(ID, &bytes, 0);
+        assert_eq!(scanner.by_ref().count(), 2);
+        assert!(scanner.next().is_none());
+        assert_eq!(scanner.stop(), scanner.stop());
+    }
+
+    #[test]
+    fn stop_scans_what_is_left() {
+        let bytes = segment(&[put(1), put(2).with_more(), put(2)]);
+        let mut scanner = Scanner::new(ID, &bytes, 0);
+        assert_eq!(scanner.nth(1).map(|(offset, record)| (offset, record.more)), Some((32, true)));
+        assert_eq!(scanner.stop(), Stop { offset: 96, fault: 96, reason: StopReason::End, last_lsn: 2 });
+        assert!(scanner.next().is_none());
+    }
+
+    #[test]
+    fn a_scan_starts_where_it_is_told() {
+        let bytes = segment(&[put(1), put(2)]);
+        let from = |start| {
+            let mut scanner = Scanner::new(ID, &bytes, start);
+            (scanner.by_ref().count(), scanner.stop())
+        };
+        let end = |last_lsn| Stop { offset: 64, fault: 64, reason: StopReason::End, last_lsn };
+        assert_eq!(from(32), (1, end(2)));
+        assert_eq!(from(64), (0, end(0)));
+        for beyond in [65, usize::MAX] {
+            assert_eq!(from(beyond), (0, Stop { reason: StopReason::Torn, ..end(0) }));
+        }
+    }
+
+    #[test]
+    fn open_reads_the_header_and_skips_it() {
+        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: ID, base_lsn: 9 };
+        let bytes = [&header.encode()[..], &segment(&[put(10)])].concat();
+        let (found, mut scanner) = Scanner::open(&bytes).unwrap();
+        assert_eq!(found, header);
+        assert_eq!(scanner.next(), Some((SEGMENT_HEADER_LEN, put(10))));
+        assert_eq!(Scanner::open(&bytes[1..]).unwrap_err(), HeaderError::BadMagic);
+    }
+}

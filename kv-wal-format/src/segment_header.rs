@@ -1,0 +1,257 @@
+//! The 40 bytes at the start of every segment.
+
+use std::fmt;
+
+use crate::error::HeaderError;
+use crate::layout::{self, FORMAT_VERSION, SEGMENT_HEADER_LEN};
+
+/// The first eight bytes of every segment.
+pub const MAGIC: [u8; 8] = *b"KVSEGMNT";
+
+// Offsets of the fields; FORMAT.md has the same table, and a test compares the two.
+const MAGIC_AT: usize = 0;
+const VERSION: usize = 8;
+const HEADER_LEN: usize = 10;
+const KIND: usize = 12;
+const RESERVED_1: usize = 13;
+const SEGMENT_ID: usize = 16;
+const BASE_LSN: usize = 24;
+const RESERVED_2: usize = 32;
+const HEADER_CRC: usize = 36;
+const _: () = assert!(HEADER_CRC + size_of::<u32>() == SEGMENT_HEADER_LEN);
+
+#[expect(clippy::cast_possible_truncation, reason = "40 fits")]
+const HEADER_LEN_FIELD: u16 = SEGMENT_HEADER_LEN as u16;
+
+/// What a segment is for. The numbers are the bytes on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum SegmentKind {
+    /// Changes in the order in which they happened.
+    Log = 1,
+    /// Survivors of other segments, each with the LSN it had there.
+    Compacted = 2,
+    /// Which segments make up a store.
+    Manifest = 3,
+    /// A whole table at one moment.
+    Snapshot = 4,
+    /// What a store is, written once when it is created.
+    Identity = 5,
+}
+
+impl SegmentKind {
+    /// The kind that this byte stands for on disk.
+    pub const fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            1 => Some(Self::Log),
+            2 => Some(Self::Compacted),
+            3 => Some(Self::Manifest),
+            4 => Some(Self::Snapshot),
+            5 => Some(Self::Identity),
+            _ => None,
+        }
+    }
+
+    /// The byte that stands for this kind on disk.
+    pub const fn to_byte(self) -> u8 {
+        self as u8
+    }
+}
+
+impl fmt::Display for SegmentKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Log => "log",
+            Self::Compacted => "compacted",
+            Self::Manifest => "manifest",
+            Self::Snapshot => "snapshot",
+            Self::Identity => "identity",
+        })
+    }
+}
+
+/// The header of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SegmentHeader {
+    /// What the segment is for.
+    pub kind: SegmentKind,
+    /// Identity of the segment, never used twice in a store; every record's checksum depends on it.
+    pub segment_id: u64,
+    /// An LSN whose meaning depends on the kind. In a log segment: the last LSN before the segment was
+    /// created, as known then, so no record in it has a lower one.
+    pub base_lsn: u64,
+}
+
+impl SegmentHeader {
+    /// The header's bytes.
+    pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
+        let mut bytes = [0; SEGMENT_HEADER_LEN];
+        layout::write::<MAGIC_AT, _, _>(&mut bytes, MAGIC);
+        layout::write::<VERSION, _, _>(&mut bytes, FORMAT_VERSION.to_le_bytes());
+        layout::write::<HEADER_LEN, _, _>(&mut bytes, HEADER_LEN_FIELD.to_le_bytes());
+        layout::write::<KIND, _, _>(&mut bytes, self.kind.to_byte().to_le_bytes());
+        layout::write::<SEGMENT_ID, _, _>(&mut bytes, self.segment_id.to_le_bytes());
+        layout::write::<BASE_LSN, _, _>(&mut bytes, self.base_lsn.to_le_bytes());
+        let checksum = checksum(&bytes);
+        layout::write::<HEADER_CRC, _, _>(&mut bytes, checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the header at the start of `bytes`; what follows it is not looked at.
+    ///
+    /// The magic is checked first, then the version, and only then the checksum: another version may
+    /// compute it in another way.
+    ///
+    /// # Errors
+    ///
+    /// [`HeaderError`] for whatever these bytes are instead.
+    pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let too_short = HeaderError::TooShort { found: bytes.len() };
+        let start = bytes.get(..SEGMENT_HEADER_LEN).unwrap_or(bytes);
+        if !start.is_empty() && start.iter().all(|&byte| byte == 0) {
+            return Err(HeaderError::Blank);
+        }
+        let (magic, rest) = start.split_first_chunk().ok_or(too_short)?;
+        if *magic != MAGIC {
+            return Err(HeaderError::BadMagic);
+        }
+        let found = u16::from_le_bytes(*rest.first_chunk().ok_or(too_short)?);
+        if found != FORMAT_VERSION {
+            return Err(HeaderError::UnsupportedVersion { found, supported: FORMAT_VERSION });
+        }
+        decode_current(start.first_chunk().ok_or(too_short)?)
+    }
+}
+
+/// The rest of a header whose magic and version are the current ones.
+fn decode_current(bytes: &[u8; SEGMENT_HEADER_LEN]) -> Result<SegmentHeader, HeaderError> {
+    if u32::from_le_bytes(layout::read::<HEADER_CRC, _, _>(bytes)) != checksum(bytes) {
+        return Err(HeaderError::BadChecksum);
+    }
+    let found = u16::from_le_bytes(layout::read::<HEADER_LEN, _, _>(bytes));
+    if found != HEADER_LEN_FIELD {
+        return Err(HeaderError::BadLength { found });
+    }
+    let kind = u8::from_le_bytes(layout::read::<KIND, _, _>(bytes));
+    let kind = SegmentKind::from_byte(kind).ok_or(HeaderError::UnknownKind(kind))?;
+    let reserved: ([u8; 3], [u8; 4]) =
+        (layout::read::<RESERVED_1, _, _>(bytes), layout::read::<RESERVED_2, _, _>(bytes));
+    if reserved != ([0; 3], [0; 4]) {
+        return Err(HeaderError::ReservedNotZero);
+    }
+    Ok(SegmentHeader {
+        kind,
+        segment_id: u64::from_le_bytes(layout::read::<SEGMENT_ID, _, _>(bytes)),
+        base_lsn: u64::from_le_bytes(layout::read::<BASE_LSN, _, _>(bytes)),
+    })
+}
+
+fn checksum(bytes: &[u8; SEGMENT_HEADER_LEN]) -> u32 {
+    let covered: [u8; HEADER_CRC] = layout::read::<0, _, _>(bytes);
+    crc32c::crc32c(&covered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: SegmentHeader =
+        SegmentHeader { kind: SegmentKind::Compacted, segment_id: 0x0102, base_lsn: 0x0304 };
+
+    /// The header with other bytes at `at`, and the checksum that goes with them.
+    fn forged(at: usize, bytes: &[u8]) -> [u8; SEGMENT_HEADER_LEN] {
+        let mut header = HEADER.encode();
+        header[at..at + bytes.len()].copy_from_slice(bytes);
+        let crc = checksum(&header);
+        header[36..].copy_from_slice(&crc.to_le_bytes());
+        header
+    }
+
+    #[test]
+    fn round_trip() {
+        for kind in (0..=u8::MAX).filter_map(SegmentKind::from_byte) {
+            let header = SegmentHeader { kind, segment_id: u64::MAX - 1, base_lsn: 1 << 40 };
+            assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
+        }
+    }
+
+    #[test]
+    fn kinds_and_bytes_map_one_to_one() {
+        let bytes: Vec<_> = (0..=u8::MAX).filter(|&byte| SegmentKind::from_byte(byte).is_some()).collect();
+        assert_eq!(bytes, [1, 2, 3, 4, 5]);
+        assert!(bytes.iter().all(|&byte| SegmentKind::from_byte(byte).unwrap().to_byte() == byte));
+    }
+
+    #[test]
+    fn what_follows_is_not_looked_at() {
+        let mut bytes = HEADER.encode().to_vec();
+        bytes.extend_from_slice(&[0xff; 9]);
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(HEADER));
+    }
+
+    #[test]
+    fn every_proper_prefix_is_too_short() {
+        let bytes = HEADER.encode();
+        for found in 0..SEGMENT_HEADER_LEN {
+            assert_eq!(SegmentHeader::decode(&bytes[..found]), Err(HeaderError::TooShort { found }));
+        }
+    }
+
+    #[test]
+    fn zeros_are_blank() {
+        assert_eq!(SegmentHeader::decode(&[0]), Err(HeaderError::Blank));
+        assert_eq!(SegmentHeader::decode(&[0; SEGMENT_HEADER_LEN]), Err(HeaderError::Blank));
+        let mut bytes = [0; 64];
+        bytes[SEGMENT_HEADER_LEN] = 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Blank));
+        bytes[SEGMENT_HEADER_LEN - 1] = 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::BadMagic));
+    }
+
+    #[test]
+    fn valid_headers_of_something_else() {
+        let cases = [
+            (forged(10, &[41, 0]), HeaderError::BadLength { found: 41 }),
+            (forged(12, &[0]), HeaderError::UnknownKind(0)),
+            (forged(12, &[6]), HeaderError::UnknownKind(6)),
+            (forged(13, &[1]), HeaderError::ReservedNotZero),
+            (forged(15, &[1]), HeaderError::ReservedNotZero),
+            (forged(32, &[1]), HeaderError::ReservedNotZero),
+            (forged(35, &[1]), HeaderError::ReservedNotZero),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(SegmentHeader::decode(&bytes), Err(error));
+        }
+    }
+
+    #[test]
+    fn magic_is_checked_before_version_and_version_before_checksum() {
+        let mut bytes = HEADER.encode();
+        bytes[36] ^= 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::BadChecksum));
+        bytes[8] = 2;
+        let unsupported = HeaderError::UnsupportedVersion { found: 2, supported: 1 };
+        assert_eq!(SegmentHeader::decode(&bytes), Err(unsupported));
+        // A version with a shorter header is still named.
+        assert_eq!(SegmentHeader::decode(&bytes[..10]), Err(unsupported));
+        bytes[0] ^= 1;
+        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::BadMagic));
+    }
+
+    #[test]
+    fn every_bit_flip_is_refused() {
+        for bit in 0..SEGMENT_HEADER_LEN * 8 {
+            let mut bytes = HEADER.encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let expected = match bit / 8 {
+                0..8 => HeaderError::BadMagic,
+                8..10 => {
+                    let found = u16::from_le_bytes([bytes[8], bytes[9]]);
+                    HeaderError::UnsupportedVersion { found, supported: 1 }
+                }
+                _ => HeaderError::BadChecksum,
+            };
+            assert_eq!(SegmentHeader::decode(&bytes), Err(expected), "bit {bit}");
+        }
+    }
+}
