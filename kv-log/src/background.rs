@@ -122,10 +122,13 @@ fn run(store: &Store, work: Work) {
 /// Failures poison the store where they happen; then the worker has nothing left to do.
 fn flush_loop(store: &Store) {
     while !store.signals.stopping() && !store.health.is_poisoned() {
+        if store.prepare_next_head().is_err() {
+            return;
+        }
         let (action, ask_again_in) = store.decide(store.env.clock.monotonic());
         if action == Action::Hold {
             store.signals.flush.wait(ask_again_in);
-        } else if store.flush(action).and_then(|()| store.prepare_next_head()).is_err() {
+        } else if store.flush(action).is_err() {
             return;
         } else if action == Action::Write {
             // The changes are still pending; a policy that says `Write` again would spin here.
@@ -147,6 +150,13 @@ fn compact_loop(store: &Store) {
 }
 
 impl Store {
+    /// The head is filling up: the next one shall be made.
+    pub(crate) fn next_head_due(&self) {
+        if self.env.background == Background::Threads {
+            self.signals.flush.wake();
+        }
+    }
+
     /// Segments were sealed, or may have become worth compacting.
     pub(crate) fn compaction_due(&self) {
         self.signals.compact.wake();

@@ -33,6 +33,8 @@ pub(crate) struct Head {
     next_lsn: Lsn,
     /// Sealed segments that are not written and synced yet, oldest first.
     pub(crate) sealed: Vec<Arc<Segment>>,
+    /// Whether the next head was asked for.
+    next_due: bool,
 }
 
 /// Refuses a batch that no segment could hold.
@@ -66,11 +68,17 @@ impl Head {
             segment,
             next_lsn,
             sealed: Vec::new(),
+            next_due: false,
         }
     }
 
     fn has_room(&self, len: usize) -> bool {
         self.end + len + SEAL_LEN <= self.segment.image.capacity()
+    }
+
+    /// Whether it is time to make the next head.
+    pub(crate) fn is_filling_up(&self) -> bool {
+        self.end > self.segment.image.capacity() / 4
     }
 
     /// Writes one record at the end of the log. The caller made sure that it fits.
@@ -112,6 +120,7 @@ impl Head {
             self.encoder = Encoder::new(self.segment.id.get());
             self.end = self.segment.end();
             self.sealed.push(full);
+            self.next_due = false;
         }
         Ok(())
     }
@@ -281,6 +290,10 @@ impl Store {
     #[inline]
     fn committed(&self, head: &mut Head, lsn: Lsn, len: usize) {
         head.next_lsn = lsn.next();
+        if !head.next_due && head.is_filling_up() {
+            head.next_due = true;
+            self.next_head_due();
+        }
         self.progress.committed(lsn, len as u64, &*self.env.clock);
     }
 }

@@ -79,11 +79,11 @@ impl Engine for LogEngine {
         store.health.check_readable()?;
         store.options.limits.check_key(key)?;
         let guard = crossbeam_epoch::pin();
-        let Some(location) = store.index.find(store.index.hash(key), key, &store.segments, &guard) else {
-            return Ok(false);
-        };
-        visit(store.segments.get(location, &guard).record_at(location.offset()).value);
-        Ok(true)
+        let record = store.index.find(store.index.hash(key), key, &store.segments, &guard);
+        if let Some(record) = record {
+            visit(record.value);
+        }
+        Ok(record.is_some())
     }
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
@@ -95,7 +95,7 @@ impl Engine for LogEngine {
             let guard = crossbeam_epoch::pin();
             store.index.locations(shard, &mut locations);
             for location in &locations {
-                let record = store.segments.get(*location, &guard).record_at(location.offset());
+                let record = location.record(&store.segments, &guard);
                 if visit(record.key, record.value).is_break() {
                     return Ok(());
                 }

@@ -14,6 +14,8 @@ use hashbrown::hash_table::Entry;
 use parking_lot::{RwLock, RwLockWriteGuard};
 use std::hash::BuildHasher;
 
+use kv_wal_format::Record;
+
 use crate::segment::{Location, SegmentTable};
 
 /// The hash of a key, as this index computes it.
@@ -96,17 +98,28 @@ impl Index {
         &self.shards[shard].0
     }
 
-    /// Where the newest record of `key` lies.
+    /// The newest record of `key`.
     #[inline]
-    pub(crate) fn find(
+    pub(crate) fn find<'g>(
         &self,
         hash: KeyHash,
         key: &[u8],
         segments: &SegmentTable,
-        guard: &Guard,
-    ) -> Option<Location> {
+        guard: &'g Guard,
+    ) -> Option<Record<'g>> {
+        let mut found = None;
         let shard = self.shard(self.shard_of(hash)).read();
-        shard.find(table_hash(hash.tag()), same_key(hash, key, segments, guard)).map(|slot| slot.location())
+        shard.find(table_hash(hash.tag()), |slot| {
+            slot.tag() == hash.tag() && {
+                let record = slot.location().record(segments, guard);
+                let same = record.key == key;
+                if same {
+                    found = Some(record);
+                }
+                same
+            }
+        });
+        found
     }
 
     /// Locks one shard for changes.
@@ -212,12 +225,7 @@ fn same_key<'a>(
     segments: &'a SegmentTable,
     guard: &'a Guard,
 ) -> impl Fn(&Slot) -> bool + 'a {
-    move |slot| {
-        slot.tag() == hash.tag() && {
-            let location = slot.location();
-            segments.get(location, guard).record_at(location.offset()).key == key
-        }
-    }
+    move |slot| slot.tag() == hash.tag() && slot.location().record(segments, guard).key == key
 }
 
 #[inline]

@@ -320,7 +320,7 @@ impl Replay<'_> {
         let mut shard = self.index.lock(self.index.shard_of(hash));
         let newer = shard
             .find(hash, record.key, self.table, guard)
-            .is_some_and(|known| self.table.get(known, guard).record_at(known.offset()).lsn >= record.lsn);
+            .is_some_and(|known| known.record(self.table, guard).lsn >= record.lsn);
         if !newer {
             shard.insert(hash, record.key, location, self.table, guard);
         }

@@ -44,11 +44,11 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes the next head ahead of need, once the present one is half full.
+    /// Makes the next head ahead of need, once the present one fills up.
     pub(crate) fn prepare_next_head(&self) -> Result<()> {
         let last_lsn = {
             let head = self.head.lock();
-            if head.position().1 < self.options.segment_bytes / 2 {
+            if !head.is_filling_up() {
                 return Ok(());
             }
             head.last_lsn()

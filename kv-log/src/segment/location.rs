@@ -1,3 +1,8 @@
+use crossbeam_epoch::Guard;
+use kv_wal_format::Record;
+
+use super::SegmentTable;
+
 /// Most segments of a store at a time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;
 
@@ -21,6 +26,12 @@ impl Location {
     pub(crate) fn new(slot: u16, offset: usize) -> Self {
         debug_assert!(offset < SEGMENT_BYTES_MAX && offset.is_multiple_of(GRANULE));
         Location(u64::from(slot) << OFFSET_BITS | (offset / GRANULE) as u64)
+    }
+
+    /// The record that lies here. The caller found this location in the index while pinned by `guard`.
+    #[inline]
+    pub(crate) fn record<'g>(self, segments: &SegmentTable, guard: &'g Guard) -> Record<'g> {
+        segments.get(self, guard).record_at(self.offset())
     }
 
     /// From its bits; whatever stands above them is ignored.

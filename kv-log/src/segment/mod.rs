@@ -14,7 +14,7 @@ pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
 
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{RECORD_HEADER_LEN, Record, SegmentKind, parse_trusted, peek};
+use kv_wal_format::{RECORD_HEADER_LEN, Record, SegmentKind, peek};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -156,8 +156,11 @@ impl Segment {
         // SAFETY: `offset` comes from the index or from a walk below `end`, so a whole record that
         // will never change again starts here; its header says how long it is.
         let info = peek(unsafe { self.image.published(offset, RECORD_HEADER_LEN) }?)?;
-        // SAFETY: as above, for the whole record.
-        parse_trusted(unsafe { self.image.published(offset, info.encoded_len) }?)
+        // SAFETY: as above, for the body.
+        let body =
+            unsafe { self.image.published(offset + RECORD_HEADER_LEN, info.key_len + info.value_len) }?;
+        let (key, value) = body.split_at_checked(info.key_len)?;
+        Some(Record { kind: info.kind, more: info.more, lsn: info.lsn, key, value })
     }
 
     /// All bytes below `end`, header included.
