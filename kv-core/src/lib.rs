@@ -34,6 +34,7 @@
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `fs/` | [`Fs`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
+//! | `health.rs`, `leadership.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit) |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
 #![forbid(unsafe_code)]
@@ -47,6 +48,8 @@ mod env;
 mod error;
 mod factory;
 mod fs;
+mod health;
+mod leadership;
 mod limits;
 mod lsn;
 mod persistence;
@@ -65,6 +68,8 @@ pub use env::{Background, Env};
 pub use error::{Error, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
 pub use fs::{DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, OpenMode, OsFs};
+pub use health::Health;
+pub use leadership::{Leadership, Leading};
 pub use limits::Limits;
 pub use lsn::Lsn;
 pub use persistence::{

@@ -255,7 +255,7 @@ impl Store {
         if head.end == SEGMENT_HEADER_LEN {
             return Ok(());
         }
-        head.roll(self, 0).map_err(|error| self.latch(error))
+        head.roll(self, 0).map_err(|error| self.health.poison(error))
     }
 
     fn make_room(&self, head: &mut Head, len: usize) -> Result<()> {
@@ -263,7 +263,7 @@ impl Store {
             return Ok(());
         }
         // Without a segment to go on in, no change can be taken any more.
-        head.roll(self, len).map_err(|error| self.latch(error))
+        head.roll(self, len).map_err(|error| self.health.poison(error))
     }
 
     /// Makes the change visible: the index points at its record, or forgets the key.

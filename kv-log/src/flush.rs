@@ -19,44 +19,11 @@
 //! A failure poisons the engine and is not tried again.
 
 use kv_core::{Action, Lsn, Result};
-use parking_lot::{Condvar, Mutex};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::segment::Segment;
 use crate::store::Store;
-
-/// Who leads a flush: nobody, or one thread.
-#[derive(Debug, Default)]
-pub(crate) struct Leadership {
-    taken: Mutex<bool>,
-    given_up: Condvar,
-}
-
-/// Gives leadership up when dropped, even by a panic.
-struct Leading<'a>(&'a Leadership);
-
-impl Drop for Leading<'_> {
-    fn drop(&mut self) {
-        *self.0.taken.lock() = false;
-        self.0.given_up.notify_all();
-    }
-}
-
-impl Leadership {
-    /// Waits until `done`, or until this thread leads (then `Some`).
-    fn take_unless(&self, done: impl Fn() -> bool) -> Option<Leading<'_>> {
-        let mut taken = self.taken.lock();
-        while !done() {
-            if !*taken {
-                *taken = true;
-                return Some(Leading(self));
-            }
-            self.given_up.wait(&mut taken);
-        }
-        None
-    }
-}
 
 impl Store {
     /// Returns once everything up to `lsn` is durable.
@@ -109,7 +76,7 @@ impl Store {
 
     /// What the leader does.
     fn dump(&self, action: Action) -> Result<()> {
-        self.try_dump(action).map_err(|error| self.latch(error))
+        self.try_dump(action).map_err(|error| self.health.poison(error))
     }
 
     fn try_dump(&self, action: Action) -> Result<()> {

@@ -34,9 +34,9 @@
 //! | a full segment is sealed, the next is named in the manifest | `catalog.rs`, `manifest.rs` |
 //! | survivors of old segments move, the rest goes | `compaction/` |
 //! | after a failure: replay | `open.rs`, `recovery.rs`, `directory.rs` |
-//! | after a failed write: no more changes | `health.rs` |
 //!
-//! `store.rs` holds the parts together. The bytes are those of [`kv_wal_format`].
+//! `store.rs` holds the parts together. The bytes are those of [`kv_wal_format`]; who leads
+//! a flush, and what a failure means for everybody after it, is in `kv_core`'s `Leadership` and `Health`.
 
 mod background;
 mod catalog;
@@ -46,7 +46,6 @@ mod counters;
 mod directory;
 mod engine;
 mod flush;
-mod health;
 mod index;
 mod manifest;
 mod open;

@@ -7,7 +7,7 @@
 //! a head is made if there is none. A crash between any two leaves a store that recovers to the same
 //! state.
 
-use kv_core::{DirLock, Env, Error, FsExt, Result};
+use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
 use kv_wal_format::{Encoder, Record, Seal};
 use parking_lot::Mutex;
 use std::path::Path;
@@ -18,8 +18,6 @@ use crate::background::Signals;
 use crate::catalog::Catalog;
 use crate::commit::{Head, SEAL_LEN};
 use crate::directory::{self, Content};
-use crate::flush::Leadership;
-use crate::health::Health;
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::progress::Progress;

@@ -1,4 +1,4 @@
-use kv_core::{Acknowledge, DirLock, Env, Error, Lsn, RecoveryReport, Result};
+use kv_core::{Acknowledge, DirLock, Env, Health, Leadership, Lsn, RecoveryReport, Result};
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,8 +7,6 @@ use crate::background::Signals;
 use crate::catalog::Catalog;
 use crate::commit::Head;
 use crate::counters::Counters;
-use crate::flush::Leadership;
-use crate::health::Health;
 use crate::index::Index;
 use crate::options::Options;
 use crate::progress::Progress;
@@ -56,17 +54,9 @@ impl Store {
         let mut next = self.next_head.lock();
         if next.is_none() {
             let segment = self.catalog.create_head(self.options.segment_bytes, last_lsn);
-            *next = Some(segment.map_err(|error| self.latch(error))?);
+            *next = Some(segment.map_err(|error| self.health.poison(error))?);
         }
         Ok(())
-    }
-
-    /// Poisons the store for a failure; an error that everybody gets anyway stays what it is.
-    pub(crate) fn latch(&self, error: Error) -> Error {
-        match error {
-            Error::Poisoned { .. } | Error::Closed => error,
-            error => self.health.poison(error),
-        }
     }
 
     /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory

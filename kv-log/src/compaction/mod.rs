@@ -19,7 +19,7 @@ impl Store {
         let mut total = CompactionReport::default();
         while let Some(victims) = self.choose_victims() {
             self.health.check_writable()?;
-            let report = self.compact_on_disk(&victims).map_err(|error| self.latch(error))?;
+            let report = self.compact_on_disk(&victims).map_err(|error| self.health.poison(error))?;
             total.victims += report.victims;
             total.outputs += report.outputs;
             total.copied_bytes += report.copied_bytes;

@@ -1,10 +1,12 @@
-use kv_core::{Error, Result};
+use crate::{Error, Result};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Whether the store takes changes. It goes from open to poisoned, and from either to closed; never back.
+/// Whether an engine takes changes: a part that engines share.
+///
+/// It goes from open to poisoned, and from either to closed; never back.
 #[derive(Debug, Default)]
-pub(crate) struct Health {
+pub struct Health {
     state: AtomicU8,
     cause: OnceLock<Arc<Error>>,
 }
@@ -15,14 +17,20 @@ const CLOSED: u8 = 2;
 
 impl Health {
     /// `Ok` while reads are served.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
     #[inline]
-    pub(crate) fn check_readable(&self) -> Result<()> {
+    pub fn check_readable(&self) -> Result<()> {
         if self.state.load(Ordering::Acquire) == CLOSED { Err(Error::Closed) } else { Ok(()) }
     }
 
     /// `Ok` while changes are taken.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], or [`Error::Poisoned`] with the cause.
     #[inline]
-    pub(crate) fn check_writable(&self) -> Result<()> {
+    pub fn check_writable(&self) -> Result<()> {
         match self.state.load(Ordering::Acquire) {
             OPEN => Ok(()),
             POISONED => Err(self.poisoned()),
@@ -30,13 +38,17 @@ impl Health {
         }
     }
 
-    pub(crate) fn is_poisoned(&self) -> bool {
+    /// Whether a write or sync has failed.
+    pub fn is_poisoned(&self) -> bool {
         self.cause.get().is_some()
     }
 
     /// Takes no more changes, because of `error`; the first one counts. Returns what the caller who
-    /// met the failure shall see: `error` itself.
-    pub(crate) fn poison(&self, error: Error) -> Error {
+    /// met the failure shall see: `error` itself. What everybody gets after a failure is none.
+    pub fn poison(&self, error: Error) -> Error {
+        if matches!(error, Error::Poisoned { .. } | Error::Closed) {
+            return error;
+        }
         if self.cause.set(Arc::new(error.clone())).is_ok() {
             let _ = self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
         }
@@ -44,14 +56,15 @@ impl Health {
     }
 
     /// The error of everybody after the failure.
-    pub(crate) fn poisoned(&self) -> Error {
+    pub fn poisoned(&self) -> Error {
         match self.cause.get() {
             Some(cause) => Error::Poisoned { cause: Arc::clone(cause) },
             None => Error::Closed,
         }
     }
 
-    pub(crate) fn close(&self) {
+    /// Serves nothing any more.
+    pub fn close(&self) {
         self.state.store(CLOSED, Ordering::Release);
     }
 }

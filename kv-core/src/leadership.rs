@@ -1,0 +1,88 @@
+use std::sync::{Condvar, Mutex, PoisonError};
+
+/// Who does a piece of work that many may need: one thread leads, the others wait for it. A part that
+/// engines share: with a sync as the work, this is group commit.
+///
+/// ```
+/// use kv_core::Leadership;
+/// use std::sync::atomic::{AtomicU64, Ordering};
+///
+/// let (leadership, durable, visible) = (Leadership::default(), AtomicU64::new(0), AtomicU64::new(7));
+/// let done = || durable.load(Ordering::SeqCst) >= 7;
+/// while let Some(_leading) = leadership.take_unless(done) {
+///     durable.store(visible.load(Ordering::SeqCst), Ordering::SeqCst); // the sync
+/// }
+/// assert!(done());
+/// ```
+#[derive(Debug, Default)]
+pub struct Leadership {
+    taken: Mutex<bool>,
+    given_up: Condvar,
+}
+
+/// Leadership, held; given up when dropped, even by a panic. Then all who wait look again.
+#[derive(Debug)]
+pub struct Leading<'a>(&'a Leadership);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.0.given_up.notify_all();
+    }
+}
+
+impl Leadership {
+    /// Waits until `done` (then `None`), or until this thread leads. `done` is asked before every
+    /// wait, and again whenever a leader has given up; what makes it true must happen while leading.
+    pub fn take_unless(&self, done: impl Fn() -> bool) -> Option<Leading<'_>> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        while !done() {
+            if !*taken {
+                *taken = true;
+                return Some(Leading(self));
+            }
+            taken = self.given_up.wait(taken).unwrap_or_else(PoisonError::into_inner);
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[test]
+    fn one_leads_at_a_time_and_all_wake() {
+        let (leadership, leading, led) = (Leadership::default(), AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            for goal in 1..=8 {
+                let (leadership, leading, led) = (&leadership, &leading, &led);
+                scope.spawn(move || {
+                    while let Some(_leading) = leadership.take_unless(|| led.load(Ordering::SeqCst) >= goal) {
+                        assert_eq!(leading.fetch_add(1, Ordering::SeqCst), 0);
+                        std::thread::yield_now();
+                        leading.fetch_sub(1, Ordering::SeqCst);
+                        led.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        assert!(led.load(Ordering::SeqCst) >= 8);
+    }
+
+    #[test]
+    fn a_leader_who_panics_gives_up() {
+        let leadership = Leadership::default();
+        let panicked = std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let _leading = leadership.take_unless(|| false);
+                    panic!("on purpose");
+                })
+                .join()
+        });
+        assert!(panicked.is_err());
+        assert!(leadership.take_unless(|| false).is_some());
+    }
+}
