@@ -1,1 +1,50 @@
-//! Placeholder.
+//! A hash table made durable by whole-table snapshots: the traditional design, and the baseline that a
+//! log-structured engine has to beat.
+//!
+//! The table is a `dashmap`. When the [`PersistencePolicy`](kv_core::PersistencePolicy) says so, all of it
+//! is written to a checksummed snapshot, to a temporary file that then takes the place of the previous
+//! one. A snapshot is the state at one LSN although writers go on. What came after the last snapshot is
+//! lost in a crash: the durable state is always exactly one snapshot.
+//!
+//! ```
+//! use kv_core::{Engine, Env, OpenOptions};
+//! use kv_naive::NaiveEngine;
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let dir = dir.path().join("store");
+//! let store = NaiveEngine::open(&dir, &Env::os(), OpenOptions::default())?;
+//! store.put(b"planet", b"earth")?;
+//! store.sync()?; // writes a snapshot
+//! store.close()?;
+//!
+//! let store = NaiveEngine::open(&dir, &Env::os(), OpenOptions::default())?;
+//! assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
+//! # Ok::<(), kv_core::Error>(())
+//! ```
+//!
+//! # Map
+//!
+//! | file | holds |
+//! |---|---|
+//! | `engine.rs` | [`NaiveEngine`]: answers the calls |
+//! | `table.rs` | the hash table, LSNs, atomic batches, and what a running snapshot needs kept |
+//! | `snapshot.rs` | the snapshot file: writing and reading |
+//! | `identity.rs` | the file that marks the directory, and reserves LSNs |
+//! | `store.rs` | when to snapshot, and who does it; opening and closing |
+//!
+//! # Costs
+//!
+//! Each snapshot writes the whole table, whatever changed: with a policy that dumps every `b` bytes, filling
+//! a table of `n` bytes writes about `n²/2b`. `Always` snapshots at every change (group commit aside).
+//! [`Action::Write`](kv_core::Action) is carried out as `WriteAndSync`: an unsynced snapshot could not
+//! take the place of a synced one.
+
+#![forbid(unsafe_code)]
+
+mod engine;
+mod identity;
+mod snapshot;
+mod store;
+mod table;
+
+pub use engine::{NaiveEngine, NaiveFactory};
