@@ -1,1 +1,3 @@
-fn main() {}
+//! The conformance suite against this engine.
+
+kv_tests::main!(kv_log::LogFactory);

@@ -1,0 +1,127 @@
+use crate::{CaseResult, Context, cases};
+use kv_core::Capabilities;
+use std::fmt;
+
+/// How binding a case is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The contract demands it; every run checks the same.
+    Required,
+    /// Good engines do it; the contract does not demand it.
+    Optional,
+    /// The contract demands it, but the check is a sample: threads, random histories, real kills.
+    Stochastic,
+}
+
+impl Level {
+    /// As it stands in case ids.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Required => "required",
+            Level::Optional => "optional",
+            Level::Stochastic => "stochastic",
+        }
+    }
+}
+
+/// What a case cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// All I/O goes through `Env::fs`.
+    SimulatedFs,
+    /// Background work can run inline.
+    Inline,
+    /// The engine compacts on request.
+    Compact,
+    /// The engine writes checkpoints.
+    Checkpoint,
+    /// The engine restores past states.
+    PointInTime,
+    /// The test binary can run itself as a child process (it was started by [`main!`](crate::main)).
+    ChildProcess,
+}
+
+impl Need {
+    fn is_met(self, capabilities: Capabilities, can_fork: bool) -> bool {
+        match self {
+            Need::SimulatedFs => capabilities.simulated_fs,
+            Need::Inline => capabilities.inline,
+            Need::Compact => capabilities.compact,
+            Need::Checkpoint => capabilities.checkpoint,
+            Need::PointInTime => capabilities.point_in_time,
+            Need::ChildProcess => can_fork,
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Need::SimulatedFs => "simulated_fs",
+            Need::Inline => "inline",
+            Need::Compact => "compact",
+            Need::Checkpoint => "checkpoint",
+            Need::PointInTime => "point_in_time",
+            Need::ChildProcess => "a child process",
+        })
+    }
+}
+
+/// One thing that is checked: plain data, listed by [`cases`](crate::cases).
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// Stable name: `group::level_kvNNN_what_holds`.
+    pub id: &'static str,
+    /// How binding it is; also part of the id.
+    pub level: Level,
+    /// What it cannot do without; an engine that lacks it skips the case.
+    pub needs: &'static [Need],
+    /// What the contract demands, in one sentence.
+    pub summary: &'static str,
+    /// Checks it.
+    pub run: fn(&Context) -> CaseResult,
+}
+
+impl Case {
+    /// The first thing the case needs and does not get.
+    pub(crate) fn unmet(&self, capabilities: Capabilities, can_fork: bool) -> Option<Need> {
+        self.needs.iter().copied().find(|need| !need.is_met(capabilities, can_fork))
+    }
+}
+
+/// All cases, in the order of their ids' numbers.
+pub fn all_cases() -> Vec<Case> {
+    [
+        cases::model::CASES,
+        cases::batch::CASES,
+        cases::scan::CASES,
+        cases::lifecycle::CASES,
+        cases::crash::CASES,
+        cases::errors::CASES,
+        cases::concurrency::CASES,
+        cases::durability::CASES,
+        cases::process::CASES,
+    ]
+    .concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_say_group_level_and_number() {
+        let mut numbers = Vec::new();
+        for case in all_cases() {
+            let (_, name) = case.id.split_once("::").expect(case.id);
+            let rest = name.strip_prefix(case.level.as_str()).expect(case.id);
+            let number = rest.strip_prefix("_kv").and_then(|rest| rest.split('_').next()).expect(case.id);
+            numbers.push(number.parse::<u32>().expect(case.id));
+            assert!(case.summary.ends_with('.'), "{}", case.id);
+        }
+        let mut sorted = numbers.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(numbers, sorted, "numbers must grow");
+    }
+}

@@ -1,0 +1,141 @@
+use super::case;
+use crate::failure::ensure;
+use crate::oracle::state_of;
+use crate::rig::{Policy, Setup};
+use crate::{Case, CaseResult, Context, Level};
+use kv_core::{Batch, Engine, Error, Scale};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "batch::required_kv201_all_under_one_lsn",
+        Level::Required,
+        &[],
+        "A batch applies all its changes under one LSN; for a repeated key the last one wins.",
+        all_under_one_lsn,
+    ),
+    case(
+        "batch::required_kv202_nothing_to_change",
+        Level::Required,
+        &[],
+        "A batch that changes nothing takes no LSN and returns the last one.",
+        nothing_to_change,
+    ),
+    case(
+        "batch::required_kv203_one_bad_entry",
+        Level::Required,
+        &[],
+        "A batch with one entry over its limit, or too large as a whole, changes nothing.",
+        one_bad_entry,
+    ),
+    case(
+        "batch::stochastic_kv204_visible_at_once",
+        Level::Stochastic,
+        &[],
+        "All changes of a batch become visible at once.",
+        visible_at_once,
+    ),
+];
+
+fn all_under_one_lsn(context: &Context) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
+    engine.put(b"gone", b"x")?;
+    let before = engine.put(b"kept", b"x")?;
+    let mut batch = Batch::new();
+    batch.put(b"a", b"1").delete(b"gone").put(b"b", b"2").put(b"a", b"3").put(b"c", b"4").delete(b"c");
+    let lsn = engine.apply(&batch)?;
+    ensure!(lsn > before && engine.last_lsn() == lsn, "the batch's LSN {lsn} is not the last one");
+    let expected =
+        [(b"a".to_vec(), b"3".to_vec()), (b"b".to_vec(), b"2".to_vec()), (b"kept".to_vec(), b"x".to_vec())];
+    ensure!(state_of(&*engine)? == expected.clone().into(), "the batch did not apply as a whole, in order");
+    engine.close()?;
+    ensure!(state_of(&*rig.open()?)? == expected.into(), "the batch did not survive reopening");
+    Ok(())
+}
+
+fn nothing_to_change(context: &Context) -> CaseResult {
+    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let first = engine.apply(&Batch::new())?;
+    ensure!(first == engine.last_lsn(), "an empty batch on an empty store returns {first}");
+    let last = engine.put(b"k", b"v")?;
+    let mut batch = Batch::new();
+    batch.delete(b"x").delete(b"y");
+    for batch in [Batch::new(), batch] {
+        let lsn = engine.apply(&batch)?;
+        ensure!(lsn == last && engine.last_lsn() == last, "a batch that changes nothing took LSN {lsn}");
+    }
+    Ok(())
+}
+
+fn one_bad_entry(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::Manual);
+    let engine = context.rig(setup)?.open()?;
+    let last = engine.put(b"k", b"v")?;
+    let mut long_key = Batch::new();
+    long_key.put(b"a", b"1").delete(b"k").put(&vec![0; setup.limits.key_len_max + 1], b"");
+    let mut long_value = Batch::new();
+    long_value.put(b"a", b"1").put(b"b", &vec![0; setup.limits.value_len_max + 1]);
+    let mut too_much = Batch::new();
+    for key in 0..=setup.limits.batch_bytes_max / setup.limits.value_len_max {
+        too_much.put(&key.to_le_bytes(), &vec![0; setup.limits.value_len_max]);
+    }
+    for (batch, expected) in [(long_key, "key"), (long_value, "value"), (too_much, "batch")] {
+        let answer = engine.apply(&batch);
+        ensure!(
+            matches!(answer, Err(Error::TooLarge { what, .. }) if what == expected),
+            "a {expected} over its limit is answered with {answer:?}"
+        );
+        ensure!(engine.last_lsn() == last, "a refused batch took an LSN");
+        ensure!(state_of(&*engine)?.len() == 1, "a refused batch changed something");
+    }
+    Ok(())
+}
+
+fn visible_at_once(context: &Context) -> CaseResult {
+    let setup = Setup { scale: Scale::Normal, ..Setup::tiny(context, Policy::Manual) };
+    let rig = context.real_rig(setup)?;
+    let engine = rig.open()?;
+    let rounds = u32::try_from(context.scaled(3000)).unwrap_or(u32::MAX);
+    let keys: Vec<[u8; 1]> = (0..8u8).map(|key| [key]).collect();
+    let done = AtomicBool::new(false);
+    let number = |engine: &dyn Engine, key: &[u8]| -> kv_core::Result<u32> {
+        Ok(engine
+            .get(key)?
+            .and_then(|value| value.first_chunk().map(|b| u32::from_le_bytes(*b)))
+            .unwrap_or(0))
+    };
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| -> CaseResult {
+            for round in 1..=rounds {
+                let mut batch = Batch::new();
+                for key in &keys {
+                    batch.put(key, &round.to_le_bytes());
+                }
+                engine.apply(&batch)?;
+            }
+            Ok(())
+        });
+        let reader = scope.spawn(|| -> CaseResult {
+            let mut last = 0;
+            while !done.load(Ordering::Acquire) {
+                for pair in keys.windows(2) {
+                    for key in pair {
+                        let now = number(&*engine, key)?;
+                        ensure!(now >= last, "batch {last} was seen under one key, then {now} under another");
+                        last = now;
+                    }
+                }
+            }
+            Ok(())
+        });
+        let written = writer.join();
+        done.store(true, Ordering::Release);
+        let read = reader.join();
+        context.explored().history();
+        match (written, read) {
+            (Ok(written), Ok(read)) => written.and(read),
+            _ => Err(crate::Failure::new("no operation panics, but one did")),
+        }
+    })
+}

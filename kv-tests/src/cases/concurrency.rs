@@ -1,0 +1,179 @@
+use super::case;
+use crate::failure::ensure;
+use crate::rig::{Policy, Setup};
+use crate::sim::{Fault, FaultKind, Repeat, SimFs};
+use crate::{Case, CaseResult, Context, Failure, Level, Need};
+use kv_core::{Background, Error};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "concurrency::stochastic_kv701_readers_see_whole_and_growing_values",
+        Level::Stochastic,
+        &[],
+        "Readers never see a torn or foreign value, nor an older one after a newer one.",
+        readers_see_whole_and_growing_values,
+    ),
+    case(
+        "concurrency::stochastic_kv702_group_commit_wakes_everybody",
+        Level::Stochastic,
+        &[],
+        "Concurrent waiters for durability all return, each with its change durable.",
+        group_commit_wakes_everybody,
+    ),
+    case(
+        "concurrency::stochastic_kv703_a_failed_sync_wakes_everybody",
+        Level::Stochastic,
+        &[Need::SimulatedFs],
+        "When a sync fails, all who wait for it return with an error.",
+        a_failed_sync_wakes_everybody,
+    ),
+    case(
+        "concurrency::stochastic_kv704_lsns_are_unique",
+        Level::Stochastic,
+        &[],
+        "Concurrent changes get different LSNs, in the order of each thread.",
+        lsns_are_unique,
+    ),
+];
+
+/// Runs every closure on a thread of its own; the first failure counts.
+fn all_at_once(work: Vec<Box<dyn FnOnce() -> CaseResult + Send + '_>>) -> CaseResult {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = work.into_iter().map(|one| scope.spawn(one)).collect();
+        let joined = threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(Failure::new("no operation panics, but one did")))
+        });
+        joined.collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
+fn readers_see_whole_and_growing_values(context: &Context) -> CaseResult {
+    let rig = context.real_rig(Setup::tiny(context, Policy::MaxLogSize(300)))?;
+    let engine = rig.open()?;
+    let rounds = u32::try_from(context.scaled(400)).unwrap_or(u32::MAX);
+    let done = AtomicBool::new(false);
+    let writing = std::sync::atomic::AtomicUsize::new(2);
+    let mut work: Vec<Box<dyn FnOnce() -> CaseResult + Send>> = Vec::new();
+    for writer in 0..2u8 {
+        let (engine, done, writing) = (&engine, &done, &writing);
+        work.push(Box::new(move || {
+            let written = (1..=rounds).try_for_each(|round| -> CaseResult {
+                for key in 0..8u8 {
+                    let value: Vec<u8> = [writer, key].into_iter().chain(round.to_be_bytes()).collect();
+                    engine.put(&[writer, key], &value.repeat(1 + usize::from(key) * 3))?;
+                }
+                Ok(())
+            });
+            if writing.fetch_sub(1, Ordering::AcqRel) == 1 || written.is_err() {
+                done.store(true, Ordering::Release);
+            }
+            written
+        }));
+    }
+    for _ in 0..2 {
+        let (engine, done) = (&engine, &done);
+        work.push(Box::new(move || {
+            let mut seen = [[0u32; 8]; 2];
+            while !done.load(Ordering::Acquire) {
+                for (writer, seen) in (0u8..).zip(&mut seen) {
+                    for (key, seen) in (0u8..).zip(seen) {
+                        let Some(value) = engine.get(&[writer, key])? else {
+                            ensure!(*seen == 0, "a key that was there is gone");
+                            continue;
+                        };
+                        let unit = value.get(..6).unwrap_or_default();
+                        let whole = unit.starts_with(&[writer, key])
+                            && value.len() == 6 * (1 + usize::from(key) * 3)
+                            && value.chunks(6).all(|chunk| chunk == unit);
+                        ensure!(
+                            whole,
+                            "a reader of {:?} sees a torn or foreign value: {value:?}",
+                            [writer, key]
+                        );
+                        let round = unit.last_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+                        ensure!(round >= *seen, "a reader sees round {round} after round {seen}");
+                        *seen = round;
+                    }
+                }
+            }
+            Ok(())
+        }));
+    }
+    all_at_once(work)?;
+    context.explored().history();
+    Ok(())
+}
+
+fn group_commit_wakes_everybody(context: &Context) -> CaseResult {
+    for policy in [Policy::Always, Policy::Manual] {
+        let rig = context.real_rig(Setup::tiny(context, policy))?;
+        let engine = rig.open()?;
+        let rounds = context.scaled(20);
+        let work = (0..8u8).map(|thread| -> Box<dyn FnOnce() -> CaseResult + Send> {
+            let engine = &engine;
+            Box::new(move || {
+                for round in 0..rounds {
+                    let lsn = engine.put(&[thread], &round.to_le_bytes())?;
+                    engine.wait_durable(lsn)?;
+                    ensure!(engine.durable_lsn() >= lsn, "a waiter returned before its change was durable");
+                }
+                Ok(())
+            })
+        });
+        all_at_once(work.collect())?;
+        context.explored().history();
+    }
+    Ok(())
+}
+
+fn a_failed_sync_wakes_everybody(context: &Context) -> CaseResult {
+    for nth in 0..context.scaled(12) {
+        let disk = SimFs::new();
+        let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Always) };
+        let engine = context.sim_rig(disk.clone(), setup).open()?;
+        disk.inject(Fault { kind: FaultKind::Sync, nth, repeat: Repeat::Always });
+        let work = (0..6u8).map(|thread| -> Box<dyn FnOnce() -> CaseResult + Send> {
+            let engine = &engine;
+            Box::new(move || {
+                loop {
+                    match engine.put(&[thread], b"value") {
+                        Ok(lsn) => ensure!(engine.durable_lsn() >= lsn, "put returned before it was durable"),
+                        Err(Error::Io { .. } | Error::Poisoned { .. }) => return Ok(()),
+                        Err(other) => {
+                            return Err(Failure::new(format!("a failed sync is answered with: {other}")));
+                        }
+                    }
+                }
+            })
+        });
+        all_at_once(work.collect())?;
+        ensure!(disk.faults_fired() > 0, "the harness is broken: no fault fired");
+        context.explored().add_faults(disk.faults_fired());
+    }
+    Ok(())
+}
+
+fn lsns_are_unique(context: &Context) -> CaseResult {
+    let rig = context.real_rig(Setup::tiny(context, Policy::MaxLogSize(300)))?;
+    let engine = rig.open()?;
+    let all = std::sync::Mutex::new(Vec::new());
+    let work = (0..4u8).map(|thread| -> Box<dyn FnOnce() -> CaseResult + Send> {
+        let (engine, all) = (&engine, &all);
+        Box::new(move || {
+            let mut mine = Vec::new();
+            for number in 0..300u32 {
+                mine.push(engine.put(&[thread], &number.to_le_bytes())?);
+            }
+            ensure!(mine.windows(2).all(|pair| pair.first() < pair.last()), "a thread's LSNs do not grow");
+            all.lock().map_err(|_| Failure::new("a thread panicked"))?.extend(mine);
+            Ok(())
+        })
+    });
+    all_at_once(work.collect())?;
+    let mut all = all.into_inner().map_err(|_| Failure::new("a thread panicked"))?;
+    all.sort_unstable();
+    ensure!(all.windows(2).all(|pair| pair.first() < pair.last()), "two changes got the same LSN");
+    ensure!(all.last() == Some(&engine.last_lsn()), "last_lsn is not the highest LSN given out");
+    Ok(())
+}

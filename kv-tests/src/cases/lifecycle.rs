@@ -1,0 +1,184 @@
+use super::case;
+use crate::failure::{ensure, fail};
+use crate::oracle::{History, state_of};
+use crate::rig::{Policy, Setup};
+use crate::workload::{random_ops, run_ops};
+use crate::{Case, CaseResult, Context, Level};
+use kv_core::{Batch, Error, FileExt, FsExt, Limits, Lsn, OpenMode, OpenOptions};
+use std::ops::ControlFlow;
+
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "lifecycle::required_kv401_reopen_after_close",
+        Level::Required,
+        &[],
+        "After close, reopening gives the same state, and LSNs go on.",
+        reopen_after_close,
+    ),
+    case(
+        "lifecycle::required_kv402_drop_closes",
+        Level::Required,
+        &[],
+        "Dropping the last handle closes the store and frees the directory.",
+        drop_closes,
+    ),
+    case(
+        "lifecycle::required_kv403_second_open_is_refused",
+        Level::Required,
+        &[],
+        "A second open of a directory is Locked until the first is closed.",
+        second_open_is_refused,
+    ),
+    case(
+        "lifecycle::required_kv404_closed_means_closed",
+        Level::Required,
+        &[],
+        "After close every operation is Closed, and closing again is fine.",
+        closed_means_closed,
+    ),
+    case(
+        "lifecycle::required_kv405_missing_is_not_created",
+        Level::Required,
+        &[],
+        "Without create_if_missing, opening a missing store is NotAStore and creates nothing.",
+        missing_is_not_created,
+    ),
+    case(
+        "lifecycle::required_kv406_foreign_directory",
+        Level::Required,
+        &[],
+        "A directory that holds somebody else's file is refused and left as it is.",
+        foreign_directory,
+    ),
+    case(
+        "lifecycle::required_kv407_nonsense_options",
+        Level::Required,
+        &[],
+        "Limits that no format holds are InvalidArgument, and nothing is created.",
+        nonsense_options,
+    ),
+];
+
+fn reopen_after_close(context: &Context) -> CaseResult {
+    for policy in Policy::ALL {
+        let rig = context.rig(Setup::tiny(context, policy))?;
+        let mut history = History::default();
+        for round in 0..3 {
+            let engine = rig.open()?;
+            ensure!(state_of(&*engine)? == history.state(), "round {round}: reopening gives another state");
+            ensure!(
+                engine.last_lsn() == history.last_lsn() && engine.durable_lsn() == engine.last_lsn(),
+                "round {round}: after a close at LSN {} the store is at {}, durable {}",
+                history.last_lsn(),
+                engine.last_lsn(),
+                engine.durable_lsn()
+            );
+            run_ops(&*engine, &random_ops(&mut context.rng(), 150, 12), &mut history)?;
+            engine.close()?;
+            ensure!(engine.durable_lsn() == history.last_lsn(), "close did not make everything durable");
+        }
+        history.check_order()?;
+    }
+    Ok(())
+}
+
+fn drop_closes(context: &Context) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
+    engine.put(b"k", b"v")?;
+    drop(engine);
+    let engine = rig.open()?;
+    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "what was put before the drop is gone");
+    Ok(())
+}
+
+fn second_open_is_refused(context: &Context) -> CaseResult {
+    for rig in [
+        context.rig(Setup::tiny(context, Policy::Manual))?,
+        context.real_rig(Setup::tiny(context, Policy::Manual))?,
+    ] {
+        let engine = rig.open()?;
+        engine.put(b"k", b"v")?;
+        match rig.open() {
+            Err(Error::Locked { .. }) => {}
+            other => fail!("a second open is answered with {other:?}, not Locked"),
+        }
+        engine.put(b"k", b"w")?;
+        engine.close()?;
+        let again = rig.open()?;
+        ensure!(again.get(b"k")?.as_deref() == Some(b"w".as_slice()), "the refused open changed the store");
+    }
+    Ok(())
+}
+
+fn closed_means_closed(context: &Context) -> CaseResult {
+    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let lsn = engine.put(b"k", b"v")?;
+    engine.close()?;
+    engine.close()?;
+    let mut batch = Batch::new();
+    batch.put(b"a", b"b");
+    let answers = [
+        ("put", engine.put(b"k", b"v").err()),
+        ("delete", engine.delete(b"k").err()),
+        ("apply", engine.apply(&batch).err()),
+        ("get", engine.get(b"k").err()),
+        ("read", engine.read(b"k", &mut |_| ()).err()),
+        ("scan", engine.scan(&mut |_, _| ControlFlow::Continue(())).err()),
+        ("sync", engine.sync().err()),
+        ("wait_durable", engine.wait_durable(lsn).err()),
+    ];
+    for (name, answer) in answers {
+        ensure!(matches!(answer, Some(Error::Closed)), "{name} after close is answered with {answer:?}");
+    }
+    ensure!(engine.last_lsn() == lsn && engine.durable_lsn() == lsn, "the LSNs of a closed store changed");
+    Ok(())
+}
+
+fn missing_is_not_created(context: &Context) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let options = OpenOptions { create_if_missing: false, ..rig.setup.options() };
+    match rig.open_with(&options) {
+        Err(Error::NotAStore { .. }) => {}
+        other => fail!("opening a missing store is answered with {other:?}, not NotAStore"),
+    }
+    ensure!(rig.fs().list_if_exists(rig.dir())?.is_none(), "the refused open created the directory");
+    rig.open()?.close()?;
+    rig.open_with(&options)?;
+    Ok(())
+}
+
+fn foreign_directory(context: &Context) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let fs = rig.fs();
+    fs.create_dir_durably(rig.dir())?;
+    let path = rig.dir().join("letter.txt");
+    let file = fs.open(&path, OpenMode::CreateNew)?;
+    file.write_all_at(b"dear", 0)?;
+    match rig.open() {
+        Err(Error::NotAStore { .. }) => {}
+        other => fail!("opening somebody else's directory is answered with {other:?}, not NotAStore"),
+    }
+    ensure!(fs.list(rig.dir())? == ["letter.txt"], "the refused open left something behind");
+    ensure!(fs.read_file(&path)? == b"dear", "the refused open changed somebody else's file");
+    Ok(())
+}
+
+fn nonsense_options(context: &Context) -> CaseResult {
+    let limits = Limits { key_len_max: Limits::FORMAT_KEY_LEN_MAX + 1, ..Limits::default() };
+    let rig = context.rig(Setup { limits, ..Setup::tiny(context, Policy::Manual) })?;
+    match rig.open() {
+        Err(Error::InvalidArgument(_)) => {}
+        other => fail!("a key limit that no format holds is answered with {other:?}, not InvalidArgument"),
+    }
+    ensure!(rig.fs().list_if_exists(rig.dir())?.is_none(), "the refused open created the directory");
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
+    let beyond = Lsn::new(engine.last_lsn().get() + 1);
+    let answer = engine.wait_durable(beyond);
+    ensure!(
+        matches!(answer, Err(Error::InvalidArgument(_))),
+        "waiting for an LSN that was never given out is answered with {answer:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! The cases, a file a group. A new one goes into its group's `CASES`, with the next free number.
+
+pub(crate) mod batch;
+pub(crate) mod concurrency;
+pub(crate) mod crash;
+pub(crate) mod durability;
+pub(crate) mod errors;
+pub(crate) mod lifecycle;
+pub(crate) mod model;
+pub(crate) mod process;
+pub(crate) mod scan;
+
+use crate::{Case, CaseResult, Context, Level, Need};
+
+/// A case whose id says its level.
+const fn case(
+    id: &'static str,
+    level: Level,
+    needs: &'static [Need],
+    summary: &'static str,
+    run: fn(&Context) -> CaseResult,
+) -> Case {
+    Case { id, level, needs, summary, run }
+}

@@ -1,0 +1,244 @@
+use super::case;
+use crate::failure::{ensure, fail};
+use crate::oracle::{History, state_of};
+use crate::rig::{Policy, Setup};
+use crate::workload::{random_ops, run_ops};
+use crate::{Case, CaseResult, Context, Level};
+use kv_core::{EngineExt, Error, Limits};
+use std::sync::Arc;
+
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "model::required_kv101_last_put_wins",
+        Level::Required,
+        &[],
+        "A get returns the value of the last put.",
+        last_put_wins,
+    ),
+    case(
+        "model::required_kv102_delete_and_put_again",
+        Level::Required,
+        &[],
+        "A deleted key is gone until it is put again; deleting an absent key takes no LSN.",
+        delete_and_put_again,
+    ),
+    case(
+        "model::required_kv103_any_bytes",
+        Level::Required,
+        &[],
+        "Keys and values are any bytes, the empty string included.",
+        any_bytes,
+    ),
+    case(
+        "model::required_kv104_limits",
+        Level::Required,
+        &[],
+        "Keys and values at their limit are accepted; one byte more is TooLarge and changes nothing.",
+        limits,
+    ),
+    case(
+        "model::required_kv105_lsns_grow",
+        Level::Required,
+        &[],
+        "LSNs grow strictly, and durable_lsn never passes last_lsn nor goes back.",
+        lsns_grow,
+    ),
+    case(
+        "model::required_kv106_random_operations",
+        Level::Required,
+        &[],
+        "Random operations, syncs and reopenings give what a sorted map gives, under every policy.",
+        random_operations,
+    ),
+    case(
+        "model::required_kv107_shrinking_model",
+        Level::Required,
+        &[],
+        "Operations give what a sorted map gives; a counterexample is shrunk.",
+        shrinking_model,
+    ),
+];
+
+fn last_put_wins(context: &Context) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
+    for round in 0..50u8 {
+        engine.put(b"a", &[round; 40])?;
+        engine.put(b"b", &[round])?;
+        ensure!(
+            engine.get(b"a")?.as_deref() == Some([round; 40].as_slice()),
+            "put {round} of a is not what get finds"
+        );
+        ensure!(
+            engine.get(b"b")?.as_deref() == Some([round].as_slice()),
+            "put {round} of b is not what get finds"
+        );
+    }
+    ensure!(engine.get(b"c")?.is_none(), "a key that was never put is found");
+    let mut visits = 0;
+    ensure!(
+        engine.read(b"b", &mut |value| visits += usize::from(value == [49]))?,
+        "read does not find a key"
+    );
+    ensure!(visits == 1, "read visits the value {visits} times");
+    ensure!(!engine.read(b"c", &mut |_| ())?, "read finds a key that was never put");
+    Ok(())
+}
+
+fn delete_and_put_again(context: &Context) -> CaseResult {
+    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let put = engine.put(b"k", b"1")?;
+    ensure!(engine.delete(b"absent")?.is_none(), "deleting an absent key is reported as a change");
+    ensure!(engine.last_lsn() == put, "deleting an absent key took an LSN");
+    let Some(deleted) = engine.delete(b"k")? else { fail!("deleting a present key is not reported") };
+    ensure!(deleted > put, "the delete's LSN {deleted} is not above the put's {put}");
+    ensure!(engine.get(b"k")?.is_none(), "a deleted key is found");
+    ensure!(engine.delete(b"k")?.is_none(), "a key can be deleted twice");
+    engine.put(b"k", b"2")?;
+    ensure!(
+        engine.get(b"k")?.as_deref() == Some(b"2".as_slice()),
+        "a key cannot be put again after its delete"
+    );
+    Ok(())
+}
+
+fn any_bytes(context: &Context) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let samples: [&[u8]; 8] = [b"", b"\0", b"\0\0", b"\xff", b" ", b"\n", b"a b\0c", &[0xff; 60]];
+    let engine = rig.open()?;
+    for (number, key) in samples.iter().enumerate() {
+        let value = samples.get((number + 3) % samples.len()).copied().unwrap_or_default();
+        engine.put(key, value)?;
+    }
+    for reopened in [false, true] {
+        let engine = if reopened {
+            engine.close()?;
+            rig.open()?
+        } else {
+            Arc::clone(&engine)
+        };
+        for (number, key) in samples.iter().enumerate() {
+            let value = samples.get((number + 3) % samples.len()).copied();
+            ensure!(
+                engine.get(key)?.as_deref() == value,
+                "the value of {key:?} is not what was put (reopened: {reopened})"
+            );
+        }
+        ensure!(engine.to_sorted_vec()?.len() == samples.len(), "a scan finds another number of keys");
+    }
+    Ok(())
+}
+
+fn limits(context: &Context) -> CaseResult {
+    for limits in [Limits::default(), Limits { key_len_max: 7, value_len_max: 9, batch_bytes_max: 16 }] {
+        let rig = context.rig(Setup { limits, ..Setup::tiny(context, Policy::Manual) })?;
+        let engine = rig.open()?;
+        let (key, value) = (vec![1; limits.key_len_max], vec![2; limits.value_len_max]);
+        let (long_key, long_value) = (vec![1; key.len() + 1], vec![2; value.len() + 1]);
+        let lsn = engine.put(&key, &value)?;
+        let refusals = [
+            (engine.put(&long_key, b"").err(), "key", limits.key_len_max),
+            (engine.put(b"", &long_value).err(), "value", limits.value_len_max),
+            (engine.get(&long_key).err(), "key", limits.key_len_max),
+            (engine.delete(&long_key).err(), "key", limits.key_len_max),
+        ];
+        for (error, expected, maximum) in refusals {
+            match error {
+                Some(Error::TooLarge { what, len, limit })
+                    if (what, len, limit) == (expected, maximum + 1, maximum) => {}
+                other => {
+                    fail!("a {expected} of {} bytes is answered with {other:?}, not TooLarge", maximum + 1)
+                }
+            }
+        }
+        ensure!(engine.last_lsn() == lsn, "a refused change took an LSN");
+        ensure!(engine.get(&key)?.as_deref() == Some(value.as_slice()), "a pair at the limit is not found");
+        ensure!(engine.to_sorted_vec()?.len() == 1, "a refused change changed something");
+        engine.close()?;
+        let pairs = rig.open()?.to_sorted_vec()?;
+        ensure!(pairs == [(key, value)], "a pair at the limit does not survive reopening");
+    }
+    Ok(())
+}
+
+fn lsns_grow(context: &Context) -> CaseResult {
+    for policy in Policy::ALL {
+        let engine = context.rig(Setup::tiny(context, policy))?.open()?;
+        let ops = random_ops(&mut context.rng(), 200, 8);
+        let mut history = History::default();
+        let mut durable = engine.durable_lsn();
+        for op in ops.chunks(5) {
+            run_ops(&*engine, op, &mut history)?;
+            let now = engine.durable_lsn();
+            ensure!(now >= durable, "durable_lsn went back from {durable} to {now}");
+            ensure!(now <= engine.last_lsn(), "durable_lsn {now} is beyond last_lsn {}", engine.last_lsn());
+            durable = now;
+        }
+        history.check_order()?;
+        ensure!(engine.last_lsn() == history.last_lsn(), "last_lsn is not the LSN of the last change");
+    }
+    Ok(())
+}
+
+fn random_operations(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    for _ in 0..context.scaled(6) {
+        let ops = random_ops(&mut rng, 400, 24);
+        let mut states = Vec::new();
+        for policy in Policy::ALL {
+            let rig = context.rig(Setup::tiny(context, policy))?;
+            let mut history = History::default();
+            for part in ops.chunks(100) {
+                let engine = rig.open()?;
+                run_ops(&*engine, part, &mut history)?;
+                rig.advance(Policy::INTERVAL);
+                let state = state_of(&*engine)?;
+                if state != history.state() {
+                    return Err(crate::Failure::new("the engine disagrees with a sorted map")
+                        .with("policy", format!("{policy:?}"))
+                        .with("operations", format!("{ops:?}")));
+                }
+                engine.close()?;
+            }
+            context.explored().history();
+            states.push(state_of(&*rig.open()?)?);
+        }
+        ensure!(states.windows(2).all(|pair| pair.first() == pair.last()), "two policies give two answers");
+    }
+    Ok(())
+}
+
+fn shrinking_model(context: &Context) -> CaseResult {
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+    let change = prop_oneof![
+        3 => (0..6u8, 4..40usize).prop_map(|(key, len)| crate::workload::Op::Put { key, len }),
+        1 => (0..6u8).prop_map(|key| crate::workload::Op::Delete { key }),
+        1 => proptest::collection::vec((0..6u8, proptest::option::of(4..20usize)), 0..4)
+            .prop_map(crate::workload::Op::Batch),
+        1 => Just(crate::workload::Op::Sync),
+    ];
+    let cases = u32::try_from(context.scaled(64)).unwrap_or(u32::MAX);
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let mut seed = [0; 32];
+    seed.iter_mut().zip(context.seed().to_le_bytes().into_iter().cycle()).for_each(|(to, from)| *to = from);
+    let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
+    let result = runner.run(&proptest::collection::vec(change, 0..80), |ops| {
+        let fail = |text: String| TestCaseError::fail(text);
+        let rig =
+            context.rig(Setup::tiny(context, Policy::AnyOf)).map_err(|error| fail(error.to_string()))?;
+        let mut history = History::default();
+        for part in ops.chunks(40) {
+            let engine = rig.open().map_err(|error| fail(error.to_string()))?;
+            run_ops(&*engine, part, &mut history).map_err(|error| fail(error.to_string()))?;
+            let state = state_of(&*engine).map_err(|error| fail(error.to_string()))?;
+            prop_assert_eq!(state, history.state());
+        }
+        context.explored().history();
+        Ok(())
+    });
+    result.map_err(|error| {
+        crate::Failure::new("the engine disagrees with a sorted map").with("minimal", error.to_string())
+    })
+}

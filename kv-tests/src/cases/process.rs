@@ -1,0 +1,97 @@
+//! Real processes, killed.
+
+use super::case;
+use crate::failure::{ensure, fail};
+use crate::oracle::state_of;
+use crate::rig::{Policy, Setup};
+use crate::{Case, CaseResult, Context, Level, Need};
+use kv_core::{EngineFactory, Env};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+pub(crate) const CASES: &[Case] = &[case(
+    "process::stochastic_kv901_kill_during_writes",
+    Level::Stochastic,
+    &[Need::ChildProcess],
+    "After kill -9 during writes nothing reported durable is missing, and the state is a prefix.",
+    kill_during_writes,
+)];
+
+/// Tells a process that it is the child, and in which directory it writes.
+const CHILD: &str = "KV_TESTS_CHILD";
+const KEYS: u64 = 50;
+
+fn setup(context: &Context) -> Setup {
+    Setup { background: kv_core::Background::Threads, ..Setup::tiny(context, Policy::AnyOf) }
+}
+
+/// If this process is a child: writes until it is killed. Change `n` puts `n` under key `n % 50`; each line on
+/// standard output says which change is durable.
+pub(crate) fn run_as_child(factory: &dyn EngineFactory) -> Option<ExitCode> {
+    let dir = std::env::var_os(CHILD)?;
+    let options = kv_core::OpenOptions {
+        persistence: Policy::AnyOf.build(),
+        scale: kv_core::Scale::Tiny,
+        ..kv_core::OpenOptions::default()
+    };
+    let Ok(engine) = factory.open(Path::new(&dir), &Env::os(), &options) else {
+        return Some(ExitCode::FAILURE);
+    };
+    let mut out = std::io::stdout().lock();
+    for number in 0u64.. {
+        let Ok(lsn) = engine.put(&(number % KEYS).to_le_bytes(), &number.to_le_bytes()) else { break };
+        if number % 10 == 9 && engine.wait_durable(lsn).and(Ok(writeln!(out, "{number}"))).is_err() {
+            break;
+        }
+        if out.flush().is_err() {
+            break;
+        }
+    }
+    Some(ExitCode::FAILURE)
+}
+
+fn kill_during_writes(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    for round in 0..context.scaled(6) {
+        let rig = context.real_rig(setup(context))?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .env(CHILD, rig.dir())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let Some(stdout) = child.stdout.take() else { fail!("the child has no standard output") };
+        let reader = std::thread::spawn(move || {
+            BufReader::new(stdout)
+                .lines()
+                .map_while(Result::ok)
+                .filter_map(|line| line.parse::<u64>().ok())
+                .last()
+        });
+        std::thread::sleep(Duration::from_millis(rng.u64(20..150)));
+        child.kill()?;
+        child.wait()?;
+        let durable = reader.join().ok().flatten();
+        context.explored().crash_state();
+        let engine = rig.open()?;
+        let state = state_of(&*engine)?;
+        let numbers = state.iter().filter_map(|(key, value)| {
+            Some((u64::from_le_bytes(*key.first_chunk()?), u64::from_le_bytes(*value.first_chunk()?)))
+        });
+        let last = numbers.clone().map(|(_, number)| number).max();
+        ensure!(last >= durable, "round {round}: change {durable:?} was durable, recovered up to {last:?}");
+        // The state after changes 0..=last is one number under each key.
+        let count = last.map_or(0, |last| (last + 1).min(KEYS));
+        ensure!(state.len() as u64 == count, "round {round}: {} keys are there, not {count}", state.len());
+        for (key, number) in numbers {
+            let last = last.unwrap_or_default();
+            let expected = last - (last + KEYS - key) % KEYS;
+            ensure!(
+                number == expected,
+                "round {round}: key {key} has change {number}, not {expected}: no prefix"
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+use crate::rig::{Disk, Rig, Setup};
+use crate::sim::SimFs;
+use crate::{Explored, Settings};
+use fastrand::Rng;
+use kv_core::{Background, EngineFactory};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a case works with: the engine, chance, and a place to count.
+#[derive(Clone)]
+pub struct Context {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    factory: Arc<dyn EngineFactory>,
+    settings: Settings,
+    id: &'static str,
+    explored: Explored,
+    doing: Mutex<Option<String>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("engine", &self.shared.factory.name())
+            .field("case", &self.shared.id)
+            .field("settings", &self.shared.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(factory: Arc<dyn EngineFactory>, settings: Settings, id: &'static str) -> Self {
+        let (explored, doing) = (Explored::default(), Mutex::default());
+        Context { shared: Arc::new(Shared { factory, settings, id, explored, doing }) }
+    }
+
+    /// The engine under test.
+    pub fn factory(&self) -> &dyn EngineFactory {
+        &*self.shared.factory
+    }
+
+    /// Seed, effort and timeout.
+    pub fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    /// The case that runs.
+    pub fn id(&self) -> &'static str {
+        self.shared.id
+    }
+
+    /// What was looked at so far.
+    pub fn explored(&self) -> &Explored {
+        &self.shared.explored
+    }
+
+    /// `count` times the effort, at least 1.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a budget, positive and small"
+    )]
+    pub fn scaled(&self, count: u64) -> u64 {
+        ((count as f64 * self.shared.settings.effort).round() as u64).max(1)
+    }
+
+    /// Chance, the same in every run with this seed.
+    pub fn rng(&self) -> Rng {
+        Rng::with_seed(self.seed())
+    }
+
+    /// A seed for this case.
+    pub fn seed(&self) -> u64 {
+        // FNV-1a over the id, so that cases do not all draw the same.
+        let id = self.shared.id.bytes();
+        id.fold(0xcbf2_9ce4_8422_2325 ^ self.shared.settings.seed, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// Notes what is being done, for the report of a panic or a deadlock.
+    pub fn set_doing(&self, text: String) {
+        *self.shared.doing.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
+    }
+
+    pub(crate) fn doing(&self) -> Option<String> {
+        self.shared.doing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Inline if the engine can, otherwise threads.
+    pub fn quiet_background(&self) -> Background {
+        if self.factory().capabilities().inline { Background::Inline } else { Background::Threads }
+    }
+
+    /// A store yet to be opened: on a simulated disk if the engine can, otherwise in a temporary
+    /// directory.
+    ///
+    /// # Errors
+    /// No temporary directory could be made.
+    pub fn rig(&self, setup: Setup) -> std::io::Result<Rig> {
+        let disk = if self.factory().capabilities().simulated_fs {
+            Disk::Simulated(SimFs::new())
+        } else {
+            Disk::temporary()?
+        };
+        Ok(Rig::new(self, disk, setup))
+    }
+
+    /// A store yet to be opened in a temporary directory on the real disk, with background threads.
+    ///
+    /// # Errors
+    /// No temporary directory could be made.
+    pub fn real_rig(&self, setup: Setup) -> std::io::Result<Rig> {
+        Ok(Rig::new(self, Disk::temporary()?, Setup { background: Background::Threads, ..setup }))
+    }
+
+    /// A store yet to be opened on `disk`.
+    pub fn sim_rig(&self, disk: SimFs, setup: Setup) -> Rig {
+        Rig::new(self, Disk::Simulated(disk), setup)
+    }
+}

@@ -1,0 +1,78 @@
+use std::fmt;
+
+/// What a case returns.
+pub type CaseResult = Result<(), Failure>;
+
+/// How an engine broke the contract: one sentence, and the facts that lead there.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    violated: String,
+    facts: Vec<(&'static str, String)>,
+}
+
+impl Failure {
+    /// A failure that says what was violated, in one sentence.
+    pub fn new(violated: impl Into<String>) -> Self {
+        Failure { violated: violated.into(), facts: Vec::new() }
+    }
+
+    /// Adds a fact, unless there is one of this name already.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, fact: impl Into<String>) -> Self {
+        if self.facts.iter().all(|(known, _)| *known != name) {
+            self.facts.push((name, fact.into()));
+        }
+        self
+    }
+
+    /// What was violated.
+    pub fn violated(&self) -> &str {
+        &self.violated
+    }
+}
+
+/// An operation that had to succeed did not.
+impl From<kv_core::Error> for Failure {
+    fn from(error: kv_core::Error) -> Self {
+        Failure::new(format!("an operation failed that must succeed: {error}"))
+    }
+}
+
+/// The suite's own I/O failed.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::new(format!("the suite could not do its own I/O: {error}"))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "violated: {}", self.violated)?;
+        for (name, fact) in &self.facts {
+            let mut lines = fact.lines();
+            write!(f, "\n{:>10}: {}", name, lines.next().unwrap_or_default())?;
+            for line in lines {
+                write!(f, "\n            {line}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns a [`Failure`] with a formatted sentence.
+macro_rules! fail {
+    ($($text:tt)+) => {
+        return Err($crate::Failure::new(format!($($text)+)))
+    };
+}
+
+/// Returns a [`Failure`] unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err($crate::Failure::new(format!($($text)+)));
+        }
+    };
+}
+
+pub(crate) use {ensure, fail};

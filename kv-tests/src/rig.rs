@@ -1,0 +1,166 @@
+//! A store under test: where it lies, and how it is opened.
+
+use crate::Context;
+use crate::sim::SimFs;
+use kv_core::{
+    Always, AnyOf, Background, Clock, Engine, Env, Fs, Limits, Manual, ManualClock, MaxLogSize, OpenOptions,
+    OsFs, Periodic, PersistencePolicy, Result, Scale, SystemClock,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// The persistence policies that the suite opens engines with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Durable on return.
+    Always,
+    /// After 10 ms.
+    Periodic,
+    /// After this many bytes.
+    MaxLogSize(u64),
+    /// Only on request.
+    Manual,
+    /// After 10 ms or 300 bytes.
+    AnyOf,
+}
+
+impl Policy {
+    /// One of each.
+    pub const ALL: [Policy; 5] =
+        [Policy::Always, Policy::Periodic, Policy::MaxLogSize(300), Policy::Manual, Policy::AnyOf];
+
+    /// The policy itself.
+    pub fn build(self) -> Arc<dyn PersistencePolicy> {
+        let periodic = Periodic::new(Policy::INTERVAL);
+        match self {
+            Policy::Always => Arc::new(Always),
+            Policy::Periodic => Arc::new(periodic),
+            Policy::MaxLogSize(bytes) => Arc::new(MaxLogSize::new(bytes)),
+            Policy::Manual => Arc::new(Manual),
+            Policy::AnyOf => Arc::new(AnyOf::new(vec![Box::new(periodic), Box::new(MaxLogSize::new(300))])),
+        }
+    }
+
+    /// The interval of the periodic ones.
+    pub const INTERVAL: Duration = Duration::from_millis(10);
+}
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// When changes go to disk.
+    pub policy: Policy,
+    /// Who does the background work.
+    pub background: Background,
+    /// Size of the engine's units.
+    pub scale: Scale,
+    /// Size limits.
+    pub limits: Limits,
+}
+
+impl Setup {
+    /// `policy` on tiny units, inline if the engine can.
+    pub fn tiny(context: &Context, policy: Policy) -> Self {
+        Setup {
+            policy,
+            background: context.quiet_background(),
+            scale: Scale::Tiny,
+            limits: Limits::default(),
+        }
+    }
+
+    /// What an engine is given at open.
+    pub fn options(&self) -> OpenOptions {
+        OpenOptions {
+            create_if_missing: true,
+            persistence: self.policy.build(),
+            limits: self.limits,
+            scale: self.scale,
+        }
+    }
+}
+
+/// Where a store lies.
+#[derive(Debug)]
+pub(crate) enum Disk {
+    Simulated(SimFs),
+    Temporary(TempDir),
+}
+
+impl Disk {
+    pub(crate) fn temporary() -> std::io::Result<Self> {
+        Ok(Disk::Temporary(TempDir::with_prefix("kv-tests-")?))
+    }
+}
+
+/// A store: its place, its clock, and how it is opened.
+#[derive(Debug)]
+pub struct Rig {
+    context: Context,
+    disk: Disk,
+    dir: PathBuf,
+    clock: Option<Arc<ManualClock>>,
+    /// How it is opened.
+    pub setup: Setup,
+}
+
+impl Rig {
+    pub(crate) fn new(context: &Context, disk: Disk, setup: Setup) -> Self {
+        let dir = match &disk {
+            Disk::Simulated(_) => PathBuf::from("/store"),
+            Disk::Temporary(dir) => dir.path().join("store"),
+        };
+        // Only who works inline takes the time from the caller alone; a thread that sleeps until a
+        // manual clock moves would sleep for ever.
+        let inline = setup.background == Background::Inline;
+        let clock = inline.then(|| Arc::new(ManualClock::new(1_700_000_000_000)));
+        Rig { context: context.clone(), disk, dir, clock, setup }
+    }
+
+    /// The directory of the store.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The file system it lies on.
+    pub fn fs(&self) -> Arc<dyn Fs> {
+        match &self.disk {
+            Disk::Simulated(disk) => Arc::new(disk.clone()),
+            Disk::Temporary(_) => Arc::new(OsFs),
+        }
+    }
+
+    /// What the engine is given besides options.
+    pub fn env(&self) -> Env {
+        let clock: Arc<dyn Clock> = match &self.clock {
+            Some(clock) => Arc::clone(clock) as Arc<dyn Clock>,
+            None => Arc::new(SystemClock::new()),
+        };
+        Env { fs: self.fs(), clock, background: self.setup.background }
+    }
+
+    /// Moves the manual clock, if there is one.
+    pub fn advance(&self, by: Duration) {
+        if let Some(clock) = &self.clock {
+            clock.advance(by);
+        }
+    }
+
+    /// Opens the store, or creates it.
+    ///
+    /// # Errors
+    /// As the engine answers.
+    pub fn open(&self) -> Result<Arc<dyn Engine>> {
+        self.open_with(&self.setup.options())
+    }
+
+    /// Opens the store with these options.
+    ///
+    /// # Errors
+    /// As the engine answers.
+    pub fn open_with(&self, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
+        self.context.factory().open(&self.dir, &self.env(), options)
+    }
+}

@@ -1,0 +1,177 @@
+//! Turns cases into trials, and trials into a report.
+
+use crate::cases::process;
+use crate::{Case, CaseResult, Context, Explored, Failure, Settings, all_cases};
+use kv_core::EngineFactory;
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+/// What [`main!`](crate::main) tells [`run`] besides the factory.
+#[derive(Clone, Copy, Debug)]
+pub struct Suite {
+    /// Package of the test target, for the command line that replays a failure.
+    pub package: &'static str,
+    /// Name of the test target.
+    pub target: &'static str,
+    /// Cases that the engine does not pass, each with the reason.
+    pub skip: &'static [(&'static str, &'static str)],
+}
+
+/// What came of one case.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The engine keeps this part of the contract, as far as the case looks.
+    Passed,
+    /// It does not.
+    Failed(Failure),
+    /// The engine lacks what the case needs.
+    Skipped(String),
+}
+
+/// Runs one case against an engine. For a whole suite use [`main!`](crate::main).
+pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settings) -> Verdict {
+    if let Some(need) = case.unmet(factory.capabilities(), false) {
+        return Verdict::Skipped(format!("needs {need}"));
+    }
+    match watched(case, &Context::new(Arc::clone(factory), *settings, case.id)) {
+        Ok(()) => Verdict::Passed,
+        Err(failure) => Verdict::Failed(failure),
+    }
+}
+
+/// Runs every case as one trial of a test binary without harness, by the arguments of the process:
+/// `--list`, filters and the rest of libtest's. [`main!`](crate::main) calls it.
+pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
+    let factory: Arc<dyn EngineFactory> = Arc::new(factory);
+    if let Some(code) = process::run_as_child(&*factory) {
+        return code;
+    }
+    let arguments = Arguments::from_args();
+    let settings = match check_settings(suite) {
+        Ok(settings) => settings,
+        Err(complaint) => {
+            #[expect(clippy::print_stderr, reason = "a test binary that cannot begin")]
+            {
+                eprintln!("kv-tests: {complaint}");
+            }
+            return ExitCode::FAILURE;
+        }
+    };
+    let explored = Arc::new(Explored::default());
+    let trials = trials(&factory, suite, settings, &explored);
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        #[expect(clippy::print_stdout, reason = "the report of a test binary")]
+        {
+            println!("engine {}: {explored} ({settings})\n", factory.name());
+        }
+    }
+    conclusion.exit_code()
+}
+
+fn check_settings(suite: &Suite) -> Result<Settings, String> {
+    let cases = all_cases();
+    for (id, reason) in suite.skip {
+        if cases.iter().all(|case| case.id != *id) {
+            return Err(format!("the opt-out of {id} names no case"));
+        }
+        if reason.trim().is_empty() {
+            return Err(format!("the opt-out of {id} gives no reason"));
+        }
+    }
+    Settings::from_env()
+}
+
+fn trials(
+    factory: &Arc<dyn EngineFactory>,
+    suite: &Suite,
+    settings: Settings,
+    explored: &Arc<Explored>,
+) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for case in all_cases() {
+        let opt_out =
+            suite.skip.iter().find(|(id, _)| *id == case.id).map(|(_, reason)| (*reason).to_owned());
+        let unmet = case.unmet(factory.capabilities(), true).map(|need| format!("needs {need}"));
+        let (context, replay) = (Context::new(Arc::clone(factory), settings, case.id), suite.replay(&case));
+        let explored = Arc::clone(explored);
+        let run = move || {
+            let result = watched(&case, &context);
+            explored.add(context.explored());
+            result
+        };
+        if let Some(reason) = &unmet {
+            trials.push(skipped(case.id, reason));
+        } else if let Some(reason) = &opt_out {
+            trials.push(skipped(case.id, reason));
+            trials.push(Trial::test(format!("opt_out_is_not_stale::{}", case.id), move || match run() {
+                Err(_) => Ok(()),
+                Ok(()) => Err("the engine passes this case: remove the opt-out".into()),
+            }));
+        } else {
+            trials.push(Trial::test(case.id, move || run().map_err(|f| report(&case, f, &replay, settings))));
+        }
+    }
+    trials
+}
+
+/// A trial that shows as ignored, with the reason, and fails when it is run in spite of it: there is
+/// nothing that could pass.
+fn skipped(id: &str, reason: &str) -> Trial {
+    let text = format!("skipped: {reason}");
+    let answer = Failed::from(&text);
+    Trial::test(id, move || Err(answer)).with_ignored_flag(true).with_kind(text)
+}
+
+impl Suite {
+    fn replay(&self, case: &Case) -> String {
+        format!("cargo test -p {} --test {} -- --exact {}", self.package, self.target, case.id)
+    }
+}
+
+fn report(case: &Case, failure: Failure, replay: &str, settings: Settings) -> Failed {
+    failure
+        .with("demand", case.summary)
+        .with("seed", settings.seed.to_string())
+        .with("replay", format!("{settings} {replay}"))
+        .into()
+}
+
+/// Runs a case on a thread of its own: a panic and a deadlock are failures like others. After a deadlock
+/// the thread is left behind.
+fn watched(case: &Case, context: &Context) -> CaseResult {
+    let (send, receive) = mpsc::channel();
+    let (run, theirs) = (case.run, context.clone());
+    let thread = thread::Builder::new().name(case.id.to_owned()).spawn(move || {
+        let result = run(&theirs);
+        // Nobody listens any more after a timeout.
+        let _ = send.send(result);
+    })?;
+    let in_doubt = |violated: String| {
+        let failure = Failure::new(violated);
+        match context.doing() {
+            Some(doing) => failure.with("while", doing),
+            None => failure,
+        }
+    };
+    match receive.recv_timeout(context.settings().timeout) {
+        Ok(result) => result,
+        Err(mpsc::RecvTimeoutError::Timeout) => Err(in_doubt(format!(
+            "the case did not end within {} s: a deadlock?",
+            context.settings().timeout.as_secs()
+        ))),
+        Err(mpsc::RecvTimeoutError::Disconnected) => {
+            let text = match thread.join() {
+                Ok(()) => "the case ended without a result".to_owned(),
+                Err(panic) => panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+                    .unwrap_or_else(|| "a panic without a text".to_owned()),
+            };
+            Err(in_doubt(format!("no operation panics, but one did: {text}")))
+        }
+    }
+}

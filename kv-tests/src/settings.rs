@@ -1,0 +1,67 @@
+use std::env;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// How hard to look, and where to start: from the environment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Where all chance comes from: `KV_TESTS_SEED`. Default 1, so that two runs are the same.
+    pub seed: u64,
+    /// Multiplies the number of histories, crash states and rounds: `KV_TESTS_EFFORT`. Default 1.0.
+    pub effort: f64,
+    /// When a case that does not end is called a deadlock: `KV_TESTS_TIMEOUT_S`. Default 300 s.
+    pub timeout: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { seed: 1, effort: 1.0, timeout: Duration::from_mins(5) }
+    }
+}
+
+impl Settings {
+    /// The defaults, overridden by the environment.
+    ///
+    /// # Errors
+    /// Names a variable whose value is not a number in range.
+    pub fn from_env() -> Result<Self, String> {
+        let default = Settings::default();
+        let timeout_s = variable("KV_TESTS_TIMEOUT_S", default.timeout.as_secs())?;
+        let settings = Settings {
+            seed: variable("KV_TESTS_SEED", default.seed)?,
+            effort: variable("KV_TESTS_EFFORT", default.effort)?,
+            timeout: Duration::from_secs(timeout_s),
+        };
+        if settings.effort.is_finite() && settings.effort > 0.0 {
+            Ok(settings)
+        } else {
+            Err(format!("KV_TESTS_EFFORT is {}, it must be above 0", settings.effort))
+        }
+    }
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KV_TESTS_SEED={} KV_TESTS_EFFORT={}", self.seed, self.effort)
+    }
+}
+
+fn variable<T: FromStr + Copy>(name: &str, default: T) -> Result<T, String> {
+    match env::var(name) {
+        Ok(text) => text.parse().map_err(|_| format!("{name} is {text:?}, it must be a number")),
+        Err(_) => Ok(default),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_defaults_are_the_real_ones() {
+        let settings = Settings::default();
+        assert_eq!((settings.seed, settings.timeout.as_secs()), (1, 300));
+        assert_eq!(settings.to_string(), "KV_TESTS_SEED=1 KV_TESTS_EFFORT=1");
+    }
+}

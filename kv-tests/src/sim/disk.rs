@@ -1,0 +1,309 @@
+use super::fault::{Fault, FaultState, Outcome};
+use super::file::{FileBytes, SECTOR_LEN};
+use super::power_cut::Dice;
+use super::{OpKind, OpRecord, PowerCut};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+/// Number of a directory or file on this disk.
+pub(super) type NodeId = usize;
+
+/// The directory `/`.
+const ROOT: NodeId = 0;
+
+#[derive(Clone, Debug)]
+enum Node {
+    File { bytes: FileBytes, name: PathBuf },
+    Dir(Directory),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Directory {
+    entries: BTreeMap<String, NodeId>,
+    durable: BTreeMap<String, NodeId>,
+}
+
+type Place = (NodeId, String);
+
+/// A change of directory entries that no directory sync has covered yet.
+#[derive(Clone, Debug)]
+enum NameChange {
+    Link { to: Place, node: NodeId },
+    Unlink { from: Place, node: NodeId },
+    Rename { from: Place, to: Place, node: NodeId },
+}
+
+impl NameChange {
+    fn touches(&self, dir: NodeId) -> bool {
+        match self {
+            NameChange::Link { to: place, .. } | NameChange::Unlink { from: place, .. } => place.0 == dir,
+            NameChange::Rename { from, to, .. } => from.0 == dir || to.0 == dir,
+        }
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            NameChange::Link { to, .. } => format!("creation of {}", to.1),
+            NameChange::Unlink { from, .. } => format!("removal of {}", from.1),
+            NameChange::Rename { from, to, .. } => format!("renaming of {} to {}", from.1, to.1),
+        }
+    }
+}
+
+/// The whole state; `SimFs` puts it behind a lock.
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    nodes: Vec<Node>,
+    pending: Vec<NameChange>,
+    locks: BTreeSet<NodeId>,
+    pub(super) log: Vec<OpRecord>,
+    pub(super) mutations: u64,
+    pub(super) cut_after: Option<u64>,
+    pub(super) faults: FaultState,
+    /// What the crash that made this disk left of unsynced things.
+    pub(super) kept: Vec<String>,
+}
+
+impl Disk {
+    pub(super) fn new() -> Self {
+        Disk::of(vec![Node::Dir(Directory::default())], Vec::new(), Vec::new())
+    }
+
+    fn of(nodes: Vec<Node>, pending: Vec<NameChange>, kept: Vec<String>) -> Self {
+        Disk {
+            nodes,
+            pending,
+            locks: BTreeSet::new(),
+            log: Vec::new(),
+            mutations: 0,
+            cut_after: None,
+            faults: FaultState::default(),
+            kept,
+        }
+    }
+
+    pub(super) fn inject(&mut self, fault: Fault) {
+        self.faults = FaultState::new(fault);
+    }
+
+    pub(super) fn has_lost_power(&self) -> bool {
+        self.cut_after.is_some_and(|count| self.mutations >= count)
+    }
+
+    /// Every operation passes here first: logged, counted, refused when there is no power, or struck by a
+    /// fault. Answers how many of `len` bytes a transfer may move.
+    pub(super) fn begin(&mut self, kind: OpKind, path: &Path, offset: u64, len: u64) -> io::Result<u64> {
+        if self.has_lost_power() {
+            return Err(io::Error::other("the simulated disk has lost power"));
+        }
+        self.log.push(OpRecord { kind, path: path.to_path_buf(), offset, len });
+        if kind.is_mutation() {
+            self.mutations += 1;
+        }
+        match self.faults.next(kind, len) {
+            Outcome::Works => Ok(len),
+            Outcome::WorksByHalf => Ok(len / 2),
+            Outcome::Fails(error) => Err(error),
+        }
+    }
+
+    fn dir(&self, id: NodeId) -> io::Result<&Directory> {
+        match self.nodes.get(id) {
+            Some(Node::Dir(dir)) => Ok(dir),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn dir_mut(&mut self, id: NodeId) -> io::Result<&mut Directory> {
+        match self.nodes.get_mut(id) {
+            Some(Node::Dir(dir)) => Ok(dir),
+            _ => Err(io::ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    pub(super) fn file(&mut self, id: NodeId) -> io::Result<&mut FileBytes> {
+        match self.nodes.get_mut(id) {
+            Some(Node::File { bytes, .. }) => Ok(bytes),
+            _ => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    /// The directory and name that a path leads to; the name need not exist.
+    fn place(&self, path: &Path) -> io::Result<Place> {
+        let names = names(path)?;
+        let (last, parents) = names.split_last().ok_or(io::ErrorKind::AlreadyExists)?;
+        let mut dir = ROOT;
+        for name in parents {
+            dir = *self.dir(dir)?.entries.get(name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        self.dir(dir)?;
+        Ok((dir, last.clone()))
+    }
+
+    pub(super) fn lookup(&self, path: &Path) -> io::Result<NodeId> {
+        if names(path)?.is_empty() {
+            return Ok(ROOT);
+        }
+        let (dir, name) = self.place(path)?;
+        self.dir(dir)?.entries.get(&name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    pub(super) fn create_file(&mut self, path: &Path) -> io::Result<NodeId> {
+        self.create(path, Node::File { bytes: FileBytes::default(), name: path.to_path_buf() })
+    }
+
+    pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<NodeId> {
+        self.create(path, Node::Dir(Directory::default()))
+    }
+
+    fn create(&mut self, path: &Path, node: Node) -> io::Result<NodeId> {
+        let place = self.place(path)?;
+        let id = self.nodes.len();
+        let dir = self.dir_mut(place.0)?;
+        if dir.entries.contains_key(&place.1) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        dir.entries.insert(place.1.clone(), id);
+        self.nodes.push(node);
+        self.pending.push(NameChange::Link { to: place, node: id });
+        Ok(id)
+    }
+
+    pub(super) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
+        let node = self.lookup(path)?;
+        self.file(node)?;
+        let from = self.place(path)?;
+        self.dir_mut(from.0)?.entries.remove(&from.1);
+        self.pending.push(NameChange::Unlink { from, node });
+        Ok(())
+    }
+
+    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = self.lookup(from)?;
+        self.file(node)?;
+        let (from, to_place) = (self.place(from)?, self.place(to)?);
+        if let Some(replaced) = self.dir(to_place.0)?.entries.get(&to_place.1).copied() {
+            self.file(replaced)?;
+        }
+        if from == to_place {
+            return Ok(());
+        }
+        self.dir_mut(from.0)?.entries.remove(&from.1);
+        self.dir_mut(to_place.0)?.entries.insert(to_place.1.clone(), node);
+        if let Some(Node::File { name, .. }) = self.nodes.get_mut(node) {
+            *name = to.to_path_buf();
+        }
+        self.pending.push(NameChange::Rename { from, to: to_place, node });
+        Ok(())
+    }
+
+    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        Ok(self.dir(self.lookup(path)?)?.entries.keys().cloned().collect())
+    }
+
+    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        let dir = self.lookup(path)?;
+        self.dir(dir)?;
+        let (now, later) = std::mem::take(&mut self.pending).into_iter().partition(|c| c.touches(dir));
+        self.pending = later;
+        let now: Vec<NameChange> = now;
+        for change in now {
+            self.settle(&change);
+        }
+        Ok(())
+    }
+
+    /// Carries a name change out on the medium.
+    fn settle(&mut self, change: &NameChange) {
+        let mut durable = |dir: NodeId, change: &mut dyn FnMut(&mut BTreeMap<String, NodeId>)| {
+            if let Some(Node::Dir(dir)) = self.nodes.get_mut(dir) {
+                change(&mut dir.durable);
+            }
+        };
+        match change {
+            NameChange::Link { to, node } => durable(to.0, &mut |entries| {
+                entries.insert(to.1.clone(), *node);
+            }),
+            NameChange::Unlink { from, node } => {
+                durable(from.0, &mut |entries| entries.retain(|name, id| *name != from.1 || id != node));
+            }
+            // A file has one name: whichever it had on the medium goes.
+            NameChange::Rename { from, to, node } => {
+                durable(from.0, &mut |entries| entries.retain(|_, id| id != node));
+                durable(to.0, &mut |entries| {
+                    entries.retain(|_, id| id != node);
+                    entries.insert(to.1.clone(), *node);
+                });
+            }
+        }
+    }
+
+    /// Takes the lock of a directory; `None` when it is taken.
+    pub(super) fn lock(&mut self, path: &Path) -> io::Result<Option<NodeId>> {
+        let dir = self.lookup(path)?;
+        self.dir(dir)?;
+        Ok(self.locks.insert(dir).then_some(dir))
+    }
+
+    pub(super) fn unlock(&mut self, dir: NodeId) {
+        self.locks.remove(&dir);
+    }
+
+    /// The disk as the next process finds it after this one died.
+    pub(super) fn after_process_death(&self) -> Disk {
+        let kept = vec!["everything written (the process died, the machine did not)".to_owned()];
+        Disk::of(self.nodes.clone(), self.pending.clone(), kept)
+    }
+
+    /// The disk as it is found after a power cut.
+    pub(super) fn after_power_cut(&self, cut: PowerCut) -> Disk {
+        let mut dice = cut.dice();
+        let mut image = Disk::of(self.nodes.clone(), Vec::new(), vec![format!("power cut: {cut}")]);
+        for change in &self.pending {
+            let keeps = dice.keeps_name();
+            if keeps {
+                image.settle(change);
+            }
+            image.kept.push(format!("{} {}", change.describe(), if keeps { "kept" } else { "lost" }));
+        }
+        let mut stale = |dice: &mut Dice| self.stale_sector(dice);
+        for node in &mut image.nodes {
+            match node {
+                Node::Dir(dir) => dir.entries.clone_from(&dir.durable),
+                Node::File { bytes, name } => {
+                    let (left, line) = bytes.after_power_cut(&mut dice, &mut stale);
+                    *bytes = left;
+                    image.kept.extend(line.map(|line| format!("{}: {line}", name.display())));
+                }
+            }
+        }
+        image
+    }
+
+    /// A sector that some file of this disk once held, removed ones included.
+    fn stale_sector(&self, dice: &mut Dice) -> Vec<u8> {
+        let files: Vec<&[u8]> = self
+            .nodes
+            .iter()
+            .filter_map(|node| match node {
+                Node::File { bytes, .. } => Some(bytes.durable()).filter(|bytes| !bytes.is_empty()),
+                Node::Dir(_) => None,
+            })
+            .collect();
+        let Some(file) = files.get(dice.index(files.len())) else { return vec![0xa5; SECTOR_LEN] };
+        let start = dice.index(file.len().div_ceil(SECTOR_LEN)) * SECTOR_LEN;
+        file.iter().skip(start).take(SECTOR_LEN).copied().collect()
+    }
+}
+
+/// The names that lead from the root to `path`.
+fn names(path: &Path) -> io::Result<Vec<String>> {
+    path.components()
+        .filter(|component| !matches!(component, Component::RootDir | Component::CurDir))
+        .map(|component| match component {
+            Component::Normal(name) => Ok(name.to_string_lossy().into_owned()),
+            _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        })
+        .collect()
+}

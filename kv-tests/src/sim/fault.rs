@@ -1,0 +1,110 @@
+use super::OpKind;
+use std::io;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Any operation fails with EIO.
+    AnyIo,
+    /// A mutating operation fails with EIO.
+    MutationIo,
+    /// A sync, of a file or a directory, fails with EIO. The bytes that a file sync should have covered
+    /// stay readable, and no later sync writes them.
+    Sync,
+    /// An operation that takes space fails with ENOSPC.
+    DiskFull,
+    /// A read or write of more than one byte moves half of it.
+    ShortTransfer,
+    /// A read or write is interrupted (EINTR).
+    Interrupted,
+}
+
+/// How often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// Once.
+    Once,
+    /// From then on.
+    Always,
+    /// From then on at every other operation.
+    Alternate,
+}
+
+/// A fault to inject: at the `nth` operation (from 0) that it can strike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// What goes wrong.
+    pub kind: FaultKind,
+    /// How many operations it could have struck go well before.
+    pub nth: u64,
+    /// How often.
+    pub repeat: Repeat,
+}
+
+/// What becomes of one operation.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Works,
+    WorksByHalf,
+    Fails(io::Error),
+}
+
+/// The injected fault, and what it met so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FaultState {
+    fault: Option<Fault>,
+    met: u64,
+    pub(super) fired: u64,
+}
+
+impl FaultState {
+    pub(super) fn new(fault: Fault) -> Self {
+        FaultState { fault: Some(fault), met: 0, fired: 0 }
+    }
+
+    /// Decides on the next operation.
+    pub(super) fn next(&mut self, op: OpKind, len: u64) -> Outcome {
+        let Some(fault) = self.fault.filter(|fault| fault.kind.strikes(op, len)) else {
+            return Outcome::Works;
+        };
+        let met = self.met;
+        self.met += 1;
+        let Some(past) = met.checked_sub(fault.nth) else { return Outcome::Works };
+        let strikes = match fault.repeat {
+            Repeat::Once => past == 0,
+            Repeat::Always => true,
+            Repeat::Alternate => past % 2 == 0,
+        };
+        if !strikes {
+            return Outcome::Works;
+        }
+        self.fired += 1;
+        fault.kind.outcome()
+    }
+}
+
+impl FaultKind {
+    fn strikes(self, op: OpKind, len: u64) -> bool {
+        match self {
+            FaultKind::AnyIo => true,
+            FaultKind::MutationIo => op.is_mutation(),
+            FaultKind::Sync => op.is_sync(),
+            FaultKind::DiskFull => op.takes_space(),
+            FaultKind::ShortTransfer => op.is_transfer() && len > 1,
+            FaultKind::Interrupted => op.is_transfer(),
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        // By number, as the system makes them: an engine sees the kind that the real error has.
+        const EIO: i32 = 5;
+        match self {
+            FaultKind::AnyIo | FaultKind::MutationIo | FaultKind::Sync => {
+                Outcome::Fails(io::Error::from_raw_os_error(EIO))
+            }
+            FaultKind::DiskFull => Outcome::Fails(io::ErrorKind::StorageFull.into()),
+            FaultKind::ShortTransfer => Outcome::WorksByHalf,
+            FaultKind::Interrupted => Outcome::Fails(io::ErrorKind::Interrupted.into()),
+        }
+    }
+}

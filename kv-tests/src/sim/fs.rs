@@ -1,0 +1,265 @@
+use super::disk::{Disk, NodeId};
+use super::{Fault, OpKind, OpRecord, PowerCut};
+use kv_core::{DirLock, File, Fs, LOCK_FILE, OpenMode};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The simulated disk as a file system. Clones are the same disk. See [the module](crate::sim).
+#[derive(Clone, Debug)]
+pub struct SimFs {
+    disk: Shared,
+}
+
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mutex<Disk>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for SimFs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SimFs {
+    /// An empty disk.
+    pub fn new() -> Self {
+        SimFs::holding(Disk::new())
+    }
+
+    fn holding(disk: Disk) -> Self {
+        SimFs { disk: Shared(Arc::new(Mutex::new(disk))) }
+    }
+
+    /// Cuts the power after `count` mutating operations, counted from the beginning of this disk: the next
+    /// operation of any kind fails, and all after it. 0 is at once.
+    pub fn cut_after(&self, count: u64) {
+        self.disk.lock().cut_after = Some(count);
+    }
+
+    /// Cuts the power now.
+    pub fn freeze(&self) {
+        self.cut_after(0);
+    }
+
+    /// Whether the power is cut.
+    pub fn has_lost_power(&self) -> bool {
+        self.disk.lock().has_lost_power()
+    }
+
+    /// Lets `fault` happen; it replaces the one before.
+    pub fn inject(&self, fault: Fault) {
+        self.disk.lock().inject(fault);
+    }
+
+    /// How many operations the present fault struck.
+    pub fn faults_fired(&self) -> u64 {
+        self.disk.lock().faults.fired
+    }
+
+    /// The disk as the next boot finds it if the power goes now (or went when it was cut). This disk
+    /// is left as it is; any number of images can be taken.
+    #[must_use]
+    pub fn power_cut(&self, cut: PowerCut) -> SimFs {
+        SimFs::holding(self.disk.lock().after_power_cut(cut))
+    }
+
+    /// The disk as the next process finds it if this one dies now: every completed operation counts,
+    /// nothing became durable by it, and no lock is held.
+    #[must_use]
+    pub fn process_death(&self) -> SimFs {
+        SimFs::holding(self.disk.lock().after_process_death())
+    }
+
+    /// Mutating operations so far.
+    pub fn mutations(&self) -> u64 {
+        self.disk.lock().mutations
+    }
+
+    /// All operations so far, in order.
+    pub fn ops(&self) -> Vec<OpRecord> {
+        self.disk.lock().log.clone()
+    }
+
+    /// What the crash that made this disk kept and lost, a line each.
+    pub fn kept(&self) -> Vec<String> {
+        self.disk.lock().kept.clone()
+    }
+}
+
+impl Fs for SimFs {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        let mut disk = self.disk.lock();
+        let creates = matches!(mode, OpenMode::CreateNew | OpenMode::CreateOrTruncate);
+        disk.begin(if creates { OpKind::Create } else { OpKind::Open }, path, 0, 0)?;
+        let node = match (disk.lookup(path), mode) {
+            (Ok(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Ok(node), OpenMode::CreateOrTruncate) => {
+                disk.file(node)?.set_len(0);
+                node
+            }
+            (Ok(node), _) => node,
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound && creates => {
+                disk.create_file(path)?
+            }
+            (Err(error), _) => return Err(error),
+        };
+        disk.file(node)?;
+        drop(disk);
+        let writable = mode != OpenMode::Read;
+        Ok(Box::new(SimFile { disk: self.disk.clone(), node, path: path.to_path_buf(), writable }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::Rename, to, 0, 0)?;
+        disk.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::Remove, path, 0, 0)?;
+        disk.remove_file(path)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::CreateDir, path, 0, 0)?;
+        disk.create_dir(path).map(drop)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::List, dir, 0, 0)?;
+        disk.list(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::SyncDir, dir, 0, 0)?;
+        disk.sync_dir(dir)
+    }
+
+    /// Leaves a file of the name [`LOCK_FILE`], as the real one does.
+    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::LockDir, dir, 0, 0)?;
+        let file = dir.join(LOCK_FILE);
+        if disk.lookup(dir).is_ok() && disk.lookup(&file).is_err() {
+            disk.begin(OpKind::Create, &file, 0, 0)?;
+            disk.create_file(&file)?;
+        }
+        let locked = disk.lock(dir)?;
+        drop(disk);
+        Ok(locked.map(|node| -> Box<dyn DirLock> { Box::new(SimLock { disk: self.disk.clone(), node }) }))
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    disk: Shared,
+    node: NodeId,
+}
+
+impl DirLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.disk.lock().unlock(self.node);
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: Shared,
+    node: NodeId,
+    path: PathBuf,
+    writable: bool,
+}
+
+impl SimFile {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        let lost_power = disk.has_lost_power();
+        let begun = disk.begin(OpKind::Sync, &self.path, 0, 0);
+        let file = disk.file(self.node)?;
+        match begun {
+            Ok(_) => file.sync(),
+            Err(_) if lost_power => {}
+            Err(_) => file.fail_sync(),
+        }
+        begun.map(drop)
+    }
+}
+
+fn to_usize(number: u64) -> io::Result<usize> {
+    // A file that does not fit in memory is a bug of the engine under test.
+    usize::try_from(number)
+        .ok()
+        .filter(|number| *number <= 1 << 40)
+        .ok_or_else(|| io::ErrorKind::FileTooLarge.into())
+}
+
+impl File for SimFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut disk = self.disk.lock();
+        let count = to_usize(disk.begin(OpKind::Read, &self.path, offset, buf.len() as u64)?)?;
+        let file = disk.file(self.node)?;
+        Ok(file.read(buf.get_mut(..count).unwrap_or_default(), to_usize(offset)?))
+    }
+
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        self.check_writable()?;
+        let mut disk = self.disk.lock();
+        let count = to_usize(disk.begin(OpKind::Write, &self.path, offset, buf.len() as u64)?)?;
+        disk.file(self.node)?.write(buf.get(..count).unwrap_or_default(), to_usize(offset)?);
+        Ok(count)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.sync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::SetLen, &self.path, 0, len)?;
+        disk.file(self.node)?.set_len(to_usize(len)?);
+        Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::Allocate, &self.path, 0, len)?;
+        let len = to_usize(len)?;
+        let file = disk.file(self.node)?;
+        if file.len() < len {
+            file.set_len(len);
+        }
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::Len, &self.path, 0, 0)?;
+        Ok(disk.file(self.node)?.len() as u64)
+    }
+
+    fn as_std(&self) -> Option<&std::fs::File> {
+        None
+    }
+}

@@ -1,0 +1,115 @@
+use super::{Fault, FaultKind, PowerCut, Repeat, SimFs};
+use kv_core::{FileExt, Fs, FsExt, OpenMode};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+const ROOT: &str = "/";
+const LOG: &str = "/log";
+
+/// A disk with a synced file of 1,024 bytes of 1, overwritten with 2 without a sync.
+fn overwritten() -> SimFs {
+    let disk = SimFs::new();
+    let file = disk.open(Path::new(LOG), OpenMode::CreateNew).unwrap();
+    file.write_all_at(&[1; 1024], 0).unwrap();
+    file.sync_data().unwrap();
+    disk.sync_dir(Path::new(ROOT)).unwrap();
+    file.write_all_at(&[2; 1024], 0).unwrap();
+    disk
+}
+
+fn read(disk: &SimFs) -> Vec<u8> {
+    disk.read_file(Path::new(LOG)).unwrap()
+}
+
+#[test]
+fn unsynced_sectors_are_kept_lost_and_torn_one_by_one() {
+    let disk = overwritten();
+    assert_eq!(read(&disk), [2; 1024]);
+    assert_eq!(read(&disk.power_cut(PowerCut::LOSE_ALL)), [1; 1024]);
+    assert_eq!(read(&disk.power_cut(PowerCut::KEEP_ALL)), [2; 1024]);
+    assert_eq!(read(&disk.process_death()), [2; 1024]);
+    let outcomes: BTreeSet<Vec<u8>> =
+        (2..300).map(|seed| read(&disk.power_cut(PowerCut::seeded(seed)))).collect();
+    let sector = |byte: u8, other: u8| [vec![byte; 512], vec![other; 512]].concat();
+    for expected in [sector(1, 1), sector(1, 2), sector(2, 1), sector(2, 2)] {
+        assert!(outcomes.contains(&expected), "{:?} never happened", (expected[0], expected[1023]));
+    }
+    assert!(outcomes.len() > 4, "no sector was ever torn");
+}
+
+#[test]
+fn synced_bytes_always_survive() {
+    let disk = overwritten();
+    let file = disk.open(Path::new(LOG), OpenMode::ReadWrite).unwrap();
+    file.sync_data().unwrap();
+    for seed in 0..100 {
+        assert_eq!(read(&disk.power_cut(PowerCut::seeded(seed))), [2; 1024]);
+    }
+}
+
+#[test]
+fn lengths_are_independent_of_data() {
+    let disk = overwritten();
+    let file = disk.open(Path::new(LOG), OpenMode::ReadWrite).unwrap();
+    file.sync_data().unwrap();
+    file.write_all_at(&[3; 1024], 1024).unwrap();
+    let images: Vec<Vec<u8>> = (0..300).map(|seed| read(&disk.power_cut(PowerCut::seeded(seed)))).collect();
+    assert!(images.iter().all(|image| image.starts_with(&[2; 1024])));
+    assert!(images.iter().any(|image| image.len() == 1024));
+    assert!(images.iter().any(|image| image.len() == 2048 && image[1024..] == [0; 1024]));
+    assert!(images.iter().any(|image| image.len() == 2048 && image[1024..] == [3; 1024]));
+}
+
+#[test]
+fn names_are_durable_after_the_directory_is_synced() {
+    let disk = overwritten();
+    disk.rename(Path::new(LOG), Path::new("/moved")).unwrap();
+    let names = |disk: &SimFs| disk.list(Path::new(ROOT)).unwrap();
+    let outcomes: BTreeSet<Vec<String>> =
+        (0..50).map(|seed| names(&disk.power_cut(PowerCut::seeded(seed)))).collect();
+    assert_eq!(
+        outcomes,
+        BTreeSet::from([vec!["log".to_owned()], vec!["moved".to_owned()]]),
+        "a rename is atomic"
+    );
+    disk.sync_dir(Path::new(ROOT)).unwrap();
+    disk.remove_file(Path::new("/moved")).unwrap();
+    assert_eq!(names(&disk.power_cut(PowerCut::LOSE_ALL)), ["moved"]);
+    disk.sync_dir(Path::new(ROOT)).unwrap();
+    assert!(names(&disk.power_cut(PowerCut::LOSE_ALL)).is_empty());
+}
+
+#[test]
+fn after_the_cut_nothing_works() {
+    let disk = SimFs::new();
+    disk.cut_after(2);
+    let file = disk.open(Path::new(LOG), OpenMode::CreateNew).unwrap();
+    file.write_all_at(b"a", 0).unwrap();
+    file.write_all_at(b"b", 1).unwrap_err();
+    assert!(disk.has_lost_power());
+    file.sync_data().unwrap_err();
+    disk.list(Path::new(ROOT)).unwrap_err();
+    assert_eq!(read(&disk.process_death()), b"a");
+}
+
+#[test]
+fn a_failed_sync_shows_bytes_that_no_later_sync_saves() {
+    let disk = overwritten();
+    disk.inject(Fault { kind: FaultKind::Sync, nth: 0, repeat: Repeat::Once });
+    let file = disk.open(Path::new(LOG), OpenMode::ReadWrite).unwrap();
+    file.sync_data().unwrap_err();
+    assert_eq!(read(&disk), [2; 1024]);
+    file.sync_data().unwrap();
+    assert_eq!(read(&disk.power_cut(PowerCut::LOSE_ALL)), [1; 1024]);
+    assert_eq!(disk.faults_fired(), 1);
+}
+
+#[test]
+fn a_directory_is_locked_once_until_its_holder_goes() {
+    let disk = SimFs::new();
+    let lock = disk.lock_dir(Path::new(ROOT)).unwrap().unwrap();
+    assert!(disk.lock_dir(Path::new(ROOT)).unwrap().is_none());
+    assert!(disk.process_death().lock_dir(Path::new(ROOT)).unwrap().is_some());
+    drop(lock);
+    assert!(disk.lock_dir(Path::new(ROOT)).unwrap().is_some());
+}
