@@ -46,7 +46,9 @@ fn print_found(bytes: Option<&[u8]>) -> io::Result<ExitCode> {
 fn table(engine: &dyn Engine) -> Result<String> {
     let stats = engine.stats();
     engine.contains_key(b"")?;
-    Ok(figures(&stats).iter().map(|(name, value)| format!("{name:<18} {value}\n")).collect())
+    let lines: Vec<String> =
+        figures(&stats).iter().map(|(name, value)| format!("{name:<18} {value}")).collect();
+    Ok(lines.join("\n") + "\n")
 }
 
 /// The figures of a store, with their units in the names.

@@ -1,0 +1,297 @@
+//! A storage engine in one file: a sorted map, and a file with all of it that is replaced at every sync.
+//!
+//! It is slow and right. Run the suite on it: `cargo test`.
+
+use kv_core::{
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, DirLock, Engine, EngineFactory,
+    Env, Error, FsExt, Health, LOCK_FILE, Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats,
+    Value,
+};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const FILE: &str = "TINY";
+/// LSNs reserved by each write of the file, so that none is used twice after a crash.
+const RESERVED: u64 = 1 << 32;
+
+#[derive(Debug)]
+struct State {
+    map: BTreeMap<Vec<u8>, Vec<u8>>,
+    last: u64,
+    next: u64,
+    durable: u64,
+    pending: Pending,
+    first_pending: Duration,
+    lock: Option<Box<dyn DirLock>>,
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Tiny {
+    dir: PathBuf,
+    env: Env,
+    options: OpenOptions,
+    health: Health,
+    state: Mutex<State>,
+}
+
+/// Opens [`Tiny`] engines.
+#[derive(Debug)]
+pub struct TinyFactory;
+
+impl EngineFactory for TinyFactory {
+    fn name(&self) -> &str {
+        "tiny"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new()
+    }
+
+    fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
+        options.limits.validate()?;
+        let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
+        let exists = names.iter().any(|name| name == FILE);
+        let foreign = names.iter().find(|name| ![LOCK_FILE, FILE, "TINY.tmp"].contains(&name.as_str()));
+        if let Some(name) = foreign.filter(|_| !exists) {
+            return Err(Error::NotAStore { path: dir.to_path_buf(), detail: format!("it holds {name}") });
+        }
+        if !exists && !options.create_if_missing {
+            return Err(Error::NotAStore { path: dir.to_path_buf(), detail: "there is none".to_owned() });
+        }
+        env.fs.create_dir_durably(dir)?;
+        let lock = env.fs.lock_dir_exclusive(dir)?;
+        let path = dir.join(FILE);
+        let (map, last, ceiling) = if exists {
+            let bytes = env.fs.read_file(&path)?;
+            decode(&bytes).ok_or_else(|| Error::corruption(&path, 0, "the file is damaged"))?
+        } else {
+            (BTreeMap::new(), 0, 0)
+        };
+        let state = State {
+            map,
+            last,
+            next: ceiling.max(last) + 1,
+            durable: last,
+            pending: Pending::default(),
+            first_pending: Duration::ZERO,
+            lock: Some(lock),
+        };
+        let (dir, env, options) = (dir.to_path_buf(), env.clone(), options.clone());
+        let tiny = Tiny { dir, env, options, health: Health::default(), state: Mutex::new(state) };
+        // A new ceiling, before an LSN is given out.
+        tiny.write(&mut tiny.state(), RESERVED)?;
+        Ok(Arc::new(tiny))
+    }
+}
+
+/// The map, the last LSN, and the LSN up to which numbers were reserved.
+type Stored = (BTreeMap<Vec<u8>, Vec<u8>>, u64, u64);
+
+fn encode(state: &State, reserved: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let ceiling = state.next - 1 + reserved;
+    for number in [state.last, ceiling, state.map.len() as u64] {
+        bytes.extend(number.to_le_bytes());
+    }
+    for part in state.map.iter().flat_map(|(key, value)| [key, value]) {
+        bytes.extend((part.len() as u64).to_le_bytes());
+        bytes.extend(part);
+    }
+    bytes.extend(checksum(&bytes).to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<Stored> {
+    let (body, sum) = bytes.split_last_chunk::<8>()?;
+    (checksum(body) == u64::from_le_bytes(*sum)).then_some(())?;
+    let mut rest = body;
+    let number = |rest: &mut &[u8]| {
+        let (first, others) = rest.split_first_chunk::<8>()?;
+        *rest = others;
+        Some(u64::from_le_bytes(*first))
+    };
+    let (last, ceiling, count) = (number(&mut rest)?, number(&mut rest)?, number(&mut rest)?);
+    let mut map = BTreeMap::new();
+    for _ in 0..count {
+        let mut part = || {
+            let len = usize::try_from(number(&mut rest)?).ok()?;
+            let (part, others) = rest.split_at_checked(len)?;
+            rest = others;
+            Some(part.to_vec())
+        };
+        map.insert(part()?, part()?);
+    }
+    Some((map, last, ceiling))
+}
+
+/// FNV-1a.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl Tiny {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, state: &mut State, reserved: u64) -> Result<()> {
+        self.env
+            .fs
+            .write_file_atomically(&self.dir, FILE, &encode(state, reserved))
+            .map_err(|error| self.health.poison(error))?;
+        state.durable = state.last;
+        state.pending = Pending::default();
+        Ok(())
+    }
+
+    /// Applies changes under one LSN, if they change anything; dumps if the policy says so.
+    fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
+        self.health.check_writable()?;
+        let mut state = self.state();
+        let present =
+            |change: &&&Change| matches!(change, Change::Put { .. }) || state.map.contains_key(change.key());
+        let changes: Vec<&Change> = changes.iter().filter(present).copied().collect();
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let mut bytes = 0;
+        for change in changes {
+            bytes += change.key().len() as u64;
+            match change {
+                Change::Put { key, value } => {
+                    bytes += value.len() as u64;
+                    state.map.insert(key.clone(), value.clone());
+                }
+                Change::Delete { key } => drop(state.map.remove(key)),
+            }
+        }
+        let lsn = state.next;
+        (state.last, state.next) = (lsn, lsn + 1);
+        let now = self.env.clock.monotonic();
+        if state.pending.records == 0 {
+            state.first_pending = now;
+        }
+        state.pending.records += 1;
+        state.pending.bytes += bytes;
+        state.pending.oldest_age = now - state.first_pending;
+        let decision = self.options.persistence.decide(&state.pending);
+        // It has no thread that could come back later, so it dumps at once instead.
+        let dump = decision.action != Action::Hold
+            || decision.ask_again_in.is_some()
+            || self.options.persistence.acknowledge() == Acknowledge::WhenDurable;
+        if dump {
+            self.write(&mut state, RESERVED)?;
+        }
+        Ok(Some(Lsn::new(lsn)))
+    }
+}
+
+impl Engine for Tiny {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
+        let mut batch = Batch::new();
+        batch.put(key, value);
+        self.apply(&batch)
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
+        self.options.limits.check_key(key)?;
+        self.change(&[&Change::Delete { key: key.to_vec() }])
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<Lsn> {
+        self.options.limits.check_batch(batch)?;
+        Ok(self.change(&batch.effective_changes())?.unwrap_or_else(|| self.last_lsn()))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.health.check_readable()?;
+        self.options.limits.check_key(key)?;
+        Ok(self.state().map.get(key).map(|value| Value::from(value.as_slice())))
+    }
+
+    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let value = self.get(key)?;
+        if let Some(value) = &value {
+            visit(value);
+        }
+        Ok(value.is_some())
+    }
+
+    fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
+        self.health.check_readable()?;
+        // A copy, so that the callback may call the engine.
+        let map = self.state().map.clone();
+        let _ = map.iter().try_for_each(|(key, value)| visit(key, value));
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<Lsn> {
+        self.health.check_writable()?;
+        let mut state = self.state();
+        // Another thread's write may have failed while this one waited for the state.
+        self.health.check_writable()?;
+        if state.pending.records > 0 {
+            self.write(&mut state, RESERVED)?;
+        }
+        Ok(Lsn::new(state.durable))
+    }
+
+    fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        self.health.check_readable()?;
+        if lsn > self.last_lsn() {
+            return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
+        }
+        if lsn > self.durable_lsn() {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn durable_lsn(&self) -> Lsn {
+        Lsn::new(self.state().durable)
+    }
+
+    fn last_lsn(&self) -> Lsn {
+        Lsn::new(self.state().last)
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        stats.keys = self.state().map.len() as u64;
+        stats
+    }
+
+    fn close(&self) -> Result<()> {
+        let mut state = self.state();
+        if state.lock.is_none() {
+            return Ok(());
+        }
+        let result = self.health.check_writable().and_then(|()| self.write(&mut state, 0));
+        self.health.close();
+        state.lock = None;
+        result
+    }
+
+    fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
+        None
+    }
+
+    fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
+        None
+    }
+
+    fn as_compact(&self) -> Option<&dyn Compact> {
+        None
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        let _ = self.close();
+    }
+}
