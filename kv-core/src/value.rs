@@ -6,7 +6,7 @@ use std::ops::Deref;
 ///
 /// Cloning copies a pointer and bumps a reference count. What a `Value` keeps alive is up to the
 /// engine (its own copy, or a larger region that the bytes lie in): holding one for long may pin
-/// memory, never correctness. [`Value::to_vec`] (through deref) copies the bytes out.
+/// memory, never correctness. `to_vec` (of the slice it derefs to) copies the bytes out.
 ///
 /// ```
 /// use kv_core::Value;

@@ -67,7 +67,7 @@ impl fmt::Display for Need {
     }
 }
 
-/// One thing that is checked: plain data, listed by [`cases`](crate::cases).
+/// One thing that is checked: plain data, listed by [`all_cases`].
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
     /// Stable name: `group::level_kvNNN_what_holds`.
