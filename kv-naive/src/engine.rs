@@ -6,24 +6,18 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
+use crate::identity;
 use crate::store::Store;
+use crate::worker::Worker;
 
 /// A hash table with snapshots. See the [crate documentation](crate).
 #[derive(Debug)]
 pub struct NaiveEngine {
     store: Arc<Store>,
-    /// Also what makes closing happen once.
-    worker: Mutex<Worker>,
-}
-
-/// The background thread of an open store.
-#[derive(Debug)]
-enum Worker {
-    /// `None` in inline mode.
-    Open(Option<JoinHandle<()>>),
-    Closed,
+    /// `None` once the engine was closed; locked while it closes.
+    worker: Mutex<Option<Worker>>,
 }
 
 impl NaiveEngine {
@@ -34,51 +28,55 @@ impl NaiveEngine {
     /// open leaves the store as it was.
     pub fn open(dir: &Path, env: &Env, options: OpenOptions) -> Result<Self> {
         let store = Arc::new(Store::open(dir, env, options)?);
-        let worker = store.start_worker()?;
-        Ok(NaiveEngine { store, worker: Mutex::new(Worker::Open(worker)) })
+        let worker = Worker::start(&store)?;
+        Ok(NaiveEngine { store, worker: Mutex::new(Some(worker)) })
     }
 }
 
+/// What the allocations of a key and its value take beyond their bytes, estimated: 16 bytes each of headers
+/// and rounding, and 16 for the value's reference counts.
+const ALLOCATION_BYTES_PER_KEY: u64 = 48;
+
 impl Engine for NaiveEngine {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        self.store.options.limits.check_key(key)?;
-        self.store.options.limits.check_value(value)?;
-        self.store.before_change()?;
-        let lsn = self.store.table.put(key, value).ok_or(Error::Closed)?;
-        self.store.after_change(lsn)?;
+        let store = &*self.store;
+        store.options.limits.check_key(key)?;
+        store.options.limits.check_value(value)?;
+        store.before_change()?;
+        let lsn = store.table.put(key, value)?;
+        store.after_change(lsn)?;
         Ok(lsn)
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.store.options.limits.check_key(key)?;
-        self.store.before_change()?;
-        let (lsn, changed) = self.store.table.delete(key).ok_or(Error::Closed)?;
-        if changed {
-            self.store.after_change(lsn)?;
-        }
-        Ok(changed.then_some(lsn))
+        let store = &*self.store;
+        store.options.limits.check_key(key)?;
+        store.before_change()?;
+        let lsn = store.table.delete(key)?;
+        lsn.map_or(Ok(()), |lsn| store.after_change(lsn))?;
+        Ok(lsn)
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        self.store.options.limits.check_batch(batch)?;
-        self.store.before_change()?;
-        let (lsn, changed) = self.store.table.apply(batch).ok_or(Error::Closed)?;
-        if changed {
-            self.store.after_change(lsn)?;
+        let store = &*self.store;
+        store.options.limits.check_batch(batch)?;
+        store.before_change()?;
+        match store.table.apply(batch)? {
+            Some(lsn) => store.after_change(lsn).map(|()| lsn),
+            None => Ok(store.table.last_lsn()),
         }
-        Ok(lsn)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.store.health.check_readable()?;
         self.store.options.limits.check_key(key)?;
-        Ok(self.store.table.get(key).map(|value| Value::from(&*value)))
+        Ok(self.store.table.get(key))
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         self.store.health.check_readable()?;
         self.store.options.limits.check_key(key)?;
-        let value = self.store.table.get(key);
+        let value = self.store.table.share(key);
         if let Some(value) = &value {
             visit(value);
         }
@@ -87,9 +85,12 @@ impl Engine for NaiveEngine {
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.store.health.check_readable()?;
-        for (key, value) in self.store.table.pairs() {
-            if visit(&key, &value).is_break() {
-                break;
+        let table = &self.store.table;
+        for shard in 0..table.shards() {
+            for (key, entry) in table.copy_shard(shard, || {}) {
+                if visit(&key, &entry.value).is_break() {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -98,7 +99,7 @@ impl Engine for NaiveEngine {
     fn sync(&self) -> Result<Lsn> {
         self.store.health.check_writable()?;
         self.store.make_durable(self.store.table.last_lsn())?;
-        Ok(self.store.durable_lsn())
+        Ok(self.store.progress.durable_lsn())
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
@@ -113,7 +114,7 @@ impl Engine for NaiveEngine {
     }
 
     fn durable_lsn(&self) -> Lsn {
-        self.store.durable_lsn()
+        self.store.progress.durable_lsn()
     }
 
     fn last_lsn(&self) -> Lsn {
@@ -122,17 +123,17 @@ impl Engine for NaiveEngine {
 
     fn stats(&self) -> Stats {
         let (table, counters) = (&self.store.table, &self.store.counters);
+        let position = table.position();
         let mut stats = Stats::default();
         stats.keys = table.len() as u64;
         stats.live_bytes = table.live_bytes();
-        // Each key and each value is an allocation; a value's holds two reference counts.
-        stats.memory_bytes = stats.live_bytes + 16 * stats.keys;
+        stats.memory_bytes = stats.live_bytes + ALLOCATION_BYTES_PER_KEY * stats.keys;
         stats.index_bytes = table.slot_bytes();
-        stats.unflushed_bytes = self.store.unflushed_bytes();
-        stats.disk_bytes = counters.disk_bytes.load(Ordering::Relaxed);
-        stats.last_lsn = table.last_lsn();
-        stats.durable_lsn = self.store.durable_lsn();
-        stats.changes = table.position().changes;
+        stats.unflushed_bytes = self.store.progress.pending(position, Duration::ZERO).bytes;
+        stats.disk_bytes = counters.snapshot_bytes.load(Ordering::Relaxed) + identity::FILE_LEN;
+        stats.last_lsn = position.lsn;
+        stats.durable_lsn = self.store.progress.durable_lsn();
+        stats.changes = position.changes;
         stats.dumps = counters.snapshots.load(Ordering::Relaxed);
         stats.syncs = counters.syncs.load(Ordering::Relaxed);
         stats.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
@@ -141,9 +142,10 @@ impl Engine for NaiveEngine {
     }
 
     fn close(&self) -> Result<()> {
-        let worker = std::mem::replace(&mut *self.worker.lock(), Worker::Closed);
-        let Worker::Open(worker) = worker else { return Ok(()) };
-        self.store.stop_worker(worker);
+        // Held to the end: who closes at the same time returns when the directory is free, too.
+        let mut worker = self.worker.lock();
+        let Some(worker) = worker.take() else { return Ok(()) };
+        worker.stop(&self.store);
         self.store.close()
     }
 

@@ -1,57 +1,41 @@
-//! The identity file: it marks a directory as a store of this engine, and reserves LSNs.
+//! The identity file `NAIVE`: it marks a directory as a store of this engine, and holds the LSN ceiling. LSNs
+//! are given out up to the ceiling only, so after a crash they go on above it, and none is used twice.
 //!
-//! A store is created in two steps, each atomic and durable: an empty snapshot, then the identity. On disk
-//! after a power cut in between: a snapshot of an empty table without identity, which the next open takes
-//! for what it is. A store always has both files.
+//! It is a segment header of kind `Identity`; `base_lsn` is the ceiling. It is replaced through `NAIVE.tmp`:
+//!
+//! | after | `NAIVE` | `NAIVE.tmp` |
+//! |---|---|---|
+//! | create, write | the previous one | any part of it |
+//! | sync of the file | the previous one | absent, or whole |
+//! | rename | the previous one, or the new one | absent, or whole |
+//! | sync of the directory | the new one | absent |
+//!
+//! Only then are LSNs up to the new ceiling given out. Closing lowers the ceiling to the last LSN, after the
+//! last snapshot and when no change can come any more. Creation writes an empty `SNAPSHOT` first and `NAIVE`
+//! last; what a crash leaves in between is a case of [`directory`](crate::directory).
 
-use kv_core::{Error, Fs, FsExt, LOCK_FILE, Lsn, Result};
+use kv_core::{Error, Fs, FsExt, Lsn, Result};
 use kv_wal_format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use std::path::Path;
 
+/// The file's name.
 pub(crate) const IDENTITY: &str = "NAIVE";
-pub(crate) const SNAPSHOT: &str = "SNAPSHOT";
-const TEMPORARIES: [&str; 2] = ["NAIVE.tmp", "SNAPSHOT.tmp"];
+/// Its name while it is written.
+pub(crate) const TEMPORARY: &str = "NAIVE.tmp";
+/// Its length, bytes.
+pub(crate) const FILE_LEN: u64 = SEGMENT_HEADER_LEN as u64;
 
 /// LSNs reserved ahead.
 const LSNS_RESERVED: u64 = 1 << 32;
 
-/// What a directory is, judged by its names.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Content {
-    Store,
-    /// Nothing, or what a crash left of a creation.
-    Empty,
-    /// A snapshot without identity: what a crash left of a creation, if it is empty.
-    SnapshotOnly,
-    /// An identity without its snapshot.
-    SnapshotMissing,
-    /// Somebody else's: it holds this file.
-    Foreign(String),
-}
-
-pub(crate) fn classify(names: &[String]) -> Content {
-    let has = |name: &str| names.iter().any(|one| one == name);
-    match (has(IDENTITY), has(SNAPSHOT)) {
-        (true, true) => return Content::Store,
-        (true, false) => return Content::SnapshotMissing,
-        (false, true) => return Content::SnapshotOnly,
-        (false, false) => {}
-    }
-    let ours = |name: &str| name == LOCK_FILE || TEMPORARIES.contains(&name);
-    match names.iter().find(|name| !ours(name)) {
-        Some(name) => Content::Foreign(name.clone()),
-        None => Content::Empty,
-    }
-}
-
 /// Writes the identity with this LSN ceiling, atomically and durably.
-pub(crate) fn store(fs: &dyn Fs, dir: &Path, lsn_ceiling: Lsn) -> Result<()> {
+pub(crate) fn write(fs: &dyn Fs, dir: &Path, lsn_ceiling: Lsn) -> Result<()> {
     let header = SegmentHeader { kind: SegmentKind::Identity, segment_id: 0, base_lsn: lsn_ceiling.get() };
     fs.write_file_atomically(dir, IDENTITY, &header.encode())
 }
 
 /// Reads the LSN ceiling.
-pub(crate) fn load(fs: &dyn Fs, dir: &Path) -> Result<Lsn> {
+pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Lsn> {
     let path = dir.join(IDENTITY);
     let bytes = fs.read_file(&path)?;
     let header = SegmentHeader::decode(&bytes).map_err(|error| header_error(&path, error))?;
@@ -61,14 +45,14 @@ pub(crate) fn load(fs: &dyn Fs, dir: &Path) -> Result<Lsn> {
     Ok(Lsn::new(header.base_lsn))
 }
 
-/// The ceiling to store when LSNs up to `last` were given out.
+/// The ceiling to write when LSNs up to `last` were given out.
 pub(crate) fn ceiling_above(last: Lsn) -> Lsn {
-    Lsn::new(last.get() + LSNS_RESERVED)
+    Lsn::new(last.get().saturating_add(LSNS_RESERVED))
 }
 
-/// The LSN from which on a new ceiling is due.
-pub(crate) fn raise_at(ceiling: Lsn) -> u64 {
-    ceiling.get().saturating_sub(LSNS_RESERVED / 2)
+/// The LSN from which on a new ceiling is due: half of the reserve is left to changes under way.
+pub(crate) fn raise_at(ceiling: Lsn) -> Lsn {
+    Lsn::new(ceiling.get().saturating_sub(LSNS_RESERVED / 2))
 }
 
 /// What a bad segment header means for the user.
@@ -91,25 +75,30 @@ mod tests {
     #[test]
     fn the_ceiling_comes_back_and_damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        store(&OsFs, dir.path(), Lsn::new(77)).unwrap();
-        assert_eq!(load(&OsFs, dir.path()).unwrap(), Lsn::new(77));
+        write(&OsFs, dir.path(), Lsn::new(77)).unwrap();
+        assert_eq!(read(&OsFs, dir.path()).unwrap(), Lsn::new(77));
         let whole = OsFs.read_file(&dir.path().join(IDENTITY)).unwrap();
+        assert_eq!(whole.len() as u64, FILE_LEN);
+        let refused = |bytes: &[u8]| {
+            OsFs.write_file_atomically(dir.path(), IDENTITY, bytes).unwrap();
+            let error = read(&OsFs, dir.path()).unwrap_err();
+            assert!(matches!(error, Error::Corruption { .. } | Error::UnsupportedVersion { .. }), "{error}");
+        };
         for bit in 0..whole.len() * 8 {
             let mut damaged = whole.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            OsFs.write_file_atomically(dir.path(), IDENTITY, &damaged).unwrap();
-            let error = load(&OsFs, dir.path()).unwrap_err();
-            assert!(matches!(error, Error::Corruption { .. } | Error::UnsupportedVersion { .. }), "{error}");
+            refused(&damaged);
         }
+        for cut in 0..whole.len() {
+            refused(&whole[..cut]);
+        }
+        refused(&[whole.as_slice(), &[0]].concat());
     }
 
     #[test]
-    fn every_kind_of_directory_is_told_apart() {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(classify(&names(&["LOCK", "NAIVE.tmp", "SNAPSHOT.tmp"])), Content::Empty);
-        assert_eq!(classify(&names(&["LOCK", "NAIVE", "SNAPSHOT"])), Content::Store);
-        assert_eq!(classify(&names(&["NAIVE"])), Content::SnapshotMissing);
-        assert_eq!(classify(&names(&["SNAPSHOT"])), Content::SnapshotOnly);
-        assert_eq!(classify(&names(&["LOCK", "MANIFEST"])), Content::Foreign("MANIFEST".to_owned()));
+    fn a_new_ceiling_is_due_long_before_the_old_one_is_reached() {
+        let ceiling = ceiling_above(Lsn::new(10));
+        assert_eq!(ceiling, Lsn::new(10 + (1 << 32)));
+        assert_eq!(raise_at(ceiling), Lsn::new(10 + (1 << 31)));
     }
 }

@@ -27,10 +27,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `engine.rs` | [`NaiveEngine`]: answers the calls |
-//! | `table.rs` | the hash table, LSNs, atomic batches, and what a running snapshot needs kept |
-//! | `snapshot.rs` | the snapshot file: writing and reading |
+//! | `table.rs` | the hash table, LSNs, atomic batches |
+//! | `durability.rs` | what follows a change: who takes a snapshot, and who waits for it |
+//! | `progress.rs` | what waits to be durable, and since when: what the policy is asked about |
+//! | `worker.rs` | the background thread |
+//! | `cut.rs` | the state of the table at one LSN, taken while writers go on |
+//! | `snapshot/` | the snapshot file: writing and reading |
 //! | `identity.rs` | the file that marks the directory, and reserves LSNs |
-//! | `store.rs` | when to snapshot, and who does it; opening and closing |
+//! | `directory.rs` | what the names in a directory say about it |
+//! | `store.rs` | opening and closing |
 //!
 //! # Costs
 //!
@@ -41,10 +46,15 @@
 
 #![forbid(unsafe_code)]
 
+mod cut;
+mod directory;
+mod durability;
 mod engine;
 mod identity;
+mod progress;
 mod snapshot;
 mod store;
 mod table;
+mod worker;
 
 pub use engine::{NaiveEngine, NaiveFactory};

@@ -1,48 +1,40 @@
-//! When to snapshot, and who does it; opening and closing.
+//! The state of an open store, and its opening and closing.
 
-use crossbeam_channel::{Receiver, Sender};
 use kv_core::{
-    Acknowledge, Action, Background, DirLock, Env, Error, FsExt, Health, Leadership, Lsn, OpenOptions,
-    Pending, RecoveryReport, Result,
+    Acknowledge, DirLock, Env, Error, FsExt, Health, Leadership, Lsn, OpenOptions, RecoveryReport, Result,
 };
 use parking_lot::Mutex;
-use std::collections::HashMap;
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::identity::{self, Content, IDENTITY, SNAPSHOT};
-use crate::snapshot::{self, Loaded};
-use crate::table::{Position, Table};
+use crate::directory::{self, Content, TEMPORARIES};
+use crate::identity::{self, IDENTITY};
+use crate::progress::Progress;
+use crate::snapshot::{self, Loaded, SNAPSHOT};
+use crate::table::{Entry, Table};
+use crate::worker::Signal;
 
 /// What callers and the worker share.
 #[derive(Debug)]
 pub(crate) struct Store {
-    dir: PathBuf,
-    env: Env,
+    pub(crate) dir: PathBuf,
+    pub(crate) env: Env,
     pub(crate) options: OpenOptions,
     /// The policy's answer, asked once.
-    acknowledge: Acknowledge,
+    pub(crate) acknowledge: Acknowledge,
     pub(crate) table: Table,
+    pub(crate) progress: Progress,
     pub(crate) health: Health,
-    leadership: Leadership,
-    /// The position of the last snapshot.
-    durable: Mutex<Position>,
-    durable_lsn: AtomicU64,
-    times: Mutex<Times>,
-    /// Whether `times.since_snapshot_began` is set.
-    changed_since_snapshot_began: AtomicBool,
+    /// Who leads writes files; one at a time.
+    pub(crate) leadership: Leadership,
     /// An LSN from which on the ceiling is to be raised.
     raise_at: AtomicU64,
+    /// LSNs up to this one were given out before this opening.
     lsn_floor: Lsn,
+    pub(crate) signal: Signal,
     pub(crate) counters: Counters,
     pub(crate) recovery: RecoveryReport,
-    wake: (Sender<()>, Receiver<()>),
-    stopping: AtomicBool,
     lock: Mutex<Option<Box<dyn DirLock>>>,
 }
 
@@ -51,227 +43,108 @@ pub(crate) struct Counters {
     pub(crate) snapshots: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
-    pub(crate) disk_bytes: AtomicU64,
+    pub(crate) snapshot_bytes: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-struct Times {
-    /// When the oldest change that is not durable came.
-    oldest: Option<Duration>,
-    /// When the first change came after the last snapshot began.
-    since_snapshot_began: Option<Duration>,
-    last_snapshot: Duration,
+impl Counters {
+    /// A file of `bytes` was replaced: itself and its directory were synced.
+    pub(crate) fn file_replaced(&self, bytes: u64) {
+        self.syncs.fetch_add(2, Ordering::Relaxed);
+        self.bytes_written.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 impl Store {
     pub(crate) fn open(dir: &Path, env: &Env, options: OpenOptions) -> Result<Self> {
         options.limits.validate()?;
         let start = env.clock.monotonic();
-        // Looked at before it is locked: a lock may leave a file, and a foreign directory is none of ours.
-        check_content(dir, env, &options)?;
+        // Looked at before it is locked, because a lock may leave a file: not in somebody else's directory,
+        // nor where nothing shall be created. The rest is judged behind the lock.
+        let content = look(dir, env)?;
+        refuse_other_directories(dir, &content, &options)?;
         env.fs.create_dir_durably(dir)?;
         let lock = env.fs.lock_dir_exclusive(dir)?;
-        let (loaded, ceiling) = match check_content(dir, env, &options)? {
-            Content::Store => {
-                let ceiling = identity::load(&*env.fs, dir)?;
-                (snapshot::load(&*env.fs, dir)?, ceiling)
-            }
-            _ => (create(dir, env)?, Lsn::ZERO),
+        let mut table = Table::new(env.background);
+        let counters = Counters::default();
+        let found = recover(dir, env, &options, &mut table)?;
+        let (loaded, ceiling) = match found {
+            Some(found) => found,
+            None => (create(dir, env, &table, &counters)?, Lsn::ZERO),
         };
         // Every LSN up to the ceiling may have been given out before a crash.
         let lsn_floor = ceiling.max(loaded.lsn);
-        let ceiling = identity::ceiling_above(lsn_floor);
-        identity::store(&*env.fs, dir, ceiling)?;
+        table.start(loaded.lsn, lsn_floor);
         let now = env.clock.monotonic();
-        let recovery = {
-            let mut report = RecoveryReport::default();
-            (report.records, report.bytes, report.files) = (loaded.records, loaded.bytes, 1);
-            report.last_lsn = loaded.lsn;
-            report.duration = now.saturating_sub(start);
-            report
-        };
-        let counters = Counters::default();
-        counters.disk_bytes.store(loaded.bytes, Ordering::Relaxed);
-        Ok(Store {
+        let mut recovery = RecoveryReport::default();
+        (recovery.last_lsn, recovery.duration) = (loaded.lsn, now.saturating_sub(start));
+        if found.is_some() {
+            (recovery.records, recovery.bytes, recovery.files) = (loaded.records, loaded.bytes, 1);
+        }
+        counters.snapshot_bytes.store(loaded.bytes, Ordering::Relaxed);
+        let store = Store {
             dir: dir.to_path_buf(),
             env: env.clone(),
             acknowledge: options.persistence.acknowledge(),
             options,
-            table: Table::new(loaded.entries, loaded.lsn, lsn_floor),
+            table,
+            progress: Progress::new(loaded.lsn, now),
             health: Health::default(),
             leadership: Leadership::default(),
-            durable: Mutex::new(Position { lsn: loaded.lsn, ..Position::default() }),
-            durable_lsn: AtomicU64::new(loaded.lsn.get()),
-            times: Mutex::new(Times { last_snapshot: now, ..Times::default() }),
-            changed_since_snapshot_began: AtomicBool::new(false),
-            raise_at: AtomicU64::new(identity::raise_at(ceiling)),
+            raise_at: AtomicU64::new(0),
             lsn_floor,
+            signal: Signal::new(),
             counters,
             recovery,
-            wake: crossbeam_channel::bounded(1),
-            stopping: AtomicBool::new(false),
             lock: Mutex::new(Some(lock)),
-        })
-    }
-
-    pub(crate) fn durable_lsn(&self) -> Lsn {
-        Lsn::new(self.durable_lsn.load(Ordering::Acquire))
+        };
+        // The identity comes last: it completes a creation.
+        store.write_ceiling(lsn_floor)?;
+        Ok(store)
     }
 
     /// Whether a change may be made now; sees to it that there is an LSN for it.
     #[inline]
     pub(crate) fn before_change(&self) -> Result<()> {
         self.health.check_writable()?;
-        if self.table.last_lsn().get() >= self.raise_at.load(Ordering::Relaxed) {
-            self.raise_ceiling()?;
-        }
-        Ok(())
+        if self.ceiling_is_near() { self.raise_ceiling() } else { Ok(()) }
+    }
+
+    #[inline]
+    fn ceiling_is_near(&self) -> bool {
+        self.table.last_lsn().get() >= self.raise_at.load(Ordering::Relaxed)
     }
 
     #[cold]
     fn raise_ceiling(&self) -> Result<()> {
-        let Some(_leading) = self.leadership.take_unless(|| self.health.is_poisoned()) else {
-            return Err(self.health.poisoned());
-        };
-        let ceiling = identity::ceiling_above(self.table.last_lsn());
-        identity::store(&*self.env.fs, &self.dir, ceiling).map_err(|error| self.health.poison(error))?;
-        self.raise_at.store(identity::raise_at(ceiling), Ordering::Relaxed);
+        let done = || !self.ceiling_is_near() || self.health.is_poisoned();
+        if let Some(_leading) = self.leadership.take_unless(done) {
+            // A store that was closed meanwhile has its last ceiling.
+            self.health.check_writable()?;
+            self.write_ceiling(self.table.last_lsn()).map_err(|error| self.health.poison(error))?;
+        }
+        self.health.check_writable()
+    }
+
+    /// Reserves LSNs above `last`. By the leader, or before anybody else knows the store.
+    fn write_ceiling(&self, last: Lsn) -> Result<()> {
+        let ceiling = identity::ceiling_above(last);
+        self.write_identity(ceiling)?;
+        self.raise_at.store(identity::raise_at(ceiling).get(), Ordering::Relaxed);
         Ok(())
     }
 
-    /// What follows a change: the caller waits for a snapshot, or makes it, or wakes the worker.
-    #[inline]
-    pub(crate) fn after_change(&self, lsn: Lsn) -> Result<()> {
-        let first = !self.changed_since_snapshot_began.load(Ordering::Acquire) && self.note_first_change();
-        if self.acknowledge == Acknowledge::WhenDurable {
-            return self.make_durable(lsn);
-        }
-        let (action, ask_again_in) = self.decide();
-        match (self.env.background, action) {
-            (Background::Inline, Action::Hold) => Ok(()),
-            (Background::Inline, _) => self.make_durable(lsn),
-            (Background::Threads, action) => {
-                if action != Action::Hold || (first && ask_again_in.is_some()) {
-                    let _ = self.wake.0.try_send(());
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn note_first_change(&self) -> bool {
-        let now = self.env.clock.monotonic();
-        let mut times = self.times.lock();
-        if times.since_snapshot_began.is_some() {
-            return false;
-        }
-        times.since_snapshot_began = Some(now);
-        times.oldest.get_or_insert(now);
-        self.changed_since_snapshot_began.store(true, Ordering::Release);
-        true
-    }
-
-    /// The policy's answer, and when to ask again.
-    fn decide(&self) -> (Action, Option<Duration>) {
-        let (position, durable) = (self.table.position(), *self.durable.lock());
-        let records = position.changes.saturating_sub(durable.changes);
-        if records == 0 {
-            return (Action::Hold, None);
-        }
-        let now = self.env.clock.monotonic();
-        let pending = {
-            let times = self.times.lock();
-            Pending {
-                bytes: position.bytes.saturating_sub(durable.bytes),
-                records,
-                oldest_age: times.oldest.map_or(Duration::ZERO, |oldest| now.saturating_sub(oldest)),
-                since_last_dump: now.saturating_sub(times.last_snapshot),
-            }
-        };
-        let decision = self.options.persistence.decide(&pending);
-        (decision.action, decision.ask_again_in)
-    }
-
-    pub(crate) fn unflushed_bytes(&self) -> u64 {
-        self.table.position().bytes.saturating_sub(self.durable.lock().bytes)
-    }
-
-    /// Returns once everything up to `lsn` is in a snapshot.
-    pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
-        let done = || self.durable_lsn() >= lsn;
-        loop {
-            match self.leadership.take_unless(|| done() || self.health.is_poisoned()) {
-                Some(_leading) => self.snapshot().map_err(|error| self.health.poison(error))?,
-                None if done() => return Ok(()),
-                None => return Err(self.health.poisoned()),
-            }
-        }
-    }
-
-    /// What the leader does.
-    fn snapshot(&self) -> Result<()> {
-        {
-            let mut times = self.times.lock();
-            times.since_snapshot_began = None;
-            self.changed_since_snapshot_began.store(false, Ordering::Release);
-        }
-        let position = self.table.begin_snapshot();
-        let bytes = snapshot::write(&*self.env.fs, &self.dir, &self.table, position)?;
-        self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.counters.bytes_written.fetch_add(bytes, Ordering::Relaxed);
-        self.counters.disk_bytes.store(bytes, Ordering::Relaxed);
-        *self.durable.lock() = position;
-        self.durable_lsn.store(position.lsn.get(), Ordering::Release);
-        let mut times = self.times.lock();
-        times.last_snapshot = self.env.clock.monotonic();
-        times.oldest = times.since_snapshot_began;
+    fn write_identity(&self, ceiling: Lsn) -> Result<()> {
+        identity::write(&*self.env.fs, &self.dir, ceiling)?;
+        self.counters.file_replaced(identity::FILE_LEN);
         Ok(())
     }
 
-    /// Starts the worker, unless the store is in inline mode.
-    pub(crate) fn start_worker(self: &Arc<Self>) -> Result<Option<JoinHandle<()>>> {
-        if self.env.background == Background::Inline {
-            return Ok(None);
-        }
-        let store = Arc::clone(self);
-        let work = move || {
-            if catch_unwind(AssertUnwindSafe(|| store.work())).is_err() {
-                let cause = io::Error::other("the background thread panicked");
-                let _ = store.health.poison(Error::io("work in the background on", &store.dir, cause));
-            }
-        };
-        thread::Builder::new()
-            .name("kv-naive snapshot".to_owned())
-            .spawn(work)
-            .map(Some)
-            .map_err(|error| Error::io("start a thread for", &self.dir, error))
-    }
-
-    /// The worker: snapshots when the policy says so. A failure poisons the store where it happens.
-    fn work(&self) {
-        while !self.stopping.load(Ordering::Acquire) && !self.health.is_poisoned() {
-            match self.decide() {
-                (Action::Hold, None) => drop(self.wake.1.recv()),
-                (Action::Hold, Some(pause)) => drop(self.wake.1.recv_timeout(pause)),
-                _ => drop(self.make_durable(self.table.last_lsn())),
-            }
-        }
-    }
-
-    pub(crate) fn stop_worker(&self, worker: Option<JoinHandle<()>>) {
-        self.stopping.store(true, Ordering::Release);
-        let _ = self.wake.0.try_send(());
-        if let Some(worker) = worker {
-            // A panic was turned into poison where it happened.
-            let _ = worker.join();
-        }
-    }
-
-    /// Makes everything durable, notes that no LSN is missing, and lets the directory go whatever happens.
+    /// Makes everything durable, gives unused LSNs back, and lets the directory go whatever happens. The
+    /// worker has ended.
     pub(crate) fn close(&self) -> Result<()> {
         let result = self.close_files();
         self.health.close();
+        self.table.close();
         *self.lock.lock() = None;
         result
     }
@@ -281,41 +154,74 @@ impl Store {
         self.make_durable(self.table.last_lsn())?;
         // Changes that slipped in are made durable below; none comes after this.
         self.health.close();
-        let last_lsn = self.table.close();
-        self.make_durable(last_lsn)?;
-        identity::store(&*self.env.fs, &self.dir, self.lsn_floor.max(last_lsn))
+        let last = self.table.close();
+        self.make_durable(last)?;
+        match self.leadership.take_unless(|| self.health.is_poisoned()) {
+            Some(_leading) => {
+                self.write_identity(self.lsn_floor.max(last)).map_err(|error| self.health.poison(error))
+            }
+            None => Err(self.health.poisoned()),
+        }
     }
 }
 
-/// Creates an empty store.
-fn create(dir: &Path, env: &Env) -> Result<Loaded> {
-    let table = Table::new(HashMap::new(), Lsn::ZERO, Lsn::ZERO);
-    snapshot::write(&*env.fs, dir, &table, table.begin_snapshot())?;
-    identity::store(&*env.fs, dir, Lsn::ZERO)?;
-    snapshot::load(&*env.fs, dir)
+/// What the directory is now; a missing one is empty.
+fn look(dir: &Path, env: &Env) -> Result<Content> {
+    Ok(directory::classify(&env.fs.list_if_exists(dir)?.unwrap_or_default()))
 }
 
-/// What the directory is, if it can be opened.
-fn check_content(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Content> {
-    let not_a_store = |detail: String| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
-    let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
-    match identity::classify(&names) {
-        Content::Empty if !options.create_if_missing => not_a_store(
-            "there is no kv-naive store here; set create_if_missing, or correct the path".to_owned(),
-        ),
-        Content::Foreign(name) => not_a_store(format!(
-            "it holds {name}, which is not a file of a kv-naive store; choose another directory"
-        )),
-        Content::SnapshotMissing => Err(Error::corruption(
-            &dir.join(SNAPSHOT),
-            0,
-            "the snapshot is missing; restore it from a backup",
-        )),
-        Content::SnapshotOnly if snapshot::load(&*env.fs, dir)?.lsn != Lsn::ZERO => Err(Error::corruption(
-            &dir.join(IDENTITY),
-            0,
-            "the identity file is missing; restore it from a backup",
-        )),
-        content => Ok(content),
+/// Refuses what is somebody else's, or is not to be created.
+fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions) -> Result<()> {
+    let detail = match content {
+        Content::Foreign(name) => directory::describe_foreign(name),
+        Content::Empty if !options.create_if_missing => {
+            "there is no kv-naive store here; set create_if_missing, or correct the path".to_owned()
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::NotAStore { path: dir.to_path_buf(), detail })
+}
+
+/// Loads the store in `dir` into `table`: its snapshot, and the LSN ceiling. `None`: there is none yet.
+fn recover(dir: &Path, env: &Env, options: &OpenOptions, table: &mut Table) -> Result<Option<(Loaded, Lsn)>> {
+    let fs = &*env.fs;
+    let content = look(dir, env)?;
+    refuse_other_directories(dir, &content, options)?;
+    let found = match content {
+        Content::SnapshotMissing => {
+            let detail = "the snapshot is missing; restore it from a backup";
+            return Err(Error::corruption(&dir.join(SNAPSHOT), 0, detail));
+        }
+        Content::IdentityMissing => {
+            if snapshot::read(fs, dir, |_| true)?.lsn != Lsn::ZERO {
+                let detail = "the identity file is missing; restore it from a backup";
+                return Err(Error::corruption(&dir.join(IDENTITY), 0, detail));
+            }
+            refuse_other_directories(dir, &Content::Empty, options)?;
+            None
+        }
+        Content::Store => {
+            let ceiling = identity::read(fs, dir)?;
+            let loaded = snapshot::read(fs, dir, |record| {
+                table.load(record.key, Entry { value: Arc::from(record.value), lsn: record.lsn })
+            })?;
+            Some((loaded, ceiling))
+        }
+        Content::Empty | Content::Foreign(_) => None,
+    };
+    // The store can be opened: what a crash left goes. That it is gone need not be durable.
+    for name in env.fs.list_if_exists(dir)?.unwrap_or_default() {
+        if TEMPORARIES.contains(&name.as_str()) {
+            let path = dir.join(name);
+            fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+        }
     }
+    Ok(found)
+}
+
+/// Creates the snapshot of an empty store; the identity follows.
+fn create(dir: &Path, env: &Env, table: &Table, counters: &Counters) -> Result<Loaded> {
+    let bytes = snapshot::write(&*env.fs, dir, table.begin_cut())?;
+    counters.file_replaced(bytes);
+    Ok(Loaded { bytes, ..Loaded::default() })
 }

@@ -1,26 +1,33 @@
 //! The hash table.
 //!
-//! A writer holds the gate shared while it takes an LSN and changes one entry, under that entry's lock. A
-//! batch, and the moment at which a snapshot begins or ends, hold it exclusively: so a snapshot that
-//! begins at LSN `s` begins with exactly the changes up to `s` in the table, and no writer in flight.
+//! **The gate.** A writer holds it shared while it takes an LSN and changes one entry, both under the lock
+//! of the entry's shard. A batch, and the moment at which a [cut](crate::cut) begins, hold it exclusively.
 //!
-//! While a snapshot at `s` runs, a writer that replaces or removes an entry with an LSN up to `s` first keeps
-//! the old value aside, under the entry's lock. The snapshot reads the table shard by shard, skips entries
-//! newer than `s`, and then takes what was kept aside. An entry replaced after its shard was read comes twice,
-//! both times with the same LSN and value.
+//! **Log order.** Two changes of one key take their LSNs under one lock, in the order in which they become
+//! visible. Changes of different keys that run at the same time may become visible the other way round,
+//! and `last_lsn` may name a put an instant before it can be read. No recovered state tells: a snapshot is
+//! a cut, no writer is in flight when it begins, and so it holds all changes up to its LSN and none beyond.
 //!
-//! A sequence number, odd while a batch is applied, makes readers look again: they see all of it or nothing.
+//! **Batches** become visible at once: a sequence number is odd while one is applied. A reader that meets
+//! an odd or changed number looks again behind the gate, so it waits for one batch at most. Otherwise
+//! readers write to nothing but the lock of a shard and, if they share the value, its reference count.
+//!
+//! Lock order: gate, shard, entries kept for a cut.
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as MapEntry;
-use foldhash::fast::RandomState;
-use kv_core::{Batch, Change, Lsn};
-use parking_lot::{Mutex, RwLock};
-use std::collections::HashMap;
+use foldhash::fast::SeedableRandomState;
+use kv_core::{Background, Batch, Change, Error, Lsn, Result, Value};
+use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::cut::{Cut, CutState};
+
 /// A value and the LSN of the change that brought it.
+///
+/// Not a [`Value`]: its reference count is a third allocation for each key and, at every look-up, a cache
+/// line more; that made `read` about 1.6 times slower.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) value: Arc<[u8]>,
@@ -34,31 +41,22 @@ enum Gate {
     Closed,
 }
 
-/// A key and its value.
-type Pair = (Box<[u8]>, Arc<[u8]>);
+/// Keeps what writers change off the cache lines that readers read.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct CacheLine<T>(T);
 
-type Map<S> = DashMap<Box<[u8]>, Entry, S>;
-
-#[derive(Debug)]
-pub(crate) struct Table {
-    map: Map<RandomState>,
-    gate: RwLock<Gate>,
-    /// Odd while a batch is applied.
-    batches: AtomicU64,
+#[derive(Debug, Default)]
+struct Totals {
     next_lsn: AtomicU64,
-    /// The LSN recovered, and the highest one of earlier openings.
-    recovered: Lsn,
-    floor: Lsn,
-    /// LSN of the snapshot that runs; 0: none does, or of an empty table.
-    snapshot_lsn: AtomicU64,
-    kept_aside: Mutex<HashMap<Box<[u8]>, Entry>>,
-    changes: AtomicU64,
+    /// Keys and values of changes since open, bytes.
     changed_bytes: AtomicU64,
+    /// Keys and values present, bytes.
     live_bytes: AtomicU64,
 }
 
 /// How far changes have come.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) lsn: Lsn,
     /// Since open.
@@ -67,192 +65,245 @@ pub(crate) struct Position {
     pub(crate) bytes: u64,
 }
 
+/// Many, because cuts and scans copy a shard at a time, and its writers wait for no more than that.
+const SHARDS: usize = 256;
+
+/// Longest value that `get` copies, bytes: up to here a copy costs no more than a shared `Value`.
+const COPIED_LEN_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct Table {
+    map: DashMap<Box<[u8]>, Entry, SeedableRandomState>,
+    /// The LSN recovered, and the highest one of earlier openings.
+    recovered: Lsn,
+    floor: Lsn,
+    cut: CutState,
+    /// Odd while a batch is applied.
+    batches: CacheLine<AtomicU64>,
+    gate: CacheLine<RwLock<Gate>>,
+    totals: CacheLine<Totals>,
+}
+
 impl Table {
-    /// A table with the recovered entries; LSNs go on above `floor`.
-    pub(crate) fn new(entries: HashMap<Box<[u8]>, Entry>, recovered: Lsn, floor: Lsn) -> Self {
-        let map = DashMap::with_capacity_and_hasher(entries.len(), RandomState::default());
-        let mut live_bytes = 0;
-        for (key, entry) in entries {
-            live_bytes += (key.len() + entry.value.len()) as u64;
-            map.insert(key, entry);
-        }
-        Table {
-            map,
-            gate: RwLock::new(Gate::Open),
-            batches: AtomicU64::new(0),
-            next_lsn: AtomicU64::new(floor.get() + 1),
-            recovered,
-            floor,
-            snapshot_lsn: AtomicU64::new(0),
-            kept_aside: Mutex::default(),
-            changes: AtomicU64::new(0),
-            changed_bytes: AtomicU64::new(0),
-            live_bytes: AtomicU64::new(live_bytes),
-        }
+    /// An empty table. In inline mode its order is the same in every run, so that runs can be reproduced.
+    pub(crate) fn new(background: Background) -> Self {
+        let hasher = match background {
+            Background::Threads => SeedableRandomState::random(),
+            Background::Inline => SeedableRandomState::fixed(),
+        };
+        let mut table = Table {
+            map: DashMap::with_capacity_and_hasher_and_shard_amount(0, hasher, SHARDS),
+            recovered: Lsn::ZERO,
+            floor: Lsn::ZERO,
+            cut: CutState::default(),
+            batches: CacheLine::default(),
+            gate: CacheLine(RwLock::new(Gate::Open)),
+            totals: CacheLine::default(),
+        };
+        table.start(Lsn::ZERO, Lsn::ZERO);
+        table
+    }
+
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self::new(Background::Inline)
+    }
+
+    /// Adds a recovered entry; `false` when its key is there already.
+    pub(crate) fn load(&mut self, key: &[u8], entry: Entry) -> bool {
+        *self.totals.0.live_bytes.get_mut() += (key.len() + entry.value.len()) as u64;
+        self.map.insert(Box::from(key), entry).is_none()
+    }
+
+    /// The table is as of `recovered`; LSNs go on above `floor`.
+    pub(crate) fn start(&mut self, recovered: Lsn, floor: Lsn) {
+        (self.recovered, self.floor) = (recovered, floor);
+        *self.totals.0.next_lsn.get_mut() = floor.next().get();
     }
 
     /// The value of `key`, never from the middle of a batch.
     #[inline]
-    pub(crate) fn get(&self, key: &[u8]) -> Option<Arc<[u8]>> {
-        loop {
-            let before = self.batches.load(Ordering::Acquire);
-            if before.is_multiple_of(2) {
-                let value = self.map.get(key).map(|entry| Arc::clone(&entry.value));
-                if self.batches.load(Ordering::Acquire) == before {
-                    return value;
-                }
-            }
-            std::thread::yield_now();
-        }
-    }
-
-    /// Stores a value; `None` when the table is closed.
-    pub(crate) fn put(&self, key: &[u8], value: &[u8]) -> Option<Lsn> {
-        let (key, value) = (Box::from(key), Arc::from(value));
-        let gate = self.gate.read();
-        (*gate == Gate::Open).then(|| self.insert(key, value, None))
-    }
-
-    /// Removes a key, if it is there: its LSN, or the last one and false. `None` when the table is
-    /// closed.
-    pub(crate) fn delete(&self, key: &[u8]) -> Option<(Lsn, bool)> {
-        let gate = self.gate.read();
-        (*gate == Gate::Open).then(|| match self.remove(key, None) {
-            Some(lsn) => (lsn, true),
-            None => (self.last_lsn(), false),
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Value> {
+        self.view(key, |value| match value.len() {
+            ..=COPIED_LEN_MAX => Value::from(&**value),
+            _ => Value::from_owner(Arc::clone(value)),
         })
     }
 
-    /// Applies a batch under one LSN: that, and true; or the last LSN and false, when it changes nothing.
-    /// `None` when the table is closed.
-    pub(crate) fn apply(&self, batch: &Batch) -> Option<(Lsn, bool)> {
-        let mut changes = batch.effective_changes();
-        let gate = self.gate.write();
-        if *gate == Gate::Closed {
-            return None;
+    /// The value of `key`, shared with the table; never from the middle of a batch.
+    #[inline]
+    pub(crate) fn share(&self, key: &[u8]) -> Option<Arc<[u8]>> {
+        self.view(key, Arc::clone)
+    }
+
+    /// What `see` makes of the value of `key`, under the lock of its shard.
+    #[inline]
+    fn view<R>(&self, key: &[u8], see: impl Fn(&Arc<[u8]>) -> R) -> Option<R> {
+        let before = self.batches.0.load(Ordering::Acquire);
+        if before.is_multiple_of(2) {
+            let seen = self.look_up(key, &see);
+            // Who sees a change of a batch, through the shard's lock, sees here that the batch had begun.
+            if self.batches.0.load(Ordering::Acquire) == before {
+                return seen;
+            }
         }
+        self.view_behind_gate(key, &see)
+    }
+
+    #[cold]
+    fn view_behind_gate<R>(&self, key: &[u8], see: impl Fn(&Arc<[u8]>) -> R) -> Option<R> {
+        let _no_batch = self.gate.0.read();
+        self.look_up(key, see)
+    }
+
+    #[inline]
+    fn look_up<R>(&self, key: &[u8], see: impl Fn(&Arc<[u8]>) -> R) -> Option<R> {
+        self.map.get(key).map(|entry| see(&entry.value))
+    }
+
+    /// Stores a value.
+    #[inline]
+    pub(crate) fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
+        let (key, value) = (Box::from(key), Arc::from(value));
+        let gate = self.gate.0.read();
+        check_open(*gate)?;
+        Ok(Lsn::new(self.insert(key, value, || self.take_lsn())))
+    }
+
+    /// Removes a key; `None` when it is not there.
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
+        let gate = self.gate.0.read();
+        check_open(*gate)?;
+        Ok(self.remove(key, || self.take_lsn()).map(Lsn::new))
+    }
+
+    /// Applies a batch under one LSN; `None` when it changes nothing.
+    pub(crate) fn apply(&self, batch: &Batch) -> Result<Option<Lsn>> {
+        let mut changes = batch.effective_changes();
+        let gate = self.gate.0.write();
+        check_open(*gate)?;
         changes.retain(|change| match change {
             Change::Put { .. } => true,
             Change::Delete { key } => self.map.contains_key(key.as_slice()),
         });
         if changes.is_empty() {
-            return Some((self.last_lsn(), false));
+            return Ok(None);
         }
-        let lsn = self.next_lsn.fetch_add(1, Ordering::AcqRel);
-        self.batches.fetch_add(1, Ordering::AcqRel);
+        let lsn = self.totals.0.next_lsn.load(Ordering::Relaxed);
+        self.batches.0.fetch_add(1, Ordering::AcqRel);
         for change in changes {
             match change {
                 Change::Put { key, value } => {
-                    self.insert(Box::from(key.as_slice()), Arc::from(value.as_slice()), Some(lsn));
+                    self.insert(Box::from(key.as_slice()), Arc::from(value.as_slice()), || lsn);
                 }
                 Change::Delete { key } => {
-                    self.remove(key, Some(lsn));
+                    self.remove(key, || lsn);
                 }
             }
         }
-        self.batches.fetch_add(1, Ordering::AcqRel);
-        self.changes.fetch_add(1, Ordering::Relaxed);
-        Some((Lsn::new(lsn), true))
+        // Only now: nobody shall hear of the LSN before the batch can be read.
+        self.totals.0.next_lsn.store(lsn + 1, Ordering::SeqCst);
+        self.batches.0.fetch_add(1, Ordering::AcqRel);
+        Ok(Some(Lsn::new(lsn)))
+    }
+
+    /// Stores a value under the LSN that `take_lsn` gives under the shard's lock. The gate is held.
+    #[inline]
+    fn insert(&self, key: Box<[u8]>, value: Arc<[u8]>, take_lsn: impl FnOnce() -> u64) -> u64 {
+        let (key_len, value_len) = (key.len() as u64, value.len() as u64);
+        // What is replaced goes back to the allocator after the shard's lock is released.
+        let (lsn, replaced) = match self.map.entry(key) {
+            MapEntry::Occupied(mut slot) => {
+                self.cut.keep(slot.key(), slot.get(), || self.map.determine_map(slot.key()));
+                let lsn = take_lsn();
+                (lsn, Some(slot.insert(Entry { value, lsn })))
+            }
+            MapEntry::Vacant(slot) => {
+                let lsn = take_lsn();
+                slot.insert(Entry { value, lsn });
+                (lsn, None)
+            }
+        };
+        let replaced_len = replaced.as_ref().map_or(0, |entry| key_len + entry.value.len() as u64);
+        let totals = &self.totals.0;
+        totals.changed_bytes.fetch_add(key_len + value_len, Ordering::Relaxed);
+        totals.live_bytes.fetch_add((key_len + value_len).wrapping_sub(replaced_len), Ordering::Relaxed);
+        lsn
+    }
+
+    /// Removes a key under the LSN that `take_lsn` gives under the shard's lock. The gate is held.
+    fn remove(&self, key: &[u8], take_lsn: impl FnOnce() -> u64) -> Option<u64> {
+        let mut lsn = None;
+        let (key, entry) = self.map.remove_if(key, |key, entry| {
+            self.cut.keep(key, entry, || self.map.determine_map(key));
+            lsn = Some(take_lsn());
+            true
+        })?;
+        let (key_len, value_len) = (key.len() as u64, entry.value.len() as u64);
+        self.totals.0.changed_bytes.fetch_add(key_len, Ordering::Relaxed);
+        self.totals.0.live_bytes.fetch_sub(key_len + value_len, Ordering::Relaxed);
+        lsn
+    }
+
+    /// `SeqCst` because the writer then looks whether the worker watches; see `worker.rs`.
+    #[inline]
+    fn take_lsn(&self) -> u64 {
+        self.totals.0.next_lsn.fetch_add(1, Ordering::SeqCst)
     }
 
     /// Takes no more changes; returns the LSN of the last one.
     pub(crate) fn close(&self) -> Lsn {
-        *self.gate.write() = Gate::Closed;
+        *self.gate.0.write() = Gate::Closed;
         self.last_lsn()
     }
 
-    /// Stores a value under the LSN of its batch, or one of its own. The gate is held.
-    fn insert(&self, key: Box<[u8]>, value: Arc<[u8]>, batch_lsn: Option<u64>) -> Lsn {
-        let len = key.len() + value.len();
-        let key_len = key.len() as u64;
-        let slot = self.map.entry(key);
-        let lsn = self.lsn_for(batch_lsn);
-        let entry = Entry { value, lsn };
-        match slot {
-            MapEntry::Occupied(mut slot) => {
-                self.keep_aside(slot.key(), slot.get());
-                let old = slot.insert(entry);
-                self.live_bytes.fetch_sub(key_len + old.value.len() as u64, Ordering::Relaxed);
-            }
-            MapEntry::Vacant(slot) => drop(slot.insert(entry)),
-        }
-        self.live_bytes.fetch_add(len as u64, Ordering::Relaxed);
-        self.changed_bytes.fetch_add(len as u64, Ordering::Relaxed);
-        Lsn::new(lsn)
+    /// Begins a cut of the table as it is now.
+    pub(crate) fn begin_cut(&self) -> Cut<'_> {
+        let _no_writer = self.gate.0.write();
+        Cut::begin(self, &self.cut, self.position())
     }
 
-    fn remove(&self, key: &[u8], batch_lsn: Option<u64>) -> Option<Lsn> {
-        let mut lsn = 0;
-        let (key, old) = self.map.remove_if(key, |key, old| {
-            self.keep_aside(key, old);
-            lsn = self.lsn_for(batch_lsn);
-            true
-        })?;
-        self.live_bytes.fetch_sub((key.len() + old.value.len()) as u64, Ordering::Relaxed);
-        self.changed_bytes.fetch_add(key.len() as u64, Ordering::Relaxed);
-        Some(Lsn::new(lsn))
+    /// How many shards there are.
+    pub(crate) fn shards(&self) -> usize {
+        self.map.shards().len()
     }
 
-    fn lsn_for(&self, batch_lsn: Option<u64>) -> u64 {
-        batch_lsn.unwrap_or_else(|| {
-            self.changes.fetch_add(1, Ordering::Relaxed);
-            self.next_lsn.fetch_add(1, Ordering::AcqRel)
-        })
-    }
-
-    /// Keeps a value that the running snapshot may still need. Under the entry's lock.
-    #[inline]
-    fn keep_aside(&self, key: &[u8], entry: &Entry) {
-        if entry.lsn <= self.snapshot_lsn.load(Ordering::Relaxed) {
-            self.kept_aside.lock().insert(Box::from(key), entry.clone());
-        }
-    }
-
-    /// Begins a snapshot of the table as it is now.
-    pub(crate) fn begin_snapshot(&self) -> Position {
-        let _exclusive = self.gate.write();
-        let position = self.position();
-        self.snapshot_lsn.store(position.lsn.get(), Ordering::Relaxed);
-        position
-    }
-
-    /// Visits every entry as of the snapshot, some twice; then ends it. A writer of a shard waits while that
-    /// shard is visited.
-    pub(crate) fn visit_snapshot<E>(
+    /// A copy of one shard, not from the middle of a batch; `copied` is called under the shard's lock.
+    /// Values are shared with the table, keys are copied.
+    pub(crate) fn copy_shard<F: FnOnce()>(
         &self,
-        position: Position,
-        mut visit: impl FnMut(&[u8], &Entry) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let visited = self
-            .map
-            .iter()
-            .filter(|pair| pair.lsn <= position.lsn.get())
-            .try_for_each(|pair| visit(pair.key(), pair.value()));
-        let kept_aside = {
-            let _exclusive = self.gate.write();
-            self.snapshot_lsn.store(0, Ordering::Relaxed);
-            std::mem::take(&mut *self.kept_aside.lock())
-        };
-        visited?;
-        kept_aside.iter().try_for_each(|(key, entry)| visit(key, entry))
+        shard: usize,
+        copied: F,
+    ) -> impl Iterator<Item = (Box<[u8]>, Entry)> + use<F> {
+        let _no_batch = self.gate.0.read();
+        let copy = self.map.shards().get(shard).map(|shard| {
+            let shard = shard.read();
+            let copy = (*shard).clone();
+            copied();
+            copy
+        });
+        copy.into_iter().flatten().map(|(key, entry)| (key, entry.into_inner()))
     }
 
-    /// All pairs, copied shard by shard.
-    pub(crate) fn pairs(&self) -> Vec<Pair> {
-        self.map.iter().map(|pair| (pair.key().clone(), Arc::clone(&pair.value))).collect()
-    }
-
+    #[inline]
     pub(crate) fn position(&self) -> Position {
+        let last = self.totals.0.next_lsn.load(Ordering::SeqCst) - 1;
         Position {
-            lsn: self.last_lsn(),
-            changes: self.changes.load(Ordering::Relaxed),
-            bytes: self.changed_bytes.load(Ordering::Relaxed),
+            lsn: self.visible(last),
+            changes: last - self.floor.get(),
+            bytes: self.totals.0.changed_bytes.load(Ordering::Relaxed),
         }
     }
 
+    #[inline]
     pub(crate) fn last_lsn(&self) -> Lsn {
-        let last = Lsn::new(self.next_lsn.load(Ordering::Acquire) - 1);
-        if last == self.floor { self.recovered } else { last }
+        self.visible(self.totals.0.next_lsn.load(Ordering::Acquire) - 1)
+    }
+
+    /// Before the first change the newest LSN is the recovered one, which may lie below the floor.
+    #[inline]
+    fn visible(&self, last: u64) -> Lsn {
+        if last == self.floor.get() { self.recovered } else { Lsn::new(last) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -260,10 +311,10 @@ impl Table {
     }
 
     pub(crate) fn live_bytes(&self) -> u64 {
-        self.live_bytes.load(Ordering::Relaxed)
+        self.totals.0.live_bytes.load(Ordering::Relaxed)
     }
 
-    /// Estimated memory of the table itself: a pair and a control byte a slot.
+    /// Estimated memory of the slots: a pair and a control byte each.
     pub(crate) fn slot_bytes(&self) -> u64 {
         let slot = size_of::<(Box<[u8]>, Entry)>() + 1;
         // A table grows when seven eighths of its slots are taken.
@@ -271,104 +322,51 @@ impl Table {
     }
 }
 
+fn check_open(gate: Gate) -> Result<()> {
+    match gate {
+        Gate::Open => Ok(()),
+        Gate::Closed => Err(Error::Closed),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
-    fn empty() -> Table {
-        Table::new(HashMap::new(), Lsn::ZERO, Lsn::ZERO)
-    }
-
-    fn snapshot(table: &Table, position: Position) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        let mut state = BTreeMap::new();
-        let visited = table.visit_snapshot(position, |key, entry| {
-            assert!(entry.lsn <= position.lsn.get());
-            if let Some(old) = state.insert(key.to_vec(), entry.value.to_vec()) {
-                assert_eq!(old, *entry.value, "a key came twice with two values");
-            }
-            Ok::<(), ()>(())
-        });
-        visited.unwrap();
-        state
-    }
-
-    #[test]
-    fn a_snapshot_is_the_state_at_its_beginning() {
-        let table = empty();
-        for key in 0..20u8 {
-            table.put(&[key], b"old").unwrap();
-        }
-        let before: BTreeMap<_, _> = (0..20u8).map(|key| (vec![key], b"old".to_vec())).collect();
-        let position = table.begin_snapshot();
-        for (key, value) in [(1, "new"), (1, "newer"), (99, "fresh")] {
-            table.put(&[key], value.as_bytes()).unwrap();
-        }
-        assert!(table.delete(&[2]).unwrap().1);
-        assert!(table.delete(&[3]).unwrap().1);
-        table.put(&[3], b"back").unwrap();
-        let mut batch = Batch::new();
-        batch.put(&[4], b"batch").delete(&[5]).delete(&[77]).put(&[4], b"again");
-        assert_eq!(table.apply(&batch), Some((Lsn::new(27), true)));
-        assert_eq!(snapshot(&table, position), before);
-        assert_eq!(table.last_lsn(), Lsn::new(27));
-        assert_eq!(table.position().changes, 27);
-
-        // The next one keeps nothing of this one.
-        let position = table.begin_snapshot();
-        let after = snapshot(&table, position);
-        assert_eq!(after.get(&vec![1]), Some(&b"newer".to_vec()));
-        assert_eq!((after.len(), after.get(&vec![4])), (19, Some(&b"again".to_vec())));
-        assert_eq!(table.live_bytes(), after.iter().map(|(k, v)| (k.len() + v.len()) as u64).sum::<u64>());
-    }
-
-    #[test]
-    fn snapshots_under_concurrent_writers_are_points_in_time() {
-        // Writers put ever larger numbers under their key, one after the other: at any LSN the sum of all
-        // numbers is the count of changes.
-        let table = empty();
-        std::thread::scope(|scope| {
-            for writer in 0..3u8 {
-                let table = &table;
-                scope.spawn(move || {
-                    for number in 1..=3000u64 {
-                        table.put(&[writer], &number.to_le_bytes()).unwrap();
-                        table.put(&[100 + writer, number.to_le_bytes()[0]], b"").unwrap();
-                        if number % 7 == 0 {
-                            assert!(table.delete(&[100 + writer, number.to_le_bytes()[0]]).unwrap().1);
-                        }
-                    }
-                });
-            }
-            for _ in 0..200 {
-                let position = table.begin_snapshot();
-                let state = snapshot(&table, position);
-                let changes: u64 = (0..3u8)
-                    .filter_map(|writer| state.get(&vec![writer]))
-                    .map(|number| u64::from_le_bytes(number.as_slice().try_into().unwrap()))
-                    // Each number stands for its put, maybe the put that follows, and the deletes.
-                    .map(|number| 2 * number + number / 7)
-                    .sum();
-                let slack = changes.abs_diff(position.changes);
-                assert!(slack <= 6, "{changes} {position:?}");
-            }
-        });
-    }
 
     #[test]
     fn a_closed_table_takes_no_changes() {
-        let table = empty();
+        let table = Table::empty();
         table.put(b"k", b"v").unwrap();
         assert_eq!(table.close(), Lsn::new(1));
         let mut batch = Batch::new();
         batch.put(b"k", b"w");
-        assert_eq!((table.put(b"k", b"w"), table.delete(b"k"), table.apply(&batch)), (None, None, None));
+        assert!(matches!(table.put(b"k", b"w"), Err(Error::Closed)));
+        assert!(matches!(table.delete(b"k"), Err(Error::Closed)));
+        assert!(matches!(table.apply(&batch), Err(Error::Closed)));
         assert_eq!(table.get(b"k").as_deref(), Some(b"v".as_slice()));
     }
 
     #[test]
+    fn lsns_go_on_above_the_floor_and_totals_follow() {
+        let mut table = Table::empty();
+        assert!(table.load(b"k", Entry { value: Arc::from(b"123".as_slice()), lsn: 5 }));
+        assert!(!table.load(b"k", Entry { value: Arc::from([]), lsn: 6 }));
+        table.start(Lsn::new(7), Lsn::new(100));
+        assert_eq!(table.position(), Position { lsn: Lsn::new(7), changes: 0, bytes: 0 });
+        assert_eq!(table.delete(b"absent").unwrap(), None);
+        assert_eq!(table.last_lsn(), Lsn::new(7));
+        assert_eq!(table.put(b"other", b"v").unwrap(), Lsn::new(101));
+        assert_eq!(table.position(), Position { lsn: Lsn::new(101), changes: 1, bytes: 6 });
+        let mut nothing = Batch::new();
+        nothing.delete(b"absent").put(b"x", b"").delete(b"x");
+        assert_eq!(table.apply(&nothing).unwrap(), None);
+        assert_eq!(table.delete(b"other").unwrap(), Some(Lsn::new(102)));
+        assert_eq!((table.len(), table.position().bytes), (1, 11));
+    }
+
+    #[test]
     fn a_batch_is_seen_whole_or_not_at_all() {
-        let table = empty();
+        let table = Table::empty();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for number in 1..=5000u64 {
@@ -387,6 +385,7 @@ mod tests {
                 let first = read(0);
                 let second = read(7);
                 assert!(second >= first && first >= last, "{last} {first} {second}");
+                assert!(table.last_lsn().get() >= second);
                 last = second;
             }
         });

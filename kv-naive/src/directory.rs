@@ -1,0 +1,79 @@
+//! What the names in a directory say about it.
+//!
+//! A store has `NAIVE` and `SNAPSHOT` from its creation on, which writes the snapshot, empty, first:
+//!
+//! | `NAIVE` | `SNAPSHOT` | other names | it is |
+//! |---|---|---|---|
+//! | yes | yes | any | a store |
+//! | yes | no | any | a store whose snapshot is missing |
+//! | no | yes | ours | an unfinished creation if the snapshot is of LSN 0, else a store whose identity is missing |
+//! | no | no | ours or none | empty: nothing, or an unfinished creation |
+//! | no | any | somebody's | foreign |
+//!
+//! Ours are `LOCK`, `NAIVE.tmp` and `SNAPSHOT.tmp`.
+
+use kv_core::LOCK_FILE;
+
+use crate::identity::{self, IDENTITY};
+use crate::snapshot::{self, SNAPSHOT};
+
+/// What a crash may leave, and the next opening removes.
+pub(crate) const TEMPORARIES: [&str; 2] = [identity::TEMPORARY, snapshot::TEMPORARY];
+
+/// What a directory is, judged by its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Store,
+    SnapshotMissing,
+    /// To tell whether it is an unfinished creation, read the snapshot.
+    IdentityMissing,
+    Empty,
+    /// Somebody else's: it holds this file.
+    Foreign(String),
+}
+
+/// Judges a directory by its names.
+pub(crate) fn classify(names: &[String]) -> Content {
+    let has = |name: &str| names.iter().any(|one| one == name);
+    let ours = |name: &str| name == LOCK_FILE || name == SNAPSHOT || TEMPORARIES.contains(&name);
+    match (has(IDENTITY), has(SNAPSHOT), names.iter().find(|name| !ours(name))) {
+        (true, true, _) => Content::Store,
+        (true, false, _) => Content::SnapshotMissing,
+        (false, _, Some(name)) => Content::Foreign(name.clone()),
+        (false, true, None) => Content::IdentityMissing,
+        (false, false, None) => Content::Empty,
+    }
+}
+
+/// Says what a foreign file is, as far as its name tells.
+pub(crate) fn describe_foreign(name: &str) -> String {
+    match name {
+        "MANIFEST" => "it holds MANIFEST, which is a kv-log store; open it with kv-log".to_owned(),
+        _ => format!("it holds {name}, which is not a file of a kv-naive store; choose another directory"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_directory_is_told_apart() {
+        let foreign = |name: &str| Content::Foreign(name.to_owned());
+        let cases: [(&[&str], Content); 9] = [
+            (&[], Content::Empty),
+            (&["LOCK", "NAIVE.tmp", "SNAPSHOT.tmp"], Content::Empty),
+            (&["LOCK", "NAIVE", "SNAPSHOT", "SNAPSHOT.tmp"], Content::Store),
+            (&["NAIVE", "SNAPSHOT", "notes"], Content::Store),
+            (&["NAIVE"], Content::SnapshotMissing),
+            (&["LOCK", "SNAPSHOT"], Content::IdentityMissing),
+            (&["SNAPSHOT", "notes"], foreign("notes")),
+            (&["LOCK", "MANIFEST"], foreign("MANIFEST")),
+            (&["snapshot"], foreign("snapshot")),
+        ];
+        for (names, expected) in cases {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            assert_eq!(classify(&names), expected, "{names:?}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! The snapshot file: a segment of kind `Snapshot`, one put for each entry in no particular order, and a seal
+//! with their count. Its header's `base_lsn` is the LSN it stands at, and its `segment_id` the same number:
+//! checksums depend on it, so bytes of an older snapshot are never taken for records of this one.
+//!
+//! On disk after a power cut between any two system calls of writing one:
+//!
+//! | after | `SNAPSHOT` | `SNAPSHOT.tmp` |
+//! |---|---|---|
+//! | creating or cutting `SNAPSHOT.tmp` | the previous one | absent, empty, or what an earlier crash left |
+//! | each write | the previous one | any part of it |
+//! | sync of the file | the previous one | absent, or whole |
+//! | rename | the previous one, or the new one, whole | absent, or whole |
+//! | sync of the directory | the new one | absent |
+//!
+//! Only then does the durable LSN move. Opening the store removes `SNAPSHOT.tmp`.
+
+mod read;
+mod write;
+
+pub(crate) use read::{Loaded, read};
+pub(crate) use write::write;
+
+/// The file's name.
+pub(crate) const SNAPSHOT: &str = "SNAPSHOT";
+/// Its name while it is written.
+pub(crate) const TEMPORARY: &str = "SNAPSHOT.tmp";
+
+#[cfg(test)]
+mod tests;

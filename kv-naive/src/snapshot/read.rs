@@ -1,0 +1,114 @@
+use kv_core::{Error, File, FileExt, Fs, Lsn, OpenMode, Result};
+use kv_wal_format::{
+    Decoder, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind, Step,
+};
+use std::path::Path;
+
+use super::SNAPSHOT;
+use crate::identity::header_error;
+
+/// Bytes read at a time.
+const CHUNK_LEN: usize = 1 << 20;
+
+/// What a snapshot is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// Where it stands.
+    pub(crate) lsn: Lsn,
+    pub(crate) records: u64,
+    pub(crate) bytes: u64,
+}
+
+/// Reads the snapshot of `dir`, which must be whole, and gives its puts to `insert`; that answers whether
+/// the key is new.
+pub(crate) fn read(fs: &dyn Fs, dir: &Path, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
+    let path = dir.join(SNAPSHOT);
+    let file = fs.open(&path, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
+    let mut window = Window { file: &*file, path: &path, buffer: Vec::new(), start: 0, offset: 0 };
+    let lsn = read_header(&mut window)?;
+    let decoder = Decoder::new(lsn);
+    let mut records = 0;
+    loop {
+        let offset = window.offset;
+        let damaged = |detail: &str| Err(Error::corruption(&path, offset, detail));
+        let (len, sealed) = match decoder.step(window.rest()) {
+            Step::Record { record, len } => match record.kind {
+                RecordKind::Put if !record.more && (1..=lsn).contains(&record.lsn) => {
+                    if !insert(&record) {
+                        return damaged("a key stands here for the second time");
+                    }
+                    records += 1;
+                    (len, false)
+                }
+                RecordKind::Seal if Seal::from_record(&record) == Some(Seal { records, max_lsn: lsn }) => {
+                    (len, true)
+                }
+                RecordKind::Seal => return damaged("the seal does not fit the records before it"),
+                _ => return damaged("a record that no snapshot has"),
+            },
+            // The window may end inside a record.
+            Step::Torn | Step::End => match window.extend()? {
+                0 => return damaged("the snapshot ends here, without its seal"),
+                _ => (0, false),
+            },
+            Step::Corrupt(corruption) => return damaged(&corruption.to_string()),
+        };
+        window.advance(len);
+        if sealed {
+            break;
+        }
+    }
+    if !window.rest().is_empty() || window.extend()? > 0 {
+        return Err(Error::corruption(&path, window.offset, "bytes follow the seal"));
+    }
+    Ok(Loaded { lsn: Lsn::new(lsn), records, bytes: window.offset })
+}
+
+/// Returns the LSN the snapshot stands at.
+fn read_header(window: &mut Window<'_>) -> Result<u64> {
+    window.extend()?;
+    let header = SegmentHeader::decode(window.rest()).map_err(|error| header_error(window.path, error))?;
+    if header.kind != SegmentKind::Snapshot || header.segment_id != header.base_lsn {
+        let detail = format!("this is a {} segment, not a snapshot", header.kind);
+        return Err(Error::corruption(window.path, 0, detail));
+    }
+    window.advance(SEGMENT_HEADER_LEN);
+    Ok(header.base_lsn)
+}
+
+/// A moving part of the file.
+struct Window<'a> {
+    file: &'a dyn File,
+    path: &'a Path,
+    buffer: Vec<u8>,
+    /// Bytes at the start of `buffer` that are done with.
+    start: usize,
+    /// Where in the file the rest begins.
+    offset: u64,
+}
+
+impl Window<'_> {
+    fn rest(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    fn advance(&mut self, len: usize) {
+        self.start += len;
+        self.offset += len as u64;
+    }
+
+    /// Reads on; returns how many bytes came.
+    fn extend(&mut self) -> Result<usize> {
+        self.buffer.drain(..self.start);
+        self.start = 0;
+        let kept = self.buffer.len();
+        self.buffer.resize(kept + CHUNK_LEN, 0);
+        let room = self.buffer.get_mut(kept..).unwrap_or_default();
+        let read = self
+            .file
+            .read_full_at(room, self.offset + kept as u64)
+            .map_err(|error| Error::io("read", self.path, error))?;
+        self.buffer.truncate(kept + read);
+        Ok(read)
+    }
+}

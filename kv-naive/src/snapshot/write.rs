@@ -1,0 +1,68 @@
+use kv_core::{Error, File, FileExt, Fs, OpenMode, Result};
+use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
+use std::path::Path;
+
+use super::{SNAPSHOT, TEMPORARY};
+use crate::cut::Cut;
+
+/// Bytes gathered before they are written.
+const BUFFER_LEN: usize = 256 << 10;
+
+/// Writes `cut` in place of the previous snapshot, durably. Returns the file's length, bytes.
+pub(crate) fn write(fs: &dyn Fs, dir: &Path, cut: Cut<'_>) -> Result<u64> {
+    let temporary = dir.join(TEMPORARY);
+    let mut writer = Writer::create(fs, &temporary, cut.position.lsn.get())?;
+    cut.visit(|key, entry| writer.append(key, &entry.value, entry.lsn))?;
+    let len = writer.finish()?;
+    fs.rename(&temporary, &dir.join(SNAPSHOT)).map_err(|error| Error::io("rename", &temporary, error))?;
+    fs.sync_dir(dir).map_err(|error| Error::io("sync directory", dir, error))?;
+    Ok(len)
+}
+
+/// Encodes entries and writes them in large pieces.
+struct Writer<'a> {
+    file: Box<dyn File>,
+    path: &'a Path,
+    encoder: Encoder,
+    lsn: u64,
+    records: u64,
+    buffer: Vec<u8>,
+    written: u64,
+}
+
+impl<'a> Writer<'a> {
+    fn create(fs: &dyn Fs, path: &'a Path, lsn: u64) -> Result<Self> {
+        let file =
+            fs.open(path, OpenMode::CreateOrTruncate).map_err(|error| Error::io("create", path, error))?;
+        let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: lsn, base_lsn: lsn };
+        let buffer = header.encode().to_vec();
+        Ok(Writer { file, path, encoder: Encoder::new(lsn), lsn, records: 0, buffer, written: 0 })
+    }
+
+    fn append(&mut self, key: &[u8], value: &[u8], lsn: u64) -> Result<()> {
+        self.encode(&Record::put(lsn, key, value));
+        self.records += 1;
+        if self.buffer.len() >= BUFFER_LEN { self.flush() } else { Ok(()) }
+    }
+
+    fn finish(mut self) -> Result<u64> {
+        let seal = Seal { records: self.records, max_lsn: self.lsn }.encode_body();
+        self.encode(&Record::seal(self.lsn, &seal));
+        self.flush()?;
+        self.file.sync_all().map_err(|error| Error::io("sync", self.path, error))?;
+        Ok(self.written)
+    }
+
+    fn encode(&mut self, record: &Record<'_>) {
+        self.encoder.append(record, &mut self.buffer).expect("limits keep records within the format");
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        self.file
+            .write_all_at(&self.buffer, self.written)
+            .map_err(|error| Error::io("write", self.path, error))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}

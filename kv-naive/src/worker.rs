@@ -1,0 +1,110 @@
+//! The background thread: it takes snapshots when the policy says so.
+//!
+//! A writer asks the policy after its change. If the answer is a dump, it wakes the worker; if the answer is
+//! a time, it wakes the worker unless that watches the time already. No wake-up is lost: the worker says
+//! that it watches no longer and *then* asks the policy once more before it sleeps; a writer makes its
+//! change and *then* looks whether the worker watches. All four are sequentially consistent, so the worker
+//! finds the change or the writer finds it asleep.
+
+use crossbeam_channel::{Receiver, Sender};
+use kv_core::{Action, Background, Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crate::durability::PoisonOnPanic;
+use crate::store::Store;
+
+/// How the worker is woken and stopped.
+#[derive(Debug)]
+pub(crate) struct Signal {
+    /// Holds one wake-up: any number before the worker looks are one.
+    sender: Sender<()>,
+    receiver: Receiver<()>,
+    /// Whether the worker will ask the policy again by itself.
+    watching: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Signal {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        Signal { sender, receiver, watching: AtomicBool::new(false), stopping: AtomicBool::new(false) }
+    }
+
+    /// Wakes the worker.
+    pub(crate) fn wake(&self) {
+        // A full channel holds a wake-up already.
+        let _ = self.sender.try_send(());
+    }
+
+    /// Wakes the worker unless it watches the time.
+    #[inline]
+    pub(crate) fn watch_the_time(&self) {
+        if !self.watching.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+}
+
+/// The thread of an open store; none in inline mode.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread. It shares the store, not the engine: so dropping the engine can stop it.
+    pub(crate) fn start(store: &Arc<Store>) -> Result<Self> {
+        if store.env.background == Background::Inline {
+            return Ok(Worker { thread: None });
+        }
+        let of_thread = Arc::clone(store);
+        let thread = thread::Builder::new()
+            .name("kv-naive snapshot".to_owned())
+            .spawn(move || {
+                let _poison = PoisonOnPanic(&of_thread);
+                of_thread.snapshot_when_due();
+            })
+            .map_err(|error| Error::io("start a thread for", &store.dir, error))?;
+        Ok(Worker { thread: Some(thread) })
+    }
+
+    /// Ends the thread, and waits for it.
+    pub(crate) fn stop(self, store: &Store) {
+        store.signal.stopping.store(true, Ordering::Release);
+        store.signal.wake();
+        if let Some(thread) = self.thread {
+            // A panic has poisoned the store.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Store {
+    /// A failed snapshot poisons the store where it fails; then nothing is left to do.
+    fn snapshot_when_due(&self) {
+        let signal = &self.signal;
+        while !signal.stopping() && !self.health.is_poisoned() {
+            signal.watching.store(true, Ordering::SeqCst);
+            match self.decide(self.env.clock.monotonic()) {
+                (Action::Write | Action::WriteAndSync, _) => {
+                    let _ = self.make_durable(self.table.last_lsn());
+                }
+                (Action::Hold, Some(pause)) => {
+                    let _ = signal.receiver.recv_timeout(pause);
+                }
+                (Action::Hold, None) => {
+                    signal.watching.store(false, Ordering::SeqCst);
+                    if self.decide(self.env.clock.monotonic()) == (Action::Hold, None) {
+                        let _ = signal.receiver.recv();
+                    }
+                }
+            }
+        }
+    }
+}
