@@ -31,6 +31,8 @@ pub(crate) struct Head {
     /// Where the next record goes.
     end: usize,
     next_lsn: Lsn,
+    /// Of the newest change. Not always the one before `next_lsn`: numbers are skipped after a crash.
+    last_lsn: Lsn,
     /// Sealed segments that are not written and synced yet, oldest first.
     pub(crate) sealed: Vec<Arc<Segment>>,
     /// Whether the next head was asked for.
@@ -61,12 +63,13 @@ impl<'a> Prepared<'a> {
 }
 
 impl Head {
-    pub(crate) fn new(segment: Arc<Segment>, next_lsn: Lsn) -> Self {
+    pub(crate) fn new(segment: Arc<Segment>, last_lsn: Lsn, next_lsn: Lsn) -> Self {
         Head {
             encoder: Encoder::new(segment.id.get()),
             end: segment.end(),
             segment,
             next_lsn,
+            last_lsn,
             sealed: Vec::new(),
             next_due: false,
         }
@@ -133,9 +136,9 @@ impl Head {
         self.segment.mark_sealed();
     }
 
-    /// Newest LSN given out.
+    /// LSN of the newest change.
     pub(crate) fn last_lsn(&self) -> Lsn {
-        Lsn::new(self.next_lsn.get() - 1)
+        self.last_lsn
     }
 
     /// Notes in the log up to where it is durable, if there is room: what later proves that damage
@@ -289,6 +292,7 @@ impl Store {
     /// Counts a change that is visible now. Still under the commit lock.
     #[inline]
     fn committed(&self, head: &mut Head, lsn: Lsn, len: usize) {
+        head.last_lsn = lsn;
         head.next_lsn = lsn.next();
         if !head.next_due && head.is_filling_up() {
             head.next_due = true;

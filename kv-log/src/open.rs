@@ -68,7 +68,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         dir: dir.to_path_buf(),
         env: env.clone(),
         acknowledge: options.persistence.acknowledge(),
-        head: Mutex::new(Head::new(head, lsn_floor.next())),
+        head: Mutex::new(Head::new(head, recovered.report.last_lsn, lsn_floor.next())),
         next_head: Mutex::new(None),
         index: recovered.index,
         segments: recovered.table,

@@ -130,9 +130,11 @@ fn killed(dir: &Path) -> (std::path::PathBuf, BTreeMap<Vec<u8>, Vec<u8>>) {
     let (live, dead) = (dir.join("live"), dir.join("dead"));
     let store = LogEngine::open(&live, small(Manual)).unwrap();
     let mut model = BTreeMap::new();
-    for key in 0..150u8 {
-        store.put(&[key], &[key; 40]).unwrap();
-        model.insert(vec![key], vec![key; 40]);
+    for round in [0, 40] {
+        for key in 0..150u8 {
+            store.put(&[key], &vec![key; round]).unwrap();
+            model.insert(vec![key], vec![key; round]);
+        }
     }
     store.sync().unwrap();
     store.put(b"more", b"").unwrap();
@@ -232,6 +234,23 @@ fn a_torn_tail_is_cut_at_every_byte_and_the_store_goes_on() {
         assert_eq!((store.get(b"more").unwrap(), store.last_lsn()), (None, last_before));
         assert_eq!(store.stats().keys, model.len() as u64);
     }
+}
+
+#[test]
+fn compacting_right_after_a_crash_ends_and_invents_no_lsn() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dead, model) = killed(dir.path());
+    let last = {
+        let store = LogEngine::open(&dead, small(Manual)).unwrap();
+        let last = store.last_lsn();
+        // Something to compact, and not one change since the crash.
+        store.compact().unwrap();
+        assert_eq!((store.last_lsn(), store.durable_lsn()), (last, last));
+        last
+    };
+    let store = LogEngine::open(&dead, small(Manual)).unwrap();
+    assert_eq!(store.last_lsn(), last, "a seal or mark was given an LSN that no change has");
+    assert_eq!(store.stats().keys, model.len() as u64);
 }
 
 #[test]

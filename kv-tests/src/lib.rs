@@ -28,6 +28,7 @@
 //! | `sim/` | the simulated disk: [`sim::SimFs`] |
 //! | `oracle.rs` | the judge of recovered states |
 //! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; what a case works with |
+//! | `reference/` | a correct engine to learn from, and its deliberate defects: [`mod@reference`] |
 //! | `runner.rs`, `settings.rs`, `explored.rs`, `failure.rs` | trials, seed and effort, counts, reports |
 //!
 //! # Fault model
@@ -56,6 +57,7 @@ mod context;
 mod explored;
 mod failure;
 mod oracle;
+pub mod reference;
 mod rig;
 mod runner;
 mod settings;

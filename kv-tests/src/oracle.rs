@@ -36,6 +36,11 @@ impl History {
         self.durable = self.durable.max(lsn);
     }
 
+    /// The first LSN that was given out.
+    pub(crate) fn first_lsn(&self) -> Option<Lsn> {
+        self.changes.first().map(|(lsn, _)| *lsn)
+    }
+
     /// The highest LSN that was given out.
     pub(crate) fn last_lsn(&self) -> Lsn {
         self.changes.last().map_or(self.durable, |(lsn, _)| *lsn)

@@ -2,7 +2,8 @@ use super::case;
 use crate::failure::ensure;
 use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
-use crate::{Case, CaseResult, Context, Level};
+use crate::sim::SimFs;
+use crate::{Case, CaseResult, Context, Level, Need};
 use kv_core::{Batch, Engine, Error, Scale};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -34,6 +35,13 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "All changes of a batch become visible at once.",
         visible_at_once,
+    ),
+    case(
+        "batch::required_kv205_nothing_to_change_after_a_crash",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "After a crash, too, a batch that changes nothing returns last_lsn and takes none.",
+        nothing_to_change_after_a_crash,
     ),
 ];
 
@@ -138,4 +146,27 @@ fn visible_at_once(context: &Context) -> CaseResult {
             _ => Err(crate::Failure::new("no operation panics, but one did")),
         }
     })
+}
+
+/// LSNs that a crash skipped were never visible: nothing may return or wait for one.
+fn nothing_to_change_after_a_crash(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::Manual);
+    let disk = SimFs::new();
+    let engine = context.sim_rig(disk.clone(), setup).open()?;
+    engine.put(b"k", b"v")?;
+    engine.sync()?;
+    let image = disk.process_death();
+    context.explored().crash_state();
+    let engine = context.sim_rig(image, setup).open()?;
+    let mut absent = Batch::new();
+    absent.delete(b"absent");
+    for batch in [Batch::new(), absent] {
+        let lsn = engine.apply(&batch)?;
+        ensure!(
+            lsn == engine.last_lsn(),
+            "a batch that changes nothing returns last_lsn ({}), but after a crash it returned {lsn}",
+            engine.last_lsn()
+        );
+    }
+    Ok(())
 }

@@ -1,9 +1,10 @@
 use super::case;
 use crate::failure::ensure;
+use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
-use crate::sim::{Fault, FaultKind, Repeat, SimFs};
+use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
-use kv_core::{Background, Error};
+use kv_core::{Background, Engine, Error, Lsn};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const CASES: &[Case] = &[
@@ -34,6 +35,13 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "Concurrent changes get different LSNs, in the order of each thread.",
         lsns_are_unique,
+    ),
+    case(
+        "concurrency::stochastic_kv705_power_cut_under_writers",
+        Level::Stochastic,
+        &[Need::SimulatedFs],
+        "A power cut under concurrent writers leaves the changes up to some LSN, with all durable ones.",
+        power_cut_under_writers,
     ),
 ];
 
@@ -175,5 +183,98 @@ fn lsns_are_unique(context: &Context) -> CaseResult {
     all.sort_unstable();
     ensure!(all.windows(2).all(|pair| pair.first() < pair.last()), "two changes got the same LSN");
     ensure!(all.last() == Some(&engine.last_lsn()), "last_lsn is not the highest LSN given out");
+    Ok(())
+}
+
+/// What one writer was told: its change number `n` got `lsns[n]`.
+struct Told {
+    lsns: Vec<Lsn>,
+    durable: Lsn,
+}
+
+fn power_cut_under_writers(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    for _ in 0..context.scaled(40) {
+        let policy = rng.choice(Policy::ALL).unwrap_or(Policy::Always);
+        let setup = Setup { background: Background::Threads, ..Setup::tiny(context, policy) };
+        let disk = SimFs::new();
+        let engine = context.sim_rig(disk.clone(), setup).open()?;
+        disk.cut_after(disk.mutations() + rng.u64(1..60));
+        let told: Vec<Told> = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..3)
+                .map(|writer| {
+                    let engine = &*engine;
+                    scope.spawn(move || write_until_cut(engine, writer))
+                })
+                .collect();
+            writers.into_iter().filter_map(|writer| writer.join().ok()).collect()
+        });
+        ensure!(told.len() == 3, "no operation panics, but one did when the power went");
+        drop(engine);
+        context.explored().crash_state();
+        let image = disk.power_cut(PowerCut::seeded(rng.u64(..)));
+        check_cut(context, setup, &image, &told).map_err(|failure| {
+            failure
+                .with("policy", format!("{policy:?}, with threads: a replay may differ"))
+                .with("kept", image.kept().join("\n"))
+        })?;
+    }
+    Ok(())
+}
+
+/// Puts 0, 1, 2, ... under the writer's key until an error, with a sync now and then.
+fn write_until_cut(engine: &dyn Engine, writer: u8) -> Told {
+    let mut told = Told { lsns: Vec::new(), durable: Lsn::ZERO };
+    for number in 0..400u32 {
+        let value = number.to_le_bytes().repeat(20);
+        let Ok(lsn) = engine.put(&[writer], &value) else { break };
+        told.lsns.push(lsn);
+        if number % 20 == 19 {
+            match engine.sync() {
+                Ok(durable) => told.durable = told.durable.max(durable),
+                Err(_) => break,
+            }
+        }
+        told.durable = told.durable.max(engine.durable_lsn());
+    }
+    told
+}
+
+/// There is an LSN such that the changes up to it are there, and none beyond. The last change of each
+/// writer, whose LSN nobody heard, may be there or not.
+fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> CaseResult {
+    let engine = context.sim_rig(image.clone(), setup).open()?;
+    let state = state_of(&*engine)?;
+    let durable = told.iter().map(|told| told.durable).max().unwrap_or_default();
+    let (mut newest_there, mut oldest_missing) = (Lsn::ZERO, None::<Lsn>);
+    for (writer, told) in (0u8..).zip(told) {
+        let there = match state.get([writer].as_slice()) {
+            None => 0,
+            Some(value) => {
+                let number = value.first_chunk().map(|bytes| u32::from_le_bytes(*bytes)).unwrap_or_default();
+                ensure!(
+                    *value == number.to_le_bytes().repeat(20),
+                    "a recovered value is one that was written"
+                );
+                number as usize + 1
+            }
+        };
+        ensure!(there <= told.lsns.len() + 1, "nothing is there that was not written");
+        newest_there =
+            newest_there.max(told.lsns.iter().take(there).next_back().copied().unwrap_or_default());
+        if let Some(missing) = told.lsns.get(there) {
+            oldest_missing = Some(oldest_missing.map_or(*missing, |oldest| oldest.min(*missing)));
+        }
+    }
+    if let Some(missing) = oldest_missing {
+        ensure!(
+            missing > durable,
+            "LSN {durable} was reported durable, but the change of LSN {missing} is gone"
+        );
+        ensure!(
+            missing > newest_there,
+            "no prefix: the change of LSN {missing} is gone, and that of LSN {newest_there} is there"
+        );
+    }
     Ok(())
 }

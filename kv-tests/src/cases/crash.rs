@@ -59,6 +59,27 @@ pub(crate) const CASES: &[Case] = &[
         "What sync, wait_durable or durable_lsn reported durable survives the worst power cut.",
         durable_survives_power_cut,
     ),
+    case(
+        "crash::required_kv523_closed_is_durable",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "After a close, or the drop of the last handle, the worst power cut takes nothing.",
+        closed_is_durable,
+    ),
+    case(
+        "crash::required_kv524_recovered_keys_stay_deleted",
+        Level::Required,
+        SIMULATED,
+        "Keys that an earlier open recovered, then deleted and compacted away, come back after no crash.",
+        recovered_keys_stay_deleted,
+    ),
+    case(
+        "crash::required_kv525_lsns_are_never_reused",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "Over many crashes no LSN is given out twice, not even one whose change a crash took away.",
+        lsns_are_never_reused,
+    ),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -275,6 +296,91 @@ fn durable_survives_power_cut(context: &Context) -> CaseResult {
             judge(context, setup, &image, &history).map_err(|failure| {
                 failure.with("policy", format!("{policy:?}")).with("kept", image.kept().join("\n"))
             })?;
+        }
+    }
+    Ok(())
+}
+
+fn closed_is_durable(context: &Context) -> CaseResult {
+    for policy in Policy::ALL {
+        for by_drop in [false, true] {
+            let setup = Setup::tiny(context, policy);
+            let disk = SimFs::new();
+            let engine = context.sim_rig(disk.clone(), setup).open()?;
+            let mut history = History::default();
+            run_ops(&*engine, &random_ops(&mut context.rng(), 60, 8), &mut history)?;
+            if !by_drop {
+                engine.close()?;
+            }
+            drop(engine);
+            history.told_durable(history.last_lsn());
+            let image = disk.power_cut(PowerCut::LOSE_ALL);
+            judge(context, setup, &image, &history).map_err(|failure| {
+                let how = if by_drop { "dropped" } else { "closed" };
+                failure.with("policy", format!("{policy:?}, {how}")).with("kept", image.kept().join("\n"))
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Fills a store and closes it; then, on the same disk, deletes and overwrites until files are compacted,
+/// and crashes at every operation of that.
+fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    let fill: Vec<Op> = (0..24).map(|key| Op::Put { key, len: 80 }).collect();
+    let mut change: Vec<Op> = (0..20).map(|key| Op::Delete { key }).collect();
+    change.extend((0..60).map(|number| Op::Put { key: 20 + number % 4, len: 80 }));
+    for cut in 0.. {
+        let filled = SimFs::new();
+        let mut history = History::default();
+        let engine = context.sim_rig(filled.clone(), setup).open()?;
+        run_ops(&*engine, &fill, &mut history)?;
+        engine.close()?;
+        history.told_durable(history.last_lsn());
+
+        let disk = filled.process_death();
+        disk.cut_after(cut);
+        if let Ok(engine) = context.sim_rig(disk.clone(), setup).open() {
+            let _ = run_ops(&*engine, &change, &mut history);
+            history.told_durable(engine.durable_lsn());
+        }
+        for seed in [0, 1, cut + 2] {
+            let image = disk.power_cut(PowerCut::seeded(seed));
+            judge(context, setup, &image, &history)
+                .map_err(|failure| explain(failure, &change, &setup, cut, &image))?;
+        }
+        if !disk.has_lost_power() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn lsns_are_never_reused(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    for _ in 0..context.scaled(20) {
+        let policy = rng.choice(Policy::ALL).unwrap_or(Policy::Manual);
+        let setup = Setup::tiny(context, policy);
+        let (mut disk, mut newest) = (SimFs::new(), Lsn::ZERO);
+        for round in 0..8 {
+            let ops = random_ops(&mut rng, 20, 6);
+            context.set_doing(format!("round {round} under {policy:?}: {ops:?}"));
+            disk.cut_after(rng.u64(0..60));
+            let mut history = History::default();
+            if let Ok(engine) = context.sim_rig(disk.clone(), setup).open() {
+                let _ = run_ops(&*engine, &ops, &mut history);
+            }
+            history.check_order()?;
+            if let Some(first) = history.first_lsn() {
+                ensure!(
+                    first > newest,
+                    "round {round} under {policy:?}: LSN {first} is used again, {newest} was given out before"
+                );
+                newest = history.last_lsn();
+            }
+            context.explored().crash_state();
+            disk = disk.power_cut(PowerCut::seeded(rng.u64(..4)));
         }
     }
     Ok(())

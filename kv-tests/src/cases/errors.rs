@@ -45,6 +45,20 @@ pub(crate) const CASES: &[Case] = &[
         "Short transfers and interruptions are invisible.",
         short_transfers_and_interruptions,
     ),
+    case(
+        "errors::required_kv606_failed_open_does_no_harm",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "An open that meets EIO at any disk operation says so, loses nothing, and holds no lock.",
+        failed_open_does_no_harm,
+    ),
+    case(
+        "errors::required_kv607_poisoned_store_reads_and_closes",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "A poisoned store still tells what is durable, says Poisoned at close, and frees its directory.",
+        poisoned_store_reads_and_closes,
+    ),
 ];
 
 fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> CaseResult {
@@ -149,5 +163,77 @@ fn short_transfers_and_interruptions(context: &Context) -> CaseResult {
         ensure!(disk.faults_fired() > 5, "the harness is broken: hardly any fault fired");
         context.explored().add_faults(disk.faults_fired());
     }
+    Ok(())
+}
+
+fn failed_open_does_no_harm(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::Manual);
+    let stored = SimFs::new();
+    let mut history = History::default();
+    let engine = context.sim_rig(stored.clone(), setup).open()?;
+    run_ops(&*engine, &random_ops(&mut context.rng(), 80, 8), &mut history)?;
+    engine.close()?;
+    drop(engine);
+    for nth in 0.. {
+        let disk = stored.process_death();
+        disk.inject(Fault { kind: FaultKind::AnyIo, nth, repeat: Repeat::Once });
+        let rig = context.sim_rig(disk.clone(), setup);
+        let opened = rig.open();
+        let fired = disk.faults_fired();
+        context.explored().add_faults(fired);
+        disk.heal();
+        if let Err(error) = &opened {
+            ensure!(matches!(error, Error::Io { .. }), "EIO while opening is answered with: {error}");
+        }
+        drop(opened);
+        let struck = disk.ops().get(usize::try_from(nth).unwrap_or(usize::MAX)).map(ToString::to_string);
+        let at = struck.unwrap_or_else(|| "nowhere".to_owned());
+        let engine = rig.open().map_err(|error| {
+            Failure::new(format!("after an open failed at {at}, the next one works, but: {error}"))
+        })?;
+        ensure!(state_of(&*engine)? == history.state(), "an open that failed at {at} changed the store");
+        if fired == 0 {
+            break;
+        }
+    }
+    ensure!(context.explored().faults() > 0, "the harness is broken: no fault fired");
+    Ok(())
+}
+
+fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
+    let disk = SimFs::new();
+    let rig = context.sim_rig(disk.clone(), Setup::tiny(context, Policy::Manual));
+    let engine = rig.open()?;
+    let durable = engine.put(b"k", b"durable")?;
+    engine.sync()?;
+    engine.put(b"k", b"visible")?;
+    disk.inject(Fault { kind: FaultKind::MutationIo, nth: 0, repeat: Repeat::Once });
+    let first = engine.sync();
+    ensure!(disk.faults_fired() == 1, "a sync with something to do changes the disk");
+    context.explored().add_faults(1);
+    ensure!(matches!(first, Err(Error::Io { .. })), "the sync that meets EIO is answered with {first:?}");
+    engine.wait_durable(durable)?;
+    let beyond = engine.wait_durable(engine.last_lsn());
+    ensure!(
+        matches!(beyond, Err(Error::Poisoned { .. })),
+        "waiting on a poisoned store is answered with {beyond:?}"
+    );
+    ensure!(engine.durable_lsn() == durable, "durable_lsn stands still on a poisoned store");
+    let found = engine.get(b"k")?;
+    ensure!(
+        found.as_deref() == Some(b"visible".as_slice()),
+        "a poisoned store reads what was visible, not {found:?}"
+    );
+    let closed = engine.close();
+    ensure!(
+        matches!(closed, Err(Error::Poisoned { .. })),
+        "closing a poisoned store is answered with {closed:?}"
+    );
+    let read = engine.get(b"k");
+    ensure!(matches!(read, Err(Error::Closed)), "a read after that is answered with {read:?}");
+    // The first handle still lives: it is its close that freed the directory.
+    let again = rig.open()?;
+    again.put(b"k", b"recovered")?;
+    again.sync()?;
     Ok(())
 }

@@ -57,6 +57,27 @@ pub(crate) const CASES: &[Case] = &[
         "Limits that no format holds are InvalidArgument, and nothing is created.",
         nonsense_options,
     ),
+    case(
+        "lifecycle::required_kv408_lsns_grow_though_nothing_is_left",
+        Level::Required,
+        &[],
+        "LSNs grow over reopens even if every record was deleted, and compacted away where that is offered.",
+        lsns_grow_though_nothing_is_left,
+    ),
+    case(
+        "lifecycle::required_kv409_capabilities_are_true",
+        Level::Required,
+        &[],
+        "The accessors of optional traits answer as the capabilities say.",
+        capabilities_are_true,
+    ),
+    case(
+        "lifecycle::required_kv410_a_closed_handle_holds_nothing",
+        Level::Required,
+        &[],
+        "Dropping a closed handle does not take the lock from the next one.",
+        a_closed_handle_holds_nothing,
+    ),
 ];
 
 fn reopen_after_close(context: &Context) -> CaseResult {
@@ -180,5 +201,52 @@ fn nonsense_options(context: &Context) -> CaseResult {
         matches!(answer, Err(Error::InvalidArgument(_))),
         "waiting for an LSN that was never given out is answered with {answer:?}"
     );
+    Ok(())
+}
+
+fn lsns_grow_though_nothing_is_left(context: &Context) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let mut newest = Lsn::ZERO;
+    for round in 0..20u8 {
+        let engine = rig.open()?;
+        let put = engine.put(b"k", &[round])?;
+        ensure!(put > newest, "round {round}: LSN {put} came after {newest}");
+        newest = engine.delete(b"k")?.unwrap_or(put);
+        ensure!(newest > put, "round {round}: a delete that found its key takes an LSN above {put}");
+        if let Some(compact) = engine.as_compact() {
+            compact.compact()?;
+        }
+        engine.close()?;
+    }
+    Ok(())
+}
+
+fn capabilities_are_true(context: &Context) -> CaseResult {
+    let said = context.factory().capabilities();
+    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    for (name, said, is) in [
+        ("checkpoint", said.checkpoint, engine.as_checkpoint().is_some()),
+        ("point_in_time", said.point_in_time, engine.as_point_in_time().is_some()),
+        ("compact", said.compact, engine.as_compact().is_some()),
+    ] {
+        ensure!(said == is, "the capability {name} is told as {said}, but its accessor says {is}");
+    }
+    Ok(())
+}
+
+fn a_closed_handle_holds_nothing(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::Manual);
+    for rig in [context.rig(setup)?, context.real_rig(setup)?] {
+        let first = rig.open()?;
+        first.close()?;
+        let second = rig.open()?;
+        first.close()?;
+        drop(first);
+        match rig.open() {
+            Err(Error::Locked { .. }) => {}
+            other => fail!("while the second handle is open, another open is answered with {other:?}"),
+        }
+        second.put(b"k", b"v")?;
+    }
     Ok(())
 }

@@ -57,6 +57,13 @@ pub(crate) const CASES: &[Case] = &[
         "Operations give what a sorted map gives; a counterexample is shrunk.",
         shrinking_model,
     ),
+    case(
+        "model::required_kv108_values_outlive_their_keys",
+        Level::Required,
+        &[],
+        "A Value keeps its bytes, whatever becomes of its key and of the engine.",
+        values_outlive_their_keys,
+    ),
 ];
 
 fn last_put_wins(context: &Context) -> CaseResult {
@@ -241,4 +248,36 @@ fn shrinking_model(context: &Context) -> CaseResult {
     result.map_err(|error| {
         crate::Failure::new("the engine disagrees with a sorted map").with("minimal", error.to_string())
     })
+}
+
+fn values_outlive_their_keys(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    for rig in [context.rig(setup)?, context.real_rig(setup)?] {
+        let engine = rig.open()?;
+        let mut held = Vec::new();
+        for key in 0..20u8 {
+            engine.put(&[key], &[key; 150])?;
+            held.push((key, engine.get(&[key])?));
+        }
+        for round in 0..20u8 {
+            for key in 0..20u8 {
+                engine.put(&[key], &[100 + round; 150])?;
+            }
+        }
+        for key in 0..20u8 {
+            engine.delete(&[key])?;
+        }
+        if let Some(compact) = engine.as_compact() {
+            compact.compact()?;
+        }
+        engine.close()?;
+        drop(engine);
+        for (key, value) in held {
+            ensure!(
+                value.as_deref() == Some([key; 150].as_slice()),
+                "a held value changed after its key was deleted"
+            );
+        }
+    }
+    Ok(())
 }

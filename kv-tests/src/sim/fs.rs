@@ -1,4 +1,5 @@
 use super::disk::{Disk, NodeId};
+use super::fault::FaultState;
 use super::{Fault, OpKind, OpRecord, PowerCut};
 use kv_core::{DirLock, File, Fs, LOCK_FILE, OpenMode};
 use std::io;
@@ -55,6 +56,11 @@ impl SimFs {
     /// Lets `fault` happen; it replaces the one before.
     pub fn inject(&self, fault: Fault) {
         self.disk.lock().inject(fault);
+    }
+
+    /// Nothing fails any more.
+    pub fn heal(&self) {
+        self.disk.lock().faults = FaultState::default();
     }
 
     /// How many operations the present fault struck.

@@ -1,0 +1,91 @@
+/// A deliberate bug: what the suite must find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// Files are written and never synced.
+    NoFileSync,
+    /// A new file gets its name, and the directory is not synced.
+    NoDirectorySync,
+    /// `durable_lsn` moves before the write.
+    DurableBeforeWrite,
+    /// Under `Always`, a change returns before it is dumped.
+    AcknowledgeBeforeDump,
+    /// A file is renamed into place before its content is synced.
+    RenameBeforeSync,
+    /// A record is believed without a look at its checksum.
+    NoChecksum,
+    /// Each change of a batch is a record of its own.
+    SplitBatch,
+    /// A batch is applied up to its first bad entry.
+    PartialBatch,
+    /// Where a batch names a key twice, the first change wins.
+    FirstOfBatchWins,
+    /// LSNs go on behind the last one that was recovered.
+    LsnReuse,
+    /// Deleting what is not there takes an LSN.
+    IdleDeleteTakesLsn,
+    /// Deletes are not written.
+    DeleteNotLogged,
+    /// A key may be one byte too long.
+    KeyLimitOffByOne,
+    /// A scan leaves out the last key.
+    ScanSkips,
+    /// A scan does not listen to `Break`.
+    ScanDoesNotBreak,
+    /// The directory is not locked.
+    NoLock,
+    /// After `close` reads go on.
+    ReadsAfterClose,
+    /// `close` does not dump.
+    CloseDoesNotDump,
+    /// A directory with other files is taken for an empty one.
+    TakesForeignDirectory,
+    /// A store is created unasked.
+    CreatesUnasked,
+    /// A failed write or sync is reported, and then tried again.
+    Retries,
+    /// A failed sync is not even reported.
+    SwallowsSyncError,
+    /// What a short write left over is not written.
+    ShortWriteIgnored,
+    /// The policy is never asked.
+    PolicyIgnored,
+    /// Nobody dumps when time has passed.
+    NoTicker,
+    /// A file that is compacted loses its last key.
+    CompactionLosesKey,
+    /// A file that is compacted brings back keys of the last open that were deleted since.
+    CompactionResurrects,
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: &[Defect] = &[
+        Defect::NoFileSync,
+        Defect::NoDirectorySync,
+        Defect::DurableBeforeWrite,
+        Defect::AcknowledgeBeforeDump,
+        Defect::RenameBeforeSync,
+        Defect::NoChecksum,
+        Defect::SplitBatch,
+        Defect::PartialBatch,
+        Defect::FirstOfBatchWins,
+        Defect::LsnReuse,
+        Defect::IdleDeleteTakesLsn,
+        Defect::DeleteNotLogged,
+        Defect::KeyLimitOffByOne,
+        Defect::ScanSkips,
+        Defect::ScanDoesNotBreak,
+        Defect::NoLock,
+        Defect::ReadsAfterClose,
+        Defect::CloseDoesNotDump,
+        Defect::TakesForeignDirectory,
+        Defect::CreatesUnasked,
+        Defect::Retries,
+        Defect::SwallowsSyncError,
+        Defect::ShortWriteIgnored,
+        Defect::PolicyIgnored,
+        Defect::NoTicker,
+        Defect::CompactionLosesKey,
+        Defect::CompactionResurrects,
+    ];
+}

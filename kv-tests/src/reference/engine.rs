@@ -1,0 +1,420 @@
+//! The engine. Lock order: the ticker's handle, then the state; all I/O is done under the state's lock.
+
+use super::log::{self, Content, Map};
+use super::{Defect, open};
+use kv_core::{
+    Acknowledge, Action, Batch, Change, Checkpoint, Compact, DirLock, Engine, Env, Error, File, FileExt,
+    Health, Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
+};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// Where a store lies.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) dir: PathBuf,
+    pub(super) env: Env,
+    pub(super) defect: Option<Defect>,
+}
+
+/// The reference engine. See [the module](crate::reference).
+#[derive(Debug)]
+pub struct Reference {
+    shared: Arc<Shared>,
+    ticker: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    place: Place,
+    options: OpenOptions,
+    health: Health,
+    state: Mutex<State>,
+    /// Something changed that the ticker should look at.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    content: Content,
+    /// The map as of open; only a defect looks at it.
+    opened: Map,
+    next: u64,
+    durable: u64,
+    file: Box<dyn File>,
+    /// Bytes in the file.
+    len: u64,
+    /// Records that are not in the file yet.
+    unwritten: Vec<u8>,
+    pending: Pending,
+    oldest: Duration,
+    dumped: Duration,
+    changes: u64,
+    /// Until close.
+    lock: Option<Box<dyn DirLock>>,
+}
+
+/// A file is compacted when it is longer than this, bytes, and twice as long as what it holds.
+const TINY_FILE_LEN: u64 = 2048;
+const FILE_LEN: u64 = 16 << 20;
+
+impl Reference {
+    pub(super) fn new(
+        place: Place,
+        options: OpenOptions,
+        content: Content,
+        file: Box<dyn File>,
+        len: u64,
+        lock: Box<dyn DirLock>,
+    ) -> Self {
+        let now = place.env.clock.monotonic();
+        let reuses = place.has(Defect::LsnReuse);
+        let state = State {
+            next: if reuses { content.last + 1 } else { content.epoch << 32 },
+            durable: content.last,
+            opened: content.map.clone(),
+            content,
+            file,
+            len,
+            unwritten: Vec::new(),
+            pending: Pending::default(),
+            oldest: now,
+            dumped: now,
+            changes: 0,
+            lock: Some(lock),
+        };
+        let (state, changed, health) = (Mutex::new(state), Condvar::new(), Health::default());
+        let shared = Arc::new(Shared { place, options, health, state, changed });
+        Reference { shared, ticker: Mutex::new(None) }
+    }
+
+    /// A thread that dumps when the policy's time has come, though nobody calls.
+    pub(super) fn start_ticker(&self) {
+        let shared = Arc::clone(&self.shared);
+        *self.ticker.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(thread::spawn(move || shared.tick()));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has(&self, defect: Defect) -> bool {
+        self.place.has(defect)
+    }
+
+    fn tick(&self) {
+        let mut state = self.state();
+        while state.lock.is_some() && !self.health.is_poisoned() {
+            // A failure poisons: whoever calls next hears of it.
+            let again = self.obey_policy(&mut state).unwrap_or(None);
+            let wake = |error: PoisonError<_>| error.into_inner();
+            state = match again {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(after) => self.changed.wait_timeout(state, after).unwrap_or_else(wake).0,
+            };
+        }
+    }
+
+    /// Asks the policy, dumps if it says so, and returns when it wants to be asked again.
+    fn obey_policy(&self, state: &mut State) -> Result<Option<Duration>> {
+        if state.pending.records == 0 || self.has(Defect::PolicyIgnored) {
+            return Ok(None);
+        }
+        let now = self.place.env.clock.monotonic();
+        state.pending.oldest_age = now.saturating_sub(state.oldest);
+        state.pending.since_last_dump = now.saturating_sub(state.dumped);
+        let decision = self.options.persistence.decide(&state.pending);
+        if decision.action != Action::Hold {
+            self.dump(state, decision.action)?;
+        }
+        Ok(decision.ask_again_in)
+    }
+
+    /// Applies changes under one LSN; `None` if they change nothing.
+    fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
+        let mut state = self.state();
+        self.health.check_writable()?;
+        let present = |change: &&&Change| {
+            matches!(change, Change::Put { .. })
+                || state.content.map.contains_key(change.key())
+                || self.has(Defect::IdleDeleteTakesLsn)
+        };
+        let changes: Vec<&Change> = changes.iter().filter(present).copied().collect();
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let lsn = state.next;
+        self.log(&mut state, lsn, &changes);
+        for change in changes {
+            log::apply(&mut state.content.map, change);
+        }
+        (state.content.last, state.next) = (lsn, lsn + 1);
+        state.changes += 1;
+        self.acknowledge(&mut state)?;
+        Ok(Some(Lsn::new(lsn)))
+    }
+
+    /// Adds the records of a change to what is to be written.
+    fn log(&self, state: &mut State, lsn: u64, changes: &[&Change]) {
+        let epoch = state.content.epoch;
+        let before = state.unwritten.len();
+        if self.has(Defect::SplitBatch) {
+            for change in changes {
+                state.unwritten.extend(log::record(epoch, lsn, [*change]));
+            }
+        } else if self.has(Defect::DeleteNotLogged) {
+            let puts = changes.iter().copied().filter(|change| matches!(change, Change::Put { .. }));
+            state.unwritten.extend(log::record(epoch, lsn, puts));
+        } else {
+            state.unwritten.extend(log::record(epoch, lsn, changes.iter().copied()));
+        }
+        if state.pending.records == 0 {
+            state.oldest = self.place.env.clock.monotonic();
+        }
+        state.pending.records += 1;
+        state.pending.bytes += (state.unwritten.len() - before) as u64;
+    }
+
+    /// Returns when the caller may: at once, or when the change is durable.
+    fn acknowledge(&self, state: &mut State) -> Result<()> {
+        let must_wait = self.options.persistence.acknowledge() == Acknowledge::WhenDurable;
+        if must_wait && self.has(Defect::AcknowledgeBeforeDump) {
+            return Ok(());
+        }
+        if must_wait {
+            return self.dump(state, Action::WriteAndSync);
+        }
+        self.changed.notify_one();
+        self.obey_policy(state).map(drop)
+    }
+
+    /// Writes what is unwritten and, if asked, syncs. A failure poisons.
+    fn dump(&self, state: &mut State, action: Action) -> Result<()> {
+        let result = self.try_dump(state, action);
+        match result {
+            Err(error) if !self.has(Defect::Retries) => Err(self.health.poison(error)),
+            result => result,
+        }
+    }
+
+    fn try_dump(&self, state: &mut State, action: Action) -> Result<()> {
+        let path = self.place.dir.join(open::FILE);
+        if self.has(Defect::DurableBeforeWrite) {
+            state.durable = state.content.last;
+        }
+        if !state.unwritten.is_empty() {
+            self.write(state).map_err(|error| Error::io("write", &path, error))?;
+            state.len += state.unwritten.len() as u64;
+            state.unwritten.clear();
+        }
+        state.dumped = self.place.env.clock.monotonic();
+        if action != Action::WriteAndSync {
+            return Ok(());
+        }
+        if !self.has(Defect::NoFileSync) {
+            let synced = state.file.sync_data().map_err(|error| Error::io("sync", &path, error));
+            if !self.has(Defect::SwallowsSyncError) {
+                synced?;
+            }
+        }
+        state.durable = state.content.last;
+        state.pending = Pending::default();
+        self.compact_if_worth_it(state)
+    }
+
+    fn write(&self, state: &State) -> std::io::Result<()> {
+        if self.has(Defect::ShortWriteIgnored) {
+            state.file.write_at(&state.unwritten, state.len).map(drop)
+        } else {
+            state.file.write_all_at(&state.unwritten, state.len)
+        }
+    }
+
+    fn compact_if_worth_it(&self, state: &mut State) -> Result<()> {
+        let longest = match self.options.scale {
+            kv_core::Scale::Tiny => TINY_FILE_LEN,
+            kv_core::Scale::Normal => FILE_LEN,
+        };
+        if state.len <= longest || state.len <= 2 * live_bytes(&state.content.map) {
+            return Ok(());
+        }
+        let whole = std::mem::take(&mut state.content.map);
+        if self.has(Defect::CompactionLosesKey) {
+            state.content.map = whole.clone();
+            state.content.map.pop_last();
+        } else if self.has(Defect::CompactionResurrects) {
+            state.content.map = state.opened.clone();
+            state.content.map.extend(whole.clone());
+        } else {
+            state.content.map.clone_from(&whole);
+        }
+        let replaced = self.place.replace(&state.content);
+        state.content.map = whole;
+        (state.file, state.len) = replaced?;
+        Ok(())
+    }
+
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        let mut limits = self.options.limits;
+        limits.key_len_max += usize::from(self.has(Defect::KeyLimitOffByOne));
+        limits.check_key(key)
+    }
+
+    fn check_readable(&self) -> Result<()> {
+        if self.has(Defect::ReadsAfterClose) { Ok(()) } else { self.health.check_readable() }
+    }
+}
+
+/// What a user would say a map weighs.
+fn live_bytes(map: &Map) -> u64 {
+    map.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+}
+
+impl Engine for Reference {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
+        self.shared.check_key(key)?;
+        self.shared.options.limits.check_value(value)?;
+        let change = Change::Put { key: key.to_vec(), value: value.to_vec() };
+        Ok(self.shared.change(&[&change])?.unwrap_or_default())
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
+        self.shared.check_key(key)?;
+        self.shared.change(&[&Change::Delete { key: key.to_vec() }])
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<Lsn> {
+        let checked = self.shared.options.limits.check_batch(batch);
+        if self.shared.has(Defect::PartialBatch) && checked.is_err() {
+            let first: Vec<&Change> = batch.changes().iter().take(1).collect();
+            self.shared.change(&first)?;
+        }
+        checked?;
+        if self.shared.has(Defect::FirstOfBatchWins) {
+            let reversed: Batch = batch.changes().iter().rev().cloned().collect();
+            let first: Vec<Change> = reversed.effective_changes().into_iter().cloned().collect();
+            return Ok(self
+                .shared
+                .change(&first.iter().collect::<Vec<_>>())?
+                .unwrap_or_else(|| self.last_lsn()));
+        }
+        Ok(self.shared.change(&batch.effective_changes())?.unwrap_or_else(|| self.last_lsn()))
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.shared.check_readable()?;
+        self.shared.check_key(key)?;
+        Ok(self.state().content.map.get(key).map(|value| Value::from(value.as_slice())))
+    }
+
+    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        // A copy, so that the callback may call the engine.
+        let value = self.get(key)?;
+        if let Some(value) = &value {
+            visit(value);
+        }
+        Ok(value.is_some())
+    }
+
+    fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
+        self.shared.check_readable()?;
+        let mut map = self.state().content.map.clone();
+        if self.shared.has(Defect::ScanSkips) {
+            map.pop_last();
+        }
+        for (key, value) in &map {
+            if visit(key, value).is_break() && !self.shared.has(Defect::ScanDoesNotBreak) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<Lsn> {
+        let mut state = self.state();
+        self.shared.health.check_writable()?;
+        if state.pending.records > 0 {
+            self.shared.dump(&mut state, Action::WriteAndSync)?;
+        }
+        Ok(Lsn::new(state.durable))
+    }
+
+    fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        self.shared.health.check_readable()?;
+        if lsn > self.last_lsn() {
+            return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
+        }
+        if lsn > self.durable_lsn() { self.sync().map(drop) } else { Ok(()) }
+    }
+
+    fn durable_lsn(&self) -> Lsn {
+        Lsn::new(self.state().durable)
+    }
+
+    fn last_lsn(&self) -> Lsn {
+        Lsn::new(self.state().content.last)
+    }
+
+    fn stats(&self) -> Stats {
+        let now = self.state();
+        let mut stats = Stats::default();
+        stats.keys = now.content.map.len() as u64;
+        stats.live_bytes = live_bytes(&now.content.map);
+        stats.memory_bytes = stats.live_bytes + now.unwritten.len() as u64;
+        stats.unflushed_bytes = now.unwritten.len() as u64;
+        stats.disk_bytes = now.len;
+        stats.changes = now.changes;
+        stats.last_lsn = Lsn::new(now.content.last);
+        stats.durable_lsn = Lsn::new(now.durable);
+        stats
+    }
+
+    fn close(&self) -> Result<()> {
+        let mut state = self.state();
+        if state.lock.is_none() {
+            return Ok(());
+        }
+        let mut result = self.shared.health.check_writable();
+        if result.is_ok() && state.pending.records > 0 && !self.shared.has(Defect::CloseDoesNotDump) {
+            result = self.shared.dump(&mut state, Action::WriteAndSync);
+        }
+        self.shared.health.close();
+        state.lock = None;
+        self.shared.changed.notify_all();
+        drop(state);
+        let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(ticker) = ticker {
+            // It panics only if the engine has, and then somebody has heard of it.
+            let _ = ticker.join();
+        }
+        result
+    }
+
+    fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
+        None
+    }
+
+    fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
+        None
+    }
+
+    fn as_compact(&self) -> Option<&dyn Compact> {
+        None
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure.
+        let _ = self.close();
+    }
+}
