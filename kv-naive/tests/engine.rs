@@ -132,9 +132,16 @@ fn a_crash_at_any_moment_under_writers_leaves_a_point_in_time() {
             })
             .collect();
         let mut crashes = Vec::new();
-        for number in 0..25 {
-            std::thread::sleep(Duration::from_millis(4));
-            let told = engine.durable_lsn();
+        let mut told = engine.durable_lsn();
+        for number in 0..25u64 {
+            // A snapshot later, however slow the disk is, and then somewhere in the next.
+            let start = Instant::now();
+            while engine.durable_lsn() <= told {
+                assert!(start.elapsed() < Duration::from_mins(1), "a deadlock?");
+                std::thread::sleep(Duration::from_micros(100));
+            }
+            std::thread::sleep(Duration::from_micros(number * 300));
+            told = engine.durable_lsn();
             let copy = dir.path().join(format!("crash {number}"));
             copy_files(&live, &copy);
             crashes.push((copy, told));
