@@ -1,8 +1,11 @@
+use crate::dataset::{KEY_LEN_MAX, LEN_MIN, VALUE_LEN_MAX};
+use crate::engines::EngineName;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 
+/// Measures key-value engines against each other.
 #[derive(Debug, Parser)]
-#[command(name = "kv-bench", version, about = "Measures key-value engines against each other")]
+#[command(name = "kv-bench", version)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -10,13 +13,18 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Compare the log engine with the naive engine.
+    /// Compare the log-structured engine with the hash table with snapshots, and both with a table that
+    /// is never written.
     #[command(after_help = "Examples:\n  \
-        kv-bench compare                      the small study, under two minutes\n  \
-        kv-bench compare --quick              the shortest form\n  \
-        kv-bench compare --commands 500000 --value-len 500 --hit-rate 0.6")]
+        kv-bench compare                               the evaluation, under two minutes\n  \
+        kv-bench compare --quick                       its shortest form\n  \
+        kv-bench compare --engines log --repetitions 5 one engine, measured more often\n  \
+        kv-bench compare --commands 500000 --read-fraction 0.2,0.8 --hit-rate 0.6\n\n\
+        Writes report.html and results.json to the output directory. Every run is verified against a\n\
+        ground truth; if any is wrong, nothing is reported.\n\
+        Exit codes: 0 done, 1 a run failed or an engine is wrong, 2 wrong usage.")]
     Compare(Compare),
-    /// One measured run; started by `compare`.
+    /// One run in a process of its own; started by `compare`.
     #[command(hide = true)]
     Worker {
         /// The run, as JSON.
@@ -25,98 +33,175 @@ pub(crate) enum Command {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
+#[command(allow_negative_numbers = true)]
 pub(crate) struct Compare {
-    /// The shortest form: a tenth of the commands.
+    /// The shortest form: a quarter of everything, once.
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Commands of a mixed run.
-    #[arg(long, default_value_t = 100_000)]
+    /// Engines to measure.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "log,naive")]
+    pub(crate) engines: Vec<EngineName>,
+    /// Commands of a run over the number of commands, and of a mixed one.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
     pub(crate) commands: u64,
-    /// Length of values, bytes.
-    #[arg(long, default_value_t = 500)]
+    /// Length of keys, bytes.
+    #[arg(long, default_value_t = 24, value_parser = key_len)]
+    pub(crate) key_len: usize,
+    /// Length of values, bytes. (The speed in memory is measured with 100 and 500.)
+    #[arg(long, default_value_t = 500, value_parser = value_len)]
     pub(crate) value_len: usize,
+    /// Shares of reads in the runs over the number of commands.
+    #[arg(long, value_delimiter = ',', default_value = "0.2,0.4,0.6,0.8", value_parser = share)]
+    pub(crate) read_fraction: Vec<f64>,
     /// Probability that a read's key is there.
-    #[arg(long, default_value_t = 0.95)]
+    #[arg(long, default_value_t = 0.95, value_parser = share)]
     pub(crate) hit_rate: f64,
     /// Share of keys that are hot, in the runs with hot keys.
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, default_value_t = 0.2, value_parser = share)]
     pub(crate) hot_fraction: f64,
-    /// Share of reads that go to hot keys.
-    #[arg(long, default_value_t = 0.6)]
+    /// Share of hitting reads that go to hot keys, in those runs.
+    #[arg(long, default_value_t = 0.6, value_parser = share)]
     pub(crate) hot_rate: f64,
-    /// Share of reads in the runs over the number of commands; repeatable.
-    #[arg(long, default_values_t = [0.2, 0.4, 0.6, 0.8])]
-    pub(crate) read_fraction: Vec<f64>,
-    /// Repetitions of runs whose median is reported.
-    #[arg(long, default_value_t = 3)]
-    pub(crate) repetitions: usize,
+    /// Repetitions of each run; medians are reported. [default: 3, or 1 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) repetitions: Option<u64>,
     /// Where all chance comes from.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Where results.json and report.html go.
     #[arg(long, default_value = "target/kv-bench")]
     pub(crate) out: PathBuf,
+    /// Where the stores go while they are measured, a few hundred MB at default size; what is created
+    /// there is removed. [default: the output directory]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
 }
 
+/// Most bytes of keys and values that a run may put: more would fill the machine, not answer a question.
+const RUN_BYTES_MAX: u64 = 2 << 30;
+
 impl Compare {
-    /// Whether the numbers make sense together.
+    /// Whether the options make sense together.
     pub(crate) fn validate(&self) -> Result<(), String> {
-        let shares = [
-            ("--hit-rate", self.hit_rate),
-            ("--hot-fraction", self.hot_fraction),
-            ("--hot-rate", self.hot_rate),
-        ];
-        let fractions = self.read_fraction.iter().map(|fraction| ("--read-fraction", *fraction));
-        for (name, share) in shares.into_iter().chain(fractions) {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(format!("{name} is {share}, it must be between 0 and 1"));
-            }
-        }
         if self.hot_fraction > self.hot_rate {
-            return Err(
-                "--hot-fraction is above --hot-rate: hot keys would be colder than the others".to_owned()
-            );
+            return Err(format!(
+                "--hot-fraction is {}, above --hot-rate {}: hot keys would be colder than the others",
+                self.hot_fraction, self.hot_rate
+            ));
         }
-        if self.commands < 100 || self.repetitions == 0 {
-            return Err("--commands must be at least 100, and --repetitions at least 1".to_owned());
+        if self
+            .engines
+            .iter()
+            .enumerate()
+            .any(|(at, engine)| self.engines.iter().skip(at + 1).any(|e| e == engine))
+        {
+            return Err("--engines names an engine twice".to_owned());
         }
-        if !(16..=1 << 20).contains(&self.value_len) {
-            return Err(format!("--value-len is {}, it must be from 16 to 1048576", self.value_len));
+        let bytes = self.scaled(self.commands) * (self.key_len + self.value_len) as u64;
+        if bytes > RUN_BYTES_MAX {
+            return Err(format!(
+                "--commands times the length of a pair is {bytes} bytes, the limit is {RUN_BYTES_MAX}; \
+                 lower --commands or --value-len"
+            ));
         }
         Ok(())
     }
 
-    /// `full`, or a tenth of it in the shortest form.
+    /// `full`, or a quarter of it in the shortest form.
     pub(crate) fn scaled(&self, full: u64) -> u64 {
-        if self.quick { (full / 10).max(100) } else { full }
+        if self.quick { full.div_ceil(4) } else { full }
+    }
+
+    /// How often each run is repeated.
+    pub(crate) fn repetitions(&self) -> usize {
+        let repetitions = self.repetitions.unwrap_or(if self.quick { 1 } else { 3 });
+        usize::try_from(repetitions).unwrap_or(1)
+    }
+
+    /// Whether an engine is to be measured.
+    pub(crate) fn has(&self, engine: EngineName) -> bool {
+        self.engines.contains(&engine)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.parse().map_err(|_| "it must be a number between 0 and 1".to_owned())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("it must be between 0 and 1".to_owned()) }
+}
 
-    fn parse(words: &[&str]) -> Result<(), String> {
+fn key_len(text: &str) -> Result<usize, String> {
+    len(text, KEY_LEN_MAX)
+}
+
+fn value_len(text: &str) -> Result<usize, String> {
+    len(text, VALUE_LEN_MAX)
+}
+
+fn len(text: &str, max: usize) -> Result<usize, String> {
+    let len = text.parse().ok().filter(|len| (LEN_MIN..=max).contains(len));
+    len.ok_or_else(|| format!("it must be a number of bytes from {LEN_MIN} to {max}"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(words: &[&str]) -> Result<Compare, String> {
         let words = ["kv-bench", "compare"].iter().chain(words);
         match Args::try_parse_from(words).map_err(|error| error.to_string())?.command {
-            Command::Compare(compare) => compare.validate(),
+            Command::Compare(compare) => compare.validate().map(|()| compare),
             Command::Worker { .. } => Err("not a comparison".to_owned()),
         }
     }
 
+    /// Options from a command line.
+    pub(crate) fn options(words: &[&str]) -> Compare {
+        parse(words).unwrap()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_and_the_shortest_form() {
+        let default = options(&[]);
+        assert_eq!(default.engines, [EngineName::Log, EngineName::Naive]);
+        assert_eq!(default.read_fraction, [0.2, 0.4, 0.6, 0.8]);
+        assert_eq!((default.repetitions(), default.scaled(1000)), (3, 1000));
+        let quick = options(&["--quick"]);
+        assert_eq!((quick.repetitions(), quick.scaled(1000), quick.scaled(5)), (1, 250, 2));
+        assert_eq!(options(&["--quick", "--repetitions", "2"]).repetitions(), 2);
+        let one = options(&["--engines", "naive", "--read-fraction", "0,1"]);
+        assert!(one.has(EngineName::Naive) && !one.has(EngineName::Log));
+        assert_eq!(one.read_fraction, [0.0, 1.0]);
+    }
+
     #[test]
     fn nonsense_is_refused_by_name() {
-        parse(&[]).unwrap();
-        for (words, name) in [
-            (["--hit-rate", "1.5"], "--hit-rate"),
-            (["--hot-rate", "0.1"], "--hot-rate"),
-            (["--commands", "0"], "--commands"),
-            (["--value-len", "3"], "--value-len"),
-            (["--read-fraction", "2"], "--read-fraction"),
-            (["--fly", "1"], "--fly"),
+        for words in [
+            ["--hit-rate", "1.5"],
+            ["--hit-rate", "NaN"],
+            ["--hot-rate", "0.1"],
+            ["--hot-fraction", "-0.1"],
+            ["--hot-fraction", "0.7"],
+            ["--read-fraction", "0.2,2"],
+            ["--commands", "0"],
+            ["--commands", "9999999"],
+            ["--value-len", "3"],
+            ["--value-len", "2000000"],
+            ["--key-len", "65"],
+            ["--repetitions", "0"],
+            ["--engines", "fast"],
+            ["--engines", "log,naive,log"],
+            ["--seed", "-1"],
+            ["--fly", "1"],
         ] {
             let error = parse(&words).unwrap_err();
-            assert!(error.contains(name), "{error}");
+            let name = words[0];
+            assert!(error.contains(name), "{words:?}: {error}");
         }
     }
 }

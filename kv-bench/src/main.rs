@@ -1,47 +1,58 @@
-//! The evaluation: runs the engines over generated workloads in child processes, verifies each run against a ground
-//! truth, and reports what was measured.
+//! The evaluation: runs engines over generated workloads in child processes, verifies each run against a
+//! ground truth, and reports what was measured.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `args.rs` | the command line |
-//! | `workload.rs` | commands, keys and values from a seed, and the ground truth |
-//! | `worker.rs` | one measured run, in a process of its own |
-//! | `compare.rs` | the experiments: which runs, and what is taken from them |
-//! | `results.rs`, `report.rs` | `results.json`; the table and `report.html` |
+//! | `evaluation.rs` | runs the experiments, writes what they measured |
+//! | `experiments/` | one experiment a file: which runs, how one is measured, what is reported |
+//! | `child.rs`, `worker.rs` | a run in a process of its own: the parent's side, and the child's |
+//! | `engines.rs` | the engines, and the policies they run under |
+//! | `dataset.rs`, `workload.rs` | keys and values from numbers; commands from a seed, and the ground truth |
+//! | `verify.rs` | an engine against the ground truth |
+//! | `results.rs`, `machine.rs` | `results.json` |
+//! | `report.rs`, `figure.rs`, `units.rs` | tables on the terminal, and `report.html` |
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
 #![allow(clippy::cast_precision_loss, reason = "measurements become floating-point numbers")]
-#![allow(clippy::disallowed_methods, reason = "it looks at files and processes from outside")]
+#![allow(clippy::disallowed_methods, reason = "it looks at files and processes from outside the engines")]
 
 mod args;
-mod compare;
+mod child;
+mod dataset;
+mod engines;
+mod evaluation;
+mod experiments;
+mod failure;
+mod figure;
+#[cfg(test)]
+mod lying;
+mod machine;
 mod report;
 mod results;
+mod units;
+mod verify;
 mod worker;
 mod workload;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
-
-/// What may go wrong in an evaluation; any of it voids the run.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let result = match args::Args::parse().command {
-        args::Command::Compare(options) => match options.validate() {
-            Ok(()) => compare::run(&options),
-            Err(text) => {
-                eprintln!("kv-bench: {text}");
-                return ExitCode::from(2);
+        args::Command::Compare(options) => {
+            if let Err(text) = options.validate() {
+                args::Args::command().error(clap::error::ErrorKind::ValueValidation, text).exit();
             }
-        },
+            evaluation::compare(&options)
+        }
         args::Command::Worker { run } => worker::run(&run),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("kv-bench: {error}");
+        Err(failure) => {
+            eprintln!("kv-bench: {failure}");
             ExitCode::FAILURE
         }
     }

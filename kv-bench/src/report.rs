@@ -1,154 +1,232 @@
-//! The table on the terminal, and one self-contained HTML page with figures.
+//! What people read: tables on the terminal, and one self-contained HTML page with the figures.
 
-use crate::Failure;
+use crate::failure::Failure;
+use crate::figure::Figure;
 use crate::results::Results;
-use plotters::prelude::*;
+use crate::units;
+use comfy_table::{CellAlignment, presets};
 use std::fmt::Write;
 
-/// One line of a figure: a name and its points.
-pub(crate) type Series = (String, Vec<(f64, f64)>);
-
-/// A figure: what it shows, its axes, and how it was measured.
-#[derive(Debug)]
-pub(crate) struct Figure {
+/// What one experiment reports.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
     pub(crate) title: String,
-    pub(crate) x: &'static str,
-    pub(crate) y: &'static str,
+    /// How it was measured.
     pub(crate) method: String,
-    pub(crate) series: Vec<Series>,
+    pub(crate) table: Table,
+    pub(crate) figures: Vec<Figure>,
 }
 
-pub(crate) fn table(results: &Results) -> String {
-    let mut table = comfy_table::Table::new();
-    table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
-    table.set_header(["experiment", "engine", "parameters", "metric", "value", "unit", "spread"]);
-    for row in &results.rows {
-        table.add_row([
-            &row.experiment,
-            &row.engine,
-            &row.parameters,
-            &row.metric,
-            &number(row.value),
-            &row.unit,
-            &number(row.spread),
-        ]);
+/// Cells of text under a header.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    pub(crate) fn new(header: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Table { header: header.into_iter().map(Into::into).collect(), rows: Vec::new() }
     }
-    table.to_string()
+
+    pub(crate) fn push(&mut self, row: impl IntoIterator<Item = impl Into<String>>) {
+        self.rows.push(row.into_iter().map(Into::into).collect());
+    }
 }
 
-fn number(value: f64) -> String {
-    if value.abs() >= 1000.0 { format!("{value:.0}") } else { format!("{value:.2}") }
+/// Whether a cell holds a number, which is set to the right.
+fn is_number(cell: &str) -> bool {
+    cell.starts_with(|first: char| first.is_ascii_digit() || first == '-')
 }
 
-pub(crate) fn html(results: &Results, figures: &[Figure]) -> Result<String, Failure> {
-    let mut page = String::from(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>Key-value engines compared</title><style>\
-         body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;color:#222}\
-         figure{margin:2em 0}figcaption{color:#555;font-size:.9em}svg{width:100%;height:auto}\
-         table{border-collapse:collapse;font-size:.85em;width:100%}td,th{padding:.2em .6em;border-bottom:1px solid #ddd;text-align:left}\
-         td.n{text-align:right;font-variant-numeric:tabular-nums}</style></head><body>\n",
+/// The tables, for a terminal.
+pub(crate) fn text(results: &Results, sections: &[Section]) -> String {
+    let mut text = String::new();
+    for Section { title, table, .. } in sections {
+        let mut drawn = comfy_table::Table::new();
+        drawn.load_preset(presets::ASCII_MARKDOWN);
+        drawn.set_header(&table.header);
+        drawn.add_rows(&table.rows);
+        for (place, column) in drawn.column_iter_mut().enumerate() {
+            if table.rows.iter().filter_map(|row| row.get(place)).all(|cell| is_number(cell)) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let _ = writeln!(text, "\n{title}\n\n{drawn}");
+    }
+    let _ = writeln!(text, "\nSeed {}; {}.", results.header.seed, results.header.machine);
+    if !results.header.optimized {
+        text.push_str("WARNING: this is an unoptimized build; build it with --release.\n");
+    }
+    text
+}
+
+const STYLE: &str = "body{font:16px/1.55 system-ui,-apple-system,'Segoe UI',sans-serif;max-width:62rem;\
+margin:2.5rem auto;padding:0 1.25rem;color:#222;background:#fff}\
+h1{font-size:1.7rem;margin-bottom:.3rem}h2{font-size:1.3rem;margin-top:3rem;border-top:1px solid #ddd;padding-top:1.5rem}\
+h3{font-size:1rem;margin:0 0 .3rem}figure{margin:1.5rem 0 2.5rem}figcaption,.method{color:#555;font-size:.9rem}\
+svg.plot{width:100%;height:auto}.legend{font-size:.85rem;margin:0 0 .3rem;padding:0;list-style:none}\
+.legend li{display:inline-block;margin-right:1.3em;white-space:nowrap}.legend svg{vertical-align:middle;margin-right:.4em}\
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.84rem;font-variant-numeric:tabular-nums;margin:1rem 0}\
+td,th{padding:.25em .7em;border-bottom:1px solid #e4e4e4;text-align:left;vertical-align:bottom}th{border-bottom:2px solid #bbb}\
+.n{text-align:right}.warning{background:#fff3cd;padding:.6em 1em}summary{cursor:pointer}";
+
+/// The page: text, figures and tables, and nothing that has to be fetched.
+pub(crate) fn html(results: &Results, sections: &[Section]) -> Result<String, Failure> {
+    let header = &results.header;
+    let mut page = format!(
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width\"><title>Key-value engines compared</title>\
+         <style>{STYLE}</style></head><body>\n<h1>Key-value engines compared</h1>\n\
+         <p class=method>kv-bench {}, seed {}, measured in {:.0} s on {}. Every run was verified against a ground truth \
+         before its figures counted. Values are medians; the brackets name the policy: when an engine writes to \
+         disk.</p>\n",
+        escape(&header.version),
+        header.seed,
+        header.duration_s,
+        escape(&header.machine.to_string())
     );
-    writeln!(
-        page,
-        "<h1>Key-value engines compared</h1><p>Version {}, seed {}, on {}. Every run was verified against a ground truth \
-         before its figures counted.</p>",
-        escape(&results.version),
-        results.seed,
-        escape(&results.machine)
-    )?;
-    for figure in figures {
-        writeln!(
-            page,
-            "<figure>{}<figcaption>{}</figcaption></figure>",
-            svg(figure)?,
-            escape(&figure.method)
-        )?;
+    if !header.optimized {
+        page.push_str(
+            "<p class=warning>Measured with an unoptimized build: these figures mean nothing.</p>\n",
+        );
     }
-    page.push_str("<h2>All measurements</h2><table><tr><th>experiment<th>engine<th>parameters<th>metric<th>value<th>unit<th>repetitions<th>spread</tr>\n");
-    for row in &results.rows {
-        writeln!(
-            page,
-            "<tr><td>{}<td>{}<td>{}<td>{}<td class=n>{}<td>{}<td class=n>{}<td class=n>{}</tr>",
-            escape(&row.experiment),
-            escape(&row.engine),
-            escape(&row.parameters),
-            escape(&row.metric),
-            number(row.value),
-            escape(&row.unit),
-            row.repetitions,
-            number(row.spread)
-        )?;
+    if header.quick {
+        page.push_str("<p class=warning>The shortest form: a quarter of everything, once.</p>\n");
     }
-    page.push_str("</table></body></html>\n");
+    for section in sections {
+        let _ = writeln!(page, "<section><h2>{}</h2>", escape(&section.title));
+        for figure in &section.figures {
+            push_figure(&mut page, figure, section, results)?;
+        }
+        push_table(&mut page, &section.table);
+        if section.figures.is_empty() {
+            let _ = writeln!(page, "<p class=method>{}</p>", escape(&section.method));
+        }
+        page.push_str("</section>\n");
+    }
+    push_rows(&mut page, results);
+    page.push_str("</body></html>\n");
     Ok(page)
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+fn push_figure(
+    page: &mut String,
+    figure: &Figure,
+    section: &Section,
+    results: &Results,
+) -> Result<(), Failure> {
+    let _ = writeln!(page, "<figure><h3>{}</h3><ul class=legend>", escape(&figure.title));
+    for entry in figure.legend() {
+        let dashes = if entry.dashed { " stroke-dasharray=\"7 4\"" } else { "" };
+        let _ = writeln!(
+            page,
+            "<li><svg width=28 height=8><line x1=0 y1=4 x2=28 y2=4 stroke=\"{}\" stroke-width=4{dashes} /></svg>{}</li>",
+            entry.colour,
+            escape(&entry.name)
+        );
+    }
+    // The plot's own size becomes its shape; its width is that of the page.
+    let svg = figure.svg()?.replacen("<svg ", "<svg class=\"plot\" role=\"img\" ", 1);
+    let _ = writeln!(
+        page,
+        "</ul>{svg}<figcaption>{} Seed {}; {}.</figcaption></figure>",
+        escape(&section.method),
+        results.header.seed,
+        escape(&results.header.machine.to_string())
+    );
+    Ok(())
 }
 
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(31, 119, 180),
-    RGBColor(214, 39, 40),
-    RGBColor(44, 160, 44),
-    RGBColor(255, 127, 14),
-    RGBColor(148, 103, 189),
-    RGBColor(140, 86, 75),
-    RGBColor(23, 190, 207),
-    RGBColor(127, 127, 127),
-];
-
-fn svg(figure: &Figure) -> Result<String, Failure> {
-    let mut image = String::new();
-    let points = || figure.series.iter().flat_map(|(_, points)| points);
-    let x_max = points().map(|point| point.0).fold(1.0, f64::max);
-    let y_max = points().map(|point| point.1).fold(1e-9, f64::max) * 1.1;
-    {
-        let root = SVGBackend::with_string(&mut image, (900, 420)).into_drawing_area();
-        let mut chart = ChartBuilder::on(&root)
-            .caption(&figure.title, ("sans-serif", 20))
-            .margin(12)
-            .x_label_area_size(40)
-            .y_label_area_size(80)
-            .build_cartesian_2d(0.0..x_max, 0.0..y_max)?;
-        chart.configure_mesh().x_desc(figure.x).y_desc(figure.y).light_line_style(WHITE).draw()?;
-        for ((name, points), colour) in figure.series.iter().zip(COLOURS.iter().cycle()) {
-            let colour = *colour;
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3))?
-                .label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(3)));
-        }
-        chart
-            .configure_series_labels()
-            .background_style(WHITE.mix(0.8))
-            .border_style(RGBColor(200, 200, 200))
-            .position(SeriesLabelPosition::UpperRight)
-            .draw()?;
-        root.present()?;
+fn push_table(page: &mut String, table: &Table) {
+    page.push_str("<div class=wide><table><tr>");
+    for name in &table.header {
+        let _ = write!(page, "<th>{}", escape(name));
     }
-    Ok(image)
+    page.push_str("</tr>\n");
+    for row in &table.rows {
+        page.push_str("<tr>");
+        for cell in row {
+            let _ = write!(page, "<td{}>{}", if is_number(cell) { " class=n" } else { "" }, escape(cell));
+        }
+        page.push_str("</tr>\n");
+    }
+    page.push_str("</table></div>\n");
+}
+
+/// Everything that was measured, folded away.
+fn push_rows(page: &mut String, results: &Results) {
+    let _ =
+        writeln!(page, "<h2>All measurements</h2><details><summary>{} rows</summary>", results.rows.len());
+    let mut table = Table::new([
+        "experiment",
+        "engine",
+        "parameters",
+        "metric",
+        "median",
+        "least",
+        "most",
+        "unit",
+        "runs",
+    ]);
+    for row in &results.rows {
+        let parameters: Vec<String> =
+            row.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        table.push([
+            row.experiment.clone(),
+            row.engine.clone(),
+            parameters.join(" "),
+            row.metric.clone(),
+            units::number(row.value),
+            units::number(row.min),
+            units::number(row.max),
+            row.unit.clone(),
+            row.repetitions.to_string(),
+        ]);
+    }
+    push_table(page, &table);
+    page.push_str("</details>\n");
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{figure, results};
+
+    fn section() -> Section {
+        let mut table = Table::new(["engine", "recovery, ms"]);
+        table.push(["log", "2.0"]);
+        Section {
+            title: "Recovery".to_owned(),
+            method: "Killed & opened again.".to_owned(),
+            table,
+            figures: figure::tests::samples(),
+        }
+    }
 
     #[test]
-    fn the_page_holds_its_figures_and_rows() {
-        let mut results = Results::new(5);
-        results.add("fill", "log", "n=1", ("recovery", "ms"), &[3.0]);
-        let figure = Figure {
-            title: "Recovery".to_owned(),
-            x: "keys",
-            y: "ms",
-            method: "a < b".to_owned(),
-            series: vec![("log".to_owned(), vec![(1.0, 2.0), (2.0, 4.0)])],
-        };
-        let page = html(&results, &[figure]).unwrap();
-        for expected in ["<svg", "Recovery", "a &lt; b", "<td>fill", "polyline"] {
+    fn the_page_holds_its_figures_captions_and_rows() {
+        let results = results::tests::sample();
+        let page = html(&results, &[section()]).unwrap();
+        assert_eq!(page.matches("<figure>").count(), 3);
+        assert_eq!(page.matches("class=\"plot\"").count(), 3);
+        assert_eq!(page.matches("<figcaption>Killed &amp; opened again. Seed 1; ").count(), 3);
+        for expected in ["<h2>Recovery</h2>", "<td class=n>2.0", "a &lt; b", "stroke-dasharray", "2 rows"] {
             assert!(page.contains(expected), "{expected} is missing");
         }
-        assert!(table(&results).contains("recovery"));
+        for fetched in ["<script", "<link", "src=", "@import", "url("] {
+            assert!(!page.contains(fetched), "{fetched} has to be fetched");
+        }
+    }
+
+    #[test]
+    fn the_terminal_gets_the_tables() {
+        let text = text(&results::tests::sample(), &[section()]);
+        assert!(text.contains("Recovery") && text.contains("recovery, ms") && text.contains("log"));
+        assert!(text.contains("Seed 1"));
     }
 }

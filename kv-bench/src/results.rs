@@ -1,105 +1,210 @@
-use crate::Failure;
+//! `results.json`: one flat row a measurement, and what they all have in common.
+
+use crate::args::Compare;
+use crate::failure::Failure;
+use crate::machine::Machine;
+use crate::worker::Measured;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Everything that one evaluation measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) header: Header,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// How, where and when it was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) version: String,
+    /// Unoptimized builds measure nothing of interest.
+    pub(crate) optimized: bool,
+    pub(crate) machine: Machine,
+    pub(crate) seed: u64,
+    pub(crate) quick: bool,
+    pub(crate) repetitions: usize,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) begun_unix_time_ms: u64,
+    pub(crate) duration_s: f64,
+    /// Of each experiment.
+    pub(crate) experiment_s: BTreeMap<String, f64>,
+}
 
 /// One measurement.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) experiment: String,
+    /// Engine and policy.
     pub(crate) engine: String,
-    /// `name=value`, separated by spaces.
-    pub(crate) parameters: String,
+    pub(crate) parameters: Parameters,
     pub(crate) metric: String,
+    /// Empty for counts.
     pub(crate) unit: String,
     /// Median of the repetitions.
     pub(crate) value: f64,
+    /// Smallest of them.
+    pub(crate) min: f64,
+    /// Largest of them.
+    pub(crate) max: f64,
     pub(crate) repetitions: usize,
-    /// Largest less smallest of the repetitions.
-    pub(crate) spread: f64,
 }
 
-/// Everything that one evaluation measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Results {
-    pub(crate) version: String,
-    pub(crate) machine: String,
-    pub(crate) seed: u64,
-    pub(crate) rows: Vec<Row>,
+/// What a measurement depends on, by name.
+pub(crate) type Parameters = BTreeMap<String, Value>;
+
+/// Parameters from names and values.
+pub(crate) fn parameters(of: &[(&str, Value)]) -> Parameters {
+    of.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
 impl Results {
-    pub(crate) fn new(seed: u64) -> Self {
-        Results { version: env!("CARGO_PKG_VERSION").to_owned(), machine: machine(), seed, rows: Vec::new() }
+    pub(crate) fn new(options: &Compare, scratch: &Path) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let header = Header {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            optimized: !cfg!(debug_assertions),
+            machine: Machine::this(scratch),
+            seed: options.seed,
+            quick: options.quick,
+            repetitions: options.repetitions(),
+            begun_unix_time_ms: u64::try_from(now.as_millis()).unwrap_or_default(),
+            duration_s: 0.0,
+            experiment_s: BTreeMap::new(),
+        };
+        Results { header, rows: Vec::new() }
     }
 
-    /// Adds the median of `values`; none at all is no measurement.
+    /// Adds a row for `values`, and returns their median. No values, no row.
     pub(crate) fn add(
         &mut self,
         experiment: &str,
         engine: &str,
-        parameters: &str,
-        metric: (&str, &str),
+        parameters: &Parameters,
+        metric: &str,
+        unit: &str,
         values: &[f64],
+    ) -> f64 {
+        let value = median(values);
+        if value.is_finite() {
+            self.rows.push(Row {
+                experiment: experiment.to_owned(),
+                engine: engine.to_owned(),
+                parameters: parameters.clone(),
+                metric: metric.to_owned(),
+                unit: unit.to_owned(),
+                value,
+                min: values.iter().copied().fold(f64::INFINITY, f64::min),
+                max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                repetitions: values.len(),
+            });
+        }
+        value
+    }
+
+    /// Adds a row for each value that runs measured; the unit is what its name ends with.
+    pub(crate) fn add_all(
+        &mut self,
+        experiment: &str,
+        engine: &str,
+        parameters: &Parameters,
+        runs: &[Measured],
     ) {
-        let mut sorted = values.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let Some(value) = median(&sorted) else { return };
-        let spread = sorted.last().zip(sorted.first()).map_or(0.0, |(high, low)| high - low);
-        self.rows.push(Row {
-            experiment: experiment.to_owned(),
-            engine: engine.to_owned(),
-            parameters: parameters.to_owned(),
-            metric: metric.0.to_owned(),
-            unit: metric.1.to_owned(),
-            value,
-            repetitions: values.len(),
-            spread,
-        });
+        for metric in runs.first().iter().flat_map(|run| run.values.keys()) {
+            let values: Vec<f64> = runs.iter().filter_map(|run| run.get(metric)).collect();
+            self.add(experiment, engine, parameters, metric, unit_of(metric), &values);
+        }
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
-        Ok(std::fs::write(path, serde_json::to_string_pretty(self)?)?)
+    pub(crate) fn to_json(&self) -> Result<String, Failure> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 }
 
-/// The middle of sorted values; of an even number, the mean of the two in the middle.
-pub(crate) fn median(sorted: &[f64]) -> Option<f64> {
+fn unit_of(metric: &str) -> &'static str {
+    match metric.rsplit('_').next() {
+        Some("us") => "us",
+        Some("ms") => "ms",
+        Some("bytes") => "B",
+        Some("s") => "1/s",
+        _ => "",
+    }
+}
+
+/// The middle of the values; of an even number, the mean of the two in the middle; NaN of none.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |place: usize| sorted.get(place).copied().unwrap_or(f64::NAN);
     let middle = sorted.len() / 2;
-    let upper = *sorted.get(middle)?;
-    Some(if sorted.len().is_multiple_of(2) { f64::midpoint(*sorted.get(middle - 1)?, upper) } else { upper })
-}
-
-/// Processor, cores and memory of this machine.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let field = |text: &str, name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
-        line.split(':').nth(1).unwrap_or("unknown").trim().to_owned()
-    };
-    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    format!(
-        "{}, {cores} cores, {} memory",
-        field(&read("/proc/cpuinfo"), "model name"),
-        field(&read("/proc/meminfo"), "MemTotal")
-    )
+    if sorted.len().is_multiple_of(2) {
+        f64::midpoint(at(middle.wrapping_sub(1)), at(middle))
+    } else {
+        at(middle)
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::args::tests::options;
+
+    /// Results with a few rows.
+    pub(crate) fn sample() -> Results {
+        let mut results = Results::new(&options(&[]), Path::new("/"));
+        let one = parameters(&[("keys", 1.into()), ("hit_rate", 0.5.into()), ("name", "a < b".into())]);
+        results.add("recovery", "log", &one, "recovery_ms", "ms", &[3.0, 1.0, 2.0]);
+        results.add("recovery", "naive", &one, "recovery_ms", "ms", &[1.0, 2.0]);
+        results.add("recovery", "none", &one, "recovery_ms", "ms", &[]);
+        results
+    }
+
+    fn same(values: &[f64], expected: &[f64]) -> bool {
+        values.iter().zip(expected).all(|(value, expected)| (value - expected).abs() < 1e-9)
+    }
 
     #[test]
     fn rows_hold_medians_and_come_back_from_json() {
-        let mut results = Results::new(5);
-        results.add("e", "log", "n=1", ("m", "ms"), &[3.0, 1.0, 2.0]);
-        results.add("e", "log", "n=2", ("m", "ms"), &[1.0, 2.0]);
-        results.add("e", "log", "n=3", ("m", "ms"), &[]);
+        let results = sample();
         assert_eq!(results.rows.len(), 2);
-        assert!((results.rows[0].value - 2.0).abs() < 1e-9 && (results.rows[0].spread - 2.0).abs() < 1e-9);
-        assert!((results.rows[1].value - 1.5).abs() < 1e-9);
-        let dir = tempfile::tempdir().unwrap();
-        results.write(&dir.path().join("r.json")).unwrap();
-        let text = std::fs::read_to_string(dir.path().join("r.json")).unwrap();
-        assert_eq!(serde_json::from_str::<Results>(&text).unwrap(), results);
+        let row = &results.rows[0];
+        assert!(same(&[row.value, row.min, row.max], &[2.0, 1.0, 3.0]));
+        assert!(same(&[results.rows[1].value], &[1.5]));
+        let json = results.to_json().unwrap();
+        assert_eq!(serde_json::from_str::<Results>(&json).unwrap(), results);
+        let plain: Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(plain["rows"][0]["parameters"]["keys"], 1);
+        assert_eq!(plain["header"]["seed"], 1);
+        assert!(plain["header"]["machine"]["cores"].as_u64().unwrap() > 0);
+    }
+
+    #[test]
+    fn all_values_of_runs_become_rows_with_units() {
+        let mut results = sample();
+        let mut run = Measured::default();
+        for name in ["get_p99_us", "close_ms", "disk_bytes", "put_per_s", "syncs"] {
+            run.add(name, 1.0);
+        }
+        results.rows.clear();
+        results.add_all("e", "log", &Parameters::new(), &[run.clone(), run]);
+        let units: Vec<_> = results.rows.iter().map(|row| (row.metric.as_str(), row.unit.as_str())).collect();
+        let expected = [
+            ("close_ms", "ms"),
+            ("disk_bytes", "B"),
+            ("get_p99_us", "us"),
+            ("put_per_s", "1/s"),
+            ("syncs", ""),
+        ];
+        assert_eq!(units, expected);
+        assert!(results.rows.iter().all(|row| row.repetitions == 2));
+    }
+
+    #[test]
+    fn medians() {
+        assert!(median(&[]).is_nan());
+        assert!(same(&[median(&[4.0]), median(&[9.0, 1.0]), median(&[9.0, 1.0, 2.0])], &[4.0, 5.0, 2.0]));
     }
 }

@@ -1,204 +1,217 @@
+//! Commands from a seed, and the ground truth that belongs to them.
+
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares of counts")]
 
-use crate::Failure;
+use crate::dataset::Shape;
 use fastrand::Rng;
-use kv_core::{Engine, EngineExt};
 use serde::{Deserialize, Serialize};
 
+/// Of the commands that are not reads, the share that deletes; the others put new keys. As in the study.
+pub(crate) const DELETE_SHARE: f64 = 0.1;
+
 /// What a workload is made of.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Mix {
+    pub(crate) shape: Shape,
+    /// Commands in all.
     pub(crate) commands: u64,
-    pub(crate) value_len: usize,
+    /// Share of commands that read.
     pub(crate) read_fraction: f64,
+    /// Probability that a read's key is there.
     pub(crate) hit_rate: f64,
+    /// Share of the keys that are hot; 0: none is.
     pub(crate) hot_fraction: f64,
+    /// Share of the hitting reads that go to hot keys, if there are any.
     pub(crate) hot_rate: f64,
-    pub(crate) seed: u64,
 }
 
-/// One command on key number `key`.
+/// One command on the key of an index. A key is written once, with its index as the sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    Get { key: u64, hit: bool },
-    Put { key: u64 },
-    Delete { key: u64 },
+    /// Read; `hit` says whether it is there.
+    Get { index: u64, hit: bool },
+    /// Put a new key.
+    Put { index: u64 },
+    /// Delete a key that is there.
+    Delete { index: u64 },
 }
 
-pub(crate) const KEY_LEN: usize = 24;
-
-/// The bytes of a key: its number, scattered.
-pub(crate) fn key(number: u64) -> [u8; KEY_LEN] {
-    let mixed = (number ^ (number >> 31)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut key = [0; KEY_LEN];
-    for (chunk, part) in key.as_chunks_mut::<8>().0.iter_mut().zip([mixed, number, mixed.rotate_left(29)]) {
-        *chunk = part.to_le_bytes();
-    }
-    key
-}
-
-/// The value of a key: its number over pseudo-random bytes.
-pub(crate) fn fill_value(number: u64, value: &mut [u8]) {
-    let mut state = number.wrapping_add(0x1234_5678);
-    for chunk in value.chunks_mut(8) {
-        let bytes = state.to_le_bytes();
-        chunk.copy_from_slice(bytes.get(..chunk.len()).unwrap_or_default());
-        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-    }
-}
-
-/// Generates the commands of one thread, and knows which keys must be there.
+/// Generates the commands of one thread, and knows which keys are there after them.
+///
+/// The ground truth costs four bytes a live key.
 #[derive(Debug)]
 pub(crate) struct Workload {
     mix: Mix,
     rng: Rng,
-    live: Vec<u64>,
-    next_key: u64,
+    first_index: u64,
+    live: Vec<u32>,
+    next: u32,
 }
+
+/// Indexes from here on are never put.
+const ABSENT: u64 = 1 << 63;
 
 impl Workload {
-    /// Threads use different keys.
+    /// Threads use keys of their own.
     pub(crate) fn new(mix: &Mix, thread: u64) -> Self {
-        let rng = Rng::with_seed(mix.seed ^ (thread << 32));
-        Workload { mix: mix.clone(), rng, live: Vec::new(), next_key: thread << 40 }
+        Workload {
+            mix: *mix,
+            rng: Rng::with_seed(mix.shape.seed ^ (thread << 48)),
+            first_index: thread << 32,
+            live: Vec::new(),
+            next: 0,
+        }
     }
 
+    /// The next command. It counts as carried out.
+    #[inline]
     pub(crate) fn next(&mut self) -> Command {
-        if self.rng.f64() < self.mix.read_fraction && !self.live.is_empty() {
-            return if self.rng.f64() < self.mix.hit_rate {
-                let hot_len = (self.live.len() as f64 * self.mix.hot_fraction).ceil() as usize;
-                let range = if hot_len > 0 && self.rng.f64() < self.mix.hot_rate {
-                    0..hot_len
-                } else {
-                    0..self.live.len()
-                };
-                let at = self.rng.usize(range);
-                Command::Get { key: self.live.get(at).copied().unwrap_or_default(), hit: true }
-            } else {
-                Command::Get { key: self.rng.u64(..) | 1 << 63, hit: false }
-            };
+        if self.live.is_empty() {
+            return self.put();
         }
-        if self.rng.f64() < 0.1 && !self.live.is_empty() {
+        if self.rng.f64() < self.mix.read_fraction {
+            return self.get();
+        }
+        if self.rng.f64() < DELETE_SHARE {
             let at = self.rng.usize(0..self.live.len());
-            return Command::Delete { key: self.live.swap_remove(at) };
+            return Command::Delete { index: self.first_index + u64::from(self.live.swap_remove(at)) };
         }
-        self.live.push(self.next_key);
-        self.next_key += 1;
-        Command::Put { key: self.next_key - 1 }
+        self.put()
     }
 
-    /// Key and value bytes that are live.
+    fn put(&mut self) -> Command {
+        let index = self.next;
+        self.live.push(index);
+        self.next += 1;
+        Command::Put { index: self.first_index + u64::from(index) }
+    }
+
+    fn get(&mut self) -> Command {
+        if self.rng.f64() >= self.mix.hit_rate {
+            return Command::Get { index: self.rng.u64(..) | ABSENT, hit: false };
+        }
+        let hot = self.hot_len();
+        let range = if hot == 0 || hot == self.live.len() {
+            0..self.live.len()
+        } else if self.rng.f64() < self.mix.hot_rate {
+            0..hot
+        } else {
+            hot..self.live.len()
+        };
+        let index = self.live.get(self.rng.usize(range)).copied().unwrap_or_default();
+        Command::Get { index: self.first_index + u64::from(index), hit: true }
+    }
+
+    /// How many keys are hot: the first ones of the list.
+    fn hot_len(&self) -> usize {
+        (self.live.len() as f64 * self.mix.hot_fraction).ceil() as usize
+    }
+
+    /// Indexes of the keys that are there.
+    pub(crate) fn live(&self) -> impl ExactSizeIterator<Item = u64> {
+        self.live.iter().map(|index| self.first_index + u64::from(*index))
+    }
+
+    /// Key and value bytes that are there.
     pub(crate) fn live_bytes(&self) -> u64 {
-        (self.live.len() * (KEY_LEN + self.mix.value_len)) as u64
+        self.live.len() as u64 * self.mix.shape.pair_len()
     }
-}
 
-/// Compares an engine with what must be in it: every key with its value, and nothing else.
-pub(crate) fn verify(engine: &dyn Engine, workloads: &[Workload]) -> Result<(), Failure> {
-    let mut count = 0;
-    for workload in workloads {
-        let mut expected = vec![0; workload.mix.value_len];
-        for number in &workload.live {
-            fill_value(*number, &mut expected);
-            let mut same = false;
-            let found = engine.read(&key(*number), &mut |value| same = value == expected)?;
-            if !found || !same {
-                return Err(format!(
-                    "the engine is wrong: key {number} is {}",
-                    if found { "another" } else { "missing" }
-                )
-                .into());
-            }
-        }
-        count += workload.live.len();
+    /// Memory of the ground truth, bytes.
+    pub(crate) fn truth_bytes(&self) -> u64 {
+        size_of_val(self.live.as_slice()) as u64
     }
-    let mut keys = 0usize;
-    engine.scan(&mut |_, _| {
-        keys += 1;
-        std::ops::ControlFlow::Continue(())
-    })?;
-    if keys == count {
-        Ok(())
-    } else {
-        Err(format!("the engine is wrong: it holds {keys} keys, not {count}").into())
-    }
-}
-
-/// Whether a key is there; for callers who do not look at values.
-pub(crate) fn contains(engine: &dyn Engine, number: u64) -> Result<bool, Failure> {
-    Ok(engine.contains_key(&key(number))?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_core::{Env, OpenOptions};
+    use std::collections::HashSet;
 
     fn mix() -> Mix {
         Mix {
+            shape: Shape { key_len: 24, value_len: 32, seed: 3 },
             commands: 20_000,
-            value_len: 32,
             read_fraction: 0.6,
             hit_rate: 0.8,
             hot_fraction: 0.1,
             hot_rate: 0.7,
-            seed: 3,
         }
+    }
+
+    /// Whether `part` of `whole` is `share`, within two points.
+    fn near(part: u32, whole: u32, share: f64) -> bool {
+        (f64::from(part) / f64::from(whole) - share).abs() < 0.02
     }
 
     #[test]
     fn the_parameters_are_honoured() {
-        let mut workload = Workload::new(&mix(), 0);
-        let (mut gets, mut hits, mut deletes, mut puts) = (0, 0, 0, 0);
+        for (read_fraction, hit_rate, hot_fraction, hot_rate) in
+            [(0.6, 0.8, 0.1, 0.7), (0.2, 0.1, 0.05, 0.9), (0.8, 0.99, 0.2, 0.2), (0.4, 0.6, 0.2, 0.6)]
+        {
+            let mix = Mix { read_fraction, hit_rate, hot_fraction, hot_rate, ..mix() };
+            let mut workload = Workload::new(&mix, 0);
+            let (mut gets, mut hits, mut hot_hits, mut deletes, mut puts) = (0, 0, 0, 0, 0);
+            for _ in 0..20_000 {
+                let hot: HashSet<u64> = workload.live().take(workload.hot_len().min(50)).collect();
+                let small = workload.hot_len() <= 50;
+                match workload.next() {
+                    Command::Get { hit: false, .. } => gets += 1,
+                    Command::Get { index, hit: true } => {
+                        (gets, hits) = (gets + 1, hits + 1);
+                        // Looked at while the hot keys are few enough to list.
+                        hot_hits += u32::from(small && hot.contains(&index));
+                    }
+                    Command::Put { .. } => puts += 1,
+                    Command::Delete { .. } => deletes += 1,
+                }
+            }
+            assert!(near(gets, 20_000, read_fraction) && near(hits, gets, hit_rate), "{gets} {hits}");
+            assert!(near(deletes, puts + deletes, DELETE_SHARE), "{deletes} {puts}");
+            assert!(hot_hits > 0);
+        }
+    }
+
+    #[test]
+    fn hot_keys_get_their_rate() {
+        let mut workload = Workload::new(&Mix { read_fraction: 0.0, ..mix() }, 0);
+        for _ in 0..500 {
+            workload.next();
+        }
+        workload.mix = Mix { read_fraction: 1.0, hit_rate: 1.0, ..mix() };
+        let hot: HashSet<u64> = workload.live().take(workload.hot_len()).collect();
+        let mut hits = 0;
+        for _ in 0..20_000 {
+            let Command::Get { index, hit: true } = workload.next() else {
+                panic!("only hits were asked for")
+            };
+            hits += u32::from(hot.contains(&index));
+        }
+        assert!(near(hits, 20_000, 0.7), "{hits}");
+    }
+
+    #[test]
+    fn reads_and_deletes_name_keys_that_are_there_and_misses_do_not() {
+        let mut workload = Workload::new(&mix(), 1);
+        let mut there = HashSet::new();
         for _ in 0..20_000 {
             match workload.next() {
-                Command::Get { hit, .. } => {
-                    gets += 1;
-                    hits += i32::from(hit);
-                }
-                Command::Put { .. } => puts += 1,
-                Command::Delete { .. } => deletes += 1,
+                Command::Get { index, hit } => assert_eq!(there.contains(&index), hit),
+                Command::Put { index } => assert!(there.insert(index)),
+                Command::Delete { index } => assert!(there.remove(&index)),
             }
         }
-        let near = |count: i32, share: f64, of: i32| {
-            (count - (share * f64::from(of)) as i32).unsigned_abs() < (of / 40) as u32
+        assert_eq!(workload.live().collect::<HashSet<_>>(), there);
+        assert_eq!(workload.live_bytes(), there.len() as u64 * 56);
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_commands_and_threads_differ() {
+        let commands = |thread| {
+            let mut workload = Workload::new(&mix(), thread);
+            std::iter::repeat_with(|| workload.next()).take(1000).collect::<Vec<_>>()
         };
-        assert!(near(gets, 0.6, 20_000) && near(hits, 0.8, gets), "{gets} {hits}");
-        assert!(near(deletes, 0.1, puts + deletes), "{deletes} {puts}");
-    }
-
-    #[test]
-    fn the_same_seed_gives_the_same_commands() {
-        let (mut one, mut other) = (Workload::new(&mix(), 1), Workload::new(&mix(), 1));
-        assert!((0..1000).all(|_| one.next() == other.next()));
-    }
-
-    #[test]
-    fn a_lying_engine_is_caught() {
-        let dir = tempfile::tempdir().unwrap();
-        let engine = kv_naive::NaiveEngine::open(dir.path(), &Env::os(), OpenOptions::default()).unwrap();
-        let mut workload = Workload::new(&Mix { read_fraction: 0.0, ..mix() }, 0);
-        let mut value = vec![0; 32];
-        for _ in 0..50 {
-            match workload.next() {
-                Command::Put { key: number } => {
-                    fill_value(number, &mut value);
-                    engine.put(&key(number), &value).unwrap();
-                }
-                Command::Delete { key: number } => drop(engine.delete(&key(number)).unwrap()),
-                Command::Get { .. } => unreachable!("no reads were asked for"),
-            }
-        }
-        let workloads = [workload];
-        verify(&engine, &workloads).unwrap();
-        let victim = key(workloads[0].live[3]);
-        let right = engine.get(&victim).unwrap().unwrap();
-        engine.put(&victim, b"wrong").unwrap();
-        assert!(verify(&engine, &workloads).unwrap_err().to_string().contains("another"));
-        engine.delete(&victim).unwrap();
-        assert!(verify(&engine, &workloads).unwrap_err().to_string().contains("missing"));
-        engine.put(&victim, &right).unwrap();
-        engine.put(b"extra", b"").unwrap();
-        assert!(verify(&engine, &workloads).unwrap_err().to_string().contains("keys"));
+        assert_eq!(commands(1), commands(1));
+        assert_ne!(commands(0), commands(1));
     }
 }

@@ -1,6 +1,7 @@
 use clap::{Parser, Subcommand, ValueEnum};
-use kv_core::EngineFactory;
+use kv_core::{Always, EngineFactory, Manual, PersistencePolicy, default_persistence};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A shell and single commands for key-value stores.
 #[derive(Debug, Parser)]
@@ -10,22 +11,29 @@ use std::path::PathBuf;
     after_help = "Examples:\n  \
     kv --dir /tmp/s put planet earth\n  \
     kv --dir /tmp/s get planet\n  \
+    kv --dir /tmp/s --hex put 00ff 0a0d\n  \
     printf 'put a 1\\nget a\\nquit\\n' | kv --dir /tmp/s shell\n  \
-    kv --engine naive --dir /tmp/n stats\n\n\
+    kv --engine naive --dir /tmp/n stats --json\n\n\
     Exit codes: 0 done, 1 failed or not found, 2 wrong usage."
 )]
 pub(crate) struct Args {
     /// The engine of the store.
     #[arg(long, value_enum, default_value = "log")]
     pub(crate) engine: EngineName,
-    /// The directory of the store.
+    /// The directory of the store. Only `shell` and `put` create it.
     #[arg(long)]
     pub(crate) dir: PathBuf,
+    /// When the changes of a shell go to disk. Single commands are durable when they return.
+    #[arg(long, value_enum, default_value = "periodic")]
+    pub(crate) durability: Durability,
+    /// Read and print keys and values as hexadecimal digits, two a byte.
+    #[arg(long)]
+    pub(crate) hex: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum EngineName {
     /// The log-structured engine.
     Log,
@@ -42,16 +50,79 @@ impl EngineName {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Durability {
+    /// Each change is durable when it is answered.
+    Always,
+    /// After 100 ms or 8 MiB of changes, whichever comes first.
+    Periodic,
+    /// When the shell ends.
+    Manual,
+}
+
+impl Durability {
+    pub(crate) fn policy(self) -> Arc<dyn PersistencePolicy> {
+        match self {
+            Durability::Always => Arc::new(Always),
+            Durability::Periodic => Arc::new(default_persistence()),
+            Durability::Manual => Arc::new(Manual),
+        }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Read commands from standard input, one a line: put KEY VALUE, get KEY, delete KEY, statistic, quit.
+    /// Read commands from standard input, one a line, and answer one line each.
+    #[command(after_help = "Commands and their answers:\n  \
+        put KEY VALUE   KEY; the value is the rest of the line, spaces kept\n  \
+        get KEY         the value, or NULL\n  \
+        delete KEY      KEY, or NULL when it was not there\n  \
+        statistic       the figures of the store, name=value\n  \
+        quit            no answer; ends the shell, as the end of the input does\n\n\
+        Anything else, and a command that fails, is answered by a line that starts with ERROR. \
+        Empty lines are passed over. When the shell ends, everything is durable.")]
     Shell,
     /// Print the value of a key; NULL and exit code 1 when there is none.
-    Get { key: String },
-    /// Store a value; durable when the command returns.
-    Put { key: String, value: String },
-    /// Remove a key; NULL and exit code 1 when it was not there.
-    Delete { key: String },
+    Get {
+        /// The key.
+        key: String,
+    },
+    /// Store a value; durable when the command returns. Prints the key.
+    Put {
+        /// The key.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// Remove a key; durable when the command returns. Prints the key; NULL and exit code 1 when it
+    /// was not there.
+    Delete {
+        /// The key.
+        key: String,
+    },
     /// Print counters and sizes.
-    Stats,
+    Stats {
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use kv_core::LossWindow;
+    use std::time::Duration;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn periodic_is_what_its_help_says() {
+        let window = Durability::Periodic.policy().loss_window();
+        assert_eq!(window, LossWindow { bytes: Some(8 << 20), age: Some(Duration::from_millis(100)) });
+    }
 }

@@ -1,69 +1,119 @@
-use kv_core::{Engine, EngineExt, Env, OpenOptions, Result, Stats};
-use std::io::{self, IsTerminal, Write};
+use crate::args::{Args, Command};
+use crate::text::{NULL, NotHex, Text};
+use crate::{figures, shell};
+use kv_core::{EngineExt, Env, OpenOptions};
+use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
-use crate::args::{Args, Command};
-use crate::shell;
+/// Why a command failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line makes no sense.
+    Usage(NotHex),
+    /// The store says no.
+    Store(kv_core::Error),
+    /// Standard input or output is gone.
+    Stream(io::Error),
+}
 
-/// Carries out one command; the store is closed before it returns.
-pub(crate) fn run(args: &Args) -> std::result::Result<ExitCode, Box<dyn std::error::Error>> {
+impl Failure {
+    /// The exit code that tells it.
+    pub(crate) fn code(&self) -> ExitCode {
+        match self {
+            Failure::Usage(_) => ExitCode::from(2),
+            Failure::Store(_) | Failure::Stream(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Usage(error) => error.fmt(f),
+            Failure::Store(error) => error.fmt(f),
+            Failure::Stream(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<NotHex> for Failure {
+    fn from(error: NotHex) -> Self {
+        Failure::Usage(error)
+    }
+}
+
+impl From<kv_core::Error> for Failure {
+    fn from(error: kv_core::Error) -> Self {
+        Failure::Store(error)
+    }
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Stream(error)
+    }
+}
+
+/// What a single command prints: the bytes, or that there are none.
+enum Answer {
+    Found(Vec<u8>),
+    Absent,
+    Figures(String),
+}
+
+/// Carries out one command. The store is closed, so everything is durable, before it is answered.
+pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
+    let text = if args.hex { Text::Hex } else { Text::Plain };
+    let bytes = |word: &str| text.parse(word.as_bytes()).map(std::borrow::Cow::into_owned);
+    let (key, value) = match &args.command {
+        Command::Shell | Command::Stats { .. } => (Vec::new(), Vec::new()),
+        Command::Get { key } | Command::Delete { key } => (bytes(key)?, Vec::new()),
+        Command::Put { key, value } => (bytes(key)?, bytes(value)?),
+    };
     // Only what writes may create a store: a mistyped directory is better told than created.
     let create_if_missing = matches!(args.command, Command::Shell | Command::Put { .. });
-    let options = OpenOptions { create_if_missing, ..OpenOptions::default() };
+    let options =
+        OpenOptions { create_if_missing, persistence: args.durability.policy(), ..OpenOptions::default() };
     let engine = args.engine.factory().open(&args.dir, &Env::os(), &options)?;
-    let code = match &args.command {
+    let answer = match &args.command {
         Command::Shell => {
+            let input = BufReader::new(io::stdin());
             let prompt = io::stdin().is_terminal();
-            shell::run(&*engine, io::stdin().lock(), &mut io::stdout().lock(), prompt)?;
-            ExitCode::SUCCESS
+            let answered = shell::run(&*engine, input, &mut BufWriter::new(io::stdout()), text, prompt);
+            engine.close()?;
+            answered?;
+            return Ok(ExitCode::SUCCESS);
         }
-        Command::Get { key } => print_found(engine.get(key.as_bytes())?.as_deref())?,
-        Command::Put { key, value } => {
-            engine.put_durable(key.as_bytes(), value.as_bytes())?;
-            print_found(Some(key.as_bytes()))?
+        Command::Get { .. } => {
+            engine.get(&key)?.map_or(Answer::Absent, |value| Answer::Found(value.to_vec()))
         }
-        Command::Delete { key } => {
-            let deleted = engine.delete(key.as_bytes())?;
-            print_found(deleted.map(|_| key.as_bytes()))?
+        Command::Put { .. } => {
+            engine.put_durable(&key, &value)?;
+            Answer::Found(key)
         }
-        Command::Stats => {
-            print!("{}", table(&*engine)?);
-            ExitCode::SUCCESS
+        Command::Delete { .. } => match engine.delete(&key)? {
+            Some(lsn) => {
+                engine.wait_durable(lsn)?;
+                Answer::Found(key)
+            }
+            None => Answer::Absent,
+        },
+        Command::Stats { json } => {
+            let stats = engine.stats();
+            Answer::Figures(if *json { figures::json(&stats) } else { figures::table(&stats) })
         }
     };
     engine.close()?;
-    Ok(code)
+    Ok(print(&answer, text)?)
 }
 
-fn print_found(bytes: Option<&[u8]>) -> io::Result<ExitCode> {
+fn print(answer: &Answer, text: Text) -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes.unwrap_or(b"NULL"))?;
-    out.write_all(b"\n")?;
-    Ok(if bytes.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// One line for each figure.
-fn table(engine: &dyn Engine) -> Result<String> {
-    let stats = engine.stats();
-    engine.contains_key(b"")?;
-    let lines: Vec<String> =
-        figures(&stats).iter().map(|(name, value)| format!("{name:<18} {value}")).collect();
-    Ok(lines.join("\n") + "\n")
-}
-
-/// The figures of a store, with their units in the names.
-pub(crate) fn figures(stats: &Stats) -> Vec<(&'static str, u64)> {
-    vec![
-        ("keys", stats.keys),
-        ("live_bytes", stats.live_bytes),
-        ("memory_bytes", stats.memory_bytes),
-        ("index_bytes", stats.index_bytes),
-        ("disk_bytes", stats.disk_bytes),
-        ("segments", stats.segments),
-        ("unflushed_bytes", stats.unflushed_bytes),
-        ("last_lsn", stats.last_lsn.get()),
-        ("durable_lsn", stats.durable_lsn.get()),
-        ("recovered_records", stats.recovery.records),
-        ("torn_bytes", stats.recovery.torn_bytes),
-    ]
+    match answer {
+        Answer::Figures(figures) => out.write_all(figures.as_bytes())?,
+        Answer::Found(bytes) => out.write_all(&[&text.show(bytes), b"\n".as_slice()].concat())?,
+        Answer::Absent => out.write_all(&[NULL, b"\n"].concat())?,
+    }
+    out.flush()?;
+    Ok(if matches!(answer, Answer::Absent) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

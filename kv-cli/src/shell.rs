@@ -1,51 +1,147 @@
+//! Commands from a stream, one a line, each answered by exactly one line.
+
+use crate::figures;
+use crate::text::{NULL, Text};
 use kv_core::Engine;
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 
-use crate::commands::figures;
+const USAGE: &str = "usage: put KEY VALUE | get KEY | delete KEY | statistic | quit";
 
-/// Answers one line to each line, until `quit` or the end of the input.
+/// Answers until `quit` or the end of the input.
+///
+/// Answers are flushed before the shell waits for more input, so a program that asks one question at a
+/// time gets its answer, and a long script is not slowed down by a write a line.
 pub(crate) fn run(
     engine: &dyn Engine,
-    input: impl BufRead,
+    mut input: BufReader<impl Read>,
     out: &mut impl Write,
+    text: Text,
     prompt: bool,
 ) -> io::Result<()> {
-    let show_prompt =
-        |out: &mut dyn Write| if prompt { write!(out, "> ").and_then(|()| out.flush()) } else { Ok(()) };
-    show_prompt(out)?;
-    for line in input.split(b'\n') {
-        let line = line?;
-        let line = line.strip_suffix(b"\r").unwrap_or(&line);
-        if line == b"quit" {
-            break;
+    let mut line = Vec::new();
+    loop {
+        if prompt {
+            out.write_all(b"> ")?;
         }
-        if !line.is_empty() {
-            out.write_all(&answer(engine, line))?;
-            out.write_all(b"\n")?;
+        if !input.buffer().contains(&b'\n') {
             out.flush()?;
         }
-        show_prompt(out)?;
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
+            break;
+        }
+        let line = line.strip_suffix(b"\n").unwrap_or(&line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        match parse(line) {
+            Line::Empty => {}
+            Line::Quit => break,
+            Line::Unknown => writeln!(out, "ERROR {USAGE}")?,
+            Line::Statistic => writeln!(out, "{}", figures::line(&engine.stats()))?,
+            Line::Put { key, value } => answer(out, put(engine, text, key, value))?,
+            Line::Get { key } => answer(out, get(engine, text, key))?,
+            Line::Delete { key } => answer(out, delete(engine, text, key))?,
+        }
     }
     out.flush()
 }
 
-fn answer(engine: &dyn Engine, line: &[u8]) -> Vec<u8> {
-    let mut words = line.splitn(3, |byte| *byte == b' ');
-    let (command, key, value) = (words.next().unwrap_or_default(), words.next(), words.next());
-    let found = |bytes: Option<&[u8]>| bytes.unwrap_or(b"NULL").to_vec();
-    let result = match (command, key, value) {
-        (b"put", Some(key), Some(value)) => engine.put(key, value).map(|_| key.to_vec()),
-        (b"get", Some(key), None) => engine.get(key).map(|value| found(value.as_deref())),
-        (b"delete", Some(key), None) => engine.delete(key).map(|lsn| found(lsn.map(|_| key))),
-        (b"statistic", None, None) => {
-            let figures = figures(&engine.stats());
-            let words: Vec<String> = figures.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            Ok(words.join(" ").into_bytes())
+/// What a line asks for. Keys and values are as they were written.
+#[derive(Debug, PartialEq, Eq)]
+enum Line<'a> {
+    Empty,
+    Put { key: &'a [u8], value: &'a [u8] },
+    Get { key: &'a [u8] },
+    Delete { key: &'a [u8] },
+    Statistic,
+    Quit,
+    Unknown,
+}
+
+fn parse(line: &[u8]) -> Line<'_> {
+    let line = line.trim_ascii_start();
+    let (command, rest) = split_word(line);
+    let rest = rest.unwrap_or_default().trim_ascii_start();
+    let (key, value) = split_word(rest);
+    let single = value.is_none_or(|rest| rest.trim_ascii().is_empty());
+    match (command, key, value) {
+        (b"", ..) => Line::Empty,
+        (b"put", [_, ..], Some(value)) => Line::Put { key, value },
+        (b"get", [_, ..], _) if single => Line::Get { key },
+        (b"delete", [_, ..], _) if single => Line::Delete { key },
+        (b"statistic", [], _) => Line::Statistic,
+        (b"quit", [], _) => Line::Quit,
+        _ => Line::Unknown,
+    }
+}
+
+/// Up to the first space, and what comes after that space, if there is one.
+fn split_word(line: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let mut parts = line.splitn(2, |byte| *byte == b' ');
+    (parts.next().unwrap_or_default(), parts.next())
+}
+
+/// The bytes of an answer; `None`: there is nothing.
+type Found = Result<Option<Vec<u8>>, Box<dyn std::error::Error>>;
+
+fn put(engine: &dyn Engine, text: Text, key: &[u8], value: &[u8]) -> Found {
+    engine.put(&text.parse(key)?, &text.parse(value)?)?;
+    Ok(Some(key.to_vec()))
+}
+
+fn get(engine: &dyn Engine, text: Text, key: &[u8]) -> Found {
+    let Some(value) = engine.get(&text.parse(key)?)? else { return Ok(None) };
+    let shown = text.show(&value).into_owned();
+    if shown.contains(&b'\n') {
+        return Err("the value holds a line break; use --hex to see it".into());
+    }
+    Ok(Some(shown))
+}
+
+fn delete(engine: &dyn Engine, text: Text, key: &[u8]) -> Found {
+    Ok(engine.delete(&text.parse(key)?)?.map(|_| key.to_vec()))
+}
+
+fn answer(out: &mut impl Write, found: Found) -> io::Result<()> {
+    match found {
+        Ok(bytes) => {
+            out.write_all(bytes.as_deref().unwrap_or(NULL))?;
+            out.write_all(b"\n")
         }
-        _ => {
-            let usage = "ERROR usage: put KEY VALUE | get KEY | delete KEY | statistic | quit";
-            return usage.as_bytes().to_vec();
+        Err(error) => writeln!(out, "ERROR {}", error.to_string().replace('\n', " ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines() {
+        let put = |key, value| Line::Put { key, value };
+        for (line, expected) in [
+            (b"".as_slice(), Line::Empty),
+            (b"   ", Line::Empty),
+            (b"put a b", put(b"a", b"b")),
+            (b"put a  b  c ", put(b"a", b" b  c ")),
+            (b"put  a b", put(b"a", b"b")),
+            (b"put a ", put(b"a", b"")),
+            (b"put a", Line::Unknown),
+            (b"put", Line::Unknown),
+            (b"get a", Line::Get { key: b"a" }),
+            (b" get  a ", Line::Get { key: b"a" }),
+            (b"get", Line::Unknown),
+            (b"get a b", Line::Unknown),
+            (b"delete a", Line::Delete { key: b"a" }),
+            (b"delete a b", Line::Unknown),
+            (b"statistic", Line::Statistic),
+            (b"statistic ", Line::Statistic),
+            (b"statistic x", Line::Unknown),
+            (b"quit", Line::Quit),
+            (b"quit now", Line::Unknown),
+            (b"PUT a b", Line::Unknown),
+            (b"get \xff", Line::Get { key: b"\xff" }),
+        ] {
+            assert_eq!(parse(line), expected, "{}", line.escape_ascii());
         }
-    };
-    result.unwrap_or_else(|error| format!("ERROR {error}").replace('\n', " ").into_bytes())
+    }
 }

@@ -1,0 +1,125 @@
+//! Figure 3 of the study: throughput and memory over the number of commands.
+
+use crate::evaluation::Evaluation;
+use crate::failure::Failure;
+use crate::figure::{Figure, Kind, Series};
+use crate::report::{Section, Table};
+use crate::results::{median, parameters};
+use crate::units;
+use crate::worker::{Measured, RUN_LIMIT, Sample, Task};
+
+const SAMPLES: u64 = 20;
+
+/// Plans and reports. The measuring is that of the mixed workloads, without a clock around each command.
+pub(crate) fn run(evaluation: &mut Evaluation<'_>) -> Result<(), Failure> {
+    let options = evaluation.options;
+    let (mut throughput, mut memory) = (Vec::new(), Vec::new());
+    let mut table = Table::new([
+        "read fraction",
+        "engine",
+        "commands/s, first tenth",
+        "last tenth",
+        "all",
+        "memory, MB",
+        "memory / live",
+        "disk / live",
+    ]);
+    for (colour, read_fraction) in options.read_fraction.iter().enumerate() {
+        let mix = evaluation.mix(*read_fraction, false);
+        for (dash, engine) in options.engines.iter().enumerate() {
+            let contender = engine.standard();
+            let task = Task::Mixed { contender, mix, threads: 1, samples: SAMPLES, latencies: false };
+            let runs = evaluation.measure_often(&task)?;
+            let label = contender.label();
+            let parameters = parameters(&[
+                ("read_fraction", (*read_fraction).into()),
+                ("commands", mix.commands.into()),
+                ("hit_rate", mix.hit_rate.into()),
+                ("threads", 1.into()),
+                ("key_len", mix.shape.key_len.into()),
+                ("value_len", mix.shape.value_len.into()),
+            ]);
+            evaluation.results.add_all("over_commands", &label, &parameters, &runs);
+            let samples = samples(&runs);
+            for sample in &samples {
+                let mut at = parameters.clone();
+                at.insert("at_commands".to_owned(), sample.commands.into());
+                for (metric, unit, value) in [
+                    ("sampled_throughput_per_s", "1/s", sample.throughput_per_s),
+                    ("sampled_memory_bytes", "B", sample.memory_bytes),
+                ] {
+                    evaluation.results.add("over_commands", &label, &at, metric, unit, &[value]);
+                }
+            }
+            let of = |name: &str| median(&runs.iter().filter_map(|run| run.get(name)).collect::<Vec<_>>());
+            let rates: Vec<f64> = samples.iter().map(|sample| sample.throughput_per_s).collect();
+            let tenth = rates.len().div_ceil(10);
+            let mean = |rates: &[f64]| rates.iter().sum::<f64>() / rates.len() as f64;
+            table.push([
+                read_fraction.to_string(),
+                label.clone(),
+                units::number(mean(rates.get(..tenth).unwrap_or_default())),
+                units::number(mean(rates.get(rates.len() - tenth..).unwrap_or_default())),
+                units::number(of("throughput_per_s")),
+                format!("{:.1}", of("memory_bytes") / 1e6),
+                format!("{:.2}", of("memory_bytes") / of("live_bytes")),
+                format!("{:.2}", of("disk_bytes") / of("live_bytes")),
+            ]);
+            let series = |value: fn(&Sample) -> f64| {
+                Series::new(
+                    &format!("{label}, reads {read_fraction}"),
+                    samples.iter().map(|sample| (sample.commands / 1e3, value(sample))),
+                )
+                .styled(colour, dash > 0)
+            };
+            throughput.push(series(|sample| sample.throughput_per_s / 1e6));
+            memory.push(series(|sample| sample.memory_bytes / 1e6));
+        }
+    }
+    let figure = |title: &str, y: &str, series| Figure {
+        title: title.to_owned(),
+        x: "thousand commands".to_owned(),
+        y: y.to_owned(),
+        kind: Kind::Lines,
+        series,
+    };
+    evaluation.sections.push(Section {
+        title: "Throughput and memory over the number of commands".to_owned(),
+        method: format!(
+            "One thread, {} commands on pairs of {} + {} bytes, hit rate {}; of what is not a read one in ten \
+             deletes, the others put new keys. {SAMPLES} samples a run, for each the median of {} runs in processes \
+             of their own; a run ends after {} s at the latest. Throughput includes making the commands. Memory is \
+             what the process has grown by since before the store was opened, less the ground truth. Each run's \
+             state is verified, and again after closing and reopening.",
+            units::count(options.scaled(options.commands)),
+            evaluation.shape().key_len,
+            evaluation.shape().value_len,
+            options.hit_rate,
+            options.repetitions(),
+            RUN_LIMIT.as_secs(),
+        ),
+        table,
+        figures: vec![
+            figure("Throughput over the number of commands", "million commands/s", throughput),
+            figure("Memory over the number of commands", "MB", memory),
+        ],
+    });
+    Ok(())
+}
+
+/// For each sample the medians over the runs that came so far.
+fn samples(runs: &[Measured]) -> Vec<Sample> {
+    let longest = runs.iter().map(|run| run.samples.len()).max().unwrap_or_default();
+    (0..longest)
+        .map(|at| {
+            let of = |value: fn(&Sample) -> f64| {
+                median(&runs.iter().filter_map(|run| run.samples.get(at)).map(value).collect::<Vec<_>>())
+            };
+            Sample {
+                commands: of(|sample| sample.commands),
+                throughput_per_s: of(|sample| sample.throughput_per_s),
+                memory_bytes: of(|sample| sample.memory_bytes),
+            }
+        })
+        .collect()
+}
