@@ -1,3 +1,4 @@
+use crate::{Health, Result};
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Who does a piece of work that many may need: one thread leads, the others wait for it. A part that
@@ -45,6 +46,27 @@ impl Leadership {
         }
         None
     }
+
+    /// Waits, or leads and does the work, until `done`. `work` poisons `health` when it fails; then nobody
+    /// leads any more.
+    ///
+    /// # Errors
+    /// The error of `work` for the thread that led; [`Error::Poisoned`](crate::Error::Poisoned) for those who
+    /// wait for what will never be done.
+    pub fn lead_until(
+        &self,
+        health: &Health,
+        done: impl Fn() -> bool,
+        mut work: impl FnMut() -> Result<()>,
+    ) -> Result<()> {
+        loop {
+            match self.take_unless(|| done() || health.is_poisoned()) {
+                Some(_leading) => work()?,
+                None if done() => return Ok(()),
+                None => return Err(health.poisoned()),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -69,6 +91,27 @@ mod tests {
             }
         });
         assert!(led.load(Ordering::SeqCst) >= 8);
+    }
+
+    #[test]
+    fn the_leader_gets_the_failure_and_the_others_its_consequence() {
+        use crate::Error;
+        let (leadership, health, works) = (Leadership::default(), Health::default(), AtomicU32::new(0));
+        let fail = || {
+            works.fetch_add(1, Ordering::SeqCst);
+            Err(health.poison(Error::InvalidArgument("on purpose".to_owned())))
+        };
+        let results: Vec<Error> = std::thread::scope(|scope| {
+            let waiting: Vec<_> = (0..6)
+                .map(|_| scope.spawn(|| leadership.lead_until(&health, || false, fail).unwrap_err()))
+                .collect();
+            waiting.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let led = results.iter().filter(|error| matches!(error, Error::InvalidArgument(_))).count();
+        let told = results.iter().filter(|error| matches!(error, Error::Poisoned { .. })).count();
+        assert_eq!((led, told, works.load(Ordering::SeqCst)), (1, 5, 1), "{results:?}");
+        // What is done already is fine, whatever failed since.
+        leadership.lead_until(&health, || true, fail).unwrap();
     }
 
     #[test]

@@ -129,9 +129,7 @@ impl Head {
     }
 
     fn seal(&mut self) {
-        let seal =
-            Seal { records: self.segment.records.load(Ordering::Relaxed), max_lsn: self.segment.max_lsn() };
-        let body = seal.encode_body();
+        let body = self.segment.seal().encode_body();
         self.append(&Record::seal(self.last_lsn().get(), &body), body_checksum(b"", &body));
         self.segment.mark_sealed();
     }
@@ -161,32 +159,22 @@ impl Store {
     pub(crate) fn commit_put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
         self.options.limits.check_key(key)?;
         self.options.limits.check_value(value)?;
-        let mut put = Prepared::new(self, Record::put(0, key, value));
-        let len = put.record.encoded_len();
+        let put = Prepared::new(self, Record::put(0, key, value));
         self.health.check_writable()?;
-        self.wait_for_room(len as u64)?;
+        self.wait_for_room(put.record.encoded_len() as u64)?;
 
         let guard = crossbeam_epoch::pin();
         let mut head = self.head.lock();
         self.health.check_writable()?;
-        self.make_room(&mut head, len)?;
-        let lsn = head.next_lsn;
-        put.record.lsn = lsn.get();
-        let location = head.append(&put.record, put.body_checksum);
-        let mut shard = self.index.lock(self.index.shard_of(put.hash));
-        self.publish(&mut shard, &put, location, &guard);
-        drop(shard);
-        self.committed(&mut head, lsn, len);
-        Ok(lsn)
+        self.commit_one(&mut head, put, &guard)
     }
 
     /// Commits a delete; `None` when the key was not there.
     pub(crate) fn commit_delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
         self.options.limits.check_key(key)?;
-        let mut delete = Prepared::new(self, Record::delete(0, key));
-        let len = delete.record.encoded_len();
+        let delete = Prepared::new(self, Record::delete(0, key));
         self.health.check_writable()?;
-        self.wait_for_room(len as u64)?;
+        self.wait_for_room(delete.record.encoded_len() as u64)?;
 
         let guard = crossbeam_epoch::pin();
         let mut head = self.head.lock();
@@ -194,15 +182,22 @@ impl Store {
         if self.index.find(delete.hash, key, &self.segments, &guard).is_none() {
             return Ok(None);
         }
-        self.make_room(&mut head, len)?;
+        self.commit_one(&mut head, delete, &guard).map(Some)
+    }
+
+    /// Gives one change its LSN, appends it and makes it visible. Under the commit lock.
+    #[inline]
+    fn commit_one(&self, head: &mut Head, mut change: Prepared<'_>, guard: &Guard) -> Result<Lsn> {
+        let len = change.record.encoded_len();
+        self.make_room(head, len)?;
         let lsn = head.next_lsn;
-        delete.record.lsn = lsn.get();
-        let location = head.append(&delete.record, delete.body_checksum);
-        let mut shard = self.index.lock(self.index.shard_of(delete.hash));
-        self.publish(&mut shard, &delete, location, &guard);
+        change.record.lsn = lsn.get();
+        let location = head.append(&change.record, change.body_checksum);
+        let mut shard = self.index.lock(self.index.shard_of(change.hash));
+        self.publish(&mut shard, &change, location, guard);
         drop(shard);
-        self.committed(&mut head, lsn, len);
-        Ok(Some(lsn))
+        self.committed(head, lsn, len);
+        Ok(lsn)
     }
 
     /// Commits a batch: adjacent records in one segment under one LSN. All shards it touches stay

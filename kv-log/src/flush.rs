@@ -47,13 +47,7 @@ impl Store {
 
     /// Waits, or flushes, until `done`.
     fn flush_until(&self, action: Action, done: impl Fn() -> bool) -> Result<()> {
-        loop {
-            match self.leadership.take_unless(|| done() || self.health.is_poisoned()) {
-                Some(_leading) => self.dump(action)?,
-                None if done() => return Ok(()),
-                None => return Err(self.health.poisoned()),
-            }
-        }
+        self.leadership.lead_until(&self.health, done, || self.dump(action))
     }
 
     /// Makes a writer wait while too much is unflushed: it lends a hand with the flush.

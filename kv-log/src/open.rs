@@ -8,11 +8,10 @@
 //! state.
 
 use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
-use kv_wal_format::{Encoder, Record, Seal};
+use kv_wal_format::{Encoder, Record};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::background::Signals;
 use crate::catalog::Catalog;
@@ -127,8 +126,7 @@ fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<
 /// Writes a seal over the torn bytes. Until it is synced, they are judged as before; only then may
 /// those behind it go, which take part in that judgement.
 fn seal_torn(torn: &Segment) -> Result<()> {
-    let seal = Seal { records: torn.records.load(Ordering::Relaxed), max_lsn: torn.max_lsn() };
-    let (start, body) = (torn.end(), seal.encode_body());
+    let (start, body) = (torn.end(), torn.seal().encode_body());
     let mut bytes = Vec::with_capacity(SEAL_LEN);
     Encoder::new(torn.id.get())
         .append(&Record::seal(torn.max_lsn(), &body), &mut bytes)

@@ -131,8 +131,7 @@ fn check_finished(one: &Replayed) -> Result<bool> {
     let damaged = |offset: usize, detail: String| Err(Error::corruption(path, offset as u64, detail));
     if one.stop.reason == StopReason::Sealed {
         let seal_at = one.stop.offset - SEAL_LEN;
-        let expected =
-            Seal { records: one.segment.records.load(Ordering::Relaxed), max_lsn: one.segment.max_lsn() };
+        let expected = one.segment.seal();
         let seal = Seal::from_record(&one.segment.record_at(seal_at));
         return if seal == Some(expected)
             && (!one.entry.sealed || one.stop.offset as u64 == one.entry.durable_len)
@@ -266,7 +265,7 @@ impl Replay<'_> {
         }
         // SAFETY: as above; it is not written again before the scan is over.
         let bytes = unsafe { image.published(0, read_len) }.unwrap_or_default();
-        let (header, _) = Scanner::open(bytes).map_err(|error| header_error(&path, error))?;
+        let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
         if header != (SegmentHeader { kind: entry.kind, segment_id: id.get(), ..header }) {
             return Err(damaged(
                 0,

@@ -54,17 +54,11 @@ impl Store {
     /// Returns once everything up to `lsn` is in a durable snapshot.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
         let done = || self.progress.durable_lsn() >= lsn;
-        loop {
-            match self.leadership.take_unless(|| done() || self.health.is_poisoned()) {
-                Some(_leading) => {
-                    // Dropped first: who leads next knows already.
-                    let _poison = PoisonOnPanic(self);
-                    self.snapshot().map_err(|error| self.health.poison(error))?;
-                }
-                None if done() => return Ok(()),
-                None => return Err(self.health.poisoned()),
-            }
-        }
+        self.leadership.lead_until(&self.health, done, || {
+            // Dropped before leadership is given up: who leads next knows already.
+            let _poison = PoisonOnPanic(self);
+            self.snapshot().map_err(|error| self.health.poison(error))
+        })
     }
 
     /// What the leader does.

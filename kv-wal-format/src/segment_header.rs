@@ -35,7 +35,7 @@ pub enum SegmentKind {
     Manifest = 3,
     /// A whole table at one moment.
     Snapshot = 4,
-    /// What a store is, written once when it is created.
+    /// What a store is; `base_lsn` says up to where LSNs may have been given out.
     Identity = 5,
 }
 

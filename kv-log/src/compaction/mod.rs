@@ -55,11 +55,16 @@ impl Store {
         let now = self.env.clock.monotonic();
         let (mut memory, mut disk) = (0, 0);
         let mut views = Vec::with_capacity(segments.len());
+        let oldest = segments.iter().min_by_key(|segment| segment.min_lsn()).map(|segment| segment.id);
+        let oldest_lsn_but_one = oldest_lsn(segments, oldest.as_slice());
+        let oldest_lsn_of_all = oldest_lsn(segments, &[]);
         for segment in segments {
             memory += segment.image.capacity() as u64;
             disk += segment.end() as u64;
             if segment.is_durable() {
-                let needed = oldest_lsn(segments, &[segment.id]) < segment.max_lsn();
+                let is_oldest = oldest == Some(segment.id);
+                let oldest_elsewhere = if is_oldest { oldest_lsn_but_one } else { oldest_lsn_of_all };
+                let needed = oldest_elsewhere < segment.max_lsn();
                 views.push(SegmentStats {
                     id: segment.id,
                     live_bytes: segment.live_bytes.load(Ordering::Relaxed),

@@ -14,7 +14,7 @@ pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
 
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{RECORD_HEADER_LEN, Record, SegmentKind, peek};
+use kv_wal_format::{RECORD_HEADER_LEN, Record, Seal, SegmentKind, peek};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -139,6 +139,11 @@ impl Segment {
     /// Highest LSN of its changes; 0 when it holds none.
     pub(crate) fn max_lsn(&self) -> u64 {
         self.max_lsn.load(Ordering::Relaxed)
+    }
+
+    /// The seal that finishes the segment as it is now.
+    pub(crate) fn seal(&self) -> Seal {
+        Seal { records: self.records.load(Ordering::Relaxed), max_lsn: self.max_lsn() }
     }
 
     /// The record at `offset`.
