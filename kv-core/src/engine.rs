@@ -35,7 +35,11 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// change, `sync` and `wait_durable` beyond `durable_lsn` returns
 /// [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state as it was visible, and
 /// `durable_lsn` stands still. A failed sync is never tried again. A change whose own call failed that
-/// way may or may not be in the recovered state, as for a crash. Reopening recovers.
+/// way may or may not be in the recovered state, as for a crash. Where a change itself sets off a dump under a policy
+/// that does not wait for it (inline background work), the change is visible and its call returns the error all the
+/// same. Reopening recovers, with or without a reboot in between: after a failed sync the system may go on showing
+/// bytes that no later sync saves, so an engine writes again what it did not know to be synced before it calls it
+/// durable.
 ///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
@@ -114,7 +118,7 @@ pub trait Engine: Debug + Send + Sync {
     /// The newest durable change. See the contract.
     fn durable_lsn(&self) -> Lsn;
 
-    /// The newest visible change.
+    /// The newest visible change; 0 before the first. LSNs that are only reserved do not count.
     fn last_lsn(&self) -> Lsn;
 
     /// Counters and sizes. May take locks; not for the hot path.

@@ -3,9 +3,9 @@
 //! On disk after a power cut between any two steps of a creation: nothing, an empty directory, a
 //! temporary manifest, or a manifest that names no segment; each can be opened, and is then created to
 //! its end. When an existing store is opened, in this order: torn bytes are cut by a seal in their
-//! place; what was recovered is synced; a manifest with reserved LSNs replaces the old one; orphans go;
-//! a head is made if there is none. A crash between any two leaves a store that recovers to the same
-//! state.
+//! place; what is not known to be durable is written again and synced; a manifest with reserved LSNs
+//! replaces the old one; orphans go; a head is made if there is none. A crash between any two leaves a
+//! store that recovers to the same state.
 
 use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
 use kv_wal_format::{Encoder, Record};
@@ -111,11 +111,19 @@ fn check_content(dir: &Path, env: &Env, options: &Options) -> Result<Content> {
     }
 }
 
-/// Makes durable what was recovered: what a dead process wrote may be in the system's cache only.
+/// Makes durable what was recovered: what a dead process wrote may be in the system's cache only. A sync of it
+/// proves nothing if that process met a failed one, after which the cache shows bytes that no later sync saves; so
+/// what was not known to be synced is written once more.
 fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<()> {
     for segment in segments.filter(|segment| !segment.is_durable()) {
-        segment.file.sync()?;
-        segment.set_synced(segment.end());
+        let (synced, end) = (segment.synced(), segment.end());
+        // SAFETY: recovery is over, and nobody appends yet: bytes below the end change no more.
+        let bytes = unsafe { segment.image.published(synced, end - synced) }.unwrap_or_default();
+        if !bytes.is_empty() {
+            segment.file.write(bytes, synced)?;
+            segment.file.sync()?;
+            segment.set_synced(end);
+        }
         if segment.is_sealed() {
             segment.mark_durable();
         }

@@ -1,3 +1,4 @@
+use crate::sim::SimFs;
 use std::fmt;
 
 /// What a case returns.
@@ -8,12 +9,14 @@ pub type CaseResult = Result<(), Failure>;
 pub struct Failure {
     violated: String,
     facts: Vec<(&'static str, String)>,
+    /// The disk that the engine did not make sense of.
+    image: Option<SimFs>,
 }
 
 impl Failure {
     /// A failure that says what was violated, in one sentence.
     pub fn new(violated: impl Into<String>) -> Self {
-        Failure { violated: violated.into(), facts: Vec::new() }
+        Failure { violated: violated.into(), facts: Vec::new(), image: None }
     }
 
     /// Adds a fact, unless there is one of this name already.
@@ -23,6 +26,22 @@ impl Failure {
             self.facts.push((name, fact.into()));
         }
         self
+    }
+
+    /// Keeps the disk, as it was before the engine was opened on it.
+    #[must_use]
+    pub(crate) fn with_image(mut self, image: SimFs) -> Self {
+        self.image = Some(image);
+        self
+    }
+
+    pub(crate) fn image(&self) -> Option<&SimFs> {
+        self.image.as_ref()
+    }
+
+    /// A fact by its name.
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.iter().find(|(known, _)| *known == name).map(|(_, fact)| fact.as_str())
     }
 
     /// What was violated.

@@ -28,6 +28,7 @@
 //! | `sim/` | the simulated disk: [`sim::SimFs`] |
 //! | `oracle.rs` | the judge of recovered states |
 //! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; what a case works with |
+//! | `scenario.rs` | a run that one line tells: carried out, judged, shrunk, replayed |
 //! | `reference/` | a correct engine to learn from, and its deliberate defects: [`mod@reference`] |
 //! | `runner.rs`, `settings.rs`, `explored.rs`, `failure.rs` | trials, seed and effort, counts, reports |
 //!
@@ -60,6 +61,7 @@ mod oracle;
 pub mod reference;
 mod rig;
 mod runner;
+mod scenario;
 mod settings;
 pub mod sim;
 mod workload;
@@ -105,6 +107,7 @@ macro_rules! main {
                     package: env!("CARGO_PKG_NAME"),
                     target: env!("CARGO_CRATE_NAME"),
                     skip: &[$(($id, $reason)),*],
+                    images: option_env!("CARGO_TARGET_TMPDIR"),
                 },
             )
         }

@@ -43,6 +43,17 @@ impl Policy {
         }
     }
 
+    /// As it stands in a scenario.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Policy::Always => "always",
+            Policy::Periodic => "periodic",
+            Policy::MaxLogSize(_) => "max_log_size",
+            Policy::Manual => "manual",
+            Policy::AnyOf => "any_of",
+        }
+    }
+
     /// The interval of the periodic ones.
     pub const INTERVAL: Duration = Duration::from_millis(10);
 }

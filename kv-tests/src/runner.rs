@@ -1,9 +1,12 @@
 //! Turns cases into trials, and trials into a report.
 
 use crate::cases::process;
+use crate::scenario::Scenario;
+use crate::sim::SimFs;
 use crate::{Case, CaseResult, Context, Explored, Failure, Settings, all_cases};
-use kv_core::EngineFactory;
+use kv_core::{EngineFactory, OsFs};
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -17,6 +20,9 @@ pub struct Suite {
     pub target: &'static str,
     /// Cases that the engine does not pass, each with the reason.
     pub skip: &'static [(&'static str, &'static str)],
+    /// Where disks that an engine failed on are kept: `CARGO_TARGET_TMPDIR`, or the system's directory for
+    /// temporary files.
+    pub images: Option<&'static str>,
 }
 
 /// What came of one case.
@@ -30,15 +36,20 @@ pub enum Verdict {
     Skipped(String),
 }
 
-/// Runs one case against an engine. For a whole suite use [`main!`](crate::main).
-pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settings) -> Verdict {
+/// Runs one case against an engine; also says how much it looked at. For a whole suite use
+/// [`main!`](crate::main).
+pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settings) -> (Verdict, Explored) {
     if let Some(need) = case.unmet(factory.capabilities(), false) {
-        return Verdict::Skipped(format!("needs {need}"));
+        return (Verdict::Skipped(format!("needs {need}")), Explored::default());
     }
-    match watched(case, &Context::new(Arc::clone(factory), *settings, case.id)) {
+    let context = Context::new(Arc::clone(factory), settings.clone(), case.id);
+    let verdict = match watched(case, &context) {
         Ok(()) => Verdict::Passed,
         Err(failure) => Verdict::Failed(failure),
-    }
+    };
+    let explored = Explored::default();
+    explored.add(context.explored());
+    (verdict, explored)
 }
 
 /// Runs every case as one trial of a test binary without harness, by the arguments of the process:
@@ -60,7 +71,7 @@ pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
         }
     };
     let explored = Arc::new(Explored::default());
-    let trials = trials(&factory, suite, settings, &explored);
+    let trials = trials(&factory, suite, &settings, &explored);
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         #[expect(clippy::print_stdout, reason = "the report of a test binary")]
@@ -87,7 +98,7 @@ fn check_settings(suite: &Suite) -> Result<Settings, String> {
 fn trials(
     factory: &Arc<dyn EngineFactory>,
     suite: &Suite,
-    settings: Settings,
+    settings: &Settings,
     explored: &Arc<Explored>,
 ) -> Vec<Trial> {
     let mut trials = Vec::new();
@@ -95,7 +106,8 @@ fn trials(
         let opt_out =
             suite.skip.iter().find(|(id, _)| *id == case.id).map(|(_, reason)| (*reason).to_owned());
         let unmet = case.unmet(factory.capabilities(), true).map(|need| format!("needs {need}"));
-        let (context, replay) = (Context::new(Arc::clone(factory), settings, case.id), suite.replay(&case));
+        let context = Context::new(Arc::clone(factory), settings.clone(), case.id);
+        let (suite, settings) = (*suite, settings.clone());
         let explored = Arc::clone(explored);
         let run = move || {
             let result = watched(&case, &context);
@@ -111,7 +123,7 @@ fn trials(
                 Ok(()) => Err("the engine passes this case: remove the opt-out".into()),
             }));
         } else {
-            trials.push(Trial::test(case.id, move || run().map_err(|f| report(&case, f, &replay, settings))));
+            trials.push(Trial::test(case.id, move || run().map_err(|f| suite.report(&case, f, &settings))));
         }
     }
     trials
@@ -126,17 +138,44 @@ fn skipped(id: &str, reason: &str) -> Trial {
 }
 
 impl Suite {
-    fn replay(&self, case: &Case) -> String {
-        format!("cargo test -p {} --test {} -- --exact {}", self.package, self.target, case.id)
+    /// The whole report of a failed case.
+    fn report(&self, case: &Case, failure: Failure, settings: &Settings) -> Failed {
+        let image = failure.image().map(|image| self.keep(case, image));
+        let scenario =
+            failure.fact("scenario").map_or_else(String::new, |line| format!("KV_TESTS_SCENARIO='{line}' "));
+        let replay = format!(
+            "{settings} {scenario}cargo test -p {} --test {} -- --exact {}",
+            self.package, self.target, case.id
+        );
+        let failure = failure.with("demand", case.summary).with("seed", settings.seed.to_string());
+        match image {
+            Some(Ok(dir)) => failure.with("image", dir),
+            Some(Err(error)) => failure.with("image", format!("could not be kept: {error}")),
+            None => failure,
+        }
+        .with("replay", replay)
+        .into()
+    }
+
+    /// Copies a disk to the real one; returns where.
+    fn keep(&self, case: &Case, image: &SimFs) -> kv_core::Result<String> {
+        let parent = self.images.map_or_else(std::env::temp_dir, PathBuf::from);
+        let name = case.id.rsplit("::").next().unwrap_or(case.id);
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("{name}-"))
+            .tempdir_in(&parent)
+            .map_err(|error| kv_core::Error::io("create a directory in", &parent, error))?
+            .keep();
+        image.copy_to(&OsFs, &dir)?;
+        Ok(dir.display().to_string())
     }
 }
 
-fn report(case: &Case, failure: Failure, replay: &str, settings: Settings) -> Failed {
-    failure
-        .with("demand", case.summary)
-        .with("seed", settings.seed.to_string())
-        .with("replay", format!("{settings} {replay}"))
-        .into()
+/// Carries one scenario out, whatever the case.
+fn run_scenario(line: &str, context: &Context) -> CaseResult {
+    let scenario: Scenario =
+        line.parse().map_err(|complaint| Failure::new(format!("KV_TESTS_SCENARIO: {complaint}")))?;
+    scenario.check(context).map_err(|failure| scenario.report(context, failure))
 }
 
 /// Runs a case on a thread of its own: a panic and a deadlock are failures like others. After a deadlock
@@ -145,7 +184,10 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
     let (send, receive) = mpsc::channel();
     let (run, theirs) = (case.run, context.clone());
     let thread = thread::Builder::new().name(case.id.to_owned()).spawn(move || {
-        let result = run(&theirs);
+        let result = match &theirs.settings().scenario {
+            Some(line) => run_scenario(line, &theirs),
+            None => run(&theirs),
+        };
         // Nobody listens any more after a timeout.
         let _ = send.send(result);
     })?;

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// How hard to look, and where to start: from the environment.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// Where all chance comes from: `KV_TESTS_SEED`. Default 1, so that two runs are the same.
     pub seed: u64,
@@ -12,11 +12,13 @@ pub struct Settings {
     pub effort: f64,
     /// When a case that does not end is called a deadlock: `KV_TESTS_TIMEOUT_S`. Default 300 s.
     pub timeout: Duration,
+    /// Instead of what a case explores, this scenario alone: `KV_TESTS_SCENARIO`, as a failure prints it.
+    pub scenario: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { seed: 1, effort: 1.0, timeout: Duration::from_mins(5) }
+        Settings { seed: 1, effort: 1.0, timeout: Duration::from_mins(5), scenario: None }
     }
 }
 
@@ -32,6 +34,7 @@ impl Settings {
             seed: variable("KV_TESTS_SEED", default.seed)?,
             effort: variable("KV_TESTS_EFFORT", default.effort)?,
             timeout: Duration::from_secs(timeout_s),
+            scenario: env::var("KV_TESTS_SCENARIO").ok().filter(|line| !line.trim().is_empty()),
         };
         if settings.effort.is_finite() && settings.effort > 0.0 {
             Ok(settings)

@@ -1,11 +1,12 @@
 use super::case;
 use crate::failure::ensure;
-use crate::oracle::{History, state_of};
+use crate::oracle::History;
 use crate::rig::{Policy, Setup};
+use crate::scenario::{Crash, Left, Run, Scenario, Trouble, judge};
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
-use kv_core::{EngineExt, Lsn};
+use kv_core::Lsn;
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
 
@@ -15,20 +16,23 @@ pub(crate) const CASES: &[Case] = &[
         Level::Required,
         SIMULATED,
         "After a power cut at any disk operation the state is a prefix that holds all that was durable.",
-        |context| sweep(context, Crash::PowerCut, &[Policy::Always, Policy::MaxLogSize(300), Policy::Manual]),
+        |context| {
+            let policies = [Policy::Always, Policy::MaxLogSize(300), Policy::Manual];
+            sweep(context, &policies, &|cut| power_cuts(context, cut))
+        },
     ),
     case(
         "crash::required_kv502_process_death_at_every_operation",
         Level::Required,
         SIMULATED,
         "After the death of the process at any disk operation the state is a prefix that holds all that was durable.",
-        |context| sweep(context, Crash::ProcessDeath, &[Policy::Always, Policy::MaxLogSize(300)]),
+        |context| sweep(context, &[Policy::Always, Policy::MaxLogSize(300)], &|_| vec![Left::Written]),
     ),
     case(
         "crash::required_kv503_crash_during_recovery",
         Level::Required,
         SIMULATED,
-        "A power cut at any disk operation of a recovery, and again of the next, loses nothing more.",
+        "Power cuts at any disk operation of a recovery, and during the next one again, lose nothing more.",
         crash_during_recovery,
     ),
     case(
@@ -82,61 +86,6 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Crash {
-    PowerCut,
-    ProcessDeath,
-}
-
-/// Runs `ops` on a disk that loses power after `cut` mutations. `None` when it never came to that.
-fn run_until_cut(context: &Context, setup: Setup, ops: &[Op], cut: u64) -> Option<(SimFs, History)> {
-    let disk = SimFs::new();
-    disk.cut_after(cut);
-    let mut history = History::default();
-    if let Ok(engine) = context.sim_rig(disk.clone(), setup).open() {
-        let _ = run_ops(&*engine, ops, &mut history);
-        history.told_durable(engine.durable_lsn());
-        // Dropping it closes the store: the power may go only then.
-    }
-    disk.has_lost_power().then_some((disk, history))
-}
-
-/// Recovers from `image` and judges what comes out; then uses the store, and opens it once more.
-fn judge(context: &Context, setup: Setup, image: &SimFs, history: &History) -> CaseResult {
-    context.explored().crash_state();
-    let rig = context.sim_rig(image.clone(), setup);
-    let in_recovery =
-        |error: kv_core::Error| Failure::new(format!("a crash is recovered from, but: {error}"));
-    let engine = rig.open().map_err(in_recovery)?;
-    let state = state_of(&*engine)?;
-    history.check(&state)?;
-    ensure!(
-        engine.durable_lsn() == engine.last_lsn(),
-        "what was recovered is durable, but durable_lsn is {} and last_lsn {}",
-        engine.durable_lsn(),
-        engine.last_lsn()
-    );
-    let lsn = engine.put_durable(b"new", b"value")?;
-    ensure!(lsn > history.last_lsn(), "LSN {lsn} is used again: {} was given out before", history.last_lsn());
-    // Its death, not its close: the second recovery has work to do, too.
-    let after = image.power_cut(PowerCut::LOSE_ALL);
-    drop(engine);
-    let again = context.sim_rig(after, setup).open().map_err(in_recovery)?;
-    let mut expected = state;
-    expected.insert(b"new".to_vec(), b"value".to_vec());
-    ensure!(state_of(&*again)? == expected, "a second recovery gives another state than the first");
-    Ok(())
-}
-
-fn explain(failure: Failure, ops: &[Op], setup: &Setup, cut: u64, image: &SimFs) -> Failure {
-    failure
-        .with("policy", format!("{:?}", setup.policy))
-        .with("operations", format!("{ops:?}"))
-        .with("crash", format!("after {cut} changes to the disk"))
-        .with("the last", image.ops().last().map_or_else(String::new, ToString::to_string))
-        .with("kept", image.kept().join("\n"))
-}
-
 /// The workloads of a sweep: all sequences of two short operations, and random long ones.
 fn workloads(context: &Context) -> Vec<Vec<Op>> {
     let short = [
@@ -157,60 +106,105 @@ fn workloads(context: &Context) -> Vec<Vec<Op>> {
     workloads
 }
 
-fn sweep(context: &Context, crash: Crash, policies: &[Policy]) -> CaseResult {
+/// What the power cuts of a sweep leave after `cut` changes: all lost, all kept, and other draws each time.
+fn power_cuts(context: &Context, cut: u64) -> Vec<Left> {
+    (0..context.scaled(5)).map(|n| Left::Power(PowerCut::seeded(n + n / 2 * cut))).collect()
+}
+
+fn sweep(context: &Context, policies: &[Policy], lefts: &dyn Fn(u64) -> Vec<Left>) -> CaseResult {
     for ops in workloads(context) {
         for policy in policies {
-            let setup = Setup::tiny(context, *policy);
-            for cut in 0.. {
-                let Some((disk, history)) = run_until_cut(context, setup, &ops, cut) else { break };
-                let images: Vec<SimFs> = match crash {
-                    Crash::ProcessDeath => vec![disk.process_death()],
-                    Crash::PowerCut => (0..context.scaled(5))
-                        .map(|n| disk.power_cut(PowerCut::seeded(n + n / 2 * cut)))
-                        .collect(),
-                };
-                for image in images {
-                    let result = judge(context, setup, &image, &history);
-                    result.map_err(|failure| explain(failure, &ops, &setup, cut, &image))?;
-                }
-            }
+            crash_everywhere(context, *policy, &ops, 0, 1, lefts)?;
         }
     }
     ensure!(context.explored().crash_states() > 100, "the harness is broken: hardly any crash was simulated");
     Ok(())
 }
 
+/// Crashes after `from` changes to the disk, and `step` more, and so on to the end, and judges all that it leaves.
+fn crash_everywhere(
+    context: &Context,
+    policy: Policy,
+    ops: &[Op],
+    from: u64,
+    step: u64,
+    lefts: &dyn Fn(u64) -> Vec<Left>,
+) -> CaseResult {
+    let setup = Setup::tiny(context, policy);
+    for after in (from..).step_by(usize::try_from(step).unwrap_or(1)) {
+        let Some(run) = Run::until_cut(context, setup, ops, after) else { break };
+        for left in lefts(after) {
+            judge(context, setup, &left.image(&run.disk), &run.history).map_err(|failure| {
+                let trouble = Trouble::Crashes(vec![Crash { after, left }]);
+                Scenario { policy, ops: ops.to_vec(), trouble }.report(context, failure)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Three crashes: one under way, one at every change of the recovery from it, and one at some change of the next.
 fn crash_during_recovery(context: &Context) -> CaseResult {
     let mut rng = context.rng();
-    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    let policy = Policy::MaxLogSize(300);
+    let setup = Setup::tiny(context, policy);
+    let mut third_crashes = 0u64;
     for round in 0..context.scaled(12) {
-        let ops = random_ops(&mut rng, 40, 8);
-        let Some((disk, history)) = run_until_cut(context, setup, &ops, rng.u64(4..60)) else { continue };
-        let first = disk.power_cut(PowerCut::seeded(round));
-        for cut in 0.. {
-            let second = first.power_cut(PowerCut::KEEP_ALL);
-            let before = second.mutations();
-            second.cut_after(before + cut);
-            let opened = context.sim_rig(second.clone(), setup).open();
-            let ended = opened.is_ok() && !second.has_lost_power();
-            drop(opened);
-            if ended {
-                break;
-            }
-            for seed in [0, 1, 2 + cut] {
-                let third = second.power_cut(PowerCut::seeded(seed));
-                let result = judge(context, setup, &third, &history);
-                result.map_err(|failure| explain(failure, &ops, &setup, cut, &third))?;
+        let mut ops = random_ops(&mut rng, 40, 8);
+        if round % 2 == 1 {
+            ops.insert(20, Op::Reopen);
+        }
+        let first = Crash { after: rng.u64(4..60), left: Left::Power(PowerCut::seeded(round)) };
+        let Some(run) = Run::until_cut(context, setup, &ops, first.after) else { continue };
+        let start = first.left.image(&run.disk);
+        for after in 0.. {
+            let Some(cut_short) = recovery_cut_short(context, setup, &start, after) else { break };
+            for seed in [0, 1, 2 + after] {
+                let second = Crash { after, left: Left::Power(PowerCut::seeded(seed)) };
+                let image = second.left.image(&cut_short);
+                let mut crashes = vec![first, second];
+                let third =
+                    Crash { after: rng.u64(0..12), left: Left::Power(PowerCut::seeded(rng.u64(0..9))) };
+                let again = recovery_cut_short(context, setup, &image.process_death(), third.after);
+                if let Some(again) = again {
+                    third_crashes += 1;
+                    crashes.push(third);
+                    check_image(context, policy, &ops, &crashes, &third.left.image(&again), &run.history)?;
+                    crashes.pop();
+                }
+                check_image(context, policy, &ops, &crashes, &image, &run.history)?;
             }
         }
     }
-    ensure!(context.explored().crash_states() > 0, "the harness is broken: no crash was simulated");
+    ensure!(third_crashes > 0, "the harness is broken: no third crash was simulated");
     Ok(())
+}
+
+/// The disk when an opening of `image` loses power after so many changes. `None` if it ends before.
+fn recovery_cut_short(context: &Context, setup: Setup, image: &SimFs, after: u64) -> Option<SimFs> {
+    let disk = image.power_cut(PowerCut::KEEP_ALL);
+    disk.cut_after(after);
+    drop(context.sim_rig(disk.clone(), setup).open());
+    disk.has_lost_power().then_some(disk)
+}
+
+fn check_image(
+    context: &Context,
+    policy: Policy,
+    ops: &[Op],
+    crashes: &[Crash],
+    image: &SimFs,
+    history: &History,
+) -> CaseResult {
+    judge(context, Setup::tiny(context, policy), image, history).map_err(|failure| {
+        let trouble = Trouble::Crashes(crashes.to_vec());
+        Scenario { policy, ops: ops.to_vec(), trouble }.report(context, failure)
+    })
 }
 
 fn nothing_comes_back(context: &Context) -> CaseResult {
     let mut rng = context.rng();
-    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    let policy = Policy::MaxLogSize(300);
     for _ in 0..context.scaled(2) {
         // Few keys and large values: segments fill up and die quickly.
         let ops: Vec<Op> = (0..250)
@@ -219,27 +213,25 @@ fn nothing_comes_back(context: &Context) -> CaseResult {
                 if rng.u8(0..3) == 0 { Op::Delete { key } } else { Op::Put { key, len: rng.usize(50..200) } }
             })
             .collect();
-        let Some(total) = mutations_of(context, setup, &ops)? else { continue };
+        let total = mutations_of(context, Setup::tiny(context, policy), &ops)?;
         let step = (total / context.scaled(120)).max(1);
-        for cut in (0..total).step_by(usize::try_from(step).unwrap_or(1)) {
-            let Some((disk, history)) = run_until_cut(context, setup, &ops, cut) else { break };
-            for seed in [0, 1, cut + 2] {
-                let image = disk.power_cut(PowerCut::seeded(seed));
-                let result = judge(context, setup, &image, &history);
-                result.map_err(|failure| explain(failure, &ops, &setup, cut, &image))?;
-            }
-        }
+        crash_everywhere(context, policy, &ops, 0, step, &|cut| draws(&[0, 1, cut + 2]))?;
     }
     ensure!(context.explored().crash_states() > 0, "the harness is broken: no crash was simulated");
     Ok(())
 }
 
+fn draws(seeds: &[u64]) -> Vec<Left> {
+    seeds.iter().map(|seed| Left::Power(PowerCut::seeded(*seed))).collect()
+}
+
 /// How many mutations a whole run makes.
-fn mutations_of(context: &Context, setup: Setup, ops: &[Op]) -> Result<Option<u64>, Failure> {
+fn mutations_of(context: &Context, setup: Setup, ops: &[Op]) -> Result<u64, Failure> {
     let disk = SimFs::new();
-    let engine = context.sim_rig(disk.clone(), setup).open()?;
-    run_ops(&*engine, ops, &mut History::default())?;
-    Ok(Some(disk.mutations()))
+    match Run::on(context, disk.clone(), setup, ops).error {
+        Some(error) => Err(error.into()),
+        None => Ok(disk.mutations()),
+    }
 }
 
 fn loss_stays_within_the_window(context: &Context) -> CaseResult {
@@ -327,34 +319,13 @@ fn closed_is_durable(context: &Context) -> CaseResult {
 /// Fills a store and closes it; then, on the same disk, deletes and overwrites until files are compacted,
 /// and crashes at every operation of that.
 fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
-    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
-    let fill: Vec<Op> = (0..24).map(|key| Op::Put { key, len: 80 }).collect();
-    let mut change: Vec<Op> = (0..20).map(|key| Op::Delete { key }).collect();
-    change.extend((0..60).map(|number| Op::Put { key: 20 + number % 4, len: 80 }));
-    for cut in 0.. {
-        let filled = SimFs::new();
-        let mut history = History::default();
-        let engine = context.sim_rig(filled.clone(), setup).open()?;
-        run_ops(&*engine, &fill, &mut history)?;
-        engine.close()?;
-        history.told_durable(history.last_lsn());
-
-        let disk = filled.process_death();
-        disk.cut_after(cut);
-        if let Ok(engine) = context.sim_rig(disk.clone(), setup).open() {
-            let _ = run_ops(&*engine, &change, &mut history);
-            history.told_durable(engine.durable_lsn());
-        }
-        for seed in [0, 1, cut + 2] {
-            let image = disk.power_cut(PowerCut::seeded(seed));
-            judge(context, setup, &image, &history)
-                .map_err(|failure| explain(failure, &change, &setup, cut, &image))?;
-        }
-        if !disk.has_lost_power() {
-            break;
-        }
-    }
-    Ok(())
+    let policy = Policy::MaxLogSize(300);
+    let mut ops: Vec<Op> = (0..24).map(|key| Op::Put { key, len: 80 }).collect();
+    ops.push(Op::Reopen);
+    let filled = mutations_of(context, Setup::tiny(context, policy), &ops)?;
+    ops.extend((0..20).map(|key| Op::Delete { key }));
+    ops.extend((0..60).map(|number| Op::Put { key: 20 + number % 4, len: 80 }));
+    crash_everywhere(context, policy, &ops, filled, 1, &|cut| draws(&[0, 1, cut + 2]))
 }
 
 fn lsns_are_never_reused(context: &Context) -> CaseResult {

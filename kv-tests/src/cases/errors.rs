@@ -2,8 +2,9 @@ use super::case;
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
-use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
-use crate::workload::{random_ops, run_ops};
+use crate::scenario::{Scenario, Trouble};
+use crate::sim::{Fault, FaultKind, Repeat, SimFs};
+use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use kv_core::Error;
 
@@ -63,86 +64,20 @@ pub(crate) const CASES: &[Case] = &[
 
 fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> CaseResult {
     for policy in [Policy::Always, Policy::MaxLogSize(300)] {
-        let setup = Setup::tiny(context, policy);
-        let ops = random_ops(&mut context.rng(), 80, 8);
+        let mut ops = random_ops(&mut context.rng(), 80, 8);
+        ops.insert(50, Op::Reopen);
         for nth in 0.. {
-            let disk = SimFs::new();
-            disk.inject(Fault { kind, nth, repeat });
-            let fired = one_failure(context, setup, &disk, &ops, kind).map_err(|failure| {
-                failure
-                    .with("policy", format!("{policy:?}"))
-                    .with("fault", format!("{kind:?} number {nth}, {repeat:?}"))
-                    .with("operations", format!("{ops:?}"))
-                    .with(
-                        "disk",
-                        disk.ops().iter().rev().take(6).map(|op| op.to_string() + "\n").collect::<String>(),
-                    )
-            })?;
-            if fired == 0 {
-                break;
+            let fault = Fault { kind, nth, repeat };
+            let scenario = Scenario { policy, ops: ops.clone(), trouble: Trouble::Fault(fault) };
+            match scenario.check_fault(context, fault) {
+                Ok(0) => break,
+                Ok(fired) => context.explored().add_faults(fired),
+                Err(failure) => return Err(scenario.report(context, failure)),
             }
-            context.explored().add_faults(fired);
         }
     }
     ensure!(context.explored().faults() > 20, "the harness is broken: hardly any fault fired");
     Ok(())
-}
-
-/// Runs `ops` on a disk with a fault injected, and judges what follows. Returns how often it fired.
-fn one_failure(
-    context: &Context,
-    setup: Setup,
-    disk: &SimFs,
-    ops: &[crate::workload::Op],
-    kind: FaultKind,
-) -> Result<u64, Failure> {
-    let typed = |error: &Error| match kind {
-        FaultKind::DiskFull => matches!(error, Error::DiskFull { .. } | Error::Poisoned { .. }),
-        _ => matches!(error, Error::Io { .. } | Error::Poisoned { .. }),
-    };
-    let mut history = History::default();
-    match context.sim_rig(disk.clone(), setup).open() {
-        Err(error) => ensure!(typed(&error), "opening on a failing disk is answered with: {error}"),
-        Ok(engine) => {
-            let failed = run_ops(&*engine, ops, &mut history).err();
-            if let Some(error) = failed {
-                ensure!(typed(&error), "a failure of the disk is answered with: {error}");
-                // Reads go on, with the state as it was visible.
-                let visible = state_of(&*engine)?;
-                history
-                    .check(&visible)
-                    .map_err(|failure| failure.with("where", "reading on after the failure"))?;
-                let durable = engine.durable_lsn();
-                for answer in
-                    [engine.put(b"after", b"x").err(), engine.delete(b"after").err(), engine.sync().err()]
-                {
-                    ensure!(
-                        matches!(answer, Some(Error::Poisoned { .. })),
-                        "after a failed write or sync a change or sync is answered with {answer:?}, not Poisoned"
-                    );
-                }
-                ensure!(engine.durable_lsn() == durable, "durable_lsn moved after a failure");
-            }
-            history.told_durable(engine.durable_lsn());
-        }
-    }
-    let fired = disk.faults_fired();
-    if fired > 0 {
-        for cut in [PowerCut::LOSE_ALL, PowerCut::KEEP_ALL, PowerCut::seeded(fired + disk.mutations())] {
-            context.explored().crash_state();
-            let image = disk.power_cut(cut);
-            let engine = context.sim_rig(image.clone(), setup).open().map_err(|error| {
-                Failure::new(format!("reopening after a failure recovers, but: {error}"))
-                    .with("kept", image.kept().join("\n"))
-            })?;
-            history
-                .check(&state_of(&*engine)?)
-                .map_err(|failure| failure.with("kept", image.kept().join("\n")))?;
-            engine.put(b"after", b"x")?;
-            engine.sync()?;
-        }
-    }
-    Ok(fired)
 }
 
 fn short_transfers_and_interruptions(context: &Context) -> CaseResult {

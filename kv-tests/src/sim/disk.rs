@@ -281,6 +281,39 @@ impl Disk {
         image
     }
 
+    /// All files under their present names.
+    pub(super) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = Vec::new();
+        let mut dirs = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, id)) = dirs.pop() {
+            for (name, child) in self.dir(id).map(|dir| dir.entries.clone()).unwrap_or_default() {
+                match self.nodes.get(child) {
+                    Some(Node::Dir(_)) => dirs.push((path.join(name), child)),
+                    Some(Node::File { bytes, .. }) => files.push((path.join(name), bytes.current().to_vec())),
+                    None => {}
+                }
+            }
+        }
+        files
+    }
+
+    /// Replaces a file, in the cache and on the medium, or takes it away.
+    pub(super) fn damage(&mut self, path: &Path, bytes: Option<Vec<u8>>) {
+        let Ok((dir, name)) = self.place(path) else { return };
+        let node = bytes.map(|bytes| {
+            self.nodes.push(Node::File { bytes: FileBytes::holding(bytes), name: path.to_path_buf() });
+            self.nodes.len() - 1
+        });
+        if let Ok(dir) = self.dir_mut(dir) {
+            for entries in [&mut dir.entries, &mut dir.durable] {
+                match node {
+                    Some(node) => entries.insert(name.clone(), node),
+                    None => entries.remove(&name),
+                };
+            }
+        }
+    }
+
     /// A sector that some file of this disk once held, removed ones included.
     fn stale_sector(&self, dice: &mut Dice) -> Vec<u8> {
         let files: Vec<&[u8]> = self

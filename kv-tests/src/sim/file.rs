@@ -25,6 +25,10 @@ impl FileBytes {
         self.current.len()
     }
 
+    pub(super) fn current(&self) -> &[u8] {
+        &self.current
+    }
+
     pub(super) fn durable(&self) -> &[u8] {
         &self.durable
     }
@@ -123,7 +127,7 @@ impl FileBytes {
     }
 
     /// A file that holds `bytes`, durably.
-    fn holding(bytes: Vec<u8>) -> Self {
+    pub(super) fn holding(bytes: Vec<u8>) -> Self {
         FileBytes { durable: bytes.clone(), current: bytes, ..FileBytes::default() }
     }
 }

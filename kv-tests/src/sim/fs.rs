@@ -1,7 +1,7 @@
 use super::disk::{Disk, NodeId};
 use super::fault::FaultState;
 use super::{Fault, OpKind, OpRecord, PowerCut};
-use kv_core::{DirLock, File, Fs, LOCK_FILE, OpenMode};
+use kv_core::{DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, OpenMode};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -80,6 +80,35 @@ impl SimFs {
     #[must_use]
     pub fn process_death(&self) -> SimFs {
         SimFs::holding(self.disk.lock().after_process_death())
+    }
+
+    /// Copies all files, as reads show them, into `dir` on another file system, with the directories they lie in.
+    ///
+    /// # Errors
+    /// As `to` answers.
+    pub fn copy_to(&self, to: &dyn Fs, dir: &Path) -> kv_core::Result<()> {
+        for (path, bytes) in self.files() {
+            let path = dir.join(path.strip_prefix("/").unwrap_or(&path));
+            let in_path = |error| kv_core::Error::io("copy to", &path, error);
+            if let Some(parent) = path.parent() {
+                to.create_dir_durably(parent)?;
+            }
+            to.open(&path, OpenMode::CreateOrTruncate)
+                .and_then(|file| file.write_all_at(&bytes, 0))
+                .map_err(in_path)?;
+        }
+        Ok(())
+    }
+
+    /// All files by their paths, as reads show them. Not an operation of the disk.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        self.disk.lock().files()
+    }
+
+    /// Replaces, at rest, what is under `path`: `None` takes the file away. The medium changes with the cache; not an
+    /// operation of the disk.
+    pub fn damage(&self, path: &Path, bytes: Option<Vec<u8>>) {
+        self.disk.lock().damage(path, bytes);
     }
 
     /// Mutating operations so far.

@@ -19,6 +19,11 @@ impl PowerCut {
         PowerCut { seed }
     }
 
+    /// What it is drawn from.
+    pub const fn seed(self) -> u64 {
+        self.seed
+    }
+
     pub(super) fn dice(self) -> Dice {
         let mut rng = Rng::with_seed(self.seed);
         let (data, names) = match self.seed {

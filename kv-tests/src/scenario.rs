@@ -1,0 +1,486 @@
+//! A run that one line tells: operations, and what befalls the disk meanwhile. It can be carried out again from
+//! that line, and made smaller while it still fails.
+//!
+//! ```text
+//! max_log_size p1:9 b1:8,2 d1 s r p2:700 / cut 17 power 5 / cut 3 death
+//! max_log_size p1:9 s / sync 2 once
+//! ```
+//!
+//! A policy; operations (`p` put with key and length, `d` delete, `b` batch of puts and deletes, `s` sync, `r` close
+//! and open again, `c` compact); then crashes, the first during the operations and each further one during the
+//! recovery from the one before, or one injected fault.
+
+use crate::oracle::{History, state_of};
+use crate::rig::{Policy, Setup};
+use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
+use crate::workload::{Op, run_op};
+use crate::{CaseResult, Context, Failure, failure::ensure};
+use kv_core::{Engine, EngineExt, Error};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Operations, and what befalls the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Scenario {
+    pub(crate) policy: Policy,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) trouble: Trouble,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The first strikes during the operations, each further one during the recovery from the one before.
+    Crashes(Vec<Crash>),
+    /// Operations of the disk fail; the store is used on, and then opened again.
+    Fault(Fault),
+}
+
+/// An end without a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Crash {
+    /// After so many changes to the disk, counted from the crash before.
+    pub(crate) after: u64,
+    pub(crate) left: Left,
+}
+
+/// What a crash leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// All that was written: the process died, the machine did not.
+    Written,
+    /// What a power cut leaves.
+    Power(PowerCut),
+}
+
+impl Left {
+    pub(crate) fn image(self, disk: &SimFs) -> SimFs {
+        match self {
+            Left::Written => disk.process_death(),
+            Left::Power(cut) => disk.power_cut(cut),
+        }
+    }
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) disk: SimFs,
+    pub(crate) history: History,
+    /// The engine, and what its last operation answered.
+    pub(crate) engine: Option<Arc<dyn Engine>>,
+    pub(crate) error: Option<Error>,
+}
+
+impl Run {
+    /// Runs `ops` on `disk`, until one fails.
+    pub(crate) fn on(context: &Context, disk: SimFs, setup: Setup, ops: &[Op]) -> Self {
+        let mut run = Run { disk: disk.clone(), history: History::default(), engine: None, error: None };
+        let rig = context.sim_rig(disk, setup);
+        match rig.open() {
+            Ok(engine) => run.engine = Some(engine),
+            Err(error) => run.error = Some(error),
+        }
+        for (number, op) in ops.iter().enumerate() {
+            let Some(engine) = &run.engine else { break };
+            let result = if *op == Op::Reopen {
+                let closed = engine.close();
+                run.history.told_durable(engine.durable_lsn());
+                if closed.is_ok() {
+                    run.history.told_durable(run.history.last_lsn());
+                }
+                run.engine = None;
+                closed.and_then(|()| rig.open()).map(|engine| run.engine = Some(engine))
+            } else {
+                run_op(&**engine, op, number, &mut run.history)
+            };
+            if let Err(error) = result {
+                run.error = Some(error);
+                break;
+            }
+        }
+        if let Some(engine) = &run.engine {
+            run.history.told_durable(engine.durable_lsn());
+        }
+        run
+    }
+
+    /// Runs `ops` on a disk that loses power after `cut` changes, those of closing the store included. `None` when
+    /// it never came to that.
+    pub(crate) fn until_cut(context: &Context, setup: Setup, ops: &[Op], cut: u64) -> Option<Self> {
+        let disk = SimFs::new();
+        disk.cut_after(cut);
+        let mut run = Run::on(context, disk, setup, ops);
+        // Its last handle: a close, whose error nobody hears.
+        run.engine = None;
+        run.disk.has_lost_power().then_some(run)
+    }
+}
+
+/// Recovers from `image` and judges what comes out; then uses the store, and opens it once more.
+pub(crate) fn judge(context: &Context, setup: Setup, image: &SimFs, history: &History) -> CaseResult {
+    context.explored().crash_state();
+    let rig = context.sim_rig(image.clone(), setup);
+    let in_recovery = |error: Error| Failure::new(format!("a crash is recovered from, but: {error}"));
+    let engine = rig.open().map_err(in_recovery)?;
+    let state = state_of(&*engine)?;
+    history.check(&state)?;
+    ensure!(
+        engine.durable_lsn() == engine.last_lsn(),
+        "what was recovered is durable, but durable_lsn is {} and last_lsn {}",
+        engine.durable_lsn(),
+        engine.last_lsn()
+    );
+    let lsn = engine.put_durable(b"new", b"value")?;
+    ensure!(lsn > history.last_lsn(), "LSN {lsn} is used again: {} was given out before", history.last_lsn());
+    // Its death, not its close: the second recovery has work to do, too.
+    let after = image.power_cut(PowerCut::LOSE_ALL);
+    drop(engine);
+    let again = context.sim_rig(after, setup).open().map_err(in_recovery)?;
+    let mut expected = state;
+    expected.insert(b"new".to_vec(), b"value".to_vec());
+    ensure!(state_of(&*again)? == expected, "a second recovery gives another state than the first");
+    Ok(())
+}
+
+impl Scenario {
+    pub(crate) fn setup(&self, context: &Context) -> Setup {
+        Setup::tiny(context, self.policy)
+    }
+
+    /// Carries it out and judges.
+    pub(crate) fn check(&self, context: &Context) -> CaseResult {
+        match &self.trouble {
+            Trouble::Crashes(_) => match self.crashed(context) {
+                Some((image, history)) => judge(context, self.setup(context), &image, &history),
+                None => Ok(()),
+            },
+            Trouble::Fault(fault) => self.check_fault(context, *fault).map(drop),
+        }
+    }
+
+    /// The disk after the last crash, and what was done. `None` if it does not come to that crash.
+    fn crashed(&self, context: &Context) -> Option<(SimFs, History)> {
+        let Trouble::Crashes(crashes) = &self.trouble else { return None };
+        let (first, further) = crashes.split_first()?;
+        let setup = self.setup(context);
+        let run = Run::until_cut(context, setup, &self.ops, first.after)?;
+        let mut image = first.left.image(&run.disk);
+        for crash in further {
+            image.cut_after(crash.after);
+            drop(context.sim_rig(image.clone(), setup).open());
+            if !image.has_lost_power() {
+                return None;
+            }
+            image = crash.left.image(&image);
+        }
+        Some((image, run.history))
+    }
+
+    /// Runs the operations on a disk with a fault, and judges what follows. Returns how often it struck.
+    pub(crate) fn check_fault(&self, context: &Context, fault: Fault) -> Result<u64, Failure> {
+        let setup = self.setup(context);
+        let typed = |error: &Error| match fault.kind {
+            FaultKind::DiskFull => matches!(error, Error::DiskFull { .. } | Error::Poisoned { .. }),
+            _ => matches!(error, Error::Io { .. } | Error::Poisoned { .. }),
+        };
+        let disk = SimFs::new();
+        disk.inject(fault);
+        let Run { mut history, engine, error, .. } = Run::on(context, disk.clone(), setup, &self.ops);
+        if let Some(error) = error {
+            ensure!(typed(&error), "a failure of the disk is answered with: {error}");
+            if let Some(engine) = &engine {
+                check_poisoned(&**engine, &history)?;
+            }
+        }
+        // A close that must fail, if anything did; after it, what it made durable is known.
+        let closed = engine.map(|engine| {
+            let closed = engine.close();
+            history.told_durable(engine.durable_lsn());
+            closed
+        });
+        let fired = disk.faults_fired();
+        if fired == 0 {
+            return Ok(0);
+        }
+        if let Some(Err(error)) = closed {
+            ensure!(typed(&error), "closing on a failing disk is answered with: {error}");
+        }
+        for cut in [PowerCut::LOSE_ALL, PowerCut::KEEP_ALL, PowerCut::seeded(fired + disk.mutations())] {
+            let image = disk.power_cut(cut);
+            judge(context, setup, &image, &history)
+                .map_err(|failure| failure.with("kept", image.kept().join("\n")))?;
+        }
+        // Nobody boots: the next process reads what the last one wrote, synced or not, and whatever it then calls
+        // durable must be.
+        let image = disk.process_death();
+        judge(context, setup, &image, &history).map_err(|failure| {
+            failure.with("where", "opened again without a reboot: reads show what no sync has saved")
+        })?;
+        Ok(fired)
+    }
+
+    /// The report of a failure, with the smallest scenario that still fails.
+    pub(crate) fn report(self, context: &Context, failure: Failure) -> Failure {
+        let (small, failure) = self.shrunk(context, failure);
+        let setup = small.setup(context);
+        let mut failure = failure
+            .with("policy", format!("{:?}", small.policy))
+            .with("operations", small.ops.iter().map(Op::describe).collect::<Vec<_>>().join("\n"));
+        match &small.trouble {
+            Trouble::Fault(fault) => {
+                failure = failure
+                    .with("fault", format!("{:?}, number {}, {:?}", fault.kind, fault.nth, fault.repeat));
+                let disk = SimFs::new();
+                disk.inject(*fault);
+                let run = Run::on(context, disk.clone(), setup, &small.ops);
+                failure = failure.with("disk", last_ops(&disk)).with_image(disk.process_death());
+                drop(run);
+            }
+            Trouble::Crashes(crashes) => {
+                let points = crashes.iter().map(|crash| format!("after {} changes to the disk", crash.after));
+                let points = points.collect::<Vec<_>>().join(", and during recovery ");
+                failure = failure.with("crash", points);
+                if let Some(first) = crashes.first()
+                    && let Some(run) = Run::until_cut(context, setup, &small.ops, first.after)
+                {
+                    failure = failure.with("disk", last_ops(&run.disk));
+                }
+                if let Some((image, _)) = small.crashed(context) {
+                    failure = failure.with("kept", image.kept().join("\n")).with_image(image);
+                }
+            }
+        }
+        failure.with("scenario", small.to_string())
+    }
+
+    /// The smallest scenario found that still fails, and how.
+    fn shrunk(self, context: &Context, failure: Failure) -> (Scenario, Failure) {
+        let mut best = (self, failure);
+        let mut budget = SHRINK_RUNS;
+        'smaller: loop {
+            for candidate in best.0.smaller() {
+                if budget == 0 {
+                    break 'smaller;
+                }
+                budget -= 1;
+                if let Err(failure) = candidate.check(context) {
+                    best = (candidate, failure);
+                    continue 'smaller;
+                }
+            }
+            break;
+        }
+        best
+    }
+
+    /// Scenarios a step smaller than this one, the boldest steps first.
+    fn smaller(&self) -> Vec<Scenario> {
+        let mut candidates = Vec::new();
+        if let Trouble::Crashes(crashes) = &self.trouble {
+            for index in (1..crashes.len()).rev() {
+                let mut fewer = crashes.clone();
+                fewer.remove(index);
+                candidates.push(Trouble::Crashes(fewer));
+            }
+            for simple in [PowerCut::LOSE_ALL, PowerCut::KEEP_ALL] {
+                let simpler: Vec<Crash> = crashes
+                    .iter()
+                    .map(|crash| Crash { left: crash.left.simpler(simple), ..*crash })
+                    .collect();
+                if simpler != *crashes
+                    && crashes.iter().all(|crash| crash.left != Left::Power(PowerCut::LOSE_ALL))
+                {
+                    candidates.push(Trouble::Crashes(simpler));
+                }
+            }
+        }
+        let mut candidates: Vec<Scenario> =
+            candidates.into_iter().map(|trouble| Scenario { trouble, ..self.clone() }).collect();
+        // Without some of the operations, the trouble comes earlier: where, has to be tried.
+        let mut chunk = self.ops.len().div_ceil(2);
+        while chunk > 0 {
+            for start in (0..self.ops.len()).step_by(chunk) {
+                let mut ops = self.ops.clone();
+                ops.drain(start..(start + chunk).min(ops.len()));
+                candidates.extend(self.trouble.earlier().map(|trouble| Scenario {
+                    ops: ops.clone(),
+                    trouble,
+                    policy: self.policy,
+                }));
+            }
+            chunk /= 2;
+        }
+        candidates
+    }
+}
+
+/// How many runs shrinking may take.
+const SHRINK_RUNS: u32 = 3000;
+
+impl Left {
+    fn simpler(self, cut: PowerCut) -> Self {
+        if self == Left::Written { self } else { Left::Power(cut) }
+    }
+}
+
+impl Trouble {
+    /// The same trouble, now or earlier: near first, and not more than 24 of them.
+    fn earlier(&self) -> impl Iterator<Item = Trouble> + '_ {
+        let now = match self {
+            Trouble::Crashes(crashes) => crashes.first().map_or(0, |crash| crash.after),
+            Trouble::Fault(fault) => fault.nth,
+        };
+        let step = (now / 24).max(1);
+        (0..=now).rev().step_by(usize::try_from(step).unwrap_or(1)).map(move |at| match self {
+            Trouble::Fault(fault) => Trouble::Fault(Fault { nth: at, ..*fault }),
+            Trouble::Crashes(crashes) => {
+                let mut crashes = crashes.clone();
+                if let Some(first) = crashes.first_mut() {
+                    first.after = at;
+                }
+                Trouble::Crashes(crashes)
+            }
+        })
+    }
+}
+
+fn last_ops(disk: &SimFs) -> String {
+    let ops = disk.ops();
+    let last: Vec<String> = ops.iter().rev().take(6).rev().map(ToString::to_string).collect();
+    format!("{} operations, the last:\n{}", ops.len(), last.join("\n"))
+}
+
+/// What a poisoned engine must do: read on, refuse changes, and stand still.
+fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
+    let visible = state_of(engine)?;
+    history.check(&visible).map_err(|failure| failure.with("where", "reading on after the failure"))?;
+    let durable = engine.durable_lsn();
+    for answer in [engine.put(b"after", b"x").err(), engine.delete(b"after").err(), engine.sync().err()] {
+        ensure!(
+            matches!(answer, Some(Error::Poisoned { .. })),
+            "after a failed write or sync a change or sync is answered with {answer:?}, not Poisoned"
+        );
+    }
+    ensure!(engine.durable_lsn() == durable, "durable_lsn moved after a failure");
+    Ok(())
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.policy.name())?;
+        for op in &self.ops {
+            write!(f, " {op}")?;
+        }
+        match &self.trouble {
+            Trouble::Fault(fault) => {
+                write!(
+                    f,
+                    " / {} {} {}",
+                    name_of(KINDS, &fault.kind),
+                    fault.nth,
+                    name_of(REPEATS, &fault.repeat)
+                )
+            }
+            Trouble::Crashes(crashes) => crashes.iter().try_for_each(|crash| match crash.left {
+                Left::Written => write!(f, " / cut {} death", crash.after),
+                Left::Power(cut) => write!(f, " / cut {} power {}", crash.after, cut.seed()),
+            }),
+        }
+    }
+}
+
+const KINDS: &[(&str, FaultKind)] = &[
+    ("any", FaultKind::AnyIo),
+    ("mutation", FaultKind::MutationIo),
+    ("sync", FaultKind::Sync),
+    ("full", FaultKind::DiskFull),
+    ("short", FaultKind::ShortTransfer),
+    ("interrupted", FaultKind::Interrupted),
+];
+const REPEATS: &[(&str, Repeat)] =
+    &[("once", Repeat::Once), ("always", Repeat::Always), ("alternate", Repeat::Alternate)];
+
+fn name_of<T: PartialEq>(names: &[(&'static str, T)], value: &T) -> &'static str {
+    names.iter().find(|(_, named)| named == value).map_or("?", |(name, _)| name)
+}
+
+fn of_name<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
+    names.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+}
+
+impl FromStr for Scenario {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Self, String> {
+        let mut parts = line.split('/').map(str::trim);
+        let mut words = parts.next().unwrap_or_default().split_whitespace();
+        let policy = words.next().unwrap_or_default();
+        let policy = Policy::ALL
+            .into_iter()
+            .find(|known| known.name() == policy)
+            .ok_or_else(|| format!("{policy:?} is no policy"))?;
+        let ops = words.map(Op::from_str).collect::<Result<_, _>>()?;
+        let mut crashes = Vec::new();
+        for part in parts {
+            let words: Vec<&str> = part.split_whitespace().collect();
+            let number = |text: &str| text.parse().map_err(|_| format!("{text:?} in {part:?} is no number"));
+            match words.as_slice() {
+                ["cut", after, "death"] => crashes.push(Crash { after: number(after)?, left: Left::Written }),
+                ["cut", after, "power", seed] => {
+                    let left = Left::Power(PowerCut::seeded(number(seed)?));
+                    crashes.push(Crash { after: number(after)?, left });
+                }
+                [kind, nth, repeat] if crashes.is_empty() => {
+                    let no_fault = || format!("{part:?} is no trouble");
+                    let kind = of_name(KINDS, kind).ok_or_else(no_fault)?;
+                    let repeat = of_name(REPEATS, repeat).ok_or_else(no_fault)?;
+                    let trouble = Trouble::Fault(Fault { kind, nth: number(nth)?, repeat });
+                    return Ok(Scenario { policy, ops, trouble });
+                }
+                _ => return Err(format!("{part:?} is no trouble")),
+            }
+        }
+        Ok(Scenario { policy, ops, trouble: Trouble::Crashes(crashes) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::random_ops;
+    use fastrand::Rng;
+
+    #[test]
+    fn a_line_tells_all_of_it() {
+        let mut rng = Rng::with_seed(7);
+        for round in 0..200u64 {
+            let count = rng.usize(0..12);
+            let mut ops = random_ops(&mut rng, count, 9);
+            ops.push(Op::Reopen);
+            ops.push(Op::Compact);
+            let crash = |after, seed| Crash { after, left: Left::Power(PowerCut::seeded(seed)) };
+            let trouble = match round % 3 {
+                0 => Trouble::Crashes(vec![crash(round, 5), Crash { after: 1, left: Left::Written }]),
+                1 => Trouble::Crashes(vec![]),
+                _ => Trouble::Fault(Fault { kind: FaultKind::Sync, nth: round, repeat: Repeat::Alternate }),
+            };
+            let policy = rng.choice(Policy::ALL).unwrap();
+            let scenario = Scenario { policy, ops, trouble };
+            assert_eq!(scenario.to_string().parse(), Ok(scenario.clone()), "{scenario}");
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (line, complaint) in [
+            ("sometimes p1:2", "\"sometimes\" is no policy"),
+            ("always p1", "\"p1\" is no operation"),
+            ("always / cut x death", "\"x\" in"),
+            ("always / explode 1 once", "is no trouble"),
+        ] {
+            let error = line.parse::<Scenario>().unwrap_err();
+            assert!(error.contains(complaint), "{line}: {error}");
+        }
+    }
+}
