@@ -112,7 +112,8 @@ impl SegmentTable {
 
 impl Drop for SegmentTable {
     fn drop(&mut self) {
-        for slot in 0..=u16::MAX {
+        let used = self.free.get_mut().unused_from;
+        for slot in (0..=u16::MAX).take(used) {
             self.remove(slot);
         }
     }
