@@ -1,4 +1,6 @@
 use crate::{Clock, Fs, OsFs, SystemClock};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Who does an engine's background work (dump, compaction, checkpoint).
@@ -28,6 +30,17 @@ impl Env {
     /// The operating system's file system and clock, and background threads.
     pub fn os() -> Self {
         Env { fs: Arc::new(OsFs), clock: Arc::new(SystemClock::new()), background: Background::Threads }
+    }
+
+    /// A number for a new store in `dir`, that tells its files from those of other stores: random, and never 0. In
+    /// inline mode it follows from the directory and the time.
+    pub fn draw_store_id(&self, dir: &Path) -> u32 {
+        let what = (dir, self.clock.unix_time_ms());
+        let hash = match self.background {
+            Background::Threads => RandomState::new().hash_one(what),
+            Background::Inline => BuildHasherDefault::<DefaultHasher>::default().hash_one(what),
+        };
+        u32::try_from(hash >> 32).map_or(1, |id| id.max(1))
     }
 }
 

@@ -74,7 +74,12 @@ impl Catalog {
         let mut manifest = self.manifest.lock();
         let mut next = manifest.clone();
         let id = take_id(&mut next);
-        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: id.get(), base_lsn: last_lsn.get() };
+        let header = SegmentHeader {
+            kind: SegmentKind::Log,
+            segment_id: id.get(),
+            base_lsn: last_lsn.get(),
+            store_id: next.store_id,
+        };
         let segment = self.create_segment(header, capacity, SEGMENT_HEADER_LEN, |_| ())?;
         let entry = Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
         next.segments.insert(id, entry);
@@ -88,9 +93,12 @@ impl Catalog {
         Ok(segment)
     }
 
-    /// An id for a segment that [`exchange`](Self::exchange) will name.
-    pub(crate) fn take_id(&self) -> SegmentId {
-        take_id(&mut self.manifest.lock())
+    /// The header of a segment that [`exchange`](Self::exchange) will name.
+    pub(crate) fn compacted_header(&self, min_lsn: u64) -> SegmentHeader {
+        let mut manifest = self.manifest.lock();
+        let segment_id = take_id(&mut manifest).get();
+        let store_id = manifest.store_id;
+        SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id }
     }
 
     /// A segment with a file of `capacity` bytes of which `end` are used, filled by `fill_rest` behind its

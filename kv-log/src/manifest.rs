@@ -22,6 +22,8 @@ const LSNS_RESERVED: u64 = 1 << 32;
 /// The content of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
+    /// In the header of every file of the store.
+    pub(crate) store_id: u32,
     /// Ids from this one on were never used.
     pub(crate) next_segment: SegmentId,
     /// LSNs up to this one may have been given out; after a crash none at or below it is again.
@@ -43,8 +45,9 @@ pub(crate) struct Entry {
 
 impl Manifest {
     /// Of a store in which nothing was ever written.
-    pub(crate) fn empty() -> Self {
+    pub(crate) fn empty(store_id: u32) -> Self {
         Manifest {
+            store_id,
             next_segment: SegmentId::new(1),
             lsn_ceiling: Lsn::ZERO,
             durable_lsn: Lsn::ZERO,
@@ -75,6 +78,7 @@ impl Manifest {
             kind: SegmentKind::Manifest,
             segment_id: MANIFEST_ID,
             base_lsn: self.lsn_ceiling.get(),
+            store_id: self.store_id,
         };
         let mut bytes = header.encode().to_vec();
         let encoder = Encoder::new(MANIFEST_ID);
@@ -105,7 +109,8 @@ impl Manifest {
             match (record.kind, &mut manifest) {
                 (RecordKind::Put, manifest @ None) => {
                     *manifest = Some(
-                        decode_store(&record).ok_or_else(|| damaged(offset, "a store entry was expected"))?,
+                        decode_store(&record, header.store_id)
+                            .ok_or_else(|| damaged(offset, "a store entry was expected"))?,
                     );
                 }
                 (RecordKind::Put, Some(manifest)) => {
@@ -133,10 +138,11 @@ impl Manifest {
     }
 }
 
-fn decode_store(record: &Record<'_>) -> Option<Manifest> {
+fn decode_store(record: &Record<'_>, store_id: u32) -> Option<Manifest> {
     let ([next_segment, lsn_ceiling, durable_lsn], []) = record.value.as_chunks::<8>() else { return None };
     record.key.is_empty().then_some(())?;
     Some(Manifest {
+        store_id,
         next_segment: SegmentId::new(u64::from_le_bytes(*next_segment)),
         lsn_ceiling: Lsn::new(u64::from_le_bytes(*lsn_ceiling)),
         durable_lsn: Lsn::new(u64::from_le_bytes(*durable_lsn)),
@@ -171,6 +177,7 @@ mod tests {
 
     fn sample() -> Manifest {
         Manifest {
+            store_id: 11,
             next_segment: SegmentId::new(9),
             lsn_ceiling: Lsn::new(77),
             durable_lsn: Lsn::new(66),
@@ -183,7 +190,7 @@ mod tests {
 
     #[test]
     fn comes_back_as_it_was_written() {
-        for manifest in [Manifest::empty(), sample()] {
+        for manifest in [Manifest::empty(7), sample()] {
             assert_eq!(Manifest::decode(&manifest.encode(), Path::new("m")).unwrap(), manifest);
         }
     }
@@ -217,7 +224,7 @@ mod tests {
 
     #[test]
     fn lsns_are_reserved_before_they_run_out() {
-        let mut manifest = Manifest::empty();
+        let mut manifest = Manifest::empty(7);
         manifest.reserve_lsns(Lsn::ZERO);
         assert_eq!(manifest.lsn_ceiling.get(), LSNS_RESERVED);
         manifest.reserve_lsns(Lsn::new(LSNS_RESERVED / 2));

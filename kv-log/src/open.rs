@@ -34,7 +34,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let manifest = if check_content(dir, env, &options)? == Content::Store {
         Manifest::load(&*env.fs, dir)?
     } else {
-        let manifest = Manifest::empty();
+        let manifest = Manifest::empty(env.draw_store_id(dir));
         manifest.store(&*env.fs, dir)?;
         manifest
     };

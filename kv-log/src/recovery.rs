@@ -67,6 +67,7 @@ struct Replay<'a> {
     options: &'a Options,
     index: &'a Index,
     table: &'a Arc<SegmentTable>,
+    store_id: u32,
 }
 
 /// Reads and replays all segments of `manifest`. Changes nothing on disk.
@@ -78,7 +79,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
     };
     let index = Index::new(options.index_shards, seed);
     let table = Arc::new(SegmentTable::new());
-    let replay = Replay { env, dir, options, index: &index, table: &table };
+    let replay = Replay { env, dir, options, index: &index, table: &table, store_id: manifest.store_id };
     let replayed = replay.all(manifest)?;
 
     let mut report = RecoveryReport::default();
@@ -274,6 +275,9 @@ impl Replay<'_> {
                     header.kind, header.segment_id, entry.kind
                 ),
             ));
+        }
+        if header.store_id != self.store_id {
+            return Err(damaged(0, "this is a segment of another store than the manifest's"));
         }
         let slot =
             self.table.reserve_slot().ok_or_else(|| damaged(0, "there are more segments than slots"))?;

@@ -66,7 +66,7 @@ impl Store {
         self.progress.before_cut();
         let cut = self.table.begin_cut();
         let position = cut.position;
-        let bytes = snapshot::write(&*self.env.fs, &self.dir, cut)?;
+        let bytes = snapshot::write(&*self.env.fs, &self.dir, self.id, cut)?;
         self.counters.file_replaced(bytes);
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         self.counters.snapshot_bytes.store(bytes, Ordering::Relaxed);

@@ -28,21 +28,31 @@ pub(crate) const FILE_LEN: u64 = SEGMENT_HEADER_LEN as u64;
 /// LSNs reserved ahead.
 const LSNS_RESERVED: u64 = 1 << 32;
 
-/// Writes the identity with this LSN ceiling, atomically and durably.
-pub(crate) fn write(fs: &dyn Fs, dir: &Path, lsn_ceiling: Lsn) -> Result<()> {
-    let header = SegmentHeader { kind: SegmentKind::Identity, segment_id: 0, base_lsn: lsn_ceiling.get() };
+/// What the file says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// In the header of the snapshot, too.
+    pub(crate) store_id: u32,
+    pub(crate) lsn_ceiling: Lsn,
+}
+
+/// Writes the identity, atomically and durably.
+pub(crate) fn write(fs: &dyn Fs, dir: &Path, identity: Identity) -> Result<()> {
+    let Identity { store_id, lsn_ceiling } = identity;
+    let base_lsn = lsn_ceiling.get();
+    let header = SegmentHeader { kind: SegmentKind::Identity, segment_id: 0, base_lsn, store_id };
     fs.write_file_atomically(dir, IDENTITY, &header.encode())
 }
 
-/// Reads the LSN ceiling.
-pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Lsn> {
+/// Reads the identity.
+pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Identity> {
     let path = dir.join(IDENTITY);
     let bytes = fs.read_file(&path)?;
     let header = SegmentHeader::decode(&bytes).map_err(|error| header_error(&path, error))?;
     if header.kind != SegmentKind::Identity || header.segment_id != 0 || bytes.len() != SEGMENT_HEADER_LEN {
         return Err(Error::corruption(&path, 0, "this is not an identity file"));
     }
-    Ok(Lsn::new(header.base_lsn))
+    Ok(Identity { store_id: header.store_id, lsn_ceiling: Lsn::new(header.base_lsn) })
 }
 
 /// The ceiling to write when LSNs up to `last` were given out.
@@ -75,8 +85,9 @@ mod tests {
     #[test]
     fn the_ceiling_comes_back_and_damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        write(&OsFs, dir.path(), Lsn::new(77)).unwrap();
-        assert_eq!(read(&OsFs, dir.path()).unwrap(), Lsn::new(77));
+        let identity = Identity { store_id: 5, lsn_ceiling: Lsn::new(77) };
+        write(&OsFs, dir.path(), identity).unwrap();
+        assert_eq!(read(&OsFs, dir.path()).unwrap(), identity);
         let whole = OsFs.read_file(&dir.path().join(IDENTITY)).unwrap();
         assert_eq!(whole.len() as u64, FILE_LEN);
         let refused = |bytes: &[u8]| {

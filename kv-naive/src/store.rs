@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::directory::{self, Content, TEMPORARIES};
-use crate::identity::{self, IDENTITY};
+use crate::identity::{self, IDENTITY, Identity};
 use crate::progress::Progress;
 use crate::snapshot::{self, Loaded, SNAPSHOT};
 use crate::table::{Entry, Table};
@@ -21,6 +21,8 @@ pub(crate) struct Store {
     pub(crate) dir: PathBuf,
     pub(crate) env: Env,
     pub(crate) options: OpenOptions,
+    /// In the header of each file.
+    pub(crate) id: u32,
     /// The policy's answer, asked once.
     pub(crate) acknowledge: Acknowledge,
     pub(crate) table: Table,
@@ -86,6 +88,7 @@ impl Store {
             env: env.clone(),
             acknowledge: options.persistence.acknowledge(),
             options,
+            id: loaded.store_id,
             table,
             progress: Progress::new(loaded.lsn, now),
             health: Health::default(),
@@ -134,7 +137,8 @@ impl Store {
     }
 
     fn write_identity(&self, ceiling: Lsn) -> Result<()> {
-        identity::write(&*self.env.fs, &self.dir, ceiling)?;
+        let identity = Identity { store_id: self.id, lsn_ceiling: ceiling };
+        identity::write(&*self.env.fs, &self.dir, identity)?;
         self.counters.file_replaced(identity::FILE_LEN);
         Ok(())
     }
@@ -201,11 +205,15 @@ fn recover(dir: &Path, env: &Env, options: &OpenOptions, table: &mut Table) -> R
             None
         }
         Content::Store => {
-            let ceiling = identity::read(fs, dir)?;
+            let identity = identity::read(fs, dir)?;
             let loaded = snapshot::read(fs, dir, |record| {
                 table.load(record.key, Entry { value: Arc::from(record.value), lsn: record.lsn })
             })?;
-            Some((loaded, ceiling))
+            if loaded.store_id != identity.store_id {
+                let detail = "this is the snapshot of another store; restore both files from one backup";
+                return Err(Error::corruption(&dir.join(SNAPSHOT), 0, detail));
+            }
+            Some((loaded, identity.lsn_ceiling))
         }
         Content::Empty | Content::Foreign(_) => None,
     };
@@ -221,7 +229,8 @@ fn recover(dir: &Path, env: &Env, options: &OpenOptions, table: &mut Table) -> R
 
 /// Creates the snapshot of an empty store; the identity follows.
 fn create(dir: &Path, env: &Env, table: &Table, counters: &Counters) -> Result<Loaded> {
-    let bytes = snapshot::write(&*env.fs, dir, table.begin_cut())?;
+    let store_id = env.draw_store_id(dir);
+    let bytes = snapshot::write(&*env.fs, dir, store_id, table.begin_cut())?;
     counters.file_replaced(bytes);
-    Ok(Loaded { bytes, ..Loaded::default() })
+    Ok(Loaded { store_id, bytes, ..Loaded::default() })
 }

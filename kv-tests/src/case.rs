@@ -98,6 +98,7 @@ pub fn all_cases() -> Vec<Case> {
         cases::lifecycle::CASES,
         cases::crash::CASES,
         cases::errors::CASES,
+        cases::corruption::CASES,
         cases::concurrency::CASES,
         cases::durability::CASES,
         cases::process::CASES,

@@ -7,6 +7,7 @@ pub struct Explored {
     histories: AtomicU64,
     crash_states: AtomicU64,
     faults: AtomicU64,
+    damages: AtomicU64,
 }
 
 impl Explored {
@@ -16,6 +17,10 @@ impl Explored {
 
     pub(crate) fn crash_state(&self) {
         self.crash_states.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn damage(&self) {
+        self.damages.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn add_faults(&self, count: u64) {
@@ -37,10 +42,16 @@ impl Explored {
         self.faults.load(Ordering::Relaxed)
     }
 
+    /// Stores opened after damage at rest.
+    pub fn damages(&self) -> u64 {
+        self.damages.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn add(&self, other: &Explored) {
         self.histories.fetch_add(other.histories(), Ordering::Relaxed);
         self.crash_states.fetch_add(other.crash_states(), Ordering::Relaxed);
         self.faults.fetch_add(other.faults(), Ordering::Relaxed);
+        self.damages.fetch_add(other.damages(), Ordering::Relaxed);
     }
 }
 
@@ -49,10 +60,11 @@ impl fmt::Display for Explored {
         let Explored { .. } = self;
         write!(
             f,
-            "explored {} histories, {} crash states, {} injected faults",
+            "explored {} histories, {} crash states, {} injected faults, {} damaged stores",
             self.histories(),
             self.crash_states(),
-            self.faults()
+            self.faults(),
+            self.damages()
         )
     }
 }

@@ -36,6 +36,11 @@ impl History {
         self.durable = self.durable.max(lsn);
     }
 
+    /// The same history, in which only what is at or below `lsn` is durable.
+    pub(crate) fn as_if_durable(&self, lsn: Lsn) -> Self {
+        History { durable: lsn, ..self.clone() }
+    }
+
     /// The first LSN that was given out.
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         self.changes.first().map(|(lsn, _)| *lsn)

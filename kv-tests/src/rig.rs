@@ -130,6 +130,11 @@ impl Rig {
         Rig { context: context.clone(), disk, dir, clock, setup }
     }
 
+    /// The same, with the store in this directory of a simulated disk.
+    pub(crate) fn in_dir(self, dir: &str) -> Self {
+        Rig { dir: PathBuf::from(dir), ..self }
+    }
+
     /// The directory of the store.
     pub fn dir(&self) -> &Path {
         &self.dir

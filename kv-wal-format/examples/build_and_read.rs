@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn build() -> Result<Vec<u8>, Box<dyn Error>> {
-    let header = SegmentHeader { kind: SegmentKind::Log, segment_id: SEGMENT_ID, base_lsn: 0 };
+    let header = SegmentHeader { kind: SegmentKind::Log, segment_id: SEGMENT_ID, base_lsn: 0, store_id: 0 };
     let encoder = Encoder::new(SEGMENT_ID);
     let mut segment = header.encode().to_vec();
     encoder.append(&Record::put(1, b"apple", b"red"), &mut segment)?;

@@ -51,7 +51,7 @@ fn describe(record: &Record<'_>) -> String {
 }
 
 fn sample() -> Result<Vec<u8>, Box<dyn Error>> {
-    let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 1, base_lsn: 0 };
+    let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 1, base_lsn: 0, store_id: 0 };
     let encoder = Encoder::new(header.segment_id);
     let mut segment = header.encode().to_vec();
     encoder.append(&Record::put(1, b"apple", b"red").with_more(), &mut segment)?;

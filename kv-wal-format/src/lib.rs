@@ -4,7 +4,7 @@
 //! use kv_wal_format::{Encoder, Record, Scanner, SegmentHeader, SegmentKind, StopReason};
 //!
 //! // A segment is a header and records one after the other.
-//! let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 0 };
+//! let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 0, store_id: 0 };
 //! let mut segment = header.encode().to_vec();
 //! let encoder = Encoder::new(header.segment_id);
 //! encoder.append(&Record::put(1, b"colour", b"blue"), &mut segment)?;

@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn open_reads_the_header_and_skips_it() {
-        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: ID, base_lsn: 9 };
+        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: ID, base_lsn: 9, store_id: 0 };
         let bytes = [&header.encode()[..], &segment(&[put(10)])].concat();
         let (found, mut scanner) = Scanner::open(&bytes).unwrap();
         assert_eq!(found, header);

@@ -53,17 +53,21 @@ fn segment_header_table() {
     ];
     for (kind, byte) in kinds {
         assert!(section("Segment header").contains(&format!("{byte} {kind}")));
-        let header =
-            SegmentHeader { kind, segment_id: 0x1122_3344_5566_7788, base_lsn: 0x99aa_bbcc_ddee_ff01 };
+        let header = SegmentHeader {
+            kind,
+            segment_id: 0x1122_3344_5566_7788,
+            base_lsn: 0x99aa_bbcc_ddee_ff01,
+            store_id: 0x0506_0708,
+        };
         let mut fields: [(&str, &[u8]); 9] = [
             ("magic", b"KVSEGMNT"),
             ("version", &[1, 0]),
             ("header_len", &[40, 0]),
             ("kind", &[byte]),
-            ("reserved_1", &[0; 3]),
+            ("reserved", &[0; 3]),
             ("segment_id", &[0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]),
             ("base_lsn", &[0x01, 0xff, 0xee, 0xdd, 0xcc, 0xbb, 0xaa, 0x99]),
-            ("reserved_2", &[0; 4]),
+            ("store_id", &[8, 7, 6, 5]),
             ("header_crc", &[0; 4]),
         ];
         let crc = crc32c::crc32c(&lay_out("Segment header", 40, &fields)[..36]).to_le_bytes();
@@ -112,7 +116,8 @@ fn record_header_table() {
 
 fn worked_example() -> Vec<u8> {
     let encoder = Encoder::new(7);
-    let mut segment = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 41 }.encode().to_vec();
+    let mut segment =
+        SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 41, store_id: 0 }.encode().to_vec();
     let mark = Mark { durable_lsn: 42, unix_time_ms: 1_700_000_000_000 }.encode_body();
     let seal = Seal { records: 3, max_lsn: 43 }.encode_body();
     let records = [

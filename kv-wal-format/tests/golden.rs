@@ -48,7 +48,7 @@ fn seal(lsn: u64, records: u64, max_lsn: u64) -> Record<'static> {
 }
 
 fn golden_files() -> Vec<Golden> {
-    let header = |kind, segment_id, base_lsn| SegmentHeader { kind, segment_id, base_lsn };
+    let header = |kind, segment_id, base_lsn| SegmentHeader { kind, segment_id, base_lsn, store_id: 0 };
     vec![
         Golden {
             name: "log_sealed.seg",

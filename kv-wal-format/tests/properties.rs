@@ -68,7 +68,8 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Owned>>> {
 
 /// A segment with these batches, and the offset at which each of them ends.
 fn segment(segment_id: u64, batches: &[Vec<Owned>]) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes = SegmentHeader { kind: SegmentKind::Log, segment_id, base_lsn: 0 }.encode().to_vec();
+    let mut bytes =
+        SegmentHeader { kind: SegmentKind::Log, segment_id, base_lsn: 0, store_id: 0 }.encode().to_vec();
     let mut ends = Vec::new();
     for batch in batches {
         for member in batch {
@@ -134,9 +135,9 @@ proptest! {
     }
 
     #[test]
-    fn segment_header_round_trip(segment_id: u64, base_lsn: u64, kind in 1_u8..=5) {
+    fn segment_header_round_trip(segment_id: u64, base_lsn: u64, store_id: u32, kind in 1_u8..=5) {
         let kind = SegmentKind::from_byte(kind).unwrap();
-        let header = SegmentHeader { kind, segment_id, base_lsn };
+        let header = SegmentHeader { kind, segment_id, base_lsn, store_id };
         prop_assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
     }
 

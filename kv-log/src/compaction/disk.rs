@@ -17,9 +17,7 @@
 //! Recovery removes orphans.
 
 use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
-use kv_wal_format::{
-    Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind,
-};
+use kv_wal_format::{Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -114,16 +112,15 @@ impl Store {
 
     /// Writes survivors to a new segment that is just as large as they need, and syncs it.
     fn write_output(&self, survivors: &[Survivor<'_>], moves: &mut Vec<Move>) -> Result<Arc<Segment>> {
-        let id = self.catalog.take_id();
         let lsns = || survivors.iter().map(|survivor| survivor.record.lsn);
         let (min_lsn, max_lsn) = (lsns().min().unwrap_or(0), lsns().max().unwrap_or(0));
         let end = SEGMENT_HEADER_LEN
             + survivors.iter().map(|survivor| survivor.record.encoded_len()).sum::<usize>()
             + SEAL_LEN;
-        let header = SegmentHeader { kind: SegmentKind::Compacted, segment_id: id.get(), base_lsn: min_lsn };
+        let header = self.catalog.compacted_header(min_lsn);
         let mut offsets = Vec::with_capacity(survivors.len());
         let output = self.catalog.create_segment(header, end, end, |mut out| {
-            let encoder = Encoder::new(id.get());
+            let encoder = Encoder::new(header.segment_id);
             let mut offset = SEGMENT_HEADER_LEN;
             let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
             let records = survivors.iter().map(|survivor| survivor.record);

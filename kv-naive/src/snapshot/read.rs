@@ -15,6 +15,7 @@ const CHUNK_LEN: usize = 1 << 20;
 pub(crate) struct Loaded {
     /// Where it stands.
     pub(crate) lsn: Lsn,
+    pub(crate) store_id: u32,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
 }
@@ -25,7 +26,8 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, mut insert: impl FnMut(&Record<'_>) 
     let path = dir.join(SNAPSHOT);
     let file = fs.open(&path, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
     let mut window = Window { file: &*file, path: &path, buffer: Vec::new(), start: 0, offset: 0 };
-    let lsn = read_header(&mut window)?;
+    let header = read_header(&mut window)?;
+    let lsn = header.base_lsn;
     let decoder = Decoder::new(lsn);
     let mut records = 0;
     loop {
@@ -61,11 +63,10 @@ pub(crate) fn read(fs: &dyn Fs, dir: &Path, mut insert: impl FnMut(&Record<'_>) 
     if !window.rest().is_empty() || window.extend()? > 0 {
         return Err(Error::corruption(&path, window.offset, "bytes follow the seal"));
     }
-    Ok(Loaded { lsn: Lsn::new(lsn), records, bytes: window.offset })
+    Ok(Loaded { lsn: Lsn::new(lsn), store_id: header.store_id, records, bytes: window.offset })
 }
 
-/// Returns the LSN the snapshot stands at.
-fn read_header(window: &mut Window<'_>) -> Result<u64> {
+fn read_header(window: &mut Window<'_>) -> Result<SegmentHeader> {
     window.extend()?;
     let header = SegmentHeader::decode(window.rest()).map_err(|error| header_error(window.path, error))?;
     if header.kind != SegmentKind::Snapshot || header.segment_id != header.base_lsn {
@@ -73,7 +74,7 @@ fn read_header(window: &mut Window<'_>) -> Result<u64> {
         return Err(Error::corruption(window.path, 0, detail));
     }
     window.advance(SEGMENT_HEADER_LEN);
-    Ok(header.base_lsn)
+    Ok(header)
 }
 
 /// A moving part of the file.

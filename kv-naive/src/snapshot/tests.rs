@@ -22,7 +22,7 @@ fn written() -> (tempfile::TempDir, Vec<u8>) {
     for key in 0..9u8 {
         table.put(&[key], &vec![key; usize::from(key) * 3]).unwrap();
     }
-    let len = write(&OsFs, dir.path(), table.begin_cut()).unwrap();
+    let len = write(&OsFs, dir.path(), 3, table.begin_cut()).unwrap();
     let bytes = OsFs.read_file(&dir.path().join(SNAPSHOT)).unwrap();
     assert_eq!(len, bytes.len() as u64);
     (dir, bytes)
@@ -32,7 +32,7 @@ fn written() -> (tempfile::TempDir, Vec<u8>) {
 fn comes_back_as_it_was_written() {
     let (dir, bytes) = written();
     let (loaded, content) = load(dir.path()).unwrap();
-    assert_eq!(loaded, Loaded { lsn: Lsn::new(9), records: 9, bytes: bytes.len() as u64 });
+    assert_eq!(loaded, Loaded { lsn: Lsn::new(9), store_id: 3, records: 9, bytes: bytes.len() as u64 });
     let expected: Content =
         (0..9u8).map(|key| (vec![key], (vec![key; usize::from(key) * 3], u64::from(key) + 1))).collect();
     assert_eq!(content, expected);
@@ -75,7 +75,7 @@ fn valid_records_that_make_no_snapshot_are_refused() {
     ];
     let dir = tempfile::tempdir().unwrap();
     for (what, records, count) in cases {
-        let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: 9, base_lsn: 9 };
+        let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: 9, base_lsn: 9, store_id: 3 };
         let mut bytes = header.encode().to_vec();
         let seal = Seal { records: count, max_lsn: 9 }.encode_body();
         for record in records.iter().chain([&Record::seal(9, &seal)]) {
@@ -95,7 +95,7 @@ fn a_table_larger_than_the_buffers_is_written_and_read_whole() {
         table.put(&[key], &vec![key; usize::from(key) * 100]).unwrap();
     }
     table.put(b"large", &vec![1; 3 << 20]).unwrap();
-    assert!(write(&OsFs, dir.path(), table.begin_cut()).unwrap() > 5_000_000);
+    assert!(write(&OsFs, dir.path(), 3, table.begin_cut()).unwrap() > 5_000_000);
     let (loaded, content) = load(dir.path()).unwrap();
     assert_eq!((loaded.records, content.len()), (201, 201));
     assert!(content.iter().filter(|(key, _)| key.len() == 1).all(|(key, (value, _))| {

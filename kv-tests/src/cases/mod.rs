@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod concurrency;
+pub(crate) mod corruption;
 pub(crate) mod crash;
 pub(crate) mod durability;
 pub(crate) mod errors;

@@ -13,6 +13,8 @@ pub enum Defect {
     RenameBeforeSync,
     /// A record is believed without a look at its checksum.
     NoChecksum,
+    /// What cannot be read is taken for a torn tail, wherever it is.
+    TruncatesMidLog,
     /// Each change of a batch is a record of its own.
     SplitBatch,
     /// A batch is applied up to its first bad entry.
@@ -66,6 +68,7 @@ impl Defect {
         Defect::AcknowledgeBeforeDump,
         Defect::RenameBeforeSync,
         Defect::NoChecksum,
+        Defect::TruncatesMidLog,
         Defect::SplitBatch,
         Defect::PartialBatch,
         Defect::FirstOfBatchWins,

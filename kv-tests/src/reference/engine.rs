@@ -165,17 +165,17 @@ impl Shared {
 
     /// Adds the records of a change to what is to be written.
     fn log(&self, state: &mut State, lsn: u64, changes: &[&Change]) {
-        let epoch = state.content.epoch;
+        let (epoch, durable) = (state.content.epoch, state.durable);
         let before = state.unwritten.len();
         if self.has(Defect::SplitBatch) {
             for change in changes {
-                state.unwritten.extend(log::record(epoch, lsn, [*change]));
+                state.unwritten.extend(log::record(epoch, lsn, durable, [*change]));
             }
         } else if self.has(Defect::DeleteNotLogged) {
             let puts = changes.iter().copied().filter(|change| matches!(change, Change::Put { .. }));
-            state.unwritten.extend(log::record(epoch, lsn, puts));
+            state.unwritten.extend(log::record(epoch, lsn, durable, puts));
         } else {
-            state.unwritten.extend(log::record(epoch, lsn, changes.iter().copied()));
+            state.unwritten.extend(log::record(epoch, lsn, durable, changes.iter().copied()));
         }
         if state.pending.records == 0 {
             state.oldest = self.place.env.clock.monotonic();
@@ -204,6 +204,14 @@ impl Shared {
             Err(error) if !self.has(Defect::Retries) => Err(self.health.poison(error)),
             result => result,
         }
+    }
+
+    /// Dumps what is left, so that the file says where it ends.
+    fn dump_for_good(&self, state: &mut State) -> Result<()> {
+        if state.pending.records > 0 {
+            self.dump(state, Action::WriteAndSync)?;
+        }
+        self.compact(state).map_err(|error| self.health.poison(error))
     }
 
     fn try_dump(&self, state: &mut State, action: Action) -> Result<()> {
@@ -247,6 +255,11 @@ impl Shared {
         if state.len <= longest || state.len <= 2 * live_bytes(&state.content.map) {
             return Ok(());
         }
+        self.compact(state)
+    }
+
+    /// Replaces the file by one with a single record.
+    fn compact(&self, state: &mut State) -> Result<()> {
         let whole = std::mem::take(&mut state.content.map);
         if self.has(Defect::CompactionLosesKey) {
             state.content.map = whole.clone();
@@ -384,8 +397,8 @@ impl Engine for Reference {
             return Ok(());
         }
         let mut result = self.shared.health.check_writable();
-        if result.is_ok() && state.pending.records > 0 && !self.shared.has(Defect::CloseDoesNotDump) {
-            result = self.shared.dump(&mut state, Action::WriteAndSync);
+        if result.is_ok() && !self.shared.has(Defect::CloseDoesNotDump) {
+            result = self.shared.dump_for_good(&mut state);
         }
         self.shared.health.close();
         state.lock = None;

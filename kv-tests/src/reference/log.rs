@@ -1,9 +1,10 @@
 //! The bytes of the file.
 //!
 //! ```text
-//! file    = magic "KVTESTS1", epoch u64, checksum of both u64, record...
+//! file    = header, record...
+//! header  = magic "KVTESTS1", epoch u64, length of header and first record u64, checksum of all that u64
 //! record  = length of the body u32, checksum of epoch and body u64, body
-//! body    = LSN u64, change...
+//! body    = LSN u64, LSN that was durable when it was written u64, change...
 //! change  = 0, key            a delete
 //!         | 1, key, value     a put
 //! key, value = length u32, bytes
@@ -11,7 +12,11 @@
 //! Numbers are little-endian. The epoch takes part in every checksum, so stale bytes of an earlier file are
 //! never taken for records. The last LSN of an epoch is known from its records; the LSNs of an epoch begin at
 //! `epoch << 32`, so none is used twice.
+//!
+//! The first record, the whole map, is synced before the file gets its name. Of the others the last ones may be torn.
+//! But where a later record says that something was durable which is not before the damage, nothing was torn.
 
+use super::Defect;
 use kv_core::Change;
 use std::collections::BTreeMap;
 
@@ -28,17 +33,35 @@ pub(super) struct Content {
     pub(super) last: u64,
 }
 
-/// The beginning of a file.
-pub(super) fn header(epoch: u64) -> Vec<u8> {
+/// What cannot be read, and where.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Damage {
+    pub(super) offset: usize,
+    pub(super) detail: &'static str,
+}
+
+const HEADER_LEN: usize = 32;
+
+/// The beginning of a file: its header, and the whole map as the first record.
+pub(super) fn file(epoch: u64, lsn: u64, map: &Map) -> Vec<u8> {
+    let first = snapshot(epoch, lsn, map);
     let mut bytes = MAGIC.to_vec();
     bytes.extend(epoch.to_le_bytes());
+    bytes.extend(((HEADER_LEN + first.len()) as u64).to_le_bytes());
     bytes.extend(checksum(0, &bytes).to_le_bytes());
+    bytes.extend(first);
     bytes
 }
 
 /// One record.
-pub(super) fn record<'a>(epoch: u64, lsn: u64, changes: impl IntoIterator<Item = &'a Change>) -> Vec<u8> {
+pub(super) fn record<'a>(
+    epoch: u64,
+    lsn: u64,
+    durable: u64,
+    changes: impl IntoIterator<Item = &'a Change>,
+) -> Vec<u8> {
     let mut body = lsn.to_le_bytes().to_vec();
+    body.extend(durable.to_le_bytes());
     for change in changes {
         match change {
             Change::Delete { key } => {
@@ -59,10 +82,10 @@ pub(super) fn record<'a>(epoch: u64, lsn: u64, changes: impl IntoIterator<Item =
 }
 
 /// A whole map as one record.
-pub(super) fn snapshot(epoch: u64, lsn: u64, map: &Map) -> Vec<u8> {
+fn snapshot(epoch: u64, lsn: u64, map: &Map) -> Vec<u8> {
     let put = |(key, value): (&Vec<u8>, &Vec<u8>)| Change::Put { key: key.clone(), value: value.clone() };
     let changes: Vec<Change> = map.iter().map(put).collect();
-    record(epoch, lsn, &changes)
+    record(epoch, lsn, 0, &changes)
 }
 
 fn part(bytes: &mut Vec<u8>, part: &[u8]) {
@@ -74,30 +97,65 @@ fn len_u32(len: usize) -> u32 {
     u32::try_from(len).expect("the limits keep every part and record below 4 GiB")
 }
 
-/// Reads a file up to its torn tail; `None` if not even its header is right.
-pub(super) fn decode(bytes: &[u8], trust: bool) -> Option<Content> {
-    let mut rest = bytes;
-    let head = take(&mut rest, MAGIC.len() + 8)?;
-    let epoch = u64::from_le_bytes(*head.last_chunk()?);
-    let right = head.starts_with(MAGIC) && number(&mut rest)? == checksum(0, head);
+/// Reads a file up to its torn tail.
+pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Damage> {
+    let header = || -> Option<(u64, usize)> {
+        let (header, _) = bytes.split_at_checked(HEADER_LEN)?;
+        let (covered, mut sum) = header.split_at_checked(HEADER_LEN - 8)?;
+        let mut rest = covered.strip_prefix(MAGIC)?;
+        let (epoch, whole) = (number(&mut rest)?, number(&mut rest)?);
+        (number(&mut sum)? == checksum(0, covered)).then_some(())?;
+        Some((epoch, usize::try_from(whole).ok()?))
+    };
+    let (epoch, whole) = header().ok_or(Damage { offset: 0, detail: "the header is damaged" })?;
     let mut content = Content { epoch, ..Content::default() };
-    while let Some((lsn, changes)) = decode_record(&mut rest, epoch, trust) {
-        content.last = lsn;
-        for change in changes {
+    let mut rest = bytes.get(HEADER_LEN..).unwrap_or_default();
+    let mut first = true;
+    loop {
+        let before = rest;
+        let Some(record) = decode_record(&mut rest, epoch, defect) else {
+            rest = before;
+            break;
+        };
+        // A stale one, of the file that this one replaced.
+        if !first && record.lsn <= content.last {
+            rest = before;
+            break;
+        }
+        (first, content.last) = (false, record.lsn);
+        for change in record.changes {
             apply(&mut content.map, &change);
         }
     }
-    right.then_some(content)
+    let offset = bytes.len() - rest.len();
+    if offset < whole {
+        return Err(Damage { offset, detail: "the first record is damaged" });
+    }
+    let lost = |record: Record| record.durable > content.last;
+    let later = (1..rest.len()).filter_map(|at| decode_record(&mut rest.get(at..)?, epoch, defect));
+    if defect != Some(Defect::TruncatesMidLog) && later.into_iter().any(lost) {
+        return Err(Damage {
+            offset,
+            detail: "a record is damaged, and a later one says that it was durable",
+        });
+    }
+    Ok(content)
 }
 
-fn decode_record(rest: &mut &[u8], epoch: u64, trust: bool) -> Option<(u64, Vec<Change>)> {
+struct Record {
+    lsn: u64,
+    durable: u64,
+    changes: Vec<Change>,
+}
+
+fn decode_record(rest: &mut &[u8], epoch: u64, defect: Option<Defect>) -> Option<Record> {
     let len = length(rest)?;
     let sum = number(rest)?;
     let mut body = take(rest, len)?;
-    if !trust && sum != checksum(epoch, body) {
+    if defect != Some(Defect::NoChecksum) && sum != checksum(epoch, body) {
         return None;
     }
-    let lsn = number(&mut body)?;
+    let (lsn, durable) = (number(&mut body)?, number(&mut body)?);
     let mut changes = Vec::new();
     while let Some(kind) = take(&mut body, 1) {
         let len = length(&mut body)?;
@@ -109,7 +167,7 @@ fn decode_record(rest: &mut &[u8], epoch: u64, trust: bool) -> Option<(u64, Vec<
             Change::Put { key, value: take(&mut body, len)?.to_vec() }
         });
     }
-    Some((lsn, changes))
+    Some(Record { lsn, durable, changes })
 }
 
 /// Applies one change to a map.
@@ -151,34 +209,51 @@ mod tests {
         Change::Put { key: key.to_vec(), value: value.to_vec() }
     }
 
-    fn file() -> Vec<u8> {
-        let changes = [put(b"b", b"2"), Change::Delete { key: b"a".to_vec() }];
-        [header(7), record(7, 3, &[put(b"a", b"1")]), record(7, 4, &changes)].concat()
+    const DELETE_A: &[u8] = b"a";
+
+    /// A map of LSN 2, and two records.
+    fn sample() -> Vec<u8> {
+        let map = Map::from([(b"z".to_vec(), b"0".to_vec())]);
+        let changes = [put(b"b", b"2"), Change::Delete { key: DELETE_A.to_vec() }];
+        [file(7, 2, &map), record(7, 3, 2, &[put(b"a", b"1")]), record(7, 4, 3, &changes)].concat()
     }
 
     #[test]
     fn what_is_encoded_is_decoded() {
-        let content = decode(&file(), false).unwrap();
+        let content = decode(&sample(), None).unwrap();
         assert_eq!((content.epoch, content.last), (7, 4));
-        assert_eq!(content.map, Map::from([(b"b".to_vec(), b"2".to_vec())]));
-        let again = [header(8), snapshot(8, 4, &content.map)].concat();
-        assert_eq!(decode(&again, false).unwrap().map, content.map);
+        let expected = [(b"b".to_vec(), b"2".to_vec()), (b"z".to_vec(), b"0".to_vec())];
+        assert_eq!(content.map, Map::from(expected));
+        assert_eq!(decode(&file(8, 4, &content.map), None).unwrap().map, content.map);
     }
 
     #[test]
     fn every_prefix_holds_a_prefix_of_the_records() {
-        let file = file();
-        for len in 0..file.len() {
-            match decode(&file[..len], false) {
-                None => assert!(len < header(7).len()),
-                Some(content) => assert!(matches!((content.last, content.map.len()), (0, 0) | (3, 1))),
+        let sample = sample();
+        let whole = file(7, 2, &Map::from([(b"z".to_vec(), b"0".to_vec())])).len();
+        for len in 0..sample.len() {
+            match decode(&sample[..len], None) {
+                Err(_) => assert!(len < whole),
+                Ok(content) => assert!(matches!((content.last, content.map.len()), (2, 1) | (3, 2))),
             }
         }
     }
 
     #[test]
+    fn damage_before_something_that_says_it_was_durable_is_no_torn_tail() {
+        let sample = sample();
+        let last = record(7, 4, 3, &[put(b"b", b"2"), Change::Delete { key: DELETE_A.to_vec() }]).len();
+        for at in 0..sample.len() {
+            let mut damaged = sample.clone();
+            damaged[at] ^= 1;
+            let decoded = decode(&damaged, None);
+            assert_eq!(decoded.is_ok(), at >= sample.len() - last, "byte {at}: {decoded:?}");
+        }
+    }
+
+    #[test]
     fn records_of_another_epoch_are_none() {
-        let stale = [header(8), record(7, 3, &[put(b"a", b"1")])].concat();
-        assert!(decode(&stale, false).unwrap().map.is_empty());
+        let stale = [file(8, 0, &Map::new()), record(7, 3, 0, &[put(b"a", b"1")])].concat();
+        assert!(decode(&stale, None).unwrap().map.is_empty());
     }
 }

@@ -97,15 +97,13 @@ impl Place {
     fn recover(&self) -> Result<Content> {
         let path = self.dir.join(FILE);
         let bytes = self.env.fs.read_file(&path)?;
-        log::decode(&bytes, self.has(Defect::NoChecksum)).ok_or_else(|| {
-            Error::corruption(&path, 0, "the header is damaged; restore the file from a backup")
-        })
+        log::decode(&bytes, self.defect)
+            .map_err(|damage| Error::corruption(&path, damage.offset as u64, damage.detail))
     }
 
     /// Replaces the file by one that holds `content` in one record; returns it with its length.
     pub(super) fn replace(&self, content: &Content) -> Result<(Box<dyn kv_core::File>, u64)> {
-        let mut bytes = log::header(content.epoch);
-        bytes.extend(log::snapshot(content.epoch, content.last, &content.map));
+        let bytes = log::file(content.epoch, content.last, &content.map);
         let fs = &*self.env.fs;
         if self.has(Defect::NoDirectorySync) || self.has(Defect::RenameBeforeSync) {
             self.replace_carelessly(fs, &bytes)?;

@@ -1,0 +1,391 @@
+//! Damage at rest: whatever happens to the bytes of a store while it is closed, its engine says so or has
+//! lost nothing.
+
+use super::case;
+use crate::failure::ensure;
+use crate::oracle::{History, State, state_of};
+use crate::rig::{Policy, Rig, Setup};
+use crate::sim::{PowerCut, SimFs};
+use crate::workload::{Op, random_ops, run_op};
+use crate::{Case, CaseResult, Context, Failure, Level, Need};
+use kv_core::{Engine, Error, LOCK_FILE, Lsn};
+use std::path::{Path, PathBuf};
+
+const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
+
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "corruption::required_kv651_flipped_bits",
+        Level::Required,
+        SIMULATED,
+        "A flipped bit in any byte of a closed store is an error that names the file, or changes nothing.",
+        flipped_bits,
+    ),
+    case(
+        "corruption::required_kv652_flipped_bits_after_a_crash",
+        Level::Required,
+        SIMULATED,
+        "After a crash a flipped bit is an error, or costs at most what the last sync wrote: never a hole, never more.",
+        flipped_bits_after_a_crash,
+    ),
+    case(
+        "corruption::required_kv653_zeroed_sectors",
+        Level::Required,
+        SIMULATED,
+        "A zeroed sector of a closed store is an error that names the file, or changes nothing.",
+        zeroed_sectors,
+    ),
+    case(
+        "corruption::required_kv654_truncated_files",
+        Level::Required,
+        SIMULATED,
+        "A file of a closed store that was cut at any length is an error that names it, or changes nothing.",
+        truncated_files,
+    ),
+    case(
+        "corruption::required_kv655_missing_files",
+        Level::Required,
+        SIMULATED,
+        "A missing file of a closed store is an error, or changes nothing.",
+        missing_files,
+    ),
+    case(
+        "corruption::required_kv656_swapped_and_foreign_files",
+        Level::Required,
+        SIMULATED,
+        "Two files that changed places, or a file of another store, are an error, or change nothing.",
+        swapped_and_foreign_files,
+    ),
+    case(
+        "corruption::required_kv657_garbage",
+        Level::Required,
+        SIMULATED,
+        "Whatever bytes a file of a closed store holds: an error that names it, or the right values; no panic.",
+        garbage,
+    ),
+];
+
+/// A store at rest: its disk, its files, and what it holds.
+struct Stored {
+    disk: SimFs,
+    files: Vec<(PathBuf, Vec<u8>)>,
+    state: State,
+    setup: Setup,
+    ops: Vec<Op>,
+}
+
+impl Stored {
+    /// A closed store with several files, if its engine ever makes several, that was compacted, if it ever is.
+    fn closed(context: &Context) -> Result<Self, Failure> {
+        let mut rng = context.rng();
+        let mut ops: Vec<Op> = (0..14).map(|key| Op::Put { key, len: 60 }).collect();
+        ops.extend((0..5).map(|key| Op::Delete { key }));
+        ops.extend(random_ops(&mut rng, 30, 14));
+        ops.extend([Op::Sync, Op::Compact]);
+        ops.extend(random_ops(&mut rng, 10, 14));
+        let (disk, setup) = (SimFs::new(), Setup::tiny(context, Policy::MaxLogSize(300)));
+        let state = fill(&context.sim_rig(disk.clone(), setup), &ops, 0)?;
+        let files = data_files(&disk);
+        Ok(Stored { disk, files, state, setup, ops })
+    }
+
+    fn rig(&self, context: &Context, disk: &SimFs) -> Rig {
+        context.sim_rig(disk.clone(), self.setup)
+    }
+
+    /// Opens the store after some of its files were replaced or (`None`) taken away, and judges. `named` says whether
+    /// the error has to name one of them.
+    fn check(&self, context: &Context, damage: &[(&Path, Option<Vec<u8>>)], named: bool) -> CaseResult {
+        context.explored().damage();
+        let disk = self.disk.process_death();
+        for (path, bytes) in damage {
+            disk.damage(path, bytes.clone());
+        }
+        let rig = self.rig(context, &disk);
+        let paths: Vec<&Path> = damage.iter().map(|(path, _)| *path).collect();
+        let error = match rig.open() {
+            Ok(engine) => match read_all(&*engine, &self.state) {
+                Ok(()) => return Ok(()),
+                Err(Wrong::State(failure)) => return Err(failure),
+                Err(Wrong::Refused(error)) => error,
+            },
+            Err(error) => error,
+        };
+        check_error(&error, &paths, named)?;
+        // What was refused was not touched either: with its bytes back, the store is whole.
+        for path in paths {
+            let bytes = self.files.iter().find(|(known, _)| known == path).map(|(_, bytes)| bytes.clone());
+            disk.damage(path, bytes);
+        }
+        let engine = rig.open().map_err(|again| {
+            Failure::new(format!(
+                "a refused open leaves the store as it was, but with the file restored: {again}"
+            ))
+            .with("refused", error.to_string())
+        })?;
+        ensure!(
+            state_of(&*engine)? == self.state,
+            "a refused open leaves the store as it was, but with the file restored it holds something else"
+        );
+        Ok(())
+    }
+}
+
+/// Runs `ops` with values numbered from `first` on, and closes the store; returns what it holds.
+fn fill(rig: &Rig, ops: &[Op], first: usize) -> Result<State, Failure> {
+    let engine = rig.open()?;
+    let mut history = History::default();
+    for (number, op) in (first..).zip(ops) {
+        run_op(&*engine, op, number, &mut history)?;
+    }
+    engine.close()?;
+    Ok(history.state())
+}
+
+/// The files of a store, without its lock.
+fn data_files(disk: &SimFs) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = disk.files();
+    files.retain(|(path, _)| path.file_name().is_none_or(|name| name != LOCK_FILE));
+    files
+}
+
+enum Wrong {
+    State(Failure),
+    Refused(Error),
+}
+
+/// Reads every key, and everything at once; a damaged store may refuse, but not answer wrongly.
+fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
+    let wrong = |what: String| Wrong::State(Failure::new(what));
+    for (key, value) in expected {
+        let found = engine.get(key).map_err(Wrong::Refused)?;
+        if found.as_deref() != Some(value.as_slice()) {
+            return Err(wrong(format!(
+                "a damaged store opens, and key {key:?} reads as {found:?}, not {value:?}"
+            )));
+        }
+    }
+    let state = state_of(engine).map_err(Wrong::Refused)?;
+    if state == *expected {
+        return Ok(());
+    }
+    let surplus: Vec<_> = state.keys().filter(|key| !expected.contains_key(*key)).collect();
+    Err(wrong(format!("a damaged store opens, and a scan shows keys that are not there: {surplus:?}")))
+}
+
+fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {
+    let path = match error {
+        Error::Corruption { path, .. } | Error::UnsupportedVersion { path, .. } => path,
+        Error::NotAStore { .. } => return Ok(()),
+        other => return Err(Failure::new(format!("damage is Corruption, but it is answered with: {other}"))),
+    };
+    ensure!(
+        !named || damaged.contains(&path.as_path()),
+        "the error names the damaged file {damaged:?}, but it says: {error}"
+    );
+    Ok(())
+}
+
+/// Adds to a failure what was done to which file, and the disk with the damage.
+fn explain(failure: Failure, disk: &SimFs, path: &Path, what: &str, bytes: Option<Vec<u8>>) -> Failure {
+    let image = disk.process_death();
+    image.damage(path, bytes);
+    failure.with("damage", format!("{}: {what}", path.display())).with_image(image)
+}
+
+/// Bits to flip: one in each byte, another for each further effort, at most all.
+fn bits(context: &Context, len: usize) -> impl Iterator<Item = (usize, u8)> {
+    let each = usize::try_from(context.scaled(1).min(8)).unwrap_or(8);
+    (0..len).flat_map(move |at| (0..each).map(move |nth| (at, 1u8 << ((at * 5 + nth) % 8))))
+}
+
+fn flipped(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if let Some(byte) = bytes.get_mut(at) {
+        *byte ^= mask;
+    }
+    bytes
+}
+
+fn flipped_bits(context: &Context) -> CaseResult {
+    let stored = Stored::closed(context)?;
+    for (path, whole) in &stored.files {
+        for (at, mask) in bits(context, whole.len()) {
+            let damaged = Some(flipped(whole, at, mask));
+            let what = || format!("byte {at} of {} xor {mask:#04x}", whole.len());
+            context.set_doing(format!("{}: {}", path.display(), what()));
+            stored
+                .check(context, &[(path, damaged.clone())], true)
+                .map_err(|failure| explain(failure, &stored.disk, path, &what(), damaged))?;
+        }
+    }
+    enough(context)
+}
+
+fn enough(context: &Context) -> CaseResult {
+    ensure!(context.explored().damages() > 0, "the harness is broken: nothing was damaged");
+    Ok(())
+}
+
+/// Everything is durable, but the store was not closed: its end cannot be told from a torn one, so the newest
+/// dump may go; what earlier ones wrote is covered by what came later.
+fn flipped_bits_after_a_crash(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    let disk = SimFs::new();
+    let engine = context.sim_rig(disk.clone(), setup).open()?;
+    let mut history = History::default();
+    let mut dumps = vec![Lsn::ZERO];
+    let mut ops = random_ops(&mut rng, 50, 12);
+    ops.push(Op::Put { key: 1, len: 50 });
+    ops.push(Op::Sync);
+    for (number, op) in ops.iter().enumerate() {
+        run_op(&*engine, op, number, &mut history)?;
+        if dumps.last() != Some(&engine.durable_lsn()) {
+            dumps.push(engine.durable_lsn());
+        }
+    }
+    let crashed = disk.power_cut(PowerCut::LOSE_ALL);
+    drop(engine);
+    let before_last = dumps.iter().rev().nth(1).copied().unwrap_or(Lsn::ZERO);
+    let owed = history.as_if_durable(before_last);
+    for (path, whole) in data_files(&crashed) {
+        for (at, mask) in bits(context, whole.len()) {
+            context.explored().damage();
+            let damaged = flipped(&whole, at, mask);
+            let what = format!("byte {at} of {} xor {mask:#04x}", whole.len());
+            context.set_doing(format!("{}: {what}", path.display()));
+            let image = crashed.process_death();
+            image.damage(&path, Some(damaged.clone()));
+            let judged = match context.sim_rig(image, setup).open() {
+                Err(error) => check_error(&error, &[&path], true),
+                Ok(engine) => match state_of(&*engine) {
+                    Err(error) => check_error(&error, &[&path], true),
+                    Ok(state) => owed.check(&state),
+                },
+            };
+            judged.map_err(|failure| explain(failure, &crashed, &path, &what, Some(damaged)))?;
+        }
+    }
+    enough(context)
+}
+
+fn zeroed_sectors(context: &Context) -> CaseResult {
+    const SECTOR_LEN: usize = 512;
+    let stored = Stored::closed(context)?;
+    for (path, whole) in &stored.files {
+        // Whole sectors, and halves that begin in the middle of one.
+        for start in (0..whole.len()).step_by(SECTOR_LEN / 2) {
+            let mut damaged = whole.clone();
+            damaged.iter_mut().skip(start).take(SECTOR_LEN).for_each(|byte| *byte = 0);
+            let what = format!("{SECTOR_LEN} bytes from {start} of {} zeroed", whole.len());
+            context.set_doing(format!("{}: {what}", path.display()));
+            stored
+                .check(context, &[(path, Some(damaged.clone()))], true)
+                .map_err(|failure| explain(failure, &stored.disk, path, &what, Some(damaged)))?;
+        }
+    }
+    enough(context)
+}
+
+fn truncated_files(context: &Context) -> CaseResult {
+    let stored = Stored::closed(context)?;
+    for (path, whole) in &stored.files {
+        for len in 0..whole.len() {
+            let damaged: Vec<u8> = whole.iter().take(len).copied().collect();
+            let what = format!("cut to {len} of {} bytes", whole.len());
+            context.set_doing(format!("{}: {what}", path.display()));
+            stored
+                .check(context, &[(path, Some(damaged.clone()))], true)
+                .map_err(|failure| explain(failure, &stored.disk, path, &what, Some(damaged)))?;
+        }
+    }
+    enough(context)
+}
+
+fn missing_files(context: &Context) -> CaseResult {
+    let stored = Stored::closed(context)?;
+    if stored.files.len() < 2 {
+        // A store of one file is gone without it, and nothing is left that could tell.
+        return Ok(());
+    }
+    for (path, _) in &stored.files {
+        context.set_doing(format!("{} taken away", path.display()));
+        stored
+            .check(context, &[(path, None)], false)
+            .map_err(|failure| explain(failure, &stored.disk, path, "taken away", None))?;
+    }
+    Ok(())
+}
+
+fn swapped_and_foreign_files(context: &Context) -> CaseResult {
+    let stored = Stored::closed(context)?;
+    for (nth, (one, first)) in stored.files.iter().enumerate() {
+        for (other, second) in stored.files.iter().skip(nth + 1) {
+            let what = format!("changed places with {}", other.display());
+            let damage = [(one.as_path(), Some(second.clone())), (other, Some(first.clone()))];
+            stored
+                .check(context, &damage, true)
+                .map_err(|failure| explain(failure, &stored.disk, one, &what, Some(second.clone())))?;
+        }
+    }
+    if stored.files.len() < 2 {
+        // A store of one file, replaced by that of another store, is the other store.
+        return Ok(());
+    }
+    let foreign = another_store(context, &stored)?;
+    for (path, bytes) in &foreign {
+        let what = "replaced by the file of the same name of another store";
+        stored
+            .check(context, &[(path, Some(bytes.clone()))], false)
+            .map_err(|failure| explain(failure, &stored.disk, path, what, Some(bytes.clone())))?;
+    }
+    Ok(())
+}
+
+/// The files of another store, with the same history but for the values' bytes, under the names that they would have
+/// in this one: nothing but the identity of the store tells them apart.
+fn another_store(context: &Context, stored: &Stored) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
+    let disk = SimFs::new();
+    let other = context.sim_rig(disk.clone(), stored.setup).in_dir("/another");
+    let here = stored.rig(context, &stored.disk);
+    fill(&other, &stored.ops, 1000)?;
+    Ok(data_files(&disk)
+        .into_iter()
+        .filter_map(|(path, bytes)| Some((here.dir().join(path.strip_prefix(other.dir()).ok()?), bytes)))
+        .filter(|(path, _)| stored.files.iter().any(|(known, _)| known == path))
+        .collect())
+}
+
+fn garbage(context: &Context) -> CaseResult {
+    let stored = Stored::closed(context)?;
+    let mut rng = context.rng();
+    for (path, whole) in &stored.files {
+        for round in 0..context.scaled(300) {
+            let mut damaged = whole.clone();
+            let what = match round % 3 {
+                0 => {
+                    damaged = (0..rng.usize(0..whole.len() * 2 + 2)).map(|_| rng.u8(..)).collect();
+                    "random bytes"
+                }
+                1 => {
+                    let start = rng.usize(0..=whole.len());
+                    damaged.iter_mut().skip(start).take(16).for_each(|byte| *byte = rng.u8(..));
+                    "16 bytes overwritten with random ones"
+                }
+                _ => {
+                    damaged.extend((0..rng.usize(1..600)).map(|_| rng.u8(..)));
+                    "random bytes appended"
+                }
+            };
+            if damaged == *whole {
+                continue;
+            }
+            context.set_doing(format!("{}: {what}, round {round}", path.display()));
+            stored
+                .check(context, &[(path, Some(damaged.clone()))], true)
+                .map_err(|failure| explain(failure, &stored.disk, path, what, Some(damaged)))?;
+        }
+    }
+    enough(context)
+}
