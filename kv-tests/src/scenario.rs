@@ -12,7 +12,7 @@
 
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
-use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
+use crate::sim::{Fault, FaultKind, OpKind, OpRecord, PowerCut, Repeat, SimFs};
 use crate::workload::{Op, run_op};
 use crate::{CaseResult, Context, Failure, failure::ensure};
 use kv_core::{Engine, EngineExt, Error};
@@ -51,6 +51,19 @@ pub(crate) enum Left {
     Written,
     /// What a power cut leaves.
     Power(PowerCut),
+    /// All, but the last write of a file reached the medium only up to this byte of it.
+    Torn { bytes: u64, rest: Rest },
+}
+
+/// What the medium holds behind the torn end of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// The file ends there.
+    Cut,
+    /// The length is there, the data is not.
+    Zeros,
+    /// Something else that the medium once held.
+    Stale,
 }
 
 impl Left {
@@ -58,8 +71,36 @@ impl Left {
         match self {
             Left::Written => disk.process_death(),
             Left::Power(cut) => disk.power_cut(cut),
+            Left::Torn { bytes, rest } => torn(disk, bytes, rest),
         }
     }
+}
+
+/// The disk with its last write torn after `bytes` bytes.
+fn torn(disk: &SimFs, bytes: u64, rest: Rest) -> SimFs {
+    let image = disk.power_cut(PowerCut::KEEP_ALL);
+    let Some(write) = last_write(disk) else { return image };
+    let Some((_, mut content)) = image.files().into_iter().find(|(path, _)| *path == write.path) else {
+        return image;
+    };
+    let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+    let (from, to) = (at(write.offset + bytes), at(write.offset + write.len));
+    match rest {
+        Rest::Cut => content.truncate(from),
+        Rest::Zeros => content.iter_mut().take(to).skip(from).for_each(|byte| *byte = 0),
+        Rest::Stale => {
+            // Bytes of the same file that lie elsewhere: the most plausible ones.
+            let stale: Vec<u8> = content.iter().copied().cycle().skip(64).take(to - from).collect();
+            content.iter_mut().take(to).skip(from).zip(stale).for_each(|(byte, old)| *byte = old);
+        }
+    }
+    image.damage(&write.path, Some(content));
+    image
+}
+
+/// The write that was the last operation before the power went, if it was one.
+pub(crate) fn last_write(disk: &SimFs) -> Option<OpRecord> {
+    disk.ops().pop().filter(|op| op.kind == OpKind::Write)
 }
 
 /// What a run left behind.
@@ -320,7 +361,7 @@ const SHRINK_RUNS: u32 = 3000;
 
 impl Left {
     fn simpler(self, cut: PowerCut) -> Self {
-        if self == Left::Written { self } else { Left::Power(cut) }
+        if matches!(self, Left::Power(_)) { Left::Power(cut) } else { self }
     }
 }
 
@@ -385,6 +426,9 @@ impl fmt::Display for Scenario {
             Trouble::Crashes(crashes) => crashes.iter().try_for_each(|crash| match crash.left {
                 Left::Written => write!(f, " / cut {} death", crash.after),
                 Left::Power(cut) => write!(f, " / cut {} power {}", crash.after, cut.seed()),
+                Left::Torn { bytes, rest } => {
+                    write!(f, " / cut {} torn {bytes} {}", crash.after, name_of(RESTS, &rest))
+                }
             }),
         }
     }
@@ -398,6 +442,7 @@ const KINDS: &[(&str, FaultKind)] = &[
     ("short", FaultKind::ShortTransfer),
     ("interrupted", FaultKind::Interrupted),
 ];
+const RESTS: &[(&str, Rest)] = &[("cut", Rest::Cut), ("zeros", Rest::Zeros), ("stale", Rest::Stale)];
 const REPEATS: &[(&str, Repeat)] =
     &[("once", Repeat::Once), ("always", Repeat::Always), ("alternate", Repeat::Alternate)];
 
@@ -431,6 +476,11 @@ impl FromStr for Scenario {
                     let left = Left::Power(PowerCut::seeded(number(seed)?));
                     crashes.push(Crash { after: number(after)?, left });
                 }
+                ["cut", after, "torn", bytes, rest] => {
+                    let rest = of_name(RESTS, rest).ok_or_else(|| format!("{rest:?} leaves nothing"))?;
+                    let left = Left::Torn { bytes: number(bytes)?, rest };
+                    crashes.push(Crash { after: number(after)?, left });
+                }
                 [kind, nth, repeat] if crashes.is_empty() => {
                     let no_fault = || format!("{part:?} is no trouble");
                     let kind = of_name(KINDS, kind).ok_or_else(no_fault)?;
@@ -461,7 +511,11 @@ mod tests {
             ops.push(Op::Compact);
             let crash = |after, seed| Crash { after, left: Left::Power(PowerCut::seeded(seed)) };
             let trouble = match round % 3 {
-                0 => Trouble::Crashes(vec![crash(round, 5), Crash { after: 1, left: Left::Written }]),
+                0 => Trouble::Crashes(vec![
+                    crash(round, 5),
+                    Crash { after: 1, left: Left::Written },
+                    Crash { after: 2, left: Left::Torn { bytes: round, rest: Rest::Stale } },
+                ]),
                 1 => Trouble::Crashes(vec![]),
                 _ => Trouble::Fault(Fault { kind: FaultKind::Sync, nth: round, repeat: Repeat::Alternate }),
             };
