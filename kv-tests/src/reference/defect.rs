@@ -49,14 +49,26 @@ pub enum Defect {
     SwallowsSyncError,
     /// What a short write left over is not written.
     ShortWriteIgnored,
+    /// A failed write or sync is reported, and later changes go on as if nothing had been.
+    PoisonIgnored,
     /// The policy is never asked.
     PolicyIgnored,
     /// Nobody dumps when time has passed.
     NoTicker,
+    /// Nobody tells the ticker that there is something to dump.
+    LostWakeUp,
+    /// `wait_durable` waits for the second change to come, not for the one that it was asked for.
+    WaitsForOthers,
+    /// LSNs that are only reserved count as given out.
+    CountsReservedLsns,
+    /// A reader can see the first half of a value.
+    TornValue,
     /// A file that is compacted loses its last key.
     CompactionLosesKey,
     /// A file that is compacted brings back keys of the last open that were deleted since.
     CompactionResurrects,
+    /// A file that is compacted brings back the values that the keys of the last open had then.
+    CompactionReverts,
 }
 
 impl Defect {
@@ -86,9 +98,15 @@ impl Defect {
         Defect::Retries,
         Defect::SwallowsSyncError,
         Defect::ShortWriteIgnored,
+        Defect::PoisonIgnored,
         Defect::PolicyIgnored,
         Defect::NoTicker,
+        Defect::LostWakeUp,
+        Defect::WaitsForOthers,
+        Defect::CountsReservedLsns,
+        Defect::TornValue,
         Defect::CompactionLosesKey,
         Defect::CompactionResurrects,
+        Defect::CompactionReverts,
     ];
 }

@@ -69,6 +69,10 @@ impl Reference {
         len: u64,
         lock: Box<dyn DirLock>,
     ) -> Self {
+        let mut content = content;
+        if place.has(Defect::CountsReservedLsns) {
+            content.last = (content.epoch << 32) - 1;
+        }
         let now = place.env.clock.monotonic();
         let reuses = place.has(Defect::LsnReuse);
         let state = State {
@@ -142,7 +146,11 @@ impl Shared {
     /// Applies changes under one LSN; `None` if they change nothing.
     fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
         let mut state = self.state();
-        self.health.check_writable()?;
+        if self.has(Defect::PoisonIgnored) {
+            self.health.check_readable()?;
+        } else {
+            self.health.check_writable()?;
+        }
         let present = |change: &&&Change| {
             matches!(change, Change::Put { .. })
                 || state.content.map.contains_key(change.key())
@@ -154,13 +162,32 @@ impl Shared {
         }
         let lsn = state.next;
         self.log(&mut state, lsn, &changes);
+        let torn = self.has(Defect::TornValue) && changes.len() == 1;
         for change in changes {
+            if torn {
+                state = self.apply_in_halves(state, change);
+            }
             log::apply(&mut state.content.map, change);
         }
         (state.content.last, state.next) = (lsn, lsn + 1);
         state.changes += 1;
         self.acknowledge(&mut state)?;
         Ok(Some(Lsn::new(lsn)))
+    }
+
+    /// Lets readers in when half of a value is there.
+    fn apply_in_halves<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        change: &Change,
+    ) -> MutexGuard<'a, State> {
+        if let Change::Put { key, value } = change {
+            let half = value.iter().take(value.len() / 2).copied().collect();
+            state.content.map.insert(key.clone(), half);
+        }
+        drop(state);
+        thread::yield_now();
+        self.state()
     }
 
     /// Adds the records of a change to what is to be written.
@@ -193,7 +220,9 @@ impl Shared {
         if must_wait {
             return self.dump(state, Action::WriteAndSync);
         }
-        self.changed.notify_one();
+        if !self.has(Defect::LostWakeUp) {
+            self.changed.notify_one();
+        }
         self.obey_policy(state).map(drop)
     }
 
@@ -267,6 +296,12 @@ impl Shared {
         } else if self.has(Defect::CompactionResurrects) {
             state.content.map = state.opened.clone();
             state.content.map.extend(whole.clone());
+        } else if self.has(Defect::CompactionReverts) {
+            let was = |key: &Vec<u8>| state.opened.get(key).cloned();
+            state.content.map = whole
+                .iter()
+                .map(|(key, now)| (key.clone(), was(key).unwrap_or_else(|| now.clone())))
+                .collect();
         } else {
             state.content.map.clone_from(&whole);
         }
@@ -366,7 +401,8 @@ impl Engine for Reference {
         if lsn > self.last_lsn() {
             return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
         }
-        if lsn > self.durable_lsn() { self.sync().map(drop) } else { Ok(()) }
+        let lazy = self.shared.has(Defect::WaitsForOthers) && self.state().pending.records < 2;
+        if lsn > self.durable_lsn() && !lazy { self.sync().map(drop) } else { Ok(()) }
     }
 
     fn durable_lsn(&self) -> Lsn {
