@@ -54,6 +54,7 @@
 
 mod case;
 mod cases;
+mod conformance;
 mod context;
 mod explored;
 mod failure;
@@ -65,6 +66,11 @@ mod scenario;
 mod settings;
 pub mod sim;
 mod workload;
+
+#[doc(hidden)]
+pub use conformance::check_plain;
+#[doc(hidden)]
+pub use kv_core;
 
 pub use case::{Case, Level, Need, all_cases};
 pub use context::Context;

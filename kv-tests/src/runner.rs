@@ -123,7 +123,9 @@ fn trials(
                 Ok(()) => Err("the engine passes this case: remove the opt-out".into()),
             }));
         } else {
-            trials.push(Trial::test(case.id, move || run().map_err(|f| suite.report(&case, f, &settings))));
+            trials.push(Trial::test(case.id, move || {
+                run().map_err(|f| suite.report(&case, f, &settings).into())
+            }));
         }
     }
     trials
@@ -139,7 +141,7 @@ fn skipped(id: &str, reason: &str) -> Trial {
 
 impl Suite {
     /// The whole report of a failed case.
-    fn report(&self, case: &Case, failure: Failure, settings: &Settings) -> Failed {
+    pub(crate) fn report(&self, case: &Case, failure: Failure, settings: &Settings) -> Failure {
         let image = failure.image().map(|image| self.keep(case, image));
         let scenario =
             failure.fact("scenario").map_or_else(String::new, |line| format!("KV_TESTS_SCENARIO='{line}' "));
@@ -154,7 +156,6 @@ impl Suite {
             None => failure,
         }
         .with("replay", replay)
-        .into()
     }
 
     /// Copies a disk to the real one; returns where.
@@ -215,5 +216,77 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
             };
             Err(in_doubt(format!("no operation panics, but one did: {text}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::{Defect, ReferenceFactory};
+    use kv_core::Fs;
+
+    const BREAK: &str = "scan::required_kv301_every_key_once";
+
+    fn suite(skip: &'static [(&'static str, &'static str)]) -> Suite {
+        Suite { package: "p", target: "t", skip, images: None }
+    }
+
+    /// Runs the trials about one case, and counts: passed, failed, ignored.
+    fn run_trials_of(factory: ReferenceFactory, skip: &'static [(&'static str, &'static str)]) -> [u64; 3] {
+        let factory: Arc<dyn EngineFactory> = Arc::new(factory);
+        let all = trials(&factory, &suite(skip), &Settings::default(), &Arc::default());
+        let chosen = all.into_iter().filter(|trial| trial.name().ends_with(BREAK)).collect();
+        // Its report says that tests failed, and is not to be taken for one of this run.
+        let dir = tempfile::tempdir().unwrap();
+        let logfile = Some(dir.path().join("report").display().to_string());
+        let arguments = Arguments { logfile, ..Arguments::default() };
+        let conclusion = libtest_mimic::run(&arguments, chosen);
+        [conclusion.num_passed, conclusion.num_failed, conclusion.num_ignored]
+    }
+
+    #[test]
+    fn an_opt_out_is_ignored_and_fails_once_it_is_stale() {
+        let broken = ReferenceFactory::with_defect(Defect::ScanDoesNotBreak);
+        assert_eq!(run_trials_of(broken, &[]), [0, 1, 0]);
+        assert_eq!(run_trials_of(broken, &[(BREAK, "it has no Break yet")]), [1, 0, 1]);
+        assert_eq!(run_trials_of(ReferenceFactory::default(), &[(BREAK, "it has no Break yet")]), [0, 1, 1]);
+    }
+
+    #[test]
+    fn opt_outs_need_a_case_and_a_reason() {
+        let complaint = check_settings(&suite(&[("scan::no_such_case", "reason")])).unwrap_err();
+        assert!(complaint.contains("names no case"), "{complaint}");
+        let complaint = check_settings(&suite(&[(BREAK, " ")])).unwrap_err();
+        assert!(complaint.contains("gives no reason"), "{complaint}");
+        check_settings(&suite(&[(BREAK, "reason")])).unwrap();
+    }
+
+    #[test]
+    fn a_failure_is_shrunk_and_replays_from_its_line() {
+        let factory: Arc<dyn EngineFactory> = Arc::new(ReferenceFactory::with_defect(Defect::SplitBatch));
+        let case = all_cases().into_iter().find(|case| case.id.contains("kv501")).unwrap();
+        let Verdict::Failed(failure) = run_case(&case, &factory, &Settings::default()).0 else {
+            panic!("kv501 finds split batches")
+        };
+        let line = failure.fact("scenario").expect("a crash case names its scenario").to_owned();
+        let scenario: Scenario = line.parse().unwrap();
+        assert!(scenario.ops.len() <= 2, "a split batch takes two operations to show, not {line}");
+        let replayed = Settings { scenario: Some(line), ..Settings::default() };
+        let Verdict::Failed(again) = run_case(&case, &factory, &replayed).0 else {
+            panic!("the scenario fails again")
+        };
+        assert_eq!(again.violated(), failure.violated());
+        let correct: Arc<dyn EngineFactory> = Arc::new(ReferenceFactory::default());
+        assert!(matches!(run_case(&case, &correct, &replayed).0, Verdict::Passed));
+
+        let dir = tempfile::tempdir().unwrap();
+        let images: &'static str = dir.path().display().to_string().leak();
+        let suite = Suite { images: Some(images), ..suite(&[]) };
+        let report = suite.report(&case, failure, &Settings::default());
+        let kept = report.fact("image").unwrap();
+        assert!(
+            OsFs.list(&std::path::Path::new(kept).join("store")).unwrap().contains(&"REFERENCE".to_owned())
+        );
+        assert!(report.fact("replay").unwrap().contains("KV_TESTS_SCENARIO='"));
     }
 }
