@@ -100,6 +100,7 @@ pub fn all_cases() -> Vec<Case> {
         cases::errors::CASES,
         cases::corruption::CASES,
         cases::concurrency::CASES,
+        cases::linearizability::CASES,
         cases::durability::CASES,
         cases::process::CASES,
     ]

@@ -27,6 +27,7 @@
 //! | `case.rs`, `cases/` | what is checked, a file a group |
 //! | `sim/` | the simulated disk: [`sim::SimFs`] |
 //! | `oracle.rs` | the judge of recovered states |
+//! | `linearizability/` | the judge of concurrent histories |
 //! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; what a case works with |
 //! | `scenario.rs` | a run that one line tells: carried out, judged, shrunk, replayed |
 //! | `reference/` | a correct engine to learn from, and its deliberate defects: [`mod@reference`] |
@@ -58,6 +59,7 @@ mod conformance;
 mod context;
 mod explored;
 mod failure;
+mod linearizability;
 mod oracle;
 pub mod reference;
 mod rig;

@@ -7,6 +7,7 @@ pub(crate) mod crash;
 pub(crate) mod durability;
 pub(crate) mod errors;
 pub(crate) mod lifecycle;
+pub(crate) mod linearizability;
 pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod scan;

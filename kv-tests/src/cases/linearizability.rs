@@ -1,0 +1,436 @@
+//! Threads on few keys: what they were answered must have an order, that of the LSNs.
+//!
+//! Chance draws the operations; the threads' interleaving is the machine's, so a replay may differ. Many short
+//! rounds with a common start meet more interleavings than few long ones, and their histories are small enough
+//! to read.
+
+use super::case;
+use crate::failure::{ensure, fail};
+use crate::linearizability::{Answer, Call, Crash, History, Key, Number, Operation, State, judge};
+use crate::oracle::state_of;
+use crate::rig::{Policy, Setup};
+use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
+use crate::workload;
+use crate::{Case, CaseResult, Context, Failure, Level, Need};
+use fastrand::Rng;
+use kv_core::{Acknowledge, Background, Batch, Engine, Error, Lsn, Scale};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "linearizability::stochastic_kv751_single_keys",
+        Level::Stochastic,
+        &[],
+        "Concurrent gets, puts and deletes of a few keys are linearizable, with changes in the order of LSNs.",
+        |context| live(context, Mix { keys: 2, batches: false }),
+    ),
+    case(
+        "linearizability::stochastic_kv752_batches",
+        Level::Stochastic,
+        &[],
+        "Concurrent batches, gets, puts and deletes are linearizable, with changes in the order of LSNs.",
+        |context| live(context, Mix { keys: 4, batches: true }),
+    ),
+    case(
+        "linearizability::stochastic_kv753_power_cut_under_threads",
+        Level::Stochastic,
+        &[Need::SimulatedFs],
+        "What a crash under concurrent changes leaves is a prefix of the order that readers saw, with all durable ones.",
+        power_cut_under_threads,
+    ),
+    case(
+        "linearizability::stochastic_kv754_close_under_threads",
+        Level::Stochastic,
+        &[],
+        "A close under concurrent operations saves what was answered, and refuses the rest without effect.",
+        close_under_threads,
+    ),
+    case(
+        "linearizability::stochastic_kv755_waiters_under_a_failing_disk",
+        Level::Stochastic,
+        &[Need::SimulatedFs],
+        "Concurrent syncs and waits all return when the disk fails: well if durable, otherwise with the failure.",
+        waiters_under_a_failing_disk,
+    ),
+];
+
+/// What threads do.
+#[derive(Clone, Copy)]
+struct Mix {
+    keys: Key,
+    batches: bool,
+}
+
+impl Mix {
+    /// What 2 to 4 threads call, 36 operations at most. Numbers grow from `first`, so that none repeats.
+    fn draw(self, rng: &mut Rng, first: Number) -> Vec<Vec<Call>> {
+        let threads = rng.usize(2..=4);
+        let mut number = first;
+        (0..threads)
+            .map(|_| {
+                let reads_percent = *rng.choice(&[20, 50, 80]).unwrap_or(&50);
+                (0..rng.usize(4..=36 / threads))
+                    .map(|_| {
+                        number += 1;
+                        self.call(rng, reads_percent, number)
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    fn call(self, rng: &mut Rng, reads_percent: u8, number: Number) -> Call {
+        let key = rng.u8(0..self.keys);
+        if rng.u8(0..100) < reads_percent {
+            return Call::Get(key);
+        }
+        match rng.u8(0..10) {
+            0..=3 if self.batches => {
+                let mut others: Vec<Key> = (0..self.keys).filter(|other| *other != key).collect();
+                rng.shuffle(&mut others);
+                others.truncate(rng.usize(1..=others.len()));
+                let mut changes: Vec<_> =
+                    others.into_iter().map(|key| (key, (rng.u8(0..4) > 0).then_some(number))).collect();
+                changes.insert(rng.usize(0..=changes.len()), (key, Some(number)));
+                Call::Batch(changes)
+            }
+            0..=6 => Call::Put(key, number),
+            _ => Call::Delete(key),
+        }
+    }
+}
+
+/// The bytes that stand for a number.
+fn value(number: Number) -> Vec<u8> {
+    let lens = [4, 12, 40, 90];
+    let len = lens.get(number as usize % lens.len()).copied().unwrap_or(4);
+    workload::value(number as usize, len)
+}
+
+fn number(bytes: &[u8]) -> Option<Number> {
+    let number = u32::from_le_bytes(*bytes.first_chunk()?);
+    (value(number) == bytes).then_some(number)
+}
+
+fn found(bytes: Option<&[u8]>) -> Answer {
+    match bytes.map(number) {
+        None => Answer::Found(None),
+        Some(Some(number)) => Answer::Found(Some(number)),
+        Some(None) => Answer::Garbage,
+    }
+}
+
+fn perform(engine: &dyn Engine, thread: usize, call: &Call) -> kv_core::Result<Answer> {
+    Ok(match call {
+        Call::Get(key) if thread.is_multiple_of(2) => found(engine.get(&[*key])?.as_deref()),
+        Call::Get(key) => {
+            let mut answer = Answer::Found(None);
+            engine.read(&[*key], &mut |bytes| answer = found(Some(bytes)))?;
+            answer
+        }
+        Call::Put(key, number) => Answer::Changed(engine.put(&[*key], &value(*number))?),
+        Call::Delete(key) => engine.delete(&[*key])?.map_or(Answer::Absent, Answer::Changed),
+        Call::Batch(changes) => {
+            let mut batch = Batch::new();
+            for (key, number) in changes {
+                match number {
+                    Some(number) => batch.put(&[*key], &value(*number)),
+                    None => batch.delete(&[*key]),
+                };
+            }
+            Answer::Changed(engine.apply(&batch)?)
+        }
+    })
+}
+
+/// What one thread saw, until an error that ended it.
+#[derive(Default)]
+struct Seen {
+    operations: Vec<Operation>,
+    durable: Lsn,
+    error: Option<Error>,
+}
+
+/// Runs what each thread calls, and `meanwhile` on this thread; all begin together.
+fn run(engine: &dyn Engine, calls: &[Vec<Call>], meanwhile: impl FnOnce()) -> Result<Vec<Seen>, Failure> {
+    let (clock, missing) = (AtomicU64::new(0), AtomicUsize::new(calls.len() + 1));
+    let begin = || {
+        missing.fetch_sub(1, Ordering::AcqRel);
+        // Not a barrier: it would wake one after the other, and a round is shorter than a wake-up.
+        while missing.load(Ordering::Acquire) > 0 {
+            thread::yield_now();
+        }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = calls
+            .iter()
+            .enumerate()
+            .map(|(thread, calls)| {
+                let (clock, begin) = (&clock, &begin);
+                scope.spawn(move || {
+                    begin();
+                    run_thread(engine, thread, calls, clock)
+                })
+            })
+            .collect();
+        begin();
+        meanwhile();
+        let joined = threads.into_iter().map(|thread| {
+            thread.join().map_err(|_| Failure::new("no operation panics, but one did among threads"))
+        });
+        joined.collect()
+    })
+}
+
+fn run_thread(engine: &dyn Engine, thread: usize, calls: &[Call], clock: &AtomicU64) -> Seen {
+    let mut seen = Seen::default();
+    for call in calls {
+        let called = clock.fetch_add(1, Ordering::SeqCst);
+        let answer = perform(engine, thread, call);
+        let at = clock.fetch_add(1, Ordering::SeqCst);
+        let returned = answer.as_ref().ok().map(|answer| (at, *answer));
+        if let Some(error) = answer.err() {
+            // Only a failed write or sync leaves it open whether a change took effect.
+            let in_flight = !matches!(error, Error::Closed) && !matches!(call, Call::Get(_));
+            if in_flight {
+                seen.operations.push(Operation { thread, call: call.clone(), called, returned });
+            }
+            seen.error = Some(error);
+            break;
+        }
+        seen.operations.push(Operation { thread, call: call.clone(), called, returned });
+        seen.durable = seen.durable.max(engine.durable_lsn());
+    }
+    seen
+}
+
+/// Reads all keys when nobody else is there.
+fn read_all(engine: &dyn Engine, mix: Mix, operations: &mut Vec<Operation>) -> Result<State, Failure> {
+    let mut state = State::new();
+    let times = operations.iter().map(|one| one.returned.map_or(one.called, |(at, _)| at));
+    let now = times.max().unwrap_or(0) + 1;
+    let thread = operations.iter().map(|one| one.thread + 1).max().unwrap_or(0);
+    for (key, called) in (0..mix.keys).zip((now..).step_by(2)) {
+        let call = Call::Get(key);
+        let answer = perform(engine, thread, &call)?;
+        if let Answer::Found(Some(number)) = answer {
+            state.insert(key, number);
+        }
+        operations.push(Operation { thread, call, called, returned: Some((called + 1, answer)) });
+    }
+    Ok(state)
+}
+
+fn live(context: &Context, mix: Mix) -> CaseResult {
+    let mut rng = context.rng();
+    let simulated = context.factory().capabilities().simulated_fs;
+    for policy in Policy::ALL {
+        for scale in [Scale::Tiny, Scale::Normal] {
+            let setup = Setup { background: Background::Threads, scale, ..Setup::tiny(context, policy) };
+            let rig = context.rig(setup)?;
+            let engine = rig.open()?;
+            let mut state = State::new();
+            // Real syncs take their time.
+            let rounds = context.scaled(if simulated { 400 } else { 20 });
+            for round in 0..rounds {
+                let (start, last) = (state, engine.last_lsn());
+                let first = u32::try_from(round * 100).unwrap_or(0);
+                let seen = run(&*engine, &mix.draw(&mut rng, first), || {})?;
+                let mut history = History { start, last, ..History::default() };
+                for seen in seen {
+                    seen.error.map_or(Ok(()), Err)?;
+                    history.operations.extend(seen.operations);
+                }
+                state = read_all(&*engine, mix, &mut history.operations)?;
+                context.explored().history();
+                judge(&history).map_err(|failure| in_round(failure, setup, round))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn in_round(failure: Failure, setup: Setup, round: u64) -> Failure {
+    let Setup { policy, scale, .. } = setup;
+    failure.with(
+        "round",
+        format!("{round} under {policy:?}, {scale:?} units, with threads: a replay may differ"),
+    )
+}
+
+/// Threads, tiny units and any policy.
+fn draw_setup(context: &Context, rng: &mut Rng) -> Setup {
+    let policy = rng.choice(Policy::ALL).unwrap_or(Policy::Always);
+    Setup { background: Background::Threads, ..Setup::tiny(context, policy) }
+}
+
+fn power_cut_under_threads(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    let mix = Mix { keys: 4, batches: true };
+    for round in 0..context.scaled(200) {
+        let setup = draw_setup(context, &mut rng);
+        let mut disk = SimFs::new();
+        // Each life begins with what the last one left.
+        for life in 0..3 {
+            let engine = context.sim_rig(disk.clone(), setup).open()?;
+            let start = recovered(&*engine)?;
+            let mut history = History { start, last: engine.last_lsn(), ..History::default() };
+            let calls = mix.draw(&mut rng, life * 100);
+            let syncs = rng.u8(0..4);
+            disk.cut_after(disk.mutations() + rng.u64(0..25));
+            let durable = run_until_cut(&*engine, setup.policy, &calls, syncs, &mut history)?;
+            // Reads go on: they tell which changes in flight were visible. They may need the disk.
+            let _ = read_all(&*engine, mix, &mut history.operations);
+            disk.freeze();
+            drop(engine);
+            context.explored().history();
+            let cut = disk.power_cut(PowerCut::seeded(rng.u64(..)));
+            for image in [disk.process_death(), cut.clone()] {
+                context.explored().crash_state();
+                let kept = image.kept().join("\n");
+                let engine = context.sim_rig(image, setup).open()?;
+                history.crash = Some(Crash { durable, recovered: recovered(&*engine)? });
+                judge(&history).map_err(|failure| in_round(failure.with("kept", kept), setup, round))?;
+            }
+            disk = cut.process_death();
+        }
+    }
+    Ok(())
+}
+
+/// Runs what threads call, with syncs in between, and adds what they saw. Returns the highest LSN that was
+/// reported durable.
+fn run_until_cut(
+    engine: &dyn Engine,
+    policy: Policy,
+    calls: &[Vec<Call>],
+    syncs: u8,
+    history: &mut History,
+) -> Result<Lsn, Failure> {
+    let mut durable = Lsn::ZERO;
+    let seen = run(engine, calls, || {
+        for _ in 0..syncs {
+            thread::yield_now();
+            durable = durable.max(engine.sync().unwrap_or_default());
+        }
+    })?;
+    for seen in seen {
+        let typed = matches!(seen.error, None | Some(Error::Io { .. } | Error::Poisoned { .. }));
+        ensure!(typed, "a disk without power is answered with {:?}", seen.error);
+        durable = durable.max(seen.durable);
+        history.operations.extend(seen.operations);
+    }
+    if policy.build().acknowledge() == Acknowledge::WhenDurable {
+        durable = durable.max(history.operations.iter().filter_map(Operation::lsn).max().unwrap_or_default());
+    }
+    Ok(durable.max(engine.durable_lsn()))
+}
+
+/// The state of a store, as numbers.
+fn recovered(engine: &dyn Engine) -> Result<State, Failure> {
+    let mut numbers = State::new();
+    for (key, bytes) in state_of(engine)? {
+        match (key.as_slice(), number(&bytes)) {
+            ([key], Some(number)) => numbers.insert(*key, number),
+            _ => fail!("a recovered value is one that was written, not {bytes:?} under {key:?}"),
+        };
+    }
+    Ok(numbers)
+}
+
+fn close_under_threads(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    let mix = Mix { keys: 4, batches: true };
+    let rounds = context.scaled(if context.factory().capabilities().simulated_fs { 600 } else { 20 });
+    for round in 0..rounds {
+        let setup = draw_setup(context, &mut rng);
+        let rig = context.rig(setup)?;
+        let engine = rig.open()?;
+        let (calls, pause) = (mix.draw(&mut rng, 0), rng.u32(0..2000));
+        let mut closed = Ok(());
+        let seen = run(&*engine, &calls, || {
+            (0..pause).for_each(|_| std::hint::spin_loop());
+            closed = engine.close();
+        })?;
+        closed?;
+        let mut history = History::default();
+        for seen in seen {
+            let typed = matches!(seen.error, None | Some(Error::Closed));
+            ensure!(typed, "an operation during close is answered with {:?}", seen.error);
+            history.operations.extend(seen.operations);
+        }
+        read_all(&*rig.open()?, mix, &mut history.operations)?;
+        context.explored().history();
+        judge(&history).map_err(|failure| in_round(failure, setup, round))?;
+    }
+    Ok(())
+}
+
+fn waiters_under_a_failing_disk(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    for round in 0..context.scaled(100) {
+        let disk = SimFs::new();
+        let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Manual) };
+        let engine = context.sim_rig(disk.clone(), setup).open()?;
+        let kind = if rng.bool() { FaultKind::Sync } else { FaultKind::MutationIo };
+        let repeat = if rng.bool() { Repeat::Once } else { Repeat::Always };
+        disk.inject(Fault { kind, nth: rng.u64(0..20), repeat });
+        let told = thread::scope(|scope| {
+            let waiters: Vec<_> = (0..5)
+                .map(|waiter| {
+                    let engine = &*engine;
+                    scope.spawn(move || wait_until_failure(engine, waiter))
+                })
+                .collect();
+            let joined = waiters.into_iter().map(|waiter| {
+                waiter.join().unwrap_or_else(|_| Err(Failure::new("no operation panics, but one did")))
+            });
+            joined.collect::<Result<Vec<_>, _>>()
+        })?;
+        ensure!(disk.faults_fired() > 0, "the harness is broken: no fault fired");
+        context.explored().add_faults(disk.faults_fired());
+        let durable = engine.durable_lsn();
+        engine.wait_durable(durable)?;
+        let again = engine.sync();
+        ensure!(matches!(again, Err(Error::Poisoned { .. })), "a sync after a failed one answers {again:?}");
+        disk.freeze();
+        drop(engine);
+        context.explored().crash_state();
+        let state = recovered(&*context.sim_rig(disk.power_cut(PowerCut::LOSE_ALL), setup).open()?)?;
+        for (waiter, told) in (0..).zip(told) {
+            let there = state.get(&waiter).copied().unwrap_or(0);
+            if there < told {
+                let lost =
+                    format!("change {told} of thread {waiter} was durable, but only {there} was recovered");
+                return Err(
+                    in_round(Failure::new(lost), setup, round).with("fault", format!("{kind:?}, {repeat:?}"))
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts 1, 2, 3, ... under the waiter's key and waits for each, in one way or another, until it hears of a
+/// failure. Returns the last number that was durable.
+fn wait_until_failure(engine: &dyn Engine, waiter: Key) -> Result<Number, Failure> {
+    for number in 1.. {
+        let answer = engine.put(&[waiter], &value(number)).and_then(|lsn| {
+            if (number + u32::from(waiter)) % 3 == 0 {
+                engine.sync()?;
+            } else {
+                engine.wait_durable(lsn)?;
+            }
+            Ok(lsn)
+        });
+        match answer {
+            Ok(lsn) => {
+                ensure!(engine.durable_lsn() >= lsn, "a waiter returned before its change was durable");
+            }
+            Err(Error::Io { .. } | Error::Poisoned { .. }) => return Ok(number - 1),
+            Err(other) => fail!("a failing disk is answered with: {other}"),
+        }
+    }
+    Ok(0)
+}

@@ -1,0 +1,102 @@
+use super::checker::{Demand, is_met};
+use super::{Answer, Call, History, Key, Number, Operation};
+use crate::{CaseResult, Failure};
+use std::collections::BTreeSet;
+
+/// Whether a history is all that the contract demands; if not, what is wrong and the least history that shows
+/// it.
+pub(crate) fn judge(history: &History) -> CaseResult {
+    if is_met(Demand::RecoversDurable, history) {
+        return Ok(());
+    }
+    let missed = Demand::ALL.into_iter().find(|demand| !is_met(*demand, history));
+    let demand = missed.unwrap_or(Demand::RecoversDurable);
+    let violated = match demand {
+        Demand::Linearizable => "operations are linearizable, but no order of these explains the answers",
+        Demand::InLogOrder => {
+            "changes become visible in the order of their LSNs, but only another order explains the answers"
+        }
+        Demand::RecoversPrefix => {
+            "the recovered state is the state after a prefix of the changes, but it is after none"
+        }
+        Demand::RecoversDurable => {
+            "what was reported durable survives, but the recovered state is that of a shorter prefix"
+        }
+    };
+    let minimal = minimal(demand, history);
+    let kept = format!("{} of {} operations suffice", minimal.operations.len(), history.operations.len());
+    Err(Failure::new(violated).with("history", minimal.to_string()).with("shrunk", kept))
+}
+
+/// Leaves out keys and operations as long as `demand` is not met.
+///
+/// Only such operations are left out that nothing else in the history depends on. So what is wrong with the rest
+/// is wrong with the whole: an order of the whole, without what was left out, would be an order of the rest.
+pub(super) fn minimal(demand: Demand, history: &History) -> History {
+    let mut least = history.clone();
+    if demand < Demand::RecoversPrefix {
+        least.crash = None;
+    }
+    for key in keys(&least) {
+        let without = without_key(key, &least);
+        if !is_met(demand, &without) {
+            least = without;
+        }
+    }
+    loop {
+        let before = least.operations.len();
+        for index in (0..before).rev() {
+            let mut without = least.clone();
+            let left_out = without.operations.remove(index);
+            if nothing_observes(&left_out, &without) && !is_met(demand, &without) {
+                least = without;
+            }
+        }
+        if least.operations.len() == before {
+            return least;
+        }
+    }
+}
+
+fn keys(history: &History) -> BTreeSet<Key> {
+    let recovered = history.crash.iter().flat_map(|crash| crash.recovered.keys().copied());
+    let named = history.operations.iter().flat_map(Operation::keys);
+    history.start.keys().copied().chain(named).chain(recovered).collect()
+}
+
+/// The history as one who never looks at `key` sees it.
+pub(super) fn without_key(key: Key, history: &History) -> History {
+    let mut without = history.clone();
+    without.start.remove(&key);
+    if let Some(crash) = &mut without.crash {
+        crash.recovered.remove(&key);
+    }
+    for operation in &mut without.operations {
+        if let Call::Batch(changes) = &mut operation.call {
+            changes.retain(|(changed, _)| *changed != key);
+        }
+    }
+    without.operations.retain(|operation| operation.keys().iter().any(|named| *named != key));
+    without
+}
+
+/// Whether no answer in `rest` can come from an effect of `operation`.
+pub(super) fn nothing_observes(operation: &Operation, rest: &History) -> bool {
+    operation.effects().into_iter().all(|(key, number)| {
+        let recovered = rest.crash.as_ref().is_some_and(|crash| crash.recovered.get(&key).copied() == number);
+        !recovered && !rest.operations.iter().any(|other| observes(other, key, number))
+    })
+}
+
+/// Whether `key` having the value `number`, or none, can be what `operation` was answered.
+fn observes(operation: &Operation, key: Key, number: Option<Number>) -> bool {
+    let answer = operation.returned.map(|(_, answer)| answer);
+    match operation.call {
+        Call::Get(read) => read == key && answer == Some(Answer::Found(number)),
+        // It tells that something was there, not what.
+        Call::Delete(gone) => {
+            gone == key && answer.is_some_and(|answer| (answer == Answer::Absent) == number.is_none())
+        }
+        Call::Put(..) | Call::Batch(_) => false,
+    }
+}
