@@ -139,6 +139,13 @@ macro_rules! for_each_case {
                 stochastic_kv704_lsns_are_unique
                 stochastic_kv705_power_cut_under_writers
             }
+            linearizability {
+                stochastic_kv751_single_keys
+                stochastic_kv752_batches
+                stochastic_kv753_power_cut_under_threads
+                stochastic_kv754_close_under_threads
+                stochastic_kv755_waiters_under_a_failing_disk
+            }
             durability {
                 required_kv801_always_is_durable_on_return
                 required_kv802_sync_covers_what_was_visible

@@ -55,3 +55,18 @@ fn every_defect_is_found() {
     }
     assert!(survivors.is_empty(), "no case finds {survivors:?}");
 }
+
+/// The rest of the suite may find them too: here the judge of histories must.
+#[test]
+fn what_only_threads_show_is_found_in_their_history() {
+    let judges: Vec<Case> =
+        all_cases().into_iter().filter(|case| case.id.starts_with("linearizability")).collect();
+    for defect in Defect::CONCURRENT {
+        let factory: Arc<dyn EngineFactory> = Arc::new(ReferenceFactory::with_defect(*defect));
+        let shown = judges.iter().find(|case| match run_case(case, &factory, &Settings::default()).0 {
+            Verdict::Failed(failure) => failure.fact("history").is_some(),
+            _ => false,
+        });
+        assert!(shown.is_some(), "no case finds {defect:?}");
+    }
+}

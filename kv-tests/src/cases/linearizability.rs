@@ -285,15 +285,16 @@ fn power_cut_under_threads(context: &Context) -> CaseResult {
             disk.freeze();
             drop(engine);
             context.explored().history();
-            let cut = disk.power_cut(PowerCut::seeded(rng.u64(..)));
-            for image in [disk.process_death(), cut.clone()] {
+            let mut images = vec![disk.process_death()];
+            images.extend((0..3).map(|_| disk.power_cut(PowerCut::seeded(rng.u64(..)))));
+            disk = images.last().map(SimFs::process_death).unwrap_or_default();
+            for image in images {
                 context.explored().crash_state();
                 let kept = image.kept().join("\n");
                 let engine = context.sim_rig(image, setup).open()?;
                 history.crash = Some(Crash { durable, recovered: recovered(&*engine)? });
                 judge(&history).map_err(|failure| in_round(failure.with("kept", kept), setup, round))?;
             }
-            disk = cut.process_death();
         }
     }
     Ok(())
@@ -412,10 +413,13 @@ fn waiters_under_a_failing_disk(context: &Context) -> CaseResult {
     Ok(())
 }
 
+/// More than a waiter gets done before the disk fails.
+const CHANGES: Number = 500;
+
 /// Puts 1, 2, 3, ... under the waiter's key and waits for each, in one way or another, until it hears of a
 /// failure. Returns the last number that was durable.
 fn wait_until_failure(engine: &dyn Engine, waiter: Key) -> Result<Number, Failure> {
-    for number in 1.. {
+    for number in 1..=CHANGES {
         let answer = engine.put(&[waiter], &value(number)).and_then(|lsn| {
             if (number + u32::from(waiter)) % 3 == 0 {
                 engine.sync()?;
@@ -432,5 +436,5 @@ fn wait_until_failure(engine: &dyn Engine, waiter: Key) -> Result<Number, Failur
             Err(other) => fail!("a failing disk is answered with: {other}"),
         }
     }
-    Ok(0)
+    Ok(CHANGES)
 }

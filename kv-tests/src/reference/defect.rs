@@ -69,6 +69,16 @@ pub enum Defect {
     CompactionResurrects,
     /// A file that is compacted brings back the values that the keys of the last open had then.
     CompactionReverts,
+    /// An LSN is drawn, and the lock let go before the change is applied.
+    LsnDrawnEarly,
+    /// The lock is let go between one change of a batch and the next.
+    BatchKeyByKey,
+    /// A delete looks whether the key is there, lets go of the lock, and then removes it.
+    CheckThenAct,
+    /// A reader who finds the lock taken reads the copy that was made when it last was free.
+    StaleWhenBusy,
+    /// A change is visible while it is dumped, and taken back when that fails.
+    TakesBack,
 }
 
 impl Defect {
@@ -108,5 +118,19 @@ impl Defect {
         Defect::CompactionLosesKey,
         Defect::CompactionResurrects,
         Defect::CompactionReverts,
+        Defect::LsnDrawnEarly,
+        Defect::BatchKeyByKey,
+        Defect::CheckThenAct,
+        Defect::StaleWhenBusy,
+        Defect::TakesBack,
+    ];
+
+    /// Those that no single thread can show.
+    pub const CONCURRENT: &[Defect] = &[
+        Defect::LsnDrawnEarly,
+        Defect::BatchKeyByKey,
+        Defect::CheckThenAct,
+        Defect::StaleWhenBusy,
+        Defect::TakesBack,
     ];
 }

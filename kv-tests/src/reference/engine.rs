@@ -32,6 +32,8 @@ struct Shared {
     options: OpenOptions,
     health: Health,
     state: Mutex<State>,
+    /// The map as it once was; only a defect looks at it.
+    copy: Mutex<Map>,
     /// Something changed that the ticker should look at.
     changed: Condvar,
 }
@@ -89,8 +91,9 @@ impl Reference {
             changes: 0,
             lock: Some(lock),
         };
+        let copy = Mutex::new(state.content.map.clone());
         let (state, changed, health) = (Mutex::new(state), Condvar::new(), Health::default());
-        let shared = Arc::new(Shared { place, options, health, state, changed });
+        let shared = Arc::new(Shared { place, options, health, state, copy, changed });
         Reference { shared, ticker: Mutex::new(None) }
     }
 
@@ -143,6 +146,16 @@ impl Shared {
         Ok(decision.ask_again_in)
     }
 
+    /// With this defect, lets others have the lock for a moment.
+    fn let_go<'a>(&'a self, state: MutexGuard<'a, State>, defect: Defect) -> MutexGuard<'a, State> {
+        if !self.has(defect) {
+            return state;
+        }
+        drop(state);
+        thread::yield_now();
+        self.state()
+    }
+
     /// Applies changes under one LSN; `None` if they change nothing.
     fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
         let mut state = self.state();
@@ -160,7 +173,11 @@ impl Shared {
         if changes.is_empty() {
             return Ok(None);
         }
+        state = self.let_go(state, Defect::CheckThenAct);
         let lsn = state.next;
+        state.next += 1;
+        state = self.let_go(state, Defect::LsnDrawnEarly);
+        let before = self.has(Defect::TakesBack).then(|| state.content.map.clone());
         self.log(&mut state, lsn, &changes);
         let torn = self.has(Defect::TornValue) && changes.len() == 1;
         for change in changes {
@@ -168,11 +185,18 @@ impl Shared {
                 state = self.apply_in_halves(state, change);
             }
             log::apply(&mut state.content.map, change);
+            state = self.let_go(state, Defect::BatchKeyByKey);
         }
-        (state.content.last, state.next) = (lsn, lsn + 1);
+        state.content.last = state.content.last.max(lsn);
         state.changes += 1;
-        self.acknowledge(&mut state)?;
-        Ok(Some(Lsn::new(lsn)))
+        state = self.let_go(state, Defect::TakesBack);
+        let acknowledged = self.acknowledge(&mut state);
+        if acknowledged.is_err()
+            && let Some(before) = before
+        {
+            state.content.map = before;
+        }
+        acknowledged.map(|()| Some(Lsn::new(lsn)))
     }
 
     /// Lets readers in when half of a value is there.
@@ -311,6 +335,15 @@ impl Shared {
         Ok(())
     }
 
+    /// What [`Defect::StaleWhenBusy`] reads.
+    fn get_stale(&self, key: &[u8]) -> Option<Value> {
+        let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(state) = self.state.try_lock() {
+            copy.clone_from(&state.content.map);
+        }
+        copy.get(key).map(|value| Value::from(value.as_slice()))
+    }
+
     fn check_key(&self, key: &[u8]) -> Result<()> {
         let mut limits = self.options.limits;
         limits.key_len_max += usize::from(self.has(Defect::KeyLimitOffByOne));
@@ -361,6 +394,9 @@ impl Engine for Reference {
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.shared.check_readable()?;
         self.shared.check_key(key)?;
+        if self.shared.has(Defect::StaleWhenBusy) {
+            return Ok(self.shared.get_stale(key));
+        }
         Ok(self.state().content.map.get(key).map(|value| Value::from(value.as_slice())))
     }
 
