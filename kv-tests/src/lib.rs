@@ -36,20 +36,22 @@
 //! # Fault model
 //!
 //! Death of the process: all completed writes survive. Power cut: see [`sim`]. Errors: EIO, ENOSPC, short
-//! transfers, EINTR, failed syncs, at each operation in turn. Out of scope: drives that lie about flushes, checksums
-//! forged on purpose, other processes that write the files.
+//! transfers, EINTR, failed syncs, at each operation in turn. At rest: any damage to the bytes of a file, and files that
+//! are missing, swapped or foreign. Out of scope: drives that lie about flushes, checksums forged on purpose, other
+//! processes that write the files.
 //!
 //! # Effort and replay
 //!
 //! `KV_TESTS_EFFORT` multiplies the number of histories and crash states (default 1), `KV_TESTS_SEED` sets where
 //! chance begins (default 1), `KV_TESTS_TIMEOUT_S` when a case that does not end is called a deadlock (default 300). A
-//! failure prints what was violated, the operations, the crash point, what the disk kept, and the command that replays
-//! it. The end of a run prints how much was explored.
+//! failure prints what was violated, the fewest operations that still fail, the crash point, what the disk kept, where
+//! the disk was copied to, and the command that replays it, with that scenario in `KV_TESTS_SCENARIO`. The end of a run
+//! prints how much was explored.
 //!
 //! # Adding a case
 //!
 //! Add a function and an entry in its group's `CASES`, with the next free number in the id. Ids are stable: other
-//! people's opt-outs name them.
+//! people's opt-outs name them. The workspace's `docs/testing.md` is the guide to all of this.
 
 #![forbid(unsafe_code)]
 
