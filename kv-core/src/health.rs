@@ -1,6 +1,9 @@
 use crate::{Error, Result};
+use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 /// Whether an engine takes changes: a part that engines share.
 ///
@@ -55,6 +58,12 @@ impl Health {
         error
     }
 
+    /// Poisons when the thread panics before the answer is dropped: for work that, left half done, must not be taken
+    /// for done. `dir` is the store's.
+    pub fn poison_on_panic<'a>(&'a self, dir: &'a Path) -> PoisonOnPanic<'a> {
+        PoisonOnPanic { health: self, dir }
+    }
+
     /// The error of everybody after the failure.
     pub fn poisoned(&self) -> Error {
         match self.cause.get() {
@@ -69,10 +78,39 @@ impl Health {
     }
 }
 
+/// Watches over work that must not end in a panic unnoticed. See [`Health::poison_on_panic`].
+#[derive(Debug)]
+pub struct PoisonOnPanic<'a> {
+    health: &'a Health,
+    dir: &'a Path,
+}
+
+impl Drop for PoisonOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let cause = io::Error::other("a thread panicked at work");
+            let _ = self.health.poison(Error::io("work on", self.dir, cause));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
+
+    #[test]
+    fn a_panic_poisons_and_an_orderly_end_does_not() {
+        let health = Health::default();
+        drop(health.poison_on_panic(Path::new("d")));
+        health.check_writable().unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _watch = health.poison_on_panic(Path::new("d"));
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }));
+        assert!(panicked.is_err());
+        let told = health.check_writable().unwrap_err().to_string();
+        assert!(told.contains("panicked at work"), "{told}");
+    }
 
     #[test]
     fn the_first_failure_is_the_one_that_is_told() {

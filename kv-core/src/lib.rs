@@ -68,7 +68,7 @@ pub use env::{Background, Env};
 pub use error::{Error, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
 pub use fs::{DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, OpenMode, OsFs};
-pub use health::Health;
+pub use health::{Health, PoisonOnPanic};
 pub use leadership::{Leadership, Leading};
 pub use limits::Limits;
 pub use lsn::Lsn;

@@ -4,8 +4,6 @@
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use kv_core::{Acknowledge, Action, Background, Error, Lsn, Result};
-use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -113,10 +111,8 @@ type Work = fn(&Store);
 
 /// Runs a worker; a panic poisons the store instead of going unnoticed.
 fn run(store: &Store, work: Work) {
-    if catch_unwind(AssertUnwindSafe(|| work(store))).is_err() {
-        let cause = io::Error::other("a background thread panicked");
-        let _ = store.health.poison(Error::io("work in the background on", &store.dir, cause));
-    }
+    let _poison = store.health.poison_on_panic(&store.dir);
+    work(store);
 }
 
 /// Failures poison the store where they happen; then the worker has nothing left to do.

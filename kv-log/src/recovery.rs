@@ -253,10 +253,11 @@ impl Replay<'_> {
         if (file_len as u64) < entry.durable_len {
             return Err(damaged(file_len, &format!("the file was {} bytes long", entry.durable_len)));
         }
-        // A sealed segment needs no more room than its records; the head can grow to its full size.
+        // A sealed segment needs no more room than its records; the head can grow to its full size, and at least to
+        // take a seal, even if it was made when segments were larger.
         let (capacity, read_len) = match usize::try_from(entry.durable_len) {
             Ok(len) if entry.sealed => (len, len),
-            _ => (file_len.max(self.options.segment_bytes), file_len),
+            _ => ((file_len + SEAL_LEN).max(self.options.segment_bytes), file_len),
         };
         let image = Image::new(capacity).map_err(|error| Error::io("allocate memory for", &path, error))?;
         // SAFETY: nobody else knows this image yet.

@@ -317,3 +317,23 @@ fn options_that_make_no_sense_are_refused_before_anything_is_created() {
     assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
     assert!(!path.exists());
 }
+
+#[test]
+fn a_log_cut_at_its_last_record_opens_with_smaller_segments() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = LogEngine::open(dir.path(), Options { segment_bytes: 64 << 10, ..small(Always) }).unwrap();
+    for number in 0..40u32 {
+        store.put(&number.to_be_bytes(), &[7; 100]).unwrap();
+    }
+    copy_store(dir.path(), copy.path());
+    // The length of a file need not survive with its data: here it ends with the last record.
+    let head = segment_files(copy.path()).pop().unwrap();
+    let bytes = fs::read(&head).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    fs::write(&head, &bytes[..end.next_multiple_of(8)]).unwrap();
+    let reopened = LogEngine::open(copy.path(), Options { segment_bytes: 1024, ..small(Always) }).unwrap();
+    assert_eq!(reopened.stats().keys, 40);
+    reopened.put(b"more", &[8; 500]).unwrap();
+    reopened.close().unwrap();
+    assert_eq!(LogEngine::open(copy.path(), small(Always)).unwrap().stats().keys, 41);
+}

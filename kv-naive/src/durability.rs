@@ -4,10 +4,8 @@
 //! when it was visible before the cut began, else one of them leads the next (group commit). A failure
 //! poisons the store, and everybody who waits is woken and told.
 
-use kv_core::{Acknowledge, Action, Background, Error, Lsn, Result};
-use std::io;
+use kv_core::{Acknowledge, Action, Background, Lsn, Result};
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use crate::snapshot;
@@ -56,7 +54,7 @@ impl Store {
         let done = || self.progress.durable_lsn() >= lsn;
         self.leadership.lead_until(&self.health, done, || {
             // Dropped before leadership is given up: who leads next knows already.
-            let _poison = PoisonOnPanic(self);
+            let _poison = self.health.poison_on_panic(&self.dir);
             self.snapshot().map_err(|error| self.health.poison(error))
         })
     }
@@ -72,17 +70,5 @@ impl Store {
         self.counters.snapshot_bytes.store(bytes, Ordering::Relaxed);
         self.progress.became_durable(position, self.env.clock.monotonic());
         Ok(())
-    }
-}
-
-/// Poisons the store when the thread panics before this is dropped.
-pub(crate) struct PoisonOnPanic<'a>(pub(crate) &'a Store);
-
-impl Drop for PoisonOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let cause = io::Error::other("a thread panicked at work");
-            let _ = self.0.health.poison(Error::io("persist", &self.0.dir, cause));
-        }
     }
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crate::durability::PoisonOnPanic;
 use crate::store::Store;
 
 /// How the worker is woken and stopped.
@@ -67,7 +66,7 @@ impl Worker {
         let thread = thread::Builder::new()
             .name("kv-naive snapshot".to_owned())
             .spawn(move || {
-                let _poison = PoisonOnPanic(&of_thread);
+                let _poison = of_thread.health.poison_on_panic(&of_thread.dir);
                 of_thread.snapshot_when_due();
             })
             .map_err(|error| Error::io("start a thread for", &store.dir, error))?;

@@ -122,6 +122,7 @@ macro_rules! for_each_case {
                 required_kv605_short_transfers_and_interruptions
                 required_kv606_failed_open_does_no_harm
                 required_kv607_poisoned_store_reads_and_closes
+                optional_kv608_a_panic_loses_nothing
             }
             corruption {
                 required_kv651_flipped_bits

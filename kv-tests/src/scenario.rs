@@ -441,6 +441,7 @@ const KINDS: &[(&str, FaultKind)] = &[
     ("full", FaultKind::DiskFull),
     ("short", FaultKind::ShortTransfer),
     ("interrupted", FaultKind::Interrupted),
+    ("panic", FaultKind::Panic),
 ];
 const RESTS: &[(&str, Rest)] = &[("cut", Rest::Cut), ("zeros", Rest::Zeros), ("stale", Rest::Stale)];
 const REPEATS: &[(&str, Repeat)] =

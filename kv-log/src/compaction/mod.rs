@@ -16,6 +16,7 @@ impl Store {
     /// Compacts until the policy is content, or a compaction gives nothing back.
     pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();
+        let _poison = self.health.poison_on_panic(&self.dir);
         let mut total = CompactionReport::default();
         while let Some(victims) = self.choose_victims() {
             self.health.check_writable()?;

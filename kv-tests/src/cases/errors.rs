@@ -2,11 +2,12 @@ use super::case;
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
-use crate::scenario::{Scenario, Trouble};
-use crate::sim::{Fault, FaultKind, Repeat, SimFs};
+use crate::scenario::{Scenario, Trouble, judge};
+use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use kv_core::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
 
@@ -59,6 +60,13 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::SimulatedFs],
         "A poisoned store still tells what is durable, says Poisoned at close, and frees its directory.",
         poisoned_store_reads_and_closes,
+    ),
+    case(
+        "errors::optional_kv608_a_panic_loses_nothing",
+        Level::Optional,
+        SIMULATED,
+        "After a panic in the middle of any disk operation, what is then reported durable still is.",
+        a_panic_loses_nothing,
     ),
 ];
 
@@ -170,5 +178,44 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     let again = rig.open()?;
     again.put(b"k", b"recovered")?;
     again.sync()?;
+    Ok(())
+}
+
+/// A bug strikes while the engine is at work, and the caller goes on: whatever was half done, the engine must not forget
+/// that it was not done.
+fn a_panic_loses_nothing(context: &Context) -> CaseResult {
+    for policy in [Policy::Always, Policy::MaxLogSize(300)] {
+        let setup = Setup::tiny(context, policy);
+        let ops = random_ops(&mut context.rng(), 60, 8);
+        for nth in 0.. {
+            let disk = SimFs::new();
+            disk.inject(Fault { kind: FaultKind::Panic, nth, repeat: Repeat::Once });
+            let mut history = History::default();
+            if let Ok(Ok(engine)) =
+                catch_unwind(AssertUnwindSafe(|| context.sim_rig(disk.clone(), setup).open()))
+            {
+                let _ = catch_unwind(AssertUnwindSafe(|| run_ops(&*engine, &ops, &mut history)));
+                if let Ok(Ok(lsn)) = catch_unwind(AssertUnwindSafe(|| engine.sync())) {
+                    history.told_durable(lsn);
+                }
+                history.told_durable(engine.durable_lsn());
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(engine)));
+            }
+            if disk.faults_fired() == 0 {
+                break;
+            }
+            context.explored().add_faults(1);
+            let image = disk.power_cut(PowerCut::LOSE_ALL);
+            judge(context, setup, &image, &history).map_err(|failure| {
+                failure
+                    .with("policy", format!("{policy:?}"))
+                    .with("panic", format!("at change {nth} to the disk"))
+                    .with("operations", ops.iter().map(Op::describe).collect::<Vec<_>>().join("\n"))
+                    .with("kept", image.kept().join("\n"))
+                    .with_image(disk.power_cut(PowerCut::LOSE_ALL))
+            })?;
+        }
+    }
+    ensure!(context.explored().faults() > 20, "the harness is broken: hardly any fault fired");
     Ok(())
 }

@@ -105,6 +105,7 @@ impl Disk {
             Outcome::Works => Ok(len),
             Outcome::WorksByHalf => Ok(len / 2),
             Outcome::Fails(error) => Err(error),
+            Outcome::Panics => std::panic::resume_unwind(Box::new("an injected panic")),
         }
     }
 

@@ -17,6 +17,8 @@ pub enum FaultKind {
     ShortTransfer,
     /// A read or write is interrupted (EINTR).
     Interrupted,
+    /// A mutating operation panics, as a bug would, without a message from the panic hook.
+    Panic,
 }
 
 /// How often.
@@ -47,6 +49,7 @@ pub(super) enum Outcome {
     Works,
     WorksByHalf,
     Fails(io::Error),
+    Panics,
 }
 
 /// The injected fault, and what it met so far.
@@ -87,7 +90,7 @@ impl FaultKind {
     fn strikes(self, op: OpKind, len: u64) -> bool {
         match self {
             FaultKind::AnyIo => true,
-            FaultKind::MutationIo => op.is_mutation(),
+            FaultKind::MutationIo | FaultKind::Panic => op.is_mutation(),
             FaultKind::Sync => op.is_sync(),
             FaultKind::DiskFull => op.takes_space(),
             FaultKind::ShortTransfer => op.is_transfer() && len > 1,
@@ -104,6 +107,7 @@ impl FaultKind {
             }
             FaultKind::DiskFull => Outcome::Fails(io::ErrorKind::StorageFull.into()),
             FaultKind::ShortTransfer => Outcome::WorksByHalf,
+            FaultKind::Panic => Outcome::Panics,
             FaultKind::Interrupted => Outcome::Fails(io::ErrorKind::Interrupted.into()),
         }
     }
