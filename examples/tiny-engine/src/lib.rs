@@ -151,8 +151,9 @@ impl Tiny {
 
     /// Applies changes under one LSN, if they change anything; dumps if the policy says so.
     fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
-        self.health.check_writable()?;
         let mut state = self.state();
+        // Under the state's lock: whoever waited for it may find the store closed, or poisoned.
+        self.health.check_writable()?;
         let present =
             |change: &&&Change| matches!(change, Change::Put { .. }) || state.map.contains_key(change.key());
         let changes: Vec<&Change> = changes.iter().filter(present).copied().collect();
@@ -231,9 +232,7 @@ impl Engine for Tiny {
     }
 
     fn sync(&self) -> Result<Lsn> {
-        self.health.check_writable()?;
         let mut state = self.state();
-        // Another thread's write may have failed while this one waited for the state.
         self.health.check_writable()?;
         if state.pending.records > 0 {
             self.write(&mut state, RESERVED)?;
