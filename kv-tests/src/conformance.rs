@@ -97,6 +97,7 @@ macro_rules! for_each_case {
                 required_kv408_lsns_grow_though_nothing_is_left
                 required_kv409_capabilities_are_true
                 required_kv410_a_closed_handle_holds_nothing
+                required_kv411_unwritable_directory
             }
             crash {
                 required_kv501_power_cut_at_every_operation

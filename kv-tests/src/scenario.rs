@@ -438,6 +438,7 @@ const KINDS: &[(&str, FaultKind)] = &[
     ("any", FaultKind::AnyIo),
     ("mutation", FaultKind::MutationIo),
     ("sync", FaultKind::Sync),
+    ("denied", FaultKind::Denied),
     ("full", FaultKind::DiskFull),
     ("short", FaultKind::ShortTransfer),
     ("interrupted", FaultKind::Interrupted),

@@ -63,7 +63,8 @@ fn all_under_one_lsn(context: &Context) -> CaseResult {
 }
 
 fn nothing_to_change(context: &Context) -> CaseResult {
-    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
     let first = engine.apply(&Batch::new())?;
     ensure!(first == engine.last_lsn(), "an empty batch on an empty store returns {first}");
     let last = engine.put(b"k", b"v")?;
@@ -78,7 +79,8 @@ fn nothing_to_change(context: &Context) -> CaseResult {
 
 fn one_bad_entry(context: &Context) -> CaseResult {
     let setup = Setup::tiny(context, Policy::Manual);
-    let engine = context.rig(setup)?.open()?;
+    let rig = context.rig(setup)?;
+    let engine = rig.open()?;
     let last = engine.put(b"k", b"v")?;
     let mut long_key = Batch::new();
     long_key.put(b"a", b"1").delete(b"k").put(&vec![0; setup.limits.key_len_max + 1], b"");

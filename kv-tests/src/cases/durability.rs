@@ -59,7 +59,8 @@ fn always_is_durable_on_return(context: &Context) -> CaseResult {
 
 fn sync_covers_what_was_visible(context: &Context) -> CaseResult {
     for policy in Policy::ALL {
-        let engine = context.rig(Setup::tiny(context, policy))?.open()?;
+        let rig = context.rig(Setup::tiny(context, policy))?;
+        let engine = rig.open()?;
         for number in 0..40u8 {
             let lsn = engine.put(&[number], &[number; 70])?;
             if number % 3 == 0 {
@@ -75,7 +76,8 @@ fn sync_covers_what_was_visible(context: &Context) -> CaseResult {
 }
 
 fn manual_waits_for_the_caller(context: &Context) -> CaseResult {
-    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
     let before = engine.durable_lsn();
     engine.put(b"k", b"v")?;
     ensure!(engine.durable_lsn() == before, "one small change became durable under Manual");

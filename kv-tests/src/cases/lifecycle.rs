@@ -2,9 +2,11 @@ use super::case;
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
+use crate::sim::{Fault, FaultKind, Repeat, SimFs};
 use crate::workload::{random_ops, run_ops};
-use crate::{Case, CaseResult, Context, Level};
+use crate::{Case, CaseResult, Context, Level, Need};
 use kv_core::{Batch, Error, FileExt, FsExt, Limits, Lsn, OpenMode, OpenOptions};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 
 pub(crate) const CASES: &[Case] = &[
@@ -78,6 +80,13 @@ pub(crate) const CASES: &[Case] = &[
         "Dropping a closed handle does not take the lock from the next one.",
         a_closed_handle_holds_nothing,
     ),
+    case(
+        "lifecycle::required_kv411_unwritable_directory",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "Creating or opening a store where nothing may be written is an error that says so, and loses nothing.",
+        unwritable_directory,
+    ),
 ];
 
 fn reopen_after_close(context: &Context) -> CaseResult {
@@ -133,7 +142,8 @@ fn second_open_is_refused(context: &Context) -> CaseResult {
 }
 
 fn closed_means_closed(context: &Context) -> CaseResult {
-    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
     let lsn = engine.put(b"k", b"v")?;
     engine.close()?;
     engine.close()?;
@@ -223,7 +233,8 @@ fn lsns_grow_though_nothing_is_left(context: &Context) -> CaseResult {
 
 fn capabilities_are_true(context: &Context) -> CaseResult {
     let said = context.factory().capabilities();
-    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
     for (name, said, is) in [
         ("checkpoint", said.checkpoint, engine.as_checkpoint().is_some()),
         ("point_in_time", said.point_in_time, engine.as_point_in_time().is_some()),
@@ -248,5 +259,31 @@ fn a_closed_handle_holds_nothing(context: &Context) -> CaseResult {
         }
         second.put(b"k", b"v")?;
     }
+    Ok(())
+}
+
+fn unwritable_directory(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::Manual);
+    let denied = Fault { kind: FaultKind::Denied, nth: 0, repeat: Repeat::Always };
+    let refused = |disk: &SimFs| -> CaseResult {
+        disk.inject(denied);
+        match context.sim_rig(disk.clone(), setup).open() {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
+            other => fail!("opening without the right to write is answered with {other:?}, not EACCES"),
+        }
+        ensure!(disk.faults_fired() > 0, "the harness is broken: nothing was denied");
+        context.explored().add_faults(disk.faults_fired());
+        disk.heal();
+        Ok(())
+    };
+    let disk = SimFs::new();
+    refused(&disk)?;
+    let engine = context.sim_rig(disk.clone(), setup).open()?;
+    engine.put(b"k", b"v")?;
+    engine.close()?;
+    drop(engine);
+    refused(&disk)?;
+    let engine = context.sim_rig(disk, setup).open()?;
+    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "the refused open lost a value");
     Ok(())
 }

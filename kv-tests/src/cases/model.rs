@@ -93,7 +93,8 @@ fn last_put_wins(context: &Context) -> CaseResult {
 }
 
 fn delete_and_put_again(context: &Context) -> CaseResult {
-    let engine = context.rig(Setup::tiny(context, Policy::Manual))?.open()?;
+    let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
+    let engine = rig.open()?;
     let put = engine.put(b"k", b"1")?;
     ensure!(engine.delete(b"absent")?.is_none(), "deleting an absent key is reported as a change");
     ensure!(engine.last_lsn() == put, "deleting an absent key took an LSN");
@@ -170,7 +171,8 @@ fn limits(context: &Context) -> CaseResult {
 
 fn lsns_grow(context: &Context) -> CaseResult {
     for policy in Policy::ALL {
-        let engine = context.rig(Setup::tiny(context, policy))?.open()?;
+        let rig = context.rig(Setup::tiny(context, policy))?;
+        let engine = rig.open()?;
         let ops = random_ops(&mut context.rng(), 200, 8);
         let mut history = History::default();
         let mut durable = engine.durable_lsn();

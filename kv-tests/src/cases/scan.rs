@@ -32,7 +32,8 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 fn every_key_once(context: &Context) -> CaseResult {
-    let engine = context.rig(Setup::tiny(context, Policy::MaxLogSize(300)))?.open()?;
+    let rig = context.rig(Setup::tiny(context, Policy::MaxLogSize(300)))?;
+    let engine = rig.open()?;
     let mut model = State::new();
     for number in 0..300u32 {
         let (key, value) = ((number % 97).to_le_bytes().to_vec(), number.to_le_bytes().to_vec());
@@ -57,7 +58,8 @@ fn every_key_once(context: &Context) -> CaseResult {
 }
 
 fn callbacks_may_call_the_engine(context: &Context) -> CaseResult {
-    let engine = context.rig(Setup::tiny(context, Policy::MaxLogSize(300)))?.open()?;
+    let rig = context.rig(Setup::tiny(context, Policy::MaxLogSize(300)))?;
+    let engine = rig.open()?;
     for key in 0..40u8 {
         engine.put(&[key], &[key; 20])?;
     }

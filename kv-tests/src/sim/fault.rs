@@ -11,6 +11,8 @@ pub enum FaultKind {
     /// A sync, of a file or a directory, fails with EIO. The bytes that a file sync should have covered
     /// stay readable, and no later sync writes them.
     Sync,
+    /// A mutating operation fails with EACCES.
+    Denied,
     /// An operation that takes space fails with ENOSPC.
     DiskFull,
     /// A read or write of more than one byte moves half of it.
@@ -90,7 +92,7 @@ impl FaultKind {
     fn strikes(self, op: OpKind, len: u64) -> bool {
         match self {
             FaultKind::AnyIo => true,
-            FaultKind::MutationIo | FaultKind::Panic => op.is_mutation(),
+            FaultKind::MutationIo | FaultKind::Denied | FaultKind::Panic => op.is_mutation(),
             FaultKind::Sync => op.is_sync(),
             FaultKind::DiskFull => op.takes_space(),
             FaultKind::ShortTransfer => op.is_transfer() && len > 1,
@@ -105,6 +107,7 @@ impl FaultKind {
             FaultKind::AnyIo | FaultKind::MutationIo | FaultKind::Sync => {
                 Outcome::Fails(io::Error::from_raw_os_error(EIO))
             }
+            FaultKind::Denied => Outcome::Fails(io::ErrorKind::PermissionDenied.into()),
             FaultKind::DiskFull => Outcome::Fails(io::ErrorKind::StorageFull.into()),
             FaultKind::ShortTransfer => Outcome::WorksByHalf,
             FaultKind::Panic => Outcome::Panics,
