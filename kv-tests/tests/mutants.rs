@@ -42,7 +42,7 @@ fn every_defect_is_found() {
     println!("{:<24} {:>7}  found by", "defect", "states");
     for defect in Defect::ALL {
         let kill = match defect {
-            Defect::NoTicker | Defect::LostWakeUp => kill(*defect, &watchdog, Duration::from_secs(3)),
+            Defect::NoTicker | Defect::LostWakeUp => kill(*defect, &watchdog, Duration::from_secs(8)),
             _ => kill(*defect, &others, Duration::from_mins(2)),
         };
         match kill {

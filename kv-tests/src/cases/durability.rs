@@ -88,14 +88,16 @@ fn periodic_dumps_by_itself(context: &Context) -> CaseResult {
     let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Periodic) };
     let rig = context.real_rig(setup)?;
     let engine = rig.open()?;
+    // A watchdog against a deadlock, not a demand on speed.
+    let patience = context.settings().timeout.min(Duration::from_mins(1)) / 2;
     for number in 0..3u8 {
         let lsn = engine.put(b"k", &[number])?;
-        // A watchdog against a deadlock, not a demand on speed.
         let start = Instant::now();
         while engine.durable_lsn() < lsn {
             ensure!(
-                start.elapsed() < Duration::from_mins(1),
-                "after a minute, LSN {lsn} is still not durable"
+                start.elapsed() < patience,
+                "after {} s, LSN {lsn} is still not durable",
+                patience.as_secs()
             );
             std::thread::sleep(Duration::from_millis(1));
         }
