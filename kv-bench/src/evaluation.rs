@@ -1,16 +1,15 @@
 //! Runs the experiments one after the other, and writes what they measured.
 
 use crate::args::Compare;
-use crate::child;
 use crate::dataset::Shape;
 use crate::experiments::{kill, mixed, over_commands, persistence, recovery, speed};
 use crate::failure::Failure;
 use crate::report::{self, Section};
-use crate::results::Results;
-use crate::worker::{Measured, Run, Task};
+use crate::results::{Header, Results};
+use crate::scratch::{Scratch, create_dir, write};
+use crate::worker::{Measured, Task};
 use crate::workload::Mix;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// What the experiments share.
@@ -18,8 +17,7 @@ pub(crate) struct Evaluation<'a> {
     pub(crate) options: &'a Compare,
     pub(crate) results: Results,
     pub(crate) sections: Vec<Section>,
-    scratch: tempfile::TempDir,
-    runs: u64,
+    pub(crate) scratch: Scratch,
     bar: ProgressBar,
 }
 
@@ -38,16 +36,13 @@ const EXPERIMENTS: [(&str, Experiment); 6] = [
 pub(crate) fn compare(options: &Compare) -> Result<(), Failure> {
     let start = Instant::now();
     create_dir(&options.out)?;
-    let scratch_parent = options.dir.as_ref().unwrap_or(&options.out);
-    create_dir(scratch_parent)?;
-    let scratch = tempfile::TempDir::with_prefix_in("scratch-", scratch_parent)
-        .map_err(Failure::io(format!("create a directory in {}", scratch_parent.display())))?;
+    let scratch = Scratch::new(options.dir.as_ref().unwrap_or(&options.out))?;
+    let header = Header::new(options.seed, options.quick, options.repetitions(), scratch.path());
     let mut evaluation = Evaluation {
         options,
-        results: Results::new(options, scratch.path()),
+        results: Results::new(header),
         sections: Vec::new(),
         scratch,
-        runs: 0,
         bar: progress_bar(),
     };
     for (name, experiment) in EXPERIMENTS {
@@ -59,8 +54,7 @@ pub(crate) fn compare(options: &Compare) -> Result<(), Failure> {
     }
     evaluation.bar.finish_and_clear();
     let Evaluation { mut results, sections, scratch, .. } = evaluation;
-    let path = scratch.path().to_path_buf();
-    scratch.close().map_err(Failure::io(format!("remove {}", path.display())))?;
+    scratch.close()?;
     results.header.duration_s = start.elapsed().as_secs_f64();
     write(&options.out.join("results.json"), &results.to_json()?)?;
     write(&options.out.join("report.html"), &report::html(&results, &sections)?)?;
@@ -104,41 +98,8 @@ impl Evaluation<'_> {
         }
     }
 
-    /// A directory that does not exist yet; it goes with the evaluation.
-    pub(crate) fn fresh_dir(&mut self) -> PathBuf {
-        self.runs += 1;
-        self.scratch.path().join(self.runs.to_string())
-    }
-
-    /// Removes a directory before the evaluation ends: the disk shall not fill.
-    pub(crate) fn remove(dir: &Path) -> Result<(), Failure> {
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Failure::io(format!("remove {}", dir.display()))(error))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Carries out a task once, in a process and a directory of its own.
-    pub(crate) fn measure(&mut self, task: Task) -> Result<Measured, Failure> {
-        let run = Run { dir: self.fresh_dir(), task };
-        std::fs::create_dir(&run.dir).map_err(Failure::io(format!("create {}", run.dir.display())))?;
-        let measured = child::measure(&run)?;
-        Self::remove(&run.dir)?;
-        Ok(measured)
-    }
-
-    /// The same as often as the options ask for.
+    /// Carries out a task as often as the options ask for.
     pub(crate) fn measure_often(&mut self, task: &Task) -> Result<Vec<Measured>, Failure> {
-        (0..self.options.repetitions()).map(|_| self.measure(task.clone())).collect()
+        (0..self.options.repetitions()).map(|_| self.scratch.measure(task.clone())).collect()
     }
-}
-
-fn create_dir(dir: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(dir).map_err(Failure::io(format!("create {}", dir.display())))
-}
-
-fn write(path: &Path, content: &str) -> Result<(), Failure> {
-    std::fs::write(path, content).map_err(Failure::io(format!("write {}", path.display())))
 }

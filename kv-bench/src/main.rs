@@ -7,6 +7,7 @@
 //! | `evaluation.rs` | runs the experiments, writes what they measured |
 //! | `experiments/` | one experiment a file: which runs, how one is measured, what is reported |
 //! | `child.rs`, `worker.rs` | a run in a process of its own: the parent's side, and the child's |
+//! | `scratch.rs` | where stores lie while they are measured |
 //! | `engines.rs` | the engines, and the policies they run under |
 //! | `dataset.rs`, `workload.rs` | keys and values from numbers; commands from a seed, and the ground truth |
 //! | `verify.rs` | an engine against the ground truth |
@@ -31,6 +32,7 @@ mod lying;
 mod machine;
 mod report;
 mod results;
+mod scratch;
 mod units;
 mod verify;
 mod worker;

@@ -1,6 +1,5 @@
 //! `results.json`: one flat row a measurement, and what they all have in common.
 
-use crate::args::Compare;
 use crate::failure::Failure;
 use crate::machine::Machine;
 use crate::worker::Measured;
@@ -61,20 +60,26 @@ pub(crate) fn parameters(of: &[(&str, Value)]) -> Parameters {
     of.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
 }
 
-impl Results {
-    pub(crate) fn new(options: &Compare, scratch: &Path) -> Self {
+impl Header {
+    /// Of measurements that begin now, with stores in `dir`.
+    pub(crate) fn new(seed: u64, quick: bool, repetitions: usize, dir: &Path) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let header = Header {
+        Header {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             optimized: !cfg!(debug_assertions),
-            machine: Machine::this(scratch),
-            seed: options.seed,
-            quick: options.quick,
-            repetitions: options.repetitions(),
+            machine: Machine::this(dir),
+            seed,
+            quick,
+            repetitions,
             begun_unix_time_ms: u64::try_from(now.as_millis()).unwrap_or_default(),
             duration_s: 0.0,
             experiment_s: BTreeMap::new(),
-        };
+        }
+    }
+}
+
+impl Results {
+    pub(crate) fn new(header: Header) -> Self {
         Results { header, rows: Vec::new() }
     }
 
@@ -150,11 +155,10 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::args::tests::options;
 
     /// Results with a few rows.
     pub(crate) fn sample() -> Results {
-        let mut results = Results::new(&options(&[]), Path::new("/"));
+        let mut results = Results::new(Header::new(1, false, 3, Path::new("/")));
         let one = parameters(&[("keys", 1.into()), ("hit_rate", 0.5.into()), ("name", "a < b".into())]);
         results.add("recovery", "log", &one, "recovery_ms", "ms", &[3.0, 1.0, 2.0]);
         results.add("recovery", "naive", &one, "recovery_ms", "ms", &[1.0, 2.0]);

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::figure::{Figure, Kind, Series};
 use crate::report::{Section, Table};
 use crate::results::{median, parameters};
+use crate::scratch::Scratch;
 use crate::units;
 use crate::worker::{Run, Task};
 use crate::workload::{Command, Mix, Workload};
@@ -58,11 +59,11 @@ pub(crate) fn run(evaluation: &mut Evaluation<'_>) -> Result<(), Failure> {
         // The same moments for all.
         let mut rng = Rng::with_seed(options.seed);
         for _ in 0..kills {
-            let dir = evaluation.fresh_dir();
+            let dir = evaluation.scratch.fresh_dir();
             let run = Run { dir: dir.clone(), task: Task::WriteUntilKilled { contender, shape } };
             let after = Duration::from_millis(rng.u64(shortest_ms..=longest_ms));
             outcomes.push(kill_once(&run, contender, shape, after)?);
-            Evaluation::remove(&dir)?;
+            Scratch::remove(&dir)?;
         }
         let label = contender.label();
         let parameters = parameters(&[

@@ -8,6 +8,7 @@ use crate::failure::Failure;
 use crate::figure::{Figure, Kind, Series};
 use crate::report::{Section, Table};
 use crate::results::{median, parameters};
+use crate::scratch::Scratch;
 use crate::units;
 use crate::verify::verify;
 use crate::worker::{Measured, Run, Task, directory_bytes, milliseconds};
@@ -32,14 +33,14 @@ pub(crate) fn run(evaluation: &mut Evaluation<'_>) -> Result<(), Failure> {
         let label = contender.label();
         let mut points = Vec::new();
         for keys in [8, 4, 2, 1].map(|part| keys_max.div_ceil(part)) {
-            let dir = evaluation.fresh_dir();
+            let dir = evaluation.scratch.fresh_dir();
             let run = |task| Run { dir: dir.clone(), task };
             child::kill_when_ready(&run(Task::FillUntilKilled { contender, shape, keys }))?;
             let mut runs = Vec::new();
             for _ in 0..options.repetitions() {
                 runs.push(child::measure(&run(Task::Recover { contender, shape, keys }))?);
             }
-            Evaluation::remove(&dir)?;
+            Scratch::remove(&dir)?;
             let parameters = parameters(&[
                 ("keys", keys.into()),
                 ("key_len", shape.key_len.into()),

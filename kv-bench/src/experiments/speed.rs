@@ -56,7 +56,7 @@ pub(crate) fn run(evaluation: &mut Evaluation<'_>) -> Result<(), Failure> {
                         continue;
                     };
                     let task = Task::Speed { contender: *contender, shape, keys, threads };
-                    measured.push(evaluation.measure(task)?);
+                    measured.push(evaluation.scratch.measure(task)?);
                 }
             }
             let parameters = parameters(&[
