@@ -24,7 +24,17 @@ pub(crate) enum Command {
         ground truth; if any is wrong, nothing is reported.\n\
         Exit codes: 0 done, 1 a run failed or an engine is wrong, 2 wrong usage.")]
     Compare(Compare),
-    /// One run in a process of its own; started by `compare`.
+    /// Measure the log-structured engine against volatile tables, against stores of others and against
+    /// itself, and hold each figure against its target.
+    #[command(after_help = "Examples:\n  \
+        kv-bench engine                        every row, about ten minutes\n  \
+        kv-bench engine --quick                whether everything runs; its figures mean nothing\n  \
+        kv-bench engine --only fill,get        the rows whose names contain one of these\n\n\
+        Stores of others are measured if compiled in: --features peers, and --features rocksdb.\n\
+        Writes engine.json to the output directory. A missed target is a result, not a failure.\n\
+        Exit codes: 0 done, 1 a run failed or a subject is wrong, 2 wrong usage.")]
+    Engine(EngineOptions),
+    /// One run in a process of its own; started by the others.
     #[command(hide = true)]
     Worker {
         /// The run, as JSON.
@@ -124,6 +134,51 @@ impl Compare {
     }
 }
 
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct EngineOptions {
+    /// The shortest form: few keys, two repetitions.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Keys of a store; some rows take ten times as many, or a fraction. [default: 1000000, or 20000 with
+    /// --quick]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
+    pub(crate) keys: Option<u64>,
+    /// Repetitions of each run; medians are judged. [default: 5, or 2 with --quick]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(crate) repetitions: Option<u64>,
+    /// Only rows whose names contain one of these words.
+    #[arg(long, value_name = "ROW", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Where all chance comes from.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where engine.json goes.
+    #[arg(long, default_value = "target/kv-bench")]
+    pub(crate) out: PathBuf,
+    /// Where the stores go while they are measured, up to some GB at default size; what is created there is
+    /// removed. [default: the output directory]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl EngineOptions {
+    /// Keys of a store.
+    pub(crate) fn keys(&self) -> u64 {
+        self.keys.unwrap_or(if self.quick { 20_000 } else { 1_000_000 })
+    }
+
+    /// How often each run is repeated.
+    pub(crate) fn repetitions(&self) -> usize {
+        let repetitions = self.repetitions.unwrap_or(if self.quick { 2 } else { 5 });
+        usize::try_from(repetitions).unwrap_or(1)
+    }
+
+    /// Whether a row of this name is asked for.
+    pub(crate) fn asks_for(&self, row: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|word| row.contains(word.as_str()))
+    }
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share: f64 = text.parse().map_err(|_| "it must be a number between 0 and 1".to_owned())?;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("it must be between 0 and 1".to_owned()) }
@@ -151,7 +206,7 @@ pub(crate) mod tests {
         let words = ["kv-bench", "compare"].iter().chain(words);
         match Args::try_parse_from(words).map_err(|error| error.to_string())?.command {
             Command::Compare(compare) => compare.validate().map(|()| compare),
-            Command::Worker { .. } => Err("not a comparison".to_owned()),
+            Command::Engine(_) | Command::Worker { .. } => Err("not a comparison".to_owned()),
         }
     }
 
@@ -177,6 +232,23 @@ pub(crate) mod tests {
         let one = options(&["--engines", "naive", "--read-fraction", "0,1"]);
         assert!(one.has(EngineName::Naive) && !one.has(EngineName::Log));
         assert_eq!(one.read_fraction, [0.0, 1.0]);
+    }
+
+    #[test]
+    fn rows_are_asked_for_by_a_part_of_their_name() {
+        let parse = |words: &[&str]| {
+            let words = ["kv-bench", "engine"].iter().chain(words);
+            match Args::try_parse_from(words).unwrap().command {
+                Command::Engine(options) => options,
+                _ => panic!("the engine was asked for"),
+            }
+        };
+        let all = parse(&[]);
+        assert_eq!((all.keys(), all.repetitions()), (1_000_000, 5));
+        assert!(all.asks_for("anything"));
+        let some = parse(&["--quick", "--only", "fill,get uniform"]);
+        assert_eq!((some.keys(), some.repetitions()), (20_000, 2));
+        assert!(some.asks_for("get uniform 100 B") && !some.asks_for("get zipfian"));
     }
 
     #[test]

@@ -114,6 +114,11 @@ impl Contender {
     }
 }
 
+/// Opens a store of the log engine in `dir`, with settings that only it has.
+pub(crate) fn open_log(dir: &Path, options: kv_log::Options) -> Result<Arc<dyn Engine>, Failure> {
+    Ok(Arc::new(kv_log::LogEngine::open(dir, options)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

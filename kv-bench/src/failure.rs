@@ -9,6 +9,15 @@ pub(crate) enum Failure {
     /// An engine returned an error.
     #[error("the engine failed: {0}")]
     Engine(#[from] kv_core::Error),
+    /// A store of somebody else returned an error.
+    #[cfg(any(feature = "peers", feature = "rocksdb"))]
+    #[error("{name} failed: {error}")]
+    Peer {
+        /// Which.
+        name: &'static str,
+        /// What it said.
+        error: String,
+    },
     /// A child process failed, or did not end in time.
     #[error("a run failed, so nothing is reported: {0}")]
     Worker(String),
@@ -29,6 +38,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// The error of a store of somebody else.
+    #[cfg(any(feature = "peers", feature = "rocksdb"))]
+    pub(crate) fn peer(name: &'static str, error: impl std::fmt::Display) -> Self {
+        Failure::Peer { name, error: error.to_string() }
+    }
+
     /// For `map_err`: an I/O error with what was attempted.
     pub(crate) fn io(op: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Failure::Io { op: op.into(), source }

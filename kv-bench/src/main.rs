@@ -7,6 +7,8 @@
 //! | `evaluation.rs` | runs the experiments, writes what they measured |
 //! | `experiments/` | one experiment a file: which runs, how one is measured, what is reported |
 //! | `child.rs`, `worker.rs` | a run in a process of its own: the parent's side, and the child's |
+//! | `engine/` | the rows that the log engine is held against, and how each is measured |
+//! | `subjects/` | what is measured there: our engines, volatile tables, stores of others; one a file |
 //! | `scratch.rs` | where stores lie while they are measured |
 //! | `engines.rs` | the engines, and the policies they run under |
 //! | `dataset.rs`, `workload.rs` | keys and values from numbers; commands from a seed, and the ground truth |
@@ -14,7 +16,7 @@
 //! | `results.rs`, `machine.rs` | `results.json` |
 //! | `report.rs`, `figure.rs`, `units.rs` | tables on the terminal, and `report.html` |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
 #![allow(clippy::cast_precision_loss, reason = "measurements become floating-point numbers")]
 #![allow(clippy::disallowed_methods, reason = "it looks at files and processes from outside the engines")]
@@ -22,6 +24,7 @@
 mod args;
 mod child;
 mod dataset;
+mod engine;
 mod engines;
 mod evaluation;
 mod experiments;
@@ -33,6 +36,7 @@ mod machine;
 mod report;
 mod results;
 mod scratch;
+mod subjects;
 mod units;
 mod verify;
 mod worker;
@@ -48,6 +52,13 @@ fn main() -> ExitCode {
                 args::Args::command().error(clap::error::ErrorKind::ValueValidation, text).exit();
             }
             evaluation::compare(&options)
+        }
+        args::Command::Engine(options) => {
+            if !engine::has_row(&options) {
+                let text = "--only names no row; without it, the table lists them all";
+                args::Args::command().error(clap::error::ErrorKind::ValueValidation, text).exit();
+            }
+            engine::run(&options)
         }
         args::Command::Worker { run } => worker::run(&run),
     };

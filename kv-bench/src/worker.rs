@@ -1,6 +1,7 @@
 //! One run in a process of its own: its memory is its own, and it can be killed.
 
 use crate::dataset::Shape;
+use crate::engine::job::Job;
 use crate::engines::Contender;
 use crate::experiments::{kill, mixed, persistence, recovery, speed};
 use crate::failure::Failure;
@@ -35,6 +36,8 @@ pub(crate) enum Task {
     Recover { contender: Contender, shape: Shape, keys: u64 },
     /// Changes until it is killed; reports how many are made and how many are durable.
     WriteUntilKilled { contender: Contender, shape: Shape },
+    /// A measurement of `kv-bench engine`.
+    Engine(Job),
 }
 
 /// What a run measured.
@@ -90,6 +93,7 @@ pub(crate) fn run(json: &str) -> Result<(), Failure> {
         Task::WriteUntilKilled { contender, shape } => {
             return kill::write_until_killed(&dir, contender, shape);
         }
+        Task::Engine(job) => job.measure(&dir)?,
     };
     println!("{}", serde_json::to_string(&measured)?);
     // What is still open is not closed: the directory goes, and closing would only cost time.

@@ -1,0 +1,211 @@
+//! From measured values to a verdict. Pure: what was measured comes in, a judgement goes out.
+
+use super::rows::{Against, Bound, Metric, Row, Source};
+use crate::results::median;
+use crate::units;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Values of one metric of one contestant, one a repetition.
+pub(crate) type Series = BTreeMap<Metric, Vec<f64>>;
+
+/// What became of a row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    /// The target is met.
+    Pass,
+    /// It is not.
+    Miss,
+    /// The engine cannot do it yet; what is missing.
+    NotBuilt(String),
+    /// This run did not measure it; why.
+    NotMeasured(String),
+}
+
+impl Verdict {
+    /// For people.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Verdict::Pass => "pass",
+            Verdict::Miss => "MISS",
+            Verdict::NotBuilt(_) => "not built",
+            Verdict::NotMeasured(_) => "not measured",
+        }
+    }
+}
+
+/// A row with what was found.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct Judged {
+    pub(crate) row: String,
+    /// `>= 1.1x dashmap`.
+    pub(crate) target: String,
+    /// Median of ours.
+    pub(crate) ours: Option<f64>,
+    /// Median of what it is held against, if that is something measured.
+    pub(crate) theirs: Option<f64>,
+    /// Who that is.
+    pub(crate) against: Option<String>,
+    /// The ratio of the medians, or ours where nothing is measured beside it: what is judged.
+    pub(crate) value: Option<f64>,
+    /// Least and most of single repetitions.
+    pub(crate) spread: Option<(f64, f64)>,
+    pub(crate) verdict: Verdict,
+}
+
+/// Judges `row` by what was measured.
+pub(crate) fn judge(row: &Row, series: &Series) -> Judged {
+    let mut judged = Judged {
+        row: row.name.clone(),
+        target: row.target(),
+        ours: None,
+        theirs: None,
+        against: None,
+        value: None,
+        spread: None,
+        verdict: Verdict::Miss,
+    };
+    let (ours, against) = match &row.source {
+        Source::NotBuilt(why) => {
+            judged.verdict = Verdict::NotBuilt((*why).to_owned());
+            return judged;
+        }
+        Source::Measured { ours, against } => (ours, against),
+    };
+    let Some(values) = series.get(ours).filter(|values| !values.is_empty()) else {
+        judged.verdict = Verdict::NotMeasured(format!("{} was not run", ours.contestant));
+        return judged;
+    };
+    judged.ours = Some(median(values));
+    let ratios = match against {
+        Against::Nothing => values.clone(),
+        Against::BestOf(rivals) => {
+            let measured = rivals.iter().filter_map(|rival| Some((rival, series.get(rival)?)));
+            let best = measured.max_by(|(_, a), (_, b)| median(a).total_cmp(&median(b)));
+            let Some((rival, theirs)) = best else {
+                judged.verdict = Verdict::NotMeasured(row.missing_rivals());
+                return judged;
+            };
+            judged.theirs = Some(median(theirs));
+            judged.against = Some(rival.contestant.clone());
+            values.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
+        }
+    };
+    let value = match (judged.ours, judged.theirs) {
+        // Medians first: a slow moment of the machine then spoils one run, not a ratio.
+        (Some(ours), Some(theirs)) => ours / theirs,
+        (Some(ours), None) => ours,
+        _ => f64::NAN,
+    };
+    judged.value = Some(value).filter(|value| value.is_finite());
+    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    judged.spread = Some((least, most));
+    judged.verdict = if row.bound.is_met(value) { Verdict::Pass } else { Verdict::Miss };
+    judged
+}
+
+impl Bound {
+    /// Whether `value` keeps to it. What is no number does not.
+    pub(crate) fn is_met(self, value: f64) -> bool {
+        match self {
+            Bound::AtLeast(bound) => value >= bound,
+            Bound::AtMost(bound) => value <= bound,
+        }
+    }
+}
+
+impl Judged {
+    /// Cells of a table: row, target, ours, theirs, ratio, spread, verdict.
+    pub(crate) fn cells(&self) -> [String; 7] {
+        let number = |value: Option<f64>| value.map_or("–".to_owned(), units::number);
+        let theirs = match (&self.against, self.theirs) {
+            (Some(who), Some(value)) => format!("{} ({who})", units::number(value)),
+            _ => "–".to_owned(),
+        };
+        let spread = self.spread.map_or("–".to_owned(), |(least, most)| format!("{least:.2} to {most:.2}"));
+        [
+            self.row.clone(),
+            self.target.clone(),
+            number(self.ours),
+            theirs,
+            self.value.map_or("–".to_owned(), |value| format!("{value:.2}")),
+            spread,
+            self.verdict.text().to_owned(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metric(contestant: &str) -> Metric {
+        Metric::new("speed", contestant, "put_per_s")
+    }
+
+    fn row(bound: Bound, against: Against) -> Row {
+        Row {
+            name: "put".to_owned(),
+            bound,
+            of: "x",
+            source: Source::Measured { ours: metric("log"), against },
+        }
+    }
+
+    fn series(of: &[(&str, &[f64])]) -> Series {
+        of.iter().map(|(name, values)| (metric(name), values.to_vec())).collect()
+    }
+
+    #[test]
+    fn the_ratio_of_medians_is_judged_and_single_ratios_are_the_spread() {
+        let row = row(Bound::AtLeast(1.5), Against::BestOf(vec![metric("a"), metric("b"), metric("c")]));
+        let measured =
+            series(&[("log", &[30.0, 10.0, 20.0]), ("a", &[5.0, 5.0, 5.0]), ("b", &[10.0, 10.0, 40.0])]);
+        let judged = judge(&row, &measured);
+        assert_eq!(judged.against.as_deref(), Some("b"), "the rival with the best median");
+        assert_eq!((judged.ours, judged.theirs, judged.value), (Some(20.0), Some(10.0), Some(2.0)));
+        assert_eq!(judged.spread, Some((0.5, 3.0)));
+        assert_eq!(judged.verdict, Verdict::Pass);
+        assert_eq!(judged.cells()[3], "10.0 (b)");
+    }
+
+    #[test]
+    fn bounds_include_their_ends_and_refuse_what_is_no_number() {
+        for (bound, value, met) in [
+            (Bound::AtLeast(2.0), 2.0, true),
+            (Bound::AtLeast(2.0), 1.99, false),
+            (Bound::AtMost(2.0), 2.0, true),
+            (Bound::AtMost(2.0), 2.01, false),
+            (Bound::AtLeast(0.0), f64::NAN, false),
+            (Bound::AtMost(9.0), f64::NAN, false),
+        ] {
+            assert_eq!(bound.is_met(value), met, "{bound:?} {value}");
+        }
+    }
+
+    #[test]
+    fn alone_a_value_is_judged_itself() {
+        let judged = judge(&row(Bound::AtMost(1.0), Against::Nothing), &series(&[("log", &[2.0, 1.0, 0.5])]));
+        assert_eq!((judged.value, judged.spread), (Some(1.0), Some((0.5, 2.0))));
+        assert_eq!(judged.verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_and_never_passes() {
+        let against = || Against::BestOf(vec![metric("LMDB")]);
+        let alone = series(&[("log", &[1.0])]);
+        let Verdict::NotMeasured(why) = judge(&row(Bound::AtLeast(0.0), against()), &alone).verdict else {
+            panic!("LMDB was not measured")
+        };
+        assert!(why.contains("LMDB"), "{why}");
+        let nothing = judge(&row(Bound::AtLeast(0.0), against()), &Series::new());
+        assert!(matches!(nothing.verdict, Verdict::NotMeasured(_)) && nothing.value.is_none());
+        let source = Source::NotBuilt("no get_many");
+        let unbuilt = Row { source, ..row(Bound::AtLeast(0.0), against()) };
+        let judged = judge(&unbuilt, &alone);
+        assert_eq!(judged.verdict, Verdict::NotBuilt("no get_many".to_owned()));
+        assert_eq!(judged.cells()[2..6], ["–", "–", "–", "–"]);
+    }
+}

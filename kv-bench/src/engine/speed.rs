@@ -1,0 +1,262 @@
+//! Operations a second: fill, reads, overwrites, one phase after the other on one store.
+
+use super::access::{Access, Planner, WRITES};
+use super::truth::{Truth, sequence};
+use crate::dataset::{Dataset, KEY_LEN_MAX, Shape, touch};
+use crate::failure::Failure;
+use crate::subjects::{Mode, Subject, SubjectName};
+use crate::worker::Measured;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+/// What one run does.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Speed {
+    pub(crate) subject: SubjectName,
+    pub(crate) shape: Shape,
+    pub(crate) keys: u64,
+    pub(crate) threads: u64,
+    pub(crate) phases: Phases,
+}
+
+/// How far a run goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Phases {
+    /// Fill.
+    Fill,
+    /// And read: uniform and zipfian, borrowed and kept.
+    Reads,
+    /// And write: half and half zipfian, then overwrite uniform.
+    All,
+}
+
+/// A phase of a store of others that is not over by then counts for what it did. A slow store gains by that:
+/// it is judged by its first, emptiest moments.
+const PEER_LIMIT: Duration = Duration::from_secs(4);
+/// The same for all others, which are to come to the end.
+const LIMIT: Duration = Duration::from_secs(40);
+/// Most reads of a phase; twice as many overwrites.
+const OPERATIONS_MAX: u64 = 2_000_000;
+/// Operations between two looks at the clock.
+const LOOK_EVERY: usize = 256;
+
+/// What each operation of a phase does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// The first value of a key.
+    Fill,
+    Read,
+    Get,
+    /// Reads, and writes where the plan says so.
+    Mixed,
+    /// Overwrites.
+    Write,
+}
+
+/// What the threads of a phase did.
+#[derive(Debug)]
+struct Done {
+    /// Operations by thread: that many of its plan, from the first.
+    operations: Vec<usize>,
+    /// Of everything that was looked at.
+    touched: u64,
+    per_s: f64,
+}
+
+pub(crate) fn measure(dir: &Path, job: &Speed) -> Result<Measured, Failure> {
+    let &Speed { subject: name, shape, keys, threads, phases } = job;
+    let subject = name.open(dir, Mode::Background)?;
+    let data = Dataset::new(shape);
+    let mut session = Session {
+        subject: &*subject,
+        data: &data,
+        threads,
+        limit: if SubjectName::PEERS.contains(&name) { PEER_LIMIT } else { LIMIT },
+        truth: Truth::new(keys, threads),
+        measured: Measured::default(),
+    };
+    let filled = session.fill(keys)?;
+    subject.sync()?;
+    let mut planner = Planner::new(filled, shape.seed);
+    let operations = filled.min(OPERATIONS_MAX);
+    if phases != Phases::Fill {
+        for (phase, access, name) in [(1, Access::Uniform, "uniform"), (2, Access::Zipfian, "zipfian")] {
+            let plans = planner.plans(phase, access, operations, threads, 0.0);
+            session.look(Work::Read, &format!("read_{name}_per_s"), &plans)?;
+            session.look(Work::Get, &format!("get_{name}_per_s"), &plans)?;
+        }
+    }
+    if phases == Phases::All {
+        let plans = planner.plans(3, Access::Zipfian, operations, threads, 0.5);
+        session.write(Work::Mixed, 3, "mixed_zipfian_per_s", &plans)?;
+        let plans = planner.plans(4, Access::Uniform, 2 * operations, threads, 0.0);
+        session.write(Work::Write, 4, "overwrite_uniform_per_s", &plans)?;
+    }
+    if let Some(engine) = subject.engine() {
+        let stats = engine.stats();
+        session.measured.add("index_per_key_bytes", stats.index_bytes as f64 / filled as f64);
+        session.measured.add("stall_ms", stats.stall_time.as_secs_f64() * 1e3);
+        let live = (filled * shape.pair_len()) as f64;
+        session.measured.add("records_in_memory_per_live", stats.memory_bytes as f64 / live);
+        session.measured.add("compactions", stats.compactions as f64);
+    }
+    session.measured.add("keys", filled as f64);
+    session.truth.verify(&*subject, &data)?;
+    Ok(session.measured)
+}
+
+/// One store, from phase to phase.
+struct Session<'a> {
+    subject: &'a dyn Subject,
+    data: &'a Dataset,
+    threads: u64,
+    limit: Duration,
+    truth: Truth,
+    measured: Measured,
+}
+
+impl Session<'_> {
+    /// Puts keys `0..keys`, or as many as the time allows; returns how many of the first ones are all there.
+    fn fill(&mut self, keys: u64) -> Result<u64, Failure> {
+        let step = usize::try_from(self.threads).unwrap_or(1);
+        let all = || 0..u32::try_from(keys).unwrap_or(u32::MAX);
+        let plans: Vec<Vec<u32>> =
+            (0..step).map(|thread| all().skip(thread).step_by(step).collect()).collect();
+        let done = self.run(Work::Fill, 0, &plans)?;
+        for (plan, operations) in plans.iter().zip(&done.operations) {
+            plan.iter().take(*operations).for_each(|index| self.truth.filled(u64::from(*index)));
+        }
+        self.measured.add("fill_per_s", done.per_s);
+        let complete = done.operations.iter().sum::<usize>() as u64 == keys;
+        let rounds = done.operations.iter().min().copied().unwrap_or_default();
+        Ok(if complete { keys } else { (rounds * step).max(1) as u64 })
+    }
+
+    /// A phase that changes nothing. Every value must be the first of its key.
+    fn look(&mut self, work: Work, metric: &str, plans: &[Vec<u32>]) -> Result<(), Failure> {
+        let done = self.run(work, 0, plans)?;
+        let (mut expected, mut value) = (0, Vec::new());
+        for (plan, operations) in plans.iter().zip(&done.operations) {
+            for index in plan.iter().take(*operations) {
+                self.data.value(u64::from(*index), u64::from(*index), &mut value);
+                expected += touch(&value);
+            }
+        }
+        if done.touched != expected {
+            return Err(Failure::Wrong("reads did not see the values that were put".to_owned()));
+        }
+        self.measured.add(metric, done.per_s);
+        Ok(())
+    }
+
+    /// A phase that changes values.
+    fn write(&mut self, work: Work, phase: u64, metric: &str, plans: &[Vec<u32>]) -> Result<(), Failure> {
+        let done = self.run(work, phase, plans)?;
+        for (thread, (plan, operations)) in (0..).zip(plans.iter().zip(&done.operations)) {
+            for (place, entry) in (0..).zip(plan.iter().take(*operations)) {
+                if work == Work::Write || entry & WRITES != 0 {
+                    let index = u64::from(entry & !WRITES);
+                    self.truth.wrote(index, thread, sequence(phase, thread, place));
+                }
+            }
+        }
+        self.measured.add(metric, done.per_s);
+        Ok(())
+    }
+
+    /// Runs the plans, one a thread. The clock runs from when the first thread begins, all being ready, until
+    /// the last is done.
+    fn run(&self, work: Work, phase: u64, plans: &[Vec<u32>]) -> Result<Done, Failure> {
+        let ready = Barrier::new(plans.len());
+        let (ready, subject, data, limit) = (&ready, self.subject, self.data, self.limit);
+        let work_on = |thread: u64, plan| {
+            ready.wait();
+            let begin = Instant::now();
+            let done =
+                work_through(subject, data, work, plan, limit, |place| sequence(phase, thread, place))?;
+            Ok::<_, Failure>((done, begin, Instant::now()))
+        };
+        let finished: Vec<_> = std::thread::scope(|scope| {
+            let work_on = &work_on;
+            let running: Vec<_> =
+                (0..).zip(plans).map(|(thread, plan)| scope.spawn(move || work_on(thread, plan))).collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| Failure::Wrong("a thread panicked".to_owned()))?)
+                .collect::<Result<_, Failure>>()
+        })?;
+        let operations: Vec<usize> = finished.iter().map(|((operations, _), ..)| *operations).collect();
+        let begin = finished.iter().map(|(_, begin, _)| *begin).min();
+        let end = finished.iter().map(|(.., end)| *end).max();
+        let seconds = end.zip(begin).map_or(f64::NAN, |(end, begin)| (end - begin).as_secs_f64());
+        Ok(Done {
+            touched: finished.iter().map(|((_, touched), ..)| touched).sum(),
+            per_s: operations.iter().sum::<usize>() as f64 / seconds,
+            operations,
+        })
+    }
+}
+
+/// Does what a plan says until it ends or time is up; returns how many operations that were, and the sum of
+/// what they looked at.
+fn work_through(
+    subject: &dyn Subject,
+    data: &Dataset,
+    work: Work,
+    plan: &[u32],
+    limit: Duration,
+    sequence: impl Fn(u64) -> u64,
+) -> Result<(usize, u64), Failure> {
+    let (mut key, mut value, mut touched) = ([0; KEY_LEN_MAX], Vec::new(), 0u64);
+    let start = Instant::now();
+    let mut place = 0;
+    for part in plan.chunks(LOOK_EVERY) {
+        for entry in part {
+            let index = u64::from(entry & !WRITES);
+            let writes = entry & WRITES != 0;
+            let key = data.key(index, &mut key);
+            match work {
+                Work::Fill => {
+                    data.value(index, index, &mut value);
+                    subject.put(key, &value)?;
+                }
+                Work::Write | Work::Mixed if work == Work::Write || writes => {
+                    data.value(index, sequence(place), &mut value);
+                    subject.put(key, &value)?;
+                }
+                Work::Get => {
+                    subject.get(key, &mut |value| touched += touch(value))?;
+                }
+                _ => {
+                    subject.read(key, &mut |value| touched += touch(value))?;
+                }
+            }
+            place += 1;
+        }
+        if start.elapsed() > limit {
+            break;
+        }
+    }
+    Ok((usize::try_from(place).unwrap_or(usize::MAX), touched))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_run_of_each() {
+        let shape = Shape { key_len: 24, value_len: 100, seed: 1 };
+        for subject in [SubjectName::Log, SubjectName::Dashmap] {
+            for (phases, rates) in [(Phases::Fill, 1), (Phases::Reads, 5), (Phases::All, 7)] {
+                let dir = tempfile::tempdir().unwrap();
+                let job = Speed { subject, shape, keys: 2001, threads: 2, phases };
+                let measured = measure(dir.path(), &job).unwrap();
+                assert_eq!(measured.values.keys().filter(|name| name.ends_with("_per_s")).count(), rates);
+                assert_eq!(measured.get("keys"), Some(2001.0));
+            }
+        }
+    }
+}

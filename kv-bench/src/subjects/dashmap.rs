@@ -1,0 +1,42 @@
+//! `dashmap`, the volatile table to beat: default shards, the fast hash function that our engines use too,
+//! keys and values on the heap as an application has them.
+
+use super::{Subject, Visit};
+use crate::failure::Failure;
+use dashmap::DashMap;
+
+#[derive(Debug, Default)]
+pub(crate) struct Table(DashMap<Vec<u8>, Vec<u8>, foldhash::fast::RandomState>);
+
+impl Subject for Table {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+        self.0.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn read(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
+        Ok(self.0.get(key).map(|value| visit(value.value())).is_some())
+    }
+
+    fn get(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
+        let value = self.0.get(key).map(|value| value.value().clone());
+        Ok(value.map(|value| visit(&value)).is_some())
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<(), Failure> {
+        self.0.remove(key);
+        Ok(())
+    }
+
+    fn count(&self) -> Result<u64, Failure> {
+        Ok(self.0.len() as u64)
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Failure> {
+        Ok(())
+    }
+}

@@ -1,0 +1,83 @@
+//! LMDB, by way of `heed`. A put is a write transaction of its own, since it must be visible when it returns.
+//!
+//! In the background: no sync, and writing through the map, which is the fastest that LMDB does and lets it
+//! keep what a killed process wrote. Synced: LMDB's defaults, two syncs a commit at most.
+#![allow(unsafe_code, reason = "a map of a file that others could change")]
+
+use super::{Mode, Subject, Visit};
+use crate::failure::Failure;
+use heed::types::Bytes;
+use heed::{Database, Env, EnvFlags, EnvOpenOptions};
+use std::path::Path;
+
+/// Most bytes of a store; address space, not memory.
+const MAP_BYTES: usize = 32 << 30;
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    env: Env,
+    table: Database<Bytes, Bytes>,
+}
+
+fn failed<E: std::fmt::Display>(error: E) -> Failure {
+    Failure::peer("LMDB", error)
+}
+
+impl Store {
+    pub(crate) fn open(dir: &Path, mode: Mode) -> Result<Self, Failure> {
+        let mut options = EnvOpenOptions::new();
+        options.map_size(MAP_BYTES);
+        if mode == Mode::Background {
+            // SAFETY: the store is thrown away: nobody relies on what these flags give up after a power cut,
+            // and no other code of this program writes to memory that is not its own.
+            unsafe { options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP | EnvFlags::MAP_ASYNC) };
+        }
+        // SAFETY: the directory is this run's own; no other process opens the file or changes it.
+        let env = unsafe { options.open(dir) }.map_err(failed)?;
+        let mut writer = env.write_txn().map_err(failed)?;
+        let table = env.create_database(&mut writer, None).map_err(failed)?;
+        writer.commit().map_err(failed)?;
+        Ok(Store { env, table })
+    }
+}
+
+impl Subject for Store {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+        let mut writer = self.env.write_txn().map_err(failed)?;
+        self.table.put(&mut writer, key, value).map_err(failed)?;
+        writer.commit().map_err(failed)
+    }
+
+    fn read(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
+        let reader = self.env.read_txn().map_err(failed)?;
+        Ok(self.table.get(&reader, key).map_err(failed)?.map(visit).is_some())
+    }
+
+    fn get(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
+        let reader = self.env.read_txn().map_err(failed)?;
+        let value = self.table.get(&reader, key).map_err(failed)?.map(<[u8]>::to_vec);
+        drop(reader);
+        Ok(value.map(|value| visit(&value)).is_some())
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<(), Failure> {
+        let mut writer = self.env.write_txn().map_err(failed)?;
+        self.table.delete(&mut writer, key).map_err(failed)?;
+        writer.commit().map_err(failed)
+    }
+
+    fn count(&self) -> Result<u64, Failure> {
+        let reader = self.env.read_txn().map_err(failed)?;
+        self.table.len(&reader).map_err(failed)
+    }
+
+    fn sync(&self) -> Result<(), Failure> {
+        self.env.force_sync().map_err(failed)
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Failure> {
+        self.env.force_sync().map_err(failed)?;
+        self.env.prepare_for_closing().wait();
+        Ok(())
+    }
+}

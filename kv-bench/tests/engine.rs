@@ -1,0 +1,69 @@
+//! `kv-bench engine`, as a user runs it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "it looks at files from outside the engines")]
+
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn engine(words: &[&str], out: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_kv-bench"))
+        .arg("engine")
+        .args(words)
+        .arg("--out")
+        .arg(out)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn every_row_is_judged_and_nothing_is_left_behind() {
+    let out = tempfile::tempdir().unwrap();
+    let output = engine(&["--quick", "--keys", "2000", "--repetitions", "1"], out.path());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for row in ["fill, 100 B, 1 thread", "get_many(64) uniform", "synced puts, 8 threads", "not built"] {
+        assert!(text.contains(row), "{row} is missing: {text}");
+    }
+    let left: Vec<_> =
+        std::fs::read_dir(out.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["engine.json"]);
+
+    let json = std::fs::read_to_string(out.path().join("engine.json")).unwrap();
+    let results: Value = serde_json::from_str(&json).unwrap();
+    let targets = results["targets"].as_array().unwrap();
+    for target in targets {
+        let row = target["row"].as_str().unwrap();
+        let verdict = &target["verdict"];
+        let judged = verdict == "pass" || verdict == "miss";
+        assert_eq!(judged, target["value"].is_number(), "{target}");
+        let unbuilt = row.contains("get_many") || row.contains("memory budget");
+        assert_eq!(verdict["not_built"].is_string(), unbuilt, "{target}");
+        let needs_peer = target["target"].as_str().unwrap().contains("LMDB")
+            || target["target"].as_str().unwrap().contains("peer");
+        let expected = unbuilt || judged || (needs_peer && verdict["not_measured"].is_string());
+        assert!(expected, "{target}");
+    }
+    let rows = results["rows"].as_array().unwrap();
+    let measured = |engine: &str| rows.iter().any(|row| row["engine"] == engine);
+    for engine in ["kv-log", "dashmap", "papaya", "HashMap in a lock", "kv-naive", "bare loop"] {
+        assert!(measured(engine), "{engine}");
+    }
+}
+
+#[test]
+fn rows_can_be_named() {
+    let out = tempfile::tempdir().unwrap();
+    let words = ["--quick", "--keys", "1000", "--repetitions", "1", "--only", "p99.9 of put"];
+    let output = engine(&words, out.path());
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        text.contains("p99.9 of put") && !text.contains("p99.9 of get") && !text.contains("fill"),
+        "{text}"
+    );
+    let nothing = engine(&["--only", "no such row"], out.path());
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("--only"));
+}
