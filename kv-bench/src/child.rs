@@ -1,7 +1,7 @@
 //! The parent's side of a run: starts this program again, listens, and kills it if that is the task.
 
 use crate::failure::Failure;
-use crate::worker::{Measured, Run};
+use crate::worker::{Measured, Run, Task};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 /// A run that is not over by then hangs.
 const HANG_LIMIT: Duration = Duration::from_mins(2);
+/// The same for runs of `kv-bench engine`, which are as large as the user asks for.
+const LONG_HANG_LIMIT: Duration = Duration::from_mins(20);
 
 /// Carries out a run, and returns what it measured.
 pub(crate) fn measure(run: &Run) -> Result<Measured, Failure> {
@@ -18,7 +20,7 @@ pub(crate) fn measure(run: &Run) -> Result<Measured, Failure> {
         let mut text = String::new();
         out.read_to_string(&mut text).map(|_| text)
     })?;
-    child.wait(HANG_LIMIT)?;
+    child.wait(if matches!(run.task, Task::Engine(_)) { LONG_HANG_LIMIT } else { HANG_LIMIT })?;
     Ok(serde_json::from_str(&heard(listener)?)?)
 }
 

@@ -25,12 +25,12 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     /// For people.
-    pub(crate) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> String {
         match self {
-            Verdict::Pass => "pass",
-            Verdict::Miss => "MISS",
-            Verdict::NotBuilt(_) => "not built",
-            Verdict::NotMeasured(_) => "not measured",
+            Verdict::Pass => "pass".to_owned(),
+            Verdict::Miss => "MISS".to_owned(),
+            Verdict::NotBuilt(why) => format!("not built: {why}"),
+            Verdict::NotMeasured(_) => "not measured".to_owned(),
         }
     }
 }
@@ -132,7 +132,7 @@ impl Judged {
             theirs,
             self.value.map_or("–".to_owned(), |value| format!("{value:.2}")),
             spread,
-            self.verdict.text().to_owned(),
+            self.verdict.text(),
         ]
     }
 }
@@ -206,6 +206,6 @@ mod tests {
         let unbuilt = Row { source, ..row(Bound::AtLeast(0.0), against()) };
         let judged = judge(&unbuilt, &alone);
         assert_eq!(judged.verdict, Verdict::NotBuilt("no get_many".to_owned()));
-        assert_eq!(judged.cells()[2..6], ["–", "–", "–", "–"]);
+        assert_eq!(judged.cells()[2..], ["–", "–", "–", "–", "not built: no get_many"]);
     }
 }

@@ -278,7 +278,7 @@ fn disk_rows() -> Vec<Row> {
 /// Ten times the keys: the bounds of the same rows, less a quarter.
 fn large_rows() -> Vec<Row> {
     let row = |what: &str, bound, metric: &str| {
-        let name = format!("{what}, 100 B, 1 thread, 10x the keys");
+        let name = format!("10x the keys, 100 B: {what}");
         row(name, Bound::AtLeast(bound * 0.75), "x dashmap", plan::LARGE, (LOG, metric), &[(DASHMAP, metric)])
     };
     vec![
@@ -288,7 +288,7 @@ fn large_rows() -> Vec<Row> {
         row("50/50 zipfian", 1.0, "mixed_zipfian_per_s"),
         row("overwrite uniform", 1.0, "overwrite_uniform_per_s"),
         self::row(
-            "index, 10x the keys",
+            "10x the keys, 100 B: index",
             Bound::AtMost(16.0),
             " B a key",
             plan::LARGE,
