@@ -28,7 +28,7 @@ pub(crate) const SYNCED: &str = "synced";
 pub(crate) const DUMP: &str = "dump";
 pub(crate) const RECOVERY: &str = "recovery";
 pub(crate) const UTILIZATION: &str = "utilization";
-pub(crate) const LARGE: &str = "10x the keys";
+pub(crate) const LARGE: &str = "ten times the keys";
 
 pub(crate) fn speed_name(value_len: usize, threads: u64) -> String {
     format!("speed {value_len} B {threads} thread{}", if threads == 1 { "" } else { "s" })
