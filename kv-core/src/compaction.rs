@@ -124,25 +124,30 @@ impl CompactionPolicy for Never {
     }
 }
 
-/// Compacts the emptiest segments on disk first; merges small ones, so that they do not pile up.
+/// Compacts the emptiest segments first, on disk; merges small ones, so that they do not pile up. Where nothing is worth
+/// that, it compacts in memory, where a byte costs no I/O to free and so may be freed earlier.
 #[derive(Clone, Copy, Debug)]
 pub struct Greedy {
-    /// Segments at or above this utilization are left alone. Default 0.75: at most about a third
-    /// more disk and memory than live data, for at most 3 bytes copied per byte freed.
+    /// Segments at or above this utilization are left alone on disk. Default 0.6: at most about two thirds more disk
+    /// than live data, for at most 1.5 bytes written per byte freed.
     pub utilization_max: f64,
+    /// Images at or above this utilization are left alone in memory. Default 0.85: at most about a sixth more memory
+    /// than live records, for at most 6 bytes copied per byte freed.
+    pub memory_utilization_max: f64,
     /// Most victims of one compaction. Default 8.
     pub victims_max: usize,
 }
 
 impl Default for Greedy {
     fn default() -> Self {
-        Greedy { utilization_max: 0.75, victims_max: 8 }
+        Greedy { utilization_max: 0.6, memory_utilization_max: 0.85, victims_max: 8 }
     }
 }
 
 impl CompactionPolicy for Greedy {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        choose(view, self.utilization_max, self.victims_max, SegmentStats::disk_utilization)
+        on_disk(view, self.utilization_max, self.victims_max, SegmentStats::disk_utilization)
+            .or_else(|| in_memory(view, self.memory_utilization_max, self.victims_max))
     }
 }
 
@@ -154,16 +159,18 @@ impl CompactionPolicy for Greedy {
 /// DRAM-based Storage", FAST 2014, section 4).
 #[derive(Clone, Copy, Debug)]
 pub struct CostBenefit {
-    /// Segments at or above this utilization are left alone. Default 0.9: old segments are worth
+    /// Segments at or above this utilization are left alone on disk. Default 0.9: old segments are worth
     /// cleaning even when they are rather full.
     pub utilization_max: f64,
+    /// Images at or above this utilization are left alone in memory. Default 0.85.
+    pub memory_utilization_max: f64,
     /// Most victims of one compaction. Default 8.
     pub victims_max: usize,
 }
 
 impl Default for CostBenefit {
     fn default() -> Self {
-        CostBenefit { utilization_max: 0.9, victims_max: 8 }
+        CostBenefit { utilization_max: 0.9, memory_utilization_max: 0.85, victims_max: 8 }
     }
 }
 
@@ -180,13 +187,31 @@ impl CostBenefit {
 
 impl CompactionPolicy for CostBenefit {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        choose(view, self.utilization_max, self.victims_max, Self::rank)
+        on_disk(view, self.utilization_max, self.victims_max, Self::rank)
+            .or_else(|| in_memory(view, self.memory_utilization_max, self.victims_max))
     }
+}
+
+/// The images with the least share worth keeping, of those in which at least a sixteenth of a segment comes free.
+fn in_memory(view: &CompactionView<'_>, utilization_max: f64, victims_max: usize) -> Option<CompactionPlan> {
+    let utilization = |segment: &SegmentStats| ratio(segment.survivor_bytes(), segment.memory_bytes);
+    let freed = |segment: &SegmentStats| segment.memory_bytes.saturating_sub(segment.survivor_bytes());
+    let mut candidates: Vec<&SegmentStats> = view
+        .segments
+        .iter()
+        .filter(|segment| utilization(segment) < utilization_max && freed(segment) >= view.segment_bytes / 16)
+        .collect();
+    candidates.sort_by(|a, b| utilization(a).total_cmp(&utilization(b)).then(a.id.cmp(&b.id)));
+    candidates.truncate(victims_max);
+    (!candidates.is_empty()).then(|| CompactionPlan {
+        level: CompactionLevel::Memory,
+        victims: candidates.iter().map(|segment| segment.id).collect(),
+    })
 }
 
 /// The best-ranked victims (smallest first) whose compaction frees at least one full segment; or those
 /// that hold nothing worth keeping; or small ones to be merged.
-fn choose(
+fn on_disk(
     view: &CompactionView<'_>,
     utilization_max: f64,
     victims_max: usize,
@@ -248,13 +273,23 @@ mod tests {
     }
 
     fn plan(policy: &dyn CompactionPolicy, segments: &[SegmentStats]) -> Option<Vec<u64>> {
+        levelled(policy, segments)
+            .filter(|(level, _)| *level == CompactionLevel::Disk)
+            .map(|(_, victims)| victims)
+    }
+
+    fn levelled(
+        policy: &dyn CompactionPolicy,
+        segments: &[SegmentStats],
+    ) -> Option<(CompactionLevel, Vec<u64>)> {
         let view = CompactionView {
             segments,
             segment_bytes: FULL,
             memory: Usage::default(),
             disk: Usage::default(),
         };
-        policy.plan(&view).map(|plan| plan.victims.iter().map(|id| id.get()).collect())
+        let plan = policy.plan(&view)?;
+        Some((plan.level, plan.victims.iter().map(|id| id.get()).collect()))
     }
 
     #[test]
@@ -264,7 +299,7 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_emptiest_and_needs_a_gain() {
-        let greedy = Greedy { utilization_max: 0.75, victims_max: 2 };
+        let greedy = Greedy { utilization_max: 0.75, victims_max: 2, ..Greedy::default() };
         assert_eq!(plan(&greedy, &[]), None);
         // 400 bytes would come free: not a segment's worth.
         assert_eq!(plan(&greedy, &[segment(1, 600, 0), segment(2, 900, 0)]), None);
@@ -278,6 +313,23 @@ mod tests {
         // A dead segment goes even if it is small.
         let small = SegmentStats { disk_bytes: 10, memory_bytes: 10, ..segment(4, 0, 0) };
         assert_eq!(plan(&greedy, &[segment(1, 600, 0), small]), Some(vec![4]));
+    }
+
+    #[test]
+    fn memory_is_compacted_where_the_disk_is_not_worth_it() {
+        for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+            // 340 bytes would come free on disk, less than a segment; in memory each is worth it.
+            let segments = [segment(1, 840, 0), segment(2, 820, 0), segment(3, 860, 0)];
+            assert_eq!(levelled(policy, &segments), Some((CompactionLevel::Memory, vec![2, 1])));
+            // What has no image, a right-sized one, or one that would give next to nothing is left alone.
+            let cold = SegmentStats { memory_bytes: 0, ..segment(1, 700, 0) };
+            let fitting = SegmentStats { memory_bytes: 700, ..segment(2, 700, 0) };
+            let small = SegmentStats { memory_bytes: 70, disk_bytes: 100, ..segment(3, 10, 0) };
+            assert_eq!(levelled(policy, &[cold, fitting, small]), None);
+            // Tombstones are kept in memory, too: they have to go to disk again.
+            let tombstones = SegmentStats { tombstone_bytes: 100, ..segment(4, 800, 0) };
+            assert_eq!(levelled(policy, &[tombstones]), None);
+        }
     }
 
     #[test]

@@ -40,9 +40,11 @@ pub struct Stats {
     pub stalls: u64,
     /// Time writers spent in those waits.
     pub stall_time: Duration,
-    /// Compactions finished.
+    /// Compactions on disk finished.
     pub compactions: u64,
-    /// Bytes of survivors that compaction copied.
+    /// Segments whose image in memory was compacted.
+    pub memory_compactions: u64,
+    /// Bytes of survivors that compaction on disk copied.
     pub compacted_bytes: u64,
     /// What opening the store found and did.
     pub recovery: RecoveryReport,

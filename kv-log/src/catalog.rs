@@ -132,7 +132,7 @@ impl Catalog {
             ))
         })?;
         let now = self.env.clock.monotonic();
-        Ok(Arc::new(Segment::new(id, slot, header.kind, image, file, now, end)))
+        Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), now, end)))
     }
 
     /// Makes the manifest name the outputs of a compaction in place of its victims.
@@ -157,6 +157,11 @@ impl Catalog {
         }
         segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
         Ok(())
+    }
+
+    /// Takes `segment` for the one of the same id from now on: another image of the same file.
+    pub(crate) fn replace_image(&self, segment: &Arc<Segment>) {
+        self.segments.lock().insert(segment.id, Arc::clone(segment));
     }
 
     /// The last manifest of a store that is closed in order, with everything durable: no LSN above

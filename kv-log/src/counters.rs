@@ -14,6 +14,7 @@ pub(crate) struct Counters {
     stall_ns: AtomicU64,
     pub(crate) compactions: AtomicU64,
     pub(crate) compacted_bytes: AtomicU64,
+    pub(crate) memory_compactions: AtomicU64,
 }
 
 impl Counters {
@@ -48,5 +49,6 @@ impl Counters {
         stats.stall_time = Duration::from_nanos(read(&self.stall_ns));
         stats.compactions = read(&self.compactions);
         stats.compacted_bytes = read(&self.compacted_bytes);
+        stats.memory_compactions = read(&self.memory_compactions);
     }
 }

@@ -144,7 +144,7 @@ impl Engine for LogEngine {
             // Of an image, only what was touched is memory.
             stats.memory_bytes += segment.end() as u64;
             stats.disk_bytes +=
-                if segment.is_durable() { segment.end() } else { segment.image.capacity() } as u64;
+                if segment.is_durable() { segment.file_len() } else { segment.image.capacity() } as u64;
         }
         stats
     }

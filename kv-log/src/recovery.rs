@@ -283,7 +283,8 @@ impl Replay<'_> {
         let slot =
             self.table.reserve_slot().ok_or_else(|| damaged(0, "there are more segments than slots"))?;
         let now = self.env.clock.monotonic();
-        let segment = Arc::new(Segment::new(id, slot, entry.kind, image, file, now, SEGMENT_HEADER_LEN));
+        let segment =
+            Arc::new(Segment::new(id, slot, entry.kind, image, Arc::new(file), now, SEGMENT_HEADER_LEN));
         self.table.install(&segment);
 
         let (stop, last_lsn) = self.scan(&segment, read_len)?;

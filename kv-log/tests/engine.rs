@@ -5,13 +5,14 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use kv_core::{
-    Always, Batch, Compact, Engine, EngineExt, Error, Limits, Manual, MaxLogSize, Never, PersistencePolicy,
+    Always, Batch, Compact, CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, Engine,
+    EngineExt, Error, Greedy, Limits, Manual, MaxLogSize, Never, PersistencePolicy,
 };
 use kv_log::{LogEngine, Options};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 fn small(policy: impl PersistencePolicy + 'static) -> Options {
     Options { segment_bytes: 4096, persistence: Arc::new(policy), ..Options::default() }
@@ -336,4 +337,95 @@ fn a_log_cut_at_its_last_record_opens_with_smaller_segments() {
     reopened.put(b"more", &[8; 500]).unwrap();
     reopened.close().unwrap();
     assert_eq!(LogEngine::open(copy.path(), small(Always)).unwrap().stats().keys, 41);
+}
+
+/// Compacts what it likes, at either level, as often as not.
+#[derive(Debug)]
+struct Whimsical(Mutex<fastrand::Rng>);
+
+impl CompactionPolicy for Whimsical {
+    fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
+        let mut rng = self.0.lock().unwrap();
+        let victims: Vec<_> = view.segments.iter().map(|one| one.id).filter(|_| rng.bool()).collect();
+        let level = if rng.bool() { CompactionLevel::Memory } else { CompactionLevel::Disk };
+        (!victims.is_empty() && rng.bool()).then_some(CompactionPlan { level, victims })
+    }
+}
+
+/// Both levels, in any order, over segments that were compacted at the other one before; and after each round the
+/// store as a crash would leave it.
+#[test]
+fn two_levels_of_compaction_agree_with_a_map() {
+    let mut levels = (0, 0);
+    for seed in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut model = BTreeMap::new();
+        for _ in 0..3 {
+            let compaction = Arc::new(Whimsical(Mutex::new(rng.fork())));
+            let store =
+                LogEngine::open(dir.path(), Options { compaction, ..small(MaxLogSize::new(2000)) }).unwrap();
+            for number in 0..1500u32 {
+                let key = vec![rng.u8(0..60); 2];
+                if rng.u8(0..5) == 0 {
+                    assert_eq!(store.delete(&key).unwrap().is_some(), model.remove(&key).is_some());
+                } else if rng.u8(0..9) == 0 {
+                    let mut batch = Batch::new();
+                    for key in [vec![rng.u8(0..60); 2], key] {
+                        batch.put(&key, &number.to_be_bytes());
+                        model.insert(key, number.to_be_bytes().to_vec());
+                    }
+                    store.apply(&batch).unwrap();
+                } else {
+                    let value = number.to_be_bytes().repeat(rng.usize(1..30));
+                    store.put(&key, &value).unwrap();
+                    model.insert(key, value);
+                }
+                if number % 100 == 0 {
+                    store.compact().unwrap();
+                }
+            }
+            assert_eq!(store.to_sorted_vec().unwrap(), model.clone().into_iter().collect::<Vec<_>>());
+            let stats = store.stats();
+            levels = (levels.0 + stats.memory_compactions, levels.1 + stats.compactions);
+            store.sync().unwrap();
+            let crashed = tempfile::tempdir().unwrap();
+            // Files may come and go while they are copied, unless nothing happens any more.
+            store.compact().unwrap();
+            copy_store(dir.path(), crashed.path());
+            let recovered = LogEngine::open(crashed.path(), small(Manual)).unwrap();
+            assert_eq!(recovered.to_sorted_vec().unwrap(), model.clone().into_iter().collect::<Vec<_>>());
+            store.close().unwrap();
+        }
+    }
+    assert!(levels.0 > 100 && levels.1 > 100, "{levels:?} compactions in memory and on disk");
+}
+
+#[test]
+fn memory_comes_back_without_writing_to_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let compaction = Arc::new(Greedy { utilization_max: 0.0, ..Greedy::default() });
+    let options = Options { segment_bytes: 64 << 10, compaction, ..small(Manual) };
+    let store = LogEngine::open(dir.path(), options).unwrap();
+    for round in 0..10u8 {
+        for key in 0..1000u32 {
+            store.put(&key.to_be_bytes(), &[round; 100]).unwrap();
+        }
+    }
+    store.sync().unwrap();
+    let before = store.stats();
+    store.compact().unwrap();
+    let after = store.stats();
+    assert!(after.memory_compactions > 5, "{after:?}");
+    assert_eq!(after.compactions, 0);
+    assert!(
+        after.memory_bytes < 2 * after.live_bytes && after.memory_bytes < before.memory_bytes / 3,
+        "{after:?}"
+    );
+    assert!(after.disk_bytes > 5 * after.live_bytes, "{after:?}");
+    let sample = store.to_sorted_vec().unwrap();
+    assert!(sample.len() == 1000 && sample.iter().all(|(_, value)| *value == [9; 100]));
+    drop(store);
+    let store = LogEngine::open(dir.path(), small(Manual)).unwrap();
+    assert_eq!(store.to_sorted_vec().unwrap(), sample);
 }

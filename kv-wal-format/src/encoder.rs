@@ -61,6 +61,37 @@ impl Encoder {
         Ok(needed)
     }
 
+    /// Copies the encoded record at the start of `encoded` to the start of `out`, out of its batch if it was in one, and
+    /// returns its length. Key, value and their checksum are taken as they are: what was damaged stays noticeable, and
+    /// nothing but 20 bytes of header is computed again. `None` when `encoded` does not start with a whole record, or
+    /// `out` is too small; `out` is then unchanged.
+    ///
+    /// ```
+    /// use kv_wal_format::{Decoder, Encoder, Record, Step};
+    ///
+    /// let (mut one, mut other) = (Vec::new(), [0; 40]);
+    /// Encoder::new(1).append(&Record::put(5, b"key", b"value").with_more(), &mut one)?;
+    /// let len = Encoder::new(2).copy(&one, &mut other).unwrap();
+    /// let Step::Record { record, .. } = Decoder::new(2).step(&other[..len]) else { panic!("a record") };
+    /// assert_eq!(record, Record::put(5, b"key", b"value"));
+    /// # Ok::<(), kv_wal_format::EncodeError>(())
+    /// ```
+    #[inline]
+    pub fn copy(&self, encoded: &[u8], out: &mut [u8]) -> Option<usize> {
+        let raw = RawHeader::from_bytes(encoded.first_chunk()?);
+        let len = raw.info().ok()?.encoded_len;
+        let encoded = encoded.get(..len)?;
+        let out = out.get_mut(..len)?;
+        let mut header = RawHeader { flags: 0, ..raw }.to_bytes();
+        let header_crc = self.seed.checksum(&header);
+        write_checksum(&mut header, header_crc);
+        let (header_out, body_out) = out.split_at_mut(RECORD_HEADER_LEN);
+        let (_, body) = encoded.split_at(RECORD_HEADER_LEN);
+        header_out.copy_from_slice(&header);
+        body_out.copy_from_slice(body);
+        Some(len)
+    }
+
     /// Encodes `record` at the end of `out` and returns its length.
     ///
     /// # Errors
@@ -131,6 +162,27 @@ mod tests {
         encoder.encode_with_body_checksum(&record, body_crc, &mut with_checksum).unwrap();
         assert_eq!(appended, whole);
         assert_eq!(appended, with_checksum);
+    }
+
+    #[test]
+    fn a_copy_is_the_same_record_alone_in_another_segment() {
+        let record = Record::put(5, b"abc", b"defghij");
+        let (mut original, mut expected) = (Vec::new(), Vec::new());
+        Encoder::new(1).append(&record.with_more(), &mut original).unwrap();
+        Encoder::new(2).append(&record, &mut expected).unwrap();
+        let mut out = [0xaa; 48];
+        assert_eq!(Encoder::new(2).copy(&original, &mut out), Some(40));
+        assert_eq!(out[..40], expected);
+        assert_eq!(out[40..], [0xaa; 8]);
+        // A damaged body stays one.
+        original[RECORD_HEADER_LEN] ^= 1;
+        assert_eq!(Encoder::new(2).copy(&original, &mut out), Some(40));
+        let step = crate::Decoder::new(2).step(&out);
+        assert!(matches!(step, crate::Step::Corrupt(_)), "{step:?}");
+        let untouched = out;
+        assert!((0..40).all(|len| Encoder::new(2).copy(&original[..len], &mut out).is_none()));
+        assert_eq!(Encoder::new(2).copy(&original, &mut out[..39]), None);
+        assert_eq!(out, untouched);
     }
 
     #[test]

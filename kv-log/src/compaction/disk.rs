@@ -30,6 +30,8 @@ use crate::store::Store;
 /// A record that is to be kept.
 struct Survivor<'a> {
     record: Record<'a>,
+    /// The record as it stands in the victim.
+    encoded: &'a [u8],
     hash: KeyHash,
     from: Location,
 }
@@ -69,8 +71,8 @@ impl Store {
         self.retire(victims)?;
 
         let copied_bytes: u64 = moves.iter().map(|one| one.len).sum();
-        let before: u64 = victims.iter().map(|segment| segment.end() as u64).sum();
-        let after: u64 = outputs.iter().map(|segment| segment.end() as u64).sum();
+        let before: u64 = victims.iter().map(|segment| segment.file_len() as u64).sum();
+        let after: u64 = outputs.iter().map(|segment| segment.file_len() as u64).sum();
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
         Ok(CompactionReport {
@@ -98,7 +100,8 @@ impl Store {
                     _ => false,
                 };
                 if survives {
-                    survivors.push(Survivor { record: Record { more: false, ..record }, hash, from });
+                    let encoded = bytes.get(offset..offset + record.encoded_len()).unwrap_or_default();
+                    survivors.push(Survivor { record, encoded, hash, from });
                 }
             }
             let stop = scanner.stop();
@@ -123,13 +126,13 @@ impl Store {
             let encoder = Encoder::new(header.segment_id);
             let mut offset = SEGMENT_HEADER_LEN;
             let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
-            let records = survivors.iter().map(|survivor| survivor.record);
-            for record in records.chain([Record::seal(max_lsn, &seal)]) {
-                let len = encoder.encode(&record, out).expect("the segment was made to fit");
+            for survivor in survivors {
+                let len = encoder.copy(survivor.encoded, out).expect("the segment was made to fit");
                 offsets.push(offset);
                 offset += len;
                 out = out.split_at_mut(len).1;
             }
+            encoder.encode(&Record::seal(max_lsn, &seal), out).expect("the segment was made to fit");
         })?;
         for (survivor, offset) in survivors.iter().zip(offsets) {
             let len = survivor.record.encoded_len() as u64;

@@ -1,11 +1,10 @@
-//! Compaction: the policy names victims, [`disk`] rewrites their survivors and removes them.
-//!
-//! A policy may ask for a compaction in memory or on disk. Both are carried out on disk for now, which
-//! gives back the memory too.
+//! Compaction: the policy names victims and a level. [`memory`] gives back what is dead in their images;
+//! [`disk`] rewrites their survivors to new segments and removes them.
 
 mod disk;
+mod memory;
 
-use kv_core::{CompactionReport, CompactionView, Result, SegmentId, SegmentStats, Usage};
+use kv_core::{CompactionLevel, CompactionReport, CompactionView, Result, SegmentId, SegmentStats, Usage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -18,8 +17,15 @@ impl Store {
         let _one_at_a_time = self.compacting.lock();
         let _poison = self.health.poison_on_panic(&self.dir);
         let mut total = CompactionReport::default();
-        while let Some(victims) = self.choose_victims() {
+        while let Some((level, victims)) = self.choose_victims() {
             self.health.check_writable()?;
+            if level == CompactionLevel::Memory {
+                let freed = self.compact_in_memory(&victims).map_err(|error| self.health.poison(error))?;
+                if freed == 0 {
+                    break;
+                }
+                continue;
+            }
             let report = self.compact_on_disk(&victims).map_err(|error| self.health.poison(error))?;
             total.victims += report.victims;
             total.outputs += report.outputs;
@@ -34,7 +40,7 @@ impl Store {
     }
 
     /// The victims that the policy names, as far as they may be compacted at all.
-    fn choose_victims(&self) -> Option<Vec<Arc<Segment>>> {
+    fn choose_victims(&self) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
         let segments = self.catalog.segments();
         let (views, memory, disk) = self.view(&segments);
         let view = CompactionView {
@@ -48,7 +54,7 @@ impl Store {
         plan.victims.dedup();
         let named = |id: SegmentId| segments.iter().find(|segment| segment.id == id && segment.is_durable());
         let victims: Vec<Arc<Segment>> = plan.victims.iter().filter_map(|id| named(*id)).cloned().collect();
-        (!victims.is_empty()).then_some(victims)
+        (!victims.is_empty()).then_some((plan.level, victims))
     }
 
     /// The sealed and synced segments as a policy sees them, and the bytes of all in memory and on disk.
@@ -61,7 +67,7 @@ impl Store {
         let oldest_lsn_of_all = oldest_lsn(segments, &[]);
         for segment in segments {
             memory += segment.image.capacity() as u64;
-            disk += segment.end() as u64;
+            disk += segment.file_len() as u64;
             if segment.is_durable() {
                 let is_oldest = oldest == Some(segment.id);
                 let oldest_elsewhere = if is_oldest { oldest_lsn_but_one } else { oldest_lsn_of_all };
@@ -71,7 +77,7 @@ impl Store {
                     live_bytes: segment.live_bytes.load(Ordering::Relaxed),
                     tombstone_bytes: if needed { segment.tombstone_bytes.load(Ordering::Relaxed) } else { 0 },
                     memory_bytes: segment.image.capacity() as u64,
-                    disk_bytes: segment.end() as u64,
+                    disk_bytes: segment.file_len() as u64,
                     age: now.saturating_sub(segment.created),
                 });
             }

@@ -1,7 +1,8 @@
 //! Segments: the units in which the log is allocated, written, compacted and freed.
 //!
 //! A segment is one memory image ([`image`]) and one file of the same bytes ([`file`]). Its slot in
-//! the [`table`] is the first half of every [`Location`] in it.
+//! the [`table`] is the first half of every [`Location`] in it. Once it is durable, compaction in memory
+//! may replace it by one with the same id and file, an image of what is left, and another slot.
 
 mod file;
 mod image;
@@ -14,7 +15,8 @@ pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
 
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{RECORD_HEADER_LEN, Record, Seal, SegmentKind, peek};
+use kv_wal_format::{RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, Seal, SegmentKind, peek};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -29,10 +31,10 @@ pub(crate) struct Segment {
     pub(crate) slot: u16,
     pub(crate) kind: SegmentKind,
     pub(crate) image: Image,
-    pub(crate) file: SegmentFile,
+    pub(crate) file: Arc<SegmentFile>,
     /// Monotonic time of its newest record, as known at creation: the age that policies see.
     pub(crate) created: Duration,
-    /// End of the records, bytes from the start. Set under the commit lock; fixed once sealed.
+    /// End of the records in the image, bytes from the start. Set under the commit lock; fixed once sealed.
     end: AtomicUsize,
     sealed: AtomicBool,
     /// Bytes from the start that are in the file. Changed by the leader of a flush only.
@@ -56,7 +58,7 @@ impl Segment {
         slot: u16,
         kind: SegmentKind,
         image: Image,
-        file: SegmentFile,
+        file: Arc<SegmentFile>,
         created: Duration,
         end: usize,
     ) -> Self {
@@ -80,7 +82,29 @@ impl Segment {
         }
     }
 
-    /// End of the records, bytes from the start of the segment.
+    /// This segment, durable, with another image in another slot, that holds nothing yet. What is said of the file
+    /// stays.
+    pub(crate) fn with_image(&self, slot: u16, image: Image) -> Self {
+        let file = Arc::clone(&self.file);
+        let next = Segment::new(self.id, slot, self.kind, image, file, self.created, SEGMENT_HEADER_LEN);
+        let copy =
+            |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        copy(&next.records, &self.records);
+        copy(&next.min_lsn, &self.min_lsn);
+        copy(&next.max_lsn, &self.max_lsn);
+        next.set_written(self.written());
+        next.set_synced(self.synced());
+        next.mark_sealed();
+        next.mark_durable();
+        next
+    }
+
+    /// Length of its file, bytes, as far as it is used.
+    pub(crate) fn file_len(&self) -> usize {
+        if self.is_durable() { self.synced() } else { self.end() }
+    }
+
+    /// End of the records, bytes from the start of the image.
     pub(crate) fn end(&self) -> usize {
         self.end.load(Ordering::Acquire)
     }
