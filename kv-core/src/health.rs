@@ -61,7 +61,7 @@ impl Health {
     /// Poisons when the thread panics before the answer is dropped: for work that, left half done, must not be taken
     /// for done. `dir` is the store's.
     pub fn poison_on_panic<'a>(&'a self, dir: &'a Path) -> PoisonOnPanic<'a> {
-        PoisonOnPanic { health: self, dir }
+        PoisonOnPanic { health: self, dir, already: thread::panicking() }
     }
 
     /// The error of everybody after the failure.
@@ -83,11 +83,13 @@ impl Health {
 pub struct PoisonOnPanic<'a> {
     health: &'a Health,
     dir: &'a Path,
+    /// The thread was unwinding before the work began: an engine may be used, and closed, while that goes on.
+    already: bool,
 }
 
 impl Drop for PoisonOnPanic<'_> {
     fn drop(&mut self) {
-        if thread::panicking() {
+        if thread::panicking() && !self.already {
             let cause = io::Error::other("a thread panicked at work");
             let _ = self.health.poison(Error::io("work on", self.dir, cause));
         }
@@ -98,10 +100,25 @@ impl Drop for PoisonOnPanic<'_> {
 mod tests {
     use super::*;
 
+    /// Work that is done well while the thread unwinds for another reason.
+    struct WorksWhenDropped<'a>(&'a Health);
+
+    impl Drop for WorksWhenDropped<'_> {
+        fn drop(&mut self) {
+            drop(self.0.poison_on_panic(Path::new("d")));
+        }
+    }
+
     #[test]
     fn a_panic_poisons_and_an_orderly_end_does_not() {
         let health = Health::default();
         drop(health.poison_on_panic(Path::new("d")));
+        health.check_writable().unwrap();
+        let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _works = WorksWhenDropped(&health);
+            std::panic::resume_unwind(Box::new("elsewhere"));
+        }));
+        assert!(unwound.is_err());
         health.check_writable().unwrap();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             let _watch = health.poison_on_panic(Path::new("d"));

@@ -22,10 +22,10 @@ impl Lsn {
         self.0
     }
 
-    /// The LSN after this one.
+    /// The LSN after this one. The last one, which no store lives to see, is its own.
     #[must_use]
     pub const fn next(self) -> Self {
-        Lsn(self.0 + 1)
+        Lsn(self.0.saturating_add(1))
     }
 }
 

@@ -1,11 +1,11 @@
-//! Background work: one thread dumps the log when the policy says so, one compacts.
+//! Background work: one thread dumps the log when the policy says so, one makes spare heads, one compacts.
 //!
 //! In inline mode there are no threads: the same work is done by the caller, after its change.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use kv_core::{Acknowledge, Action, Background, Error, Lsn, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -15,9 +15,15 @@ use crate::store::Store;
 #[derive(Debug)]
 pub(crate) struct Signals {
     flush: Wake,
+    spares: Wake,
     compact: Wake,
+    /// When the flush thread will ask the policy again by itself, nanoseconds of the monotonic clock.
+    asks_again_ns: AtomicU64,
     stopping: AtomicBool,
 }
+
+/// The flush thread will not ask again unless it is woken.
+const NEVER: u64 = u64::MAX;
 
 /// Wakes one worker; any number of calls before it looks are one.
 #[derive(Debug)]
@@ -56,7 +62,17 @@ impl Wake {
 
 impl Signals {
     pub(crate) fn new() -> Self {
-        Signals { flush: Wake::new(), compact: Wake::new(), stopping: AtomicBool::new(false) }
+        let (flush, spares, compact) = (Wake::new(), Wake::new(), Wake::new());
+        let (asks_again_ns, stopping) = (AtomicU64::new(NEVER), AtomicBool::new(false));
+        Signals { flush, spares, compact, asks_again_ns, stopping }
+    }
+
+    /// The policy wants to be asked at `time`: wakes the flush thread unless it will by then.
+    #[inline]
+    fn ask_at(&self, time: Duration) {
+        if to_ns(time) < self.asks_again_ns.load(Ordering::SeqCst) {
+            self.flush.wake();
+        }
     }
 
     fn stopping(&self) -> bool {
@@ -77,7 +93,11 @@ impl Workers {
             return Ok(Workers::default());
         }
         let mut workers = Workers::default();
-        for (name, work) in [("kv-log flush", flush_loop as Work), ("kv-log compact", compact_loop)] {
+        for (name, work) in [
+            ("kv-log flush", flush_loop as Work),
+            ("kv-log spares", spares_loop),
+            ("kv-log compact", compact_loop),
+        ] {
             let of_thread = Arc::clone(store);
             let thread = thread::Builder::new()
                 .name(name.to_owned())
@@ -98,6 +118,7 @@ impl Workers {
     pub(crate) fn stop(&mut self, store: &Store) {
         store.signals.stopping.store(true, Ordering::Release);
         store.signals.flush.wake();
+        store.signals.spares.wake();
         store.signals.compact.wake();
         for thread in self.threads.drain(..) {
             // A panic was turned into poison where it happened.
@@ -116,25 +137,49 @@ fn run(store: &Store, work: Work) {
 }
 
 /// Failures poison the store where they happen; then the worker has nothing left to do.
+///
+/// No wake-up is lost: the thread says that it will never ask again, *then* asks, and then says when it will. A writer
+/// makes its change, and *then* looks at that. So the thread sees the change, or the writer wakes it.
 fn flush_loop(store: &Store) {
-    while !store.signals.stopping() && !store.health.is_poisoned() {
-        if store.prepare_next_head().is_err() {
-            return;
-        }
-        let (action, ask_again_in) = store.decide(store.env.clock.monotonic());
-        if action == Action::Hold {
-            store.signals.flush.wait(ask_again_in);
-        } else if store.flush(action).is_err() {
-            return;
-        } else if action == Action::Write {
+    let signals = &store.signals;
+    while !signals.stopping() && !store.health.is_poisoned() {
+        signals.asks_again_ns.store(NEVER, Ordering::SeqCst);
+        let now = store.env.clock.monotonic();
+        let (action, mut ask_again_in) = store.decide(now);
+        if action != Action::Hold {
+            // Whatever changes meanwhile, it will ask.
+            signals.asks_again_ns.store(0, Ordering::SeqCst);
+            if store.flush(action).is_err() {
+                return;
+            }
+            if action == Action::WriteAndSync {
+                continue;
+            }
             // The changes are still pending; a policy that says `Write` again would spin here.
-            store.signals.flush.wait(Some(ask_again_in.unwrap_or(MINIMAL_PAUSE)));
+            ask_again_in = Some(ask_again_in.unwrap_or(MINIMAL_PAUSE));
         }
+        let asks_again = ask_again_in.map_or(NEVER, |pause| to_ns(now.saturating_add(pause)));
+        signals.asks_again_ns.store(asks_again, Ordering::SeqCst);
+        signals.flush.wait(ask_again_in);
     }
+}
+
+fn to_ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
 }
 
 /// Between two dumps without sync.
 const MINIMAL_PAUSE: Duration = Duration::from_millis(1);
+
+/// Apart from the flush, whose syncs would keep writers waiting for a spare.
+fn spares_loop(store: &Store) {
+    loop {
+        store.signals.spares.wait(None);
+        if store.signals.stopping() || store.make_spares().is_err() {
+            return;
+        }
+    }
+}
 
 fn compact_loop(store: &Store) {
     loop {
@@ -146,10 +191,10 @@ fn compact_loop(store: &Store) {
 }
 
 impl Store {
-    /// The head is filling up: the next one shall be made.
-    pub(crate) fn next_head_due(&self) {
+    /// The head is filling up, or a spare was taken: another one shall be made.
+    pub(crate) fn spares_due(&self) {
         if self.env.background == Background::Threads {
-            self.signals.flush.wake();
+            self.signals.spares.wake();
         }
     }
 
@@ -167,9 +212,10 @@ impl Store {
         match self.env.background {
             Background::Threads => {
                 let now = self.progress.recent_time(&*self.env.clock);
-                let (action, ask_again_in) = self.decide(now);
-                if action != Action::Hold || (ask_again_in.is_some() && self.progress.take_first_change()) {
-                    self.signals.flush.wake();
+                match self.decide(now) {
+                    (Action::Hold, None) => {}
+                    (Action::Hold, Some(pause)) => self.signals.ask_at(now.saturating_add(pause)),
+                    (Action::Write | Action::WriteAndSync, _) => self.signals.flush.wake(),
                 }
                 Ok(())
             }

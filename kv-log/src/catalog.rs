@@ -55,42 +55,78 @@ impl Catalog {
         let segments = self.segments.lock();
         next.segments.retain(|id, _| segments.contains_key(id));
         drop(segments);
+        let mut orphans = self.env.fs.list_if_exists(&self.dir)?.unwrap_or_default();
+        orphans.retain(|name| {
+            let id = directory::parse_segment_file_name(name);
+            // An orphan's id is used up, though no manifest knew it: its bytes may show up again where it lay.
+            next.next_segment = next.next_segment.max(id.map_or(SegmentId::new(0), following));
+            id.is_some_and(|id| !next.segments.contains_key(&id))
+        });
         self.store(&mut next, floor)?;
-        for name in self.env.fs.list_if_exists(&self.dir)?.unwrap_or_default() {
-            if directory::parse_segment_file_name(&name).is_some_and(|id| !next.segments.contains_key(&id)) {
-                let path = self.dir.join(name);
-                self.env.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
-            }
+        for name in orphans {
+            let path = self.dir.join(name);
+            self.env.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
         }
         *manifest = next;
         Ok(())
     }
 
-    /// A new, blank head segment: its file and its name in the manifest are durable on return.
+    /// New, blank head segments, in the order in which they are to be used: their files and their names in the manifest
+    /// are durable on return. Several at once share the syncs of the directory and the manifest.
     ///
-    /// After a power cut between any two steps there is: nothing; an orphan file; or a blank segment
+    /// After a power cut between any two steps there is: nothing; orphan files; or blank segments
     /// that the manifest names. Opening removes each of them.
-    pub(crate) fn create_head(&self, capacity: usize, last_lsn: Lsn) -> Result<Arc<Segment>> {
+    pub(crate) fn create_heads(
+        &self,
+        count: usize,
+        capacity: usize,
+        last_lsn: Lsn,
+    ) -> Result<Vec<Arc<Segment>>> {
         let mut manifest = self.manifest.lock();
         let mut next = manifest.clone();
-        let id = take_id(&mut next);
-        let header = SegmentHeader {
-            kind: SegmentKind::Log,
-            segment_id: id.get(),
-            base_lsn: last_lsn.get(),
-            store_id: next.store_id,
-        };
-        let segment = self.create_segment(header, capacity, SEGMENT_HEADER_LEN, |_| ())?;
-        let entry = Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
-        next.segments.insert(id, entry);
-        // The file must be there before the manifest says so.
-        self.sync_dir()
-            .and_then(|()| self.store(&mut next, last_lsn))
-            .inspect_err(|_| self.table.return_slot(segment.slot))?;
+        let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
+        let result = self.create_named_heads(count, capacity, last_lsn, &mut next, &mut created);
+        if let Err(error) = result {
+            // The files stay, since the manifest on disk may name them already; so their ids are used up.
+            manifest.next_segment = next.next_segment;
+            for segment in &created {
+                self.table.return_slot(segment.slot);
+            }
+            return Err(error);
+        }
         *manifest = next;
-        self.table.install(&segment);
-        self.segments.lock().insert(id, Arc::clone(&segment));
-        Ok(segment)
+        let mut segments = self.segments.lock();
+        for segment in &created {
+            self.table.install(segment);
+            segments.insert(segment.id, Arc::clone(segment));
+        }
+        Ok(created)
+    }
+
+    fn create_named_heads(
+        &self,
+        count: usize,
+        capacity: usize,
+        last_lsn: Lsn,
+        manifest: &mut Manifest,
+        created: &mut Vec<Arc<Segment>>,
+    ) -> Result<()> {
+        for _ in 0..count {
+            let id = take_id(manifest);
+            let header = SegmentHeader {
+                kind: SegmentKind::Log,
+                segment_id: id.get(),
+                base_lsn: last_lsn.get(),
+                store_id: manifest.store_id,
+            };
+            created.push(self.create_segment(header, capacity, SEGMENT_HEADER_LEN, |_| ())?);
+            let entry =
+                Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
+            manifest.segments.insert(id, entry);
+        }
+        // The files must be there before the manifest says so.
+        self.sync_dir()?;
+        self.store(manifest, last_lsn)
     }
 
     /// The header of a segment that [`exchange`](Self::exchange) will name.
@@ -201,6 +237,10 @@ impl Catalog {
 
 fn take_id(manifest: &mut Manifest) -> SegmentId {
     let id = manifest.next_segment;
-    manifest.next_segment = SegmentId::new(id.get() + 1);
+    manifest.next_segment = following(id);
     id
+}
+
+fn following(id: SegmentId) -> SegmentId {
+    SegmentId::new(id.get().saturating_add(1))
 }

@@ -4,8 +4,8 @@
 //! log and the order of visibility are one and the same: what the contract calls log order. What can be
 //! done before it is done before: limits, hash, checksum of key and value.
 //!
-//! Lock order of the engine: leadership of a flush (`flush`) -> commit lock -> next head -> manifest -> segments ->
-//! shards of the index in ascending order. No lock is held while a caller's code runs.
+//! Lock order of the engine: leadership of a flush (`flush`) -> commit lock -> making of spares -> spares -> manifest ->
+//! segments -> shards of the index in ascending order. No lock is held while a caller's code runs.
 
 use crossbeam_epoch::Guard;
 use kv_core::{Batch, Change, Error, Lsn, Result};
@@ -35,8 +35,8 @@ pub(crate) struct Head {
     last_lsn: Lsn,
     /// Sealed segments that are not written and synced yet, oldest first.
     pub(crate) sealed: Vec<Arc<Segment>>,
-    /// Whether the next head was asked for.
-    next_due: bool,
+    /// Whether a spare was asked for.
+    spare_due: bool,
 }
 
 /// Refuses a batch that no segment could hold.
@@ -71,7 +71,7 @@ impl Head {
             next_lsn,
             last_lsn,
             sealed: Vec::new(),
-            next_due: false,
+            spare_due: false,
         }
     }
 
@@ -79,7 +79,7 @@ impl Head {
         self.end + len + SEAL_LEN <= self.segment.image.capacity()
     }
 
-    /// Whether it is time to make the next head.
+    /// Whether it is time to make a spare.
     pub(crate) fn is_filling_up(&self) -> bool {
         self.end > self.segment.image.capacity() / 4
     }
@@ -110,20 +110,13 @@ impl Head {
     /// Seals the head, if it holds anything, and goes on in a new segment with room for `len` bytes.
     fn roll(&mut self, store: &Store, len: usize) -> Result<()> {
         let capacity = store.options.segment_bytes.max(SEGMENT_HEADER_LEN + len + SEAL_LEN);
-        let ready = store.next_head.lock().take();
-        let (unfit, next) = match ready {
-            Some(next) if next.image.capacity() >= capacity => (None, next),
-            // Log order is the order of ids: a segment that is too small for this record is passed
-            // over for good.
-            unfit => (unfit, store.catalog.create_head(capacity, self.last_lsn())?),
-        };
-        for next in unfit.into_iter().chain([next]) {
+        for next in store.next_heads(capacity, self.last_lsn())? {
             self.seal();
             let full = std::mem::replace(&mut self.segment, next);
             self.encoder = Encoder::new(self.segment.id.get());
             self.end = self.segment.end();
             self.sealed.push(full);
-            self.next_due = false;
+            self.spare_due = false;
         }
         Ok(())
     }
@@ -195,7 +188,6 @@ impl Store {
         let location = head.append(&change.record, change.body_checksum);
         let mut shard = self.index.lock(self.index.shard_of(change.hash));
         self.publish(&mut shard, &change, location, guard);
-        drop(shard);
         self.committed(head, lsn, len);
         Ok(lsn)
     }
@@ -241,8 +233,8 @@ impl Store {
             let shard = shard.and_then(|at| locked.get_mut(at)).expect("every touched shard is locked");
             self.publish(shard, change, location, &guard);
         }
-        drop(locked);
         self.committed(&mut head, lsn, len);
+        drop(locked);
         Ok(lsn)
     }
 
@@ -284,14 +276,15 @@ impl Store {
         }
     }
 
-    /// Counts a change that is visible now. Still under the commit lock.
+    /// Counts a change that is visible now. Still under the commit lock, and before its shards are unlocked: whoever
+    /// reads it finds it counted, so that a sync that follows covers it.
     #[inline]
     fn committed(&self, head: &mut Head, lsn: Lsn, len: usize) {
         head.last_lsn = lsn;
         head.next_lsn = lsn.next();
-        if !head.next_due && head.is_filling_up() {
-            head.next_due = true;
-            self.next_head_due();
+        if !head.spare_due && head.is_filling_up() {
+            head.spare_due = true;
+            self.spares_due();
         }
         self.progress.committed(lsn, len as u64, &*self.env.clock);
     }

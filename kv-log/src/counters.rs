@@ -2,7 +2,15 @@ use kv_core::Stats;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// Changes a number that one thread at a time changes, and any may read.
+#[inline]
+pub(crate) fn change(number: &AtomicU64, change: impl FnOnce(u64) -> u64) {
+    number.store(change(number.load(Ordering::Relaxed)), Ordering::Relaxed);
+}
+
 /// What the engine counts for [`Stats`], and nothing depends on.
+///
+/// Pairs are counted under the commit lock only, so they need no read-modify-write: nine of those would be a fifth of a put.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     keys: AtomicU64,
@@ -18,18 +26,18 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    /// A key came to be, or its newest value did.
+    /// A key came to be, or its newest value did. Under the commit lock, or before the store is shared.
     #[inline]
     pub(crate) fn add_pair(&self, len: usize) {
-        self.keys.fetch_add(1, Ordering::Relaxed);
-        self.live_bytes.fetch_add(len as u64, Ordering::Relaxed);
+        change(&self.keys, |keys| keys + 1);
+        change(&self.live_bytes, |bytes| bytes + len as u64);
     }
 
-    /// A key went, or one of its values did.
+    /// A key went, or one of its values did. Under the commit lock.
     #[inline]
     pub(crate) fn remove_pair(&self, len: usize) {
-        self.keys.fetch_sub(1, Ordering::Relaxed);
-        self.live_bytes.fetch_sub(len as u64, Ordering::Relaxed);
+        change(&self.keys, |keys| keys - 1);
+        change(&self.live_bytes, |bytes| bytes - len as u64);
     }
 
     pub(crate) fn stalled(&self, duration: Duration) {

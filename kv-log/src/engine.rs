@@ -4,6 +4,7 @@ use kv_core::{
     Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory, Env, Error, Lsn,
     OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
 };
+use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -140,7 +141,8 @@ impl Engine for LogEngine {
         stats.retired_bytes = store.segments.retired_bytes();
         stats.recovery = store.recovery.clone();
         for segment in store.catalog.segments() {
-            stats.segments += 1;
+            // Spares hold nothing yet.
+            stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
             // Of an image, only what was touched is memory.
             stats.memory_bytes += segment.end() as u64;
             stats.disk_bytes +=
@@ -150,7 +152,9 @@ impl Engine for LogEngine {
     }
 
     fn close(&self) -> Result<()> {
-        let Some(mut workers) = self.workers.lock().take() else { return Ok(()) };
+        // Held to the end: who closes at the same time returns when the directory is free, too.
+        let mut workers = self.workers.lock();
+        let Some(mut workers) = workers.take() else { return Ok(()) };
         workers.stop(&self.store);
         let result = self.store.close();
         // Free memory that waits for readers who are long gone.

@@ -56,10 +56,7 @@ impl Store {
         if self.has_room_for(len) {
             return Ok(());
         }
-        let start = self.env.clock.monotonic();
-        let result = self.flush_until(Action::Write, || self.has_room_for(len));
-        self.counters.stalled(self.env.clock.monotonic().saturating_sub(start));
-        result
+        self.stalling(|| self.flush_until(Action::Write, || self.has_room_for(len)))
     }
 
     #[inline]

@@ -53,6 +53,7 @@ mod options;
 mod progress;
 mod recovery;
 mod segment;
+mod spares;
 mod store;
 
 pub use engine::{LogEngine, LogFactory};

@@ -57,8 +57,8 @@ impl Manifest {
 
     /// Reserves LSNs beyond `last`, when fewer than half of the usual number are left.
     pub(crate) fn reserve_lsns(&mut self, last: Lsn) {
-        if self.lsn_ceiling.get() < last.get() + LSNS_RESERVED / 2 {
-            self.lsn_ceiling = Lsn::new(last.get() + LSNS_RESERVED);
+        if self.lsn_ceiling.get() < last.get().saturating_add(LSNS_RESERVED / 2) {
+            self.lsn_ceiling = Lsn::new(last.get().saturating_add(LSNS_RESERVED));
         }
     }
 

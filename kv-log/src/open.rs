@@ -22,6 +22,7 @@ use crate::options::Options;
 use crate::progress::Progress;
 use crate::recovery;
 use crate::segment::Segment;
+use crate::spares::Spares;
 use crate::store::Store;
 
 /// Opens the store in `dir`.
@@ -58,9 +59,11 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         std::mem::take(&mut recovered.segments),
     );
     catalog.begin(lsn_floor)?;
-    let head = match recovered.head {
-        Some(head) => head,
-        None => catalog.create_head(options.segment_bytes, lsn_floor)?,
+    let head = if let Some(head) = recovered.head {
+        head
+    } else {
+        let mut created = catalog.create_heads(1, options.segment_bytes, lsn_floor)?;
+        created.pop().expect("one was asked for")
     };
     recovered.report.duration = env.clock.monotonic().saturating_sub(start);
     Ok(Store {
@@ -68,7 +71,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         env: env.clone(),
         acknowledge: options.persistence.acknowledge(),
         head: Mutex::new(Head::new(head, recovered.report.last_lsn, lsn_floor.next())),
-        next_head: Mutex::new(None),
+        spares: Spares::default(),
         index: recovered.index,
         segments: recovered.table,
         catalog,

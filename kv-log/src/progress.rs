@@ -14,8 +14,6 @@ pub(crate) struct Progress {
     written_bytes: AtomicU64,
     /// Whether a change came since the last sync began: then `since_sync_began` is set.
     changed_since_sync_began: AtomicBool,
-    /// Whether that was the first one, and nobody has looked yet.
-    first_change: AtomicBool,
     /// When the first change came after the last sync began.
     since_sync_began: Mutex<Option<Duration>>,
     /// When the oldest change that is not durable came, nanoseconds; `NONE` if there is none. Changed
@@ -104,15 +102,7 @@ impl Progress {
                 self.oldest_ns.store(to_ns(now), Ordering::Relaxed);
             }
             self.changed_since_sync_began.store(true, Ordering::Relaxed);
-            self.first_change.store(true, Ordering::Release);
         }
-    }
-
-    /// Whether a first change came since this was last asked: then somebody must look at the policy's
-    /// times.
-    #[inline]
-    pub(crate) fn take_first_change(&self) -> bool {
-        self.first_change.load(Ordering::Acquire) && self.first_change.swap(false, Ordering::AcqRel)
     }
 
     /// A flush takes stock; `to_sync` when it will end in a sync. Under the commit lock.
@@ -188,13 +178,9 @@ mod tests {
         let progress = Progress::new(Lsn::new(70), Duration::ZERO);
         let second = Duration::from_secs(1);
         assert_eq!(progress.pending(clock.monotonic()), Pending::default());
-        assert!(!progress.take_first_change());
-
         progress.committed(Lsn::new(91), 10, &clock);
-        assert!(progress.take_first_change());
         clock.advance(second);
         progress.committed(Lsn::new(92), 10, &clock);
-        assert!(!progress.take_first_change());
         let position = progress.begin_dump(true);
         clock.advance(second);
         progress.committed(Lsn::new(93), 5, &clock);

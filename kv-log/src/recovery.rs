@@ -101,6 +101,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         if let Some(unfinished) = unfinished.filter(|_| one.entry.kind == SegmentKind::Log) {
             // Made ahead of need, and never used: left out, and so dropped.
             require_blank(one, unfinished)?;
+            table.retire(&one.segment, &crossbeam_epoch::pin());
             continue;
         }
         if check_finished(one)? {

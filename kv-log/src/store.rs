@@ -10,7 +10,8 @@ use crate::counters::Counters;
 use crate::index::Index;
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::segment::{Segment, SegmentTable};
+use crate::segment::SegmentTable;
+use crate::spares::Spares;
 
 /// The parts of an open store: what callers and background workers share. Each part is a file of its
 /// own; what is done with them is in `commit`, `flush`, `compaction`.
@@ -23,8 +24,8 @@ pub(crate) struct Store {
     pub(crate) acknowledge: Acknowledge,
     /// The commit lock.
     pub(crate) head: Mutex<Head>,
-    /// The head after this one, made ahead of need.
-    pub(crate) next_head: Mutex<Option<Arc<Segment>>>,
+    /// The heads after this one, made ahead of need.
+    pub(crate) spares: Spares,
     pub(crate) index: Index,
     pub(crate) segments: Arc<SegmentTable>,
     pub(crate) catalog: Catalog,
@@ -42,21 +43,12 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Makes the next head ahead of need, once the present one fills up.
-    pub(crate) fn prepare_next_head(&self) -> Result<()> {
-        let last_lsn = {
-            let head = self.head.lock();
-            if !head.is_filling_up() {
-                return Ok(());
-            }
-            head.last_lsn()
-        };
-        let mut next = self.next_head.lock();
-        if next.is_none() {
-            let segment = self.catalog.create_head(self.options.segment_bytes, last_lsn);
-            *next = Some(segment.map_err(|error| self.health.poison(error))?);
-        }
-        Ok(())
+    /// Counts what a writer has to wait for.
+    pub(crate) fn stalling<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let start = self.env.clock.monotonic();
+        let result = wait();
+        self.counters.stalled(self.env.clock.monotonic().saturating_sub(start));
+        result
     }
 
     /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory

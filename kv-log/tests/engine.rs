@@ -75,8 +75,8 @@ fn space_comes_back_after_overwriting_and_deleting_everything() {
     let stats = store.stats();
     let live_records = 100 * 72;
     assert!(stats.compactions > 0, "{stats:?}");
-    // Greedy leaves segments that are at least three quarters full, and a head.
-    assert!(stats.disk_bytes < live_records * 4 / 3 + 3 * 4096, "{stats:?}");
+    // Greedy leaves segments that are at least six tenths full, or give no whole segment back; a head, and six spares.
+    assert!(stats.disk_bytes < live_records * 10 / 6 + (3 + 6) * 4096, "{stats:?}");
     assert_eq!(stats.live_bytes, 100 * 41);
     let on_disk: u64 = segment_files(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
     assert!(on_disk <= stats.disk_bytes, "{on_disk} {stats:?}");
@@ -87,7 +87,7 @@ fn space_comes_back_after_overwriting_and_deleting_everything() {
     store.compact().unwrap();
     let stats = store.stats();
     assert_eq!((stats.keys, stats.live_bytes), (0, 0));
-    assert!(stats.segments <= 2 && stats.disk_bytes <= 2 * 4096, "{stats:?}");
+    assert!(stats.segments <= 2 && stats.disk_bytes <= (2 + 6) * 4096, "{stats:?}");
     let last = store.last_lsn();
     store.close().unwrap();
     let store = LogEngine::open(dir.path(), small(Manual)).unwrap();

@@ -30,7 +30,7 @@ impl Store {
                 let now = self.progress.recent_time(self.table.position(), clock);
                 match self.decide(now) {
                     (Action::Hold, None) => {}
-                    (Action::Hold, Some(_)) => self.signal.watch_the_time(),
+                    (Action::Hold, Some(pause)) => self.signal.ask_at(now.saturating_add(pause)),
                     (Action::Write | Action::WriteAndSync, _) => self.signal.wake(),
                 }
                 Ok(())

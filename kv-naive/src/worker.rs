@@ -1,16 +1,17 @@
 //! The background thread: it takes snapshots when the policy says so.
 //!
 //! A writer asks the policy after its change. If the answer is a dump, it wakes the worker; if the answer is
-//! a time, it wakes the worker unless that watches the time already. No wake-up is lost: the worker says
-//! that it watches no longer and *then* asks the policy once more before it sleeps; a writer makes its
-//! change and *then* looks whether the worker watches. All four are sequentially consistent, so the worker
-//! finds the change or the writer finds it asleep.
+//! a time, it wakes the worker unless that will ask by then. No wake-up is lost: the worker says
+//! that it will never ask again, *then* asks the policy, and then says when it will; a writer makes its
+//! change and *then* looks at that. All four are sequentially consistent, so the worker
+//! finds the change or the writer wakes it.
 
 use crossbeam_channel::{Receiver, Sender};
 use kv_core::{Action, Background, Error, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use crate::store::Store;
 
@@ -20,15 +21,23 @@ pub(crate) struct Signal {
     /// Holds one wake-up: any number before the worker looks are one.
     sender: Sender<()>,
     receiver: Receiver<()>,
-    /// Whether the worker will ask the policy again by itself.
-    watching: AtomicBool,
+    /// When the worker will ask the policy again by itself, nanoseconds of the monotonic clock.
+    asks_again_ns: AtomicU64,
     stopping: AtomicBool,
+}
+
+/// The worker will not ask again unless it is woken.
+const NEVER: u64 = u64::MAX;
+
+fn to_ns(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
 }
 
 impl Signal {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = crossbeam_channel::bounded(1);
-        Signal { sender, receiver, watching: AtomicBool::new(false), stopping: AtomicBool::new(false) }
+        let (asks_again_ns, stopping) = (AtomicU64::new(NEVER), AtomicBool::new(false));
+        Signal { sender, receiver, asks_again_ns, stopping }
     }
 
     /// Wakes the worker.
@@ -37,10 +46,10 @@ impl Signal {
         let _ = self.sender.try_send(());
     }
 
-    /// Wakes the worker unless it watches the time.
+    /// The policy wants to be asked at `time`: wakes the worker unless it will by then.
     #[inline]
-    pub(crate) fn watch_the_time(&self) {
-        if !self.watching.load(Ordering::SeqCst) {
+    pub(crate) fn ask_at(&self, time: Duration) {
+        if to_ns(time) < self.asks_again_ns.load(Ordering::SeqCst) {
             self.wake();
         }
     }
@@ -89,19 +98,20 @@ impl Store {
     fn snapshot_when_due(&self) {
         let signal = &self.signal;
         while !signal.stopping() && !self.health.is_poisoned() {
-            signal.watching.store(true, Ordering::SeqCst);
-            match self.decide(self.env.clock.monotonic()) {
+            signal.asks_again_ns.store(NEVER, Ordering::SeqCst);
+            let now = self.env.clock.monotonic();
+            match self.decide(now) {
                 (Action::Write | Action::WriteAndSync, _) => {
+                    // Whatever changes meanwhile, it will ask.
+                    signal.asks_again_ns.store(0, Ordering::SeqCst);
                     let _ = self.make_durable(self.table.last_lsn());
                 }
                 (Action::Hold, Some(pause)) => {
+                    signal.asks_again_ns.store(to_ns(now.saturating_add(pause)), Ordering::SeqCst);
                     let _ = signal.receiver.recv_timeout(pause);
                 }
                 (Action::Hold, None) => {
-                    signal.watching.store(false, Ordering::SeqCst);
-                    if self.decide(self.env.clock.monotonic()) == (Action::Hold, None) {
-                        let _ = signal.receiver.recv();
-                    }
+                    let _ = signal.receiver.recv();
                 }
             }
         }

@@ -140,6 +140,7 @@ macro_rules! for_each_case {
                 stochastic_kv703_a_failed_sync_wakes_everybody
                 stochastic_kv704_lsns_are_unique
                 stochastic_kv705_power_cut_under_writers
+                stochastic_kv706_what_was_seen_counts_as_visible
             }
             linearizability {
                 stochastic_kv751_single_keys
@@ -153,6 +154,7 @@ macro_rules! for_each_case {
                 required_kv802_sync_covers_what_was_visible
                 optional_kv803_manual_waits_for_the_caller
                 required_kv806_periodic_dumps_by_itself
+                required_kv807_a_policy_may_become_impatient
             }
             process {
                 stochastic_kv901_kill_during_writes

@@ -24,6 +24,13 @@ impl Image {
         Ok(Image { map: MmapRaw::from(map) })
     }
 
+    /// Has the system back all of it with memory now, so that nobody waits for pages to be cleared when it is written.
+    /// Where the system cannot, the pages come one by one.
+    pub(crate) fn populate(&self) {
+        #[cfg(target_os = "linux")]
+        let _ = self.map.advise(memmap2::Advice::PopulateWrite);
+    }
+
     /// Bytes that fit.
     pub(crate) fn capacity(&self) -> usize {
         self.map.len()

@@ -14,6 +14,7 @@ pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
 
+use crate::counters::change;
 use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, Seal, SegmentKind, peek};
 use std::sync::Arc;
@@ -148,11 +149,12 @@ impl Segment {
         self.synced.store(len, Ordering::Relaxed);
     }
 
-    /// Counts a put or delete that was added.
+    /// Counts a put or delete that was added. By whoever writes the segment, one thread at a time.
+    #[inline]
     pub(crate) fn add_record(&self, lsn: Lsn) {
-        self.records.fetch_add(1, Ordering::Relaxed);
-        self.min_lsn.fetch_min(lsn.get(), Ordering::Relaxed);
-        self.max_lsn.fetch_max(lsn.get(), Ordering::Relaxed);
+        change(&self.records, |records| records + 1);
+        change(&self.min_lsn, |min| min.min(lsn.get()));
+        change(&self.max_lsn, |max| max.max(lsn.get()));
     }
 
     /// Lowest LSN of its changes; `u64::MAX` when it holds none.

@@ -4,7 +4,7 @@ use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
 use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
-use kv_core::{Background, Engine, Error, Lsn};
+use kv_core::{Background, Engine, Error, Lsn, Scale};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const CASES: &[Case] = &[
@@ -42,6 +42,13 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::SimulatedFs],
         "A power cut under concurrent writers leaves the changes up to some LSN, with all durable ones.",
         power_cut_under_writers,
+    ),
+    case(
+        "concurrency::stochastic_kv706_what_was_seen_counts_as_visible",
+        Level::Stochastic,
+        &[],
+        "A change that a reader has seen is at or below last_lsn, and so covered by the sync that follows.",
+        what_was_seen_counts_as_visible,
     ),
 ];
 
@@ -275,6 +282,55 @@ fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> C
             missing > newest_there,
             "no prefix: the change of LSN {missing} is gone, and that of LSN {newest_there} is there"
         );
+    }
+    Ok(())
+}
+
+/// One writer; a reader notes which change it saw, and what `last_lsn` said right after.
+fn what_was_seen_counts_as_visible(context: &Context) -> CaseResult {
+    const PUTS: u64 = 60_000;
+    let setup = Setup {
+        background: Background::Threads,
+        scale: Scale::Normal,
+        ..Setup::tiny(context, Policy::Manual)
+    };
+    for _ in 0..context.scaled(3) {
+        let rig = context.rig(setup)?;
+        let engine = rig.open()?;
+        engine.put(b"k", &0u64.to_le_bytes())?;
+        let (mut given_out, mut noted) = (Vec::new(), Vec::new());
+        let done = AtomicBool::new(false);
+        let read = || -> Result<Vec<(u64, Lsn)>, Failure> {
+            let mut noted = Vec::new();
+            while !done.load(Ordering::Acquire) {
+                let mut number = 0;
+                engine.read(b"k", &mut |value| {
+                    number = value.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+                })?;
+                noted.push((number, engine.last_lsn()));
+            }
+            Ok(noted)
+        };
+        std::thread::scope(|scope| -> CaseResult {
+            let reader = scope.spawn(read);
+            let written = (1..=PUTS).try_for_each(|number| -> CaseResult {
+                given_out.push(engine.put(b"k", &number.to_le_bytes())?);
+                Ok(())
+            });
+            done.store(true, Ordering::Release);
+            noted = reader.join().map_err(|_| Failure::new("no operation panics, but one did"))??;
+            written
+        })?;
+        for (number, last) in noted {
+            let index = usize::try_from(number).unwrap_or(usize::MAX).wrapping_sub(1);
+            if let Some(lsn) = given_out.get(index) {
+                ensure!(
+                    *lsn <= last,
+                    "a reader has seen LSN {lsn}, and was then told that the newest visible change is {last}"
+                );
+            }
+        }
+        context.explored().history();
     }
     Ok(())
 }

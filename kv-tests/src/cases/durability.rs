@@ -2,7 +2,10 @@ use super::case;
 use crate::failure::ensure;
 use crate::rig::{Policy, Setup};
 use crate::{Case, CaseResult, Context, Level, Need};
-use kv_core::Background;
+use kv_core::{
+    Acknowledge, Action, Background, Decision, LossWindow, OpenOptions, Pending, PersistencePolicy,
+};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) const CASES: &[Case] = &[
@@ -33,6 +36,13 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "Under Periodic a change becomes durable without any further call.",
         periodic_dumps_by_itself,
+    ),
+    case(
+        "durability::required_kv807_a_policy_may_become_impatient",
+        Level::Required,
+        &[],
+        "When a later change makes the policy want to be asked sooner, it is.",
+        a_policy_may_become_impatient,
     ),
 ];
 
@@ -101,6 +111,55 @@ fn periodic_dumps_by_itself(context: &Context) -> CaseResult {
             );
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+    Ok(())
+}
+
+/// In no hurry until ten changes are pending.
+#[derive(Debug)]
+struct Impatient;
+
+impl PersistencePolicy for Impatient {
+    fn decide(&self, pending: &Pending) -> Decision {
+        if pending.records < 10 {
+            Decision { action: Action::Hold, ask_again_in: Some(Duration::from_hours(1)) }
+        } else if pending.oldest_age < Policy::INTERVAL {
+            Decision { action: Action::Hold, ask_again_in: Some(Policy::INTERVAL) }
+        } else {
+            Decision { action: Action::WriteAndSync, ask_again_in: None }
+        }
+    }
+
+    fn acknowledge(&self) -> Acknowledge {
+        Acknowledge::WhenVisible
+    }
+
+    fn loss_window(&self) -> LossWindow {
+        LossWindow::default()
+    }
+}
+
+fn a_policy_may_become_impatient(context: &Context) -> CaseResult {
+    let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Manual) };
+    let rig = context.real_rig(setup)?;
+    let engine = rig.open_with(&OpenOptions { persistence: Arc::new(Impatient), ..setup.options() })?;
+    let patience = context.settings().timeout.min(Duration::from_mins(1)) / 2;
+    engine.put(b"first", b"v")?;
+    // Time for the engine to fall asleep; one that has not yet is none the worse for it.
+    std::thread::sleep(2 * Policy::INTERVAL);
+    let mut lsn = engine.last_lsn();
+    for number in 0..20u8 {
+        lsn = engine.put(&[number], b"v")?;
+    }
+    let start = Instant::now();
+    while engine.durable_lsn() < lsn {
+        ensure!(
+            start.elapsed() < patience,
+            "the policy wants to be asked after {:?}, but {} s later LSN {lsn} is still not durable",
+            Policy::INTERVAL,
+            patience.as_secs()
+        );
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(())
 }

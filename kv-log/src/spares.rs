@@ -1,0 +1,98 @@
+//! Spare heads: segments that are made ahead of need, so that nobody waits for a file to be created and synced.
+//!
+//! One is made when the head begins to fill up. When a writer had to wait for one all the same, more are kept from
+//! then on: creation takes syncs, and a disk that is busy with the log takes its time for them.
+
+use kv_core::{Error, Lsn, Result};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::segment::Segment;
+use crate::store::Store;
+
+/// Spares that are kept at most.
+const SPARES_MAX: usize = 6;
+
+#[derive(Debug)]
+pub(crate) struct Spares {
+    /// In the order in which they are to be used, which is the order of their ids.
+    ready: Mutex<VecDeque<Arc<Segment>>>,
+    /// How many to keep.
+    wanted: AtomicUsize,
+    /// Held while some are made, so that they are made in order.
+    making: Mutex<()>,
+}
+
+impl Default for Spares {
+    fn default() -> Self {
+        Spares { ready: Mutex::default(), wanted: AtomicUsize::new(1), making: Mutex::default() }
+    }
+}
+
+impl Store {
+    /// Makes the spares that are missing: the first once the head fills up, further ones at once.
+    pub(crate) fn make_spares(&self) -> Result<()> {
+        let wanted = self.spares.wanted.load(Ordering::Relaxed);
+        let last_lsn = {
+            let head = self.head.lock();
+            if wanted == 1 && !head.is_filling_up() {
+                return Ok(());
+            }
+            head.last_lsn()
+        };
+        let _making = self.spares.making.lock();
+        let missing = wanted.saturating_sub(self.spares.ready.lock().len());
+        if missing > 0 {
+            match self.catalog.create_heads(missing, self.options.segment_bytes, last_lsn) {
+                Ok(made) => self.spares.ready.lock().extend(made),
+                // There may be room in the head yet, and later on the disk.
+                Err(Error::DiskFull { .. }) => return Ok(()),
+                Err(error) => return Err(self.health.poison(error)),
+            }
+        }
+        let next = self.spares.ready.lock().front().cloned();
+        if let Some(next) = next {
+            next.image.populate();
+        }
+        Ok(())
+    }
+
+    /// The segments to go on in, each sealed right away but the last, which holds at least `capacity` bytes. Under the
+    /// commit lock.
+    pub(crate) fn next_heads(&self, capacity: usize, last_lsn: Lsn) -> Result<Vec<Arc<Segment>>> {
+        let mut heads = Vec::with_capacity(1);
+        if let Some(spare) = self.take_spare() {
+            let fits = spare.image.capacity() >= capacity;
+            heads.push(spare);
+            if fits {
+                return Ok(heads);
+            }
+        }
+        // Log order is the order of ids: spares that are too small for this record are passed over for good.
+        let _making = self.spares.making.lock();
+        heads.extend(self.spares.ready.lock().drain(..));
+        if heads.last().is_none_or(|spare| spare.image.capacity() < capacity) {
+            heads.extend(self.stalling(|| self.catalog.create_heads(1, capacity, last_lsn))?);
+        }
+        Ok(heads)
+    }
+
+    /// A spare. Where there is none, the writer waits for it, and more are wanted from now on.
+    fn take_spare(&self) -> Option<Arc<Segment>> {
+        let mut spare = self.spares.ready.lock().pop_front();
+        let wanted = self.spares.wanted.load(Ordering::Relaxed);
+        if spare.is_none() {
+            self.spares.wanted.store((wanted + 1).min(SPARES_MAX), Ordering::Relaxed);
+            spare = self.stalling(|| {
+                let _made = self.spares.making.lock();
+                self.spares.ready.lock().pop_front()
+            });
+        }
+        if wanted > 1 {
+            self.spares_due();
+        }
+        spare
+    }
+}
