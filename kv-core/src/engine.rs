@@ -31,10 +31,10 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// when its call returns; it may be visible to others a little before.
 ///
 /// **Failure.** A call that returns an error other than from a failed write or sync changed nothing.
-/// A failed write or sync *poisons* the engine: the call that met the failure returns it, every later
-/// change, `sync` and `wait_durable` beyond `durable_lsn` returns
-/// [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state as it was visible, and
-/// `durable_lsn` stands still. A failed sync is never tried again. A change whose own call failed that
+/// A failed write or sync, or any other failed change to its files that a call reports, *poisons* the
+/// engine: the call that met the failure returns it, every later change, `sync` and `wait_durable`
+/// beyond `durable_lsn` returns [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state
+/// as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose own call failed that
 /// way may or may not be in the recovered state, as for a crash. Where a change itself sets off a dump under a policy
 /// that does not wait for it (inline background work), the change is visible and its call returns the error all the
 /// same. Reopening recovers, with or without a reboot in between: after a failed sync the system may go on showing

@@ -160,8 +160,9 @@ impl Progress {
     }
 
     pub(crate) fn fill(&self, stats: &mut Stats) {
-        stats.last_lsn = self.last_lsn();
+        // Before the visible side, which it never passes.
         stats.durable_lsn = self.durable_lsn();
+        stats.last_lsn = self.last_lsn();
         stats.changes = self.visible.changes.load(Ordering::Relaxed);
         stats.unflushed_bytes = self.unflushed_bytes();
     }

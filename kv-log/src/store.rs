@@ -55,6 +55,8 @@ impl Store {
     /// go, whatever happens.
     pub(crate) fn close(&self) -> Result<()> {
         let result = self.close_files();
+        // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
+        let _leading = self.leadership.take_unless(|| false);
         self.health.close();
         *self.lock.lock() = None;
         result

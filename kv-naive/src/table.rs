@@ -3,10 +3,10 @@
 //! **The gate.** A writer holds it shared while it takes an LSN and changes one entry, both under the lock
 //! of the entry's shard. A batch, and the moment at which a [cut](crate::cut) begins, hold it exclusively.
 //!
-//! **Log order.** Two changes of one key take their LSNs under one lock, in the order in which they become
-//! visible. Changes of different keys that run at the same time may become visible the other way round,
-//! and `last_lsn` may name a put an instant before it can be read. No recovered state tells: a snapshot is
-//! a cut, no writer is in flight when it begins, and so it holds all changes up to its LSN and none beyond.
+//! **Log order.** A change takes its LSN under the lock of its shard, and is in the table before that is let go: who
+//! reads the key meanwhile waits, so no reader sees a later change and not this one. `last_lsn` may name a put an
+//! instant before it can be read. A snapshot is a cut: no writer is in flight when it begins, and so it holds all changes
+//! up to its LSN and none beyond.
 //!
 //! **Batches** become visible at once: a sequence number is odd while one is applied. A reader that meets
 //! an odd or changed number looks again behind the gate, so it waits for one batch at most. Otherwise

@@ -33,6 +33,7 @@ macro_rules! conformance {
         const KV_TESTS_SUITE: $crate::Suite = $crate::Suite {
             package: env!("CARGO_PKG_NAME"),
             target: env!("CARGO_CRATE_NAME"),
+            file: file!(),
             skip: &[],
             images: option_env!("CARGO_TARGET_TMPDIR"),
         };
@@ -124,6 +125,8 @@ macro_rules! for_each_case {
                 required_kv606_failed_open_does_no_harm
                 required_kv607_poisoned_store_reads_and_closes
                 optional_kv608_a_panic_loses_nothing
+                required_kv609_read_errors
+                required_kv610_failed_recovery_does_no_harm
             }
             corruption {
                 required_kv651_flipped_bits

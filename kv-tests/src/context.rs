@@ -1,5 +1,5 @@
 use crate::rig::{Disk, Rig, Setup};
-use crate::sim::SimFs;
+use crate::sim::{PowerCut, SimFs};
 use crate::{Explored, Settings};
 use fastrand::Rng;
 use kv_core::{Background, EngineFactory};
@@ -78,6 +78,16 @@ impl Context {
         id.fold(0xcbf2_9ce4_8422_2325 ^ self.shared.settings.seed, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
+    }
+
+    /// A power cut: 0 loses all, 1 keeps all, anything else is a draw that depends on the seed of the run.
+    pub(crate) fn power_cut(&self, draw: u64) -> PowerCut {
+        match draw {
+            0 | 1 => PowerCut::seeded(draw),
+            _ => PowerCut::seeded(
+                self.settings().seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(draw) | 2,
+            ),
+        }
     }
 
     /// Notes what is being done, for the report of a panic or a deadlock.

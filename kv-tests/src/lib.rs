@@ -116,6 +116,7 @@ macro_rules! main {
                 &$crate::Suite {
                     package: env!("CARGO_PKG_NAME"),
                     target: env!("CARGO_CRATE_NAME"),
+                    file: file!(),
                     skip: &[$(($id, $reason)),*],
                     images: option_env!("CARGO_TARGET_TMPDIR"),
                 },

@@ -17,11 +17,24 @@ pub(crate) struct History {
     changes: Vec<(Lsn, Vec<Effect>)>,
     in_flight: Option<Vec<Effect>>,
     durable: Lsn,
+    /// Operations begun: the number of the next, which makes its values unique.
+    begun: usize,
 }
 
 impl History {
+    /// A history whose operations are numbered from `first` on.
+    pub(crate) fn numbered_from(first: usize) -> Self {
+        History { begun: first, ..History::default() }
+    }
+
+    /// The number of the next operation.
+    pub(crate) fn next_number(&self) -> usize {
+        self.begun
+    }
+
     pub(crate) fn begin(&mut self, effects: Vec<Effect>) {
         self.in_flight = Some(effects);
+        self.begun += 1;
     }
 
     /// The operation in flight was answered with this LSN, or changed nothing.
@@ -68,6 +81,57 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// Whether a reader may see this: the state after all changes that were answered, perhaps with the one in flight.
+    pub(crate) fn check_visible(&self, seen: &State) -> CaseResult {
+        let mut state = self.state();
+        let answered = state == *seen;
+        apply(&mut state, self.in_flight.as_deref().unwrap_or_default());
+        if answered || state == *seen {
+            return Ok(());
+        }
+        Err(Failure::new("reads go on with the state as it was visible, but they show another")
+            .with("seen", summary(seen))
+            .with("expected", summary(&self.state())))
+    }
+
+    /// Whether `last` can be the LSN of the newest change in `recovered`, which is the state after a prefix.
+    pub(crate) fn check_last_lsn(&self, recovered: &State, last: Lsn) -> CaseResult {
+        let mut possible: Vec<Lsn> = Vec::new();
+        let mut state = State::new();
+        if state == *recovered {
+            possible.push(Lsn::ZERO);
+        }
+        for (lsn, effects) in &self.changes {
+            apply(&mut state, effects);
+            if state == *recovered {
+                possible.push(*lsn);
+            }
+        }
+        apply(&mut state, self.in_flight.as_deref().unwrap_or_default());
+        // Nobody was told the LSN of what was in flight.
+        let answered = self.changes.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
+        let in_flight = self.in_flight.is_some() && state == *recovered && last > answered;
+        if in_flight || possible.contains(&last) {
+            return Ok(());
+        }
+        Err(Failure::new(format!(
+            "last_lsn is that of the newest change recovered, one of {possible:?}, but it is {last}"
+        )))
+    }
+
+    /// How many of the changes that were answered `recovered` lacks at most; `None` if it is after no prefix.
+    pub(crate) fn lost(&self, recovered: &State) -> Option<usize> {
+        let mut state = State::new();
+        let mut longest = (state == *recovered).then_some(0);
+        for (position, (_, effects)) in self.changes.iter().enumerate() {
+            apply(&mut state, effects);
+            if state == *recovered {
+                longest = Some(position + 1);
+            }
+        }
+        longest.map(|longest| self.changes.len() - longest)
     }
 
     /// Whether `recovered` is the state after a prefix that holds all that was durable.
@@ -139,6 +203,29 @@ mod tests {
 
     fn put(key: u8, value: &str) -> Effect {
         (vec![key], Some(value.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn the_last_lsn_is_that_of_a_prefix_that_fits() {
+        let history = sample();
+        history.check_last_lsn(&state(&[(1, "b"), (2, "b")]), Lsn::new(2)).unwrap();
+        history.check_last_lsn(&state(&[]), Lsn::ZERO).unwrap();
+        history.check_last_lsn(&state(&[(2, "b"), (3, "d")]), Lsn::new(6)).unwrap();
+        for (recovered, last) in [(state(&[(1, "a")]), 2), (state(&[(2, "b"), (3, "d")]), 5), (state(&[]), 9)]
+        {
+            history.check_last_lsn(&recovered, Lsn::new(last)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn readers_see_all_that_was_answered_and_perhaps_the_last_call() {
+        let history = sample();
+        history.check_visible(&state(&[(2, "b")])).unwrap();
+        history.check_visible(&state(&[(2, "b"), (3, "d")])).unwrap();
+        history.check_visible(&state(&[(1, "b"), (2, "b")])).unwrap_err();
+        assert_eq!(history.lost(&state(&[(2, "b")])), Some(0));
+        assert_eq!(history.lost(&state(&[(1, "a")])), Some(2));
+        assert_eq!(history.lost(&state(&[(9, "a")])), None);
     }
 
     fn sample() -> History {

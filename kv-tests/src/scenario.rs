@@ -122,7 +122,7 @@ impl Run {
             Ok(engine) => run.engine = Some(engine),
             Err(error) => run.error = Some(error),
         }
-        for (number, op) in ops.iter().enumerate() {
+        for op in ops {
             let Some(engine) = &run.engine else { break };
             let result = if *op == Op::Reopen {
                 let closed = engine.close();
@@ -133,7 +133,7 @@ impl Run {
                 run.engine = None;
                 closed.and_then(|()| rig.open()).map(|engine| run.engine = Some(engine))
             } else {
-                run_op(&**engine, op, number, &mut run.history)
+                run_op(&**engine, op, &mut run.history)
             };
             if let Err(error) = result {
                 run.error = Some(error);
@@ -166,6 +166,7 @@ pub(crate) fn judge(context: &Context, setup: Setup, image: &SimFs, history: &Hi
     let engine = rig.open().map_err(in_recovery)?;
     let state = state_of(&*engine)?;
     history.check(&state)?;
+    history.check_last_lsn(&state, engine.last_lsn())?;
     ensure!(
         engine.durable_lsn() == engine.last_lsn(),
         "what was recovered is durable, but durable_lsn is {} and last_lsn {}",
@@ -190,13 +191,16 @@ impl Scenario {
     }
 
     /// Carries it out and judges.
-    pub(crate) fn check(&self, context: &Context) -> CaseResult {
+    /// Returns whether it came to its trouble.
+    pub(crate) fn check(&self, context: &Context) -> Result<bool, Failure> {
         match &self.trouble {
             Trouble::Crashes(_) => match self.crashed(context) {
-                Some((image, history)) => judge(context, self.setup(context), &image, &history),
-                None => Ok(()),
+                Some((image, history)) => {
+                    judge(context, self.setup(context), &image, &history).map(|()| true)
+                }
+                None => Ok(false),
             },
-            Trouble::Fault(fault) => self.check_fault(context, *fault).map(drop),
+            Trouble::Fault(fault) => self.check_fault(context, *fault).map(|fired| fired > 0),
         }
     }
 
@@ -230,7 +234,7 @@ impl Scenario {
         let Run { mut history, engine, error, .. } = Run::on(context, disk.clone(), setup, &self.ops);
         if let Some(error) = error {
             ensure!(typed(&error), "a failure of the disk is answered with: {error}");
-            if let Some(engine) = &engine {
+            if let Some(engine) = engine.as_ref().filter(|_| fault.kind != FaultKind::ReadIo) {
                 check_poisoned(&**engine, &history)?;
             }
         }
@@ -249,14 +253,18 @@ impl Scenario {
         }
         for cut in [PowerCut::LOSE_ALL, PowerCut::KEEP_ALL, PowerCut::seeded(fired + disk.mutations())] {
             let image = disk.power_cut(cut);
-            judge(context, setup, &image, &history)
-                .map_err(|failure| failure.with("kept", image.kept().join("\n")))?;
+            judge(context, setup, &image, &history).map_err(|failure| {
+                failure.with("kept", image.kept().join("\n")).with_image(disk.power_cut(cut))
+            })?;
         }
         // Nobody boots: the next process reads what the last one wrote, synced or not, and whatever it then calls
         // durable must be.
+        disk.heal();
         let image = disk.process_death();
         judge(context, setup, &image, &history).map_err(|failure| {
-            failure.with("where", "opened again without a reboot: reads show what no sync has saved")
+            failure
+                .with("where", "opened again without a reboot: reads show what no sync has saved")
+                .with_image(disk.process_death())
         })?;
         Ok(fired)
     }
@@ -275,7 +283,7 @@ impl Scenario {
                 let disk = SimFs::new();
                 disk.inject(*fault);
                 let run = Run::on(context, disk.clone(), setup, &small.ops);
-                failure = failure.with("disk", last_ops(&disk)).with_image(disk.process_death());
+                failure = failure.with("disk", last_ops(&disk));
                 drop(run);
             }
             Trouble::Crashes(crashes) => {
@@ -395,9 +403,15 @@ fn last_ops(disk: &SimFs) -> String {
 /// What a poisoned engine must do: read on, refuse changes, and stand still.
 fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     let visible = state_of(engine)?;
-    history.check(&visible).map_err(|failure| failure.with("where", "reading on after the failure"))?;
+    history
+        .check_visible(&visible)
+        .map_err(|failure| failure.with("where", "reading on after the failure"))?;
     let durable = engine.durable_lsn();
-    for answer in [engine.put(b"after", b"x").err(), engine.delete(b"after").err(), engine.sync().err()] {
+    let present = visible.keys().next();
+    let deleted = present.map(|key| engine.delete(key).err());
+    for answer in
+        [Some(engine.put(b"after", b"x").err()), deleted, Some(engine.sync().err())].into_iter().flatten()
+    {
         ensure!(
             matches!(answer, Some(Error::Poisoned { .. })),
             "after a failed write or sync a change or sync is answered with {answer:?}, not Poisoned"
@@ -437,6 +451,7 @@ impl fmt::Display for Scenario {
 const KINDS: &[(&str, FaultKind)] = &[
     ("any", FaultKind::AnyIo),
     ("mutation", FaultKind::MutationIo),
+    ("read", FaultKind::ReadIo),
     ("sync", FaultKind::Sync),
     ("denied", FaultKind::Denied),
     ("full", FaultKind::DiskFull),

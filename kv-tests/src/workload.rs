@@ -129,11 +129,12 @@ fn effects(op: &Op, number: usize) -> Vec<Effect> {
 /// Runs `ops` until one fails, and writes down what was answered. What fails is in flight: it may or may
 /// not have happened.
 pub(crate) fn run_ops(engine: &dyn Engine, ops: &[Op], history: &mut History) -> Result<()> {
-    ops.iter().enumerate().try_for_each(|(number, op)| run_op(engine, op, number, history))
+    ops.iter().try_for_each(|op| run_op(engine, op, history))
 }
 
-/// Runs one operation; `number` makes its values unique.
-pub(crate) fn run_op(engine: &dyn Engine, op: &Op, number: usize, history: &mut History) -> Result<()> {
+/// Runs one operation.
+pub(crate) fn run_op(engine: &dyn Engine, op: &Op, history: &mut History) -> Result<()> {
+    let number = history.next_number();
     let effects = effects(op, number);
     history.begin(effects.clone());
     let lsn = match op {

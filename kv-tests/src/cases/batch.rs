@@ -155,11 +155,16 @@ fn nothing_to_change_after_a_crash(context: &Context) -> CaseResult {
     let setup = Setup::tiny(context, Policy::Manual);
     let disk = SimFs::new();
     let engine = context.sim_rig(disk.clone(), setup).open()?;
-    engine.put(b"k", b"v")?;
+    let put = engine.put(b"k", b"v")?;
     engine.sync()?;
     let image = disk.process_death();
     context.explored().crash_state();
     let engine = context.sim_rig(image, setup).open()?;
+    ensure!(
+        engine.last_lsn() == put,
+        "after a crash last_lsn is {}, the newest change had {put}",
+        engine.last_lsn()
+    );
     let mut absent = Batch::new();
     absent.delete(b"absent");
     for batch in [Batch::new(), absent] {

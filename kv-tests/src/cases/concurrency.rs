@@ -63,6 +63,17 @@ fn all_at_once(work: Vec<Box<dyn FnOnce() -> CaseResult + Send + '_>>) -> CaseRe
     })
 }
 
+/// Ends the readers' work if the writer panics: who waits for ever reports a deadlock.
+struct EndWithPanic<'a>(&'a AtomicBool);
+
+impl Drop for EndWithPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Release);
+        }
+    }
+}
+
 fn readers_see_whole_and_growing_values(context: &Context) -> CaseResult {
     let rig = context.real_rig(Setup::tiny(context, Policy::MaxLogSize(300)))?;
     let engine = rig.open()?;
@@ -73,6 +84,7 @@ fn readers_see_whole_and_growing_values(context: &Context) -> CaseResult {
     for writer in 0..2u8 {
         let (engine, done, writing) = (&engine, &done, &writing);
         work.push(Box::new(move || {
+            let _end = EndWithPanic(done);
             let written = (1..=rounds).try_for_each(|round| -> CaseResult {
                 for key in 0..8u8 {
                     let value: Vec<u8> = [writer, key].into_iter().chain(round.to_be_bytes()).collect();

@@ -6,7 +6,7 @@ use crate::failure::ensure;
 use crate::oracle::{History, State, state_of};
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{PowerCut, SimFs};
-use crate::workload::{Op, random_ops, run_op};
+use crate::workload::{Op, random_ops, run_op, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use kv_core::{Engine, Error, LOCK_FILE, Lsn};
 use std::path::{Path, PathBuf};
@@ -104,11 +104,13 @@ impl Stored {
         let rig = self.rig(context, &disk);
         let paths: Vec<&Path> = damage.iter().map(|(path, _)| *path).collect();
         let error = match rig.open() {
-            Ok(engine) => match read_all(&*engine, &self.state) {
-                Ok(()) => return Ok(()),
-                Err(Wrong::State(failure)) => return Err(failure),
-                Err(Wrong::Refused(error)) => error,
-            },
+            Ok(engine) => {
+                return match read_all(&*engine, &self.state) {
+                    Ok(()) => Ok(()),
+                    Err(Wrong::State(failure)) => Err(failure),
+                    Err(Wrong::Refused(error)) => check_error(&error, &paths, named),
+                };
+            }
             Err(error) => error,
         };
         check_error(&error, &paths, named)?;
@@ -134,10 +136,8 @@ impl Stored {
 /// Runs `ops` with values numbered from `first` on, and closes the store; returns what it holds.
 fn fill(rig: &Rig, ops: &[Op], first: usize) -> Result<State, Failure> {
     let engine = rig.open()?;
-    let mut history = History::default();
-    for (number, op) in (first..).zip(ops) {
-        run_op(&*engine, op, number, &mut history)?;
-    }
+    let mut history = History::numbered_from(first);
+    run_ops(&*engine, ops, &mut history)?;
     engine.close()?;
     Ok(history.state())
 }
@@ -239,8 +239,8 @@ fn flipped_bits_after_a_crash(context: &Context) -> CaseResult {
     let mut ops = random_ops(&mut rng, 50, 12);
     ops.push(Op::Put { key: 1, len: 50 });
     ops.push(Op::Sync);
-    for (number, op) in ops.iter().enumerate() {
-        run_op(&*engine, op, number, &mut history)?;
+    for op in &ops {
+        run_op(&*engine, op, &mut history)?;
         if dumps.last() != Some(&engine.durable_lsn()) {
             dumps.push(engine.durable_lsn());
         }

@@ -1,10 +1,10 @@
 use super::case;
 use crate::failure::ensure;
-use crate::oracle::History;
+use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write};
 use crate::sim::{PowerCut, SimFs};
-use crate::workload::{Op, random_ops, run_ops};
+use crate::workload::{Op, random_ops, run_op, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use kv_core::{Background, Lsn};
 use std::time::Duration;
@@ -137,7 +137,7 @@ fn workloads(context: &Context) -> Vec<Vec<Op>> {
 
 /// What the power cuts of a sweep leave after `cut` changes: all lost, all kept, and other draws each time.
 fn power_cuts(context: &Context, cut: u64) -> Vec<Left> {
-    (0..context.scaled(5)).map(|n| Left::Power(PowerCut::seeded(n + n / 2 * cut))).collect()
+    (0..context.scaled(5)).map(|n| Left::Power(context.power_cut(n + n / 2 * cut))).collect()
 }
 
 fn sweep(context: &Context, policies: &[Policy], lefts: &dyn Fn(u64) -> Vec<Left>) -> CaseResult {
@@ -183,13 +183,13 @@ fn crash_during_recovery(context: &Context) -> CaseResult {
         if round % 2 == 1 {
             ops.insert(20, Op::Reopen);
         }
-        let first = Crash { after: rng.u64(4..60), left: Left::Power(PowerCut::seeded(round)) };
+        let first = Crash { after: rng.u64(4..60), left: Left::Power(context.power_cut(round)) };
         let Some(run) = Run::until_cut(context, setup, &ops, first.after) else { continue };
         let start = first.left.image(&run.disk);
         for after in 0.. {
             let Some(cut_short) = recovery_cut_short(context, setup, &start, after) else { break };
             for seed in [0, 1, 2 + after] {
-                let second = Crash { after, left: Left::Power(PowerCut::seeded(seed)) };
+                let second = Crash { after, left: Left::Power(context.power_cut(seed)) };
                 let image = second.left.image(&cut_short);
                 let mut crashes = vec![first, second];
                 let third =
@@ -244,14 +244,15 @@ fn nothing_comes_back(context: &Context) -> CaseResult {
             .collect();
         let total = mutations_of(context, Setup::tiny(context, policy), &ops)?;
         let step = (total / context.scaled(120)).max(1);
-        crash_everywhere(context, policy, &ops, 0, step, &|cut| draws(&[0, 1, cut + 2]))?;
+        crash_everywhere(context, policy, &ops, 0, step, &|cut| three_cuts(context, cut))?;
     }
     ensure!(context.explored().crash_states() > 0, "the harness is broken: no crash was simulated");
     Ok(())
 }
 
-fn draws(seeds: &[u64]) -> Vec<Left> {
-    seeds.iter().map(|seed| Left::Power(PowerCut::seeded(*seed))).collect()
+/// All lost, all kept, and a draw.
+fn three_cuts(context: &Context, cut: u64) -> Vec<Left> {
+    [0, 1, cut + 2].into_iter().map(|draw| Left::Power(context.power_cut(draw))).collect()
 }
 
 /// How many mutations a whole run makes.
@@ -268,15 +269,15 @@ fn loss_stays_within_the_window(context: &Context) -> CaseResult {
     let setup = Setup::tiny(context, Policy::MaxLogSize(limit));
     let disk = SimFs::new();
     let engine = context.sim_rig(disk.clone(), setup).open()?;
-    let mut written: Vec<(Lsn, u64)> = Vec::new();
+    let mut history = History::default();
     for number in 0..200u8 {
-        let lsn = engine.put(&[number % 9], &[number; 20])?;
-        written.push((lsn, 21));
+        run_op(&*engine, &Op::Put { key: number % 9, len: 20 }, &mut history)?;
         let image = disk.power_cut(PowerCut::LOSE_ALL);
-        let recovered = context.sim_rig(image, setup).open()?.last_lsn();
+        let recovered = state_of(&*context.sim_rig(image, setup).open()?)?;
         context.explored().crash_state();
+        history.check(&recovered)?;
         // Keys and values only: what an engine adds to them may only make it dump earlier.
-        let lost: u64 = written.iter().filter(|(lsn, _)| *lsn > recovered).map(|(_, bytes)| bytes).sum();
+        let lost = history.lost(&recovered).map_or(u64::MAX, |changes| 21 * changes as u64);
         ensure!(lost < limit, "{lost} bytes are lost under a policy that promises fewer than {limit}");
     }
     Ok(())
@@ -328,7 +329,7 @@ fn every_sequence_of_three(context: &Context) -> CaseResult {
                 for third in &alphabet {
                     ops.truncate(2);
                     ops.push(third.clone());
-                    crash_everywhere(context, policy, &ops, from, 1, &|cut| draws(&[0, 1, cut + 2]))?;
+                    crash_everywhere(context, policy, &ops, from, 1, &|cut| three_cuts(context, cut))?;
                 }
             }
         }
@@ -343,23 +344,23 @@ fn periodic_keeps_its_window(context: &Context) -> CaseResult {
     let engine = rig.open()?;
     let mut rng = context.rng();
     let mut now = Duration::ZERO;
-    let mut written: Vec<(Lsn, Duration)> = Vec::new();
-    for number in 0..context.scaled(100) {
+    let (mut history, mut times) = (History::default(), Vec::new());
+    for _ in 0..context.scaled(100) {
         let step = Policy::INTERVAL * rng.u32(0..8) / 4;
         rig.advance(step);
         now += step;
-        let lsn = engine.put(&[rng.u8(0..9)], &number.to_le_bytes())?;
-        let recovered = context.sim_rig(disk.power_cut(PowerCut::LOSE_ALL), setup).open()?.last_lsn();
+        run_op(&*engine, &Op::Put { key: rng.u8(0..9), len: 8 }, &mut history)?;
+        times.push(now);
+        let recovered = state_of(&*context.sim_rig(disk.power_cut(PowerCut::LOSE_ALL), setup).open()?)?;
         context.explored().crash_state();
-        let lost =
-            written.iter().find(|(lsn, at)| *lsn > recovered && now.saturating_sub(*at) >= Policy::INTERVAL);
-        if let Some((lost, at)) = lost {
-            return Err(Failure::new(format!(
-                "after a change at {now:?} a power cut takes LSN {lost}, visible since {at:?}, under Periodic({:?})",
-                Policy::INTERVAL
-            )));
-        }
-        written.push((lsn, now));
+        history.check(&recovered)?;
+        let kept = times.len() - history.lost(&recovered).unwrap_or(times.len());
+        let oldest_lost = times.get(kept).copied().unwrap_or(now);
+        ensure!(
+            now.saturating_sub(oldest_lost) < Policy::INTERVAL,
+            "after a change at {now:?} a power cut takes one visible since {oldest_lost:?}, under Periodic({:?})",
+            Policy::INTERVAL
+        );
     }
     Ok(())
 }
@@ -420,7 +421,7 @@ fn durable_survives_power_cut(context: &Context) -> CaseResult {
             run_ops(&*engine, &random_ops(&mut rng, 10, 8), &mut history)?;
             engine.wait_durable(history.last_lsn())?;
             history.told_durable(history.last_lsn());
-            let image = disk.power_cut(PowerCut::seeded(round));
+            let image = disk.power_cut(context.power_cut(round));
             judge(context, setup, &image, &history).map_err(|failure| {
                 failure.with("policy", format!("{policy:?}")).with("kept", image.kept().join("\n"))
             })?;
@@ -461,7 +462,7 @@ fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
     let filled = mutations_of(context, Setup::tiny(context, policy), &ops)?;
     ops.extend((0..20).map(|key| Op::Delete { key }));
     ops.extend((0..60).map(|number| Op::Put { key: 20 + number % 4, len: 80 }));
-    crash_everywhere(context, policy, &ops, filled, 1, &|cut| draws(&[0, 1, cut + 2]))
+    crash_everywhere(context, policy, &ops, filled, 1, &|cut| three_cuts(context, cut))
 }
 
 fn lsns_are_never_reused(context: &Context) -> CaseResult {

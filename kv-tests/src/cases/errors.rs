@@ -2,7 +2,7 @@ use super::case;
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
-use crate::scenario::{Scenario, Trouble, judge};
+use crate::scenario::{Run, Scenario, Trouble, judge};
 use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
@@ -68,6 +68,23 @@ pub(crate) const CASES: &[Case] = &[
         "After a panic in the middle of any disk operation, what is then reported durable still is.",
         a_panic_loses_nothing,
     ),
+    case(
+        "errors::required_kv609_read_errors",
+        Level::Required,
+        SIMULATED,
+        "Whichever read fails while a store is used: a typed error or the right answer, and nothing is lost.",
+        |context| {
+            every_operation_fails(context, FaultKind::ReadIo, Repeat::Once)?;
+            every_operation_fails(context, FaultKind::ReadIo, Repeat::Always)
+        },
+    ),
+    case(
+        "errors::required_kv610_failed_recovery_does_no_harm",
+        Level::Required,
+        SIMULATED,
+        "Whichever disk operation fails while a crash is recovered from: a typed error, and the next open recovers.",
+        failed_recovery_does_no_harm,
+    ),
 ];
 
 fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> CaseResult {
@@ -84,23 +101,24 @@ fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> 
             }
         }
     }
-    ensure!(context.explored().faults() > 20, "the harness is broken: hardly any fault fired");
+    ensure!(context.explored().faults() > 3, "the harness is broken: hardly any fault fired");
     Ok(())
 }
 
 fn short_transfers_and_interruptions(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
     for kind in [FaultKind::ShortTransfer, FaultKind::Interrupted] {
         let setup = Setup::tiny(context, Policy::MaxLogSize(300));
         let disk = SimFs::new();
         disk.inject(Fault { kind, nth: 0, repeat: Repeat::Alternate });
         let rig = context.sim_rig(disk.clone(), setup);
         let mut history = History::default();
-        for _ in 0..2 {
+        for _ in 0..3 {
             let engine = rig.open()?;
             if state_of(&*engine)? != history.state() {
                 fail!("{kind:?} changes what is recovered");
             }
-            run_ops(&*engine, &random_ops(&mut context.rng(), 100, 8), &mut history)?;
+            run_ops(&*engine, &random_ops(&mut rng, 100, 8), &mut history)?;
             engine.close()?;
         }
         ensure!(disk.faults_fired() > 5, "the harness is broken: hardly any fault fired");
@@ -150,7 +168,7 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     let durable = engine.put(b"k", b"durable")?;
     engine.sync()?;
     engine.put(b"k", b"visible")?;
-    disk.inject(Fault { kind: FaultKind::MutationIo, nth: 0, repeat: Repeat::Once });
+    disk.inject(Fault { kind: FaultKind::Sync, nth: 0, repeat: Repeat::Once });
     let first = engine.sync();
     ensure!(disk.faults_fired() == 1, "a sync with something to do changes the disk");
     context.explored().add_faults(1);
@@ -214,6 +232,42 @@ fn a_panic_loses_nothing(context: &Context) -> CaseResult {
                     .with("kept", image.kept().join("\n"))
                     .with_image(disk.power_cut(PowerCut::LOSE_ALL))
             })?;
+        }
+    }
+    ensure!(context.explored().faults() > 20, "the harness is broken: hardly any fault fired");
+    Ok(())
+}
+
+fn failed_recovery_does_no_harm(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    let policy = Policy::MaxLogSize(300);
+    let setup = Setup::tiny(context, policy);
+    for round in 0..context.scaled(12) {
+        let ops = random_ops(&mut rng, 40, 8);
+        let Some(run) = Run::until_cut(context, setup, &ops, rng.u64(2..60)) else { continue };
+        let cut = context.power_cut(round);
+        let repeat = if round % 2 == 0 { Repeat::Once } else { Repeat::Always };
+        for nth in 0.. {
+            let image = run.disk.power_cut(cut);
+            image.inject(Fault { kind: FaultKind::AnyIo, nth, repeat });
+            let opened = context.sim_rig(image.clone(), setup).open();
+            let fired = image.faults_fired();
+            image.heal();
+            if let Err(error) = &opened {
+                ensure!(matches!(error, Error::Io { .. }), "EIO during recovery is answered with: {error}");
+            }
+            drop(opened);
+            judge(context, setup, &image.process_death(), &run.history).map_err(|failure| {
+                failure
+                    .with("fault", format!("operation {nth} of the recovery, {repeat:?}"))
+                    .with("operations", ops.iter().map(Op::describe).collect::<Vec<_>>().join("\n"))
+                    .with("kept", run.disk.power_cut(cut).kept().join("\n"))
+                    .with_image(run.disk.power_cut(cut))
+            })?;
+            if fired == 0 {
+                break;
+            }
+            context.explored().add_faults(fired);
         }
     }
     ensure!(context.explored().faults() > 20, "the harness is broken: hardly any fault fired");

@@ -93,6 +93,7 @@ fn reopen_after_close(context: &Context) -> CaseResult {
     for policy in Policy::ALL {
         let rig = context.rig(Setup::tiny(context, policy))?;
         let mut history = History::default();
+        let mut rng = context.rng();
         for round in 0..3 {
             let engine = rig.open()?;
             ensure!(state_of(&*engine)? == history.state(), "round {round}: reopening gives another state");
@@ -103,7 +104,7 @@ fn reopen_after_close(context: &Context) -> CaseResult {
                 engine.last_lsn(),
                 engine.durable_lsn()
             );
-            run_ops(&*engine, &random_ops(&mut context.rng(), 150, 12), &mut history)?;
+            run_ops(&*engine, &random_ops(&mut rng, 150, 12), &mut history)?;
             engine.close()?;
             ensure!(engine.durable_lsn() == history.last_lsn(), "close did not make everything durable");
         }

@@ -343,10 +343,14 @@ fn recovered(engine: &dyn Engine) -> Result<State, Failure> {
 fn close_under_threads(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let mix = Mix { keys: 4, batches: true };
-    let rounds = context.scaled(if context.factory().capabilities().simulated_fs { 600 } else { 20 });
-    for round in 0..rounds {
+    let simulated = context.factory().capabilities().simulated_fs;
+    for round in 0..context.scaled(if simulated { 600 } else { 20 }) {
         let setup = draw_setup(context, &mut rng);
-        let rig = context.rig(setup)?;
+        let disk = simulated.then(SimFs::new);
+        let rig = match &disk {
+            Some(disk) => context.sim_rig(disk.clone(), setup),
+            None => context.rig(setup)?,
+        };
         let engine = rig.open()?;
         let (calls, pause) = (mix.draw(&mut rng, 0), rng.u32(0..2000));
         let mut closed = Ok(());
@@ -361,7 +365,13 @@ fn close_under_threads(context: &Context) -> CaseResult {
             ensure!(typed, "an operation during close is answered with {:?}", seen.error);
             history.operations.extend(seen.operations);
         }
-        read_all(&*rig.open()?, mix, &mut history.operations)?;
+        // What is left after the worst power cut; and the directory is free.
+        let again = rig.open()?;
+        let left = match &disk {
+            Some(disk) => context.sim_rig(disk.power_cut(PowerCut::LOSE_ALL), setup).open()?,
+            None => again,
+        };
+        read_all(&*left, mix, &mut history.operations)?;
         context.explored().history();
         judge(&history).map_err(|failure| in_round(failure, setup, round))?;
     }
@@ -374,7 +384,7 @@ fn waiters_under_a_failing_disk(context: &Context) -> CaseResult {
         let disk = SimFs::new();
         let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Manual) };
         let engine = context.sim_rig(disk.clone(), setup).open()?;
-        let kind = if rng.bool() { FaultKind::Sync } else { FaultKind::MutationIo };
+        let kind = FaultKind::Sync;
         let repeat = if rng.bool() { Repeat::Once } else { Repeat::Always };
         disk.inject(Fault { kind, nth: rng.u64(0..20), repeat });
         let told = thread::scope(|scope| {

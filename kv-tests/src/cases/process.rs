@@ -9,6 +9,7 @@ use kv_core::{EngineFactory, Env};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 pub(crate) const CASES: &[Case] = &[case(
@@ -59,20 +60,34 @@ fn kill_during_writes(context: &Context) -> CaseResult {
         let mut child = Command::new(std::env::current_exe()?)
             .env(CHILD, rig.dir())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(Stdio::inherit())
             .spawn()?;
         let Some(stdout) = child.stdout.take() else { fail!("the child has no standard output") };
+        let (begun, begins) = mpsc::channel();
         let reader = std::thread::spawn(move || {
-            BufReader::new(stdout)
-                .lines()
-                .map_while(Result::ok)
-                .filter_map(|line| line.parse::<u64>().ok())
-                .last()
+            let mut durable = None;
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                durable = line.parse::<u64>().ok().or(durable);
+                // Nobody waits for it but the first time.
+                let _ = begun.send(());
+            }
+            durable
         });
-        std::thread::sleep(Duration::from_millis(rng.u64(20..150)));
+        // The reader ends, and with it the channel, if the child does.
+        let works = begins.recv_timeout(context.settings().timeout / 2).is_ok();
+        std::thread::sleep(Duration::from_millis(rng.u64(1..100)));
+        let ended = child.try_wait()?;
         child.kill()?;
         child.wait()?;
+        ensure!(
+            works && ended.is_none(),
+            "a process that writes goes on until it is killed, but it ended by itself: {ended:?}"
+        );
         let durable = reader.join().ok().flatten();
+        ensure!(
+            durable.is_some(),
+            "the harness is broken: no change was durable before the process was killed"
+        );
         context.explored().crash_state();
         let engine = rig.open()?;
         let state = state_of(&*engine)?;

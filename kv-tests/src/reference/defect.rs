@@ -59,7 +59,7 @@ pub enum Defect {
     LostWakeUp,
     /// `wait_durable` waits for the second change to come, not for the one that it was asked for.
     WaitsForOthers,
-    /// LSNs that are only reserved count as given out.
+    /// After a crash LSNs that were only reserved count as given out.
     CountsReservedLsns,
     /// A reader can see the first half of a value.
     TornValue,

@@ -72,7 +72,7 @@ impl Reference {
         lock: Box<dyn DirLock>,
     ) -> Self {
         let mut content = content;
-        if place.has(Defect::CountsReservedLsns) {
+        if place.has(Defect::CountsReservedLsns) && !content.clean {
             content.last = (content.epoch << 32) - 1;
         }
         let now = place.env.clock.monotonic();

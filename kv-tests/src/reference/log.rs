@@ -31,6 +31,8 @@ pub(super) struct Content {
     pub(super) epoch: u64,
     pub(super) map: Map,
     pub(super) last: u64,
+    /// Nothing follows the first record: the store was closed, or nothing changed since.
+    pub(super) clean: bool,
 }
 
 /// What cannot be read, and where.
@@ -128,6 +130,7 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
         }
     }
     let offset = bytes.len() - rest.len();
+    content.clean = offset == whole;
     if offset < whole {
         return Err(Damage { offset, detail: "the first record is damaged" });
     }

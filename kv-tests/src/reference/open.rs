@@ -43,7 +43,11 @@ impl EngineFactory for ReferenceFactory {
         place.check(options)?;
         env.fs.create_dir_durably(dir)?;
         let lock = place.lock()?;
-        let recovered = if place.check(options)? { place.recover()? } else { Content::default() };
+        let recovered = if place.check(options)? {
+            place.recover()?
+        } else {
+            Content { clean: true, ..Content::default() }
+        };
         // A new epoch on disk, before an LSN of it is given out.
         let step = u64::from(!place.has(Defect::LsnReuse) || recovered.epoch == 0);
         let content = Content { epoch: recovered.epoch + step, ..recovered };

@@ -8,6 +8,8 @@ pub enum FaultKind {
     AnyIo,
     /// A mutating operation fails with EIO.
     MutationIo,
+    /// An operation that changes nothing fails with EIO: opening, reading, listing, measuring.
+    ReadIo,
     /// A sync, of a file or a directory, fails with EIO. The bytes that a file sync should have covered
     /// stay readable, and no later sync writes them.
     Sync,
@@ -93,6 +95,7 @@ impl FaultKind {
         match self {
             FaultKind::AnyIo => true,
             FaultKind::MutationIo | FaultKind::Denied | FaultKind::Panic => op.is_mutation(),
+            FaultKind::ReadIo => !op.is_mutation(),
             FaultKind::Sync => op.is_sync(),
             FaultKind::DiskFull => op.takes_space(),
             FaultKind::ShortTransfer => op.is_transfer() && len > 1,
@@ -102,16 +105,18 @@ impl FaultKind {
 
     fn outcome(self) -> Outcome {
         // By number, as the system makes them: an engine sees the kind that the real error has.
+        const EINTR: i32 = 4;
         const EIO: i32 = 5;
+        const EACCES: i32 = 13;
+        const ENOSPC: i32 = 28;
+        let fails = |number| Outcome::Fails(io::Error::from_raw_os_error(number));
         match self {
-            FaultKind::AnyIo | FaultKind::MutationIo | FaultKind::Sync => {
-                Outcome::Fails(io::Error::from_raw_os_error(EIO))
-            }
-            FaultKind::Denied => Outcome::Fails(io::ErrorKind::PermissionDenied.into()),
-            FaultKind::DiskFull => Outcome::Fails(io::ErrorKind::StorageFull.into()),
+            FaultKind::AnyIo | FaultKind::MutationIo | FaultKind::ReadIo | FaultKind::Sync => fails(EIO),
+            FaultKind::Denied => fails(EACCES),
+            FaultKind::DiskFull => fails(ENOSPC),
             FaultKind::ShortTransfer => Outcome::WorksByHalf,
             FaultKind::Panic => Outcome::Panics,
-            FaultKind::Interrupted => Outcome::Fails(io::ErrorKind::Interrupted.into()),
+            FaultKind::Interrupted => fails(EINTR),
         }
     }
 }
