@@ -78,3 +78,8 @@ pub use persistence::{
 };
 pub use stats::{RecoveryReport, Stats};
 pub use value::Value;
+
+/// The examples of the README are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -31,8 +31,8 @@
 //! | into the memory of a segment | `segment/`: `image.rs`, `table.rs`, `location.rs`, `file.rs` |
 //! | which the index points at | `index.rs` |
 //! | the policy asks for a dump; the log is written and synced | `background.rs`, `flush.rs`, `progress.rs` |
-//! | a full segment is sealed, the next is named in the manifest | `catalog.rs`, `manifest.rs` |
-//! | survivors of old segments move, the rest goes | `compaction/` |
+//! | a full segment is sealed, the next was made ahead and is named in the manifest | `spares.rs`, `catalog.rs`, `manifest.rs` |
+//! | survivors of old segments move, in memory or on disk, the rest goes | `compaction/` |
 //! | after a failure: replay | `open.rs`, `recovery.rs`, `directory.rs` |
 //!
 //! `store.rs` holds the parts together. The bytes are those of [`kv_wal_format`]; who leads
@@ -58,3 +58,8 @@ mod store;
 
 pub use engine::{LogEngine, LogFactory};
 pub use options::Options;
+
+/// The examples of the README are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

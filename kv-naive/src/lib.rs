@@ -58,3 +58,8 @@ mod table;
 mod worker;
 
 pub use engine::{NaiveEngine, NaiveFactory};
+
+/// The examples of the README are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
