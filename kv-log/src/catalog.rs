@@ -22,8 +22,6 @@ pub(crate) struct Catalog {
     table: Arc<SegmentTable>,
     progress: Arc<Progress>,
     counters: Arc<Counters>,
-    /// Whether heads are filled with zeros, for the sake of many small syncs.
-    zeroes_heads: bool,
     /// As it was stored last, but for segment ids that were given out since.
     manifest: Mutex<Manifest>,
     /// The segments that the manifest names.
@@ -41,12 +39,7 @@ impl Catalog {
         segments: BTreeMap<SegmentId, Arc<Segment>>,
     ) -> Self {
         let (manifest, segments) = (Mutex::new(manifest), Mutex::new(segments));
-        Catalog { dir, env, table, progress, counters, zeroes_heads: false, manifest, segments }
-    }
-
-    /// Sets whether heads are filled with zeros.
-    pub(crate) fn zeroing_heads(self, zeroes_heads: bool) -> Self {
-        Catalog { zeroes_heads, ..self }
+        Catalog { dir, env, table, progress, counters, manifest, segments }
     }
 
     /// All segments, in the order of their ids.
@@ -166,10 +159,6 @@ impl Catalog {
             image.published(0, end).unwrap_or_default()
         };
         let file = SegmentFile::create(&*self.env.fs, &self.dir, id, capacity, bytes)?;
-        if self.zeroes_heads && header.kind == SegmentKind::Log {
-            file.write_zeros(end, capacity)?;
-            self.counters.bytes_written.fetch_add((capacity - end) as u64, Ordering::Relaxed);
-        }
         file.sync()?;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);

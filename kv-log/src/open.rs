@@ -7,7 +7,7 @@
 //! replaces the old one; orphans go; a head is made if there is none. A crash between any two leaves a
 //! store that recovers to the same state.
 
-use kv_core::{Acknowledge, DirLock, Env, Error, FsExt, Health, Leadership, Result};
+use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
 use kv_wal_format::{Encoder, Record};
 use parking_lot::Mutex;
 use std::path::Path;
@@ -57,8 +57,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         Arc::clone(&counters),
         manifest,
         std::mem::take(&mut recovered.segments),
-    )
-    .zeroing_heads(options.persistence.acknowledge() == Acknowledge::WhenDurable);
+    );
     catalog.begin(lsn_floor)?;
     let head = if let Some(head) = recovered.head {
         head

@@ -79,7 +79,8 @@ fn space_comes_back_after_overwriting_and_deleting_everything() {
     assert!(stats.disk_bytes < live_records * 10 / 6 + (3 + 6) * 4096, "{stats:?}");
     assert_eq!(stats.live_bytes, 100 * 41);
     let on_disk: u64 = segment_files(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
-    assert!(on_disk <= stats.disk_bytes, "{on_disk} {stats:?}");
+    // Up to six spares may be in the making.
+    assert!(on_disk <= stats.disk_bytes + 6 * 4096, "{on_disk} {stats:?}");
 
     for key in 0..100u8 {
         store.delete(&[key]).unwrap().unwrap();

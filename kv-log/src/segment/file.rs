@@ -27,20 +27,6 @@ impl SegmentFile {
         Ok(created)
     }
 
-    /// Writes zeros from `offset` up to `len`. In space that is only reserved, the first write of each block also changes
-    /// the file's metadata, and a sync has to wait for that as well; where each change is synced by itself, that is
-    /// half of the time.
-    pub(crate) fn write_zeros(&self, mut offset: usize, len: usize) -> Result<()> {
-        const CHUNK_LEN: usize = 256 << 10;
-        let zeros = vec![0; CHUNK_LEN.min(len)];
-        while offset < len {
-            let chunk = zeros.get(..len - offset).unwrap_or(&zeros);
-            self.write(chunk, offset)?;
-            offset += chunk.len();
-        }
-        Ok(())
-    }
-
     /// Opens the file of a segment that the manifest names.
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: SegmentId) -> Result<Self> {
         let path = dir.join(directory::segment_file_name(id));
