@@ -217,7 +217,11 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
         }
     };
     match receive.recv_timeout(context.settings().timeout) {
-        Ok(result) => result,
+        Ok(result) => {
+            // What it still holds goes before the next case begins, or the process ends.
+            let _ = thread.join();
+            result
+        }
         Err(mpsc::RecvTimeoutError::Timeout) => Err(in_doubt(format!(
             "the case did not end within {} s: a deadlock?",
             context.settings().timeout.as_secs()
