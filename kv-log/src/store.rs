@@ -57,6 +57,8 @@ impl Store {
         let result = self.close_files();
         // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
         let _leading = self.leadership.take_unless(|| false);
+        // The same goes for a writer who makes a head, and with it a manifest.
+        let _no_writer = self.head.lock();
         self.health.close();
         *self.lock.lock() = None;
         result
