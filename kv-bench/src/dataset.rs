@@ -82,6 +82,21 @@ impl Dataset {
         buffer.extend_from_slice(self.body(index, sequence));
     }
 
+    /// Gives the first pair of each of these keys to `store`: key and value of index `n` under sequence `n`.
+    #[inline]
+    pub(crate) fn fill<E>(
+        &self,
+        indexes: impl IntoIterator<Item = u64>,
+        mut store: impl FnMut(u64, &[u8], &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::with_capacity(self.shape.value_len));
+        for index in indexes {
+            self.value(index, index, &mut value);
+            store(index, self.key(index, &mut key), &value)?;
+        }
+        Ok(())
+    }
+
     #[inline]
     fn body(&self, index: u64, sequence: u64) -> &[u8] {
         let start = mix(index.rotate_left(32) ^ sequence) % POOL_STARTS;

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::units;
+use plotters::chart::MeshStyle;
 use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
@@ -147,6 +148,26 @@ impl Figure {
         }
     }
 
+    /// What the grids and the vertical axes of all figures have in common.
+    fn mesh<'chart, 'lent, 'svg, X, Y>(
+        &self,
+        chart: &'lent mut ChartContext<'chart, SVGBackend<'svg>, Cartesian2d<X, Y>>,
+    ) -> MeshStyle<'chart, 'lent, X, Y, SVGBackend<'svg>>
+    where
+        X: Ranged<ValueType = f64> + ValueFormatter<f64>,
+        Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
+    {
+        let mut mesh = chart.configure_mesh();
+        mesh.disable_x_mesh()
+            .bold_line_style(GRID)
+            .light_line_style(TRANSPARENT)
+            .axis_style(TEXT)
+            .y_desc(&self.y)
+            .label_style(label())
+            .y_label_formatter(&|y| units::tick(*y));
+        mesh
+    }
+
     fn lines<X, Y>(
         &self,
         mut chart: ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
@@ -157,18 +178,10 @@ impl Figure {
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
         Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(TEXT)
+        self.mesh(&mut chart)
             .x_desc(&self.x)
-            .y_desc(&self.y)
             .x_labels(x_labels)
-            .label_style(label())
             .x_label_formatter(&|x| x_label(*x))
-            .y_label_formatter(&|y| units::tick(*y))
             .draw()?;
         for (place, series) in self.series.iter().enumerate() {
             let style = series.colour(place).stroke_width(2);
@@ -194,17 +207,7 @@ impl Figure {
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
         Y: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
-        chart
-            .configure_mesh()
-            .disable_x_mesh()
-            .disable_x_axis()
-            .bold_line_style(GRID)
-            .light_line_style(TRANSPARENT)
-            .axis_style(TEXT)
-            .y_desc(&self.y)
-            .label_style(label())
-            .y_label_formatter(&|y| units::tick(*y))
-            .draw()?;
+        self.mesh(&mut chart).disable_x_axis().draw()?;
         let centred = |size, vertical| {
             ("sans-serif", size).into_font().color(&TEXT).pos(Pos::new(HPos::Center, vertical))
         };

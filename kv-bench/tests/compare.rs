@@ -3,24 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "it looks at files from outside the engines")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod command;
 
-fn bench(words: &[&str], out: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kv-bench"))
-        .arg("compare")
-        .args(words)
-        .arg("--out")
-        .arg(out)
-        .output()
-        .unwrap()
-}
+use command::kv_bench;
+use std::process::Command;
 
 #[test]
 fn a_small_comparison_leaves_a_report_and_nothing_else() {
     let out = tempfile::tempdir().unwrap();
     let words = ["--quick", "--commands", "2000", "--read-fraction", "0.2", "--value-len", "100"];
-    let output = bench(&words, out.path());
+    let output = kv_bench("compare", &words, out.path());
     let (text, complaints) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{complaints}");
@@ -64,7 +56,7 @@ fn nonsense_is_refused_before_anything_is_created() {
     let parent = tempfile::tempdir().unwrap();
     let out = parent.path().join("out");
     for words in [["--hit-rate", "1.5"], ["--commands", "0"], ["--hot-fraction", "0.9"], ["--engines", ""]] {
-        let output = bench(&words, &out);
+        let output = kv_bench("compare", &words, &out);
         assert_eq!(output.status.code(), Some(2), "{words:?}");
         let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(complaints.starts_with("error: ") && complaints.contains(words[0]), "{complaints}");
@@ -75,7 +67,7 @@ fn nonsense_is_refused_before_anything_is_created() {
 #[test]
 fn a_run_that_fails_fails_the_command() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let output = bench(&["--quick"], file.path());
+    let output = kv_bench("compare", &["--quick"], file.path());
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).starts_with("kv-bench: cannot create"));
 

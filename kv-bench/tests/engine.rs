@@ -3,24 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "it looks at files from outside the engines")]
 
-use serde_json::Value;
-use std::path::Path;
-use std::process::{Command, Output};
+mod command;
 
-fn engine(words: &[&str], out: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_kv-bench"))
-        .arg("engine")
-        .args(words)
-        .arg("--out")
-        .arg(out)
-        .output()
-        .unwrap()
-}
+use command::kv_bench;
+use serde_json::Value;
 
 #[test]
 fn every_row_is_judged_and_nothing_is_left_behind() {
     let out = tempfile::tempdir().unwrap();
-    let output = engine(&["--quick", "--keys", "2000", "--repetitions", "1"], out.path());
+    let output = kv_bench("engine", &["--quick", "--keys", "2000", "--repetitions", "1"], out.path());
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for row in ["fill, 100 B, 1 thread", "get_many(64) uniform", "synced puts, 8 threads", "not built"] {
@@ -56,14 +47,14 @@ fn every_row_is_judged_and_nothing_is_left_behind() {
 fn rows_can_be_named() {
     let out = tempfile::tempdir().unwrap();
     let words = ["--quick", "--keys", "1000", "--repetitions", "1", "--only", "p99.9 of put"];
-    let output = engine(&words, out.path());
+    let output = kv_bench("engine", &words, out.path());
     assert!(output.status.success());
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(
         text.contains("p99.9 of put") && !text.contains("p99.9 of get") && !text.contains("fill"),
         "{text}"
     );
-    let nothing = engine(&["--only", "no such row"], out.path());
+    let nothing = kv_bench("engine", &["--only", "no such row"], out.path());
     assert_eq!(nothing.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&nothing.stderr).contains("--only"));
 }

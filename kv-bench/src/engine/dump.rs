@@ -1,7 +1,7 @@
 //! How fast a sync brings a full memory to disk, and how fast a bare loop writes as many bytes.
 
 use super::truth::Truth;
-use crate::dataset::{Dataset, KEY_LEN_MAX, Shape};
+use crate::dataset::{Dataset, Shape};
 use crate::engines::open_log;
 use crate::failure::Failure;
 use crate::subjects::{KvEngine, Subject};
@@ -32,12 +32,10 @@ pub(crate) fn measure(dir: &Path, job: Dump) -> Result<Measured, Failure> {
     };
     let engine = open_log(dir, options)?;
     let (data, mut truth) = (Dataset::new(shape), Truth::new(keys, 1));
-    let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
-    for index in 0..keys {
-        data.value(index, index, &mut value);
-        engine.put(data.key(index, &mut key), &value)?;
+    data.fill(0..keys, |index, key, value| {
         truth.filled(index);
-    }
+        engine.put(key, value).map(drop)
+    })?;
     let waiting = engine.stats().unflushed_bytes as f64;
     let start = Instant::now();
     engine.sync()?;

@@ -34,11 +34,10 @@ pub(crate) fn measure(dir: &Path, job: &Latency) -> Result<Measured, Failure> {
     let subject = KvEngine::new(open_log(dir, options)?);
     let (data, mut truth) = (Dataset::new(shape), Truth::new(keys, 1));
     let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
-    for index in 0..keys {
-        data.value(index, index, &mut value);
-        subject.put(data.key(index, &mut key), &value)?;
+    data.fill(0..keys, |index, key, value| {
         truth.filled(index);
-    }
+        subject.put(key, value)
+    })?;
     subject.sync()?;
     let (mut puts, mut gets) = (histogram()?, histogram()?);
     let mut touched = 0;

@@ -41,10 +41,7 @@ pub(crate) fn measure(dir: &Path, job: &Memory) -> Result<Measured, Failure> {
         measured.add(format!("{name}_per_live"), grown / live);
         Ok::<_, Failure>(())
     };
-    for index in 0..keys {
-        data.value(index, index, &mut value);
-        subject.put(data.key(index, &mut key), &value)?;
-    }
+    data.fill(0..keys, |_, key, value| subject.put(key, value))?;
     add("filled")?;
     for (place, index) in overwrites(shape.seed, keys) {
         data.value(index, sequence(1, 0, place), &mut value);

@@ -33,12 +33,8 @@ pub(crate) fn measure(dir: &Path, job: &Synced) -> Result<Measured, Failure> {
     let data = Dataset::new(shape);
     let subject = name.open(dir, Mode::Synced)?;
     let put_all = |subject: &dyn Subject, thread: u64| {
-        let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
-        for index in (thread..puts).step_by(usize::try_from(threads).unwrap_or(1)) {
-            data.value(index, index, &mut value);
-            subject.put(data.key(index, &mut key), &value)?;
-        }
-        Ok::<_, Failure>(())
+        let indexes = (thread..puts).step_by(usize::try_from(threads).unwrap_or(1));
+        data.fill(indexes, |_, key, value| subject.put(key, value))
     };
     let start = Instant::now();
     std::thread::scope(|scope| {

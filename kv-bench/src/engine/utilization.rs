@@ -59,11 +59,10 @@ pub(crate) fn measure(dir: &Path, job: Utilization) -> Result<Measured, Failure>
     let engine = open_log(dir, options)?;
     let (data, mut truth) = (Dataset::new(shape), Truth::new(keys, 1));
     let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
-    for index in 0..keys {
-        data.value(index, index, &mut value);
-        engine.put(data.key(index, &mut key), &value)?;
+    data.fill(0..keys, |index, key, value| {
         truth.filled(index);
-    }
+        engine.put(key, value).map(drop)
+    })?;
     engine.sync()?;
     let mut planner = Planner::new(keys, shape.seed);
     let mut measured = Measured::default();

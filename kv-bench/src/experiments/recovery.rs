@@ -1,7 +1,7 @@
 //! How long opening takes after the process was killed, as data grow.
 
 use crate::child;
-use crate::dataset::{Dataset, KEY_LEN_MAX, Shape};
+use crate::dataset::{Dataset, Shape};
 use crate::engines::Contender;
 use crate::evaluation::Evaluation;
 use crate::failure::Failure;
@@ -93,12 +93,8 @@ pub(crate) fn fill_until_killed(
     keys: u64,
 ) -> Result<(), Failure> {
     let data = Dataset::new(shape);
-    let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
     let engine = contender.open(dir)?;
-    for index in 0..keys {
-        data.value(index, index, &mut value);
-        engine.put(data.key(index, &mut key), &value)?;
-    }
+    data.fill(0..keys, |_, key, value| engine.put(key, value).map(drop))?;
     engine.sync()?;
     let failed = || Failure::io("report to the parent process");
     println!("ready");

@@ -186,11 +186,7 @@ fn puts(
     measured: &mut Measured,
 ) -> Result<(), Failure> {
     let (rate, _) = timed(keys, threads, |range| {
-        let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
-        for index in range {
-            data.value(index, index, &mut value);
-            store.put(data.key(index, &mut key), &value)?;
-        }
+        data.fill(range, |_, key, value| store.put(key, value))?;
         Ok(0)
     })?;
     measured.add("put_per_s", rate);
