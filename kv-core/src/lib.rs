@@ -34,7 +34,7 @@
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `fs/` | [`Fs`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
-//! | `health.rs`, `leadership.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit) |
+//! | `health.rs`, `leadership.rs`, `next_ask.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups) |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
 #![forbid(unsafe_code)]
@@ -52,6 +52,7 @@ mod health;
 mod leadership;
 mod limits;
 mod lsn;
+mod next_ask;
 mod persistence;
 mod stats;
 mod value;
@@ -72,6 +73,7 @@ pub use health::{Health, PoisonOnPanic};
 pub use leadership::{Leadership, Leading};
 pub use limits::Limits;
 pub use lsn::Lsn;
+pub use next_ask::NextAsk;
 pub use persistence::{
     Acknowledge, Action, Always, AnyOf, Decision, LossWindow, Manual, MaxLogSize, Pending, Periodic,
     PersistencePolicy, default_persistence,

@@ -3,9 +3,9 @@
 //! In inline mode there are no threads: the same work is done by the caller, after its change.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use kv_core::{Acknowledge, Action, Background, Error, Lsn, Result};
+use kv_core::{Acknowledge, Action, Background, Error, Lsn, NextAsk, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,13 +17,10 @@ pub(crate) struct Signals {
     flush: Wake,
     spares: Wake,
     compact: Wake,
-    /// When the flush thread will ask the policy again by itself, nanoseconds of the monotonic clock.
-    asks_again_ns: AtomicU64,
+    /// When the flush thread will ask the policy again by itself.
+    next_ask: NextAsk,
     stopping: AtomicBool,
 }
-
-/// The flush thread will not ask again unless it is woken.
-const NEVER: u64 = u64::MAX;
 
 /// Wakes one worker; any number of calls before it looks are one.
 #[derive(Debug)]
@@ -63,14 +60,13 @@ impl Wake {
 impl Signals {
     pub(crate) fn new() -> Self {
         let (flush, spares, compact) = (Wake::new(), Wake::new(), Wake::new());
-        let (asks_again_ns, stopping) = (AtomicU64::new(NEVER), AtomicBool::new(false));
-        Signals { flush, spares, compact, asks_again_ns, stopping }
+        Signals { flush, spares, compact, next_ask: NextAsk::default(), stopping: AtomicBool::new(false) }
     }
 
     /// The policy wants to be asked at `time`: wakes the flush thread unless it will by then.
     #[inline]
     fn ask_at(&self, time: Duration) {
-        if to_ns(time) < self.asks_again_ns.load(Ordering::SeqCst) {
+        if !self.next_ask.asks_by(time) {
             self.flush.wake();
         }
     }
@@ -137,18 +133,14 @@ fn run(store: &Store, work: Work) {
 }
 
 /// Failures poison the store where they happen; then the worker has nothing left to do.
-///
-/// No wake-up is lost: the thread says that it will never ask again, *then* asks, and then says when it will. A writer
-/// makes its change, and *then* looks at that. So the thread sees the change, or the writer wakes it.
 fn flush_loop(store: &Store) {
     let signals = &store.signals;
     while !signals.stopping() && !store.health.is_poisoned() {
-        signals.asks_again_ns.store(NEVER, Ordering::SeqCst);
+        signals.next_ask.asking();
         let now = store.env.clock.monotonic();
         let (action, mut ask_again_in) = store.decide(now);
         if action != Action::Hold {
-            // Whatever changes meanwhile, it will ask.
-            signals.asks_again_ns.store(0, Ordering::SeqCst);
+            signals.next_ask.at_work();
             if store.flush(action).is_err() {
                 return;
             }
@@ -158,14 +150,9 @@ fn flush_loop(store: &Store) {
             // The changes are still pending; a policy that says `Write` again would spin here.
             ask_again_in = Some(ask_again_in.unwrap_or(MINIMAL_PAUSE));
         }
-        let asks_again = ask_again_in.map_or(NEVER, |pause| to_ns(now.saturating_add(pause)));
-        signals.asks_again_ns.store(asks_again, Ordering::SeqCst);
+        signals.next_ask.asleep_until(ask_again_in.map(|pause| now.saturating_add(pause)));
         signals.flush.wait(ask_again_in);
     }
-}
-
-fn to_ns(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
 }
 
 /// Between two dumps without sync.

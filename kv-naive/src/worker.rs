@@ -1,15 +1,12 @@
 //! The background thread: it takes snapshots when the policy says so.
 //!
 //! A writer asks the policy after its change. If the answer is a dump, it wakes the worker; if the answer is
-//! a time, it wakes the worker unless that will ask by then. No wake-up is lost: the worker says
-//! that it will never ask again, *then* asks the policy, and then says when it will; a writer makes its
-//! change and *then* looks at that. All four are sequentially consistent, so the worker
-//! finds the change or the writer wakes it.
+//! a time, it wakes the worker unless that will ask by then: see [`NextAsk`].
 
 use crossbeam_channel::{Receiver, Sender};
-use kv_core::{Action, Background, Error, Result};
+use kv_core::{Action, Background, Error, NextAsk, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -21,23 +18,15 @@ pub(crate) struct Signal {
     /// Holds one wake-up: any number before the worker looks are one.
     sender: Sender<()>,
     receiver: Receiver<()>,
-    /// When the worker will ask the policy again by itself, nanoseconds of the monotonic clock.
-    asks_again_ns: AtomicU64,
+    /// When the worker will ask the policy again by itself.
+    next_ask: NextAsk,
     stopping: AtomicBool,
-}
-
-/// The worker will not ask again unless it is woken.
-const NEVER: u64 = u64::MAX;
-
-fn to_ns(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(NEVER - 1)
 }
 
 impl Signal {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = crossbeam_channel::bounded(1);
-        let (asks_again_ns, stopping) = (AtomicU64::new(NEVER), AtomicBool::new(false));
-        Signal { sender, receiver, asks_again_ns, stopping }
+        Signal { sender, receiver, next_ask: NextAsk::default(), stopping: AtomicBool::new(false) }
     }
 
     /// Wakes the worker.
@@ -49,7 +38,7 @@ impl Signal {
     /// The policy wants to be asked at `time`: wakes the worker unless it will by then.
     #[inline]
     pub(crate) fn ask_at(&self, time: Duration) {
-        if to_ns(time) < self.asks_again_ns.load(Ordering::SeqCst) {
+        if !self.next_ask.asks_by(time) {
             self.wake();
         }
     }
@@ -98,16 +87,15 @@ impl Store {
     fn snapshot_when_due(&self) {
         let signal = &self.signal;
         while !signal.stopping() && !self.health.is_poisoned() {
-            signal.asks_again_ns.store(NEVER, Ordering::SeqCst);
+            signal.next_ask.asking();
             let now = self.env.clock.monotonic();
             match self.decide(now) {
                 (Action::Write | Action::WriteAndSync, _) => {
-                    // Whatever changes meanwhile, it will ask.
-                    signal.asks_again_ns.store(0, Ordering::SeqCst);
+                    signal.next_ask.at_work();
                     let _ = self.make_durable(self.table.last_lsn());
                 }
                 (Action::Hold, Some(pause)) => {
-                    signal.asks_again_ns.store(to_ns(now.saturating_add(pause)), Ordering::SeqCst);
+                    signal.next_ask.asleep_until(Some(now.saturating_add(pause)));
                     let _ = signal.receiver.recv_timeout(pause);
                 }
                 (Action::Hold, None) => {
