@@ -1,3 +1,6 @@
+#[cfg(all(test, loom))]
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(not(all(test, loom)))]
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
@@ -64,43 +67,9 @@ impl NextAsk {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
-
-    #[test]
-    fn the_worker_sees_the_change_or_the_writer_sees_that_it_sleeps() {
-        const ROUNDS: usize = 20_000;
-        let changes: Vec<AtomicU64> = (0..ROUNDS).map(|_| AtomicU64::new(0)).collect();
-        let nexts: Vec<NextAsk> = (0..ROUNDS).map(|_| NextAsk::default()).collect();
-        // As after a first sleep: whoever does not see the worker ask takes it for one that will.
-        nexts.iter().for_each(NextAsk::at_work);
-        let start = Barrier::new(2);
-        let (seen, woken) = std::thread::scope(|scope| {
-            let worker = scope.spawn(|| {
-                start.wait();
-                let look = |(next, change): (&NextAsk, &AtomicU64)| {
-                    next.asking();
-                    let seen = change.load(Ordering::Relaxed) == 1;
-                    next.asleep_until(None);
-                    seen
-                };
-                nexts.iter().zip(&changes).map(look).collect::<Vec<bool>>()
-            });
-            let writer = scope.spawn(|| {
-                start.wait();
-                let write = |(next, change): (&NextAsk, &AtomicU64)| {
-                    change.store(1, Ordering::Relaxed);
-                    !next.asks_by(Duration::ZERO)
-                };
-                nexts.iter().zip(&changes).map(write).collect::<Vec<bool>>()
-            });
-            (worker.join().unwrap(), writer.join().unwrap())
-        });
-        let lost = seen.iter().zip(&woken).position(|(seen, woken)| !seen && !woken);
-        assert_eq!(lost, None, "neither saw the other");
-    }
 
     #[test]
     fn times_beyond_counting_are_not_never() {
@@ -108,5 +77,33 @@ mod tests {
         assert!(!next.asks_by(Duration::from_secs(1 << 33)));
         next.asleep_until(Some(Duration::MAX));
         assert!(next.asks_by(Duration::MAX) && !next.asks_by(Duration::from_secs(1 << 33)));
+    }
+}
+
+/// Every order of steps, and every value that the memory model lets a load see:
+/// `RUSTFLAGS="--cfg loom" cargo test -p kv-core --release --lib model`.
+#[cfg(all(test, loom))]
+mod model {
+    use super::*;
+    use loom::sync::Arc;
+    use loom::thread;
+
+    #[test]
+    fn the_worker_sees_the_change_or_the_writer_sees_that_it_must_wake_it() {
+        loom::model(|| {
+            let shared = Arc::new((NextAsk::default(), AtomicU64::new(0)));
+            // As after work: whoever does not see the worker ask takes it for one that will.
+            shared.0.at_work();
+            let of_writer = Arc::clone(&shared);
+            let writer = thread::spawn(move || {
+                of_writer.1.store(1, Ordering::Relaxed);
+                !of_writer.0.asks_by(Duration::ZERO)
+            });
+            shared.0.asking();
+            let seen = shared.1.load(Ordering::Relaxed) == 1;
+            shared.0.asleep_until(None);
+            let woken = writer.join().unwrap();
+            assert!(seen || woken, "a lost wake-up");
+        });
     }
 }

@@ -15,7 +15,7 @@ use kv_wal_format::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::index::{KeyHash, LockedShard};
+use crate::index::{Hint, KeyHash, LockedShard};
 use crate::segment::{Location, SEGMENT_BYTES_MAX, Segment};
 use crate::store::Store;
 
@@ -50,15 +50,17 @@ struct Prepared<'a> {
     record: Record<'a>,
     hash: KeyHash,
     body_checksum: u32,
+    /// Where the key pointed a moment ago: the commit lock is not held while memory is waited for.
+    hint: Hint,
 }
 
 impl<'a> Prepared<'a> {
-    fn new(store: &Store, record: Record<'a>) -> Self {
-        Prepared {
-            record,
-            hash: store.index.hash(record.key),
-            body_checksum: body_checksum(record.key, record.value),
-        }
+    fn new(store: &Store, record: Record<'a>, guard: &Guard) -> Self {
+        let hash = store.index.hash(record.key);
+        store.index.prefetch(hash, guard);
+        let body_checksum = body_checksum(record.key, record.value);
+        let hint = store.index.find(hash, record.key, &store.segments, guard).map(|(location, _)| location);
+        Prepared { record, hash, body_checksum, hint }
     }
 }
 
@@ -152,11 +154,12 @@ impl Store {
     pub(crate) fn commit_put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
         self.options.limits.check_key(key)?;
         self.options.limits.check_value(value)?;
-        let put = Prepared::new(self, Record::put(0, key, value));
+        let record = Record::put(0, key, value);
         self.health.check_writable()?;
-        self.wait_for_room(put.record.encoded_len() as u64)?;
+        self.wait_for_room(record.encoded_len() as u64)?;
 
         let guard = crossbeam_epoch::pin();
+        let put = Prepared::new(self, record, &guard);
         let mut head = self.head.lock();
         self.health.check_writable()?;
         self.commit_one(&mut head, put, &guard)
@@ -165,11 +168,12 @@ impl Store {
     /// Commits a delete; `None` when the key was not there.
     pub(crate) fn commit_delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
         self.options.limits.check_key(key)?;
-        let delete = Prepared::new(self, Record::delete(0, key));
+        let record = Record::delete(0, key);
         self.health.check_writable()?;
-        self.wait_for_room(delete.record.encoded_len() as u64)?;
+        self.wait_for_room(record.encoded_len() as u64)?;
 
         let guard = crossbeam_epoch::pin();
+        let delete = Prepared::new(self, record, &guard);
         let mut head = self.head.lock();
         self.health.check_writable()?;
         if self.index.find(delete.hash, key, &self.segments, &guard).is_none() {
@@ -196,20 +200,22 @@ impl Store {
     /// locked until the last of its changes is in the index.
     pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Lsn> {
         self.options.limits.check_batch(batch)?;
-        let mut changes: Vec<Prepared<'_>> = batch
+        let records: Vec<Record<'_>> = batch
             .effective_changes()
             .into_iter()
             .map(|change| match change {
-                Change::Put { key, value } => Prepared::new(self, Record::put(0, key, value)),
-                Change::Delete { key } => Prepared::new(self, Record::delete(0, key)),
+                Change::Put { key, value } => Record::put(0, key, value),
+                Change::Delete { key } => Record::delete(0, key),
             })
             .collect();
-        let len_max: usize = changes.iter().map(|change| change.record.encoded_len()).sum();
+        let len_max: usize = records.iter().map(Record::encoded_len).sum();
         check_batch_len(len_max)?;
         self.health.check_writable()?;
         self.wait_for_room(len_max as u64)?;
 
         let guard = crossbeam_epoch::pin();
+        let prepare = |record| Prepared::new(self, record, &guard);
+        let mut changes: Vec<Prepared<'_>> = records.into_iter().map(prepare).collect();
         let mut head = self.head.lock();
         self.health.check_writable()?;
         changes.retain(|change| {
@@ -264,9 +270,9 @@ impl Store {
             let len = change.record.encoded_len() as u64;
             self.segments.get(location, guard).live_bytes.fetch_add(len, Ordering::Relaxed);
             self.counters.add_pair(key.len() + value.len());
-            shard.insert(change.hash, key, location, &self.segments, guard)
+            shard.insert(change.hash, key, change.hint, location, &self.segments, guard)
         } else {
-            shard.remove(change.hash, key, &self.segments, guard)
+            shard.remove(change.hash, key, change.hint, &self.segments, guard)
         };
         if let Some(old) = old {
             let segment = self.segments.get(old, guard);

@@ -81,7 +81,7 @@ impl Engine for LogEngine {
         store.options.limits.check_key(key)?;
         let guard = crossbeam_epoch::pin();
         let record = store.index.find(store.index.hash(key), key, &store.segments, &guard);
-        if let Some(record) = record {
+        if let Some((_, record)) = record {
             visit(record.value);
         }
         Ok(record.is_some())

@@ -324,11 +324,9 @@ impl Replay<'_> {
     fn replay(&self, record: &Record<'_>, location: Location, guard: &crossbeam_epoch::Guard) {
         let hash = self.index.hash(record.key);
         let mut shard = self.index.lock(self.index.shard_of(hash));
-        let newer = shard
-            .find(hash, record.key, self.table, guard)
-            .is_some_and(|known| known.record(self.table, guard).lsn >= record.lsn);
-        if !newer {
-            shard.insert(hash, record.key, location, self.table, guard);
+        let known = shard.find(hash, record.key, self.table, guard);
+        if known.is_none_or(|known| known.record(self.table, guard).lsn < record.lsn) {
+            shard.insert(hash, record.key, known, location, self.table, guard);
         }
     }
 }

@@ -88,6 +88,7 @@ impl Store {
     fn survivors<'a>(&self, victims: &'a [Arc<Segment>]) -> Result<Vec<Survivor<'a>>> {
         let ids: Vec<SegmentId> = victims.iter().map(|segment| segment.id).collect();
         let oldest_elsewhere = oldest_lsn(&self.catalog.segments(), &ids);
+        let guard = crossbeam_epoch::pin();
         let mut survivors = Vec::new();
         for victim in victims {
             let bytes = victim.bytes();
@@ -95,7 +96,7 @@ impl Store {
             for (offset, record) in scanner.by_ref() {
                 let (hash, from) = (self.index.hash(record.key), Location::new(victim.slot, offset));
                 let survives = match record.kind {
-                    RecordKind::Put => self.index.points_at(hash, from),
+                    RecordKind::Put => self.index.points_at(hash, from, &guard),
                     RecordKind::Delete => record.lsn > oldest_elsewhere,
                     _ => false,
                 };

@@ -1,0 +1,315 @@
+//! One shard of the index: many readers without a lock, one writer at a time.
+//!
+//! # Invariants
+//!
+//! 1. A writer holds `writer`. Before its first change to a slot, it makes `version` odd; after its last one, and after
+//!    the change was counted, even again (a sequence lock; see Boehm, "Can Seqlocks Get Along With Programming Language
+//!    Memory Models?", 2012).
+//! 2. A reader takes what it read for good only if `version` was even before and is the same afterwards: then it saw the
+//!    shard between two changes. Slots are loaded with acquire and stored with release, so a reader who saw anything of a
+//!    change also sees that `version` moved.
+//! 3. A table that was replaced by a larger one never changes again, and lives until every reader who was pinned then has
+//!    gone on: what such a reader finds in it was true when it was replaced, which was while it read.
+//! 4. A location that compaction replaces leads to the same record in both places, and to no other while a reader is
+//!    pinned: so that moves no version, and readers do not have to look again.
+//!
+//! Readers never make a writer wait. A reader waits only while a change is counted, which is short.
+
+use crossbeam_epoch::Guard;
+
+use super::slot::Slot;
+use super::table::{Position, Table};
+use crate::segment::Location;
+use crate::sync::{AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, back_off};
+
+/// On a cache line of its own, so that changes to one shard do not slow readers of the next.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Shard {
+    /// Odd while slots change.
+    version: AtomicUsize,
+    /// From `Box::into_raw`.
+    table: AtomicPtr<Table>,
+    writer: Mutex<Writer>,
+}
+
+/// What only a writer knows.
+#[derive(Debug, Default)]
+struct Writer {
+    /// Slots taken.
+    len: usize,
+}
+
+impl Default for Shard {
+    fn default() -> Self {
+        let table = AtomicPtr::new(Box::into_raw(Box::new(Table::new())));
+        Shard { version: AtomicUsize::new(0), table, writer: Mutex::default() }
+    }
+}
+
+impl Shard {
+    /// The location with this tag that is `wanted`. May ask about a location more than once, and about outdated ones; all
+    /// lead to records while `guard` lives.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        tag: u64,
+        guard: &Guard,
+        mut wanted: impl FnMut(Location) -> bool,
+    ) -> Option<Location> {
+        let mut turns = 0;
+        loop {
+            let version = self.version.load(Ordering::Acquire);
+            if version.is_multiple_of(2) {
+                let found = self.table(guard).find(tag, &mut wanted);
+                // Not before the loads of the slots, which are acquire loads.
+                if self.version.load(Ordering::Relaxed) == version {
+                    return found.map(|(_, location)| location);
+                }
+            }
+            back_off(&mut turns);
+        }
+    }
+
+    /// The table as it is now, or was while this reader was pinned.
+    #[inline]
+    pub(super) fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
+        // SAFETY: the pointer came from `Box::into_raw`; `grow` hands a replaced one to be dropped after every reader who
+        // was pinned at the time is gone, and one pinned later does not load it any more.
+        unsafe { &*self.table.load(Ordering::Acquire) }
+    }
+
+    pub(super) fn lock(&self) -> LockedShard<'_> {
+        LockedShard { writer: self.writer.lock(), shard: self, changing: false }
+    }
+}
+
+impl Drop for Shard {
+    fn drop(&mut self) {
+        // SAFETY: nobody reads any more, and tables replaced before were handed over by `grow`.
+        drop(unsafe { Box::from_raw(self.table.load(Ordering::Relaxed)) });
+    }
+}
+
+/// A shard, locked for changes. They become visible together, when it is dropped.
+#[derive(Debug)]
+pub(crate) struct LockedShard<'a> {
+    shard: &'a Shard,
+    writer: MutexGuard<'a, Writer>,
+    /// Whether `version` is odd.
+    changing: bool,
+}
+
+impl LockedShard<'_> {
+    fn table(&self) -> &Table {
+        // SAFETY: tables are replaced only by the holder of `writer`, through `&mut self`.
+        unsafe { &*self.shard.table.load(Ordering::Relaxed) }
+    }
+
+    /// As [`Shard::find`], with the place.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        tag: u64,
+        wanted: impl FnMut(Location) -> bool,
+    ) -> Option<(Position, Location)> {
+        self.table().find(tag, wanted)
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+        self.table().iter()
+    }
+
+    pub(super) fn allocated_bytes(&self) -> usize {
+        self.table().allocated_bytes()
+    }
+
+    /// Adds a slot of a key that is not there.
+    pub(super) fn insert(&mut self, slot: Slot, guard: &Guard) {
+        if self.writer.len == self.table().max_len() {
+            self.grow(guard);
+        }
+        self.writer.len += 1;
+        self.begin();
+        self.table().insert(slot);
+    }
+
+    pub(super) fn replace(&mut self, at: Position, slot: Slot) {
+        self.begin();
+        self.table().replace(at, slot);
+    }
+
+    /// Replaces a slot by one that leads to the same record elsewhere.
+    pub(super) fn relocate(&mut self, at: Position, slot: Slot) {
+        self.table().replace(at, slot);
+    }
+
+    pub(super) fn remove(&mut self, at: Position) {
+        self.writer.len -= 1;
+        self.begin();
+        self.table().remove(at);
+    }
+
+    #[cold]
+    fn grow(&mut self, guard: &Guard) {
+        let larger = Box::into_raw(Box::new(self.table().grown()));
+        let replaced = self.shard.table.swap(larger, Ordering::AcqRel);
+        // In a model nobody is pinned, so that replaced tables stay.
+        if !cfg!(all(test, shuttle)) {
+            // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back, and nobody
+            // pinned from now on finds it.
+            unsafe { guard.defer_unchecked(move || drop(Box::from_raw(replaced))) };
+        }
+    }
+
+    fn begin(&mut self) {
+        if !self.changing {
+            self.changing = true;
+            // Before the release stores to slots that follow.
+            let version = self.shard.version.load(Ordering::Relaxed);
+            self.shard.version.store(version + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for LockedShard<'_> {
+    fn drop(&mut self) {
+        if self.changing {
+            let version = self.shard.version.load(Ordering::Relaxed);
+            self.shard.version.store(version + 1, Ordering::Release);
+        }
+    }
+}
+
+/// Random orders of steps, the steps sequentially consistent, since shuttle has no weaker memory (and loom 0.7 leaves out
+/// orders here: it does not see past a load that the storing thread itself does before):
+/// `RUSTFLAGS="--cfg shuttle" cargo test -p kv-log --release --lib model`.
+#[cfg(all(test, shuttle))]
+mod model {
+    use super::*;
+    use crate::sync::AtomicU64;
+    use shuttle::thread;
+    use std::sync::Arc;
+
+    fn check(model: impl Fn() + Send + Sync + 'static) {
+        // Not every order: a reader can wait for ever if the writer never gets a turn.
+        shuttle::check_random(model, 20_000);
+    }
+
+    /// Homes in the first bucket.
+    const TAG: u64 = 1;
+
+    fn location(number: usize) -> Location {
+        Location::new(0, number * 8)
+    }
+
+    fn find(shard: &Shard, number: usize) -> bool {
+        // SAFETY: in a model no table is freed before the end.
+        let guard = unsafe { crossbeam_epoch::unprotected() };
+        shard.find(TAG, guard, |found| found == location(number)).is_some()
+    }
+
+    fn insert(shard: &mut LockedShard<'_>, number: usize) {
+        // SAFETY: as above.
+        let guard = unsafe { crossbeam_epoch::unprotected() };
+        shard.insert(Slot::new(TAG, location(number)), guard);
+    }
+
+    fn remove(shard: &mut LockedShard<'_>, number: usize) {
+        let (at, _) = shard.find(TAG, |found| found == location(number)).expect("it was put there");
+        shard.remove(at);
+    }
+
+    #[test]
+    fn changes_of_two_shards_become_visible_together_and_counted() {
+        check(|| {
+            let store = Arc::new((Shard::default(), Shard::default(), AtomicU64::new(0)));
+            let writer = Arc::clone(&store);
+            let writer = thread::spawn(move || {
+                let (mut one, mut other) = (writer.0.lock(), writer.1.lock());
+                insert(&mut one, 1);
+                insert(&mut other, 2);
+                writer.2.store(1, Ordering::Relaxed);
+            });
+            if find(&store.0, 1) {
+                assert_eq!(store.2.load(Ordering::Relaxed), 1, "visible before it was counted");
+                assert!(find(&store.1, 2), "half of a batch");
+            }
+            writer.join().unwrap();
+            assert!(find(&store.0, 1) && find(&store.1, 2));
+        });
+    }
+
+    #[test]
+    fn who_hears_of_a_change_finds_it() {
+        check(|| {
+            let store = Arc::new((Shard::default(), AtomicU64::new(0)));
+            let writer = Arc::clone(&store);
+            let writer = thread::spawn(move || {
+                let mut shard = writer.0.lock();
+                insert(&mut shard, 1);
+                // As the newest change is told while its shard is still locked.
+                writer.1.store(1, Ordering::Release);
+            });
+            if store.1.load(Ordering::Acquire) == 1 {
+                assert!(find(&store.0, 1));
+            }
+            writer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_key_is_found_while_a_removal_moves_it() {
+        check(|| {
+            let shard = Arc::new(Shard::default());
+            {
+                let mut locked = shard.lock();
+                (1..=3).for_each(|number| insert(&mut locked, number));
+            }
+            let writer = Arc::clone(&shard);
+            let writer = thread::spawn(move || remove(&mut writer.lock(), 1));
+            assert!(find(&shard, 3), "it was there all the time");
+            writer.join().unwrap();
+            assert!(find(&shard, 3) && find(&shard, 2) && !find(&shard, 1));
+        });
+    }
+
+    #[test]
+    fn a_key_is_found_while_the_table_grows_and_as_it_is_afterwards() {
+        check(|| {
+            let shard = Arc::new(Shard::default());
+            insert(&mut shard.lock(), 1);
+            let writer = Arc::clone(&shard);
+            let writer = thread::spawn(move || {
+                insert(&mut writer.lock(), 2);
+                remove(&mut writer.lock(), 1);
+            });
+            let (first, second) = (find(&shard, 1), find(&shard, 2));
+            let later = find(&shard, 1);
+            assert!(first || !later, "a removed key came back");
+            assert!(first || find(&shard, 2) || second, "removed before the other was put");
+            writer.join().unwrap();
+            assert!(!find(&shard, 1) && find(&shard, 2));
+        });
+    }
+
+    #[test]
+    fn a_relocated_key_is_found_at_one_of_its_places() {
+        check(|| {
+            let shard = Arc::new(Shard::default());
+            insert(&mut shard.lock(), 1);
+            let writer = Arc::clone(&shard);
+            let writer = thread::spawn(move || {
+                let mut shard = writer.lock();
+                let (at, _) = shard.find(TAG, |found| found == location(1)).expect("it was put there");
+                shard.relocate(at, Slot::new(TAG, location(2)));
+            });
+            // SAFETY: as above.
+            let guard = unsafe { crossbeam_epoch::unprotected() };
+            let found = shard.find(TAG, guard, |found| found == location(1) || found == location(2));
+            assert!(found.is_some());
+            writer.join().unwrap();
+            assert!(find(&shard, 2) && !find(&shard, 1));
+        });
+    }
+}

@@ -1,0 +1,276 @@
+//! The slots of one shard: open addressing in buckets of a cache line, so that a look-up mostly costs one miss.
+//!
+//! A key's home is the bucket that the top of its tag names; what finds its home full goes to the next bucket that is
+//! not (linear probing, Knuth, "The Art of Computer Programming", volume 3, section 6.4, by buckets). The taken slots of
+//! a bucket are its first ones, so the first empty slot ends a search. A removal moves what probed past the gap back into
+//! it; nothing marks where something was.
+//!
+//! One writer at a time; readers look on meanwhile. See [`Shard`](super::shard::Shard) for what that needs.
+
+use crate::sync::{AtomicU64, Ordering};
+
+use super::slot::{Slot, TAG_BITS};
+use crate::segment::Location;
+
+/// Few in a model, so that it soon has many buckets.
+const SLOTS_PER_BUCKET: usize = if cfg!(all(test, shuttle)) { 2 } else { 8 };
+
+/// Of 8 slots in a bucket, 6.5 may be taken on average: then about a fifth of the keys are not at home.
+const LOAD_MAX: (usize, usize) = (13, 16);
+
+/// A cache line of slots; 0 is an empty one.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Bucket([AtomicU64; SLOTS_PER_BUCKET]);
+
+#[derive(Debug)]
+pub(super) struct Table {
+    buckets: Box<[Bucket]>,
+}
+
+/// Where a slot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Position {
+    bucket: usize,
+    index: usize,
+}
+
+impl Bucket {
+    fn new() -> Self {
+        Bucket(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    #[inline]
+    fn get(&self, index: usize) -> Option<Slot> {
+        // Acquire: whoever sees a location sees the record there, and that the shard is being changed.
+        Slot::from_bits(self.slot(index).load(Ordering::Acquire))
+    }
+
+    fn set(&self, index: usize, slot: Option<Slot>) {
+        self.slot(index).store(slot.map_or(0, Slot::bits), Ordering::Release);
+    }
+
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "callers count to the number of slots")]
+    fn slot(&self, index: usize) -> &AtomicU64 {
+        &self.0[index]
+    }
+
+    fn taken(&self) -> usize {
+        (0..SLOTS_PER_BUCKET).find(|index| self.get(*index).is_none()).unwrap_or(SLOTS_PER_BUCKET)
+    }
+
+    fn is_full(&self) -> bool {
+        self.get(SLOTS_PER_BUCKET - 1).is_some()
+    }
+}
+
+impl Table {
+    pub(super) fn new() -> Self {
+        Table::with_buckets(1)
+    }
+
+    fn with_buckets(count: usize) -> Self {
+        Table { buckets: (0..count).map(|_| Bucket::new()).collect() }
+    }
+
+    /// Slots that may be taken before it has to grow; fewer than there are, so every search ends.
+    pub(super) fn max_len(&self) -> usize {
+        self.buckets.len() * SLOTS_PER_BUCKET * LOAD_MAX.0 / LOAD_MAX.1
+    }
+
+    pub(super) fn allocated_bytes(&self) -> usize {
+        size_of_val(&*self.buckets) + size_of::<Self>()
+    }
+
+    /// A larger one with the same slots: by half, so that at least 54 % of them are taken, and a key costs at most
+    /// 14.8 bytes. Homes keep their order, so both are walked from front to back.
+    pub(super) fn grown(&self) -> Self {
+        let next = Table::with_buckets(self.buckets.len() + self.buckets.len() / 2 + 1);
+        self.iter().for_each(|slot| next.insert(slot));
+        next
+    }
+
+    /// The first slot with this tag, in the order of probing, whose location is `wanted`.
+    #[inline]
+    pub(super) fn find(
+        &self,
+        tag: u64,
+        mut wanted: impl FnMut(Location) -> bool,
+    ) -> Option<(Position, Location)> {
+        let mut at = self.home(tag);
+        // Bounded, for a reader who looks on while it is changed.
+        for _ in 0..self.buckets.len() {
+            let bucket = self.bucket(at);
+            for index in 0..SLOTS_PER_BUCKET {
+                let slot = bucket.get(index)?;
+                if slot.tag() == tag && wanted(slot.location()) {
+                    return Some((Position { bucket: at, index }, slot.location()));
+                }
+            }
+            at = self.next(at);
+        }
+        None
+    }
+
+    /// The cache line at which a search for `tag` begins.
+    #[inline]
+    pub(super) fn home_line(&self, tag: u64) -> *const u8 {
+        std::ptr::from_ref(self.bucket(self.home(tag))).cast()
+    }
+
+    /// Puts a slot of a key that is not here into the first free place. There must be one.
+    pub(super) fn insert(&self, slot: Slot) {
+        let mut at = self.home(slot.tag());
+        while self.bucket(at).is_full() {
+            at = self.next(at);
+        }
+        let bucket = self.bucket(at);
+        bucket.set(bucket.taken(), Some(slot));
+    }
+
+    pub(super) fn replace(&self, at: Position, slot: Slot) {
+        self.bucket(at.bucket).set(at.index, Some(slot));
+    }
+
+    /// Empties a slot, and closes the gap with what probed past its bucket.
+    pub(super) fn remove(&self, at: Position) {
+        let mut gap = at;
+        loop {
+            let bucket = self.bucket(gap.bucket);
+            let last = bucket.taken() - 1;
+            bucket.set(gap.index, bucket.get(last));
+            bucket.set(last, None);
+            let was_full = last == SLOTS_PER_BUCKET - 1;
+            let Some(from) = was_full.then(|| self.probed_past(gap.bucket)).flatten() else { return };
+            bucket.set(last, self.bucket(from.bucket).get(from.index));
+            gap = from;
+        }
+    }
+
+    /// A slot further on that would have gone to `bucket`, had there been room.
+    fn probed_past(&self, bucket: usize) -> Option<Position> {
+        let mut at = self.next(bucket);
+        while at != bucket {
+            let candidates = self.bucket(at);
+            for index in 0..SLOTS_PER_BUCKET {
+                let slot = candidates.get(index)?;
+                if self.distance(self.home(slot.tag()), at) >= self.distance(bucket, at) {
+                    return Some(Position { bucket: at, index });
+                }
+            }
+            at = self.next(at);
+        }
+        None
+    }
+
+    /// All slots, in the order of buckets.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Slot> {
+        self.buckets.iter().flat_map(|bucket| (0..SLOTS_PER_BUCKET).map_while(|index| bucket.get(index)))
+    }
+
+    /// The first bucket of a tag: its share of all tags, so that growing keeps the order.
+    #[inline]
+    fn home(&self, tag: u64) -> usize {
+        ((u128::from(tag) * self.buckets.len() as u128) >> TAG_BITS) as usize
+    }
+
+    #[inline]
+    fn next(&self, bucket: usize) -> usize {
+        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
+    }
+
+    /// Steps from one bucket to another.
+    fn distance(&self, from: usize, to: usize) -> usize {
+        if to >= from { to - from } else { to + self.buckets.len() - from }
+    }
+
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "`home` and `next` stay below the number of buckets")]
+    fn bucket(&self, at: usize) -> &Bucket {
+        &self.buckets[at]
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn slot(tag: u64, number: usize) -> Slot {
+        Slot::new(tag, Location::new(3, number * 8))
+    }
+
+    #[test]
+    fn every_key_costs_at_most_sixteen_bytes_once_there_are_some() {
+        let mut table = Table::new();
+        let mut len = 0_usize;
+        while len < 100_000 {
+            if len == table.max_len() {
+                table = table.grown();
+                assert!(len < 64 || table.allocated_bytes() <= 16 * (len + 1), "{len}");
+            }
+            table.insert(slot((len as u64).wrapping_mul(0x9e37_79b9) & 0xff_ffff, len + 1));
+            len += 1;
+        }
+        assert_eq!(table.iter().count(), 100_000);
+    }
+
+    /// Against a map, with few buckets and tags that collide and crowd the last bucket, so that probing wraps around.
+    #[test]
+    fn finds_exactly_what_is_there() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        for crowd in [1, 3, 1 << 22] {
+            let mut table = Table::new();
+            let mut model: HashMap<usize, u64> = HashMap::new();
+            for step in 0..30_000 {
+                let number = rng.usize(1..400);
+                let at = model.get(&number).copied();
+                match at {
+                    None => {
+                        if model.len() == table.max_len() {
+                            table = table.grown();
+                        }
+                        let tag = (1 << TAG_BITS) - 1 - rng.u64(0..crowd);
+                        table.insert(slot(tag, number));
+                        model.insert(number, tag);
+                    }
+                    // More goes than comes from time to time.
+                    Some(tag) if rng.usize(..10) < if step % 4000 < 2000 { 4 } else { 9 } => {
+                        let wanted = slot(tag, number).location();
+                        let (position, _) = table.find(tag, |location| location == wanted).unwrap();
+                        table.remove(position);
+                        model.remove(&number);
+                    }
+                    Some(tag) => {
+                        let wanted = slot(tag, number).location();
+                        let (position, _) = table.find(tag, |location| location == wanted).unwrap();
+                        table.replace(position, slot(tag, number + 1000));
+                        assert_eq!(table.find(tag, |location| location == wanted), None);
+                        table.replace(position, slot(tag, number));
+                    }
+                }
+                if step % 16 == 0 {
+                    for (number, tag) in &model {
+                        let wanted = slot(*tag, *number).location();
+                        assert!(table.find(*tag, |location| location == wanted).is_some(), "step {step}");
+                    }
+                }
+                assert_eq!(table.iter().count(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn a_search_asks_only_about_its_own_tag() {
+        let table = Table::new();
+        table.insert(slot(5, 1));
+        table.insert(slot(6, 2));
+        let mut asked = Vec::new();
+        let found = table.find(6, |location| {
+            asked.push(location);
+            false
+        });
+        assert_eq!((found, asked), (None, vec![slot(6, 2).location()]));
+    }
+}
