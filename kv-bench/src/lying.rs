@@ -71,6 +71,10 @@ impl Engine for Lying {
         if self.lies(Lie::ReadMisses) { Ok(false) } else { self.engine.read(key, visit) }
     }
 
+    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        self.engine.read_many(keys, visit)
+    }
+
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         if self.lie == Lie::ScanInvents && visit(b"invented", b"") == ControlFlow::Break(()) {
             return Ok(());

@@ -34,12 +34,12 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// A failed write or sync, or any other failed change to its files that a call reports, *poisons* the
 /// engine: the call that met the failure returns it, every later change, `sync` and `wait_durable`
 /// beyond `durable_lsn` returns [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state
-/// as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose own call failed that
-/// way may or may not be in the recovered state, as for a crash. Where a change itself sets off a dump under a policy
-/// that does not wait for it (inline background work), the change is visible and its call returns the error all the
-/// same. Reopening recovers, with or without a reboot in between: after a failed sync the system may go on showing
-/// bytes that no later sync saves, so an engine writes again what it did not know to be synced before it calls it
-/// durable.
+/// as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
+/// own call failed that way may or may not be in the recovered state, as for a crash. Where a change
+/// itself sets off a dump under a policy that does not wait for it (inline background work), the change
+/// is visible and its call returns the error all the same. Reopening recovers, with or without a reboot
+/// in between: after a failed sync the system may go on showing bytes that no later sync saves, so an
+/// engine writes again what it did not know to be synced before it calls it durable.
 ///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
@@ -52,7 +52,7 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Exclusiveness.** A second open of the same directory, by any process, fails with
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
 ///
-/// **Callbacks** of `read` and `scan` may call any method of the same engine, except `close`.
+/// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine, except `close`.
 ///
 /// There are no default methods: a forgotten one does not compile. Sugar is in [`EngineExt`].
 pub trait Engine: Debug + Send + Sync {
@@ -88,6 +88,15 @@ pub trait Engine: Debug + Send + Sync {
     /// # Errors
     /// As for [`get`](Engine::get).
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool>;
+
+    /// Calls `visit(position, value)` once for each of `keys`, in their order, with the value borrowed where it lies, or
+    /// `None` when there is none. The same as so many [`read`](Engine::read)s: no snapshot. An engine that waits for
+    /// memory or a disk can wait for several keys at a time.
+    ///
+    /// # Errors
+    /// As for [`get`](Engine::get). With a key over the limit nothing is visited; what was visited before another error
+    /// is right.
+    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()>;
 
     /// Calls `visit(key, value)` for the keys of the store, in no particular order, until it answers
     /// `Break`.
@@ -159,6 +168,16 @@ pub trait EngineExt: Engine {
     /// As for [`Engine::get`].
     fn contains_key(&self, key: &[u8]) -> Result<bool> {
         self.read(key, &mut |_| {})
+    }
+
+    /// The values of several keys, in their order; see [`Engine::read_many`].
+    ///
+    /// # Errors
+    /// As for [`Engine::read_many`].
+    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>> {
+        let mut values = Vec::with_capacity(keys.len());
+        self.read_many(keys, &mut |_, value| values.push(value.map(Value::from)))?;
+        Ok(values)
     }
 
     /// Scans the keys that start with `prefix`. O(all keys): engines keep no order.

@@ -76,33 +76,15 @@ impl Engine for LogEngine {
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let store = &*self.store;
-        store.health.check_readable()?;
-        store.options.limits.check_key(key)?;
-        let guard = crossbeam_epoch::pin();
-        let record = store.index.find(store.index.hash(key), key, &store.segments, &guard);
-        if let Some((_, record)) = record {
-            visit(record.value);
-        }
-        Ok(record.is_some())
+        self.store.read(key, visit)
+    }
+
+    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        self.store.read_many(keys, visit)
     }
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
-        let store = &*self.store;
-        store.health.check_readable()?;
-        let mut locations = Vec::new();
-        for shard in 0..store.index.shard_count() {
-            // Pinned before the locations are read, so that what they point at stays.
-            let guard = crossbeam_epoch::pin();
-            store.index.locations(shard, &mut locations);
-            for location in &locations {
-                let record = location.record(&store.segments, &guard);
-                if visit(record.key, record.value).is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+        self.store.scan(visit)
     }
 
     fn sync(&self) -> Result<Lsn> {

@@ -83,6 +83,16 @@ impl Engine for NaiveEngine {
         Ok(value.is_some())
     }
 
+    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        keys.iter().try_for_each(|key| self.store.options.limits.check_key(key))?;
+        for (position, key) in keys.iter().enumerate() {
+            if !self.read(key, &mut |value| visit(position, Some(value)))? {
+                visit(position, None);
+            }
+        }
+        Ok(())
+    }
+
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.store.health.check_readable()?;
         let table = &self.store.table;

@@ -74,6 +74,7 @@ macro_rules! for_each_case {
                 required_kv106_random_operations
                 required_kv107_shrinking_model
                 required_kv108_values_outlive_their_keys
+                required_kv109_reading_many_keys
             }
             batch {
                 required_kv201_all_under_one_lsn

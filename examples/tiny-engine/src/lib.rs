@@ -223,6 +223,16 @@ impl Engine for Tiny {
         Ok(value.is_some())
     }
 
+    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        keys.iter().try_for_each(|key| self.options.limits.check_key(key))?;
+        for (position, key) in keys.iter().enumerate() {
+            if !self.read(key, &mut |value| visit(position, Some(value)))? {
+                visit(position, None);
+            }
+        }
+        Ok(())
+    }
+
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.health.check_readable()?;
         // A copy, so that the callback may call the engine.

@@ -75,6 +75,16 @@ impl Index {
         prefetch(self.shard(self.shard_of(hash)).table(guard).home_line(hash.tag()));
     }
 
+    /// Asks for the memory of the record that the key most likely has, once the index is at hand.
+    #[inline]
+    pub(crate) fn prefetch_record(&self, hash: KeyHash, segments: &SegmentTable, guard: &Guard) {
+        // Whichever has the same tag: all that is lost with a wrong one is time.
+        let likely = self.shard(self.shard_of(hash)).table(guard).find(hash.tag(), |_| true);
+        if let Some((_, location)) = likely {
+            segments.get(location, guard).lines_of(location.offset()).for_each(prefetch);
+        }
+    }
+
     /// The newest record of `key`, and where it lies.
     #[inline]
     pub(crate) fn find<'g>(

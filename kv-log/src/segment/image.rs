@@ -31,6 +31,12 @@ impl Image {
         let _ = self.map.advise(memmap2::Advice::PopulateWrite);
     }
 
+    /// Where the byte at `offset` is, or would be: an address to ask for, not to read from.
+    #[inline]
+    pub(crate) fn address(&self, offset: usize) -> *const u8 {
+        self.map.as_ptr().wrapping_add(offset)
+    }
+
     /// Bytes that fit.
     pub(crate) fn capacity(&self) -> usize {
         self.map.len()

@@ -51,7 +51,15 @@ pub(crate) struct Segment {
     pub(crate) records: AtomicU64,
     min_lsn: AtomicU64,
     max_lsn: AtomicU64,
+    /// Length of its records on average, bytes, as far as it was known when it was sealed.
+    mean_record_len: AtomicUsize,
 }
+
+/// What a processor fetches at a time, bytes.
+const CACHE_LINE: usize = 64;
+
+/// Cache lines of a record that are worth asking for: the processor sees by itself where a longer one goes on.
+const LINES_MAX: usize = 16;
 
 impl Segment {
     pub(crate) fn new(
@@ -80,6 +88,7 @@ impl Segment {
             records: AtomicU64::new(0),
             min_lsn: AtomicU64::new(u64::MAX),
             max_lsn: AtomicU64::new(0),
+            mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
         }
     }
 
@@ -95,8 +104,9 @@ impl Segment {
         copy(&next.max_lsn, &self.max_lsn);
         next.set_written(self.written());
         next.set_synced(self.synced());
-        next.mark_sealed();
+        // First, since only then the length of the file counts.
         next.mark_durable();
+        next.mark_sealed();
         next
     }
 
@@ -119,6 +129,9 @@ impl Segment {
     }
 
     pub(crate) fn mark_sealed(&self) {
+        let records = usize::try_from(self.records.load(Ordering::Relaxed)).unwrap_or(usize::MAX).max(1);
+        self.mean_record_len
+            .store(self.file_len().saturating_sub(SEGMENT_HEADER_LEN) / records, Ordering::Relaxed);
         self.sealed.store(true, Ordering::Release);
     }
 
@@ -170,6 +183,14 @@ impl Segment {
     /// The seal that finishes the segment as it is now.
     pub(crate) fn seal(&self) -> Seal {
         Seal { records: self.records.load(Ordering::Relaxed), max_lsn: self.max_lsn() }
+    }
+
+    /// The cache lines of the record at `offset`, if it is as long as others are.
+    #[inline]
+    pub(crate) fn lines_of(&self, offset: usize) -> impl Iterator<Item = *const u8> {
+        let start = self.image.address(offset);
+        let lines = self.mean_record_len.load(Ordering::Relaxed) / CACHE_LINE + 1;
+        (0..lines.min(LINES_MAX)).map(move |line| start.wrapping_add(line * CACHE_LINE))
     }
 
     /// The record at `offset`.

@@ -64,6 +64,13 @@ pub(crate) const CASES: &[Case] = &[
         "A Value keeps its bytes, whatever becomes of its key and of the engine.",
         values_outlive_their_keys,
     ),
+    case(
+        "model::required_kv109_reading_many_keys",
+        Level::Required,
+        &[],
+        "Reading many keys is reading each of them: in their order, absent and repeated ones included.",
+        reading_many_keys,
+    ),
 ];
 
 fn last_put_wins(context: &Context) -> CaseResult {
@@ -281,5 +288,52 @@ fn values_outlive_their_keys(context: &Context) -> CaseResult {
             );
         }
     }
+    Ok(())
+}
+
+fn reading_many_keys(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    for _ in 0..context.scaled(10) {
+        let rig = context.rig(Setup::tiny(context, Policy::AnyOf))?;
+        let mut history = History::default();
+        for part in random_ops(&mut rng, 300, 40).chunks(100) {
+            let engine = rig.open()?;
+            run_ops(&*engine, part, &mut history)?;
+            let state = history.state();
+            let present: Vec<&Vec<u8>> = state.keys().collect();
+            for len in [0, 1, 2, 15, 16, 17, 64, 200] {
+                let keys: Vec<Vec<u8>> = (0..len)
+                    .map(|number| match rng.choice(&present) {
+                        Some(key) if rng.u8(..3) > 0 => (*key).clone(),
+                        _ => format!("absent {number}").into_bytes(),
+                    })
+                    .collect();
+                let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+                let mut visited = Vec::new();
+                engine.read_many(&keys, &mut |position, value| {
+                    visited.push((position, value.map(<[u8]>::to_vec)));
+                })?;
+                let expected: Vec<_> = keys.iter().map(|key| state.get(*key).cloned()).enumerate().collect();
+                ensure!(visited == expected, "read_many of {len} keys visits {visited:?}, not {expected:?}");
+            }
+            engine.close()?;
+        }
+        context.explored().history();
+    }
+
+    let limits = Limits { key_len_max: 3, ..Limits::default() };
+    let rig = context.rig(Setup { limits, ..Setup::tiny(context, Policy::Manual) })?;
+    let engine = rig.open()?;
+    engine.put(b"key", b"value")?;
+    let mut visits = 0;
+    let refused = engine.read_many(&[b"key", b"long"], &mut |_, _| visits += 1);
+    ensure!(
+        matches!(refused, Err(Error::TooLarge { what: "key", len: 4, limit: 3 })),
+        "a long key among others is answered with {refused:?}, not TooLarge"
+    );
+    ensure!(visits == 0, "keys are visited though one of them is refused");
+    engine.close()?;
+    let closed = engine.read_many(&[b"key"], &mut |_, _| ());
+    ensure!(matches!(closed, Err(Error::Closed)), "after close read_many is answered with {closed:?}");
     Ok(())
 }

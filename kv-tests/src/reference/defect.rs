@@ -29,6 +29,8 @@ pub enum Defect {
     DeleteNotLogged,
     /// A key may be one byte too long.
     KeyLimitOffByOne,
+    /// Reading many keys gives an absent one the value of the key before it.
+    ReadManyKeepsLast,
     /// A scan leaves out the last key.
     ScanSkips,
     /// A scan does not listen to `Break`.
@@ -98,6 +100,7 @@ impl Defect {
         Defect::IdleDeleteTakesLsn,
         Defect::DeleteNotLogged,
         Defect::KeyLimitOffByOne,
+        Defect::ReadManyKeepsLast,
         Defect::ScanSkips,
         Defect::ScanDoesNotBreak,
         Defect::NoLock,

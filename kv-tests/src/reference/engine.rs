@@ -409,6 +409,19 @@ impl Engine for Reference {
         Ok(value.is_some())
     }
 
+    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        keys.iter().try_for_each(|key| self.shared.check_key(key))?;
+        for (position, key) in keys.iter().enumerate() {
+            let value = self.get(key)?;
+            // A loop that forgets what the last key left behind.
+            let stale = self.shared.has(Defect::ReadManyKeepsLast) && value.is_none() && position > 0;
+            let before = if stale { keys.get(position - 1) } else { None };
+            let before = before.map(|key| self.get(key)).transpose()?.flatten();
+            visit(position, value.or(before).as_deref());
+        }
+        Ok(())
+    }
+
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.shared.check_readable()?;
         let mut map = self.state().content.map.clone();
