@@ -49,6 +49,8 @@ enum Work {
     Fill,
     Read,
     Get,
+    /// So many reads at a time as a group has keys.
+    ReadMany,
     /// Reads, and writes where the plan says so.
     Mixed,
     /// Overwrites.
@@ -86,6 +88,9 @@ pub(crate) fn measure(dir: &Path, job: &Speed) -> Result<Measured, Failure> {
             let plans = planner.plans(phase, access, operations, threads, 0.0);
             session.look(Work::Read, &format!("read_{name}_per_s"), &plans)?;
             session.look(Work::Get, &format!("get_{name}_per_s"), &plans)?;
+            if subject.engine().is_some() {
+                session.look(Work::ReadMany, &format!("read_many_{name}_per_s"), &plans)?;
+            }
         }
     }
     if phases == Phases::All {
@@ -209,6 +214,9 @@ fn work_through(
     limit: Duration,
     sequence: impl Fn(u64) -> u64,
 ) -> Result<(usize, u64), Failure> {
+    if work == Work::ReadMany {
+        return read_groups(subject, data, plan);
+    }
     let (mut key, mut value, mut touched) = ([0; KEY_LEN_MAX], Vec::new(), 0u64);
     let start = Instant::now();
     let mut place = 0;
@@ -242,6 +250,22 @@ fn work_through(
     Ok((usize::try_from(place).unwrap_or(usize::MAX), touched))
 }
 
+/// Keys that are read at a time.
+const GROUP: usize = 64;
+
+/// Reads what a plan says, a group at a time; as [`work_through`].
+fn read_groups(subject: &dyn Subject, data: &Dataset, plan: &[u32]) -> Result<(usize, u64), Failure> {
+    let engine = subject.engine().ok_or_else(|| Failure::Wrong("only engines read groups".to_owned()))?;
+    let mut buffers = [[0; KEY_LEN_MAX]; GROUP];
+    let mut touched = 0;
+    for group in plan.chunks(GROUP) {
+        let keys: Vec<&[u8]> =
+            group.iter().zip(&mut buffers).map(|(index, key)| data.key(u64::from(*index), key)).collect();
+        engine.read_many(&keys, &mut |_, value| touched += value.map_or(0, touch))?;
+    }
+    Ok((plan.len(), touched))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -250,7 +274,9 @@ mod tests {
     fn a_small_run_of_each() {
         let shape = Shape { key_len: 24, value_len: 100, seed: 1 };
         for subject in [SubjectName::Log, SubjectName::Dashmap] {
-            for (phases, rates) in [(Phases::Fill, 1), (Phases::Reads, 5), (Phases::All, 7)] {
+            let groups = if subject == SubjectName::Log { 2 } else { 0 };
+            for (phases, rates) in [(Phases::Fill, 1), (Phases::Reads, 5 + groups), (Phases::All, 7 + groups)]
+            {
                 let dir = tempfile::tempdir().unwrap();
                 let job = Speed { subject, shape, keys: 2001, threads: 2, phases };
                 let measured = measure(dir.path(), &job).unwrap();
