@@ -16,7 +16,7 @@ pub struct Stats {
     /// Memory of the index.
     pub index_bytes: u64,
     /// Memory that is no longer reachable but not yet given back, because a reader may still look
-    /// at it: the reclamation lag.
+    /// at it (the reclamation lag), or because the engine keeps it for what comes next.
     pub retired_bytes: u64,
     /// Changes made but not yet written to a file, bytes.
     pub unflushed_bytes: u64,

@@ -13,7 +13,7 @@ use crate::counters::Counters;
 use crate::directory;
 use crate::manifest::{Entry, Manifest};
 use crate::progress::Progress;
-use crate::segment::{Image, SEGMENTS_MAX, Segment, SegmentFile, SegmentTable};
+use crate::segment::{SEGMENTS_MAX, Segment, SegmentFile, SegmentTable};
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
@@ -148,7 +148,7 @@ impl Catalog {
     ) -> Result<Arc<Segment>> {
         let id = SegmentId::new(header.segment_id);
         let image =
-            Image::new(capacity).map_err(|error| Error::io("allocate memory for", &self.dir, error))?;
+            self.table.image(capacity).map_err(|error| Error::io("allocate memory for", &self.dir, error))?;
         // SAFETY: nobody else knows this image yet.
         let bytes = unsafe {
             image.fill(0, end, |out| {

@@ -10,7 +10,7 @@ pub(crate) fn change(number: &AtomicU64, change: impl FnOnce(u64) -> u64) {
 
 /// What the engine counts for [`Stats`], and nothing depends on.
 ///
-/// Pairs are counted under the commit lock only, so they need no read-modify-write: nine of those would be a fifth of a put.
+/// Pairs are counted under the commit lock only, so they need no read-modify-write.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     keys: AtomicU64,

@@ -161,7 +161,9 @@ impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
         self.store.seal_head()?;
         self.store.make_all_durable()?;
-        self.store.compact_while_due()
+        let report = self.store.compact_while_due()?;
+        self.store.segments.trim();
+        Ok(report)
     }
 }
 

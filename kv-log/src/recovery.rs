@@ -78,7 +78,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         Background::Inline => 0,
     };
     let index = Index::new(options.index_shards, seed);
-    let table = Arc::new(SegmentTable::new());
+    let table = Arc::new(SegmentTable::new(options.segment_bytes));
     let replay = Replay { env, dir, options, index: &index, table: &table, store_id: manifest.store_id };
     let replayed = replay.all(manifest)?;
 

@@ -21,7 +21,7 @@ use kv_wal_format::{Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Se
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::oldest_lsn;
+use super::{LOOK_UPS_AT_A_TIME, Move, oldest_lsn};
 use crate::commit::SEAL_LEN;
 use crate::index::KeyHash;
 use crate::segment::{Location, Segment};
@@ -34,14 +34,6 @@ struct Survivor<'a> {
     encoded: &'a [u8],
     hash: KeyHash,
     from: Location,
-}
-
-/// A survivor's old and new place.
-struct Move {
-    hash: KeyHash,
-    from: Location,
-    to: Location,
-    len: u64,
 }
 
 impl Store {
@@ -67,7 +59,7 @@ impl Store {
             self.forget(&outputs);
             return Err(error);
         }
-        self.relocate(&moves);
+        self.relocate_all(&moves);
         self.retire(victims)?;
 
         let copied_bytes: u64 = moves.iter().map(|one| one.len).sum();
@@ -88,22 +80,27 @@ impl Store {
     fn survivors<'a>(&self, victims: &'a [Arc<Segment>]) -> Result<Vec<Survivor<'a>>> {
         let ids: Vec<SegmentId> = victims.iter().map(|segment| segment.id).collect();
         let oldest_elsewhere = oldest_lsn(&self.catalog.segments(), &ids);
-        let guard = crossbeam_epoch::pin();
         let mut survivors = Vec::new();
+        let mut group: Vec<Survivor<'a>> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
         for victim in victims {
             let bytes = victim.bytes();
             let mut scanner = Scanner::new(victim.id.get(), bytes, SEGMENT_HEADER_LEN);
-            for (offset, record) in scanner.by_ref() {
-                let (hash, from) = (self.index.hash(record.key), Location::new(victim.slot, offset));
-                let survives = match record.kind {
-                    RecordKind::Put => self.index.points_at(hash, from, &guard),
-                    RecordKind::Delete => record.lsn > oldest_elsewhere,
-                    _ => false,
-                };
-                if survives {
+            loop {
+                let guard = crossbeam_epoch::pin();
+                group.extend(scanner.by_ref().take(LOOK_UPS_AT_A_TIME).map(|(offset, record)| {
+                    let (hash, from) = (self.index.hash(record.key), Location::new(victim.slot, offset));
+                    self.index.prefetch(hash, &guard);
                     let encoded = bytes.get(offset..offset + record.encoded_len()).unwrap_or_default();
-                    survivors.push(Survivor { record, encoded, hash, from });
+                    Survivor { record, encoded, hash, from }
+                }));
+                if group.is_empty() {
+                    break;
                 }
+                survivors.extend(group.drain(..).filter(|one| match one.record.kind {
+                    RecordKind::Put => self.index.points_at(one.hash, one.from, &guard),
+                    RecordKind::Delete => one.record.lsn > oldest_elsewhere,
+                    _ => false,
+                }));
             }
             let stop = scanner.stop();
             if stop.offset != bytes.len() {
@@ -152,14 +149,14 @@ impl Store {
     }
 
     /// Points the index at the survivors' new places, but for those that changed meanwhile.
-    fn relocate(&self, moves: &[Move]) {
-        let guard = crossbeam_epoch::pin();
-        for one in moves {
-            // Counted first: a change that comes right after finds something to take away.
-            let new = self.segments.get(one.to, &guard);
-            new.live_bytes.fetch_add(one.len, Ordering::Relaxed);
-            if !self.index.relocate(one.hash, one.from, one.to) {
-                new.live_bytes.fetch_sub(one.len, Ordering::Relaxed);
+    fn relocate_all(&self, moves: &[Move]) {
+        for group in moves.chunks(LOOK_UPS_AT_A_TIME) {
+            let guard = crossbeam_epoch::pin();
+            for one in group {
+                self.index.prefetch(one.hash, &guard);
+            }
+            for one in group {
+                self.relocate(self.segments.get(one.to, &guard), one);
             }
         }
     }

@@ -10,7 +10,7 @@ use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::oldest_lsn;
+use super::{LOOK_UPS_AT_A_TIME, Move, oldest_lsn};
 use crate::segment::{Image, Location, Segment};
 use crate::store::Store;
 
@@ -51,44 +51,57 @@ impl Store {
         Ok((old.image.capacity() - new.image.capacity()) as u64)
     }
 
-    /// Copies what must stay from `old` to `new`, and points the index there. A record is copied before it is known to
-    /// be live, and written over by the next one if it was not: that saves looking it up twice.
+    /// Copies what must stay from `old` to `new`, and points the index there.
     fn move_records(&self, old: &Segment, new: &Segment, hides: impl Fn(u64) -> bool) {
-        let encoder = Encoder::new(old.id.get());
         let (bytes, mut from, mut to) = (old.bytes(), SEGMENT_HEADER_LEN, SEGMENT_HEADER_LEN);
         // SAFETY: `new` has no reader yet, since the index holds no location in it.
         unsafe {
             let header = bytes.get(..SEGMENT_HEADER_LEN).unwrap_or_default();
             new.image.fill(0, header.len(), |out| out.copy_from_slice(header));
         }
+        let mut group = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
         while from < bytes.len() {
-            let record = old.record_at(from);
-            let len = record.encoded_len();
-            let source = Location::new(old.slot, from);
-            let original = bytes.get(from..from + len).unwrap_or_default();
-            from += len;
-            let is_tombstone = record.kind == RecordKind::Delete && hides(record.lsn);
-            // What does not fit is dead: there is room for all that is not.
-            if !(is_tombstone || record.kind == RecordKind::Put) || to + len > new.image.capacity() {
-                continue;
-            }
-            // SAFETY: the bytes from `to` on were never published: no location of theirs is in the index, and `end`
-            // is before them.
-            let copied = unsafe { new.image.fill(to, len, |out| encoder.copy(original, out)) };
-            assert_eq!(copied, Some(len), "an image holds whole records");
-            if is_tombstone {
-                new.tombstone_bytes.fetch_add(len as u64, Ordering::Relaxed);
-            } else {
-                // Counted first: a change that comes right after finds something to take away.
-                new.live_bytes.fetch_add(len as u64, Ordering::Relaxed);
+            let guard = crossbeam_epoch::pin();
+            while group.len() < LOOK_UPS_AT_A_TIME && from < bytes.len() {
+                let record = old.record_at(from);
                 let hash = self.index.hash(record.key);
-                if !self.index.relocate(hash, source, Location::new(new.slot, to)) {
-                    new.live_bytes.fetch_sub(len as u64, Ordering::Relaxed);
-                    continue;
+                self.index.prefetch(hash, &guard);
+                group.push((from, record, hash));
+                from += record.encoded_len();
+            }
+            for (from, record, hash) in group.drain(..) {
+                let is_tombstone = record.kind == RecordKind::Delete && hides(record.lsn);
+                if is_tombstone || record.kind == RecordKind::Put {
+                    let one = Move {
+                        hash,
+                        from: Location::new(old.slot, from),
+                        to: Location::new(new.slot, to),
+                        len: record.encoded_len() as u64,
+                    };
+                    to += self.move_record(old, new, &one, is_tombstone);
+                    new.set_end(to);
                 }
             }
-            to += len;
-            new.set_end(to);
         }
+    }
+
+    /// Copies one record, and returns how many bytes of `new` it takes: none when it is dead. It is copied before that is
+    /// known, and written over by the next one then, which saves looking it up twice.
+    fn move_record(&self, old: &Segment, new: &Segment, one: &Move, is_tombstone: bool) -> usize {
+        let (from, to) = (one.from.offset(), one.to.offset());
+        let len = old.record_at(from).encoded_len();
+        if to + len > new.image.capacity() {
+            // There is room for all that is not dead.
+            return 0;
+        }
+        let encoded = old.bytes().get(from..from + len).unwrap_or_default();
+        // SAFETY: the bytes from `to` on were never published: no location of theirs is in the index, and `end` is before
+        // them.
+        let copied = unsafe { new.image.fill(to, len, |out| Encoder::new(old.id.get()).copy(encoded, out)) };
+        assert_eq!(copied, Some(len), "an image holds whole records");
+        if is_tombstone {
+            new.tombstone_bytes.fetch_add(len as u64, Ordering::Relaxed);
+        }
+        if is_tombstone || self.relocate(new, one) { len } else { 0 }
     }
 }

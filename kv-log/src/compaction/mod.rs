@@ -8,10 +8,35 @@ use kv_core::{CompactionLevel, CompactionReport, CompactionView, Result, Segment
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::segment::Segment;
+use crate::index::KeyHash;
+use crate::segment::{Location, Segment};
 use crate::store::Store;
 
+/// Records whose places in the index are asked for before the first is looked at: a scan knows them in advance.
+const LOOK_UPS_AT_A_TIME: usize = 16;
+
+/// A live record's old and new place.
+struct Move {
+    hash: KeyHash,
+    from: Location,
+    to: Location,
+    /// Bytes of the record.
+    len: u64,
+}
+
 impl Store {
+    /// Points the index at a record's new place, which is in `new`, unless its key has changed meanwhile; returns whether
+    /// it did.
+    fn relocate(&self, new: &Segment, one: &Move) -> bool {
+        // Counted first: a change that comes right after finds something to take away.
+        new.live_bytes.fetch_add(one.len, Ordering::Relaxed);
+        let moved = self.index.relocate(one.hash, one.from, one.to);
+        if !moved {
+            new.live_bytes.fetch_sub(one.len, Ordering::Relaxed);
+        }
+        moved
+    }
+
     /// Compacts until the policy is content, or a compaction gives nothing back.
     pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();

@@ -4,7 +4,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use super::{Location, SEGMENTS_MAX, Segment};
+use super::{Image, Location, SEGMENTS_MAX, Segment};
 
 /// Slots through which locations find their segment.
 ///
@@ -19,7 +19,19 @@ pub(crate) struct SegmentTable {
     free: Mutex<FreeSlots>,
     /// Image bytes of retired segments that are not freed yet.
     retired_bytes: AtomicU64,
+    recycled: Recycled,
 }
+
+/// Images of freed segments, for segments to come: the system has nothing to clear in them. What they hold is garbage.
+#[derive(Debug)]
+struct Recycled {
+    /// Only images of this capacity are worth keeping: that of a head.
+    capacity: usize,
+    images: Mutex<Vec<Image>>,
+}
+
+/// Images that are kept at most.
+const RECYCLED_MAX: usize = 4;
 
 #[derive(Debug)]
 struct FreeSlots {
@@ -29,12 +41,30 @@ struct FreeSlots {
 }
 
 impl SegmentTable {
-    pub(crate) fn new() -> Self {
+    /// For heads of `capacity` bytes.
+    pub(crate) fn new(capacity: usize) -> Self {
         SegmentTable {
             slots: (0..SEGMENTS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
             free: Mutex::new(FreeSlots { returned: Vec::new(), unused_from: 0 }),
             retired_bytes: AtomicU64::new(0),
+            recycled: Recycled { capacity, images: Mutex::default() },
         }
+    }
+
+    /// An image of at least `capacity` bytes, which hold anything. What is nearly as large as a head gets an image of the
+    /// same size, so that it can be recycled.
+    pub(crate) fn image(&self, capacity: usize) -> std::io::Result<Image> {
+        let of_head = self.recycled.capacity;
+        if capacity > of_head || capacity < of_head - of_head / 16 {
+            return Image::new(capacity);
+        }
+        let recycled = self.recycled.images.lock().pop();
+        recycled.map_or_else(|| Image::new(of_head), Ok)
+    }
+
+    /// Gives the memory that is kept for segments to come back to the system.
+    pub(crate) fn trim(&self) {
+        self.recycled.images.lock().clear();
     }
 
     /// Takes a slot for a segment that is about to be made; `None` when all are in use.
@@ -89,9 +119,10 @@ impl SegmentTable {
         });
     }
 
-    /// Image bytes that wait for readers to go on.
+    /// Image bytes that wait for readers to go on, or for another segment.
     pub(crate) fn retired_bytes(&self) -> u64 {
-        self.retired_bytes.load(Ordering::Relaxed)
+        let recycled = self.recycled.images.lock().len() * self.recycled.capacity;
+        self.retired_bytes.load(Ordering::Relaxed) + recycled as u64
     }
 
     fn remove(&self, slot: u16) {
@@ -99,7 +130,14 @@ impl SegmentTable {
         if !pointer.is_null() {
             // SAFETY: the pointer came from `Arc::into_raw` in `install`; the swap makes this the
             // only place that takes it back, and `retire` (or `drop`) that nobody uses it.
-            drop(unsafe { Arc::from_raw(pointer) });
+            let segment = unsafe { Arc::from_raw(pointer) };
+            let image = Arc::into_inner(segment).map(|segment| segment.image);
+            if let Some(image) = image.filter(|image| image.capacity() == self.recycled.capacity) {
+                let mut recycled = self.recycled.images.lock();
+                if recycled.len() < RECYCLED_MAX {
+                    recycled.push(image);
+                }
+            }
         }
     }
 
