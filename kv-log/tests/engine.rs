@@ -130,7 +130,9 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
 /// A store that was killed after `sync` and some more writes, as its files were at that moment.
 fn killed(dir: &Path) -> (std::path::PathBuf, BTreeMap<Vec<u8>, Vec<u8>>) {
     let (live, dead) = (dir.join("live"), dir.join("dead"));
-    let store = LogEngine::open(&live, small(Manual)).unwrap();
+    // Without threads: what is copied file by file must not change meanwhile.
+    let env = Env { background: Background::Inline, ..Env::os() };
+    let store = LogEngine::open_in(&live, &env, small(Manual)).unwrap();
     let mut model = BTreeMap::new();
     for round in [0, 40] {
         for key in 0..150u8 {
@@ -305,7 +307,8 @@ fn concurrent_writers_readers_and_compaction_agree() {
     let pairs = store.to_sorted_vec().unwrap();
     assert_eq!(pairs.len(), 63);
     let stats = store.stats();
-    assert!(stats.compactions > 0 && stats.segments < 10, "{stats:?}");
+    // Over eighty were written. How many small ones a merge leaves depends on who ran when.
+    assert!(stats.compactions > 0 && stats.segments < 20, "{stats:?}");
     store.close().unwrap();
     assert_eq!(LogEngine::open(dir.path(), options).unwrap().to_sorted_vec().unwrap(), pairs);
 }
