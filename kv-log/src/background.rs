@@ -150,6 +150,9 @@ fn flush_loop(store: &Store) {
             // The changes are still pending; a policy that says `Write` again would spin here.
             ask_again_in = Some(ask_again_in.unwrap_or(MINIMAL_PAUSE));
         }
+        if ask_again_in.is_none() {
+            store.release_idle_memory();
+        }
         signals.next_ask.asleep_until(ask_again_in.map(|pause| now.saturating_add(pause)));
         signals.flush.wait(ask_again_in);
     }
@@ -174,6 +177,7 @@ fn compact_loop(store: &Store) {
         if store.signals.stopping() || store.compact_while_due().is_err() {
             return;
         }
+        store.release_idle_memory();
     }
 }
 
@@ -188,6 +192,16 @@ impl Store {
     /// Segments were sealed, or may have become worth compacting.
     pub(crate) fn compaction_due(&self) {
         self.signals.compact.wake();
+    }
+
+    /// Gives back what is kept for heads to come, if nobody writes.
+    fn release_idle_memory(&self) {
+        if self.progress.unflushed_bytes() == 0 {
+            // Whatever waits for readers who are gone by now is freed first, since it would be kept next: after two steps of
+            // the epoch, and a look at the result.
+            (0..3).for_each(|_| crossbeam_epoch::pin().flush());
+            self.segments.trim();
+        }
     }
 
     /// What follows a change, outside all locks: the caller waits, or work is passed on.

@@ -5,9 +5,9 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use kv_core::{
-    Always, Background, Batch, Compact, CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView,
-    DirLock, Engine, EngineExt, Env, Error, File, Fs, Greedy, Limits, Manual, MaxLogSize, Never, OpenMode,
-    OsFs, PersistencePolicy,
+    Always, AnyOf, Background, Batch, Compact, CompactionLevel, CompactionPlan, CompactionPolicy,
+    CompactionView, DirLock, Engine, EngineExt, Env, Error, File, Fs, Greedy, Limits, Manual, MaxLogSize,
+    Never, OpenMode, OsFs, Periodic, PersistencePolicy,
 };
 use kv_log::{LogEngine, Options};
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn small(policy: impl PersistencePolicy + 'static) -> Options {
     Options { segment_bytes: 4096, persistence: Arc::new(policy), ..Options::default() }
@@ -408,6 +408,26 @@ fn two_levels_of_compaction_agree_with_a_map() {
         }
     }
     assert!(levels.0 > 100 && levels.1 > 100, "{levels:?} compactions in memory and on disk");
+}
+
+#[test]
+fn an_idle_store_keeps_no_memory_for_heads_to_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy =
+        AnyOf::new(vec![Box::new(MaxLogSize::new(1000)), Box::new(Periodic::new(Duration::from_millis(1)))]);
+    let store = LogEngine::open(dir.path(), small(policy)).unwrap();
+    for round in 0..100u8 {
+        for key in 0..100u8 {
+            store.put(&[key], &[round; 40]).unwrap();
+        }
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while store.stats().retired_bytes > 0 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let stats = store.stats();
+    assert_eq!(stats.retired_bytes, 0);
+    assert!(stats.compactions > 0, "nothing was ever retired: {stats:?}");
 }
 
 #[test]
