@@ -421,7 +421,7 @@ fn an_idle_store_keeps_no_memory_for_heads_to_come() {
             store.put(&[key], &[round; 40]).unwrap();
         }
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + Duration::from_mins(1);
     while store.stats().retired_bytes > 0 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(1));
     }
