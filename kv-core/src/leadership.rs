@@ -47,8 +47,8 @@ impl Leadership {
         None
     }
 
-    /// Waits, or leads and does the work, until `done`. `work` poisons `health` when it fails; then nobody
-    /// leads any more.
+    /// Waits, or leads and does the work, until `done` was true once. `work` poisons `health` when it fails; then
+    /// nobody leads any more.
     ///
     /// # Errors
     /// The error of `work` for the thread that led; [`Error::Poisoned`](crate::Error::Poisoned) for those who
@@ -62,8 +62,9 @@ impl Leadership {
         loop {
             match self.take_unless(|| done() || health.is_poisoned()) {
                 Some(_leading) => work()?,
-                None if done() => return Ok(()),
-                None => return Err(health.poisoned()),
+                None if health.is_poisoned() && !done() => return Err(health.poisoned()),
+                // It was done a moment ago, if it is not any more.
+                None => return Ok(()),
             }
         }
     }
@@ -91,6 +92,19 @@ mod tests {
             }
         });
         assert!(led.load(Ordering::SeqCst) >= 8);
+    }
+
+    #[test]
+    fn what_was_done_once_is_done() {
+        let (leadership, health, asked) = (Leadership::default(), Health::default(), AtomicU32::new(0));
+        let done = || asked.fetch_add(1, Ordering::SeqCst) == 1;
+        let mut led = 0;
+        let work = || {
+            led += 1;
+            Ok(())
+        };
+        leadership.lead_until(&health, done, work).unwrap();
+        assert_eq!(led, 1);
     }
 
     #[test]

@@ -318,6 +318,20 @@ fn concurrent_writers_readers_and_compaction_agree() {
 }
 
 #[test]
+fn writers_who_wait_for_room_get_it_though_others_are_quicker() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { unflushed_bytes_max: 200, ..small(Manual) };
+    let store = LogEngine::open(dir.path(), options).unwrap();
+    std::thread::scope(|scope| {
+        for writer in 0..4u8 {
+            let store = &store;
+            scope.spawn(move || (0..5000).for_each(|_| drop(store.put(&[writer], &[0; 40]).unwrap())));
+        }
+    });
+    assert!(store.stats().stalls > 0);
+}
+
+#[test]
 fn options_that_make_no_sense_are_refused_before_anything_is_created() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
