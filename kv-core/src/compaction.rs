@@ -100,7 +100,7 @@ pub struct CompactionView<'a> {
 pub struct CompactionPlan {
     /// What for.
     pub level: CompactionLevel,
-    /// The victims; not empty.
+    /// The victims, the most worthwhile first: where memory is short, an engine may leave out the last. Not empty.
     pub victims: Vec<SegmentId>,
 }
 

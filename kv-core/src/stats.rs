@@ -44,6 +44,10 @@ pub struct Stats {
     pub compactions: u64,
     /// Segments whose image in memory was compacted.
     pub memory_compactions: u64,
+    /// Segments that left memory because of a limit on it.
+    pub evictions: u64,
+    /// Records that had to be read from a file, for a read or to see what a change replaces.
+    pub fetches: u64,
     /// Bytes of survivors that compaction on disk copied.
     pub compacted_bytes: u64,
     /// What opening the store found and did.

@@ -2,7 +2,9 @@
 //!
 //! All of that happens under one lock, the commit lock, so the order of LSNs, the order of bytes in the
 //! log and the order of visibility are one and the same: what the contract calls log order. What can be
-//! done before it is done before: limits, hash, checksum of key and value.
+//! done before it is done before: limits, hash, checksum of key and value, and the search for the record that the
+//! change replaces, which may have to be read from a file. If that has moved on, and to where only a file would tell,
+//! the lock is given back, and the search is done once more.
 //!
 //! Lock order of the engine: leadership of a flush (`flush`) -> commit lock -> making of spares -> spares -> manifest ->
 //! segments -> shards of the index in ascending order. No lock is held while a caller's code runs.
@@ -15,8 +17,8 @@ use kv_wal_format::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::index::{Hint, KeyHash, LockedShard};
-use crate::segment::{Location, SEGMENT_BYTES_MAX, Segment};
+use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
+use crate::segment::{Image, Location, SEGMENT_BYTES_MAX, Segment};
 use crate::store::Store;
 
 /// Room that every segment keeps for its seal.
@@ -27,6 +29,8 @@ const MARK_LEN: usize = encoded_len(0, Mark::BODY_LEN);
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) segment: Arc<Segment>,
+    /// That of the segment.
+    image: Arc<Image>,
     encoder: Encoder,
     /// Where the next record goes.
     end: usize,
@@ -37,6 +41,14 @@ pub(crate) struct Head {
     pub(crate) sealed: Vec<Arc<Segment>>,
     /// Whether a spare was asked for.
     spare_due: bool,
+}
+
+fn image_of(head: &Segment) -> Arc<Image> {
+    head.share_image().expect("a segment gives up its image only once it is sealed and durable")
+}
+
+fn position_of(shards: &[usize], shard: usize) -> usize {
+    shards.binary_search(&shard).expect("the shard of every change is among them")
 }
 
 /// Refuses a batch that no segment could hold.
@@ -50,23 +62,44 @@ struct Prepared<'a> {
     record: Record<'a>,
     hash: KeyHash,
     body_checksum: u32,
-    /// Where the key pointed a moment ago: the commit lock is not held while memory is waited for.
+    /// Where the key pointed a moment ago: the commit lock is not held while memory or a file is waited for.
     hint: Hint,
 }
 
 impl<'a> Prepared<'a> {
-    fn new(store: &Store, record: Record<'a>, guard: &Guard) -> Self {
+    fn new(store: &Store, record: Record<'a>, guard: &Guard) -> Result<Self> {
         let hash = store.index.hash(record.key);
         store.index.prefetch(hash, guard);
         let body_checksum = body_checksum(record.key, record.value);
-        let hint = store.index.find(hash, record.key, &store.segments, guard).map(|(location, _)| location);
-        Prepared { record, hash, body_checksum, hint }
+        let mut prepared = Prepared { record, hash, body_checksum, hint: Hint::default() };
+        prepared.look_up(store, guard)?;
+        Ok(prepared)
     }
+
+    fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
+        let (key, others) = (self.record.key, &mut self.hint.others);
+        let newest = |location, record: Record<'_>| Newest { location, value_len: record.value.len() };
+        self.hint.newest = store.index.find(self.hash, key, others, &store.segments, guard, newest)?;
+        Ok(())
+    }
+
+    /// Whether it changes anything, given what it would replace.
+    fn is_effective(&self, before: Option<Newest>) -> bool {
+        self.record.kind == RecordKind::Put || before.is_some()
+    }
+}
+
+/// What became of an attempt to commit.
+enum Outcome<T> {
+    Done(T),
+    /// A record has to be read from a file first.
+    LookAgain,
 }
 
 impl Head {
     pub(crate) fn new(segment: Arc<Segment>, last_lsn: Lsn, next_lsn: Lsn) -> Self {
         Head {
+            image: image_of(&segment),
             encoder: Encoder::new(segment.id.get()),
             end: segment.end(),
             segment,
@@ -78,12 +111,12 @@ impl Head {
     }
 
     fn has_room(&self, len: usize) -> bool {
-        self.end + len + SEAL_LEN <= self.segment.image.capacity()
+        self.end + len + SEAL_LEN <= self.segment.capacity
     }
 
     /// Whether it is time to make a spare.
     pub(crate) fn is_filling_up(&self) -> bool {
-        self.end > self.segment.image.capacity() / 4
+        self.end > self.segment.capacity / 4
     }
 
     /// Writes one record at the end of the log. The caller made sure that it fits.
@@ -92,15 +125,14 @@ impl Head {
         // SAFETY: this is the holder of the commit lock, the only writer of the head, and the bytes
         // from `end` on were never published.
         let encoded = unsafe {
-            self.segment
-                .image
+            self.image
                 .fill(self.end, len, |out| self.encoder.encode_with_body_checksum(record, body_checksum, out))
         };
         assert_eq!(encoded, Ok(len), "limits keep records within the format");
         let location = Location::new(self.segment.slot, self.end);
         self.end += len;
         if record.kind.is_change() {
-            self.segment.add_record(Lsn::new(record.lsn));
+            self.segment.add_record(Lsn::new(record.lsn), record.kind);
             if record.kind == RecordKind::Delete {
                 self.segment.tombstone_bytes.fetch_add(len as u64, Ordering::Relaxed);
             }
@@ -114,6 +146,7 @@ impl Head {
         let capacity = store.options.segment_bytes.max(SEGMENT_HEADER_LEN + len + SEAL_LEN);
         for next in store.next_heads(capacity, self.last_lsn())? {
             self.seal();
+            self.image = image_of(&next);
             let full = std::mem::replace(&mut self.segment, next);
             self.encoder = Encoder::new(self.segment.id.get());
             self.end = self.segment.end();
@@ -154,46 +187,54 @@ impl Store {
     pub(crate) fn commit_put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
         self.options.limits.check_key(key)?;
         self.options.limits.check_value(value)?;
-        let record = Record::put(0, key, value);
-        self.health.check_writable()?;
-        self.wait_for_room(record.encoded_len() as u64)?;
-
-        let guard = crossbeam_epoch::pin();
-        let put = Prepared::new(self, record, &guard);
-        let mut head = self.head.lock();
-        self.health.check_writable()?;
-        self.commit_one(&mut head, put, &guard)
+        Ok(self.commit_one(Record::put(0, key, value))?.expect("a put always changes something"))
     }
 
     /// Commits a delete; `None` when the key was not there.
     pub(crate) fn commit_delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
         self.options.limits.check_key(key)?;
-        let record = Record::delete(0, key);
-        self.health.check_writable()?;
-        self.wait_for_room(record.encoded_len() as u64)?;
-
-        let guard = crossbeam_epoch::pin();
-        let delete = Prepared::new(self, record, &guard);
-        let mut head = self.head.lock();
-        self.health.check_writable()?;
-        if self.index.find(delete.hash, key, &self.segments, &guard).is_none() {
-            return Ok(None);
-        }
-        self.commit_one(&mut head, delete, &guard).map(Some)
+        self.commit_one(Record::delete(0, key))
     }
 
-    /// Gives one change its LSN, appends it and makes it visible. Under the commit lock.
+    /// Commits a change; `None` when there is nothing to change.
     #[inline]
-    fn commit_one(&self, head: &mut Head, mut change: Prepared<'_>, guard: &Guard) -> Result<Lsn> {
+    fn commit_one(&self, record: Record<'_>) -> Result<Option<Lsn>> {
+        self.health.check_writable()?;
+        self.wait_for_room(record.encoded_len() as u64)?;
+        let guard = crossbeam_epoch::pin();
+        let mut change = Prepared::new(self, record, &guard)?;
+        loop {
+            match self.try_commit_one(&mut change, &guard)? {
+                Outcome::Done(lsn) => return Ok(lsn),
+                Outcome::LookAgain => change.look_up(self, &guard)?,
+            }
+        }
+    }
+
+    #[inline]
+    fn try_commit_one(&self, change: &mut Prepared<'_>, guard: &Guard) -> Result<Outcome<Option<Lsn>>> {
+        let mut head = self.head.lock();
+        self.health.check_writable()?;
         let len = change.record.encoded_len();
-        self.make_room(head, len)?;
-        let lsn = head.next_lsn;
-        change.record.lsn = lsn.get();
-        let location = head.append(&change.record, change.body_checksum);
-        let mut shard = self.index.lock(self.index.shard_of(change.hash));
-        self.publish(&mut shard, &change, location, guard);
-        self.committed(head, lsn, len);
-        Ok(lsn)
+        loop {
+            let mut shard = self.index.lock(self.index.shard_of(change.hash));
+            let before = shard.resolve(change.hash, change.record.key, &change.hint, &self.segments, guard);
+            let Ok(before) = before else { return Ok(Outcome::LookAgain) };
+            if !change.is_effective(before) {
+                return Ok(Outcome::Done(None));
+            }
+            if head.has_room(len) {
+                let lsn = head.next_lsn;
+                change.record.lsn = lsn.get();
+                let location = head.append(&change.record, change.body_checksum);
+                self.publish(&mut shard, change, before, location, guard);
+                self.committed(&mut head, lsn, len);
+                return Ok(Outcome::Done(Some(lsn)));
+            }
+            // Not under the lock of a shard. Compaction may move the record meanwhile.
+            drop(shard);
+            self.roll(&mut head, len)?;
+        }
     }
 
     /// Commits a batch: adjacent records in one segment under one LSN. All shards it touches stay
@@ -215,33 +256,70 @@ impl Store {
 
         let guard = crossbeam_epoch::pin();
         let prepare = |record| Prepared::new(self, record, &guard);
-        let mut changes: Vec<Prepared<'_>> = records.into_iter().map(prepare).collect();
-        let mut head = self.head.lock();
-        self.health.check_writable()?;
-        changes.retain(|change| {
-            change.record.kind == RecordKind::Put
-                || self.index.find(change.hash, change.record.key, &self.segments, &guard).is_some()
-        });
-        let len: usize = changes.iter().map(|change| change.record.encoded_len()).sum();
-        let Some(last) = changes.len().checked_sub(1) else { return Ok(head.last_lsn()) };
-        self.make_room(&mut head, len)?;
-        let lsn = head.next_lsn;
+        let mut changes: Vec<Prepared<'_>> = records.into_iter().map(prepare).collect::<Result<_>>()?;
+        loop {
+            match self.try_commit_batch(&mut changes, &guard)? {
+                Outcome::Done(lsn) => return Ok(lsn),
+                Outcome::LookAgain => {
+                    changes.iter_mut().try_for_each(|change| change.look_up(self, &guard))?;
+                }
+            }
+        }
+    }
 
+    fn try_commit_batch(&self, changes: &mut [Prepared<'_>], guard: &Guard) -> Result<Outcome<Lsn>> {
         let mut shards: Vec<usize> = changes.iter().map(|change| self.index.shard_of(change.hash)).collect();
         shards.sort_unstable();
         shards.dedup();
-        let mut locked: Vec<LockedShard<'_>> = shards.iter().map(|shard| self.index.lock(*shard)).collect();
-        for (position, change) in changes.iter_mut().enumerate() {
-            change.record.lsn = lsn.get();
-            change.record.more = position < last;
-            let location = head.append(&change.record, change.body_checksum);
-            let shard = shards.binary_search(&self.index.shard_of(change.hash)).ok();
-            let shard = shard.and_then(|at| locked.get_mut(at)).expect("every touched shard is locked");
-            self.publish(shard, change, location, &guard);
+        let mut head = self.head.lock();
+        self.health.check_writable()?;
+        loop {
+            let mut locked: Vec<LockedShard<'_>> =
+                shards.iter().map(|shard| self.index.lock(*shard)).collect();
+            let Ok(before) = self.resolve_all(changes, &shards, &locked, guard) else {
+                return Ok(Outcome::LookAgain);
+            };
+            let mut effective: Vec<(&mut Prepared<'_>, Option<Newest>)> = changes
+                .iter_mut()
+                .zip(before)
+                .filter(|(change, before)| change.is_effective(*before))
+                .collect();
+            let len: usize = effective.iter().map(|(change, _)| change.record.encoded_len()).sum();
+            let Some(last) = effective.len().checked_sub(1) else {
+                return Ok(Outcome::Done(head.last_lsn()));
+            };
+            if head.has_room(len) {
+                let lsn = head.next_lsn;
+                for (position, (change, before)) in effective.iter_mut().enumerate() {
+                    change.record.lsn = lsn.get();
+                    change.record.more = position < last;
+                    let location = head.append(&change.record, change.body_checksum);
+                    let shard = position_of(&shards, self.index.shard_of(change.hash));
+                    let shard = locked.get_mut(shard).expect("every touched shard is locked");
+                    self.publish(shard, change, *before, location, guard);
+                }
+                self.committed(&mut head, lsn, len);
+                return Ok(Outcome::Done(lsn));
+            }
+            drop(locked);
+            self.roll(&mut head, len)?;
         }
-        self.committed(&mut head, lsn, len);
-        drop(locked);
-        Ok(lsn)
+    }
+
+    /// What each of the changes would replace.
+    fn resolve_all(
+        &self,
+        changes: &[Prepared<'_>],
+        shards: &[usize],
+        locked: &[LockedShard<'_>],
+        guard: &Guard,
+    ) -> Result<Vec<Option<Newest>>, Unresolved> {
+        let resolve = |change: &Prepared<'_>| {
+            let shard = position_of(shards, self.index.shard_of(change.hash));
+            let shard = locked.get(shard).expect("every touched shard is locked");
+            shard.resolve(change.hash, change.record.key, &change.hint, &self.segments, guard)
+        };
+        changes.iter().map(resolve).collect()
     }
 
     /// Seals the head if it holds any record, so that compaction may look at all of it.
@@ -251,34 +329,38 @@ impl Store {
         if head.end == SEGMENT_HEADER_LEN {
             return Ok(());
         }
-        head.roll(self, 0).map_err(|error| self.health.poison(error))
+        self.roll(&mut head, 0)
     }
 
-    fn make_room(&self, head: &mut Head, len: usize) -> Result<()> {
-        if head.has_room(len) {
-            return Ok(());
-        }
+    /// Goes on in a segment with room for `len` bytes.
+    fn roll(&self, head: &mut Head, len: usize) -> Result<()> {
         // Without a segment to go on in, no change can be taken any more.
         head.roll(self, len).map_err(|error| self.health.poison(error))
     }
 
     /// Makes the change visible: the index points at its record, or forgets the key.
     #[inline]
-    fn publish(&self, shard: &mut LockedShard<'_>, change: &Prepared<'_>, location: Location, guard: &Guard) {
+    fn publish(
+        &self,
+        shard: &mut LockedShard<'_>,
+        change: &Prepared<'_>,
+        before: Option<Newest>,
+        location: Location,
+        guard: &Guard,
+    ) {
         let Record { kind, key, value, .. } = change.record;
-        let old = if kind == RecordKind::Put {
+        if kind == RecordKind::Put {
             let len = change.record.encoded_len() as u64;
             self.segments.get(location, guard).live_bytes.fetch_add(len, Ordering::Relaxed);
             self.counters.add_pair(key.len() + value.len());
-            shard.insert(change.hash, key, change.hint, location, &self.segments, guard)
-        } else {
-            shard.remove(change.hash, key, change.hint, &self.segments, guard)
-        };
-        if let Some(old) = old {
-            let segment = self.segments.get(old, guard);
-            let record = segment.record_at(old.offset());
-            segment.live_bytes.fetch_sub(record.encoded_len() as u64, Ordering::Relaxed);
-            self.counters.remove_pair(record.key.len() + record.value.len());
+            shard.insert(change.hash, before.map(|before| before.location), location, guard);
+        } else if let Some(before) = before {
+            shard.remove(change.hash, before.location);
+        }
+        if let Some(Newest { location, value_len }) = before {
+            let len = encoded_len(key.len(), value_len) as u64;
+            self.segments.get(location, guard).live_bytes.fetch_sub(len, Ordering::Relaxed);
+            self.counters.remove_pair(key.len() + value_len);
         }
     }
 

@@ -23,10 +23,16 @@ pub(crate) struct Counters {
     pub(crate) compactions: AtomicU64,
     pub(crate) compacted_bytes: AtomicU64,
     pub(crate) memory_compactions: AtomicU64,
+    pub(crate) evictions: AtomicU64,
 }
 
 impl Counters {
-    /// A key came to be, or its newest value did. Under the commit lock, or before the store is shared.
+    /// Of a store with so many keys, whose keys and values weigh so many bytes.
+    pub(crate) fn new(keys: u64, live_bytes: u64) -> Self {
+        Counters { keys: AtomicU64::new(keys), live_bytes: AtomicU64::new(live_bytes), ..Self::default() }
+    }
+
+    /// A key came to be, or its newest value did. Under the commit lock.
     #[inline]
     pub(crate) fn add_pair(&self, len: usize) {
         change(&self.keys, |keys| keys + 1);
@@ -58,5 +64,6 @@ impl Counters {
         stats.compactions = read(&self.compactions);
         stats.compacted_bytes = read(&self.compacted_bytes);
         stats.memory_compactions = read(&self.memory_compactions);
+        stats.evictions = read(&self.evictions);
     }
 }

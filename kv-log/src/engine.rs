@@ -121,14 +121,15 @@ impl Engine for LogEngine {
         store.counters.fill(&mut stats);
         stats.index_bytes = store.index.allocated_bytes() as u64;
         stats.retired_bytes = store.segments.retired_bytes();
+        stats.fetches = store.segments.fetches();
         stats.recovery = store.recovery.clone();
         for segment in store.catalog.segments() {
             // Spares hold nothing yet.
             stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
             // Of an image, only what was touched is memory.
-            stats.memory_bytes += segment.end() as u64;
+            stats.memory_bytes += segment.memory_bytes().min(segment.end()) as u64;
             stats.disk_bytes +=
-                if segment.is_durable() { segment.file_len() } else { segment.image.capacity() } as u64;
+                if segment.is_durable() { segment.file_len() } else { segment.capacity } as u64;
         }
         stats
     }

@@ -92,7 +92,7 @@ impl Store {
         for segment in &sealed {
             let end = segment.end();
             self.write_segment(segment, end)?;
-            if end < segment.image.capacity() {
+            if end < segment.capacity {
                 segment.file.trim(end)?;
             }
             self.sync_segment(segment, end)?;
@@ -106,15 +106,15 @@ impl Store {
             self.progress.synced(position, self.env.clock.monotonic());
         }
         if any_sealed {
+            self.evict_in_place();
             self.compaction_due();
         }
         Ok(())
     }
 
     fn write_segment(&self, segment: &Segment, end: usize) -> Result<()> {
-        let written = segment.written();
-        // SAFETY: bytes below an end that was read under the commit lock are published.
-        let bytes = unsafe { segment.image.published(written, end - written) }.unwrap_or_default();
+        let (contents, written) = (segment.contents()?, segment.written());
+        let bytes = contents.bytes().get(written..end).unwrap_or_default();
         if !bytes.is_empty() {
             segment.file.write(bytes, written)?;
             segment.set_written(end);

@@ -34,6 +34,7 @@
 //! | the policy asks for a dump; the log is written and synced | `background.rs`, `flush.rs`, `progress.rs` |
 //! | a full segment is sealed, the next was made ahead and is named in the manifest | `spares.rs`, `catalog.rs`, `manifest.rs` |
 //! | survivors of old segments move, in memory or on disk, the rest goes | `compaction/` |
+//! | where memory is short, segments leave it for their files | `eviction.rs`, `segment/`: `residence.rs`, `cold.rs` |
 //! | after a failure: replay | `open.rs`, `recovery.rs`, `directory.rs` |
 //!
 //! `store.rs` holds the parts together. The bytes are those of [`kv_wal_format`]; who leads
@@ -46,6 +47,7 @@ mod compaction;
 mod counters;
 mod directory;
 mod engine;
+mod eviction;
 mod flush;
 mod index;
 mod manifest;

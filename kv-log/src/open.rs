@@ -66,7 +66,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         created.pop().expect("one was asked for")
     };
     recovered.report.duration = env.clock.monotonic().saturating_sub(start);
-    Ok(Store {
+    let store = Store {
         dir: dir.to_path_buf(),
         env: env.clone(),
         acknowledge: options.persistence.acknowledge(),
@@ -85,7 +85,10 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         lsn_floor,
         lock: Mutex::new(Some(lock)),
         options,
-    })
+    };
+    // The index grew while segments were replayed.
+    store.evict_in_place();
+    Ok(store)
 }
 
 /// Locks the directory, after creating it if it is missing.
@@ -120,8 +123,8 @@ fn check_content(dir: &Path, env: &Env, options: &Options) -> Result<Content> {
 fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<()> {
     for segment in segments.filter(|segment| !segment.is_durable()) {
         let (synced, end) = (segment.synced(), segment.end());
-        // SAFETY: recovery is over, and nobody appends yet: bytes below the end change no more.
-        let bytes = unsafe { segment.image.published(synced, end - synced) }.unwrap_or_default();
+        let contents = segment.contents()?;
+        let bytes = contents.bytes().get(synced..end).unwrap_or_default();
         if !bytes.is_empty() {
             segment.file.write(bytes, synced)?;
             segment.file.sync()?;
@@ -142,8 +145,9 @@ fn seal_torn(torn: &Segment) -> Result<()> {
     Encoder::new(torn.id.get())
         .append(&Record::seal(torn.max_lsn(), &body), &mut bytes)
         .expect("a seal is a valid record");
+    let image = torn.share_image().expect("only a durable segment is without");
     // SAFETY: nobody reads beyond the end of a segment, and recovery is over.
-    unsafe { torn.image.fill(start, bytes.len(), |out| out.copy_from_slice(&bytes)) };
+    unsafe { image.fill(start, bytes.len(), |out| out.copy_from_slice(&bytes)) };
     torn.file.write(&bytes, start)?;
     torn.file.sync()?;
     torn.file.trim(start + bytes.len())?;

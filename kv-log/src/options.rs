@@ -1,5 +1,6 @@
 use kv_core::{CompactionPolicy, Error, Greedy, Limits, OpenOptions, PersistencePolicy, Result, Scale};
 use kv_wal_format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use crate::segment::SEGMENT_BYTES_MAX;
@@ -22,6 +23,11 @@ pub struct Options {
     pub segment_bytes: usize,
     /// Bytes of changes that may wait to be written; beyond, writers wait. Default 64 MiB.
     pub unflushed_bytes_max: u64,
+    /// Memory for records and the index, bytes. Beyond, the segments that were written longest ago leave memory, and
+    /// their records are read from their files. The index always stays: 9 to 15 bytes a key. At least
+    /// `unflushed_bytes_max` and five segments; see [`with_memory_budget`](Self::with_memory_budget). Default none:
+    /// everything stays in memory.
+    pub memory_budget: Option<u64>,
     /// Shards of the index; a power of two up to 65,536. Default 256. Each has its own lock.
     pub index_shards: usize,
 }
@@ -35,10 +41,18 @@ impl Default for Options {
             limits: Limits::default(),
             segment_bytes: 16 << 20,
             unflushed_bytes_max: 64 << 20,
+            memory_budget: None,
             index_shards: 256,
         }
     }
 }
+
+/// The smallest and the largest segment, bytes.
+const SEGMENT_BYTES: RangeInclusive<usize> = 1024..=64 << 20;
+
+/// Segments that must find room in a memory budget beside what is unflushed: the head, the next one, an image kept for the
+/// one after, and one for compaction to read and one to write.
+const SEGMENTS_IN_BUDGET_MIN: u64 = 5;
 
 impl From<&OpenOptions> for Options {
     fn from(open: &OpenOptions) -> Self {
@@ -58,6 +72,40 @@ impl From<&OpenOptions> for Options {
 }
 
 impl Options {
+    /// With this [`memory_budget`](Self::memory_budget), and with `segment_bytes` and `unflushed_bytes_max` lowered, where
+    /// they are larger, to a sixteenth and a quarter of it.
+    #[must_use]
+    pub fn with_memory_budget(mut self, bytes: u64) -> Self {
+        let share = usize::try_from(bytes / 16).unwrap_or(usize::MAX) / 8 * 8;
+        self.segment_bytes = self.segment_bytes.min(share).max(*SEGMENT_BYTES.start());
+        self.unflushed_bytes_max = self.unflushed_bytes_max.min(bytes / 4);
+        self.memory_budget = Some(bytes);
+        self
+    }
+
+    /// Bytes of images and index above which images go: what compaction loads, what it writes, and images that are kept
+    /// for heads to come must find room, too.
+    pub(crate) fn resident_bytes_max(&self) -> Option<u64> {
+        let recycled = (self.recycled_images_max() * self.segment_bytes) as u64;
+        Some(self.memory_budget?.saturating_sub(2 * self.loaded_bytes_max() + recycled))
+    }
+
+    /// Bytes of cold segments that compaction loads at a time.
+    pub(crate) fn loaded_bytes_max(&self) -> u64 {
+        self.memory_budget.map_or(u64::MAX, |budget| (budget / 16).max(self.segment_bytes as u64))
+    }
+
+    /// Images of freed segments that are kept for heads to come. As many as a compaction writes outputs; where memory is
+    /// short, one.
+    pub(crate) fn recycled_images_max(&self) -> usize {
+        if self.memory_budget.is_none() { 4 } else { 1 }
+    }
+
+    /// Heads that are made ahead at most.
+    pub(crate) fn spares_max(&self) -> usize {
+        if self.memory_budget.is_none() { 6 } else { 1 }
+    }
+
     /// Checks that the settings make sense together.
     ///
     /// # Errors
@@ -65,7 +113,7 @@ impl Options {
     pub fn validate(&self) -> Result<()> {
         self.limits.validate()?;
         let refuse = |text: String| Err(Error::InvalidArgument(text));
-        if !(1024..=64 << 20).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(8) {
+        if !SEGMENT_BYTES.contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(8) {
             return refuse(format!(
                 "segment_bytes is {}, it must be a multiple of 8 from 1,024 to 67,108,864",
                 self.segment_bytes
@@ -82,6 +130,14 @@ impl Options {
         }
         if self.unflushed_bytes_max == 0 {
             return refuse("unflushed_bytes_max is 0, no change could ever be made".to_owned());
+        }
+        let least =
+            self.unflushed_bytes_max.saturating_add(SEGMENTS_IN_BUDGET_MIN * self.segment_bytes as u64);
+        if let Some(budget) = self.memory_budget.filter(|budget| *budget < least) {
+            return refuse(format!(
+                "memory_budget is {budget}, it must be at least {least}: unflushed_bytes_max and {SEGMENTS_IN_BUDGET_MIN} \
+                 times segment_bytes; lower those, for example by Options::with_memory_budget"
+            ));
         }
         if !self.index_shards.is_power_of_two() || self.index_shards > 1 << 16 {
             return refuse(format!(
@@ -103,7 +159,7 @@ mod tests {
         options.validate().unwrap();
         assert_eq!(options.segment_bytes, 16 * 1024 * 1024);
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
-        assert_eq!(options.index_shards, 256);
+        assert_eq!((options.memory_budget, options.index_shards), (None, 256));
         assert!(options.create_if_missing);
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();
     }
@@ -119,9 +175,24 @@ mod tests {
         refused(Options { segment_bytes: 4097, ..base() }, "segment_bytes");
         refused(Options { segment_bytes: 128 << 20, ..base() }, "segment_bytes");
         refused(Options { unflushed_bytes_max: 0, ..base() }, "unflushed_bytes_max");
+        refused(Options { memory_budget: Some((144 << 20) - 1), ..base() }, "memory_budget");
+        refused(base().with_memory_budget(1000), "memory_budget");
         refused(Options { index_shards: 0, ..base() }, "index_shards");
         refused(Options { index_shards: 3, ..base() }, "index_shards");
         let limits = Limits { batch_bytes_max: 64 << 20, ..Limits::default() };
         refused(Options { limits, ..base() }, "batch_bytes_max");
+    }
+
+    #[test]
+    fn a_memory_budget_can_be_had_with_all_that_goes_with_it() {
+        for budget in [8 << 10, 1 << 20, (100 << 20) + 12_345, 10 << 30] {
+            let options = Options::default().with_memory_budget(budget);
+            options.validate().unwrap();
+            assert_eq!(options.memory_budget, Some(budget));
+        }
+        let roomy = Options::default().with_memory_budget(10 << 30);
+        assert_eq!((roomy.segment_bytes, roomy.unflushed_bytes_max), (16 << 20, 64 << 20));
+        let tight = Options::default().with_memory_budget(32 << 20);
+        assert_eq!((tight.segment_bytes, tight.unflushed_bytes_max), (2 << 20, 8 << 20));
     }
 }

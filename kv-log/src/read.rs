@@ -1,6 +1,8 @@
-//! Reads: the index says where a record lies, and the caller looks at it there. No lock, and nothing is copied.
+//! Reads: the index says where a record lies, and the caller looks at it there. No lock, and nothing is copied, unless the
+//! record is cold.
 
 use kv_core::{Result, ScanVisitor};
+use kv_wal_format::Record;
 
 use crate::index::KeyHash;
 use crate::store::Store;
@@ -14,10 +16,9 @@ impl Store {
         self.health.check_readable()?;
         self.options.limits.check_key(key)?;
         let guard = crossbeam_epoch::pin();
-        let found = self.index.find(self.index.hash(key), key, &self.segments, &guard);
-        if let Some((_, record)) = found {
-            visit(record.value);
-        }
+        let (hash, segments) = (self.index.hash(key), &self.segments);
+        let found =
+            self.index.find(hash, key, &mut Vec::new(), segments, &guard, |_, record| visit(record.value))?;
         Ok(found.is_some())
     }
 
@@ -46,8 +47,12 @@ impl Store {
                 self.index.prefetch_record(*hash, &self.segments, &guard);
             }
             for (position, (key, hash)) in keys.iter().zip(&hashes).enumerate() {
-                let found = self.index.find(*hash, key, &self.segments, &guard);
-                visit(group * KEYS_AT_A_TIME + position, found.map(|(_, record)| record.value));
+                let position = group * KEYS_AT_A_TIME + position;
+                let show = |_, record: Record<'_>| visit(position, Some(record.value));
+                let found = self.index.find(*hash, key, &mut Vec::new(), &self.segments, &guard, show)?;
+                if found.is_none() {
+                    visit(position, None);
+                }
             }
         }
         Ok(())
@@ -62,8 +67,13 @@ impl Store {
             let guard = crossbeam_epoch::pin();
             self.index.locations(shard, &mut locations);
             for location in &locations {
-                let record = location.record(&self.segments, &guard);
-                if visit(record.key, record.value).is_break() {
+                let flow = if let Some(record) = location.resident(&self.segments, &guard) {
+                    visit(record.key, record.value)
+                } else {
+                    let fetched = self.segments.fetch(*location, &guard)?;
+                    visit(fetched.record().key, fetched.record().value)
+                };
+                if flow.is_break() {
                     return Ok(());
                 }
             }

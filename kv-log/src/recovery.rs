@@ -1,8 +1,8 @@
 //! Recovery: from the files of a store to its index, by replay.
 //!
 //! Every segment that the manifest names is read into a memory image and scanned; for each key the
-//! record with the highest LSN wins, whatever the order of segments, so they are replayed in parallel.
-//! Tombstones take part, and leave the index at the end.
+//! record with the highest LSN wins, whatever the order of segments, so they are replayed in parallel, the newest first,
+//! which are to stay where memory has a budget. Tombstones take part, and leave the index at the end.
 //!
 //! How a log segment may end, and what that means (every other combination is damage, reported with
 //! file and offset, and nothing is changed):
@@ -14,25 +14,26 @@
 //! | not sealed | zeros after whole batches | no | the head: go on here |
 //! | not sealed | torn bytes beyond what is known durable, and no mark that proves a later sync | no | torn: cut and sealed here |
 
+use crossbeam_epoch::Guard;
 use kv_core::{Background, Env, Error, Lsn, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{
     Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind, Stop, StopReason,
-    Tail, judge_tail,
+    Tail, judge_tail, parse_trusted,
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use crate::commit::SEAL_LEN;
 use crate::counters::Counters;
-use crate::index::Index;
+use crate::index::{Index, KeyHash};
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::Options;
-use crate::segment::{Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentTable};
+use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentTable};
 
 /// A store as its files say, before anything is changed on disk.
 #[derive(Debug)]
@@ -54,8 +55,8 @@ struct Replayed {
     segment: Arc<Segment>,
     entry: Entry,
     stop: Stop,
-    /// Bytes that the file has.
-    file_len: usize,
+    /// All of the file, where the segment does not have its seal.
+    unfinished: Option<Contents>,
     /// Highest LSN of any record, marks and seal included.
     last_lsn: u64,
 }
@@ -68,6 +69,18 @@ struct Replay<'a> {
     index: &'a Index,
     table: &'a Arc<SegmentTable>,
     store_id: u32,
+    /// Bytes of images that stay.
+    resident_bytes: AtomicU64,
+}
+
+/// What one worker found to be live: less than nothing where it found what another had counted to be dead.
+#[derive(Default)]
+struct Tally {
+    keys: i64,
+    /// Of keys and values.
+    bytes: i64,
+    /// Deletes that the index points at, unless something newer was found.
+    tombstones: Vec<(KeyHash, Location)>,
 }
 
 /// Reads and replays all segments of `manifest`. Changes nothing on disk.
@@ -78,9 +91,17 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         Background::Inline => 0,
     };
     let index = Index::new(options.index_shards, seed);
-    let table = Arc::new(SegmentTable::new(options.segment_bytes));
-    let replay = Replay { env, dir, options, index: &index, table: &table, store_id: manifest.store_id };
-    let replayed = replay.all(manifest)?;
+    let table = Arc::new(SegmentTable::new(options.segment_bytes, options.recycled_images_max()));
+    let replay = Replay {
+        env,
+        dir,
+        options,
+        index: &index,
+        table: &table,
+        store_id: manifest.store_id,
+        resident_bytes: AtomicU64::new(0),
+    };
+    let (replayed, tally) = replay.all(manifest)?;
 
     let mut report = RecoveryReport::default();
     let mut last_lsn = manifest.durable_lsn.get();
@@ -104,13 +125,8 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
             table.retire(&one.segment, &crossbeam_epoch::pin());
             continue;
         }
-        if check_finished(one)? {
-            one.segment.mark_sealed();
-            if one.entry.sealed {
-                one.segment.mark_durable();
-            }
-        } else {
-            match judge(one, lsn_before)? {
+        if let Some(file) = &one.unfinished {
+            match judge(one, file.bytes(), lsn_before)? {
                 None => head = Some(Arc::clone(&one.segment)),
                 Some(torn_bytes) => {
                     report.torn_bytes = torn_bytes;
@@ -122,42 +138,37 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         segments.insert(one.segment.id, Arc::clone(&one.segment));
     }
 
-    let counters = Counters::default();
-    settle(&index, &table, &counters);
+    for (hash, location) in tally.tombstones {
+        index.lock(index.shard_of(hash)).remove(hash, location);
+    }
+    let counters = Counters::new(tally.keys.cast_unsigned(), tally.bytes.cast_unsigned());
     Ok(Recovered { index, table, counters, segments, head, torn, report })
 }
 
-/// Whether the segment has its seal, as it must if the manifest says so.
-fn check_finished(one: &Replayed) -> Result<bool> {
-    let path = one.segment.file.path();
+/// Whether the segment with these bytes has its seal, as it must if the manifest says so.
+fn check_finished(segment: &Segment, entry: Entry, bytes: &[u8], stop: &Stop) -> Result<bool> {
+    let path = segment.file.path();
     let damaged = |offset: usize, detail: String| Err(Error::corruption(path, offset as u64, detail));
-    if one.stop.reason == StopReason::Sealed {
-        let seal_at = one.stop.offset - SEAL_LEN;
-        let expected = one.segment.seal();
-        let seal = Seal::from_record(&one.segment.record_at(seal_at));
-        return if seal == Some(expected)
-            && (!one.entry.sealed || one.stop.offset as u64 == one.entry.durable_len)
-        {
+    if stop.reason == StopReason::Sealed {
+        let seal_at = stop.offset - SEAL_LEN;
+        let expected = segment.seal();
+        let seal = bytes.get(seal_at..).and_then(parse_trusted).as_ref().and_then(Seal::from_record);
+        return if seal == Some(expected) && (!entry.sealed || stop.offset as u64 == entry.durable_len) {
             Ok(true)
         } else {
             damaged(seal_at, format!("the seal says {seal:?}, the segment holds {expected:?}"))
         };
     }
-    if one.entry.sealed {
-        return damaged(
-            one.stop.fault,
-            format!("a sealed segment ends before its seal: {:?}", one.stop.reason),
-        );
+    if entry.sealed {
+        return damaged(stop.fault, format!("a sealed segment ends before its seal: {:?}", stop.reason));
     }
     Ok(false)
 }
 
 /// Judges the end of the newest segment: `None` when the log can go on there, or how many bytes a crash
 /// has torn.
-fn judge(one: &Replayed, lsn_before: u64) -> Result<Option<u64>> {
+fn judge(one: &Replayed, bytes: &[u8], lsn_before: u64) -> Result<Option<u64>> {
     let path = one.segment.file.path();
-    // SAFETY: the image was filled by this recovery, and nobody writes to it yet.
-    let bytes = unsafe { one.segment.image.published(0, one.file_len) }.unwrap_or_default();
     if (one.stop.fault as u64) < one.entry.durable_len {
         return Err(Error::corruption(
             path,
@@ -169,9 +180,9 @@ fn judge(one: &Replayed, lsn_before: u64) -> Result<Option<u64>> {
         ));
     }
     match judge_tail(one.segment.id.get(), bytes, &one.stop, lsn_before) {
-        Tail::Clean if one.stop.offset + SEAL_LEN <= one.segment.image.capacity() => Ok(None),
+        Tail::Clean if one.stop.offset + SEAL_LEN <= one.segment.capacity => Ok(None),
         Tail::Clean => Ok(Some(0)),
-        Tail::Torn { offset } => Ok(Some((one.file_len - offset) as u64)),
+        Tail::Torn { offset } => Ok(Some((bytes.len() - offset) as u64)),
         Tail::Corrupt { offset, evidence } => {
             Err(Error::corruption(path, offset as u64, evidence.to_string()))
         }
@@ -181,9 +192,8 @@ fn judge(one: &Replayed, lsn_before: u64) -> Result<Option<u64>> {
 /// A segment after the unfinished one must be blank: nothing is written to it before its predecessor is
 /// sealed and synced.
 fn require_blank(one: &Replayed, unfinished: &Segment) -> Result<()> {
-    // SAFETY: as in `judge`.
-    let bytes = unsafe { one.segment.image.published(0, one.file_len) }.unwrap_or_default();
-    if one.entry.sealed || bytes.iter().skip(SEGMENT_HEADER_LEN).any(|byte| *byte != 0) {
+    let is_blank = |file: &Contents| file.bytes().iter().skip(SEGMENT_HEADER_LEN).all(|byte| *byte == 0);
+    if !one.unfinished.as_ref().is_some_and(is_blank) {
         return Err(Error::corruption(
             unfinished.file.path(),
             unfinished.end() as u64,
@@ -193,41 +203,30 @@ fn require_blank(one: &Replayed, unfinished: &Segment) -> Result<()> {
     Ok(())
 }
 
-/// Takes the tombstones out of the index, and counts what is live.
-fn settle(index: &Index, table: &SegmentTable, counters: &Counters) {
-    let guard = crossbeam_epoch::pin();
-    index.retain(|location| {
-        let segment = table.get(location, &guard);
-        let record = segment.record_at(location.offset());
-        if record.kind == RecordKind::Delete {
-            return false;
-        }
-        segment.live_bytes.fetch_add(record.encoded_len() as u64, Ordering::Relaxed);
-        counters.add_pair(record.key.len() + record.value.len());
-        true
-    });
-}
-
 impl Replay<'_> {
     /// Replays every segment, in the order of ids in the answer, on all processors.
-    fn all(&self, manifest: &Manifest) -> Result<Vec<Replayed>> {
-        let entries: Vec<(SegmentId, Entry)> =
-            manifest.segments.iter().map(|(id, entry)| (*id, *entry)).collect();
+    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Tally)> {
+        let newest_first: Vec<(SegmentId, Entry)> =
+            manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();
         let workers = match self.env.background {
-            Background::Threads => thread::available_parallelism().map_or(1, NonZero::get).min(entries.len()),
+            Background::Threads => {
+                thread::available_parallelism().map_or(1, NonZero::get).min(newest_first.len())
+            }
             Background::Inline => 1,
         };
         let next = AtomicUsize::new(0);
-        let results = Mutex::new(Vec::with_capacity(entries.len()));
+        let results = Mutex::new((Vec::with_capacity(newest_first.len()), Tally::default()));
         let work = || {
-            while let Some((id, entry)) = entries.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let result = self.one(*id, *entry);
+            let mut tally = Tally::default();
+            while let Some((id, entry)) = newest_first.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let result = self.one(*id, *entry, &mut tally);
                 let failed = result.is_err();
-                results.lock().push((*id, result));
+                results.lock().0.push((*id, result));
                 if failed {
-                    next.store(entries.len(), Ordering::Relaxed);
+                    next.store(newest_first.len(), Ordering::Relaxed);
                 }
             }
+            results.lock().1.add(tally);
         };
         if workers <= 1 {
             work();
@@ -238,12 +237,32 @@ impl Replay<'_> {
                 }
             });
         }
-        let mut results = results.into_inner();
+        let (mut results, tally) = results.into_inner();
         results.sort_unstable_by_key(|(id, _)| *id);
-        results.into_iter().map(|(_, result)| result).collect()
+        Ok((results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?, tally))
     }
 
-    fn one(&self, id: SegmentId, entry: Entry) -> Result<Replayed> {
+    fn one(&self, id: SegmentId, entry: Entry, tally: &mut Tally) -> Result<Replayed> {
+        let (segment, file) = self.load(id, entry)?;
+        let stop = self.scan(&segment, file.bytes(), tally)?;
+        segment.set_end(stop.offset);
+        segment.set_written(stop.offset);
+        let durable_len = usize::try_from(entry.durable_len).unwrap_or(usize::MAX);
+        segment.set_synced(durable_len.min(stop.offset));
+        let is_finished = check_finished(&segment, entry, file.bytes(), &stop)?;
+        if is_finished {
+            segment.mark_sealed();
+            if entry.sealed {
+                segment.mark_durable();
+            }
+        }
+        self.keep_within_budget(&segment);
+        let last_lsn = stop.last_lsn;
+        Ok(Replayed { segment, entry, stop, unfinished: (!is_finished).then_some(file), last_lsn })
+    }
+
+    /// A segment, and its file, in memory.
+    fn load(&self, id: SegmentId, entry: Entry) -> Result<(Arc<Segment>, Contents)> {
         let file = SegmentFile::open(&*self.env.fs, self.dir, id)?;
         let path = file.path().to_path_buf();
         let damaged = |offset: usize, detail: &str| Error::corruption(&path, offset as u64, detail);
@@ -262,12 +281,13 @@ impl Replay<'_> {
         };
         let image = Image::new(capacity).map_err(|error| Error::io("allocate memory for", &path, error))?;
         // SAFETY: nobody else knows this image yet.
-        let read = unsafe { image.fill(0, read_len, |bytes| file.read(bytes)) }?;
+        let (read, bytes) = unsafe {
+            let read = image.fill(0, read_len, |bytes| file.read_at(bytes, 0))?;
+            (read, image.published(0, read_len).unwrap_or_default())
+        };
         if read < read_len {
             return Err(damaged(read, "the file ended while it was read"));
         }
-        // SAFETY: as above; it is not written again before the scan is over.
-        let bytes = unsafe { image.published(0, read_len) }.unwrap_or_default();
         let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
         if header != (SegmentHeader { kind: entry.kind, segment_id: id.get(), ..header }) {
             return Err(damaged(
@@ -287,19 +307,13 @@ impl Replay<'_> {
         let segment =
             Arc::new(Segment::new(id, slot, entry.kind, image, Arc::new(file), now, SEGMENT_HEADER_LEN));
         self.table.install(&segment);
-
-        let (stop, last_lsn) = self.scan(&segment, read_len)?;
-        segment.set_end(stop.offset);
-        segment.set_written(stop.offset);
-        let durable_len = usize::try_from(entry.durable_len).unwrap_or(usize::MAX);
-        segment.set_synced(durable_len.min(stop.offset));
-        Ok(Replayed { segment, entry, stop, file_len: read_len, last_lsn })
+        let image = segment.share_image().expect("it was just made with one");
+        // SAFETY: this thread filled it, and nobody writes to it during recovery.
+        Ok((segment, unsafe { Contents::new(image, read_len) }))
     }
 
-    /// Puts the changes of one segment into the index.
-    fn scan(&self, segment: &Arc<Segment>, len: usize) -> Result<(Stop, u64)> {
-        // SAFETY: the image was filled before, and nobody writes to it during recovery.
-        let bytes = unsafe { segment.image.published(0, len) }.unwrap_or_default();
+    /// Puts the changes of one segment with these bytes into the index.
+    fn scan(&self, segment: &Segment, bytes: &[u8], tally: &mut Tally) -> Result<Stop> {
         let mut scanner = Scanner::new(segment.id.get(), bytes, SEGMENT_HEADER_LEN);
         let guard = crossbeam_epoch::pin();
         for (offset, record) in scanner.by_ref() {
@@ -310,23 +324,88 @@ impl Replay<'_> {
                 let detail = "a change without LSN";
                 return Err(Error::corruption(segment.file.path(), offset as u64, detail));
             }
-            segment.add_record(Lsn::new(record.lsn));
+            segment.add_record(Lsn::new(record.lsn), record.kind);
             if record.kind == RecordKind::Delete {
                 segment.tombstone_bytes.fetch_add(record.encoded_len() as u64, Ordering::Relaxed);
             }
-            self.replay(&record, Location::new(segment.slot, offset), &guard);
+            self.replay(&record, Location::new(segment.slot, offset), tally, &guard)?;
         }
-        let stop = scanner.stop();
-        Ok((stop, stop.last_lsn))
+        Ok(scanner.stop())
     }
 
     /// The record with the highest LSN wins.
-    fn replay(&self, record: &Record<'_>, location: Location, guard: &crossbeam_epoch::Guard) {
+    fn replay(
+        &self,
+        record: &Record<'_>,
+        location: Location,
+        tally: &mut Tally,
+        guard: &Guard,
+    ) -> Result<()> {
         let hash = self.index.hash(record.key);
         let mut shard = self.index.lock(self.index.shard_of(hash));
-        let known = shard.find(hash, record.key, self.table, guard);
-        if known.is_none_or(|known| known.record(self.table, guard).lsn < record.lsn) {
-            shard.insert(hash, record.key, known, location, self.table, guard);
+        let known = shard.find(hash, record.key, self.table, guard, |at, known| {
+            let live = (known.kind == RecordKind::Put).then(|| Pair::of(&known));
+            (at, known.lsn, live)
+        })?;
+        let live_bytes = |location: Location| &self.table.get(location, guard).live_bytes;
+        if let Some((at, lsn, live)) = known {
+            if lsn >= record.lsn {
+                return Ok(());
+            }
+            if let Some(pair) = live {
+                tally.count(pair, -1);
+                live_bytes(at).fetch_sub(pair.encoded_len, Ordering::Relaxed);
+            }
         }
+        if record.kind == RecordKind::Put {
+            let pair = Pair::of(record);
+            tally.count(pair, 1);
+            live_bytes(location).fetch_add(pair.encoded_len, Ordering::Relaxed);
+        } else {
+            tally.tombstones.push((hash, location));
+        }
+        shard.insert(hash, known.map(|(at, ..)| at), location, guard);
+        Ok(())
+    }
+
+    /// Gives up the image of a segment that is one too many.
+    fn keep_within_budget(&self, segment: &Segment) {
+        let Some(limit) = self.options.resident_bytes_max() else { return };
+        let bytes = segment.memory_bytes() as u64;
+        let images = self.resident_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if segment.is_durable() && images + self.index.allocated_bytes() as u64 > limit {
+            let guard = crossbeam_epoch::pin();
+            self.resident_bytes.fetch_sub(self.table.evict(segment, &guard), Ordering::Relaxed);
+            guard.flush();
+        }
+    }
+}
+
+/// What is counted of a live record.
+#[derive(Clone, Copy)]
+struct Pair {
+    /// Of key and value.
+    bytes: i64,
+    encoded_len: u64,
+}
+
+impl Pair {
+    fn of(record: &Record<'_>) -> Self {
+        let bytes = i64::try_from(record.key.len() + record.value.len()).expect("a slice is shorter");
+        Pair { bytes, encoded_len: record.encoded_len() as u64 }
+    }
+}
+
+impl Tally {
+    /// Counts a pair `sign` times.
+    fn count(&mut self, pair: Pair, sign: i64) {
+        self.keys += sign;
+        self.bytes += sign * pair.bytes;
+    }
+
+    fn add(&mut self, other: Tally) {
+        self.keys += other.keys;
+        self.bytes += other.bytes;
+        self.tombstones.extend(other.tombstones);
     }
 }

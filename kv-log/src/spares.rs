@@ -12,9 +12,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::segment::Segment;
 use crate::store::Store;
 
-/// Spares that are kept at most.
-const SPARES_MAX: usize = 6;
-
 #[derive(Debug)]
 pub(crate) struct Spares {
     /// In the order in which they are to be used, which is the order of their ids.
@@ -52,9 +49,9 @@ impl Store {
                 Err(error) => return Err(self.health.poison(error)),
             }
         }
-        let next = self.spares.ready.lock().front().cloned();
-        if let Some(next) = next {
-            next.image.populate();
+        let next = self.spares.ready.lock().front().and_then(|next| next.share_image());
+        if let Some(image) = next {
+            image.populate();
         }
         Ok(())
     }
@@ -64,7 +61,7 @@ impl Store {
     pub(crate) fn next_heads(&self, capacity: usize, last_lsn: Lsn) -> Result<Vec<Arc<Segment>>> {
         let mut heads = Vec::with_capacity(1);
         if let Some(spare) = self.take_spare() {
-            let fits = spare.image.capacity() >= capacity;
+            let fits = spare.capacity >= capacity;
             heads.push(spare);
             if fits {
                 return Ok(heads);
@@ -73,7 +70,7 @@ impl Store {
         // Log order is the order of ids: spares that are too small for this record are passed over for good.
         let _making = self.spares.making.lock();
         heads.extend(self.spares.ready.lock().drain(..));
-        if heads.last().is_none_or(|spare| spare.image.capacity() < capacity) {
+        if heads.last().is_none_or(|spare| spare.capacity < capacity) {
             heads.extend(self.stalling(|| self.catalog.create_heads(1, capacity, last_lsn))?);
         }
         Ok(heads)
@@ -84,7 +81,7 @@ impl Store {
         let mut spare = self.spares.ready.lock().pop_front();
         let wanted = self.spares.wanted.load(Ordering::Relaxed);
         if spare.is_none() {
-            self.spares.wanted.store((wanted + 1).min(SPARES_MAX), Ordering::Relaxed);
+            self.spares.wanted.store((wanted + 1).min(self.options.spares_max()), Ordering::Relaxed);
             spare = self.stalling(|| {
                 let _made = self.spares.making.lock();
                 self.spares.ready.lock().pop_front()

@@ -325,7 +325,11 @@ fn writers_who_wait_for_room_get_it_though_others_are_quicker() {
     std::thread::scope(|scope| {
         for writer in 0..4u8 {
             let store = &store;
-            scope.spawn(move || (0..5000).for_each(|_| drop(store.put(&[writer], &[0; 40]).unwrap())));
+            scope.spawn(move || {
+                for _ in 0..5000 {
+                    store.put(&[writer], &[0; 40]).unwrap();
+                }
+            });
         }
     });
     assert!(store.stats().stalls > 0);

@@ -1,5 +1,6 @@
 //! What a child process can be told to measure.
 
+use super::beyond::Beyond;
 use super::dump::Dump;
 use super::latency::Latency;
 use super::memory::Memory;
@@ -7,7 +8,7 @@ use super::recovery::Recovery;
 use super::speed::Speed;
 use super::synced::{BareSynced, Synced};
 use super::utilization::Utilization;
-use super::{dump, latency, memory, recovery, speed, synced, utilization};
+use super::{beyond, dump, latency, memory, recovery, speed, synced, utilization};
 use crate::failure::Failure;
 use crate::worker::Measured;
 use memmap2::MmapMut;
@@ -27,6 +28,7 @@ pub(crate) enum Job {
     BareDump(u64),
     Recovery(Recovery),
     Utilization(Utilization),
+    Beyond(Beyond),
 }
 
 impl Job {
@@ -43,6 +45,7 @@ impl Job {
             Job::BareDump(bytes) => dump::measure_bare(dir, bytes),
             Job::Recovery(job) => recovery::measure(dir, job),
             Job::Utilization(job) => utilization::measure(dir, job),
+            Job::Beyond(job) => beyond::measure(dir, &job),
         }
     }
 
@@ -56,6 +59,7 @@ impl Job {
             Job::BareDump(bytes) => *bytes,
             Job::Recovery(job) => job.keys * job.shape.pair_len(),
             Job::Utilization(job) => job.keys * job.shape.pair_len(),
+            Job::Beyond(job) => job.keys * job.shape.pair_len(),
             Job::Synced(_) | Job::BareSynced(_) => 0,
         }
     }

@@ -1,6 +1,6 @@
 //! From measured values to a verdict. Pure: what was measured comes in, a judgement goes out.
 
-use super::rows::{Against, Bound, Metric, Row, Source};
+use super::rows::{Against, Bound, Metric, Row};
 use crate::results::median;
 use crate::units;
 use serde::Serialize;
@@ -17,8 +17,6 @@ pub(crate) enum Verdict {
     Pass,
     /// It is not.
     Miss,
-    /// The engine cannot do it yet; what is missing.
-    NotBuilt(String),
     /// This run did not measure it; why.
     NotMeasured(String),
 }
@@ -29,7 +27,6 @@ impl Verdict {
         match self {
             Verdict::Pass => "pass".to_owned(),
             Verdict::Miss => "MISS".to_owned(),
-            Verdict::NotBuilt(why) => format!("not built: {why}"),
             Verdict::NotMeasured(_) => "not measured".to_owned(),
         }
     }
@@ -66,19 +63,12 @@ pub(crate) fn judge(row: &Row, series: &Series) -> Judged {
         spread: None,
         verdict: Verdict::Miss,
     };
-    let (ours, against) = match &row.source {
-        Source::NotBuilt(why) => {
-            judged.verdict = Verdict::NotBuilt((*why).to_owned());
-            return judged;
-        }
-        Source::Measured { ours, against } => (ours, against),
-    };
-    let Some(values) = series.get(ours).filter(|values| !values.is_empty()) else {
-        judged.verdict = Verdict::NotMeasured(format!("{} was not run", ours.contestant));
+    let Some(values) = series.get(&row.ours).filter(|values| !values.is_empty()) else {
+        judged.verdict = Verdict::NotMeasured(format!("{} was not run", row.ours.contestant));
         return judged;
     };
     judged.ours = Some(median(values));
-    let ratios = match against {
+    let ratios = match &row.against {
         Against::Nothing => values.clone(),
         Against::BestOf(rivals) => {
             let measured = rivals.iter().filter_map(|rival| Some((rival, series.get(rival)?)));
@@ -146,12 +136,7 @@ mod tests {
     }
 
     fn row(bound: Bound, against: Against) -> Row {
-        Row {
-            name: "put".to_owned(),
-            bound,
-            of: "x",
-            source: Source::Measured { ours: metric("log"), against },
-        }
+        Row { name: "put".to_owned(), bound, of: "x", ours: metric("log"), against }
     }
 
     fn series(of: &[(&str, &[f64])]) -> Series {
@@ -202,10 +187,6 @@ mod tests {
         assert!(why.contains("LMDB"), "{why}");
         let nothing = judge(&row(Bound::AtLeast(0.0), against()), &Series::new());
         assert!(matches!(nothing.verdict, Verdict::NotMeasured(_)) && nothing.value.is_none());
-        let source = Source::NotBuilt("no get_many");
-        let unbuilt = Row { source, ..row(Bound::AtLeast(0.0), against()) };
-        let judged = judge(&unbuilt, &alone);
-        assert_eq!(judged.verdict, Verdict::NotBuilt("no get_many".to_owned()));
-        assert_eq!(judged.cells()[2..], ["–", "–", "–", "–", "not built: no get_many"]);
+        assert_eq!(nothing.cells()[2..], ["–", "–", "–", "–", "not measured"]);
     }
 }

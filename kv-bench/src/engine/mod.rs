@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `rows.rs` | the rows: what is held against what, and the target |
 //! | `plan.rs` | the experiments that fill them |
-//! | `job.rs` | what a child process can measure, one file each: `speed.rs`, `memory.rs`, `latency.rs`, `synced.rs`, `dump.rs`, `recovery.rs`, `utilization.rs` |
+//! | `job.rs` | what a child process can measure, one file each: `speed.rs`, `memory.rs`, `latency.rs`, `synced.rs`, `dump.rs`, `recovery.rs`, `utilization.rs`, `beyond.rs` |
 //! | `access.rs`, `truth.rs` | which keys are touched; what a store must hold after that |
 //! | `judge.rs` | ratios and verdicts |
 //!
@@ -12,6 +12,7 @@
 //! each repetition, so that a slow moment of the machine does not meet the same one always.
 
 mod access;
+mod beyond;
 mod dump;
 pub(crate) mod job;
 mod judge;
@@ -173,14 +174,13 @@ fn sections(judged: &[Judged], experiments: &[Experiment], series: &Series) -> V
     sections
 }
 
-/// `3 pass, 1 miss, 2 not built, 1 not measured`.
+/// `3 pass, 1 miss, 2 not measured`.
 fn summary(judged: &[Judged]) -> String {
     let count = |is: fn(&Verdict) -> bool| judged.iter().filter(|judged| is(&judged.verdict)).count();
     format!(
-        "{} pass, {} miss, {} not built, {} not measured",
+        "{} pass, {} miss, {} not measured",
         count(|verdict| *verdict == Verdict::Pass),
         count(|verdict| *verdict == Verdict::Miss),
-        count(|verdict| matches!(verdict, Verdict::NotBuilt(_))),
         count(|verdict| matches!(verdict, Verdict::NotMeasured(_))),
     )
 }

@@ -1,5 +1,6 @@
 //! The experiments: who runs what, to fill the rows. Plain data.
 
+use super::beyond::Beyond;
 use super::dump::Dump;
 use super::job::Job;
 use super::latency::Latency;
@@ -29,6 +30,10 @@ pub(crate) const DUMP: &str = "dump";
 pub(crate) const RECOVERY: &str = "recovery";
 pub(crate) const UTILIZATION: &str = "utilization";
 pub(crate) const LARGE: &str = "ten times the keys";
+
+pub(crate) fn beyond_name(value_len: usize) -> String {
+    format!("data 4x the memory budget, {value_len} B")
+}
 
 pub(crate) fn speed_name(value_len: usize, threads: u64) -> String {
     format!("speed {value_len} B {threads} thread{}", if threads == 1 { "" } else { "s" })
@@ -146,6 +151,17 @@ fn all(options: &EngineOptions) -> Vec<Experiment> {
     };
     let contestants = vec![large(SubjectName::Log), large(SubjectName::Dashmap)];
     experiments.push(experiment(LARGE.to_owned(), 100, 10 * keys, contestants));
+    for value_len in VALUE_LENS {
+        let contestants = [SubjectName::Log, SubjectName::Lmdb]
+            .into_iter()
+            .filter(|subject| subject.is_compiled_in())
+            .map(|subject| {
+                let job = Beyond { subject, shape: shape(value_len), keys };
+                Contestant::new(subject.label(), Job::Beyond(job))
+            })
+            .collect();
+        experiments.push(experiment(beyond_name(value_len), value_len, keys, contestants));
+    }
     experiments
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A survivor keeps its LSN, so replay does not care where it lies. Dead records are dropped only when
 //! what supersedes them is durable, and a tombstone only when no segment outside the victims holds a
-//! change older than it.
+//! put older than it.
 //!
 //! On disk after a power cut between any two steps:
 //!
@@ -21,10 +21,10 @@ use kv_wal_format::{Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Se
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{LOOK_UPS_AT_A_TIME, Move, oldest_lsn};
+use super::{LOOK_UPS_AT_A_TIME, Move, oldest_put};
 use crate::commit::SEAL_LEN;
 use crate::index::KeyHash;
-use crate::segment::{Location, Segment};
+use crate::segment::{Contents, Location, Segment};
 use crate::store::Store;
 
 /// A record that is to be kept.
@@ -38,7 +38,8 @@ struct Survivor<'a> {
 
 impl Store {
     pub(super) fn compact_on_disk(&self, victims: &[Arc<Segment>]) -> Result<CompactionReport> {
-        let survivors = self.survivors(victims)?;
+        let contents = victims.iter().map(|victim| victim.contents()).collect::<Result<Vec<_>>>()?;
+        let survivors = self.survivors(victims, &contents)?;
         // What the choice of survivors saw: only durable changes may make others obsolete on disk.
         let horizon = self.head.lock().last_lsn();
 
@@ -77,13 +78,13 @@ impl Store {
 
     /// The records of the victims that the index points at, and the tombstones that may still hide
     /// something.
-    fn survivors<'a>(&self, victims: &'a [Arc<Segment>]) -> Result<Vec<Survivor<'a>>> {
+    fn survivors<'a>(&self, victims: &[Arc<Segment>], contents: &'a [Contents]) -> Result<Vec<Survivor<'a>>> {
         let ids: Vec<SegmentId> = victims.iter().map(|segment| segment.id).collect();
-        let oldest_elsewhere = oldest_lsn(&self.catalog.segments(), &ids);
+        let oldest_elsewhere = oldest_put(&self.catalog.segments(), &ids);
         let mut survivors = Vec::new();
         let mut group: Vec<Survivor<'a>> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
-        for victim in victims {
-            let bytes = victim.bytes();
+        for (victim, contents) in victims.iter().zip(contents) {
+            let bytes = contents.bytes();
             let mut scanner = Scanner::new(victim.id.get(), bytes, SEGMENT_HEADER_LEN);
             loop {
                 let guard = crossbeam_epoch::pin();
@@ -104,7 +105,8 @@ impl Store {
             }
             let stop = scanner.stop();
             if stop.offset != bytes.len() {
-                let detail = "the image in memory does not match its checksums: faulty memory?";
+                let detail =
+                    "a record does not match its checksums any more: faulty memory, or a damaged file";
                 return Err(Error::corruption(victim.file.path(), stop.fault as u64, detail));
             }
         }
@@ -134,7 +136,7 @@ impl Store {
         })?;
         for (survivor, offset) in survivors.iter().zip(offsets) {
             let len = survivor.record.encoded_len() as u64;
-            output.add_record(Lsn::new(survivor.record.lsn));
+            output.add_record(Lsn::new(survivor.record.lsn), survivor.record.kind);
             if survivor.record.kind == RecordKind::Delete {
                 output.tombstone_bytes.fetch_add(len, Ordering::Relaxed);
             } else {
@@ -146,19 +148,6 @@ impl Store {
         output.mark_durable();
         self.segments.install(&output);
         Ok(output)
-    }
-
-    /// Points the index at the survivors' new places, but for those that changed meanwhile.
-    fn relocate_all(&self, moves: &[Move]) {
-        for group in moves.chunks(LOOK_UPS_AT_A_TIME) {
-            let guard = crossbeam_epoch::pin();
-            for one in group {
-                self.index.prefetch(one.hash, &guard);
-            }
-            for one in group {
-                self.relocate(self.segments.get(one.to, &guard), one);
-            }
-        }
     }
 
     /// Removes the victims' files, and their memory once no reader can look at it.

@@ -16,12 +16,12 @@ use crate::store::Store;
 const LOOK_UPS_AT_A_TIME: usize = 16;
 
 /// A live record's old and new place.
-struct Move {
-    hash: KeyHash,
-    from: Location,
-    to: Location,
+pub(crate) struct Move {
+    pub(crate) hash: KeyHash,
+    pub(crate) from: Location,
+    pub(crate) to: Location,
     /// Bytes of the record.
-    len: u64,
+    pub(crate) len: u64,
 }
 
 impl Store {
@@ -37,12 +37,27 @@ impl Store {
         moved
     }
 
+    /// Points the index at records' new places, but for those that changed meanwhile.
+    pub(crate) fn relocate_all(&self, moves: &[Move]) {
+        for group in moves.chunks(LOOK_UPS_AT_A_TIME) {
+            let guard = crossbeam_epoch::pin();
+            for one in group {
+                self.index.prefetch(one.hash, &guard);
+            }
+            for one in group {
+                self.relocate(self.segments.get(one.to, &guard), one);
+            }
+        }
+    }
+
     /// Compacts until the policy is content, or a compaction gives nothing back.
     pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();
         let _poison = self.health.poison_on_panic(&self.dir);
         let mut total = CompactionReport::default();
-        while let Some((level, victims)) = self.choose_victims() {
+        loop {
+            self.evict_all_that_must_go()?;
+            let Some((level, victims)) = self.choose_victims() else { break };
             self.health.check_writable()?;
             if level == CompactionLevel::Memory {
                 let freed = self.compact_in_memory(&victims).map_err(|error| self.health.poison(error))?;
@@ -71,14 +86,16 @@ impl Store {
         let view = CompactionView {
             segments: &views,
             segment_bytes: self.options.segment_bytes as u64,
-            memory: Usage { used: memory, limit: None },
+            memory: Usage { used: memory, limit: self.options.memory_budget },
             disk: Usage { used: disk, limit: None },
         };
-        let mut plan = self.options.compaction.plan(&view)?;
-        plan.victims.sort_unstable();
-        plan.victims.dedup();
-        let named = |id: SegmentId| segments.iter().find(|segment| segment.id == id && segment.is_durable());
-        let victims: Vec<Arc<Segment>> = plan.victims.iter().filter_map(|id| named(*id)).cloned().collect();
+        let plan = self.options.compaction.plan(&view)?;
+        let named =
+            |id: &SegmentId| segments.iter().find(|segment| segment.id == *id && segment.is_durable());
+        let mut victims: Vec<Arc<Segment>> = plan.victims.iter().filter_map(named).cloned().collect();
+        self.keep_what_can_be_loaded(&mut victims);
+        victims.sort_unstable_by_key(|victim| victim.id);
+        victims.dedup_by_key(|victim| victim.id);
         (!victims.is_empty()).then_some((plan.level, victims))
     }
 
@@ -87,21 +104,22 @@ impl Store {
         let now = self.env.clock.monotonic();
         let (mut memory, mut disk) = (0, 0);
         let mut views = Vec::with_capacity(segments.len());
-        let oldest = segments.iter().min_by_key(|segment| segment.min_lsn()).map(|segment| segment.id);
-        let oldest_lsn_but_one = oldest_lsn(segments, oldest.as_slice());
-        let oldest_lsn_of_all = oldest_lsn(segments, &[]);
+        let oldest = segments.iter().min_by_key(|segment| segment.min_put_lsn()).map(|segment| segment.id);
+        let oldest_put_but_one = oldest_put(segments, oldest.as_slice());
+        let oldest_put_of_all = oldest_put(segments, &[]);
         for segment in segments {
-            memory += segment.image.capacity() as u64;
+            let memory_bytes = segment.memory_bytes() as u64;
+            memory += memory_bytes;
             disk += segment.file_len() as u64;
             if segment.is_durable() {
                 let is_oldest = oldest == Some(segment.id);
-                let oldest_elsewhere = if is_oldest { oldest_lsn_but_one } else { oldest_lsn_of_all };
+                let oldest_elsewhere = if is_oldest { oldest_put_but_one } else { oldest_put_of_all };
                 let needed = oldest_elsewhere < segment.max_lsn();
                 views.push(SegmentStats {
                     id: segment.id,
                     live_bytes: segment.live_bytes.load(Ordering::Relaxed),
                     tombstone_bytes: if needed { segment.tombstone_bytes.load(Ordering::Relaxed) } else { 0 },
-                    memory_bytes: segment.image.capacity() as u64,
+                    memory_bytes,
                     disk_bytes: segment.file_len() as u64,
                     age: now.saturating_sub(segment.created),
                 });
@@ -111,8 +129,8 @@ impl Store {
     }
 }
 
-/// The oldest change in any segment but these: a tombstone older than that hides nothing.
-fn oldest_lsn(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
+/// The oldest put, dead or alive, in the file of any segment but these: a tombstone older than that hides nothing.
+fn oldest_put(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
     let others = segments.iter().filter(|segment| !except.contains(&segment.id));
-    others.map(|segment| segment.min_lsn()).min().unwrap_or(u64::MAX)
+    others.map(|segment| segment.min_put_lsn()).min().unwrap_or(u64::MAX)
 }

@@ -5,7 +5,8 @@
 //! that the tag does not use; each has a [`table`] of its own, which grows without touching the log, since homes follow
 //! from tags.
 //!
-//! Readers take no lock. Several shards are locked at once only by a commit, in ascending order.
+//! Readers take no lock. Several shards are locked at once only by a commit, in ascending order. No file is read while a
+//! shard is locked, except in recovery: who needs a cold record under the lock lets go of it first.
 
 mod prefetch;
 mod shard;
@@ -14,9 +15,9 @@ mod table;
 
 use crossbeam_epoch::Guard;
 use foldhash::fast::FixedState;
-use std::hash::BuildHasher;
-
+use kv_core::Result;
 use kv_wal_format::Record;
+use std::hash::BuildHasher;
 
 use crate::segment::{Location, SegmentTable};
 use prefetch::prefetch;
@@ -81,26 +82,27 @@ impl Index {
         // Whichever has the same tag: all that is lost with a wrong one is time.
         let likely = self.shard(self.shard_of(hash)).table(guard).find(hash.tag(), |_| true);
         if let Some((_, location)) = likely {
-            segments.get(location, guard).lines_of(location.offset()).for_each(prefetch);
+            segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
         }
     }
 
-    /// The newest record of `key`, and where it lies.
+    /// Calls `found` with the newest record of `key` and where it lies, if there is one. `others` is told of cold records
+    /// that had to be read to see that they are those of other keys.
+    ///
+    /// # Errors
+    /// A cold record cannot be read.
     #[inline]
-    pub(crate) fn find<'g>(
+    pub(crate) fn find<R>(
         &self,
         hash: KeyHash,
         key: &[u8],
+        others: &mut Vec<Location>,
         segments: &SegmentTable,
-        guard: &'g Guard,
-    ) -> Option<(Location, Record<'g>)> {
-        let mut found = None;
-        let location = self.shard(self.shard_of(hash)).find(hash.tag(), guard, |location| {
-            let record = location.record(segments, guard);
-            found = Some(record);
-            record.key == key
-        })?;
-        Some((location, found?))
+        guard: &Guard,
+        found: impl FnOnce(Location, Record<'_>) -> R,
+    ) -> Result<Option<R>> {
+        let shard = Unlocked { shard: self.shard(self.shard_of(hash)), guard };
+        search(&shard, hash, key, others, segments, guard, found)
     }
 
     /// Locks one shard for changes.
@@ -129,19 +131,6 @@ impl Index {
         found.is_some()
     }
 
-    /// Keeps the keys whose location `keep` wants. For recovery, before the index is shared.
-    pub(crate) fn retain(&self, mut keep: impl FnMut(Location) -> bool) {
-        for shard in &self.shards {
-            let mut shard = shard.lock();
-            let unwanted: Vec<Slot> = shard.slots().filter(|slot| !keep(slot.location())).collect();
-            for slot in unwanted {
-                if let Some((at, _)) = shard.find(slot.tag(), |location| location == slot.location()) {
-                    shard.remove(at);
-                }
-            }
-        }
-    }
-
     /// Memory of all tables, bytes.
     pub(crate) fn allocated_bytes(&self) -> usize {
         let tables: usize = self.shards.iter().map(|shard| shard.lock().allocated_bytes()).sum();
@@ -153,63 +142,156 @@ impl Index {
 #[derive(Debug)]
 pub(crate) struct LockedShard<'a>(shard::LockedShard<'a>);
 
-/// What a caller found out about a key before it locked the shard: where it pointed. It may have moved on.
-pub(crate) type Hint = Option<Location>;
+/// What a caller found out about a key before it locked the shard. It may be outdated.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hint {
+    pub(crate) newest: Option<Newest>,
+    /// Cold records of other keys with the same tag.
+    pub(crate) others: Vec<Location>,
+}
+
+/// Where the newest record of a key lies, and what the one who replaces it has to know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Newest {
+    pub(crate) location: Location,
+    pub(crate) value_len: usize,
+}
+
+/// Only a look at a cold record would tell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unresolved;
 
 impl LockedShard<'_> {
-    /// Where `key` points.
-    pub(crate) fn find(
+    /// As [`Index::find`].
+    ///
+    /// # Errors
+    /// A cold record cannot be read.
+    pub(crate) fn find<R>(
         &self,
         hash: KeyHash,
         key: &[u8],
         segments: &SegmentTable,
         guard: &Guard,
-    ) -> Option<Location> {
-        Some(self.0.find(hash.tag(), is(key, None, segments, guard))?.1)
+        found: impl FnOnce(Location, Record<'_>) -> R,
+    ) -> Result<Option<R>> {
+        search(&self.0, hash, key, &mut Vec::new(), segments, guard, found)
     }
 
-    /// Points `key` at `location`; returns where it pointed before.
+    /// Where the newest record of `key` lies, without a look into any file.
+    ///
+    /// # Errors
+    /// The hint does not help, and the record is cold.
+    #[inline]
+    pub(crate) fn resolve(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        hint: &Hint,
+        segments: &SegmentTable,
+        guard: &Guard,
+    ) -> Result<Option<Newest>, Unresolved> {
+        let (mut value_len, mut unresolved) = (0, false);
+        let found = self.0.find(hash.tag(), |location| {
+            if let Some(newest) = hint.newest.filter(|newest| newest.location == location) {
+                value_len = newest.value_len;
+                return true;
+            }
+            if hint.others.contains(&location) {
+                return false;
+            }
+            let Some(record) = location.resident(segments, guard) else {
+                unresolved = true;
+                return true;
+            };
+            value_len = record.value.len();
+            record.key == key
+        });
+        if unresolved {
+            return Err(Unresolved);
+        }
+        Ok(found.map(|(_, location)| Newest { location, value_len }))
+    }
+
+    /// Points a key, which pointed at `before` if it was there, at `location`.
     #[inline]
     pub(crate) fn insert(
         &mut self,
         hash: KeyHash,
-        key: &[u8],
-        hint: Hint,
+        before: Option<Location>,
         location: Location,
-        segments: &SegmentTable,
         guard: &Guard,
-    ) -> Option<Location> {
+    ) {
         let slot = Slot::new(hash.tag(), location);
-        let found = self.0.find(hash.tag(), is(key, hint, segments, guard));
-        match found {
-            Some((at, _)) => self.0.replace(at, slot),
+        match before {
+            Some(before) => {
+                let (at, _) = self.0.find(hash.tag(), |found| found == before).expect("it was just found");
+                self.0.replace(at, slot);
+            }
             None => self.0.insert(slot, guard),
         }
-        found.map(|(_, before)| before)
     }
 
-    /// Forgets `key`; returns where it pointed.
-    pub(crate) fn remove(
-        &mut self,
-        hash: KeyHash,
-        key: &[u8],
-        hint: Hint,
-        segments: &SegmentTable,
-        guard: &Guard,
-    ) -> Option<Location> {
-        let (at, before) = self.0.find(hash.tag(), is(key, hint, segments, guard))?;
-        self.0.remove(at);
-        Some(before)
+    /// Forgets the key that points at `location`, if one does.
+    pub(crate) fn remove(&mut self, hash: KeyHash, location: Location) {
+        if let Some((at, _)) = self.0.find(hash.tag(), |found| found == location) {
+            self.0.remove(at);
+        }
     }
 }
 
-/// Whether a location is that of `key`: at the one that is known to be, no record has to be looked at.
-#[inline]
-fn is<'a>(
-    key: &'a [u8],
-    hint: Hint,
-    segments: &'a SegmentTable,
+/// A shard, as it can be searched with or without its lock.
+trait Probe {
+    /// The location with this tag that is wanted.
+    fn probe(&self, tag: u64, wanted: impl FnMut(Location) -> bool) -> Option<Location>;
+}
+
+struct Unlocked<'a> {
+    shard: &'a Shard,
     guard: &'a Guard,
-) -> impl Fn(Location) -> bool + 'a {
-    move |location| hint == Some(location) || location.record(segments, guard).key == key
+}
+
+impl Probe for Unlocked<'_> {
+    #[inline]
+    fn probe(&self, tag: u64, wanted: impl FnMut(Location) -> bool) -> Option<Location> {
+        self.shard.find(tag, self.guard, wanted)
+    }
+}
+
+impl Probe for shard::LockedShard<'_> {
+    #[inline]
+    fn probe(&self, tag: u64, wanted: impl FnMut(Location) -> bool) -> Option<Location> {
+        self.find(tag, wanted).map(|(_, location)| location)
+    }
+}
+
+/// Searches for the record of `key`, and calls `use_it` with it: returning it would take longer than finding it.
+///
+/// Cold records are looked at between two probes, not during one: a change meanwhile would have it begin again. What a
+/// location leads to is the same for as long as the caller is pinned, so the answer is that of the last probe.
+#[inline]
+fn search<R>(
+    shard: &impl Probe,
+    hash: KeyHash,
+    key: &[u8],
+    others: &mut Vec<Location>,
+    segments: &SegmentTable,
+    guard: &Guard,
+    use_it: impl FnOnce(Location, Record<'_>) -> R,
+) -> Result<Option<R>> {
+    loop {
+        let mut resident = None;
+        let found = shard.probe(hash.tag(), |location| {
+            resident = location.resident(segments, guard);
+            resident.map_or_else(|| !others.contains(&location), |record| record.key == key)
+        });
+        let Some(location) = found else { return Ok(None) };
+        if let Some(record) = resident {
+            return Ok(Some(use_it(location, record)));
+        }
+        let fetched = segments.fetch(location, guard)?;
+        if fetched.record().key == key {
+            return Ok(Some(use_it(location, fetched.record())));
+        }
+        others.push(location);
+    }
 }

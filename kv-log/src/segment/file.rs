@@ -47,9 +47,9 @@ impl SegmentFile {
         self.file.len().map_err(|error| Error::io("measure", &self.path, error))
     }
 
-    /// Reads from the start until `buf` is full or the file ends; returns how many bytes.
-    pub(crate) fn read(&self, buf: &mut [u8]) -> Result<usize> {
-        self.file.read_full_at(buf, 0).map_err(|error| Error::io("read", &self.path, error))
+    /// Reads from `offset` on until `buf` is full or the file ends; returns how many bytes.
+    pub(crate) fn read_at(&self, buf: &mut [u8], offset: usize) -> Result<usize> {
+        self.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
     }
 
     pub(crate) fn write(&self, bytes: &[u8], offset: usize) -> Result<()> {

@@ -1,3 +1,4 @@
+use kv_wal_format::{RECORD_HEADER_LEN, Record, peek};
 use memmap2::{MmapMut, MmapRaw};
 use std::io;
 use std::ptr;
@@ -72,6 +73,20 @@ impl Image {
         // SAFETY: the range lies inside the mapping, which lives as long as `self`; the caller
         // promises that nobody writes it.
         Some(unsafe { &*ptr::slice_from_raw_parts(self.map.as_ptr().add(offset), len) })
+    }
+
+    /// The record at `offset`; `None` when the bytes there are none.
+    ///
+    /// # Safety
+    /// Whatever lies from `offset` to the end of that record is as [`published`](Self::published) demands.
+    #[inline]
+    pub(crate) unsafe fn record_at(&self, offset: usize) -> Option<Record<'_>> {
+        // SAFETY: the caller's promise.
+        let info = peek(unsafe { self.published(offset, RECORD_HEADER_LEN) }?)?;
+        // SAFETY: as above.
+        let body = unsafe { self.published(offset + RECORD_HEADER_LEN, info.key_len + info.value_len) }?;
+        let (key, value) = body.split_at_checked(info.key_len)?;
+        Some(Record { kind: info.kind, more: info.more, lsn: info.lsn, key, value })
     }
 }
 

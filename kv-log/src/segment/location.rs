@@ -28,10 +28,10 @@ impl Location {
         Location(u64::from(slot) << OFFSET_BITS | (offset / GRANULE) as u64)
     }
 
-    /// The record that lies here. The caller found this location in the index while pinned by `guard`.
+    /// The record that lies here, if it is in memory. The caller found this location in the index while pinned by `guard`.
     #[inline]
-    pub(crate) fn record<'g>(self, segments: &SegmentTable, guard: &'g Guard) -> Record<'g> {
-        segments.get(self, guard).record_at(self.offset())
+    pub(crate) fn resident<'g>(self, segments: &SegmentTable, guard: &'g Guard) -> Option<Record<'g>> {
+        segments.get(self, guard).record_at(self.offset(), guard)
     }
 
     /// From its bits; whatever stands above them is ignored.

@@ -2,21 +2,27 @@
 //!
 //! A segment is one memory image ([`image`]) and one file of the same bytes ([`file`]). Its slot in
 //! the [`table`] is the first half of every [`Location`] in it. Once it is durable, compaction in memory
-//! may replace it by one with the same id and file, an image of what is left, and another slot.
+//! may replace it by one with the same id and file, an image of what is left, and another slot; and it may
+//! give up its image ([`residence`]), after which it is cold: records are read from its file ([`cold`]).
 
+mod cold;
 mod file;
 mod image;
 mod location;
+mod residence;
 mod table;
 
+pub(crate) use cold::{Contents, Fetched};
 pub(crate) use file::SegmentFile;
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
 
 use crate::counters::change;
+use crossbeam_epoch::Guard;
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, Seal, SegmentKind, peek};
+use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
+use residence::Residence;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -31,7 +37,11 @@ pub(crate) struct Segment {
     /// Its place in the segment table, and in every location.
     pub(crate) slot: u16,
     pub(crate) kind: SegmentKind,
-    pub(crate) image: Image,
+    residence: Residence,
+    /// Room for records, bytes from the start: of the image it was made with, and of the file until it is trimmed.
+    pub(crate) capacity: usize,
+    /// Whether a location is a place in the file, too. Not any more once compaction in memory left something out.
+    pub(crate) mirrors_file: bool,
     pub(crate) file: Arc<SegmentFile>,
     /// Monotonic time of its newest record, as known at creation: the age that policies see.
     pub(crate) created: Duration,
@@ -49,7 +59,7 @@ pub(crate) struct Segment {
     pub(crate) tombstone_bytes: AtomicU64,
     /// Puts and deletes in it.
     pub(crate) records: AtomicU64,
-    min_lsn: AtomicU64,
+    min_put_lsn: AtomicU64,
     max_lsn: AtomicU64,
     /// Length of its records on average, bytes, as far as it was known when it was sealed.
     mean_record_len: AtomicUsize,
@@ -75,7 +85,9 @@ impl Segment {
             id,
             slot,
             kind,
-            image,
+            capacity: image.capacity(),
+            residence: Residence::new(Some(image)),
+            mirrors_file: true,
             file,
             created,
             end: AtomicUsize::new(end),
@@ -86,28 +98,66 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             records: AtomicU64::new(0),
-            min_lsn: AtomicU64::new(u64::MAX),
+            min_put_lsn: AtomicU64::new(u64::MAX),
             max_lsn: AtomicU64::new(0),
             mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
         }
     }
 
-    /// This segment, durable, with another image in another slot, that holds nothing yet. What is said of the file
-    /// stays.
+    /// This segment, durable, with an image in another slot that holds nothing yet, for what compaction keeps. What is
+    /// said of the file stays.
     pub(crate) fn with_image(&self, slot: u16, image: Image) -> Self {
-        let file = Arc::clone(&self.file);
-        let next = Segment::new(self.id, slot, self.kind, image, file, self.created, SEGMENT_HEADER_LEN);
-        let copy =
-            |to: &AtomicU64, from: &AtomicU64| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        copy(&next.records, &self.records);
-        copy(&next.min_lsn, &self.min_lsn);
-        copy(&next.max_lsn, &self.max_lsn);
-        next.set_written(self.written());
-        next.set_synced(self.synced());
-        // First, since only then the length of the file counts.
-        next.mark_durable();
-        next.mark_sealed();
-        next
+        Segment {
+            capacity: image.capacity(),
+            mirrors_file: false,
+            ..self.in_slot(slot, Residence::new(Some(image)), SEGMENT_HEADER_LEN)
+        }
+    }
+
+    /// This segment, durable and cold, in another slot, with the locations of its file.
+    pub(crate) fn without_image(&self, slot: u16) -> Self {
+        self.in_slot(slot, Residence::new(None), self.file_len())
+    }
+
+    fn in_slot(&self, slot: u16, residence: Residence, end: usize) -> Self {
+        let copy = |from: &AtomicU64| AtomicU64::new(from.load(Ordering::Relaxed));
+        Segment {
+            id: self.id,
+            slot,
+            kind: self.kind,
+            residence,
+            capacity: self.file_len(),
+            mirrors_file: true,
+            file: Arc::clone(&self.file),
+            created: self.created,
+            end: AtomicUsize::new(end),
+            sealed: AtomicBool::new(true),
+            written: AtomicUsize::new(self.written()),
+            synced: AtomicUsize::new(self.synced()),
+            durable: AtomicBool::new(true),
+            live_bytes: AtomicU64::new(0),
+            tombstone_bytes: AtomicU64::new(0),
+            records: copy(&self.records),
+            min_put_lsn: copy(&self.min_put_lsn),
+            max_lsn: copy(&self.max_lsn),
+            mean_record_len: AtomicUsize::new(self.mean_record_len()),
+        }
+    }
+
+    /// The image, where it has one, for as long as the caller is pinned.
+    #[inline]
+    pub(crate) fn image<'g>(&self, guard: &'g Guard) -> Option<&'g Image> {
+        self.residence.get(guard)
+    }
+
+    /// The image, where it has one, for as long as the caller likes.
+    pub(crate) fn share_image(&self) -> Option<Arc<Image>> {
+        self.residence.share()
+    }
+
+    /// Bytes of the image, where it has one.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.image(&crossbeam_epoch::pin()).map_or(0, Image::capacity)
     }
 
     /// Length of its file, bytes, as far as it is used.
@@ -164,15 +214,17 @@ impl Segment {
 
     /// Counts a put or delete that was added. By whoever writes the segment, one thread at a time.
     #[inline]
-    pub(crate) fn add_record(&self, lsn: Lsn) {
+    pub(crate) fn add_record(&self, lsn: Lsn, kind: RecordKind) {
         change(&self.records, |records| records + 1);
-        change(&self.min_lsn, |min| min.min(lsn.get()));
+        if kind == RecordKind::Put {
+            change(&self.min_put_lsn, |min| min.min(lsn.get()));
+        }
         change(&self.max_lsn, |max| max.max(lsn.get()));
     }
 
-    /// Lowest LSN of its changes; `u64::MAX` when it holds none.
-    pub(crate) fn min_lsn(&self) -> u64 {
-        self.min_lsn.load(Ordering::Relaxed)
+    /// Lowest LSN of its puts, dead ones in the file included; `u64::MAX` when it holds none.
+    pub(crate) fn min_put_lsn(&self) -> u64 {
+        self.min_put_lsn.load(Ordering::Relaxed)
     }
 
     /// Highest LSN of its changes; 0 when it holds none.
@@ -185,39 +237,31 @@ impl Segment {
         Seal { records: self.records.load(Ordering::Relaxed), max_lsn: self.max_lsn() }
     }
 
-    /// The cache lines of the record at `offset`, if it is as long as others are.
-    #[inline]
-    pub(crate) fn lines_of(&self, offset: usize) -> impl Iterator<Item = *const u8> {
-        let start = self.image.address(offset);
-        let lines = self.mean_record_len.load(Ordering::Relaxed) / CACHE_LINE + 1;
-        (0..lines.min(LINES_MAX)).map(move |line| start.wrapping_add(line * CACHE_LINE))
+    fn mean_record_len(&self) -> usize {
+        self.mean_record_len.load(Ordering::Relaxed)
     }
 
-    /// The record at `offset`.
+    /// The cache lines of the record at `offset`, if it is in memory and as long as others are.
+    #[inline]
+    pub(crate) fn lines_of(&self, offset: usize, guard: &Guard) -> impl Iterator<Item = *const u8> {
+        let start = self.image(guard).map(|image| image.address(offset));
+        let lines = (self.mean_record_len() / CACHE_LINE + 1).min(LINES_MAX);
+        start
+            .into_iter()
+            .flat_map(move |start| (0..lines).map(move |line| start.wrapping_add(line * CACHE_LINE)))
+    }
+
+    /// The record at `offset`; `None` when the segment is cold.
     ///
     /// # Panics
     /// When `offset` is not where a published record starts: the index is wrong, and going on would
     /// return other keys' values.
     #[inline]
-    pub(crate) fn record_at(&self, offset: usize) -> Record<'_> {
-        self.try_record_at(offset).expect("the index points at a published record")
-    }
-
-    #[inline]
-    fn try_record_at(&self, offset: usize) -> Option<Record<'_>> {
+    pub(crate) fn record_at<'g>(&self, offset: usize, guard: &'g Guard) -> Option<Record<'g>> {
+        let image = self.image(guard)?;
         // SAFETY: `offset` comes from the index or from a walk below `end`, so a whole record that
         // will never change again starts here; its header says how long it is.
-        let info = peek(unsafe { self.image.published(offset, RECORD_HEADER_LEN) }?)?;
-        // SAFETY: as above, for the body.
-        let body =
-            unsafe { self.image.published(offset + RECORD_HEADER_LEN, info.key_len + info.value_len) }?;
-        let (key, value) = body.split_at_checked(info.key_len)?;
-        Some(Record { kind: info.kind, more: info.more, lsn: info.lsn, key, value })
-    }
-
-    /// All bytes below `end`, header included.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: bytes below `end` are published: `end` is stored after they were written.
-        unsafe { self.image.published(0, self.end()) }.unwrap_or_default()
+        let record = unsafe { image.record_at(offset) };
+        Some(record.expect("the index points at a published record"))
     }
 }

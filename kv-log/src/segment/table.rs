@@ -1,10 +1,11 @@
 use crossbeam_epoch::Guard;
+use kv_core::Result;
 use parking_lot::Mutex;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use super::{Image, Location, SEGMENTS_MAX, Segment};
+use super::{Fetched, Image, Location, SEGMENTS_MAX, Segment};
 
 /// Slots through which locations find their segment.
 ///
@@ -20,6 +21,7 @@ pub(crate) struct SegmentTable {
     /// Image bytes of retired segments that are not freed yet.
     retired_bytes: AtomicU64,
     recycled: Recycled,
+    fetches: AtomicU64,
 }
 
 /// Images of freed segments, for segments to come: the system has nothing to clear in them. What they hold is garbage.
@@ -27,11 +29,9 @@ pub(crate) struct SegmentTable {
 struct Recycled {
     /// Only images of this capacity are worth keeping: that of a head.
     capacity: usize,
+    count_max: usize,
     images: Mutex<Vec<Image>>,
 }
-
-/// Images that are kept at most.
-const RECYCLED_MAX: usize = 4;
 
 #[derive(Debug)]
 struct FreeSlots {
@@ -41,13 +41,14 @@ struct FreeSlots {
 }
 
 impl SegmentTable {
-    /// For heads of `capacity` bytes.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// For heads of `capacity` bytes, of which at most `recycled_max` images are kept for use again.
+    pub(crate) fn new(capacity: usize, recycled_max: usize) -> Self {
         SegmentTable {
             slots: (0..SEGMENTS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
             free: Mutex::new(FreeSlots { returned: Vec::new(), unused_from: 0 }),
             retired_bytes: AtomicU64::new(0),
-            recycled: Recycled { capacity, images: Mutex::default() },
+            fetches: AtomicU64::new(0),
+            recycled: Recycled { capacity, count_max: recycled_max, images: Mutex::default() },
         }
     }
 
@@ -105,10 +106,25 @@ impl SegmentTable {
         unsafe { &*pointer }
     }
 
+    /// The cold record at `location`. As for [`get`](Self::get).
+    ///
+    /// # Errors
+    /// As for [`Segment::fetch`].
+    #[cold]
+    pub(crate) fn fetch(&self, location: Location, guard: &Guard) -> Result<Fetched> {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        self.get(location, guard).fetch(location.offset())
+    }
+
+    /// Records that were read from files.
+    pub(crate) fn fetches(&self) -> u64 {
+        self.fetches.load(Ordering::Relaxed)
+    }
+
     /// Takes a segment out, of which the index holds no location any more. It is freed once all
     /// readers pinned now have gone on.
     pub(crate) fn retire(self: &Arc<Self>, segment: &Segment, guard: &Guard) {
-        let bytes = segment.image.capacity() as u64;
+        let bytes = segment.memory_bytes() as u64;
         let slot = segment.slot;
         self.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
         let table = Arc::clone(self);
@@ -117,6 +133,22 @@ impl SegmentTable {
             table.return_slot(slot);
             table.retired_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
+    }
+
+    /// Takes the image of a durable segment away, which is cold then; returns how many bytes that were. They are freed
+    /// once all readers pinned now have gone on.
+    pub(crate) fn evict(self: &Arc<Self>, segment: &Segment, guard: &Guard) -> u64 {
+        debug_assert!(segment.is_durable() && segment.mirrors_file);
+        // SAFETY: what is deferred happens once every reader who is pinned now has gone on.
+        let Some(image) = (unsafe { segment.residence.take() }) else { return 0 };
+        let bytes = image.capacity() as u64;
+        self.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let table = Arc::clone(self);
+        guard.defer(move || {
+            table.recycle(image);
+            table.retired_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        });
+        bytes
     }
 
     /// Image bytes that wait for readers to go on, or for another segment.
@@ -131,12 +163,20 @@ impl SegmentTable {
             // SAFETY: the pointer came from `Arc::into_raw` in `install`; the swap makes this the
             // only place that takes it back, and `retire` (or `drop`) that nobody uses it.
             let segment = unsafe { Arc::from_raw(pointer) };
-            let image = Arc::into_inner(segment).map(|segment| segment.image);
-            if let Some(image) = image.filter(|image| image.capacity() == self.recycled.capacity) {
-                let mut recycled = self.recycled.images.lock();
-                if recycled.len() < RECYCLED_MAX {
-                    recycled.push(image);
-                }
+            // SAFETY: as above, there are no readers any more.
+            let image = Arc::into_inner(segment).and_then(|segment| unsafe { segment.residence.take() });
+            if let Some(image) = image {
+                self.recycle(image);
+            }
+        }
+    }
+
+    fn recycle(&self, image: Arc<Image>) {
+        let image = Arc::into_inner(image).filter(|image| image.capacity() == self.recycled.capacity);
+        if let Some(image) = image {
+            let mut recycled = self.recycled.images.lock();
+            if recycled.len() < self.recycled.count_max {
+                recycled.push(image);
             }
         }
     }

@@ -1,0 +1,122 @@
+//! Reading a segment whose image was given up: from its file, checked like anything that comes from a disk.
+
+use kv_core::{Error, Result};
+use kv_wal_format::{Decoder, Record, Step, parse_trusted};
+use std::sync::Arc;
+
+use super::{Image, Segment};
+
+/// A record that was read from a file, and is valid.
+#[derive(Debug)]
+pub(crate) struct Fetched {
+    bytes: Vec<u8>,
+}
+
+impl Fetched {
+    pub(crate) fn record(&self) -> Record<'_> {
+        parse_trusted(&self.bytes).expect("it was decoded before")
+    }
+}
+
+/// The bytes of a segment up to its end, which stay in memory while this lives.
+#[derive(Debug)]
+pub(crate) struct Contents {
+    image: Arc<Image>,
+    end: usize,
+}
+
+impl Contents {
+    /// The bytes of `image` before `end`.
+    ///
+    /// # Safety
+    /// They have been written, that was published to the caller, and they do not change while this lives.
+    pub(crate) unsafe fn new(image: Arc<Image>, end: usize) -> Self {
+        Contents { image, end }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: promised to `new`.
+        unsafe { self.image.published(0, self.end) }.unwrap_or_default()
+    }
+
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.image.capacity()
+    }
+
+    /// The record at `offset`, which a walk from the first one came to.
+    pub(crate) fn record_at(&self, offset: usize) -> Record<'_> {
+        self.bytes().get(offset..).and_then(parse_trusted).expect("a walk goes from record to record")
+    }
+}
+
+/// Bytes that are read at least to get at one record: less is not faster.
+const FETCH_MIN: usize = 256;
+/// Bytes that are read at most before its length is known.
+const FETCH_MAX: usize = 4096;
+
+impl Segment {
+    /// What it holds, where it is in memory.
+    pub(crate) fn resident_contents(&self) -> Option<Contents> {
+        // The end before the image: that of a head moves on.
+        let end = self.end();
+        // SAFETY: the end was set after what is before it was written, for good.
+        Some(unsafe { Contents::new(self.share_image()?, end) })
+    }
+
+    /// What it holds: from its file, where it is not in memory.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is shorter than it was.
+    pub(crate) fn contents(&self) -> Result<Contents> {
+        if let Some(contents) = self.resident_contents() {
+            return Ok(contents);
+        }
+        let (path, end) = (self.file.path(), self.end());
+        let image = Image::new(end).map_err(|error| Error::io("allocate memory for", path, error))?;
+        // SAFETY: nobody else knows this image yet.
+        let read = unsafe { image.fill(0, end, |bytes| self.file.read_at(bytes, 0)) }?;
+        if read < end {
+            return Err(Error::corruption(path, read as u64, format!("the file was {end} bytes long")));
+        }
+        // SAFETY: it was written by this thread, which gives it to nobody to write.
+        Ok(unsafe { Contents::new(Arc::new(image), end) })
+    }
+
+    /// Reads the record at `offset` of the file: most often in one system call.
+    ///
+    /// # Errors
+    /// The file cannot be read; no valid record starts there any more.
+    pub(super) fn fetch(&self, offset: usize) -> Result<Fetched> {
+        let usual = self.mean_record_len() + self.mean_record_len() / 4;
+        let mut bytes = vec![0; usual.clamp(FETCH_MIN, FETCH_MAX)];
+        let read = self.file.read_at(&mut bytes, offset)?;
+        bytes.truncate(read);
+        let decoder = Decoder::new(self.id.get());
+        loop {
+            let known = bytes.len();
+            let found = match decoder.step(&bytes) {
+                Step::Record { len, .. } => {
+                    bytes.truncate(len);
+                    return Ok(Fetched { bytes });
+                }
+                Step::Torn => bytes.first_chunk().and_then(|header| decoder.check_header(header).ok()),
+                Step::End | Step::Corrupt(_) => None,
+            };
+            if let Some(len) =
+                found.map(|info| info.encoded_len).filter(|len| known < *len && *len <= self.end())
+            {
+                bytes.resize(len, 0);
+                let rest = bytes.get_mut(known..).unwrap_or_default();
+                let read = self.file.read_at(rest, offset + known)?;
+                bytes.truncate(known + read);
+                if read > 0 {
+                    continue;
+                }
+            }
+            let detail =
+                format!("a record was here, and cannot be read any more: {:?}", decoder.step(&bytes));
+            return Err(Error::corruption(self.file.path(), offset as u64, detail));
+        }
+    }
+}

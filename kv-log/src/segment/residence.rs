@@ -1,0 +1,74 @@
+use crossbeam_epoch::Guard;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use super::Image;
+
+/// Whether a segment has an image in memory, and which.
+///
+/// Readers are pinned while they look at it; it is taken away under their eyes, and freed once they have gone on. Who
+/// needs it for longer shares it.
+#[derive(Debug)]
+pub(super) struct Residence {
+    /// Null, or a pointer from `Arc::into_raw`.
+    image: AtomicPtr<Image>,
+}
+
+impl Residence {
+    pub(super) fn new(image: Option<Image>) -> Self {
+        let image = image.map_or(ptr::null(), |image| Arc::into_raw(Arc::new(image)));
+        Residence { image: AtomicPtr::new(image.cast_mut()) }
+    }
+
+    #[inline]
+    pub(super) fn get<'g>(&self, _guard: &'g Guard) -> Option<&'g Image> {
+        // SAFETY: a pointer that is not null has a reference count, which `take` gives away: its caller keeps that until
+        // every guard that is alive now is gone.
+        unsafe { self.image.load(Ordering::Acquire).as_ref() }
+    }
+
+    pub(super) fn share(&self) -> Option<Arc<Image>> {
+        let guard = crossbeam_epoch::pin();
+        let image = ptr::from_ref(self.get(&guard)?);
+        // SAFETY: the pointer came from `Arc::into_raw`, and while this is pinned its count is at least one.
+        unsafe {
+            Arc::increment_strong_count(image);
+            Some(Arc::from_raw(image))
+        }
+    }
+
+    /// Takes the image away: who looks for it from now on finds none.
+    ///
+    /// # Safety
+    /// What is returned lives until every reader who is pinned now has gone on.
+    pub(super) unsafe fn take(&self) -> Option<Arc<Image>> {
+        let image = self.image.swap(ptr::null_mut(), Ordering::AcqRel);
+        // SAFETY: a pointer that is not null came from `Arc::into_raw`, and the swap makes this the only one to take it back.
+        (!image.is_null()).then(|| unsafe { Arc::from_raw(image) })
+    }
+}
+
+impl Drop for Residence {
+    fn drop(&mut self) {
+        // SAFETY: readers came here through a reference to this, and are gone.
+        drop(unsafe { self.take() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_is_shared_outlives_its_being_taken() {
+        let residence = Residence::new(Some(Image::new(100).unwrap()));
+        let shared = residence.share().unwrap();
+        // SAFETY: nobody is pinned.
+        let taken = unsafe { residence.take() }.unwrap();
+        assert!(Arc::ptr_eq(&shared, &taken));
+        assert!(residence.share().is_none() && residence.get(&crossbeam_epoch::pin()).is_none());
+        drop(residence);
+        assert_eq!((Arc::strong_count(&shared), shared.capacity()), (2, 100));
+    }
+}

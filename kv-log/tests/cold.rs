@@ -1,0 +1,246 @@
+//! More data than memory: what only kv-log with a memory budget promises.
+
+#![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use kv_core::{
+    Background, Batch, Compact, CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, Engine,
+    EngineExt, Env, Error, MaxLogSize, Never, Stats,
+};
+use kv_log::{LogEngine, Options};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const BUDGET: u64 = 64 << 10;
+
+/// 4 KiB segments, 16 KiB unflushed.
+fn small() -> Options {
+    Options { persistence: Arc::new(MaxLogSize::new(1000)), index_shards: 4, ..Options::default() }
+        .with_memory_budget(BUDGET)
+}
+
+/// Without threads, so that everything that is due was done when a call returns.
+fn open(dir: &Path, options: Options) -> LogEngine {
+    let env = Env { background: Background::Inline, ..Env::os() };
+    LogEngine::open_in(dir, &env, options).unwrap()
+}
+
+fn memory(stats: &Stats) -> u64 {
+    stats.memory_bytes + stats.index_bytes
+}
+
+fn key(number: u32) -> [u8; 4] {
+    number.to_be_bytes()
+}
+
+fn value(number: u32, round: u32) -> Vec<u8> {
+    (number ^ round << 16).to_le_bytes().repeat(25)
+}
+
+fn segment_files(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect()
+}
+
+#[test]
+fn memory_stays_within_the_budget_whatever_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = 4000;
+    let store = open(dir.path(), small());
+    for number in 0..count {
+        store.put(&key(number), &value(number, 0)).unwrap();
+        assert!(memory(&store.stats()) <= BUDGET, "{:?}", store.stats());
+    }
+    let filled = store.stats();
+    assert!(filled.live_bytes > 6 * BUDGET && filled.evictions > 50, "{filled:?}");
+    for number in (0..count).rev() {
+        assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&*value(number, 0)));
+    }
+    assert!(store.stats().fetches - filled.fetches > u64::from(count) / 2, "{:?}", store.stats());
+    let keys: Vec<[u8; 4]> = (0..count).step_by(7).map(key).collect();
+    let many = store.get_many(&keys.iter().map(<[u8; 4]>::as_slice).collect::<Vec<_>>()).unwrap();
+    assert!(
+        (0..count).step_by(7).zip(many).all(|(number, found)| found.unwrap().to_vec() == value(number, 0))
+    );
+    store.close().unwrap();
+
+    let store = open(dir.path(), small());
+    assert!(memory(&store.stats()) <= BUDGET, "{:?}", store.stats());
+    assert_eq!((store.stats().keys, store.stats().live_bytes), (u64::from(count), filled.live_bytes));
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut model: BTreeMap<u32, u32> = (0..count).map(|number| (number, 0)).collect();
+    for round in 1..12_000 {
+        let number = rng.u32(0..count);
+        if rng.u8(0..4) == 0 {
+            assert_eq!(store.delete(&key(number)).unwrap().is_some(), model.remove(&number).is_some());
+        } else {
+            store.put(&key(number), &value(number, round)).unwrap();
+            model.insert(number, round);
+        }
+        assert!(memory(&store.stats()) <= BUDGET, "{:?}", store.stats());
+    }
+    let stats = store.stats();
+    assert!(stats.compactions > 10, "{stats:?}");
+    assert!(stats.disk_bytes < 3 * stats.live_bytes, "{stats:?}");
+    let pairs: Vec<_> =
+        model.iter().map(|(number, round)| (key(*number).to_vec(), value(*number, *round))).collect();
+    assert_eq!(store.to_sorted_vec().unwrap(), pairs);
+    assert_eq!(
+        stats.live_bytes,
+        pairs.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>()
+    );
+    store.close().unwrap();
+
+    let store = open(dir.path(), small());
+    assert_eq!((store.stats().keys, store.stats().live_bytes), (stats.keys, stats.live_bytes));
+    assert_eq!(store.to_sorted_vec().unwrap(), pairs);
+}
+
+#[test]
+fn after_deleting_everything_disk_and_memory_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), small());
+    for number in 0..3000 {
+        store.put(&key(number), &value(number, 0)).unwrap();
+    }
+    for number in 0..3000 {
+        store.delete(&key(number)).unwrap().unwrap();
+    }
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.keys, stats.live_bytes), (0, 0));
+    assert!(stats.disk_bytes <= 3 * 4096 && stats.memory_bytes <= 3 * 4096, "{stats:?}");
+    store.close().unwrap();
+    assert_eq!(open(dir.path(), small()).to_sorted_vec().unwrap(), []);
+}
+
+/// Compacts every image that holds anything dead, in memory only.
+#[derive(Debug)]
+struct InMemory;
+
+impl CompactionPolicy for InMemory {
+    fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
+        let dead = |segment: &&kv_core::SegmentStats| segment.memory_bytes > segment.survivor_bytes() + 100;
+        let victims: Vec<_> = view.segments.iter().filter(dead).map(|segment| segment.id).collect();
+        (!victims.is_empty()).then_some(CompactionPlan { level: CompactionLevel::Memory, victims })
+    }
+}
+
+#[test]
+fn what_compaction_in_memory_left_can_leave_memory_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Options { compaction: Arc::new(InMemory), ..small() });
+    let mut model = BTreeMap::new();
+    let mut rng = fastrand::Rng::with_seed(5);
+    for round in 0..6000 {
+        // Batches, so that records of one LSN have to be told apart, and deletes, which an image drops and the file keeps.
+        let mut batch = Batch::new();
+        for _ in 0..rng.u32(1..4) {
+            let number = rng.u32(0..400) + round / 4;
+            if rng.u8(0..5) == 0 {
+                batch.delete(&key(number));
+                model.remove(&number);
+            } else {
+                batch.put(&key(number), &value(number, round));
+                model.insert(number, round);
+            }
+        }
+        store.apply(&batch).unwrap();
+    }
+    let stats = store.stats();
+    assert!(stats.memory_compactions > 100 && stats.evictions > 100 && stats.compactions == 0, "{stats:?}");
+    assert!(memory(&stats) <= BUDGET, "{stats:?}");
+    let pairs: Vec<_> =
+        model.iter().map(|(number, round)| (key(*number).to_vec(), value(*number, *round))).collect();
+    assert_eq!(store.to_sorted_vec().unwrap(), pairs);
+    store.close().unwrap();
+    assert_eq!(open(dir.path(), small()).to_sorted_vec().unwrap(), pairs);
+}
+
+#[test]
+fn a_damaged_cold_record_is_an_error_that_names_its_file_and_harms_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Options { compaction: Arc::new(Never), ..small() });
+    let count = 2000;
+    // Short and long records.
+    let value = |number: u32| number.to_le_bytes().repeat(if number.is_multiple_of(50) { 700 } else { 25 });
+    for number in 0..count {
+        store.put(&key(number), &value(number)).unwrap();
+    }
+    let mut files = segment_files(dir.path());
+    files.sort();
+    let oldest = &files[0];
+    let bytes = fs::read(oldest).unwrap();
+    let damaged: u32 = 5;
+    let at = bytes.windows(100).position(|window| window == value(damaged)).unwrap();
+    let mut worse = bytes.clone();
+    worse[at + 50] ^= 1;
+    fs::write(oldest, &worse).unwrap();
+    for attempt in [store.get(&key(damaged)).map(drop), store.put(&key(damaged), b"new").map(drop)] {
+        let error = attempt.unwrap_err();
+        assert!(matches!(&error, Error::Corruption { path, .. } if path == oldest), "{error}");
+    }
+    for number in (0..count).filter(|number| *number != damaged) {
+        assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&*value(number)), "{number}");
+    }
+    assert!(store.to_sorted_vec().is_err());
+    // Cut short, it is a record that ends too early.
+    fs::write(oldest, &bytes[..at + 50]).unwrap();
+    assert!(matches!(store.get(&key(damaged)), Err(Error::Corruption { .. })));
+    fs::write(oldest, &bytes[..at - 10]).unwrap();
+    assert!(matches!(store.get(&key(damaged)), Err(Error::Corruption { .. })));
+    // The store goes on, and so does the key once its file is whole again.
+    fs::write(oldest, &bytes).unwrap();
+    store.put(&key(damaged), b"new").unwrap();
+    assert_eq!(store.get(&key(damaged)).unwrap().as_deref(), Some(b"new".as_slice()));
+}
+
+#[test]
+fn writers_and_readers_of_a_cold_store_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), small()).unwrap();
+    let (rounds, keys) = (40, 400);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let store = &store;
+            scope.spawn(move || {
+                for round in 1..=rounds {
+                    for number in (writer..keys).step_by(2) {
+                        store.put(&key(number), &value(number, round)).unwrap();
+                    }
+                    store.delete(&key(keys + writer)).unwrap();
+                    store.put(&key(keys + writer), b"x").unwrap();
+                }
+            });
+        }
+        for seed in 0..2 {
+            let store = &store;
+            scope.spawn(move || {
+                let mut rng = fastrand::Rng::with_seed(seed);
+                let mut seen = vec![0; keys as usize];
+                while seen.iter().any(|round| *round < rounds) {
+                    let number = rng.u32(0..keys);
+                    let last = &mut seen[number as usize];
+                    let found = store.read(&key(number), &mut |bytes| {
+                        let round = (u32::from_le_bytes(bytes[..4].try_into().unwrap()) ^ number) >> 16;
+                        assert_eq!(bytes, value(number, round));
+                        assert!(round >= *last, "a value came back");
+                        *last = round;
+                    });
+                    assert!(found.unwrap() || *last == 0);
+                }
+            });
+        }
+    });
+    let stats = store.stats();
+    assert!(stats.evictions > 0 && stats.fetches > 0 && stats.compactions > 0, "{stats:?}");
+    let expected: Vec<_> = (0..keys)
+        .map(|number| (key(number).to_vec(), value(number, rounds)))
+        .chain((keys..keys + 2).map(|number| (key(number).to_vec(), b"x".to_vec())))
+        .collect();
+    assert_eq!(store.to_sorted_vec().unwrap(), expected);
+    store.close().unwrap();
+    assert_eq!(LogEngine::open(dir.path(), small()).unwrap().to_sorted_vec().unwrap(), expected);
+}
