@@ -5,7 +5,7 @@
 //! it takes to leave room for what compaction reads and writes next.
 //!
 //! Two ways lead there. An image with the same bytes as the file is taken away in place: locations stay true. That is
-//! done by the flush as soon as a segment is durable, so that writers cannot outrun it. An image that compaction in memory
+//! done by the flush once segments are durable, and whenever an image is added, so that writers cannot outrun it. An image that compaction in memory
 //! has been at goes with its locations: its keys are pointed at the same records in the file. That is done with
 //! compaction's lock held.
 

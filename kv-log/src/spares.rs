@@ -42,6 +42,7 @@ impl Store {
         let _making = self.spares.making.lock();
         let missing = wanted.saturating_sub(self.spares.ready.lock().len());
         if missing > 0 {
+            self.evict_in_place();
             match self.catalog.create_heads(missing, self.options.segment_bytes, last_lsn) {
                 Ok(made) => self.spares.ready.lock().extend(made),
                 // There may be room in the head yet, and later on the disk.
@@ -71,6 +72,7 @@ impl Store {
         let _making = self.spares.making.lock();
         heads.extend(self.spares.ready.lock().drain(..));
         if heads.last().is_none_or(|spare| spare.capacity < capacity) {
+            self.evict_in_place();
             heads.extend(self.stalling(|| self.catalog.create_heads(1, capacity, last_lsn))?);
         }
         Ok(heads)

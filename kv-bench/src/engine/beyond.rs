@@ -56,13 +56,12 @@ pub(crate) fn measure(dir: &Path, job: &Beyond) -> Result<Measured, Failure> {
         }
         name => name.open(dir, Mode::Background)?,
     };
-    let all: Vec<u64> = (0..keys).collect();
-    for part in all.chunks(all.len().div_ceil(LOOKS)) {
-        for index in part {
-            data.value(*index, *index, &mut value);
-            subject.put(data.key(*index, &mut key), &value)?;
+    for index in 0..keys {
+        data.value(index, index, &mut value);
+        subject.put(data.key(index, &mut key), &value)?;
+        if index % keys.div_ceil(LOOKS as u64) == 0 {
+            look()?;
         }
-        look()?;
     }
     subject.sync()?;
     let mut read = |plan: &[u32]| {
