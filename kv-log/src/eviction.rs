@@ -62,7 +62,7 @@ impl Store {
         let images: u64 = segments.iter().map(|segment| segment.memory_bytes() as u64).sum();
         let used = images + self.index.allocated_bytes() as u64;
         let excess = used.checked_sub(limit).filter(|excess| *excess > 0)?;
-        segments.retain(|segment| segment.is_durable() && segment.memory_bytes() > 0);
+        segments.retain(|segment| segment.is_durable());
         // Records that were written long ago are read the least, as far as anybody knows.
         segments.sort_by_key(|segment| (segment.created, segment.id));
         Some((excess, segments))

@@ -197,6 +197,27 @@ fn a_damaged_cold_record_is_an_error_that_names_its_file_and_harms_nothing_else(
     assert_eq!(store.get(&key(damaged)).unwrap().as_deref(), Some(b"new".as_slice()));
 }
 
+/// Tags have 24 bits, so of 40,000 keys some fifty pairs share one.
+#[test]
+fn keys_with_the_same_tag_are_told_apart_in_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { index_shards: 1, ..small() }.with_memory_budget(1 << 20);
+    let store = open(dir.path(), Options { segment_bytes: 16 << 10, compaction: Arc::new(Never), ..options });
+    let count = 40_000u32;
+    for round in 0..2 {
+        for number in 0..count {
+            store.put(&key(number), &key(number ^ round)).unwrap();
+        }
+        for number in 0..count {
+            assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(key(number ^ round).as_slice()));
+        }
+    }
+    assert!(store.get(&key(count)).unwrap().is_none());
+    assert_eq!(store.stats().keys, u64::from(count));
+    // One for each get, or nearly, and for each put of the second round; and those for naught.
+    assert!(store.stats().fetches > 3 * u64::from(count) / 2, "{:?}", store.stats());
+}
+
 #[test]
 fn writers_and_readers_of_a_cold_store_agree() {
     let dir = tempfile::tempdir().unwrap();

@@ -101,6 +101,29 @@ fn space_comes_back_after_overwriting_and_deleting_everything() {
 }
 
 #[test]
+fn what_died_in_earlier_lives_can_be_compacted() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { compaction: Arc::new(Never), ..small(MaxLogSize::new(1000)) };
+    for life in 0..3u8 {
+        let store = LogEngine::open(dir.path(), options.clone()).unwrap();
+        for round in 0..10u8 {
+            // Twice in a row: some die in the segment that they are written to, some in another.
+            for key in (0..100u8).flat_map(|key| [key, key]) {
+                store.put(&[key], &[life * 10 + round; 40]).unwrap();
+            }
+        }
+        store.close().unwrap();
+    }
+    let store = LogEngine::open(dir.path(), small(MaxLogSize::new(1000))).unwrap();
+    assert!(store.stats().disk_bytes > 30 * 200 * 72, "{:?}", store.stats());
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert!(stats.disk_bytes < 100 * 72 * 10 / 6 + 3 * 4096, "{stats:?}");
+    assert!(stats.memory_bytes < 100 * 72 * 100 / 85 + 1000, "{stats:?}");
+    assert!((0..100).all(|key| store.get(&[key]).unwrap().as_deref() == Some([29; 40].as_slice())));
+}
+
+#[test]
 fn never_keeps_everything() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { compaction: Arc::new(Never), ..small(MaxLogSize::new(1000)) };

@@ -9,6 +9,7 @@ use super::{Image, Segment};
 /// A record that was read from a file, and is valid.
 #[derive(Debug)]
 pub(crate) struct Fetched {
+    /// The record, and perhaps what follows it.
     bytes: Vec<u8>,
 }
 
@@ -96,10 +97,7 @@ impl Segment {
         loop {
             let known = bytes.len();
             let found = match decoder.step(&bytes) {
-                Step::Record { len, .. } => {
-                    bytes.truncate(len);
-                    return Ok(Fetched { bytes });
-                }
+                Step::Record { .. } => return Ok(Fetched { bytes }),
                 Step::Torn => bytes.first_chunk().and_then(|header| decoder.check_header(header).ok()),
                 Step::End | Step::Corrupt(_) => None,
             };
