@@ -62,7 +62,7 @@ mod store;
 mod sync;
 
 pub use engine::{LogEngine, LogFactory};
-pub use options::Options;
+pub use options::{OnRecovery, Options, RecoveryProgress};
 
 /// The examples of the README are tested.
 #[cfg(doctest)]

@@ -1,5 +1,6 @@
 use kv_core::{CompactionPolicy, Error, Greedy, Limits, OpenOptions, PersistencePolicy, Result, Scale};
 use kv_wal_format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -28,6 +29,8 @@ pub struct Options {
     /// `unflushed_bytes_max` and five segments; see [`with_memory_budget`](Self::with_memory_budget). Default none:
     /// everything stays in memory.
     pub memory_budget: Option<u64>,
+    /// Is told how recovery gets on. Default nobody.
+    pub on_recovery: Option<OnRecovery>,
     /// Shards of the index; a power of two up to 65,536. Default 256. Each has its own lock.
     pub index_shards: usize,
 }
@@ -42,8 +45,54 @@ impl Default for Options {
             segment_bytes: 16 << 20,
             unflushed_bytes_max: 64 << 20,
             memory_budget: None,
+            on_recovery: None,
             index_shards: 256,
         }
+    }
+}
+
+/// How far recovery has come. Figures only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryProgress {
+    /// Segment files replayed.
+    pub files: u64,
+    /// Segment files there are.
+    pub files_total: u64,
+    /// Bytes replayed.
+    pub bytes: u64,
+    /// Puts and deletes replayed.
+    pub records: u64,
+}
+
+/// Something to call during recovery: after each file, by one thread at a time, of those that recover.
+///
+/// ```
+/// use kv_log::{LogEngine, OnRecovery, Options};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let told = OnRecovery::new(|progress| eprintln!("{} of {} files", progress.files, progress.files_total));
+/// let store = LogEngine::open(dir.path(), Options { on_recovery: Some(told), ..Options::default() })?;
+/// # drop(store);
+/// # Ok::<(), kv_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct OnRecovery(Arc<dyn Fn(RecoveryProgress) + Send + Sync>);
+
+impl OnRecovery {
+    /// Calls `call`. If that panics, so does opening the store.
+    pub fn new(call: impl Fn(RecoveryProgress) + Send + Sync + 'static) -> Self {
+        OnRecovery(Arc::new(call))
+    }
+
+    pub(crate) fn call(&self, progress: RecoveryProgress) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for OnRecovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("OnRecovery").finish_non_exhaustive()
     }
 }
 
@@ -160,7 +209,7 @@ mod tests {
         assert_eq!(options.segment_bytes, 16 * 1024 * 1024);
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
         assert_eq!((options.memory_budget, options.index_shards), (None, 256));
-        assert!(options.create_if_missing);
+        assert!(options.create_if_missing && options.on_recovery.is_none());
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();
     }
 

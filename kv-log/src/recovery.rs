@@ -32,7 +32,7 @@ use crate::commit::SEAL_LEN;
 use crate::counters::Counters;
 use crate::index::{Index, KeyHash};
 use crate::manifest::{Entry, Manifest, header_error};
-use crate::options::Options;
+use crate::options::{Options, RecoveryProgress};
 use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentTable};
 
 /// A store as its files say, before anything is changed on disk.
@@ -71,6 +71,7 @@ struct Replay<'a> {
     store_id: u32,
     /// Bytes of images that stay.
     resident_bytes: AtomicU64,
+    progress: Mutex<RecoveryProgress>,
 }
 
 /// What one worker found to be live: less than nothing where it found what another had counted to be dead.
@@ -100,6 +101,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         table: &table,
         store_id: manifest.store_id,
         resident_bytes: AtomicU64::new(0),
+        progress: Mutex::default(),
     };
     let (replayed, tally) = replay.all(manifest)?;
 
@@ -214,6 +216,7 @@ impl Replay<'_> {
             }
             Background::Inline => 1,
         };
+        self.progress.lock().files_total = newest_first.len() as u64;
         let next = AtomicUsize::new(0);
         let results = Mutex::new((Vec::with_capacity(newest_first.len()), Tally::default()));
         let work = || {
@@ -257,6 +260,7 @@ impl Replay<'_> {
             }
         }
         self.keep_within_budget(&segment);
+        self.tell(&segment);
         let last_lsn = stop.last_lsn;
         Ok(Replayed { segment, entry, stop, unfinished: (!is_finished).then_some(file), last_lsn })
     }
@@ -366,6 +370,17 @@ impl Replay<'_> {
         }
         shard.insert(hash, known.map(|(at, ..)| at), location, guard);
         Ok(())
+    }
+
+    /// One more is replayed.
+    fn tell(&self, segment: &Segment) {
+        if let Some(on_recovery) = &self.options.on_recovery {
+            let mut progress = self.progress.lock();
+            progress.files += 1;
+            progress.bytes += segment.end() as u64;
+            progress.records += segment.records.load(Ordering::Relaxed);
+            on_recovery.call(*progress);
+        }
     }
 
     /// Gives up the image of a segment that is one too many.

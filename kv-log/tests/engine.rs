@@ -9,7 +9,7 @@ use kv_core::{
     CompactionView, DirLock, Engine, EngineExt, Env, Error, File, Fs, Greedy, Limits, Manual, MaxLogSize,
     Never, OpenMode, OsFs, Periodic, PersistencePolicy,
 };
-use kv_log::{LogEngine, Options};
+use kv_log::{LogEngine, OnRecovery, Options};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -98,6 +98,26 @@ fn space_comes_back_after_overwriting_and_deleting_everything() {
     let store = LogEngine::open(dir.path(), small(Manual)).unwrap();
     assert_eq!(store.to_sorted_vec().unwrap(), []);
     assert_eq!(store.last_lsn(), last, "compaction removed the records, not the order");
+}
+
+#[test]
+fn recovery_tells_how_it_gets_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), small(MaxLogSize::new(1000))).unwrap();
+    for number in 0..500u32 {
+        store.put(&number.to_be_bytes(), &[7; 40]).unwrap();
+    }
+    store.close().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let on_recovery = Some(OnRecovery::new(move |progress| tell.lock().unwrap().push(progress)));
+    let store = LogEngine::open(dir.path(), Options { on_recovery, ..small(Manual) }).unwrap();
+    let (told, report) = (told.lock().unwrap().clone(), store.recovery_report());
+    assert_eq!(told.len() as u64, report.files);
+    assert!(told.is_sorted_by_key(|progress| (progress.files, progress.bytes, progress.records)));
+    let last = told.last().unwrap();
+    assert_eq!((last.files, last.files_total), (report.files, report.files));
+    assert_eq!((last.bytes, last.records), (report.bytes, 500));
 }
 
 #[test]
