@@ -1,3 +1,4 @@
+use crossbeam_utils::CachePadded;
 use kv_core::Stats;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,8 +14,7 @@ pub(crate) fn change(number: &AtomicU64, change: impl FnOnce(u64) -> u64) {
 /// Pairs are counted under the commit lock only, so they need no read-modify-write.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    keys: AtomicU64,
-    live_bytes: AtomicU64,
+    pairs: CachePadded<Pairs>,
     pub(crate) dumps: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
@@ -26,24 +26,33 @@ pub(crate) struct Counters {
     pub(crate) evictions: AtomicU64,
 }
 
+/// What every change counts.
+#[derive(Debug, Default)]
+struct Pairs {
+    keys: AtomicU64,
+    /// Of keys and values.
+    bytes: AtomicU64,
+}
+
 impl Counters {
     /// Of a store with so many keys, whose keys and values weigh so many bytes.
     pub(crate) fn new(keys: u64, live_bytes: u64) -> Self {
-        Counters { keys: AtomicU64::new(keys), live_bytes: AtomicU64::new(live_bytes), ..Self::default() }
+        let pairs = Pairs { keys: AtomicU64::new(keys), bytes: AtomicU64::new(live_bytes) };
+        Counters { pairs: CachePadded::new(pairs), ..Self::default() }
     }
 
     /// A key came to be, or its newest value did. Under the commit lock.
     #[inline]
     pub(crate) fn add_pair(&self, len: usize) {
-        change(&self.keys, |keys| keys + 1);
-        change(&self.live_bytes, |bytes| bytes + len as u64);
+        change(&self.pairs.keys, |keys| keys + 1);
+        change(&self.pairs.bytes, |bytes| bytes + len as u64);
     }
 
     /// A key went, or one of its values did. Under the commit lock.
     #[inline]
     pub(crate) fn remove_pair(&self, len: usize) {
-        change(&self.keys, |keys| keys - 1);
-        change(&self.live_bytes, |bytes| bytes - len as u64);
+        change(&self.pairs.keys, |keys| keys - 1);
+        change(&self.pairs.bytes, |bytes| bytes - len as u64);
     }
 
     pub(crate) fn stalled(&self, duration: Duration) {
@@ -54,8 +63,8 @@ impl Counters {
 
     pub(crate) fn fill(&self, stats: &mut Stats) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        stats.keys = read(&self.keys);
-        stats.live_bytes = read(&self.live_bytes);
+        stats.keys = read(&self.pairs.keys);
+        stats.live_bytes = read(&self.pairs.bytes);
         stats.dumps = read(&self.dumps);
         stats.syncs = read(&self.syncs);
         stats.bytes_written = read(&self.bytes_written);

@@ -7,6 +7,7 @@
 //! replaces the old one; orphans go; a head is made if there is none. A crash between any two leaves a
 //! store that recovers to the same state.
 
+use crossbeam_utils::CachePadded;
 use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
 use kv_wal_format::{Encoder, Record};
 use parking_lot::Mutex;
@@ -70,7 +71,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         dir: dir.to_path_buf(),
         env: env.clone(),
         acknowledge: options.persistence.acknowledge(),
-        head: Mutex::new(Head::new(head, recovered.report.last_lsn, lsn_floor.next())),
+        head: CachePadded::new(Mutex::new(Head::new(head, recovered.report.last_lsn, lsn_floor.next()))),
         spares: Spares::default(),
         index: recovered.index,
         segments: recovered.table,

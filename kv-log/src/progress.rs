@@ -1,3 +1,4 @@
+use crossbeam_utils::CachePadded;
 use kv_core::{Clock, Lsn, Pending, Stats};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,8 +9,8 @@ use std::time::Duration;
 /// The visible side moves under the commit lock, the durable side under the leadership of a flush.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    visible: Reach,
-    durable: Reach,
+    visible: CachePadded<Reach>,
+    durable: CachePadded<Reach>,
     /// Bytes of changes that were handed to the operating system.
     written_bytes: AtomicU64,
     /// Whether a change came since the last sync began: then `since_sync_began` is set.
