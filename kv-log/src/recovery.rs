@@ -27,6 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::commit::SEAL_LEN;
 use crate::counters::Counters;
@@ -69,6 +70,8 @@ struct Replay<'a> {
     index: &'a Index,
     table: &'a Arc<SegmentTable>,
     store_id: u32,
+    /// When all segments are taken to have been written: it is not known when they were.
+    now: Duration,
     /// Bytes of images that stay.
     resident_bytes: AtomicU64,
     progress: Mutex<RecoveryProgress>,
@@ -100,6 +103,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         index: &index,
         table: &table,
         store_id: manifest.store_id,
+        now: env.clock.monotonic(),
         resident_bytes: AtomicU64::new(0),
         progress: Mutex::default(),
     };
@@ -307,9 +311,8 @@ impl Replay<'_> {
         }
         let slot =
             self.table.reserve_slot().ok_or_else(|| damaged(0, "there are more segments than slots"))?;
-        let now = self.env.clock.monotonic();
-        let segment =
-            Arc::new(Segment::new(id, slot, entry.kind, image, Arc::new(file), now, SEGMENT_HEADER_LEN));
+        let (file, end) = (Arc::new(file), SEGMENT_HEADER_LEN);
+        let segment = Arc::new(Segment::new(id, slot, entry.kind, image, file, self.now, end));
         self.table.install(&segment);
         let image = segment.share_image().expect("it was just made with one");
         // SAFETY: this thread filled it, and nobody writes to it during recovery.

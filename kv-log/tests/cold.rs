@@ -99,6 +99,27 @@ fn memory_stays_within_the_budget_whatever_is_done() {
 }
 
 #[test]
+fn the_newest_stay_in_memory_also_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(dir.path(), small());
+    for number in 0..1000 {
+        store.put(&key(number), &value(number, 0)).unwrap();
+    }
+    for _ in 0..2 {
+        let fetched = |numbers: std::ops::Range<u32>| {
+            let before = store.stats().fetches;
+            for number in numbers {
+                assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&*value(number, 0)));
+            }
+            store.stats().fetches - before
+        };
+        assert_eq!((fetched(0..100), fetched(900..1000)), (100, 0));
+        store.close().unwrap();
+        store = open(dir.path(), small());
+    }
+}
+
+#[test]
 fn after_deleting_everything_disk_and_memory_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), small());
