@@ -5,9 +5,9 @@
 //! it takes to leave room for what compaction reads and writes next.
 //!
 //! Two ways lead there. An image with the same bytes as the file is taken away in place: locations stay true. That is
-//! done by the flush once segments are durable, and whenever an image is added, so that writers cannot outrun it. An image that compaction in memory
-//! has been at goes with its locations: its keys are pointed at the same records in the file. That is done with
-//! compaction's lock held.
+//! done by the flush once segments are durable, and whenever an image is added, so that writers cannot outrun it. An
+//! image that compaction in memory has been at goes with its locations: its keys are pointed at the same records in the
+//! file. That is done with compaction's lock held.
 
 use kv_core::{Error, Result};
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Scanner};
@@ -42,16 +42,14 @@ impl Store {
                 break;
             }
             let freed = if victim.mirrors_file {
-                let guard = crossbeam_epoch::pin();
-                let freed = self.segments.evict(&victim, &guard);
-                guard.flush();
-                freed
+                self.segments.evict(&victim, &crossbeam_epoch::pin())
             } else {
                 self.unload(&victim).map_err(|error| self.health.poison(error))?
             };
             self.counters.evictions.fetch_add(u64::from(freed > 0), Ordering::Relaxed);
             excess = excess.saturating_sub(freed);
         }
+        crossbeam_epoch::pin().flush();
         Ok(())
     }
 
@@ -94,9 +92,7 @@ impl Store {
         self.segments.install(&new);
         self.relocate_all(&moves);
         self.catalog.replace_image(&new);
-        let guard = crossbeam_epoch::pin();
-        self.segments.retire(old, &guard);
-        guard.flush();
+        self.segments.retire(old, &crossbeam_epoch::pin());
         Ok(image.memory_bytes() as u64)
     }
 
