@@ -13,12 +13,14 @@ use crate::counters::Counters;
 use crate::directory;
 use crate::manifest::{Entry, Manifest};
 use crate::progress::Progress;
-use crate::segment::{SEGMENTS_MAX, Segment, SegmentFile, SegmentTable};
+use crate::segment::{SEGMENTS_MAX, Segment, SegmentFile, SegmentTable, Via};
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
     dir: PathBuf,
     env: Env,
+    /// How new files are written.
+    via: Via,
     table: Arc<SegmentTable>,
     progress: Arc<Progress>,
     counters: Arc<Counters>,
@@ -32,6 +34,7 @@ impl Catalog {
     pub(crate) fn new(
         dir: PathBuf,
         env: Env,
+        via: Via,
         table: Arc<SegmentTable>,
         progress: Arc<Progress>,
         counters: Arc<Counters>,
@@ -39,7 +42,7 @@ impl Catalog {
         segments: BTreeMap<SegmentId, Arc<Segment>>,
     ) -> Self {
         let (manifest, segments) = (Mutex::new(manifest), Mutex::new(segments));
-        Catalog { dir, env, table, progress, counters, manifest, segments }
+        Catalog { dir, env, via, table, progress, counters, manifest, segments }
     }
 
     /// All segments, in the order of their ids.
@@ -158,7 +161,7 @@ impl Catalog {
             });
             image.published(0, end).unwrap_or_default()
         };
-        let file = SegmentFile::create(&*self.env.fs, &self.dir, id, capacity, bytes)?;
+        let file = SegmentFile::create(&*self.env.fs, &self.dir, id, capacity, bytes, self.via)?;
         file.sync()?;
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);

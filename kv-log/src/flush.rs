@@ -22,7 +22,7 @@ use kv_core::{Action, Lsn, Result};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::segment::Segment;
+use crate::segment::{Segment, Via};
 use crate::store::Store;
 
 impl Store {
@@ -91,14 +91,16 @@ impl Store {
         let any_sealed = !sealed.is_empty();
         for segment in &sealed {
             let end = segment.end();
-            self.write_segment(segment, end)?;
+            self.write_segment(segment, end, self.options.via())?;
             if end < segment.capacity {
                 segment.file.trim(end)?;
             }
             self.sync_segment(segment, end)?;
             segment.mark_durable();
         }
-        self.write_segment(&head, end)?;
+        // What is not synced now may be cheap to take back into the system's hands.
+        let via = if to_sync { self.options.via() } else { Via::Cache };
+        self.write_segment(&head, end, via)?;
         self.counters.dumps.fetch_add(1, Ordering::Relaxed);
         self.progress.written(position, self.env.clock.monotonic());
         if to_sync {
@@ -112,13 +114,12 @@ impl Store {
         Ok(())
     }
 
-    fn write_segment(&self, segment: &Segment, end: usize) -> Result<()> {
+    fn write_segment(&self, segment: &Segment, end: usize, via: Via) -> Result<()> {
         let (contents, written) = (segment.contents()?, segment.written());
-        let bytes = contents.bytes().get(written..end).unwrap_or_default();
-        if !bytes.is_empty() {
-            segment.file.write(bytes, written)?;
+        if written < end {
+            segment.file.write(contents.bytes(), written..end, via)?;
             segment.set_written(end);
-            self.counters.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.counters.bytes_written.fetch_add((end - written) as u64, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::progress::Progress;
 use crate::recovery;
-use crate::segment::Segment;
+use crate::segment::{Segment, Via};
 use crate::spares::Spares;
 use crate::store::Store;
 
@@ -53,6 +53,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let catalog = Catalog::new(
         dir.to_path_buf(),
         env.clone(),
+        options.via(),
         Arc::clone(&recovered.table),
         Arc::clone(&progress),
         Arc::clone(&counters),
@@ -124,10 +125,8 @@ fn check_content(dir: &Path, env: &Env, options: &Options) -> Result<Content> {
 fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<()> {
     for segment in segments.filter(|segment| !segment.is_durable()) {
         let (synced, end) = (segment.synced(), segment.end());
-        let contents = segment.contents()?;
-        let bytes = contents.bytes().get(synced..end).unwrap_or_default();
-        if !bytes.is_empty() {
-            segment.file.write(bytes, synced)?;
+        if synced < end {
+            segment.file.write(segment.contents()?.bytes(), synced..end, Via::Cache)?;
             segment.file.sync()?;
             segment.set_synced(end);
         }
@@ -149,10 +148,11 @@ fn seal_torn(torn: &Segment) -> Result<()> {
     let image = torn.share_image().expect("only a durable segment is without");
     // SAFETY: nobody reads beyond the end of a segment, and recovery is over.
     unsafe { image.fill(start, bytes.len(), |out| out.copy_from_slice(&bytes)) };
-    torn.file.write(&bytes, start)?;
+    let end = start + bytes.len();
+    torn.set_end(end);
+    torn.file.write(torn.contents()?.bytes(), start..end, Via::Cache)?;
     torn.file.sync()?;
-    torn.file.trim(start + bytes.len())?;
-    torn.set_end(start + bytes.len());
+    torn.file.trim(end)?;
     torn.set_written(torn.end());
     torn.mark_sealed();
     Ok(())

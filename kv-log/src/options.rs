@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::segment::SEGMENT_BYTES_MAX;
+use crate::segment::{SEGMENT_BYTES_MAX, Via};
 
 /// Settings of a [`LogEngine`](crate::LogEngine): plain data, checked at open.
 #[derive(Clone, Debug)]
@@ -29,6 +29,10 @@ pub struct Options {
     /// `unflushed_bytes_max` and five segments; see [`with_memory_budget`](Self::with_memory_budget). Default none:
     /// everything stays in memory.
     pub memory_budget: Option<u64>,
+    /// Whether what is synced at once is written past the system's cache, where the system can: it costs a fraction of
+    /// the time and memory, and leaves the cache to others. What is read back after the process died comes from the disk
+    /// then. With a memory budget, where files are read all the time, everything goes through the cache. Default true.
+    pub direct_io: bool,
     /// Is told how recovery gets on. Default nobody.
     pub on_recovery: Option<OnRecovery>,
     /// Shards of the index; a power of two up to 65,536. Default 256. Each has its own lock.
@@ -45,6 +49,7 @@ impl Default for Options {
             segment_bytes: 16 << 20,
             unflushed_bytes_max: 64 << 20,
             memory_budget: None,
+            direct_io: true,
             on_recovery: None,
             index_shards: 256,
         }
@@ -155,6 +160,11 @@ impl Options {
         if self.memory_budget.is_none() { 6 } else { 1 }
     }
 
+    /// How to write what is synced at once.
+    pub(crate) fn via(&self) -> Via {
+        if self.direct_io && self.memory_budget.is_none() { Via::Direct } else { Via::Cache }
+    }
+
     /// Checks that the settings make sense together.
     ///
     /// # Errors
@@ -209,7 +219,7 @@ mod tests {
         assert_eq!(options.segment_bytes, 16 * 1024 * 1024);
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
         assert_eq!((options.memory_budget, options.index_shards), (None, 256));
-        assert!(options.create_if_missing && options.on_recovery.is_none());
+        assert!(options.create_if_missing && options.direct_io && options.on_recovery.is_none());
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();
     }
 

@@ -311,7 +311,7 @@ impl Replay<'_> {
         }
         let slot =
             self.table.reserve_slot().ok_or_else(|| damaged(0, "there are more segments than slots"))?;
-        let (file, end) = (Arc::new(file), SEGMENT_HEADER_LEN);
+        let (file, end) = (Arc::new(file.with_capacity(capacity)), SEGMENT_HEADER_LEN);
         let segment = Arc::new(Segment::new(id, slot, entry.kind, image, file, self.now, end));
         self.table.install(&segment);
         let image = segment.share_image().expect("it was just made with one");

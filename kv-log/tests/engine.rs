@@ -597,8 +597,8 @@ impl File for GatedFile {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
-    fn as_std(&self) -> Option<&fs::File> {
-        self.0.as_std()
+    fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>> {
+        self.0.set_direct_io(on)
     }
 }
 

@@ -76,14 +76,14 @@ impl Left {
     }
 }
 
-/// The disk with its last write torn after `bytes` bytes.
+/// The disk with its last write torn after `bytes` bytes. What that write put where the medium held the same already is
+/// not at stake.
 fn torn(disk: &SimFs, bytes: u64, rest: Rest) -> SimFs {
     let image = disk.power_cut(PowerCut::KEEP_ALL);
     let Some(write) = last_write(disk) else { return image };
-    let Some((_, mut content)) = image.files().into_iter().find(|(path, _)| *path == write.path) else {
-        return image;
-    };
+    let Some(mut content) = content_of(&image, &write) else { return image };
     let at = |offset| usize::try_from(offset).unwrap_or(usize::MAX).min(content.len());
+    let bytes = bytes.max(unchanged_by(disk, &write));
     let (from, to) = (at(write.offset + bytes), at(write.offset + write.len));
     match rest {
         Rest::Cut => content.truncate(from),
@@ -96,6 +96,20 @@ fn torn(disk: &SimFs, bytes: u64, rest: Rest) -> SimFs {
     }
     image.damage(&write.path, Some(content));
     image
+}
+
+fn content_of(disk: &SimFs, write: &OpRecord) -> Option<Vec<u8>> {
+    disk.files().into_iter().find(|(path, _)| *path == write.path).map(|(_, content)| content)
+}
+
+/// How many bytes from its start a write put where the medium held the same: direct I/O writes whole sectors.
+pub(crate) fn unchanged_by(disk: &SimFs, write: &OpRecord) -> u64 {
+    let [after, before] =
+        [PowerCut::KEEP_ALL, PowerCut::LOSE_ALL].map(|cut| content_of(&disk.power_cut(cut), write));
+    let start = usize::try_from(write.offset).unwrap_or(usize::MAX);
+    let of = |content: Option<Vec<u8>>| content.unwrap_or_default().into_iter().skip(start);
+    let same = of(after).zip(of(before)).take_while(|(after, before)| after == before).count() as u64;
+    same.min(write.len)
 }
 
 /// The write that was the last operation before the power went, if it was one.

@@ -193,6 +193,26 @@ mod tests {
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
     }
 
+    #[test]
+    fn direct_io_writes_what_reads_through_the_cache_find() {
+        // In the working directory: the system's place for temporary files may be memory.
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let file = OsFs.open(&dir.path().join("x"), OpenMode::CreateNew).unwrap();
+        file.write_all_at(b"through the cache", 0).unwrap();
+        let Some(align) = file.set_direct_io(true).unwrap() else { return };
+        let mut buffer = vec![7; 3 * align];
+        let start = buffer.as_ptr().align_offset(align);
+        let blocks = buffer.get_mut(start..start + 2 * align).unwrap();
+        file.write_all_at(blocks, align as u64).unwrap();
+        let refused = file.write_at(blocks.get(..100).unwrap(), 0).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(file.set_direct_io(false).unwrap(), None);
+        let mut read = vec![0; 4 * align];
+        assert_eq!(file.read_full_at(&mut read, 0).unwrap(), 3 * align);
+        assert_eq!(read.get(..17), Some(b"through the cache".as_slice()));
+        assert!(read.get(align..3 * align).unwrap().iter().all(|byte| *byte == 7));
+    }
+
     /// A file that takes one byte a time and is interrupted before each.
     #[derive(Debug, Default)]
     struct Reluctant(std::sync::Mutex<(Vec<u8>, bool)>);
@@ -237,8 +257,8 @@ mod tests {
         fn len(&self) -> io::Result<u64> {
             Ok(self.0.lock().unwrap().0.len() as u64)
         }
-        fn as_std(&self) -> Option<&std::fs::File> {
-            None
+        fn set_direct_io(&self, _on: bool) -> io::Result<Option<usize>> {
+            Ok(None)
         }
     }
 

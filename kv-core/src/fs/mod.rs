@@ -139,6 +139,11 @@ pub trait File: Debug + Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// The operating system's file behind this one, where there is one: for memory maps.
-    fn as_std(&self) -> Option<&std::fs::File>;
+    /// Switches direct I/O on or off: transfers that pass by the system's cache. Answers what their addresses, offsets
+    /// and lengths must be multiples of from now on; `None` when they go through the cache, as they do at first: it was
+    /// switched off, or the system has no other way.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>>;
 }

@@ -10,6 +10,10 @@ use std::path::Path;
 /// it would race with the next opener.
 pub const LOCK_FILE: &str = "LOCK";
 
+/// Bytes. Disks ask for multiples of their logical block size, which is 512 or 4096.
+#[cfg(target_os = "linux")]
+const DIRECT_IO_ALIGN: usize = 4096;
+
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsFs;
@@ -117,7 +121,24 @@ impl File for OsFile {
         Ok(self.0.metadata()?.len())
     }
 
-    fn as_std(&self) -> Option<&fs::File> {
-        Some(&self.0)
+    #[cfg(target_os = "linux")]
+    fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>> {
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        let mut flags = fcntl_getfl(&self.0)?;
+        if flags.contains(OFlags::DIRECT) != on {
+            flags.set(OFlags::DIRECT, on);
+            match fcntl_setfl(&self.0, flags) {
+                Ok(()) => {}
+                // The file system knows no direct I/O.
+                Err(rustix::io::Errno::INVAL) if on => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(on.then_some(DIRECT_IO_ALIGN))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn set_direct_io(&self, _on: bool) -> io::Result<Option<usize>> {
+        Ok(None)
     }
 }

@@ -1,5 +1,7 @@
 use kv_core::{Error, File, FileExt, Fs, OpenMode, Result, SegmentId};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::directory;
 
@@ -8,22 +10,57 @@ use crate::directory;
 pub(crate) struct SegmentFile {
     path: PathBuf,
     file: Box<dyn File>,
+    /// How long it may become, bytes.
+    capacity: usize,
+    /// What direct transfers must be aligned to; 0 while they go through the cache; or `NEVER_DIRECT`. Changed by who
+    /// writes, one at a time.
+    direct_align: AtomicUsize,
+}
+
+/// In place of an alignment: the system knows no direct I/O for this file.
+const NEVER_DIRECT: usize = usize::MAX;
+
+/// The way of bytes to the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// The system's cache, where they stay to be read.
+    Cache,
+    /// None, where the system can: direct I/O. It is cheaper for who syncs right after.
+    Direct,
 }
 
 impl SegmentFile {
-    /// Creates the file, reserves `capacity` bytes for it and writes its header. Nothing is synced.
+    /// Creates a file of `capacity` bytes that begins with `start`. Nothing is synced.
     pub(crate) fn create(
         fs: &dyn Fs,
         dir: &Path,
         id: SegmentId,
         capacity: usize,
-        header: &[u8],
+        start: &[u8],
+        via: Via,
     ) -> Result<Self> {
         let path = dir.join(directory::segment_file_name(id));
         let file = fs.open(&path, OpenMode::CreateNew).map_err(|error| Error::io("create", &path, error))?;
-        file.allocate(capacity as u64).map_err(|error| Error::io("reserve space for", &path, error))?;
-        let created = SegmentFile { path, file };
-        created.write(header, 0)?;
+        let mut created = SegmentFile { path, file, capacity, direct_align: AtomicUsize::new(0) };
+        let align = created.switch(via)?.unwrap_or(1);
+        created.capacity = capacity.next_multiple_of(align);
+        let reserved = created.file.allocate(created.capacity as u64);
+        reserved.map_err(|error| Error::io("reserve space for", &created.path, error))?;
+        match created.write(start, 0..start.len(), via) {
+            // It wants more than it says: not every layer below a file system tells.
+            Err(Error::Io { source, .. })
+                if created.is_direct() && source.kind() == std::io::ErrorKind::InvalidInput =>
+            {
+                created.switch(Via::Cache)?;
+                created.direct_align.store(NEVER_DIRECT, Ordering::Release);
+                created.write(start, 0..start.len(), via)?;
+            }
+            written => written?,
+        }
+        if created.capacity > capacity {
+            created.capacity = capacity;
+            created.trim(capacity)?;
+        }
         Ok(created)
     }
 
@@ -31,12 +68,18 @@ impl SegmentFile {
     pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: SegmentId) -> Result<Self> {
         let path = dir.join(directory::segment_file_name(id));
         match fs.open(&path, OpenMode::ReadWrite) {
-            Ok(file) => Ok(SegmentFile { path, file }),
+            Ok(file) => Ok(SegmentFile { path, file, capacity: 0, direct_align: AtomicUsize::new(0) }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::corruption(&path, 0, "the manifest names this segment, and the file is missing"))
             }
             Err(error) => Err(Error::io("open", &path, error)),
         }
+    }
+
+    /// The file may grow to `capacity` bytes.
+    pub(crate) fn with_capacity(mut self, capacity: usize) -> Self {
+        self.capacity = capacity;
+        self
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,11 +92,55 @@ impl SegmentFile {
 
     /// Reads from `offset` on until `buf` is full or the file ends; returns how many bytes.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: usize) -> Result<usize> {
+        self.switch(Via::Cache)?;
         self.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
     }
 
-    pub(crate) fn write(&self, bytes: &[u8], offset: usize) -> Result<()> {
+    /// Writes a range of `contents`, which are the bytes of the file from its start and begin at a page of memory.
+    ///
+    /// Direct I/O transfers whole blocks, as the cache does. The bytes before the range that share its first block are
+    /// written once more; those after it that share its last block are not the file's yet, and become zeros.
+    pub(crate) fn write(&self, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
+        let Range { start, end } = range;
+        let align = self.switch(via)?.filter(|align| end.next_multiple_of(*align) <= self.capacity);
+        let Some(align) = align else {
+            self.switch(Via::Cache)?;
+            return self.write_at(contents.get(start..end).unwrap_or_default(), start);
+        };
+        let (start, blocks_end) = (start - start % align, end - end % align);
+        self.write_at(contents.get(start..blocks_end).unwrap_or_default(), start)?;
+        let rest_start = start.max(blocks_end);
+        let rest = contents.get(rest_start..end).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let mut memory = vec![0; 2 * align];
+        let aligned = memory.as_ptr().align_offset(align);
+        let block = memory.get_mut(aligned..aligned + align).expect("there is one in twice its size");
+        block.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        self.write_at(block, rest_start)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: usize) -> Result<()> {
         self.file.write_all_at(bytes, offset as u64).map_err(|error| Error::io("write", &self.path, error))
+    }
+
+    fn is_direct(&self) -> bool {
+        !matches!(self.direct_align.load(Ordering::Acquire), 0 | NEVER_DIRECT)
+    }
+
+    /// Has transfers go this way, if they do not yet and can; returns what direct ones must be aligned to.
+    fn switch(&self, via: Via) -> Result<Option<usize>> {
+        let to_direct = via == Via::Direct;
+        let align = self.direct_align.load(Ordering::Acquire);
+        if align == NEVER_DIRECT || self.is_direct() == to_direct {
+            return Ok(self.is_direct().then_some(align));
+        }
+        let switched = self.file.set_direct_io(to_direct);
+        let align = switched.map_err(|error| Error::io("set the way of access to", &self.path, error))?;
+        let way = if to_direct { align.unwrap_or(NEVER_DIRECT) } else { 0 };
+        self.direct_align.store(way, Ordering::Release);
+        Ok(align)
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
@@ -63,5 +150,89 @@ impl SegmentFile {
     /// Gives back the space reserved beyond `len`.
     pub(crate) fn trim(&self, len: usize) -> Result<()> {
         self.file.set_len(len as u64).map_err(|error| Error::io("trim", &self.path, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Image;
+    use kv_core::{FsExt, OsFs};
+    use kv_tests::sim::SimFs;
+    use proptest::prelude::*;
+
+    const ID: SegmentId = SegmentId::new(7);
+    const CAPACITY: usize = 4096;
+
+    /// Bytes as an image holds them.
+    fn contents() -> (Image, Vec<u8>) {
+        let bytes: Vec<u8> = (0..CAPACITY).map(|at| (at % 251 + 1) as u8).collect();
+        let image = Image::new(CAPACITY).unwrap();
+        // SAFETY: this thread is alone.
+        unsafe { image.fill(0, CAPACITY, |out| out.copy_from_slice(&bytes)) };
+        (image, bytes)
+    }
+
+    fn in_file(fs: &dyn Fs, dir: &Path) -> Vec<u8> {
+        fs.read_file(&dir.join(directory::segment_file_name(ID))).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn whichever_way_bytes_go_the_file_holds_them_and_zeros(
+            capacity in 500..CAPACITY,
+            created_directly: bool,
+            steps in prop::collection::vec((0..900_usize, any::<bool>()), 0..12),
+        ) {
+            let (image, bytes) = contents();
+            // SAFETY: it was written above, and is not any more.
+            let contents = unsafe { image.published(0, CAPACITY) }.unwrap();
+            let (fs, dir) = (SimFs::new(), Path::new("/"));
+            let via = |direct| if direct { Via::Direct } else { Via::Cache };
+            let mut end = 40;
+            let file = SegmentFile::create(&fs, dir, ID, capacity, &contents[..end], via(created_directly)).unwrap();
+            for (len, direct) in steps {
+                let start = end;
+                end = (end + len).min(capacity);
+                file.write(contents, start..end, via(direct)).unwrap();
+                let mut expected = bytes[..end].to_vec();
+                expected.resize(capacity, 0);
+                prop_assert_eq!(in_file(&fs, dir), expected);
+                let mut read = vec![0; 10];
+                file.read_at(&mut read, 30).unwrap();
+                prop_assert_eq!(&read, &bytes[30..40]);
+            }
+        }
+    }
+
+    #[test]
+    fn where_direct_io_fails_the_cache_is_used() {
+        let (image, bytes) = contents();
+        // SAFETY: it was written above, and is not any more.
+        let contents = unsafe { image.published(0, CAPACITY) }.unwrap();
+        // There is none; or it wants more than is said.
+        for claim in [None, Some(64)] {
+            let (fs, dir) = (SimFs::new(), Path::new("/"));
+            fs.claim_direct_io_align(claim);
+            let file = SegmentFile::create(&fs, dir, ID, 2048, &contents[..40], Via::Direct).unwrap();
+            file.write(contents, 40..1000, Via::Direct).unwrap();
+            file.write(contents, 1000..1500, Via::Cache).unwrap();
+            file.write(contents, 1500..1700, Via::Direct).unwrap();
+            let found = in_file(&fs, dir);
+            assert_eq!((found.len(), &found[..1700]), (2048, &bytes[..1700]));
+        }
+    }
+
+    #[test]
+    fn direct_io_is_used_where_the_system_has_it() {
+        let (image, bytes) = contents();
+        // SAFETY: it was written above, and is not any more.
+        let contents = unsafe { image.published(0, CAPACITY) }.unwrap();
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let file = SegmentFile::create(&OsFs, dir.path(), ID, 8192, &contents[..40], Via::Direct).unwrap();
+        file.write(contents, 40..4096, Via::Direct).unwrap();
+        file.sync().unwrap();
+        let found = in_file(&OsFs, dir.path());
+        assert_eq!((found.len(), &found[..4096]), (8192, bytes.as_slice()));
     }
 }

@@ -13,7 +13,7 @@ mod residence;
 mod table;
 
 pub(crate) use cold::{Contents, Fetched};
-pub(crate) use file::SegmentFile;
+pub(crate) use file::{SegmentFile, Via};
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;

@@ -2,7 +2,7 @@ use super::case;
 use crate::failure::ensure;
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
-use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write};
+use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write, unchanged_by};
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_op, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
@@ -293,7 +293,7 @@ fn torn_at_every_byte(context: &Context) -> CaseResult {
         for after in 0.. {
             let Some(run) = Run::until_cut(context, setup, &ops, after) else { break };
             let Some(write) = last_write(&run.disk) else { continue };
-            for bytes in 0..write.len {
+            for bytes in unchanged_by(&run.disk, &write)..write.len {
                 for rest in [Rest::Cut, Rest::Zeros, Rest::Stale] {
                     let left = Left::Torn { bytes, rest };
                     judge(context, setup, &left.image(&run.disk), &run.history).map_err(|failure| {

@@ -61,6 +61,8 @@ pub(super) struct Disk {
     pub(super) mutations: u64,
     pub(super) cut_after: Option<u64>,
     pub(super) faults: FaultState,
+    /// What direct transfers must be aligned to, as far as is said; `None`: there are none.
+    pub(super) direct_io_align: Option<usize>,
     /// What the crash that made this disk left of unsynced things.
     pub(super) kept: Vec<String>,
 }
@@ -79,6 +81,7 @@ impl Disk {
             mutations: 0,
             cut_after: None,
             faults: FaultState::default(),
+            direct_io_align: Some(SECTOR_LEN),
             kept,
         }
     }

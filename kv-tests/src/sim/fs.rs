@@ -1,9 +1,11 @@
 use super::disk::{Disk, NodeId};
 use super::fault::FaultState;
+use super::file::SECTOR_LEN;
 use super::{Fault, OpKind, OpRecord, PowerCut};
 use kv_core::{DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, OpenMode};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The simulated disk as a file system. Clones are the same disk. See [the module](crate::sim).
@@ -111,6 +113,11 @@ impl SimFs {
         self.disk.lock().damage(path, bytes);
     }
 
+    /// What files answer who switches direct I/O on, instead of the 512 bytes they insist on; `None`: there is none.
+    pub fn claim_direct_io_align(&self, align: Option<usize>) {
+        self.disk.lock().direct_io_align = align;
+    }
+
     /// Mutating operations so far.
     pub fn mutations(&self) -> u64 {
         self.disk.lock().mutations
@@ -147,7 +154,8 @@ impl Fs for SimFs {
         disk.file(node)?;
         drop(disk);
         let writable = mode != OpenMode::Read;
-        Ok(Box::new(SimFile { disk: self.disk.clone(), node, path: path.to_path_buf(), writable }))
+        let (disk, path, direct) = (self.disk.clone(), path.to_path_buf(), AtomicBool::new(false));
+        Ok(Box::new(SimFile { disk, node, path, writable, direct }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -215,9 +223,23 @@ struct SimFile {
     node: NodeId,
     path: PathBuf,
     writable: bool,
+    direct: AtomicBool,
 }
 
 impl SimFile {
+    /// How many of `count` bytes a transfer of `buf` moves after all: direct I/O moves whole sectors.
+    fn transferred(&self, buf: &[u8], offset: u64, count: u64) -> io::Result<usize> {
+        let count = to_usize(count)?;
+        if !self.direct.load(Ordering::Acquire) {
+            return Ok(count);
+        }
+        let is_aligned = |number: usize| number.is_multiple_of(SECTOR_LEN);
+        if !is_aligned(buf.as_ptr().addr()) || !is_aligned(buf.len()) || !is_aligned(to_usize(offset)?) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Ok(count.next_multiple_of(SECTOR_LEN))
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         if self.writable { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
@@ -247,7 +269,8 @@ fn to_usize(number: u64) -> io::Result<usize> {
 impl File for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut disk = self.disk.lock();
-        let count = to_usize(disk.begin(OpKind::Read, &self.path, offset, buf.len() as u64)?)?;
+        let count = disk.begin(OpKind::Read, &self.path, offset, buf.len() as u64)?;
+        let count = self.transferred(buf, offset, count)?;
         let file = disk.file(self.node)?;
         Ok(file.read(buf.get_mut(..count).unwrap_or_default(), to_usize(offset)?))
     }
@@ -255,7 +278,8 @@ impl File for SimFile {
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         self.check_writable()?;
         let mut disk = self.disk.lock();
-        let count = to_usize(disk.begin(OpKind::Write, &self.path, offset, buf.len() as u64)?)?;
+        let count = disk.begin(OpKind::Write, &self.path, offset, buf.len() as u64)?;
+        let count = self.transferred(buf, offset, count)?;
         disk.file(self.node)?.write(buf.get(..count).unwrap_or_default(), to_usize(offset)?);
         Ok(count)
     }
@@ -294,7 +318,10 @@ impl File for SimFile {
         Ok(disk.file(self.node)?.len() as u64)
     }
 
-    fn as_std(&self) -> Option<&std::fs::File> {
-        None
+    /// As strict as real ones, in units of its sectors.
+    fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>> {
+        let claimed = self.disk.lock().direct_io_align.filter(|_| on);
+        self.direct.store(claimed.is_some(), Ordering::Release);
+        Ok(claimed)
     }
 }

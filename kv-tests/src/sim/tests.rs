@@ -113,3 +113,25 @@ fn a_directory_is_locked_once_until_its_holder_goes() {
     drop(lock);
     assert!(disk.lock_dir(Path::new(ROOT)).unwrap().is_some());
 }
+
+#[test]
+fn direct_io_is_refused_unless_it_is_aligned_and_moves_whole_sectors() {
+    let disk = overwritten();
+    let file = disk.open(Path::new(LOG), OpenMode::ReadWrite).unwrap();
+    let align = file.set_direct_io(true).unwrap().unwrap();
+    assert_eq!(align, 512);
+    let memory = vec![3; 4 * align];
+    let start = memory.as_ptr().align_offset(align);
+    let sectors = &memory[start..start + 2 * align];
+    for (bytes, offset) in [(&sectors[..511], 0), (&sectors[..512], 8), (&sectors[8..520], 0)] {
+        let error = file.write_at(bytes, offset).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    }
+    disk.inject(Fault { kind: FaultKind::ShortTransfer, nth: 0, repeat: Repeat::Once });
+    assert_eq!(file.write_at(&sectors[..512], 0).unwrap(), 512);
+    assert_eq!(file.write_at(sectors, 512).unwrap(), 1024);
+    assert_eq!(file.set_direct_io(false).unwrap(), None);
+    file.write_all_at(&[4], 7).unwrap();
+    assert_eq!(read(&disk), [&[3; 7][..], &[4], &[3; 1528]].concat());
+    assert_eq!(read(&disk.power_cut(PowerCut::LOSE_ALL)), [1; 1024]);
+}
