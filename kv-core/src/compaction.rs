@@ -43,6 +43,8 @@ pub struct SegmentStats {
     pub live_bytes: u64,
     /// Tombstones that may still hide something.
     pub tombstone_bytes: u64,
+    /// Records in its file that a compaction on disk would leave out.
+    pub dead_bytes: u64,
     /// Its image in memory; 0 when it has none.
     pub memory_bytes: u64,
     /// Its file.
@@ -57,14 +59,14 @@ impl SegmentStats {
         ratio(self.survivor_bytes(), self.disk_bytes)
     }
 
+    /// Share of the image that must survive.
+    pub fn memory_utilization(&self) -> f64 {
+        ratio(self.survivor_bytes(), self.memory_bytes)
+    }
+
     /// What a compaction would have to keep, bytes.
     pub fn survivor_bytes(&self) -> u64 {
         self.live_bytes + self.tombstone_bytes
-    }
-
-    /// Share of the image that is live.
-    pub fn memory_utilization(&self) -> f64 {
-        ratio(self.live_bytes, self.memory_bytes)
     }
 }
 
@@ -124,34 +126,37 @@ impl CompactionPolicy for Never {
     }
 }
 
-/// Compacts the emptiest segments first, on disk; merges small ones, so that they do not pile up. Where nothing is worth
-/// that, it compacts in memory, where a byte costs no I/O to free and so may be freed earlier.
+/// Compacts the emptiest segments first.
+///
+/// What counts is the whole store, not a segment: where nine of ten segments are full, the tenth may be nearly empty.
+/// As long as too little of all files is live, it compacts on disk; when that is well, and too little of all images,
+/// in memory, where a byte costs no I/O to free and so may be freed earlier. Of uniformly overwritten segments the
+/// emptiest are about half as full as the average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
 #[derive(Clone, Copy, Debug)]
 pub struct Greedy {
-    /// Segments at or above this utilization are left alone on disk. Default 0.6: at most about two thirds more disk
-    /// than live data, for at most 1.5 bytes written per byte freed.
-    pub utilization_max: f64,
-    /// Images at or above this utilization are left alone in memory. Default 0.85: at most about a sixth more memory
-    /// than live records, for at most 6 bytes copied per byte freed.
-    pub memory_utilization_max: f64,
+    /// Share of all files that shall be live. Default 0.6: at most about two thirds more disk than live data. At 0
+    /// nothing is compacted on disk but to merge small segments.
+    pub disk_utilization_min: f64,
+    /// Share of all images that shall be live. Default 0.85: at most about a sixth more memory than live records.
+    pub memory_utilization_min: f64,
     /// Most victims of one compaction. Default 8.
     pub victims_max: usize,
 }
 
 impl Default for Greedy {
     fn default() -> Self {
-        Greedy { utilization_max: 0.6, memory_utilization_max: 0.85, victims_max: 8 }
+        Greedy { disk_utilization_min: 0.6, memory_utilization_min: 0.85, victims_max: 8 }
     }
 }
 
 impl CompactionPolicy for Greedy {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        on_disk(view, self.utilization_max, self.victims_max, SegmentStats::disk_utilization)
-            .or_else(|| in_memory(view, self.memory_utilization_max, self.victims_max))
+        on_disk(view, self.disk_utilization_min, self.victims_max, SegmentStats::disk_utilization)
+            .or_else(|| in_memory(view, self.memory_utilization_min, self.victims_max))
     }
 }
 
-/// Compacts where the space freed, weighed by how long it will stay free, is worth the copying.
+/// Compacts where the space freed, weighed by how long it will stay free, is worth the copying. As [`Greedy`] otherwise.
 ///
 /// Ranks by `(1-u)*age/u` where survivors come from memory and by `(1-u)*age/(1+u)` where they must
 /// be read from disk (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured
@@ -159,18 +164,18 @@ impl CompactionPolicy for Greedy {
 /// DRAM-based Storage", FAST 2014, section 4).
 #[derive(Clone, Copy, Debug)]
 pub struct CostBenefit {
-    /// Segments at or above this utilization are left alone on disk. Default 0.9: old segments are worth
-    /// cleaning even when they are rather full.
-    pub utilization_max: f64,
-    /// Images at or above this utilization are left alone in memory. Default 0.85.
-    pub memory_utilization_max: f64,
+    /// Share of all files that shall be live. Default 0.6.
+    pub disk_utilization_min: f64,
+    /// Share of all images that shall be live. Default 0.85.
+    pub memory_utilization_min: f64,
     /// Most victims of one compaction. Default 8.
     pub victims_max: usize,
 }
 
 impl Default for CostBenefit {
     fn default() -> Self {
-        CostBenefit { utilization_max: 0.9, memory_utilization_max: 0.85, victims_max: 8 }
+        let Greedy { disk_utilization_min, memory_utilization_min, victims_max } = Greedy::default();
+        CostBenefit { disk_utilization_min, memory_utilization_min, victims_max }
     }
 }
 
@@ -179,7 +184,7 @@ impl CostBenefit {
     fn rank(segment: &SegmentStats) -> f64 {
         let utilization = segment.disk_utilization();
         // A segment without age still has a benefit.
-        let age = segment.age.as_secs_f64() + 1e-3;
+        let age = (segment.age.as_secs_f64() + 1e-3).sqrt();
         let cost = if segment.memory_bytes > 0 { utilization } else { 1.0 + utilization };
         cost / ((1.0 - utilization) * age)
     }
@@ -187,53 +192,92 @@ impl CostBenefit {
 
 impl CompactionPolicy for CostBenefit {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        on_disk(view, self.utilization_max, self.victims_max, Self::rank)
-            .or_else(|| in_memory(view, self.memory_utilization_max, self.victims_max))
+        on_disk(view, self.disk_utilization_min, self.victims_max, Self::rank)
+            .or_else(|| in_memory(view, self.memory_utilization_min, self.victims_max))
     }
 }
 
-/// The images with the least share worth keeping, of those in which at least a sixteenth of a segment comes free.
-fn in_memory(view: &CompactionView<'_>, utilization_max: f64, victims_max: usize) -> Option<CompactionPlan> {
-    let utilization = |segment: &SegmentStats| ratio(segment.survivor_bytes(), segment.memory_bytes);
-    let freed = |segment: &SegmentStats| segment.memory_bytes.saturating_sub(segment.survivor_bytes());
-    let mut candidates: Vec<&SegmentStats> = view
-        .segments
-        .iter()
-        .filter(|segment| utilization(segment) < utilization_max && freed(segment) >= view.segment_bytes / 16)
-        .collect();
-    candidates.sort_by(|a, b| utilization(a).total_cmp(&utilization(b)).then(a.id.cmp(&b.id)));
-    candidates.truncate(victims_max);
-    (!candidates.is_empty()).then(|| CompactionPlan {
-        level: CompactionLevel::Memory,
-        victims: candidates.iter().map(|segment| segment.id).collect(),
-    })
+/// The smallest by `rank`, as many as make up for `missing` bytes by what each frees.
+fn best<'a>(
+    mut candidates: Vec<&'a SegmentStats>,
+    rank: impl Fn(&SegmentStats) -> f64,
+    freed: impl Fn(&SegmentStats) -> u64,
+    missing: u64,
+    victims_max: usize,
+) -> Vec<&'a SegmentStats> {
+    candidates.sort_by(|a, b| rank(a).total_cmp(&rank(b)).then(a.id.cmp(&b.id)));
+    let mut sum = 0;
+    let enough = candidates.iter().position(|segment| {
+        sum += freed(segment);
+        sum >= missing
+    });
+    candidates.truncate(enough.map_or(victims_max, |last| (last + 1).min(victims_max)));
+    candidates
 }
 
-/// The best-ranked victims (smallest first) whose compaction frees at least one full segment; or those
-/// that hold nothing worth keeping; or small ones to be merged.
+/// How many bytes must go for `kept` to be the given share of what is left of `all`.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate"
+)]
+fn excess(kept: u64, all: u64, share: f64) -> u64 {
+    all.saturating_sub((kept as f64 / share.max(f64::EPSILON)) as u64)
+}
+
+fn plan(level: CompactionLevel, victims: &[&SegmentStats]) -> Option<CompactionPlan> {
+    let victims: Vec<SegmentId> = victims.iter().map(|segment| segment.id).collect();
+    (!victims.is_empty()).then_some(CompactionPlan { level, victims })
+}
+
+/// Where too little of the images is worth keeping, those with the least share of it, of those in which at least a
+/// sixteenth of a segment comes free.
+fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize) -> Option<CompactionPlan> {
+    let resident = || view.segments.iter().filter(|segment| segment.memory_bytes > 0);
+    let excess = excess(
+        resident().map(SegmentStats::survivor_bytes).sum(),
+        resident().map(|segment| segment.memory_bytes).sum(),
+        utilization_min,
+    );
+    if excess == 0 {
+        return None;
+    }
+    let freed = |segment: &SegmentStats| segment.memory_bytes.saturating_sub(segment.survivor_bytes());
+    let candidates = resident().filter(|segment| freed(segment) >= view.segment_bytes / 16).collect();
+    plan(
+        CompactionLevel::Memory,
+        &best(candidates, SegmentStats::memory_utilization, freed, excess, victims_max),
+    )
+}
+
+/// Segments that hold nothing worth keeping; or, where too little of the disk is live, the smallest by `rank` that have
+/// anything to leave out; or small ones to be merged.
+///
+/// Tombstones count like what is dead: they can go once the dead records go for whose sake they are kept, and where they
+/// pile up that is what it takes.
 fn on_disk(
     view: &CompactionView<'_>,
-    utilization_max: f64,
+    utilization_min: f64,
     victims_max: usize,
     rank: impl Fn(&SegmentStats) -> f64,
 ) -> Option<CompactionPlan> {
-    let mut candidates: Vec<&SegmentStats> =
-        view.segments.iter().filter(|segment| segment.disk_utilization() < utilization_max).collect();
-    candidates.sort_by(|a, b| rank(a).total_cmp(&rank(b)).then(a.id.cmp(&b.id)));
-    candidates.truncate(victims_max);
-
-    let freed: u64 =
-        candidates.iter().map(|segment| segment.disk_bytes.saturating_sub(segment.survivor_bytes())).sum();
-    if freed < view.segment_bytes {
-        candidates.retain(|segment| segment.survivor_bytes() == 0);
+    let is_empty = |segment: &&SegmentStats| utilization_min > 0.0 && segment.survivor_bytes() == 0;
+    let empty: Vec<&SegmentStats> = view.segments.iter().filter(is_empty).collect();
+    if !empty.is_empty() {
+        return plan(CompactionLevel::Disk, &empty);
     }
-    if candidates.is_empty() {
-        candidates = mergeable(view, victims_max);
+    let live = view.segments.iter().map(|segment| segment.live_bytes).sum();
+    let disk = view.segments.iter().map(|segment| segment.disk_bytes).sum();
+    let excess = excess(live, disk, utilization_min);
+    let candidates = view.segments.iter().filter(|segment| excess > 0 && segment.dead_bytes > 0).collect();
+    // A segment's worth at least, so that not every new segment calls for a compaction.
+    let missing = excess.max(view.segment_bytes);
+    let mut victims = best(candidates, rank, |segment| segment.dead_bytes, missing, victims_max);
+    if victims.is_empty() {
+        victims = mergeable(view, victims_max);
     }
-    (!candidates.is_empty()).then(|| CompactionPlan {
-        level: CompactionLevel::Disk,
-        victims: candidates.iter().map(|segment| segment.id).collect(),
-    })
+    plan(CompactionLevel::Disk, &victims)
 }
 
 /// How many segments a merge must make one of.
@@ -266,16 +310,16 @@ mod tests {
             id: SegmentId::new(id),
             live_bytes: live,
             tombstone_bytes: 0,
+            dead_bytes: FULL - live,
             memory_bytes: FULL,
             disk_bytes: FULL,
             age: Duration::from_secs(age_s),
         }
     }
 
-    fn plan(policy: &dyn CompactionPolicy, segments: &[SegmentStats]) -> Option<Vec<u64>> {
-        levelled(policy, segments)
-            .filter(|(level, _)| *level == CompactionLevel::Disk)
-            .map(|(_, victims)| victims)
+    /// With so many of the live bytes in tombstones instead.
+    fn with_tombstones(segment: SegmentStats, bytes: u64) -> SegmentStats {
+        SegmentStats { tombstone_bytes: bytes, live_bytes: segment.live_bytes - bytes, ..segment }
     }
 
     fn levelled(
@@ -292,50 +336,127 @@ mod tests {
         Some((plan.level, plan.victims.iter().map(|id| id.get()).collect()))
     }
 
+    fn plan(policy: &dyn CompactionPolicy, segments: &[SegmentStats]) -> Option<Vec<u64>> {
+        levelled(policy, segments)
+            .filter(|(level, _)| *level == CompactionLevel::Disk)
+            .map(|(_, victims)| victims)
+    }
+
     #[test]
     fn never_plans_nothing() {
         assert_eq!(plan(&Never, &[segment(1, 0, 9)]), None);
     }
 
     #[test]
-    fn greedy_takes_the_emptiest_and_needs_a_gain() {
-        let greedy = Greedy { utilization_max: 0.75, victims_max: 2, ..Greedy::default() };
+    fn greedy_takes_the_emptiest_while_the_whole_is_too_empty() {
+        let greedy = Greedy { disk_utilization_min: 0.75, victims_max: 3, ..Greedy::default() };
         assert_eq!(plan(&greedy, &[]), None);
-        // 400 bytes would come free: not a segment's worth.
-        assert_eq!(plan(&greedy, &[segment(1, 600, 0), segment(2, 900, 0)]), None);
-        assert_eq!(plan(&greedy, &[segment(1, 600, 0), segment(2, 400, 0)]), Some(vec![2, 1]));
-        assert_eq!(
-            plan(&greedy, &[segment(1, 600, 0), segment(2, 400, 0), segment(3, 100, 0)]),
-            Some(vec![3, 2])
-        );
-        // At the threshold is too full, whatever the gain.
-        assert_eq!(plan(&greedy, &[segment(1, 750, 0), segment(2, 750, 0)]), None);
-        // A dead segment goes even if it is small.
-        let small = SegmentStats { disk_bytes: 10, memory_bytes: 10, ..segment(4, 0, 0) };
-        assert_eq!(plan(&greedy, &[segment(1, 600, 0), small]), Some(vec![4]));
+        // 0.75 of the whole: enough, whatever a single segment is like.
+        assert_eq!(plan(&greedy, &[segment(1, 1000, 0), segment(2, 500, 0)]), None);
+        assert_eq!(plan(&greedy, &[segment(1, 999, 0), segment(2, 500, 0)]), Some(vec![2, 1]));
+        // As many as make up for what is missing, and free a segment.
+        let segments = [segment(1, 900, 0), segment(2, 450, 0), segment(3, 400, 0), segment(4, 1000, 0)];
+        assert_eq!(plan(&greedy, &segments), Some(vec![3, 2]));
+        let emptier = [segment(1, 900, 0), segment(2, 450, 0), segment(3, 400, 0), segment(4, 600, 0)];
+        assert_eq!(plan(&greedy, &emptier), Some(vec![3, 2]));
+        let greedier = Greedy { disk_utilization_min: 0.99, ..greedy };
+        assert_eq!(plan(&greedier, &emptier), Some(vec![3, 2, 4]));
+        // What has nothing to leave out is no victim, even if the file is larger than what it holds.
+        let padded = SegmentStats { dead_bytes: 0, ..segment(5, 300, 0) };
+        assert_eq!(plan(&greedy, &[padded]), None);
     }
 
     #[test]
-    fn memory_is_compacted_where_the_disk_is_not_worth_it() {
+    fn what_is_dead_altogether_goes_at_once() {
+        let small = SegmentStats { disk_bytes: 10, memory_bytes: 10, dead_bytes: 10, ..segment(4, 0, 0) };
+        let segments = [segment(1, 1000, 0), segment(2, 900, 0), small];
+        assert_eq!(plan(&Greedy::default(), &segments), Some(vec![4]));
+        let never_on_disk = Greedy { disk_utilization_min: 0.0, ..Greedy::default() };
+        assert_eq!(plan(&never_on_disk, &segments), None);
+    }
+
+    #[test]
+    fn tombstones_are_kept_and_still_ask_for_the_dead_to_go() {
+        // Nothing is live, and each segment is nearly full of tombstones that the dead in the other keep.
+        let held = |id| with_tombstones(segment(id, 950, 0), 950);
+        assert_eq!(plan(&Greedy::default(), &[held(1), held(2)]), Some(vec![1, 2]));
+        assert!((held(1).disk_utilization() - 0.95).abs() < 1e-9);
+        // Where the dead are gone, there is nothing left to do for those that hold tombstones only.
+        let pure = with_tombstones(segment(3, 1000, 0), 1000);
+        assert_eq!(plan(&Greedy::default(), &[pure, held(1)]), Some(vec![1]));
+        assert_eq!(plan(&Greedy::default(), &[pure]), None);
+    }
+
+    #[test]
+    fn memory_is_compacted_where_the_disk_is_well() {
         for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
-            // 340 bytes would come free on disk, less than a segment; in memory each is worth it.
             let segments = [segment(1, 840, 0), segment(2, 820, 0), segment(3, 860, 0)];
-            assert_eq!(levelled(policy, &segments), Some((CompactionLevel::Memory, vec![2, 1])));
+            assert_eq!(levelled(policy, &segments), Some((CompactionLevel::Memory, vec![2])));
+            assert_eq!(levelled(policy, &[segment(1, 750, 0), segment(2, 950, 0)]), None);
             // What has no image, a right-sized one, or one that would give next to nothing is left alone.
             let cold = SegmentStats { memory_bytes: 0, ..segment(1, 700, 0) };
             let fitting = SegmentStats { memory_bytes: 700, ..segment(2, 700, 0) };
-            let small = SegmentStats { memory_bytes: 70, disk_bytes: 100, ..segment(3, 10, 0) };
+            let small = SegmentStats { memory_bytes: 70, disk_bytes: 20, dead_bytes: 10, ..segment(3, 10, 0) };
             assert_eq!(levelled(policy, &[cold, fitting, small]), None);
             // Tombstones are kept in memory, too: they have to go to disk again.
-            let tombstones = SegmentStats { tombstone_bytes: 100, ..segment(4, 800, 0) };
-            assert_eq!(levelled(policy, &[tombstones]), None);
+            assert_eq!(levelled(policy, &[with_tombstones(segment(4, 900, 0), 100)]), None);
+        }
+    }
+
+    #[test]
+    fn policies_come_to_an_end() {
+        let mut rng = 1_u64;
+        let mut next = |max: u64| {
+            rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (rng >> 33) % max
+        };
+        for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+            for _ in 0..200 {
+                let mut segments: Vec<SegmentStats> = (0..next(40))
+                    .map(|id| {
+                        let survivors = next(FULL + 1);
+                        let tombstones = next(survivors + 1);
+                        with_tombstones(segment(id, survivors, next(100)), tombstones)
+                    })
+                    .collect();
+                let mut rounds = 0;
+                while let Some((level, victims)) = levelled(policy, &segments) {
+                    rounds += 1;
+                    assert!(rounds < 200, "{segments:?}");
+                    let (gone, mut left): (Vec<SegmentStats>, Vec<SegmentStats>) =
+                        segments.iter().partition(|segment| victims.contains(&segment.id.get()));
+                    if level == CompactionLevel::Memory {
+                        left.extend(gone.iter().map(|segment| SegmentStats {
+                            memory_bytes: segment.survivor_bytes(),
+                            ..*segment
+                        }));
+                    } else {
+                        let live: u64 = gone.iter().map(|segment| segment.live_bytes).sum();
+                        let all: u64 = gone.iter().map(SegmentStats::survivor_bytes).sum();
+                        let id = 1000 * (rounds + 1);
+                        left.extend((0..all.div_ceil(FULL)).map(|at| {
+                            let bytes = (all - at * FULL).min(FULL);
+                            let live = live.saturating_sub(at * FULL).min(bytes);
+                            let output = segment(id + at, bytes, 0);
+                            let whole = SegmentStats { disk_bytes: bytes, memory_bytes: bytes, ..output };
+                            with_tombstones(SegmentStats { dead_bytes: 0, ..whole }, bytes - live)
+                        }));
+                    }
+                    segments = left;
+                }
+            }
         }
     }
 
     #[test]
     fn small_segments_are_merged_four_to_one_or_not_at_all() {
         let small =
-            |id, bytes| SegmentStats { disk_bytes: bytes, memory_bytes: bytes, ..segment(id, bytes, 0) };
+            |id, bytes| SegmentStats {
+                disk_bytes: bytes,
+                memory_bytes: bytes,
+                dead_bytes: 0,
+                ..segment(id, bytes, 0)
+            };
         let three = [small(1, 10), small(2, 250), small(3, 20)];
         assert_eq!(plan(&Greedy::default(), &three), None);
         let with = |last| [three[0], three[1], three[2], last];
@@ -346,18 +467,12 @@ mod tests {
     }
 
     #[test]
-    fn tombstones_count_as_survivors() {
-        let held = SegmentStats { tombstone_bytes: 900, ..segment(1, 0, 0) };
-        assert_eq!(plan(&Greedy::default(), &[held]), None);
-        assert!((held.disk_utilization() - 0.9).abs() < 1e-9);
-        assert!(held.memory_utilization().abs() < 1e-9);
-    }
-
-    #[test]
     fn cost_benefit_prefers_old_segments_over_slightly_emptier_young_ones() {
-        let one = CostBenefit { victims_max: 2, ..CostBenefit::default() };
-        let segments = [segment(1, 500, 1), segment(2, 600, 100), segment(3, 350, 1), segment(4, 950, 9999)];
-        assert_eq!(plan(&one, &segments), Some(vec![2, 3]));
+        let two = CostBenefit { victims_max: 2, disk_utilization_min: 0.7, ..CostBenefit::default() };
+        let segments = [segment(1, 500, 1), segment(2, 600, 100), segment(3, 350, 1), segment(4, 950, 99)];
+        assert_eq!(plan(&two, &segments), Some(vec![2, 4]));
+        let younger = SegmentStats { age: Duration::from_secs(1), ..segments[3] };
+        assert_eq!(plan(&two, &[segments[0], segments[1], segments[2], younger]), Some(vec![2, 3]));
         // The same segment costs more when its survivors must be read from disk.
         let cold = SegmentStats { memory_bytes: 0, ..segment(5, 500, 10) };
         assert!(CostBenefit::rank(&cold) > CostBenefit::rank(&segment(5, 500, 10)));

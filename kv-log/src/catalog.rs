@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::directory;
@@ -122,7 +123,8 @@ impl Catalog {
                 base_lsn: last_lsn.get(),
                 store_id: manifest.store_id,
             };
-            created.push(self.create_segment(header, capacity, SEGMENT_HEADER_LEN, |_| ())?);
+            let now = self.env.clock.monotonic();
+            created.push(self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, |_| ())?);
             let entry =
                 Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
             manifest.segments.insert(id, entry);
@@ -141,12 +143,13 @@ impl Catalog {
     }
 
     /// A segment with a file of `capacity` bytes of which `end` are used, filled by `fill_rest` behind its
-    /// header, written and synced. Neither the directory nor the manifest knows it yet.
+    /// header with records that were written at the time `created`, written and synced. Neither the directory nor the manifest knows it yet.
     pub(crate) fn create_segment(
         &self,
         header: SegmentHeader,
         capacity: usize,
         end: usize,
+        created: Duration,
         fill_rest: impl FnOnce(&mut [u8]),
     ) -> Result<Arc<Segment>> {
         let id = SegmentId::new(header.segment_id);
@@ -170,8 +173,7 @@ impl Catalog {
                 "the store has {SEGMENTS_MAX} segments, the most there can be; reopen it with larger segment_bytes"
             ))
         })?;
-        let now = self.env.clock.monotonic();
-        Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), now, end)))
+        Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), created, end)))
     }
 
     /// Makes the manifest name the outputs of a compaction in place of its victims.

@@ -132,10 +132,7 @@ impl Head {
         let location = Location::new(self.segment.slot, self.end);
         self.end += len;
         if record.kind.is_change() {
-            self.segment.add_record(Lsn::new(record.lsn), record.kind);
-            if record.kind == RecordKind::Delete {
-                self.segment.tombstone_bytes.fetch_add(len as u64, Ordering::Relaxed);
-            }
+            self.segment.add_record(Lsn::new(record.lsn), record.kind, len);
         }
         self.segment.set_end(self.end);
         location

@@ -331,10 +331,7 @@ impl Replay<'_> {
                 let detail = "a change without LSN";
                 return Err(Error::corruption(segment.file.path(), offset as u64, detail));
             }
-            segment.add_record(Lsn::new(record.lsn), record.kind);
-            if record.kind == RecordKind::Delete {
-                segment.tombstone_bytes.fetch_add(record.encoded_len() as u64, Ordering::Relaxed);
-            }
+            segment.add_record(Lsn::new(record.lsn), record.kind, record.encoded_len());
             self.replay(&record, Location::new(segment.slot, offset), tally, &guard)?;
         }
         Ok(scanner.stop())

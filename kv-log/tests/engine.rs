@@ -494,7 +494,7 @@ fn an_idle_store_keeps_no_memory_for_heads_to_come() {
 #[test]
 fn memory_comes_back_without_writing_to_disk() {
     let dir = tempfile::tempdir().unwrap();
-    let compaction = Arc::new(Greedy { utilization_max: 0.0, ..Greedy::default() });
+    let compaction = Arc::new(Greedy { disk_utilization_min: 0.0, ..Greedy::default() });
     let options = Options { segment_bytes: 64 << 10, compaction, ..small(Manual) };
     let store = LogEngine::open(dir.path(), options).unwrap();
     for round in 0..10u8 {

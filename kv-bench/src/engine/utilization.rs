@@ -7,7 +7,7 @@ use crate::engines::open_log;
 use crate::failure::Failure;
 use crate::subjects::KvEngine;
 use crate::worker::Measured;
-use kv_core::{CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, SegmentStats};
+use kv_core::CostBenefit;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;
@@ -29,30 +29,12 @@ const MEASURED: u64 = 2;
 /// store that lets garbage pile up wins nothing.
 const PAYMENTS: u64 = 25;
 
-/// Compacts while less of the disk is live than asked, segments in the engine's own order of preference.
-#[derive(Clone, Copy, Debug)]
-struct Hold {
-    target: f64,
-    order: CostBenefit,
-}
-
-impl CompactionPolicy for Hold {
-    fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        let live: u64 = view.segments.iter().map(SegmentStats::survivor_bytes).sum();
-        let disk: u64 = view.segments.iter().map(|segment| segment.disk_bytes).sum();
-        if live as f64 >= self.target * disk as f64 { None } else { self.order.plan(view) }
-    }
-}
-
 pub(crate) fn measure(dir: &Path, job: Utilization) -> Result<Measured, Failure> {
     let Utilization { shape, keys, target } = job;
     // A hundred segments or so, however small the run: fewer could not be told apart by a policy.
     let segment_bytes = (keys * shape.pair_len() / 100).next_power_of_two().clamp(1 << 14, 16 << 20);
     let options = kv_log::Options {
-        compaction: Arc::new(Hold {
-            target,
-            order: CostBenefit { utilization_max: 0.99, ..CostBenefit::default() },
-        }),
+        compaction: Arc::new(CostBenefit { disk_utilization_min: target, ..CostBenefit::default() }),
         segment_bytes: usize::try_from(segment_bytes).unwrap_or(16 << 20),
         ..kv_log::Options::default()
     };

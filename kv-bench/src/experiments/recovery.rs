@@ -12,6 +12,7 @@ use crate::scratch::Scratch;
 use crate::units;
 use crate::verify::verify;
 use crate::worker::{Measured, Run, Task, directory_bytes, milliseconds};
+use kv_core::{FsExt, OsFs};
 use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -107,6 +108,14 @@ pub(crate) fn fill_until_killed(
     }
 }
 
+/// Reads all files: an engine may have written them past the system's cache.
+fn bring_into_cache(dir: &Path) -> Result<(), Failure> {
+    for name in OsFs.list_if_exists(dir)?.unwrap_or_default() {
+        OsFs.read_file(&dir.join(name))?;
+    }
+    Ok(())
+}
+
 pub(crate) fn measure(
     dir: &Path,
     contender: Contender,
@@ -116,6 +125,7 @@ pub(crate) fn measure(
     let data = Dataset::new(shape);
     let mut measured = Measured::default();
     measured.add("disk_bytes", directory_bytes(dir)?);
+    bring_into_cache(dir)?;
     let start = Instant::now();
     let engine = contender.open(dir)?;
     measured.add("recovery_ms", milliseconds(start));

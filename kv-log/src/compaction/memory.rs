@@ -10,7 +10,7 @@ use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{LOOK_UPS_AT_A_TIME, Move, oldest_put};
+use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
 use crate::segment::{Contents, Image, Location, Segment};
 use crate::store::Store;
 
@@ -25,7 +25,7 @@ impl Store {
     }
 
     fn shrink(&self, old: &Arc<Segment>) -> Result<u64> {
-        let oldest_elsewhere = oldest_put(&self.catalog.segments(), &[old.id]);
+        let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &[old.id]);
         let hides = |lsn: u64| lsn > oldest_elsewhere;
         // Records die meanwhile, and none comes to life: there will be room for all that must stay.
         let tombstones = if hides(old.max_lsn()) { old.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };

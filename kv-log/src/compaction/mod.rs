@@ -104,21 +104,24 @@ impl Store {
         let now = self.env.clock.monotonic();
         let (mut memory, mut disk) = (0, 0);
         let mut views = Vec::with_capacity(segments.len());
-        let oldest = segments.iter().min_by_key(|segment| segment.min_put_lsn()).map(|segment| segment.id);
-        let oldest_put_but_one = oldest_put(segments, oldest.as_slice());
-        let oldest_put_of_all = oldest_put(segments, &[]);
+        let oldest = segments.iter().min_by_key(|segment| segment.oldest_dead_put()).map(|segment| segment.id);
+        let oldest_but_one = oldest_dead_put(segments, oldest.as_slice());
+        let oldest_of_all = oldest_dead_put(segments, &[]);
         for segment in segments {
             let memory_bytes = segment.memory_bytes() as u64;
             memory += memory_bytes;
             disk += segment.file_len() as u64;
             if segment.is_durable() {
                 let is_oldest = oldest == Some(segment.id);
-                let oldest_elsewhere = if is_oldest { oldest_put_but_one } else { oldest_put_of_all };
+                let oldest_elsewhere = if is_oldest { oldest_but_one } else { oldest_of_all };
                 let needed = oldest_elsewhere < segment.max_lsn();
+                let tombstone_bytes =
+                    if needed { segment.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
                 views.push(SegmentStats {
                     id: segment.id,
                     live_bytes: segment.live_bytes.load(Ordering::Relaxed),
-                    tombstone_bytes: if needed { segment.tombstone_bytes.load(Ordering::Relaxed) } else { 0 },
+                    tombstone_bytes,
+                    dead_bytes: segment.dead_bytes(tombstone_bytes),
                     memory_bytes,
                     disk_bytes: segment.file_len() as u64,
                     age: now.saturating_sub(segment.created),
@@ -129,8 +132,8 @@ impl Store {
     }
 }
 
-/// The oldest put, dead or alive, in the file of any segment but these: a tombstone older than that hides nothing.
-fn oldest_put(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
+/// The oldest dead put in the file of any segment but these: a tombstone older than that hides nothing.
+fn oldest_dead_put(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
     let others = segments.iter().filter(|segment| !except.contains(&segment.id));
-    others.map(|segment| segment.min_put_lsn()).min().unwrap_or(u64::MAX)
+    others.map(|segment| segment.oldest_dead_put()).min().unwrap_or(u64::MAX)
 }

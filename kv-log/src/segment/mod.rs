@@ -57,8 +57,10 @@ pub(crate) struct Segment {
     /// Bytes of records that the index points at.
     pub(crate) live_bytes: AtomicU64,
     pub(crate) tombstone_bytes: AtomicU64,
-    /// Puts and deletes in it.
+    /// Puts and deletes in its file, and their bytes.
     pub(crate) records: AtomicU64,
+    change_bytes: AtomicU64,
+    put_bytes: AtomicU64,
     min_put_lsn: AtomicU64,
     max_lsn: AtomicU64,
     /// Length of its records on average, bytes, as far as it was known when it was sealed.
@@ -98,6 +100,8 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             records: AtomicU64::new(0),
+            change_bytes: AtomicU64::new(0),
+            put_bytes: AtomicU64::new(0),
             min_put_lsn: AtomicU64::new(u64::MAX),
             max_lsn: AtomicU64::new(0),
             mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
@@ -138,6 +142,8 @@ impl Segment {
             live_bytes: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             records: copy(&self.records),
+            change_bytes: copy(&self.change_bytes),
+            put_bytes: copy(&self.put_bytes),
             min_put_lsn: copy(&self.min_put_lsn),
             max_lsn: copy(&self.max_lsn),
             mean_record_len: AtomicUsize::new(self.mean_record_len()),
@@ -212,19 +218,32 @@ impl Segment {
         self.synced.store(len, Ordering::Relaxed);
     }
 
-    /// Counts a put or delete that was added. By whoever writes the segment, one thread at a time.
+    /// Counts a put or delete of `len` bytes that was added. By whoever writes the segment, one thread at a time.
     #[inline]
-    pub(crate) fn add_record(&self, lsn: Lsn, kind: RecordKind) {
+    pub(crate) fn add_record(&self, lsn: Lsn, kind: RecordKind, len: usize) {
         change(&self.records, |records| records + 1);
+        change(&self.change_bytes, |bytes| bytes + len as u64);
         if kind == RecordKind::Put {
+            change(&self.put_bytes, |bytes| bytes + len as u64);
             change(&self.min_put_lsn, |min| min.min(lsn.get()));
+        } else {
+            change(&self.tombstone_bytes, |bytes| bytes + len as u64);
         }
         change(&self.max_lsn, |max| max.max(lsn.get()));
     }
 
-    /// Lowest LSN of its puts, dead ones in the file included; `u64::MAX` when it holds none.
-    pub(crate) fn min_put_lsn(&self) -> u64 {
-        self.min_put_lsn.load(Ordering::Relaxed)
+    /// An LSN that none of the dead puts in its file is below; `u64::MAX` when there are none.
+    ///
+    /// Not exact for changes that come meanwhile: a put that dies now is newer than every durable tombstone of its key.
+    pub(crate) fn oldest_dead_put(&self) -> u64 {
+        let all_live = self.live_bytes.load(Ordering::Relaxed) >= self.put_bytes.load(Ordering::Relaxed);
+        if all_live { u64::MAX } else { self.min_put_lsn.load(Ordering::Relaxed) }
+    }
+
+    /// Bytes of the changes in its file that are neither live nor among these tombstones.
+    pub(crate) fn dead_bytes(&self, needed_tombstone_bytes: u64) -> u64 {
+        let kept = self.live_bytes.load(Ordering::Relaxed) + needed_tombstone_bytes;
+        self.change_bytes.load(Ordering::Relaxed).saturating_sub(kept)
     }
 
     /// Highest LSN of its changes; 0 when it holds none.
