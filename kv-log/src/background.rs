@@ -174,7 +174,12 @@ fn spares_loop(store: &Store) {
 fn compact_loop(store: &Store) {
     loop {
         store.signals.compact.wait(None);
-        if store.signals.stopping() || store.compact_while_due().is_err() {
+        if store.signals.stopping() {
+            return;
+        }
+        // Where a victim could not be read, it is tried again when the next segment is full: whoever reads its records
+        // is told.
+        if store.compact_while_due().is_err() && store.health.is_poisoned() {
             return;
         }
         store.release_idle_memory();
@@ -230,7 +235,11 @@ impl Store {
     /// Compacts if that was asked for. For inline mode.
     pub(crate) fn compact_if_due(&self) -> Result<()> {
         if self.env.background == Background::Inline && self.signals.compact.take() {
-            self.compact_while_due()?;
+            match self.compact_while_due() {
+                Err(error) if self.health.is_poisoned() => return Err(error),
+                // As in the background.
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
+    #[expect(clippy::too_many_arguments, reason = "its parts, put together in one place")]
     pub(crate) fn new(
         dir: PathBuf,
         env: Env,

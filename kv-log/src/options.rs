@@ -118,9 +118,18 @@ impl From<&OpenOptions> for Options {
         };
         match open.scale {
             Scale::Normal => options,
-            Scale::Tiny => {
-                Options { segment_bytes: 2048, unflushed_bytes_max: 4096, index_shards: 4, ..options }
-            }
+            Scale::Tiny => Options {
+                segment_bytes: 2048,
+                unflushed_bytes_max: 4096,
+                index_shards: 4,
+                // So that few records keep both levels of compaction at work.
+                compaction: Arc::new(Greedy {
+                    disk_utilization_min: 0.2,
+                    memory_utilization_min: 0.95,
+                    ..Greedy::default()
+                }),
+                ..options
+            },
         }
     }
 }
@@ -152,7 +161,7 @@ impl Options {
     /// Images of freed segments that are kept for heads to come. As many as a compaction writes outputs; where memory is
     /// short, one.
     pub(crate) fn recycled_images_max(&self) -> usize {
-        if self.memory_budget.is_none() { 4 } else { 1 }
+        if self.memory_budget.is_none() { 8 } else { 1 }
     }
 
     /// Heads that are made ahead at most.

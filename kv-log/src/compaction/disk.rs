@@ -20,6 +20,7 @@ use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
     Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, Step, parse_trusted,
 };
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,46 +31,54 @@ use crate::index::KeyHash;
 use crate::segment::{Contents, Location, Segment};
 use crate::store::Store;
 
-/// A record that is to be kept.
-struct Survivor<'a> {
+/// A record that is to be kept. There may be very many.
+struct Survivor {
     lsn: u64,
-    kind: RecordKind,
-    /// The record as it stands in the victim.
-    encoded: &'a [u8],
     hash: KeyHash,
-    from: Location,
+    /// Which of the victims it comes from, and where it stands there.
+    victim: u16,
+    is_put: bool,
+    offset: u32,
+    len: u32,
+}
+
+/// A segment to be compacted, and what it holds.
+pub(super) struct Victim {
+    segment: Arc<Segment>,
+    contents: Contents,
+}
+
+/// A new segment, and which survivors it holds.
+struct Output {
+    segment: Arc<Segment>,
+    survivors: Range<usize>,
 }
 
 impl Store {
-    pub(super) fn compact_on_disk(&self, victims: &[Arc<Segment>]) -> Result<CompactionReport> {
-        let contents = victims.iter().map(|victim| victim.contents()).collect::<Result<Vec<_>>>()?;
-        let survivors = self.survivors(victims, &contents)?;
+    pub(super) fn compact_on_disk(&self, victims: &[Victim]) -> Result<CompactionReport> {
+        let segments: Vec<Arc<Segment>> = victims.iter().map(|victim| Arc::clone(&victim.segment)).collect();
+        let survivors = self.survivors(victims)?;
         // What the choice of survivors saw: only durable changes may make others obsolete on disk.
         let horizon = self.head.lock().last_lsn();
 
-        let mut outputs = Vec::new();
-        let mut moves = Vec::with_capacity(survivors.len());
-        for part in split(&survivors, self.options.segment_bytes) {
-            let output = self.write_output(part, victims, &mut moves);
-            match output {
-                Ok(output) => outputs.push(output),
-                Err(error) => {
-                    self.forget(&outputs);
-                    return Err(error);
-                }
-            }
-        }
-        if let Err(error) = self.make_durable(horizon).and_then(|()| self.catalog.exchange(victims, &outputs))
-        {
+        let mut outputs: Vec<Output> = Vec::new();
+        let exchanged = self.write_outputs(victims, &survivors, &mut outputs).and_then(|()| {
+            self.make_durable(horizon)?;
+            let new: Vec<Arc<Segment>> = outputs.iter().map(|output| Arc::clone(&output.segment)).collect();
+            self.catalog.exchange(&segments, &new)
+        });
+        if let Err(error) = exchanged {
             self.forget(&outputs);
             return Err(error);
         }
-        self.relocate_all(&moves);
-        self.retire(victims)?;
+        for output in &outputs {
+            self.relocate_all(output.moves(&survivors, victims));
+        }
+        self.retire(&segments)?;
 
-        let copied_bytes: u64 = moves.iter().map(|one| one.len).sum();
-        let before: u64 = victims.iter().map(|segment| segment.file_len() as u64).sum();
-        let after: u64 = outputs.iter().map(|segment| segment.file_len() as u64).sum();
+        let copied_bytes = survivors.iter().filter(|one| one.is_put).map(|one| u64::from(one.len)).sum();
+        let before: u64 = segments.iter().map(|segment| segment.file_len() as u64).sum();
+        let after: u64 = outputs.iter().map(|output| output.segment.file_len() as u64).sum();
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
         Ok(CompactionReport {
@@ -81,19 +90,21 @@ impl Store {
     }
 
     /// The records of the victims that the index points at, and the tombstones that may still hide
-    /// something.
-    fn survivors<'a>(&self, victims: &[Arc<Segment>], contents: &'a [Contents]) -> Result<Vec<Survivor<'a>>> {
-        let ids: Vec<SegmentId> = victims.iter().map(|segment| segment.id).collect();
+    /// something, in the order of their LSNs.
+    fn survivors(&self, victims: &[Victim]) -> Result<Vec<Survivor>> {
+        let ids: Vec<SegmentId> = victims.iter().map(|victim| victim.segment.id).collect();
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &ids);
-        let mut survivors = Vec::new();
-        for (victim, contents) in victims.iter().zip(contents) {
-            let found = self.survivors_of(victim, contents.bytes(), oldest_elsewhere, &mut survivors)?;
+        let mut survivors =
+            Vec::with_capacity(victims.iter().map(|victim| victim.segment.survivors_max()).sum());
+        for (number, victim) in (0..).zip(victims) {
+            let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
             // A damaged key would pass for another one, whose record is dead. Changes that come meanwhile may be the
             // reason as well.
-            if found < victim.live_bytes.load(Ordering::Relaxed) {
-                let stop = Scanner::new(victim.id.get(), contents.bytes(), SEGMENT_HEADER_LEN).stop();
-                if stop.offset != contents.bytes().len() {
-                    return Err(damaged(victim, stop.fault));
+            if found < victim.segment.live_bytes.load(Ordering::Relaxed) {
+                let bytes = victim.contents.bytes();
+                let stop = Scanner::new(victim.segment.id.get(), bytes, SEGMENT_HEADER_LEN).stop();
+                if stop.offset != bytes.len() {
+                    return Err(victim.damaged(stop.fault));
                 }
             }
         }
@@ -104,41 +115,46 @@ impl Store {
     }
 
     /// Adds those of one victim; returns how many bytes of puts that were. Only what survives is checked as a whole.
-    fn survivors_of<'a>(
+    fn survivors_of(
         &self,
-        victim: &Segment,
-        bytes: &'a [u8],
+        number: u16,
+        victim: &Victim,
         oldest_elsewhere: u64,
-        survivors: &mut Vec<Survivor<'a>>,
+        survivors: &mut Vec<Survivor>,
     ) -> Result<u64> {
-        let decoder = Decoder::new(victim.id.get());
-        let (mut offset, mut put_bytes) = (SEGMENT_HEADER_LEN, 0);
-        let mut group: Vec<Survivor<'a>> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
-        while offset < bytes.len() {
+        let (decoder, slot) = (Decoder::new(victim.segment.id.get()), victim.segment.slot);
+        let (mut at, mut put_bytes) = (SEGMENT_HEADER_LEN, 0);
+        let bytes = victim.contents.bytes();
+        let mut group: Vec<(RecordKind, Survivor)> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
+        while at < bytes.len() {
             let guard = crossbeam_epoch::pin();
-            while group.len() < LOOK_UPS_AT_A_TIME && offset < bytes.len() {
-                let rest = bytes.get(offset..).unwrap_or_default();
+            while group.len() < LOOK_UPS_AT_A_TIME && at < bytes.len() {
+                let rest = bytes.get(at..).unwrap_or_default();
                 let info = rest.first_chunk().and_then(|header| decoder.check_header(header).ok());
-                let Some((record, len)) = parse_trusted(rest).zip(info.map(|info| info.encoded_len)) else {
-                    return Err(damaged(victim, offset));
+                let Some((record, info)) = parse_trusted(rest).zip(info) else {
+                    return Err(victim.damaged(at));
                 };
-                let (hash, from) = (self.index.hash(record.key), Location::new(victim.slot, offset));
+                let hash = self.index.hash(record.key);
                 self.index.prefetch(hash, &guard);
-                let encoded = rest.get(..len).unwrap_or_default();
-                group.push(Survivor { lsn: record.lsn, kind: record.kind, encoded, hash, from });
-                offset += len;
+                let (Ok(offset), Ok(len)) = (u32::try_from(at), u32::try_from(info.encoded_len)) else {
+                    return Err(victim.damaged(at));
+                };
+                let is_put = record.kind == RecordKind::Put;
+                let one = Survivor { lsn: record.lsn, hash, victim: number, is_put, offset, len };
+                group.push((record.kind, one));
+                at += info.encoded_len;
             }
-            for one in group.drain(..) {
-                let survives = match one.kind {
-                    RecordKind::Put => self.index.points_at(one.hash, one.from, &guard),
+            for (kind, one) in group.drain(..) {
+                let survives = match kind {
+                    RecordKind::Put => self.index.points_at(one.hash, one.place_in(slot), &guard),
                     RecordKind::Delete => one.lsn > oldest_elsewhere,
                     _ => false,
                 };
                 if survives {
-                    if !matches!(decoder.step(one.encoded), Step::Record { .. }) {
-                        return Err(damaged(victim, one.from.offset()));
+                    if !matches!(decoder.step(one.encoded(bytes)), Step::Record { .. }) {
+                        return Err(victim.damaged(one.offset as usize));
                     }
-                    put_bytes += if one.kind == RecordKind::Put { one.encoded.len() as u64 } else { 0 };
+                    put_bytes += if one.is_put { u64::from(one.len) } else { 0 };
                     survivors.push(one);
                 }
             }
@@ -146,41 +162,48 @@ impl Store {
         Ok(put_bytes)
     }
 
-    /// Writes survivors of the victims, in the order of their LSNs, to a new segment that is just as large as they
-    /// need, and syncs it.
-    fn write_output(
+    /// Writes all survivors to new segments, which are added to `outputs` one by one.
+    fn write_outputs(
         &self,
-        survivors: &[Survivor<'_>],
-        victims: &[Arc<Segment>],
-        moves: &mut Vec<Move>,
-    ) -> Result<Arc<Segment>> {
+        victims: &[Victim],
+        survivors: &[Survivor],
+        outputs: &mut Vec<Output>,
+    ) -> Result<()> {
+        let mut start = 0;
+        while start < survivors.len() {
+            let part = first_part(survivors.get(start..).unwrap_or_default(), self.options.segment_bytes);
+            let segment = self.write_output(part, victims)?;
+            let end = start + part.len();
+            outputs.push(Output { segment, survivors: start..end });
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// Writes survivors, in the order of their LSNs, to a new segment that is just as large as they need, and syncs it.
+    fn write_output(&self, survivors: &[Survivor], victims: &[Victim]) -> Result<Arc<Segment>> {
         let min_lsn = survivors.first().map_or(0, |survivor| survivor.lsn);
         let max_lsn = survivors.last().map_or(0, |survivor| survivor.lsn);
         let end = SEGMENT_HEADER_LEN
-            + survivors.iter().map(|survivor| survivor.encoded.len()).sum::<usize>()
+            + survivors.iter().map(|survivor| survivor.len as usize).sum::<usize>()
             + SEAL_LEN;
         let header = self.catalog.compacted_header(min_lsn);
-        let mut offsets = Vec::with_capacity(survivors.len());
         let created = mean_time(survivors, victims);
         let output = self.catalog.create_segment(header, end, end, created, |mut out| {
             let encoder = Encoder::new(header.segment_id);
-            let mut offset = SEGMENT_HEADER_LEN;
             let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
             for survivor in survivors {
-                let len = encoder.copy(survivor.encoded, out).expect("the segment was made to fit");
-                offsets.push(offset);
-                offset += len;
+                let contents =
+                    victims.get(usize::from(survivor.victim)).map(|victim| victim.contents.bytes());
+                let record = survivor.encoded(contents.unwrap_or_default());
+                let len = encoder.copy(record, out).expect("the segment was made to fit");
                 out = out.split_at_mut(len).1;
             }
             encoder.encode(&Record::seal(max_lsn, &seal), out).expect("the segment was made to fit");
         })?;
-        for (survivor, offset) in survivors.iter().zip(offsets) {
-            let len = survivor.encoded.len();
-            output.add_record(Lsn::new(survivor.lsn), survivor.kind, len);
-            if survivor.kind == RecordKind::Put {
-                let to = Location::new(output.slot, offset);
-                moves.push(Move { hash: survivor.hash, from: survivor.from, to, len: len as u64 });
-            }
+        for survivor in survivors {
+            let kind = if survivor.is_put { RecordKind::Put } else { RecordKind::Delete };
+            output.add_record(Lsn::new(survivor.lsn), kind, survivor.len as usize);
         }
         output.mark_sealed();
         output.mark_durable();
@@ -204,49 +227,79 @@ impl Store {
     }
 
     /// Drops outputs that the index never pointed at.
-    fn forget(&self, outputs: &[Arc<Segment>]) {
+    fn forget(&self, outputs: &[Output]) {
         let guard = crossbeam_epoch::pin();
         for output in outputs {
-            self.segments.retire(output, &guard);
+            self.segments.retire(&output.segment, &guard);
         }
     }
 }
 
-fn damaged(victim: &Segment, offset: usize) -> Error {
-    let detail = "a record does not match its checksums any more: faulty memory, or a damaged file";
-    Error::corruption(victim.file.path(), offset as u64, detail)
+impl Survivor {
+    fn place_in(&self, slot: u16) -> Location {
+        Location::new(slot, self.offset as usize)
+    }
+
+    /// The record as it stands in its victim, which holds `contents`.
+    fn encoded<'a>(&self, contents: &'a [u8]) -> &'a [u8] {
+        let start = self.offset as usize;
+        contents.get(start..start + self.len as usize).unwrap_or_default()
+    }
+}
+
+impl Victim {
+    /// With its file's contents, where it is cold.
+    pub(super) fn load(segment: &Arc<Segment>) -> Result<Self> {
+        Ok(Victim { segment: Arc::clone(segment), contents: segment.contents()? })
+    }
+
+    fn damaged(&self, offset: usize) -> Error {
+        let detail = "a record does not match its checksums any more: faulty memory, or a damaged file";
+        Error::corruption(self.segment.file.path(), offset as u64, detail)
+    }
+}
+
+impl Output {
+    /// From the places of its live records in the victims to those here.
+    fn moves<'a>(
+        &self,
+        survivors: &'a [Survivor],
+        victims: &'a [Victim],
+    ) -> impl Iterator<Item = Move> + use<'a> {
+        let (slot, mut end) = (self.segment.slot, SEGMENT_HEADER_LEN);
+        let survivors = survivors.get(self.survivors.clone()).unwrap_or_default();
+        survivors.iter().filter_map(move |survivor| {
+            let start = end;
+            end += survivor.len as usize;
+            let victim = victims.get(usize::from(survivor.victim)).filter(|_| survivor.is_put)?;
+            let from = survivor.place_in(victim.segment.slot);
+            let (to, len) = (Location::new(slot, start), u64::from(survivor.len));
+            Some(Move { hash: survivor.hash, from, to, len })
+        })
+    }
 }
 
 /// When the survivors were written, on average, as far as their victims know.
-fn mean_time(survivors: &[Survivor<'_>], victims: &[Arc<Segment>]) -> Duration {
-    let (mut weighted, mut weight) = (0, 0);
-    for victim in victims {
-        let from_here = survivors.iter().filter(|survivor| survivor.from.slot() == victim.slot);
-        let bytes: usize = from_here.map(|survivor| survivor.encoded.len()).sum();
-        weighted += victim.created.as_nanos() * bytes as u128;
-        weight += bytes as u128;
+fn mean_time(survivors: &[Survivor], victims: &[Victim]) -> Duration {
+    let mut bytes_of = vec![0_u128; victims.len()];
+    for survivor in survivors {
+        if let Some(bytes) = bytes_of.get_mut(usize::from(survivor.victim)) {
+            *bytes += u128::from(survivor.len);
+        }
     }
-    let ns = weighted.checked_div(weight).unwrap_or_default();
+    let times = victims.iter().map(|victim| victim.segment.created.as_nanos());
+    let weighted: u128 = times.zip(&bytes_of).map(|(time, bytes)| time * bytes).sum();
+    let ns = weighted.checked_div(bytes_of.iter().sum()).unwrap_or_default();
     Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
 }
 
-/// Cuts survivors into parts that fit a segment each.
-fn split<'s, 'r>(
-    survivors: &'s [Survivor<'r>],
-    segment_bytes: usize,
-) -> impl Iterator<Item = &'s [Survivor<'r>]> {
-    let mut rest = survivors;
-    std::iter::from_fn(move || {
-        let mut bytes = SEGMENT_HEADER_LEN + SEAL_LEN;
-        let fitting = rest
-            .iter()
-            .take_while(|survivor| {
-                bytes += survivor.encoded.len();
-                bytes <= segment_bytes
-            })
-            .count();
-        let (part, others) = rest.split_at_checked(fitting.max(1))?;
-        rest = others;
-        Some(part)
-    })
+/// As many survivors as fit a segment; one at least.
+fn first_part(survivors: &[Survivor], segment_bytes: usize) -> &[Survivor] {
+    let mut bytes = SEGMENT_HEADER_LEN + SEAL_LEN;
+    let fitting = survivors.iter().take_while(|survivor| {
+        bytes += survivor.len as usize;
+        bytes <= segment_bytes
+    });
+    let count = fitting.count().max(1);
+    survivors.get(..count).unwrap_or(survivors)
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use crate::index::KeyHash;
 use crate::segment::{Location, Segment};
 use crate::store::Store;
+use disk::Victim;
 
 /// Records whose places in the index are asked for before the first is looked at: a scan knows them in advance.
 const LOOK_UPS_AT_A_TIME: usize = 16;
@@ -38,19 +39,24 @@ impl Store {
     }
 
     /// Points the index at records' new places, but for those that changed meanwhile.
-    pub(crate) fn relocate_all(&self, moves: &[Move]) {
-        for group in moves.chunks(LOOK_UPS_AT_A_TIME) {
+    pub(crate) fn relocate_all(&self, moves: impl Iterator<Item = Move>) {
+        let (mut moves, mut group) = (moves.peekable(), Vec::with_capacity(LOOK_UPS_AT_A_TIME));
+        while moves.peek().is_some() {
             let guard = crossbeam_epoch::pin();
-            for one in group {
+            for one in moves.by_ref().take(LOOK_UPS_AT_A_TIME) {
                 self.index.prefetch(one.hash, &guard);
+                group.push(one);
             }
-            for one in group {
-                self.relocate(self.segments.get(one.to, &guard), one);
+            for one in group.drain(..) {
+                self.relocate(self.segments.get(one.to, &guard), &one);
             }
         }
     }
 
     /// Compacts until the policy is content, or a compaction gives nothing back.
+    ///
+    /// # Errors
+    /// Those of writing poison the store, those of reading do not.
     pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();
         let _poison = self.health.poison_on_panic(&self.dir);
@@ -66,6 +72,8 @@ impl Store {
                 }
                 continue;
             }
+            // A file that cannot be read now is left as it is: nothing was changed, and nothing is lost by going on.
+            let victims = victims.iter().map(Victim::load).collect::<Result<Vec<_>>>()?;
             let report = self.compact_on_disk(&victims).map_err(|error| self.health.poison(error))?;
             total.victims += report.victims;
             total.outputs += report.outputs;
@@ -104,7 +112,8 @@ impl Store {
         let now = self.env.clock.monotonic();
         let (mut memory, mut disk) = (0, 0);
         let mut views = Vec::with_capacity(segments.len());
-        let oldest = segments.iter().min_by_key(|segment| segment.oldest_dead_put()).map(|segment| segment.id);
+        let oldest =
+            segments.iter().min_by_key(|segment| segment.oldest_dead_put()).map(|segment| segment.id);
         let oldest_but_one = oldest_dead_put(segments, oldest.as_slice());
         let oldest_of_all = oldest_dead_put(segments, &[]);
         for segment in segments {

@@ -166,7 +166,7 @@ mod tests {
 
     /// Bytes as an image holds them.
     fn contents() -> (Image, Vec<u8>) {
-        let bytes: Vec<u8> = (0..CAPACITY).map(|at| (at % 251 + 1) as u8).collect();
+        let bytes: Vec<u8> = (1..=251).cycle().take(CAPACITY).collect();
         let image = Image::new(CAPACITY).unwrap();
         // SAFETY: this thread is alone.
         unsafe { image.fill(0, CAPACITY, |out| out.copy_from_slice(&bytes)) };

@@ -251,6 +251,12 @@ impl Segment {
         self.max_lsn.load(Ordering::Relaxed)
     }
 
+    /// How many records a compaction keeps at most, roughly.
+    pub(crate) fn survivors_max(&self) -> usize {
+        let bytes = self.live_bytes.load(Ordering::Relaxed) + self.tombstone_bytes.load(Ordering::Relaxed);
+        usize::try_from(bytes).unwrap_or(usize::MAX) / self.mean_record_len().max(1)
+    }
+
     /// The seal that finishes the segment as it is now.
     pub(crate) fn seal(&self) -> Seal {
         Seal { records: self.records.load(Ordering::Relaxed), max_lsn: self.max_lsn() }
