@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const BUDGET: u64 = 64 << 10;
 
@@ -135,6 +136,91 @@ fn after_deleting_everything_disk_and_memory_come_back() {
     assert!(stats.disk_bytes <= 3 * 4096 && stats.memory_bytes <= 3 * 4096, "{stats:?}");
     store.close().unwrap();
     assert_eq!(open(dir.path(), small()).to_sorted_vec().unwrap(), []);
+}
+
+/// Dead puts and the tombstones of others in every segment, which keep each other.
+#[test]
+fn tombstones_and_the_dead_come_off_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Options { memory_budget: None, ..small() });
+    // Short values, so that tombstones are nearly half of what is written.
+    for number in 0..6000 {
+        store.put(&key(number), b"v").unwrap();
+        if number >= 500 {
+            store.delete(&key(number - 500)).unwrap().unwrap();
+        }
+    }
+    for number in 5500..6000 {
+        store.delete(&key(number)).unwrap().unwrap();
+    }
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.keys, stats.live_bytes), (0, 0));
+    assert!(stats.disk_bytes <= 3 * 4096 && stats.memory_bytes <= 3 * 4096, "{stats:?}");
+    store.close().unwrap();
+    assert_eq!(open(dir.path(), small()).to_sorted_vec().unwrap(), []);
+}
+
+/// Keys that come and go, and one that stays in the oldest segment: nothing dead lies beside it once that is compacted.
+#[test]
+fn tombstones_do_not_pile_up_over_an_old_live_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Options { memory_budget: None, ..small() });
+    store.put(b"old", b"and alive").unwrap();
+    for number in 0..20_000 {
+        store.put(&key(number), b"v").unwrap();
+        store.delete(&key(number)).unwrap().unwrap();
+    }
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert!(stats.disk_bytes <= 6 * 4096 && stats.memory_bytes <= 6 * 4096, "{stats:?}");
+    store.close().unwrap();
+    let pairs = open(dir.path(), small()).to_sorted_vec().unwrap();
+    assert_eq!(pairs, [(b"old".to_vec(), b"and alive".to_vec())]);
+}
+
+/// Compacts the oldest segment on disk, whatever it holds, once for each time it is told to.
+#[derive(Debug, Default)]
+struct TheOldest {
+    times: AtomicU32,
+}
+
+impl CompactionPolicy for TheOldest {
+    fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
+        self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |times| times.checked_sub(1)).ok()?;
+        let oldest = view.segments.first()?.id;
+        Some(CompactionPlan { level: CompactionLevel::Disk, victims: vec![oldest] })
+    }
+}
+
+#[test]
+fn a_victim_that_cannot_be_read_is_left_and_the_store_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = Arc::new(TheOldest::default());
+    let store = open(dir.path(), Options { compaction: Arc::<TheOldest>::clone(&policy), ..small() });
+    for number in 0..2000 {
+        store.put(&key(number), &value(number, 0)).unwrap();
+    }
+    let mut files = segment_files(dir.path());
+    files.sort();
+    let oldest = fs::read(&files[0]).unwrap();
+    fs::write(&files[0], &oldest[..oldest.len() / 2]).unwrap();
+    policy.times.store(1, Ordering::Relaxed);
+    let error = store.compact().unwrap_err();
+    assert!(matches!(&error, Error::Corruption { path, .. } if *path == files[0]), "{error}");
+    // In the background, or after a put as here, nobody is told: whoever reads what is lost will be.
+    policy.times.store(1, Ordering::Relaxed);
+    for number in 2000..2200 {
+        store.put(&key(number), &value(number, 0)).unwrap();
+    }
+    assert_eq!(policy.times.load(Ordering::Relaxed), 0);
+    fs::write(&files[0], &oldest).unwrap();
+    policy.times.store(1, Ordering::Relaxed);
+    assert_eq!(store.compact().unwrap().victims, 1);
+    assert!(!files[0].exists());
+    for number in 0..2200 {
+        assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&*value(number, 0)));
+    }
 }
 
 /// Compacts every image that holds anything dead, in memory only.

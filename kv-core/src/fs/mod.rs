@@ -141,7 +141,7 @@ pub trait File: Debug + Send + Sync {
 
     /// Switches direct I/O on or off: transfers that pass by the system's cache. Answers what their addresses, offsets
     /// and lengths must be multiples of from now on; `None` when they go through the cache, as they do at first: it was
-    /// switched off, or the system has no other way.
+    /// switched off, or the system has no other way. When bytes are durable does not change by it.
     ///
     /// # Errors
     /// As the system answers.
