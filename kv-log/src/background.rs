@@ -161,6 +161,9 @@ fn flush_loop(store: &Store) {
 /// Between two dumps without sync.
 const MINIMAL_PAUSE: Duration = Duration::from_millis(1);
 
+/// Between two looks at memory that waits for readers to go on.
+const RETIRED_PAUSE: Duration = Duration::from_millis(100);
+
 /// Apart from the flush, whose syncs would keep writers waiting for a spare.
 fn spares_loop(store: &Store) {
     loop {
@@ -173,7 +176,9 @@ fn spares_loop(store: &Store) {
 
 fn compact_loop(store: &Store) {
     loop {
-        store.signals.compact.wait(None);
+        // Memory that waits for readers is looked at again, since nobody tells when they have gone on.
+        let look_again = (store.segments.retired_bytes() > 0).then_some(RETIRED_PAUSE);
+        store.signals.compact.wait(look_again);
         if store.signals.stopping() {
             return;
         }
