@@ -382,6 +382,7 @@ mod tests {
         let held = |id| with_tombstones(segment(id, 950, 0), 950);
         assert_eq!(plan(&Greedy::default(), &[held(1), held(2)]), Some(vec![1, 2]));
         assert!((held(1).disk_utilization() - 0.95).abs() < 1e-9);
+        assert!((held(1).memory_utilization() - 0.95).abs() < 1e-9);
         // Where the dead are gone, there is nothing left to do for those that hold tombstones only.
         let pure = with_tombstones(segment(3, 1000, 0), 1000);
         assert_eq!(plan(&Greedy::default(), &[pure, held(1)]), Some(vec![1]));

@@ -239,12 +239,13 @@ impl Store {
 
     /// Compacts if that was asked for. For inline mode.
     pub(crate) fn compact_if_due(&self) -> Result<()> {
-        if self.env.background == Background::Inline && self.signals.compact.take() {
-            match self.compact_while_due() {
-                Err(error) if self.health.is_poisoned() => return Err(error),
-                // As in the background.
-                _ => {}
-            }
+        // What cannot be read is no failure of the change, as in the background.
+        if self.env.background == Background::Inline
+            && self.signals.compact.take()
+            && let Err(error) = self.compact_while_due()
+            && self.health.is_poisoned()
+        {
+            return Err(error);
         }
         Ok(())
     }

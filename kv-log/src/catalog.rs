@@ -144,7 +144,7 @@ impl Catalog {
     }
 
     /// A segment with a file of `capacity` bytes of which `end` are used, filled by `fill_rest` behind its
-    /// header with records that were written at the time `created`, written and synced. Neither the directory nor the manifest knows it yet.
+    /// header, written and synced. Its records date from `created`. Neither the directory nor the manifest knows it yet.
     pub(crate) fn create_segment(
         &self,
         header: SegmentHeader,

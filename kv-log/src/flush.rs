@@ -98,7 +98,7 @@ impl Store {
             self.sync_segment(segment, end)?;
             segment.mark_durable();
         }
-        // What is not synced now may be cheap to take back into the system's hands.
+        // Without a sync nobody waits for the disk, and the cache is faster.
         let via = if to_sync { self.options.via() } else { Via::Cache };
         self.write_segment(&head, end, via)?;
         self.counters.dumps.fetch_add(1, Ordering::Relaxed);

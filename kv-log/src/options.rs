@@ -124,7 +124,7 @@ impl From<&OpenOptions> for Options {
                 index_shards: 4,
                 // So that few records keep both levels of compaction at work.
                 compaction: Arc::new(Greedy {
-                    disk_utilization_min: 0.2,
+                    disk_utilization_min: 0.17,
                     memory_utilization_min: 0.95,
                     ..Greedy::default()
                 }),
@@ -158,8 +158,8 @@ impl Options {
         self.memory_budget.map_or(u64::MAX, |budget| (budget / 16).max(self.segment_bytes as u64))
     }
 
-    /// Images of freed segments that are kept for heads to come. As many as a compaction writes outputs; where memory is
-    /// short, one.
+    /// Images of freed segments that are kept for heads and outputs to come. As many as a compaction has victims by
+    /// default; where memory is short, one.
     pub(crate) fn recycled_images_max(&self) -> usize {
         if self.memory_budget.is_none() { 8 } else { 1 }
     }

@@ -120,6 +120,16 @@ fn the_newest_stay_in_memory_also_after_reopening() {
     }
 }
 
+/// Of a store whose every key was deleted.
+fn assert_nothing_stays(store: &LogEngine, dir: &Path) {
+    store.compact().unwrap();
+    let stats = store.stats();
+    assert_eq!((stats.keys, stats.live_bytes), (0, 0));
+    assert!(stats.disk_bytes <= 3 * 4096 && stats.memory_bytes <= 3 * 4096, "{stats:?}");
+    store.close().unwrap();
+    assert_eq!(open(dir, small()).to_sorted_vec().unwrap(), []);
+}
+
 #[test]
 fn after_deleting_everything_disk_and_memory_come_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -130,12 +140,7 @@ fn after_deleting_everything_disk_and_memory_come_back() {
     for number in 0..3000 {
         store.delete(&key(number)).unwrap().unwrap();
     }
-    store.compact().unwrap();
-    let stats = store.stats();
-    assert_eq!((stats.keys, stats.live_bytes), (0, 0));
-    assert!(stats.disk_bytes <= 3 * 4096 && stats.memory_bytes <= 3 * 4096, "{stats:?}");
-    store.close().unwrap();
-    assert_eq!(open(dir.path(), small()).to_sorted_vec().unwrap(), []);
+    assert_nothing_stays(&store, dir.path());
 }
 
 /// Dead puts and the tombstones of others in every segment, which keep each other.
@@ -153,12 +158,7 @@ fn tombstones_and_the_dead_come_off_each_other() {
     for number in 5500..6000 {
         store.delete(&key(number)).unwrap().unwrap();
     }
-    store.compact().unwrap();
-    let stats = store.stats();
-    assert_eq!((stats.keys, stats.live_bytes), (0, 0));
-    assert!(stats.disk_bytes <= 3 * 4096 && stats.memory_bytes <= 3 * 4096, "{stats:?}");
-    store.close().unwrap();
-    assert_eq!(open(dir.path(), small()).to_sorted_vec().unwrap(), []);
+    assert_nothing_stays(&store, dir.path());
 }
 
 /// Keys that come and go, and one that stays in the oldest segment: nothing dead lies beside it once that is compacted.

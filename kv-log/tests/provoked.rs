@@ -159,14 +159,11 @@ const CASES: [&str; 5] = [
 
 #[test]
 fn the_suite_provokes_roll_over_and_compaction_on_both_levels() {
-    let mut with_both_levels = 0;
     for id in CASES {
         let done = run(id, false);
-        assert!(done.compactions > 0, "{id}: {done:?}");
-        with_both_levels += u32::from(done.memory_compactions > 0);
+        assert!(done.compactions > 0 && done.memory_compactions > 0, "{id}: {done:?}");
         assert_eq!((done.evictions, done.fetches), (0, 0), "{id}");
     }
-    assert!(with_both_levels >= 4, "memory was compacted in {with_both_levels} cases only");
 }
 
 #[test]

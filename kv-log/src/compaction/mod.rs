@@ -56,7 +56,7 @@ impl Store {
     /// Compacts until the policy is content, or a compaction gives nothing back.
     ///
     /// # Errors
-    /// Those of writing poison the store, those of reading do not.
+    /// All poison the store, but that the file of a victim cannot be read.
     pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();
         let _poison = self.health.poison_on_panic(&self.dir);

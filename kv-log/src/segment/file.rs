@@ -156,21 +156,23 @@ impl SegmentFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::Image;
+    use crate::segment::{Contents, Image};
     use kv_core::{FsExt, OsFs};
     use kv_tests::sim::SimFs;
     use proptest::prelude::*;
+    use std::sync::Arc;
 
     const ID: SegmentId = SegmentId::new(7);
     const CAPACITY: usize = 4096;
 
-    /// Bytes as an image holds them.
-    fn contents() -> (Image, Vec<u8>) {
-        let bytes: Vec<u8> = (1..=251).cycle().take(CAPACITY).collect();
+    /// `CAPACITY` bytes, none of them zero, at a page of memory.
+    fn contents() -> Contents {
         let image = Image::new(CAPACITY).unwrap();
-        // SAFETY: this thread is alone.
-        unsafe { image.fill(0, CAPACITY, |out| out.copy_from_slice(&bytes)) };
-        (image, bytes)
+        // SAFETY: this thread is alone, and writes nothing later.
+        unsafe {
+            image.fill(0, CAPACITY, |out| (1..=251).cycle().zip(out).for_each(|(byte, out)| *out = byte));
+            Contents::new(Arc::new(image), CAPACITY)
+        }
     }
 
     fn in_file(fs: &dyn Fs, dir: &Path) -> Vec<u8> {
@@ -184,17 +186,16 @@ mod tests {
             created_directly: bool,
             steps in prop::collection::vec((0..900_usize, any::<bool>()), 0..12),
         ) {
-            let (image, bytes) = contents();
-            // SAFETY: it was written above, and is not any more.
-            let contents = unsafe { image.published(0, CAPACITY) }.unwrap();
+            let contents = contents();
+            let bytes = contents.bytes();
             let (fs, dir) = (SimFs::new(), Path::new("/"));
             let via = |direct| if direct { Via::Direct } else { Via::Cache };
             let mut end = 40;
-            let file = SegmentFile::create(&fs, dir, ID, capacity, &contents[..end], via(created_directly)).unwrap();
+            let file = SegmentFile::create(&fs, dir, ID, capacity, &bytes[..end], via(created_directly)).unwrap();
             for (len, direct) in steps {
                 let start = end;
                 end = (end + len).min(capacity);
-                file.write(contents, start..end, via(direct)).unwrap();
+                file.write(bytes, start..end, via(direct)).unwrap();
                 let mut expected = bytes[..end].to_vec();
                 expected.resize(capacity, 0);
                 prop_assert_eq!(in_file(&fs, dir), expected);
@@ -207,17 +208,16 @@ mod tests {
 
     #[test]
     fn where_direct_io_fails_the_cache_is_used() {
-        let (image, bytes) = contents();
-        // SAFETY: it was written above, and is not any more.
-        let contents = unsafe { image.published(0, CAPACITY) }.unwrap();
+        let contents = contents();
+        let bytes = contents.bytes();
         // There is none; or it wants more than is said.
         for claim in [None, Some(64)] {
             let (fs, dir) = (SimFs::new(), Path::new("/"));
             fs.claim_direct_io_align(claim);
-            let file = SegmentFile::create(&fs, dir, ID, 2048, &contents[..40], Via::Direct).unwrap();
-            file.write(contents, 40..1000, Via::Direct).unwrap();
-            file.write(contents, 1000..1500, Via::Cache).unwrap();
-            file.write(contents, 1500..1700, Via::Direct).unwrap();
+            let file = SegmentFile::create(&fs, dir, ID, 2048, &bytes[..40], Via::Direct).unwrap();
+            file.write(bytes, 40..1000, Via::Direct).unwrap();
+            file.write(bytes, 1000..1500, Via::Cache).unwrap();
+            file.write(bytes, 1500..1700, Via::Direct).unwrap();
             let found = in_file(&fs, dir);
             assert_eq!((found.len(), &found[..1700]), (2048, &bytes[..1700]));
         }
@@ -225,14 +225,13 @@ mod tests {
 
     #[test]
     fn direct_io_is_used_where_the_system_has_it() {
-        let (image, bytes) = contents();
-        // SAFETY: it was written above, and is not any more.
-        let contents = unsafe { image.published(0, CAPACITY) }.unwrap();
+        let contents = contents();
+        let bytes = contents.bytes();
         let dir = tempfile::tempdir_in(".").unwrap();
-        let file = SegmentFile::create(&OsFs, dir.path(), ID, 8192, &contents[..40], Via::Direct).unwrap();
-        file.write(contents, 40..4096, Via::Direct).unwrap();
+        let file = SegmentFile::create(&OsFs, dir.path(), ID, 8192, &bytes[..40], Via::Direct).unwrap();
+        file.write(bytes, 40..4096, Via::Direct).unwrap();
         file.sync().unwrap();
         let found = in_file(&OsFs, dir.path());
-        assert_eq!((found.len(), &found[..4096]), (8192, bytes.as_slice()));
+        assert_eq!((found.len(), &found[..4096]), (8192, bytes));
     }
 }
