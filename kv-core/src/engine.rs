@@ -52,7 +52,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Exclusiveness.** A second open of the same directory, by any process, fails with
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
 ///
-/// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine, except `close`.
+/// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine, except `close`, and take as
+/// long as they like: nobody else waits for them, and what they keep in memory is bounded.
 ///
 /// There are no default methods: a forgotten one does not compile. Sugar is in [`EngineExt`].
 pub trait Engine: Debug + Send + Sync {

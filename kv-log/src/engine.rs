@@ -70,9 +70,7 @@ impl Engine for LogEngine {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        let mut value = None;
-        self.read(key, &mut |bytes| value = Some(Value::from(bytes)))?;
-        Ok(value)
+        self.store.get(key)
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {

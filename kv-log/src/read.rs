@@ -1,25 +1,58 @@
-//! Reads: the index says where a record lies, and the caller looks at it there. No lock, and nothing is copied, unless the
-//! record is cold.
+//! Reads: the index says where a record lies, and the reader looks at it there. No lock is taken, and nothing is copied
+//! unless the record is cold.
+//!
+//! A caller's code may take its time to look at a value, and while anybody is pinned, no memory at all comes free. So
+//! nobody is pinned then, and only what is being looked at is held.
 
-use kv_core::{Result, ScanVisitor};
+use crossbeam_epoch::Guard;
+use kv_core::{Result, ScanVisitor, Value};
 use kv_wal_format::Record;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::index::KeyHash;
+use crate::segment::{Contents, Location, NOTES_MAX, Segment};
 use crate::store::Store;
 
 /// Keys that are looked up at a time: enough to have all of the processor's outstanding misses in use.
-const KEYS_AT_A_TIME: usize = 16;
+const KEYS_AT_A_TIME: usize = NOTES_MAX;
+
+/// A segment that a scan comes to, with its image where it had one, and the places of records there.
+struct Stop {
+    segment: Arc<Segment>,
+    contents: Option<Contents>,
+    offsets: Vec<usize>,
+}
 
 impl Store {
+    /// As [`Engine::get`](kv_core::Engine::get).
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.look_up(key, |_, record, _| Value::from(record.value))
+    }
+
     /// As [`Engine::read`](kv_core::Engine::read).
     pub(crate) fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let hold = self.segments.hold();
+        let keep = |location, record: Record<'_>, guard: &Guard| {
+            // SAFETY: that is what was found there.
+            unsafe { self.segments.keep(&hold, location, &record, guard) }
+        };
+        let Some(value) = self.look_up(key, keep)? else { return Ok(false) };
+        visit(&value);
+        Ok(true)
+    }
+
+    #[inline]
+    fn look_up<R>(
+        &self,
+        key: &[u8],
+        found: impl FnOnce(Location, Record<'_>, &Guard) -> R,
+    ) -> Result<Option<R>> {
         self.health.check_readable()?;
         self.options.limits.check_key(key)?;
         let guard = crossbeam_epoch::pin();
-        let (hash, segments) = (self.index.hash(key), &self.segments);
-        let found =
-            self.index.find(hash, key, &mut Vec::new(), segments, &guard, |_, record| visit(record.value))?;
-        Ok(found.is_some())
+        let found = |location, record: Record<'_>| found(location, record, &guard);
+        self.index.find(self.index.hash(key), key, &mut Vec::new(), &self.segments, &guard, found)
     }
 
     /// As [`Engine::read_many`](kv_core::Engine::read_many).
@@ -34,50 +67,83 @@ impl Store {
     ) -> Result<()> {
         self.health.check_readable()?;
         keys.iter().try_for_each(|key| self.options.limits.check_key(key))?;
-        let mut hashes: Vec<KeyHash> = Vec::with_capacity(KEYS_AT_A_TIME);
         for (group, keys) in keys.chunks(KEYS_AT_A_TIME).enumerate() {
-            let guard = crossbeam_epoch::pin();
-            hashes.clear();
-            for key in keys {
-                let hash = self.index.hash(key);
-                self.index.prefetch(hash, &guard);
-                hashes.push(hash);
+            let hold = self.segments.hold();
+            let mut values: [Option<Cow<'_, [u8]>>; KEYS_AT_A_TIME] = [const { None }; KEYS_AT_A_TIME];
+            self.look_up_group(keys, |position, location, record, guard| {
+                if let Some(value) = values.get_mut(position) {
+                    // SAFETY: that is what was found there.
+                    *value = Some(unsafe { self.segments.keep(&hold, location, &record, guard) });
+                }
+            })?;
+            for (position, value) in values.iter().take(keys.len()).enumerate() {
+                visit(group * KEYS_AT_A_TIME + position, value.as_deref());
             }
-            for hash in &hashes {
-                self.index.prefetch_record(*hash, &self.segments, &guard);
-            }
-            for (position, (key, hash)) in keys.iter().zip(&hashes).enumerate() {
-                let position = group * KEYS_AT_A_TIME + position;
-                let show = |_, record: Record<'_>| visit(position, Some(record.value));
-                let found = self.index.find(*hash, key, &mut Vec::new(), &self.segments, &guard, show)?;
-                if found.is_none() {
-                    visit(position, None);
+        }
+        Ok(())
+    }
+
+    /// Looks up at most [`KEYS_AT_A_TIME`] keys together.
+    #[inline]
+    fn look_up_group(
+        &self,
+        keys: &[&[u8]],
+        mut found: impl FnMut(usize, Location, Record<'_>, &Guard),
+    ) -> Result<()> {
+        let guard = crossbeam_epoch::pin();
+        let mut hashes = [KeyHash::default(); KEYS_AT_A_TIME];
+        for (key, hash) in keys.iter().zip(&mut hashes) {
+            *hash = self.index.hash(key);
+            self.index.prefetch(*hash, &guard);
+        }
+        for hash in hashes.iter().take(keys.len()) {
+            self.index.prefetch_record(*hash, &self.segments, &guard);
+        }
+        for (position, (key, hash)) in keys.iter().zip(hashes).enumerate() {
+            let found = |location, record: Record<'_>| found(position, location, record, &guard);
+            self.index.find(hash, key, &mut Vec::new(), &self.segments, &guard, found)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Engine::scan`](kv_core::Engine::scan). A shard at a time, and each in the order of memory.
+    pub(crate) fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
+        self.health.check_readable()?;
+        let mut locations = Vec::new();
+        for shard in 0..self.index.shard_count() {
+            for stop in self.stops(shard, &mut locations) {
+                for offset in stop.offsets {
+                    let flow = if let Some(contents) = &stop.contents {
+                        let record = contents.record_at(offset);
+                        visit(record.key, record.value)
+                    } else {
+                        let fetched = self.segments.fetch(&stop.segment, offset)?;
+                        visit(fetched.record().key, fetched.record().value)
+                    };
+                    if flow.is_break() {
+                        return Ok(());
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// As [`Engine::scan`](kv_core::Engine::scan).
-    pub(crate) fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
-        self.health.check_readable()?;
-        let mut locations = Vec::new();
-        for shard in 0..self.index.shard_count() {
-            // Pinned before the locations are read, so that what they point at stays.
-            let guard = crossbeam_epoch::pin();
-            self.index.locations(shard, &mut locations);
-            for location in &locations {
-                let flow = if let Some(record) = location.resident(&self.segments, &guard) {
-                    visit(record.key, record.value)
-                } else {
-                    let fetched = self.segments.fetch(*location, &guard)?;
-                    visit(fetched.record().key, fetched.record().value)
-                };
-                if flow.is_break() {
-                    return Ok(());
-                }
-            }
-        }
-        Ok(())
+    /// Where the records of one shard lie now. All of them stay for as long as the caller holds what is returned.
+    fn stops(&self, shard: usize, locations: &mut Vec<Location>) -> Vec<Stop> {
+        // Pinned before the locations are read, so that what they lead to can be taken hold of.
+        let guard = crossbeam_epoch::pin();
+        self.index.locations(shard, locations);
+        locations.sort_unstable_by_key(|location| location.bits());
+        locations
+            .chunk_by(|one, next| one.slot() == next.slot())
+            .filter_map(|in_segment| {
+                let last = in_segment.last()?;
+                let segment = self.segments.share(*last, &guard);
+                let contents = segment.contents_through(last.offset());
+                let offsets = in_segment.iter().map(|location| location.offset()).collect();
+                Some(Stop { segment, contents, offsets })
+            })
+            .collect()
     }
 }

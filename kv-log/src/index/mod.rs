@@ -25,7 +25,7 @@ use shard::Shard;
 use slot::{Slot, TAG_BITS};
 
 /// The hash of a key, as this index computes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct KeyHash(u64);
 
 impl KeyHash {
@@ -288,7 +288,7 @@ fn search<R>(
         if let Some(record) = resident {
             return Ok(Some(use_it(location, record)));
         }
-        let fetched = segments.fetch(location, guard)?;
+        let fetched = segments.fetch(segments.get(location, guard), location.offset())?;
         if fetched.record().key == key {
             return Ok(Some(use_it(location, fetched.record())));
         }

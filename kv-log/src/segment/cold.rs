@@ -65,6 +65,17 @@ impl Segment {
         Some(unsafe { Contents::new(self.share_image()?, end) })
     }
 
+    /// What it holds up to the end of the record at `offset`, where it is in memory. The caller found that record in the
+    /// index and is pinned; what is returned may be kept for longer.
+    pub(crate) fn contents_through(&self, offset: usize) -> Option<Contents> {
+        let image = self.share_image()?;
+        // SAFETY: `offset` comes from the index, so a whole record that will never change again starts here.
+        let record = unsafe { image.record_at(offset) };
+        let end = offset + record.expect("the index points at a published record").encoded_len();
+        // SAFETY: an image is filled from front to back, so what is before a published record is final, too.
+        Some(unsafe { Contents::new(image, end) })
+    }
+
     /// What it holds: from its file, where it is not in memory.
     ///
     /// # Errors

@@ -3,10 +3,12 @@
 //! A segment is one memory image ([`image`]) and one file of the same bytes ([`file`]). Its slot in
 //! the [`table`] is the first half of every [`Location`] in it. Once it is durable, compaction in memory
 //! may replace it by one with the same id and file, an image of what is left, and another slot; and it may
-//! give up its image ([`residence`]), after which it is cold: records are read from its file ([`cold`]).
+//! give up its image ([`residence`]), after which it is cold: records are read from its file ([`cold`]). Nobody finds an
+//! image then, and it is freed once nobody looks at it ([`hold`]).
 
 mod cold;
 mod file;
+mod hold;
 mod image;
 mod location;
 mod residence;
@@ -14,6 +16,7 @@ mod table;
 
 pub(crate) use cold::{Contents, Fetched};
 pub(crate) use file::{SegmentFile, Via};
+pub(crate) use hold::NOTES_MAX;
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;

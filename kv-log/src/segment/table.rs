@@ -1,10 +1,13 @@
 use crossbeam_epoch::Guard;
 use kv_core::Result;
+use kv_wal_format::Record;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
+use super::hold::{Hold, Seats};
 use super::{Fetched, Image, Location, SEGMENTS_MAX, Segment};
 
 /// Slots through which locations find their segment.
@@ -18,8 +21,11 @@ pub(crate) struct SegmentTable {
     /// Each holds null, or a pointer from `Arc::into_raw`.
     slots: Box<[AtomicPtr<Segment>]>,
     free: Mutex<FreeSlots>,
-    /// Image bytes of retired segments that are not freed yet.
+    /// Image bytes that wait for readers who were pinned when they were taken away.
     retired_bytes: AtomicU64,
+    /// Images that nobody finds any more, and somebody still holds: a slow visitor, a flush.
+    held: Mutex<Vec<Arc<Image>>>,
+    seats: Seats,
     recycled: Recycled,
     fetches: AtomicU64,
 }
@@ -47,6 +53,8 @@ impl SegmentTable {
             slots: (0..SEGMENTS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
             free: Mutex::new(FreeSlots { returned: Vec::new(), unused_from: 0 }),
             retired_bytes: AtomicU64::new(0),
+            held: Mutex::default(),
+            seats: Seats::default(),
             fetches: AtomicU64::new(0),
             recycled: Recycled { capacity, count_max: recycled_max, images: Mutex::default() },
         }
@@ -106,14 +114,48 @@ impl SegmentTable {
         unsafe { &*pointer }
     }
 
-    /// The cold record at `location`. As for [`get`](Self::get).
+    /// For values that a caller's code shall see.
+    #[inline]
+    pub(crate) fn hold(&self) -> Hold<'_> {
+        self.seats.hold()
+    }
+
+    /// Has `hold` keep the value of `record`, which the caller found at `location` while pinned by `guard`.
+    ///
+    /// # Safety
+    /// `record` is that of `location`: in the image of its segment, if that has one.
+    #[inline]
+    pub(crate) unsafe fn keep<'h>(
+        &self,
+        hold: &'h Hold<'_>,
+        location: Location,
+        record: &Record<'_>,
+        guard: &Guard,
+    ) -> Cow<'h, [u8]> {
+        // A segment that has an image had it before, too.
+        let image = self.get(location, guard).image(guard);
+        // SAFETY: records are published for good; the rest is promised by the caller.
+        unsafe { hold.keep(record.value, image, guard) }
+    }
+
+    /// As [`get`](Self::get), for longer than the caller is pinned.
+    pub(crate) fn share(&self, location: Location, guard: &Guard) -> Arc<Segment> {
+        let segment = ptr::from_ref(self.get(location, guard));
+        // SAFETY: the pointer came from `Arc::into_raw`, and while the caller is pinned its count is at least one.
+        unsafe {
+            Arc::increment_strong_count(segment);
+            Arc::from_raw(segment)
+        }
+    }
+
+    /// The cold record at `offset` of `segment`.
     ///
     /// # Errors
     /// As for [`Segment::fetch`].
     #[cold]
-    pub(crate) fn fetch(&self, location: Location, guard: &Guard) -> Result<Fetched> {
+    pub(crate) fn fetch(&self, segment: &Segment, offset: usize) -> Result<Fetched> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
-        self.get(location, guard).fetch(location.offset())
+        segment.fetch(offset)
     }
 
     /// Records that were read from files.
@@ -153,8 +195,17 @@ impl SegmentTable {
 
     /// Image bytes that wait for readers to go on, or for another segment.
     pub(crate) fn retired_bytes(&self) -> u64 {
+        let held: usize = self.held.lock().iter().map(|image| image.capacity()).sum();
         let recycled = self.recycled.images.lock().len() * self.recycled.capacity;
-        self.retired_bytes.load(Ordering::Relaxed) + recycled as u64
+        self.retired_bytes.load(Ordering::Relaxed) + (held + recycled) as u64
+    }
+
+    /// Frees the images that were held, and are not any more.
+    pub(crate) fn release_held(&self) {
+        let let_go: Vec<Arc<Image>> = self.held.lock().extract_if(.., |image| !self.is_held(image)).collect();
+        for image in let_go {
+            self.recycle(image);
+        }
     }
 
     fn remove(&self, slot: u16) {
@@ -163,15 +214,21 @@ impl SegmentTable {
             // SAFETY: the pointer came from `Arc::into_raw` in `install`; the swap makes this the
             // only place that takes it back, and `retire` (or `drop`) that nobody uses it.
             let segment = unsafe { Arc::from_raw(pointer) };
-            // SAFETY: as above, there are no readers any more.
-            let image = Arc::into_inner(segment).and_then(|segment| unsafe { segment.residence.take() });
-            if let Some(image) = image {
+            // SAFETY: as above, there are no readers any more. Who holds the segment for longer took hold of its image, too,
+            // or does not need it.
+            if let Some(image) = unsafe { segment.residence.take() } {
                 self.recycle(image);
             }
         }
     }
 
+    /// Keeps an image that nobody finds any more for a segment to come, or gives it back to the system. While somebody
+    /// holds it, it is set aside.
     fn recycle(&self, image: Arc<Image>) {
+        if self.is_held(&image) {
+            self.held.lock().push(image);
+            return;
+        }
         let image = Arc::into_inner(image).filter(|image| image.capacity() == self.recycled.capacity);
         if let Some(image) = image {
             let mut recycled = self.recycled.images.lock();
@@ -179,6 +236,11 @@ impl SegmentTable {
                 recycled.push(image);
             }
         }
+    }
+
+    /// Whether anybody holds an image that nobody can find any more, so that nobody new will.
+    fn is_held(&self, image: &Arc<Image>) -> bool {
+        Arc::strong_count(image) > 1 || self.seats.is_held(Arc::as_ptr(image))
     }
 
     #[inline]

@@ -1,0 +1,167 @@
+//! A visitor may take its time: what it looks at stays as it was, and nothing else has to wait for it.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use kv_core::{Compact, Engine, MaxLogSize, Stats};
+use kv_log::{LogEngine, Options};
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+const KEYS: u32 = 400;
+const SEGMENT_BYTES: usize = 64 << 10;
+
+fn key(number: u32) -> [u8; 4] {
+    number.to_be_bytes()
+}
+
+/// A value that tells which key and round it is of.
+fn value(number: u32, round: u8, len: usize) -> Vec<u8> {
+    let mut value = vec![round; len];
+    value[..4].copy_from_slice(&key(number));
+    value
+}
+
+/// A visitor's end: tells that it has begun, and looks at what it has only when it is told to go on.
+struct Stall {
+    begun: Sender<()>,
+    go_on: Receiver<()>,
+}
+
+impl Stall {
+    fn wait(&self) {
+        self.begun.send(()).unwrap();
+        // An error when the test has failed meanwhile.
+        let _ = self.go_on.recv();
+    }
+}
+
+/// Stalls in a visitor at the first value, and checks all that it is shown.
+type Visit = fn(&LogEngine, &Stall, len: usize);
+
+fn read(store: &LogEngine, stall: &Stall, len: usize) {
+    let found = store.read(&key(7), &mut |found| {
+        stall.wait();
+        assert_eq!(found, value(7, 0, len));
+    });
+    assert!(found.unwrap());
+}
+
+fn read_many(store: &LogEngine, stall: &Stall, len: usize) {
+    let keys: Vec<[u8; 4]> = (0..40).map(key).collect();
+    let keys: Vec<&[u8]> = keys.iter().map(<[u8; 4]>::as_slice).collect();
+    let mut shown = Vec::new();
+    let visit = &mut |position: usize, found: Option<&[u8]>| {
+        if position == 0 {
+            stall.wait();
+        }
+        let number = u32::try_from(position).unwrap();
+        let found = found.unwrap();
+        assert_eq!(found, value(number, found[4], len));
+        shown.push(position);
+    };
+    store.read_many(&keys, visit).unwrap();
+    assert_eq!(shown, (0..40).collect::<Vec<_>>());
+}
+
+fn scan(store: &LogEngine, stall: &Stall, len: usize) {
+    let mut shown = Vec::new();
+    let visit = &mut |found_key: &[u8], found: &[u8]| {
+        if shown.is_empty() {
+            stall.wait();
+        }
+        let number = u32::from_be_bytes(found_key.try_into().unwrap());
+        assert_eq!(found, value(number, found[4], len));
+        shown.push(number);
+        ControlFlow::Continue(())
+    };
+    store.scan(visit).unwrap();
+    shown.sort_unstable();
+    assert_eq!(shown, (0..KEYS).collect::<Vec<_>>());
+}
+
+fn memory(stats: &Stats) -> u64 {
+    stats.memory_bytes + stats.retired_bytes
+}
+
+/// Looks again until it holds: memory is given back in the background.
+fn until(what: &str, store: &LogEngine, holds: impl Fn(&Stats) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !holds(&store.stats()) {
+        assert!(Instant::now() < deadline, "{what}: {:?}", store.stats());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Overwrites everything thirty times under a stalled visitor, which keeps about so many segments in memory.
+fn stalled(visit: Visit, len: usize, kept: RangeInclusive<u64>, budget: Option<u64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: SEGMENT_BYTES,
+        unflushed_bytes_max: SEGMENT_BYTES as u64,
+        index_shards: 4,
+        persistence: Arc::new(MaxLogSize::new(SEGMENT_BYTES as u64 / 2)),
+        memory_budget: budget,
+        ..Options::default()
+    };
+    let store = LogEngine::open(dir.path(), options).unwrap();
+    let fill = |round| {
+        for number in 0..KEYS {
+            store.put(&key(number), &value(number, round, len)).unwrap();
+        }
+    };
+    fill(0);
+    store.compact().unwrap();
+    until("after filling", &store, |stats| stats.retired_bytes == 0);
+    let before = memory(&store.stats());
+
+    thread::scope(|scope| {
+        let (begun, has_begun) = channel();
+        let (go_on, may_go_on) = channel();
+        let stall = Stall { begun, go_on: may_go_on };
+        let store = &store;
+        let visitor = scope.spawn(move || visit(store, &stall, len));
+        has_begun.recv().unwrap();
+        (1..=30).for_each(fill);
+        store.compact().unwrap();
+        // Heads that are made ahead come to it.
+        let limit = before + (kept.end() + 4) * SEGMENT_BYTES as u64;
+        let counted = kept.start() * SEGMENT_BYTES as u64 / 2;
+        until("while a visitor stalls", store, |stats| {
+            memory(stats) <= limit && stats.retired_bytes >= counted
+        });
+        go_on.send(()).unwrap();
+        visitor.join().unwrap();
+    });
+    until("after the visitor", &store, |stats| stats.retired_bytes == 0);
+}
+
+#[test]
+fn a_stalled_read_of_short_values_holds_their_segment() {
+    stalled(read, 100, 0..=1, None);
+    stalled(read_many, 100, 0..=1, None);
+}
+
+#[test]
+fn a_stalled_read_of_long_values_holds_their_segments() {
+    stalled(read, 3000, 1..=1, None);
+    // As many as a group of keys lies in.
+    stalled(read_many, 3000, 1..=16, None);
+}
+
+#[test]
+fn a_stalled_scan_holds_no_more_than_there_was() {
+    stalled(scan, 100, 1..=2, None);
+    let all = u64::from(KEYS) * 3100 / SEGMENT_BYTES as u64;
+    stalled(scan, 3000, all..=all + 2, None);
+}
+
+#[test]
+fn a_stalled_visitor_does_not_keep_a_store_from_its_budget() {
+    let budget = 8 * SEGMENT_BYTES as u64;
+    for visit in [read, read_many, scan] {
+        stalled(visit, 3000, 0..=8, Some(budget));
+    }
+}
