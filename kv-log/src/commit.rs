@@ -17,6 +17,7 @@ use kv_wal_format::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::counters::change;
 use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
 use crate::segment::{Image, Location, SEGMENT_BYTES_MAX, Segment};
 use crate::store::Store;
@@ -131,8 +132,14 @@ impl Head {
         assert_eq!(encoded, Ok(len), "limits keep records within the format");
         let location = Location::new(self.segment.slot, self.end);
         self.end += len;
+        // The next record is likely to be of the same length.
+        self.image.prefetch_to_write(self.end, len);
         if record.kind.is_change() {
             self.segment.add_record(Lsn::new(record.lsn), record.kind, len);
+        }
+        if record.kind == RecordKind::Put {
+            // Nobody else changes it: what dies in the head dies under the commit lock, and compaction takes sealed segments.
+            change(&self.segment.live_bytes, |bytes| bytes + len as u64);
         }
         self.segment.set_end(self.end);
         location
@@ -347,8 +354,6 @@ impl Store {
     ) {
         let Record { kind, key, value, .. } = change.record;
         if kind == RecordKind::Put {
-            let len = change.record.encoded_len() as u64;
-            self.segments.get(location, guard).live_bytes.fetch_add(len, Ordering::Relaxed);
             self.counters.add_pair(key.len() + value.len());
             shard.insert(change.hash, before.map(|before| before.location), location, guard);
         } else if let Some(before) = before {

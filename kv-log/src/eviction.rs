@@ -90,7 +90,7 @@ impl Store {
         let moves = self.moves_to_file(old, &new).inspect_err(|_| self.segments.return_slot(slot))?;
         new.tombstone_bytes.store(old.tombstone_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.segments.install(&new);
-        self.relocate_all(moves.into_iter());
+        self.relocate_all(&new, moves.into_iter());
         self.catalog.replace_image(&new);
         self.segments.retire(old, &crossbeam_epoch::pin());
         Ok(image.memory_bytes() as u64)

@@ -53,6 +53,7 @@ mod index;
 mod manifest;
 mod open;
 mod options;
+mod prefetch;
 mod progress;
 mod read;
 mod recovery;

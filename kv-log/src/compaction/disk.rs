@@ -72,7 +72,7 @@ impl Store {
             return Err(error);
         }
         for output in &outputs {
-            self.relocate_all(output.moves(&survivors, victims));
+            self.relocate_all(&output.segment, output.moves(&survivors, victims));
         }
         self.retire(&segments)?;
 

@@ -5,14 +5,30 @@
 //! From Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST 2014: memory is dearer
 //! than disk, so it is kept fuller, and freed without I/O.
 
+use crossbeam_epoch::Guard;
 use kv_core::{Error, Result};
 use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
+use super::{LOOK_UPS_AT_A_TIME, oldest_dead_put};
+use crate::index::KeyHash;
+use crate::prefetch;
 use crate::segment::{Contents, Image, Location, Segment};
 use crate::store::Store;
+
+/// How far a walk through an image asks for memory ahead, bytes.
+const AHEAD: usize = 2048;
+
+/// A record that may have to stay.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    encoded: &'a [u8],
+    from: Location,
+    hash: KeyHash,
+    /// Or else a tombstone, which stays.
+    is_put: bool,
+}
 
 impl Store {
     /// Compacts each of the victims, which are durable, by itself. Returns how many bytes of images came free.
@@ -61,54 +77,62 @@ impl Store {
             let header = bytes.get(..SEGMENT_HEADER_LEN).unwrap_or_default();
             image.fill(0, header.len(), |out| out.copy_from_slice(header));
         }
-        let mut group = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
+        let mut group: Vec<Found<'_>> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
         while from < bytes.len() {
             let guard = crossbeam_epoch::pin();
             while group.len() < LOOK_UPS_AT_A_TIME && from < bytes.len() {
+                prefetch::to_read(bytes.as_ptr().wrapping_add(from + AHEAD));
                 let record = contents.record_at(from);
                 let (hash, len) = (self.index.hash(record.key), record.encoded_len());
-                self.index.prefetch(hash, &guard);
-                group.push((bytes.get(from..from + len).unwrap_or_default(), from, record, hash));
+                if record.kind == RecordKind::Put {
+                    self.index.prefetch(hash, &guard);
+                }
+                if record.kind == RecordKind::Put || record.kind == RecordKind::Delete && hides(record.lsn) {
+                    let encoded = bytes.get(from..from + len).unwrap_or_default();
+                    let from = Location::new(old, from);
+                    group.push(Found { encoded, from, hash, is_put: record.kind == RecordKind::Put });
+                }
                 from += len;
             }
-            for (encoded, from, record, hash) in group.drain(..) {
-                let is_tombstone = record.kind == RecordKind::Delete && hides(record.lsn);
-                if is_tombstone || record.kind == RecordKind::Put {
-                    let one = Move {
-                        hash,
-                        from: Location::new(old, from),
-                        to: Location::new(new.slot, to),
-                        len: encoded.len() as u64,
-                    };
-                    to += self.move_record(encoded, new, &image, &one, is_tombstone);
-                    new.set_end(to);
+            let puts = group.iter().filter(|found| found.is_put).map(|found| found.encoded.len() as u64);
+            Self::count_relocated(new, puts.sum(), || {
+                let mut moved = 0;
+                for found in group.drain(..) {
+                    let len = self.move_record(&found, new, &image, to, &guard);
+                    moved += if found.is_put { len as u64 } else { 0 };
+                    to += len;
                 }
-            }
+                new.set_end(to);
+                moved
+            });
         }
     }
 
-    /// Copies one record, and returns how many bytes of `new` it takes: none when it is dead. It is copied before that is
-    /// known, and written over by the next one then, which saves looking it up twice.
+    /// Copies one record to the end of `new`, and returns how many bytes it takes there: none when it is dead.
     fn move_record(
         &self,
-        encoded: &[u8],
+        found: &Found<'_>,
         new: &Segment,
         image: &Image,
-        one: &Move,
-        is_tombstone: bool,
+        to: usize,
+        guard: &Guard,
     ) -> usize {
-        let (to, len) = (one.to.offset(), encoded.len());
-        if to + len > image.capacity() {
-            // There is room for all that is not dead.
+        let Found { encoded, from, hash, is_put } = *found;
+        // Most of what is dead is seen to be so without a lock.
+        if is_put && !self.index.points_at(hash, from, guard) {
             return 0;
         }
         // SAFETY: the bytes from `to` on were never published: no location of theirs is in the index, and `end` is before
         // them.
-        let copied = unsafe { image.fill(to, len, |out| Encoder::new(new.id.get()).copy(encoded, out)) };
-        assert_eq!(copied, Some(len), "an image holds whole records");
-        if is_tombstone {
-            new.tombstone_bytes.fetch_add(len as u64, Ordering::Relaxed);
+        let copied =
+            unsafe { image.fill(to, encoded.len(), |out| Encoder::new(new.id.get()).copy(encoded, out)) };
+        assert_eq!(copied, Some(encoded.len()), "an image holds whole records");
+        if !is_put {
+            new.tombstone_bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);
+        } else if !self.index.relocate(hash, from, Location::new(new.slot, to)) {
+            // It died meanwhile. The next one is written over it.
+            return 0;
         }
-        if is_tombstone || self.relocate(new, one) { len } else { 0 }
+        encoded.len()
     }
 }

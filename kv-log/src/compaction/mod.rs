@@ -26,20 +26,17 @@ pub(crate) struct Move {
 }
 
 impl Store {
-    /// Points the index at a record's new place, which is in `new`, unless its key has changed meanwhile; returns whether
-    /// it did.
-    fn relocate(&self, new: &Segment, one: &Move) -> bool {
-        // Counted first: a change that comes right after finds something to take away.
-        new.live_bytes.fetch_add(one.len, Ordering::Relaxed);
-        let moved = self.index.relocate(one.hash, one.from, one.to);
-        if !moved {
-            new.live_bytes.fetch_sub(one.len, Ordering::Relaxed);
-        }
-        moved
+    /// Has `relocate` point the index at records in `new`, of at most `bytes`; it returns of how many it did.
+    fn count_relocated(new: &Segment, bytes: u64, relocate: impl FnOnce() -> u64) {
+        // Counted first: a change that comes right after finds something to take away. Not for each record: an atomic
+        // addition waits for what was written before, which is a record's copy.
+        new.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let moved = relocate();
+        new.live_bytes.fetch_sub(bytes - moved, Ordering::Relaxed);
     }
 
-    /// Points the index at records' new places, but for those that changed meanwhile.
-    pub(crate) fn relocate_all(&self, moves: impl Iterator<Item = Move>) {
+    /// Points the index at records' new places, which are in `new`, but for those that changed meanwhile.
+    pub(crate) fn relocate_all(&self, new: &Segment, moves: impl Iterator<Item = Move>) {
         let (mut moves, mut group) = (moves.peekable(), Vec::with_capacity(LOOK_UPS_AT_A_TIME));
         while moves.peek().is_some() {
             let guard = crossbeam_epoch::pin();
@@ -47,9 +44,10 @@ impl Store {
                 self.index.prefetch(one.hash, &guard);
                 group.push(one);
             }
-            for one in group.drain(..) {
-                self.relocate(self.segments.get(one.to, &guard), &one);
-            }
+            Self::count_relocated(new, group.iter().map(|one| one.len).sum(), || {
+                let done = group.drain(..).filter(|one| self.index.relocate(one.hash, one.from, one.to));
+                done.map(|one| one.len).sum()
+            });
         }
     }
 

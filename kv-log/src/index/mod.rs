@@ -8,7 +8,6 @@
 //! Readers take no lock. Several shards are locked at once only by a commit, in ascending order. No file is read while a
 //! shard is locked, except in recovery: who needs a cold record under the lock lets go of it first.
 
-mod prefetch;
 mod shard;
 mod slot;
 mod table;
@@ -19,8 +18,8 @@ use kv_core::Result;
 use kv_wal_format::Record;
 use std::hash::BuildHasher;
 
+use crate::prefetch;
 use crate::segment::{Location, SegmentTable};
-use prefetch::prefetch;
 use shard::Shard;
 use slot::{Slot, TAG_BITS};
 
@@ -73,7 +72,9 @@ impl Index {
     /// Asks for the memory at which a search for the key begins, for a search to come.
     #[inline]
     pub(crate) fn prefetch(&self, hash: KeyHash, guard: &Guard) {
-        prefetch(self.shard(self.shard_of(hash)).table(guard).home_line(hash.tag()));
+        let shard = self.shard(self.shard_of(hash));
+        prefetch::to_read(shard.line());
+        prefetch::to_read(shard.table(guard).home_line(hash.tag()));
     }
 
     /// Asks for the memory of the record that the key most likely has, once the index is at hand.
@@ -82,7 +83,7 @@ impl Index {
         // Whichever has the same tag: all that is lost with a wrong one is time.
         let likely = self.shard(self.shard_of(hash)).table(guard).find(hash.tag(), |_| true);
         if let Some((_, location)) = likely {
-            segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
+            segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch::to_read);
         }
     }
 

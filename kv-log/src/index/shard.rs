@@ -16,20 +16,28 @@
 //! Readers never make a writer wait. A reader waits only while a change is counted, which is short.
 
 use crossbeam_epoch::Guard;
+use std::ptr;
 
 use super::slot::Slot;
 use super::table::{Position, Table};
 use crate::segment::Location;
 use crate::sync::{AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, back_off};
 
-/// On a cache line of its own, so that changes to one shard do not slow readers of the next.
+/// On cache lines of its own, so that changes to one shard do not slow readers of the next.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Shard {
+    /// From `Box::into_raw`. Read by all and seldom replaced: not beside what every change writes.
+    table: AtomicPtr<Table>,
+    changes: Changes,
+}
+
+/// What every change writes.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Changes {
     /// Odd while slots change.
     version: AtomicUsize,
-    /// From `Box::into_raw`.
-    table: AtomicPtr<Table>,
     writer: Mutex<Writer>,
 }
 
@@ -43,7 +51,7 @@ struct Writer {
 impl Default for Shard {
     fn default() -> Self {
         let table = AtomicPtr::new(Box::into_raw(Box::new(Table::new())));
-        Shard { version: AtomicUsize::new(0), table, writer: Mutex::default() }
+        Shard { table, changes: Changes::default() }
     }
 }
 
@@ -59,11 +67,11 @@ impl Shard {
     ) -> Option<Location> {
         let mut turns = 0;
         loop {
-            let version = self.version.load(Ordering::Acquire);
+            let version = self.changes.version.load(Ordering::Acquire);
             if version.is_multiple_of(2) {
                 let found = self.table(guard).find(tag, &mut wanted);
                 // Not before the loads of the slots, which are acquire loads.
-                if self.version.load(Ordering::Relaxed) == version {
+                if self.changes.version.load(Ordering::Relaxed) == version {
                     return found.map(|(_, location)| location);
                 }
             }
@@ -79,8 +87,14 @@ impl Shard {
         unsafe { &*self.table.load(Ordering::Acquire) }
     }
 
+    /// The cache line that every look-up and every change looks at first.
+    #[inline]
+    pub(super) fn line(&self) -> *const u8 {
+        ptr::from_ref(&self.changes).cast()
+    }
+
     pub(super) fn lock(&self) -> LockedShard<'_> {
-        LockedShard { writer: self.writer.lock(), shard: self, changing: false }
+        LockedShard { writer: self.changes.writer.lock(), shard: self, changing: false }
     }
 }
 
@@ -166,8 +180,8 @@ impl LockedShard<'_> {
         if !self.changing {
             self.changing = true;
             // Before the release stores to slots that follow.
-            let version = self.shard.version.load(Ordering::Relaxed);
-            self.shard.version.store(version + 1, Ordering::Relaxed);
+            let version = self.shard.changes.version.load(Ordering::Relaxed);
+            self.shard.changes.version.store(version + 1, Ordering::Relaxed);
         }
     }
 }
@@ -175,8 +189,8 @@ impl LockedShard<'_> {
 impl Drop for LockedShard<'_> {
     fn drop(&mut self) {
         if self.changing {
-            let version = self.shard.version.load(Ordering::Relaxed);
-            self.shard.version.store(version + 1, Ordering::Release);
+            let version = self.shard.changes.version.load(Ordering::Relaxed);
+            self.shard.changes.version.store(version + 1, Ordering::Release);
         }
     }
 }

@@ -3,6 +3,9 @@ use memmap2::{MmapMut, MmapRaw};
 use std::io;
 use std::ptr;
 
+use super::CACHE_LINE;
+use crate::prefetch;
+
 /// Memory from the system that holds a segment's bytes, shared by one writer and many readers.
 ///
 /// The writer fills it from front to back, each byte once; readers look only at bytes whose writing
@@ -36,6 +39,15 @@ impl Image {
     #[inline]
     pub(crate) fn address(&self, offset: usize) -> *const u8 {
         self.map.as_ptr().wrapping_add(offset)
+    }
+
+    /// Asks for the memory that the `len` bytes at `offset` will be written to, so that whoever writes them, with a lock
+    /// held, does not wait for it.
+    #[inline]
+    pub(crate) fn prefetch_to_write(&self, offset: usize, len: usize) {
+        (offset..=offset + len)
+            .step_by(CACHE_LINE)
+            .for_each(|offset| prefetch::to_write(self.address(offset)));
     }
 
     /// Bytes that fit.
