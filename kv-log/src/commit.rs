@@ -26,22 +26,27 @@ use crate::store::Store;
 pub(crate) const SEAL_LEN: usize = encoded_len(0, Seal::BODY_LEN);
 const MARK_LEN: usize = encoded_len(0, Mark::BODY_LEN);
 
-/// What the commit lock guards: the end of the log.
+/// What the commit lock guards: the end of the log. What every change needs comes first, on the cache line of the lock.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Head {
     pub(crate) segment: Arc<Segment>,
     /// That of the segment.
     image: Arc<Image>,
-    encoder: Encoder,
+    /// That of the segment.
+    capacity: usize,
     /// Where the next record goes.
     end: usize,
     next_lsn: Lsn,
     /// Of the newest change. Not always the one before `next_lsn`: numbers are skipped after a crash.
     last_lsn: Lsn,
-    /// Sealed segments that are not written and synced yet, oldest first.
-    pub(crate) sealed: Vec<Arc<Segment>>,
+    encoder: Encoder,
+    /// That of the segment.
+    slot: u16,
     /// Whether a spare was asked for.
     spare_due: bool,
+    /// Sealed segments that are not written and synced yet, oldest first.
+    pub(crate) sealed: Vec<Arc<Segment>>,
 }
 
 fn image_of(head: &Segment) -> Arc<Image> {
@@ -101,8 +106,10 @@ impl Head {
     pub(crate) fn new(segment: Arc<Segment>, last_lsn: Lsn, next_lsn: Lsn) -> Self {
         Head {
             image: image_of(&segment),
+            capacity: segment.capacity,
             encoder: Encoder::new(segment.id.get()),
             end: segment.end(),
+            slot: segment.slot,
             segment,
             next_lsn,
             last_lsn,
@@ -112,12 +119,12 @@ impl Head {
     }
 
     fn has_room(&self, len: usize) -> bool {
-        self.end + len + SEAL_LEN <= self.segment.capacity
+        self.end + len + SEAL_LEN <= self.capacity
     }
 
     /// Whether it is time to make a spare.
     pub(crate) fn is_filling_up(&self) -> bool {
-        self.end > self.segment.capacity / 4
+        self.end > self.capacity / 4
     }
 
     /// Writes one record at the end of the log. The caller made sure that it fits.
@@ -130,7 +137,7 @@ impl Head {
                 .fill(self.end, len, |out| self.encoder.encode_with_body_checksum(record, body_checksum, out))
         };
         assert_eq!(encoded, Ok(len), "limits keep records within the format");
-        let location = Location::new(self.segment.slot, self.end);
+        let location = Location::new(self.slot, self.end);
         self.end += len;
         // The next record is likely to be of the same length.
         self.image.prefetch_to_write(self.end, len);
@@ -139,7 +146,7 @@ impl Head {
         }
         if record.kind == RecordKind::Put {
             // Nobody else changes it: what dies in the head dies under the commit lock, and compaction takes sealed segments.
-            change(&self.segment.live_bytes, |bytes| bytes + len as u64);
+            change(&self.segment.sums.live_bytes, |bytes| bytes + len as u64);
         }
         self.segment.set_end(self.end);
         location
@@ -154,6 +161,7 @@ impl Head {
             let full = std::mem::replace(&mut self.segment, next);
             self.encoder = Encoder::new(self.segment.id.get());
             self.end = self.segment.end();
+            (self.capacity, self.slot) = (self.segment.capacity, self.segment.slot);
             self.sealed.push(full);
             self.spare_due = false;
         }
@@ -354,15 +362,15 @@ impl Store {
     ) {
         let Record { kind, key, value, .. } = change.record;
         if kind == RecordKind::Put {
-            self.counters.add_pair(key.len() + value.len());
+            self.progress.add_pair(key.len() + value.len());
             shard.insert(change.hash, before.map(|before| before.location), location, guard);
         } else if let Some(before) = before {
             shard.remove(change.hash, before.location);
         }
         if let Some(Newest { location, value_len }) = before {
             let len = encoded_len(key.len(), value_len) as u64;
-            self.segments.get(location, guard).live_bytes.fetch_sub(len, Ordering::Relaxed);
-            self.counters.remove_pair(key.len() + value_len);
+            self.segments.get(location, guard).sums.live_bytes.fetch_sub(len, Ordering::Relaxed);
+            self.progress.remove_pair(key.len() + value_len);
         }
     }
 

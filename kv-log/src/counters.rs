@@ -1,4 +1,3 @@
-use crossbeam_utils::CachePadded;
 use kv_core::Stats;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,12 +8,9 @@ pub(crate) fn change(number: &AtomicU64, change: impl FnOnce(u64) -> u64) {
     number.store(change(number.load(Ordering::Relaxed)), Ordering::Relaxed);
 }
 
-/// What the engine counts for [`Stats`], and nothing depends on.
-///
-/// Pairs are counted under the commit lock only, so they need no read-modify-write.
+/// What the engine counts for [`Stats`], and nothing depends on. What every change counts is in `Progress`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pairs: CachePadded<Pairs>,
     pub(crate) dumps: AtomicU64,
     pub(crate) syncs: AtomicU64,
     pub(crate) bytes_written: AtomicU64,
@@ -26,35 +22,7 @@ pub(crate) struct Counters {
     pub(crate) evictions: AtomicU64,
 }
 
-/// What every change counts.
-#[derive(Debug, Default)]
-struct Pairs {
-    keys: AtomicU64,
-    /// Of keys and values.
-    bytes: AtomicU64,
-}
-
 impl Counters {
-    /// Of a store with so many keys, whose keys and values weigh so many bytes.
-    pub(crate) fn new(keys: u64, live_bytes: u64) -> Self {
-        let pairs = Pairs { keys: AtomicU64::new(keys), bytes: AtomicU64::new(live_bytes) };
-        Counters { pairs: CachePadded::new(pairs), ..Self::default() }
-    }
-
-    /// A key came to be, or its newest value did. Under the commit lock.
-    #[inline]
-    pub(crate) fn add_pair(&self, len: usize) {
-        change(&self.pairs.keys, |keys| keys + 1);
-        change(&self.pairs.bytes, |bytes| bytes + len as u64);
-    }
-
-    /// A key went, or one of its values did. Under the commit lock.
-    #[inline]
-    pub(crate) fn remove_pair(&self, len: usize) {
-        change(&self.pairs.keys, |keys| keys - 1);
-        change(&self.pairs.bytes, |bytes| bytes - len as u64);
-    }
-
     pub(crate) fn stalled(&self, duration: Duration) {
         self.stalls.fetch_add(1, Ordering::Relaxed);
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -63,8 +31,6 @@ impl Counters {
 
     pub(crate) fn fill(&self, stats: &mut Stats) {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        stats.keys = read(&self.pairs.keys);
-        stats.live_bytes = read(&self.pairs.bytes);
         stats.dumps = read(&self.dumps);
         stats.syncs = read(&self.syncs);
         stats.bytes_written = read(&self.bytes_written);

@@ -88,7 +88,7 @@ impl Store {
         let Some(slot) = self.segments.reserve_slot() else { return Ok(0) };
         let new = Arc::new(old.without_image(slot));
         let moves = self.moves_to_file(old, &new).inspect_err(|_| self.segments.return_slot(slot))?;
-        new.tombstone_bytes.store(old.tombstone_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        new.sums.tombstone_bytes.store(old.sums.tombstone_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.segments.install(&new);
         self.relocate_all(&new, moves.into_iter());
         self.catalog.replace_image(&new);

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::background::Signals;
 use crate::catalog::Catalog;
 use crate::commit::{Head, SEAL_LEN};
+use crate::counters::Counters;
 use crate::directory::{self, Content};
 use crate::manifest::Manifest;
 use crate::options::Options;
@@ -48,8 +49,8 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
 
     // Every LSN up to the ceiling may have been given out before a crash.
     let lsn_floor = manifest.lsn_ceiling.max(recovered.report.last_lsn);
-    let progress = Arc::new(Progress::new(recovered.report.last_lsn, env.clock.monotonic()));
-    let counters = Arc::new(recovered.counters);
+    let progress = Progress::new(recovered.report.last_lsn, recovered.pairs, env.clock.monotonic());
+    let (progress, counters) = (Arc::new(progress), Arc::new(Counters::default()));
     let catalog = Catalog::new(
         dir.to_path_buf(),
         env.clone(),

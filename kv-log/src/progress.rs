@@ -4,12 +4,14 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::counters::change;
+
 /// How far the log is visible, written and durable.
 ///
 /// The visible side moves under the commit lock, the durable side under the leadership of a flush.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    visible: CachePadded<Reach>,
+    visible: CachePadded<Visible>,
     durable: CachePadded<Reach>,
     /// Bytes of changes that were handed to the operating system.
     written_bytes: AtomicU64,
@@ -23,6 +25,21 @@ pub(crate) struct Progress {
     last_dump_ns: AtomicU64,
     /// The clock as it was last read for a change, nanoseconds.
     now_ns: AtomicU64,
+}
+
+/// What every change writes, side by side.
+#[derive(Debug, Default)]
+struct Visible {
+    reach: Reach,
+    pairs: Pairs,
+}
+
+/// What is there. Changed under the commit lock only.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    pub(crate) keys: AtomicU64,
+    /// Of keys and values.
+    pub(crate) bytes: AtomicU64,
 }
 
 /// A place in log order.
@@ -71,9 +88,10 @@ impl Reach {
 
 impl Progress {
     /// Of a store that was just recovered up to `lsn`.
-    pub(crate) fn new(lsn: Lsn, now: Duration) -> Self {
-        let progress = Progress::default();
-        progress.visible.lsn.store(lsn.get(), Ordering::Relaxed);
+    pub(crate) fn new(lsn: Lsn, pairs: Pairs, now: Duration) -> Self {
+        let visible = CachePadded::new(Visible { reach: Reach::default(), pairs });
+        let progress = Progress { visible, ..Progress::default() };
+        progress.visible.reach.lsn.store(lsn.get(), Ordering::Relaxed);
         progress.durable.lsn.store(lsn.get(), Ordering::Relaxed);
         progress.oldest_ns.store(NONE, Ordering::Relaxed);
         progress.last_dump_ns.store(to_ns(now), Ordering::Relaxed);
@@ -82,7 +100,7 @@ impl Progress {
 
     #[inline]
     pub(crate) fn last_lsn(&self) -> Lsn {
-        Lsn::new(self.visible.lsn.load(Ordering::Acquire))
+        Lsn::new(self.visible.reach.lsn.load(Ordering::Acquire))
     }
 
     #[inline]
@@ -90,11 +108,25 @@ impl Progress {
         Lsn::new(self.durable.lsn.load(Ordering::Acquire))
     }
 
+    /// A key came to be, or its newest value did: they are so long together. Under the commit lock.
+    #[inline]
+    pub(crate) fn add_pair(&self, len: usize) {
+        change(&self.visible.pairs.keys, |keys| keys + 1);
+        change(&self.visible.pairs.bytes, |bytes| bytes + len as u64);
+    }
+
+    /// A key went, or one of its values did. Under the commit lock.
+    #[inline]
+    pub(crate) fn remove_pair(&self, len: usize) {
+        change(&self.visible.pairs.keys, |keys| keys - 1);
+        change(&self.visible.pairs.bytes, |bytes| bytes - len as u64);
+    }
+
     /// Counts a change. Under the commit lock.
     #[inline]
     pub(crate) fn committed(&self, lsn: Lsn, len: u64, clock: &dyn Clock) {
-        let before = self.visible.position();
-        self.visible.set(Position { lsn, changes: before.changes + 1, bytes: before.bytes + len });
+        let before = self.visible.reach.position();
+        self.visible.reach.set(Position { lsn, changes: before.changes + 1, bytes: before.bytes + len });
         if !self.changed_since_sync_began.load(Ordering::Relaxed) {
             let now = clock.monotonic();
             let mut since_sync_began = self.since_sync_began.lock();
@@ -112,7 +144,7 @@ impl Progress {
             *self.since_sync_began.lock() = None;
             self.changed_since_sync_began.store(false, Ordering::Relaxed);
         }
-        self.visible.position()
+        self.visible.reach.position()
     }
 
     /// Everything up to `position` was written.
@@ -133,13 +165,13 @@ impl Progress {
     #[inline]
     pub(crate) fn unflushed_bytes(&self) -> u64 {
         let written = self.written_bytes.load(Ordering::Acquire);
-        self.visible.bytes.load(Ordering::Relaxed).saturating_sub(written)
+        self.visible.reach.bytes.load(Ordering::Relaxed).saturating_sub(written)
     }
 
     /// What a policy sees at the time `now`.
     pub(crate) fn pending(&self, now: Duration) -> Pending {
         let durable = self.durable.position();
-        let visible = self.visible.position();
+        let visible = self.visible.reach.position();
         let age = |ns: u64| now.saturating_sub(Duration::from_nanos(ns));
         Pending {
             bytes: visible.bytes.saturating_sub(durable.bytes),
@@ -151,7 +183,7 @@ impl Progress {
 
     /// The time, at most a few changes old.
     pub(crate) fn recent_time(&self, clock: &dyn Clock) -> Duration {
-        let changes = self.visible.changes.load(Ordering::Relaxed);
+        let changes = self.visible.reach.changes.load(Ordering::Relaxed);
         if changes.is_multiple_of(CHANGES_PER_CLOCK_READING) {
             let now = clock.monotonic();
             self.now_ns.store(to_ns(now), Ordering::Relaxed);
@@ -164,7 +196,9 @@ impl Progress {
         // Before the visible side, which it never passes.
         stats.durable_lsn = self.durable_lsn();
         stats.last_lsn = self.last_lsn();
-        stats.changes = self.visible.changes.load(Ordering::Relaxed);
+        stats.changes = self.visible.reach.changes.load(Ordering::Relaxed);
+        stats.keys = self.visible.pairs.keys.load(Ordering::Relaxed);
+        stats.live_bytes = self.visible.pairs.bytes.load(Ordering::Relaxed);
         stats.unflushed_bytes = self.unflushed_bytes();
     }
 }
@@ -177,7 +211,7 @@ mod tests {
     #[test]
     fn the_oldest_pending_change_dates_from_after_the_last_sync_began() {
         let clock = ManualClock::new(0);
-        let progress = Progress::new(Lsn::new(70), Duration::ZERO);
+        let progress = Progress::new(Lsn::new(70), Pairs::default(), Duration::ZERO);
         let second = Duration::from_secs(1);
         assert_eq!(progress.pending(clock.monotonic()), Pending::default());
         progress.committed(Lsn::new(91), 10, &clock);

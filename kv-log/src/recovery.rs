@@ -30,10 +30,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::commit::SEAL_LEN;
-use crate::counters::Counters;
 use crate::index::{Index, KeyHash};
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
+use crate::progress::Pairs;
 use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentTable};
 
 /// A store as its files say, before anything is changed on disk.
@@ -41,7 +41,7 @@ use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, Segm
 pub(crate) struct Recovered {
     pub(crate) index: Index,
     pub(crate) table: Arc<SegmentTable>,
-    pub(crate) counters: Counters,
+    pub(crate) pairs: Pairs,
     /// Finished segments, and the head, if there is one.
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
     /// Where the log goes on.
@@ -114,7 +114,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
     for segment in &replayed {
         report.files += 1;
         report.bytes += segment.stop.offset as u64;
-        report.records += segment.segment.records.load(Ordering::Relaxed);
+        report.records += segment.segment.sums.records.load(Ordering::Relaxed);
         last_lsn = last_lsn.max(segment.last_lsn);
     }
     report.last_lsn = Lsn::new(last_lsn);
@@ -147,8 +147,8 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
     for (hash, location) in tally.tombstones {
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
-    let counters = Counters::new(tally.keys.cast_unsigned(), tally.bytes.cast_unsigned());
-    Ok(Recovered { index, table, counters, segments, head, torn, report })
+    let pairs = Pairs { keys: tally.keys.cast_unsigned().into(), bytes: tally.bytes.cast_unsigned().into() };
+    Ok(Recovered { index, table, pairs, segments, head, torn, report })
 }
 
 /// Whether the segment with these bytes has its seal, as it must if the manifest says so.
@@ -351,7 +351,7 @@ impl Replay<'_> {
             let live = (known.kind == RecordKind::Put).then(|| Pair::of(&known));
             (at, known.lsn, live)
         })?;
-        let live_bytes = |location: Location| &self.table.get(location, guard).live_bytes;
+        let live_bytes = |location: Location| &self.table.get(location, guard).sums.live_bytes;
         if let Some((at, lsn, live)) = known {
             if lsn >= record.lsn {
                 return Ok(());
@@ -378,7 +378,7 @@ impl Replay<'_> {
             let mut progress = self.progress.lock();
             progress.files += 1;
             progress.bytes += segment.end() as u64;
-            progress.records += segment.records.load(Ordering::Relaxed);
+            progress.records += segment.sums.records.load(Ordering::Relaxed);
             on_recovery.call(*progress);
         }
     }

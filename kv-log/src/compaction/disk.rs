@@ -100,7 +100,7 @@ impl Store {
             let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
             // A damaged key would pass for another one, whose record is dead. Changes that come meanwhile may be the
             // reason as well.
-            if found < victim.segment.live_bytes.load(Ordering::Relaxed) {
+            if found < victim.segment.sums.live_bytes.load(Ordering::Relaxed) {
                 let bytes = victim.contents.bytes();
                 let stop = Scanner::new(victim.segment.id.get(), bytes, SEGMENT_HEADER_LEN).stop();
                 if stop.offset != bytes.len() {

@@ -44,8 +44,9 @@ impl Store {
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &[old.id]);
         let hides = |lsn: u64| lsn > oldest_elsewhere;
         // Records die meanwhile, and none comes to life: there will be room for all that must stay.
-        let tombstones = if hides(old.max_lsn()) { old.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
-        let survivors = old.live_bytes.load(Ordering::Relaxed) + tombstones;
+        let tombstones =
+            if hides(old.max_lsn()) { old.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
+        let survivors = old.sums.live_bytes.load(Ordering::Relaxed) + tombstones;
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
         let Some(contents) = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())
         else {
@@ -128,7 +129,7 @@ impl Store {
             unsafe { image.fill(to, encoded.len(), |out| Encoder::new(new.id.get()).copy(encoded, out)) };
         assert_eq!(copied, Some(encoded.len()), "an image holds whole records");
         if !is_put {
-            new.tombstone_bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);
+            new.sums.tombstone_bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);
         } else if !self.index.relocate(hash, from, Location::new(new.slot, to)) {
             // It died meanwhile. The next one is written over it.
             return 0;

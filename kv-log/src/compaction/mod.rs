@@ -30,9 +30,9 @@ impl Store {
     fn count_relocated(new: &Segment, bytes: u64, relocate: impl FnOnce() -> u64) {
         // Counted first: a change that comes right after finds something to take away. Not for each record: an atomic
         // addition waits for what was written before, which is a record's copy.
-        new.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+        new.sums.live_bytes.fetch_add(bytes, Ordering::Relaxed);
         let moved = relocate();
-        new.live_bytes.fetch_sub(bytes - moved, Ordering::Relaxed);
+        new.sums.live_bytes.fetch_sub(bytes - moved, Ordering::Relaxed);
     }
 
     /// Points the index at records' new places, which are in `new`, but for those that changed meanwhile.
@@ -123,10 +123,10 @@ impl Store {
                 let oldest_elsewhere = if is_oldest { oldest_but_one } else { oldest_of_all };
                 let needed = oldest_elsewhere < segment.max_lsn();
                 let tombstone_bytes =
-                    if needed { segment.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
+                    if needed { segment.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
                 views.push(SegmentStats {
                     id: segment.id,
-                    live_bytes: segment.live_bytes.load(Ordering::Relaxed),
+                    live_bytes: segment.sums.live_bytes.load(Ordering::Relaxed),
                     tombstone_bytes,
                     dead_bytes: segment.dead_bytes(tombstone_bytes),
                     memory_bytes,

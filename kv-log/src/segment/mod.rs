@@ -48,8 +48,7 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<SegmentFile>,
     /// Monotonic time of its newest record, as known at creation: the age that policies see.
     pub(crate) created: Duration,
-    /// End of the records in the image, bytes from the start. Set under the commit lock; fixed once sealed.
-    end: AtomicUsize,
+    pub(crate) sums: Sums,
     sealed: AtomicBool,
     /// Bytes from the start that are in the file. Changed by the leader of a flush only.
     written: AtomicUsize,
@@ -57,6 +56,16 @@ pub(crate) struct Segment {
     synced: AtomicUsize,
     /// Everything up to `end` is synced, and `end` is final.
     durable: AtomicBool,
+    /// Length of its records on average, bytes, as far as it was known when it was sealed.
+    mean_record_len: AtomicUsize,
+}
+
+/// What every change writes, on one cache line: it goes from processor to processor with the commit lock.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(crate) struct Sums {
+    /// End of the records in the image, bytes from the start. Set under the commit lock; fixed once sealed.
+    end: AtomicUsize,
     /// Bytes of records that the index points at.
     pub(crate) live_bytes: AtomicU64,
     pub(crate) tombstone_bytes: AtomicU64,
@@ -66,8 +75,22 @@ pub(crate) struct Segment {
     put_bytes: AtomicU64,
     min_put_lsn: AtomicU64,
     max_lsn: AtomicU64,
-    /// Length of its records on average, bytes, as far as it was known when it was sealed.
-    mean_record_len: AtomicUsize,
+}
+
+impl Sums {
+    fn new(end: usize) -> Self {
+        let zero = || AtomicU64::new(0);
+        Sums {
+            end: AtomicUsize::new(end),
+            live_bytes: zero(),
+            tombstone_bytes: zero(),
+            records: zero(),
+            change_bytes: zero(),
+            put_bytes: zero(),
+            min_put_lsn: AtomicU64::new(u64::MAX),
+            max_lsn: zero(),
+        }
+    }
 }
 
 /// What a processor fetches at a time, bytes.
@@ -95,18 +118,11 @@ impl Segment {
             mirrors_file: true,
             file,
             created,
-            end: AtomicUsize::new(end),
+            sums: Sums::new(end),
             sealed: AtomicBool::new(false),
             written: AtomicUsize::new(end),
             synced: AtomicUsize::new(end),
             durable: AtomicBool::new(false),
-            live_bytes: AtomicU64::new(0),
-            tombstone_bytes: AtomicU64::new(0),
-            records: AtomicU64::new(0),
-            change_bytes: AtomicU64::new(0),
-            put_bytes: AtomicU64::new(0),
-            min_put_lsn: AtomicU64::new(u64::MAX),
-            max_lsn: AtomicU64::new(0),
             mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
         }
     }
@@ -137,18 +153,18 @@ impl Segment {
             mirrors_file: true,
             file: Arc::clone(&self.file),
             created: self.created,
-            end: AtomicUsize::new(end),
+            sums: Sums {
+                records: copy(&self.sums.records),
+                change_bytes: copy(&self.sums.change_bytes),
+                put_bytes: copy(&self.sums.put_bytes),
+                min_put_lsn: copy(&self.sums.min_put_lsn),
+                max_lsn: copy(&self.sums.max_lsn),
+                ..Sums::new(end)
+            },
             sealed: AtomicBool::new(true),
             written: AtomicUsize::new(self.written()),
             synced: AtomicUsize::new(self.synced()),
             durable: AtomicBool::new(true),
-            live_bytes: AtomicU64::new(0),
-            tombstone_bytes: AtomicU64::new(0),
-            records: copy(&self.records),
-            change_bytes: copy(&self.change_bytes),
-            put_bytes: copy(&self.put_bytes),
-            min_put_lsn: copy(&self.min_put_lsn),
-            max_lsn: copy(&self.max_lsn),
             mean_record_len: AtomicUsize::new(self.mean_record_len()),
         }
     }
@@ -176,11 +192,11 @@ impl Segment {
 
     /// End of the records, bytes from the start of the image.
     pub(crate) fn end(&self) -> usize {
-        self.end.load(Ordering::Acquire)
+        self.sums.end.load(Ordering::Acquire)
     }
 
     pub(crate) fn set_end(&self, end: usize) {
-        self.end.store(end, Ordering::Release);
+        self.sums.end.store(end, Ordering::Release);
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
@@ -188,7 +204,7 @@ impl Segment {
     }
 
     pub(crate) fn mark_sealed(&self) {
-        let records = usize::try_from(self.records.load(Ordering::Relaxed)).unwrap_or(usize::MAX).max(1);
+        let records = usize::try_from(self.sums.records.load(Ordering::Relaxed)).unwrap_or(usize::MAX).max(1);
         self.mean_record_len
             .store(self.file_len().saturating_sub(SEGMENT_HEADER_LEN) / records, Ordering::Relaxed);
         self.sealed.store(true, Ordering::Release);
@@ -224,45 +240,47 @@ impl Segment {
     /// Counts a put or delete of `len` bytes that was added. By whoever writes the segment, one thread at a time.
     #[inline]
     pub(crate) fn add_record(&self, lsn: Lsn, kind: RecordKind, len: usize) {
-        change(&self.records, |records| records + 1);
-        change(&self.change_bytes, |bytes| bytes + len as u64);
+        change(&self.sums.records, |records| records + 1);
+        change(&self.sums.change_bytes, |bytes| bytes + len as u64);
         if kind == RecordKind::Put {
-            change(&self.put_bytes, |bytes| bytes + len as u64);
-            change(&self.min_put_lsn, |min| min.min(lsn.get()));
+            change(&self.sums.put_bytes, |bytes| bytes + len as u64);
+            change(&self.sums.min_put_lsn, |min| min.min(lsn.get()));
         } else {
-            change(&self.tombstone_bytes, |bytes| bytes + len as u64);
+            change(&self.sums.tombstone_bytes, |bytes| bytes + len as u64);
         }
-        change(&self.max_lsn, |max| max.max(lsn.get()));
+        change(&self.sums.max_lsn, |max| max.max(lsn.get()));
     }
 
     /// An LSN that none of the dead puts in its file is below; `u64::MAX` when there are none.
     ///
     /// Not exact for changes that come meanwhile: a put that dies now is newer than every durable tombstone of its key.
     pub(crate) fn oldest_dead_put(&self) -> u64 {
-        let all_live = self.live_bytes.load(Ordering::Relaxed) >= self.put_bytes.load(Ordering::Relaxed);
-        if all_live { u64::MAX } else { self.min_put_lsn.load(Ordering::Relaxed) }
+        let all_live =
+            self.sums.live_bytes.load(Ordering::Relaxed) >= self.sums.put_bytes.load(Ordering::Relaxed);
+        if all_live { u64::MAX } else { self.sums.min_put_lsn.load(Ordering::Relaxed) }
     }
 
     /// Bytes of the changes in its file that are neither live nor among these tombstones.
     pub(crate) fn dead_bytes(&self, needed_tombstone_bytes: u64) -> u64 {
-        let kept = self.live_bytes.load(Ordering::Relaxed) + needed_tombstone_bytes;
-        self.change_bytes.load(Ordering::Relaxed).saturating_sub(kept)
+        let kept = self.sums.live_bytes.load(Ordering::Relaxed) + needed_tombstone_bytes;
+        self.sums.change_bytes.load(Ordering::Relaxed).saturating_sub(kept)
     }
 
     /// Highest LSN of its changes; 0 when it holds none.
     pub(crate) fn max_lsn(&self) -> u64 {
-        self.max_lsn.load(Ordering::Relaxed)
+        self.sums.max_lsn.load(Ordering::Relaxed)
     }
 
     /// How many records a compaction keeps at most, roughly.
     pub(crate) fn survivors_max(&self) -> usize {
-        let bytes = self.live_bytes.load(Ordering::Relaxed) + self.tombstone_bytes.load(Ordering::Relaxed);
+        let bytes =
+            self.sums.live_bytes.load(Ordering::Relaxed) + self.sums.tombstone_bytes.load(Ordering::Relaxed);
         usize::try_from(bytes).unwrap_or(usize::MAX) / self.mean_record_len().max(1)
     }
 
     /// The seal that finishes the segment as it is now.
     pub(crate) fn seal(&self) -> Seal {
-        Seal { records: self.records.load(Ordering::Relaxed), max_lsn: self.max_lsn() }
+        Seal { records: self.sums.records.load(Ordering::Relaxed), max_lsn: self.max_lsn() }
     }
 
     fn mean_record_len(&self) -> usize {
