@@ -84,7 +84,10 @@ impl Store {
 
     /// Gives up the image of a segment that compaction in memory has been at; returns its size.
     fn unload(&self, old: &Arc<Segment>) -> Result<u64> {
-        let Some(image) = old.resident_contents() else { return Ok(0) };
+        let freed = old.memory_bytes() as u64;
+        if freed == 0 {
+            return Ok(0);
+        }
         let Some(slot) = self.segments.reserve_slot() else { return Ok(0) };
         let new = Arc::new(old.without_image(slot));
         let moves = self.moves_to_file(old, &new).inspect_err(|_| self.segments.return_slot(slot))?;
@@ -93,7 +96,7 @@ impl Store {
         self.relocate_all(&new, moves.into_iter());
         self.catalog.replace_image(&new);
         self.segments.retire(old, &crossbeam_epoch::pin());
-        Ok(image.memory_bytes() as u64)
+        Ok(freed)
     }
 
     /// From the places of records in the image of `old` to those in the file that it shares with `new`: both hold them in

@@ -55,14 +55,14 @@ struct Output {
 }
 
 impl Store {
-    pub(super) fn compact_on_disk(&self, victims: &[Victim]) -> Result<CompactionReport> {
+    pub(super) fn compact_on_disk(&self, victims: Vec<Victim>) -> Result<CompactionReport> {
         let segments: Vec<Arc<Segment>> = victims.iter().map(|victim| Arc::clone(&victim.segment)).collect();
-        let survivors = self.survivors(victims)?;
+        let survivors = self.survivors(&victims)?;
         // What the choice of survivors saw: only durable changes may make others obsolete on disk.
         let horizon = self.head.lock().last_lsn();
 
         let mut outputs: Vec<Output> = Vec::new();
-        let exchanged = self.write_outputs(victims, &survivors, &mut outputs).and_then(|()| {
+        let exchanged = self.write_outputs(&victims, &survivors, &mut outputs).and_then(|()| {
             self.make_durable(horizon)?;
             let new: Vec<Arc<Segment>> = outputs.iter().map(|output| Arc::clone(&output.segment)).collect();
             self.catalog.exchange(&segments, &new)
@@ -72,8 +72,10 @@ impl Store {
             return Err(error);
         }
         for output in &outputs {
-            self.relocate_all(&output.segment, output.moves(&survivors, victims));
+            self.relocate_all(&output.segment, output.moves(&survivors, &victims));
         }
+        // Let go of, so that their images can be used again as soon as no reader looks at them.
+        drop(victims);
         self.retire(&segments)?;
 
         let copied_bytes = survivors.iter().filter(|one| one.is_put).map(|one| u64::from(one.len)).sum();
@@ -82,7 +84,7 @@ impl Store {
         self.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
         Ok(CompactionReport {
-            victims: victims.len() as u64,
+            victims: segments.len() as u64,
             outputs: outputs.len() as u64,
             copied_bytes,
             freed_bytes: before.saturating_sub(after),

@@ -62,11 +62,14 @@ impl Store {
         self.move_records(&contents, old.slot, &new, hides);
         self.catalog.replace_image(&new);
 
+        let freed = contents.memory_bytes() - new.capacity;
+        // Let go of, so that the image can be used again as soon as no reader looks at it.
+        drop(contents);
         let guard = crossbeam_epoch::pin();
         self.segments.retire(old, &guard);
         guard.flush();
         self.counters.memory_compactions.fetch_add(1, Ordering::Relaxed);
-        Ok((contents.memory_bytes() - new.capacity) as u64)
+        Ok(freed as u64)
     }
 
     /// Copies what must stay of the segment in slot `old` to `new`, and points the index there.

@@ -72,7 +72,7 @@ impl Store {
             }
             // A file that cannot be read now is left as it is: nothing was changed, and nothing is lost by going on.
             let victims = victims.iter().map(Victim::load).collect::<Result<Vec<_>>>()?;
-            let report = self.compact_on_disk(&victims).map_err(|error| self.health.poison(error))?;
+            let report = self.compact_on_disk(victims).map_err(|error| self.health.poison(error))?;
             total.victims += report.victims;
             total.outputs += report.outputs;
             total.copied_bytes += report.copied_bytes;
