@@ -187,7 +187,6 @@ fn compact_loop(store: &Store) {
         if store.compact_while_due().is_err() && store.health.is_poisoned() {
             return;
         }
-        store.segments.release_held();
         store.release_idle_memory();
     }
 }

@@ -33,13 +33,19 @@ impl Store {
     /// As [`Engine::read`](kv_core::Engine::read).
     pub(crate) fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let hold = self.segments.hold();
-        let keep = |location, record: Record<'_>, guard: &Guard| {
+        // Handed out and not returned: what goes through `find` as a result is copied again and again.
+        let (mut held, mut copied): (Option<&[u8]>, Vec<u8>) = (None, Vec::new());
+        let found = self.look_up(key, |location, record, guard| {
             // SAFETY: that is what was found there.
-            unsafe { self.segments.keep(&hold, location, &record, guard) }
-        };
-        let Some(value) = self.look_up(key, keep)? else { return Ok(false) };
-        visit(&value);
-        Ok(true)
+            match unsafe { self.segments.keep(&hold, location, &record, guard) } {
+                Cow::Borrowed(value) => held = Some(value),
+                Cow::Owned(value) => copied = value,
+            }
+        })?;
+        if found.is_some() {
+            visit(held.unwrap_or(&copied));
+        }
+        Ok(found.is_some())
     }
 
     #[inline]

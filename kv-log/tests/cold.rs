@@ -236,6 +236,37 @@ impl CompactionPolicy for InMemory {
 }
 
 #[test]
+fn an_image_whose_file_cannot_be_read_stays_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Options { compaction: Arc::new(InMemory), ..small() });
+    // In the first segment, half of the records die, and the rest is compacted in memory.
+    for number in 0..60 {
+        store.put(&key(number), &value(number, 0)).unwrap();
+    }
+    for number in (0..60).step_by(2) {
+        store.put(&key(number), &value(number, 1)).unwrap();
+    }
+    store.compact().unwrap();
+    assert!(store.stats().memory_compactions > 0);
+    let mut files = segment_files(dir.path());
+    files.sort();
+    let oldest = fs::read(&files[0]).unwrap();
+    fs::write(&files[0], &oldest[..oldest.len() / 2]).unwrap();
+    for number in 60..2000 {
+        store.put(&key(number), &value(number, 0)).unwrap();
+    }
+    store.compact().unwrap();
+    assert!(store.stats().evictions > 10, "{:?}", store.stats());
+    for number in 0..2000 {
+        let round = u32::from(number < 60 && number % 2 == 0);
+        assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&*value(number, round)), "{number}");
+    }
+    fs::write(&files[0], &oldest).unwrap();
+    store.compact().unwrap();
+    assert!(memory(&store.stats()) <= BUDGET, "{:?}", store.stats());
+}
+
+#[test]
 fn what_compaction_in_memory_left_can_leave_memory_too() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), Options { compaction: Arc::new(InMemory), ..small() });

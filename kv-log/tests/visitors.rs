@@ -6,6 +6,7 @@ use kv_core::{Compact, Engine, MaxLogSize, Stats};
 use kv_log::{LogEngine, Options};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -164,4 +165,59 @@ fn a_stalled_visitor_does_not_keep_a_store_from_its_budget() {
     for visit in [read, read_many, scan] {
         stalled(visit, 3000, 0..=8, Some(budget));
     }
+}
+
+#[test]
+fn whoever_looks_on_finds_whole_values_while_segments_come_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 8 << 10,
+        index_shards: 4,
+        persistence: Arc::new(MaxLogSize::new(4 << 10)),
+        ..Options::default()
+    };
+    let store = LogEngine::open(dir.path(), options).unwrap();
+    let fill = |round| {
+        for number in 0..KEYS {
+            store.put(&key(number), &value(number, round, 60 + usize::from(round % 7) * 100)).unwrap();
+        }
+    };
+    fill(0);
+    let done = AtomicBool::new(false);
+    let whole = |number: u32, found: &[u8]| {
+        thread::yield_now();
+        assert_eq!(found, value(number, found[4], 60 + usize::from(found[4] % 7) * 100));
+    };
+    let watch = |look: &(dyn Fn() + Sync)| {
+        while !done.load(Ordering::Acquire) {
+            look();
+        }
+    };
+    thread::scope(|scope| {
+        let (store, watch) = (&store, &watch);
+        scope.spawn(move || watch(&|| assert!(store.stats().keys.abs_diff(u64::from(KEYS)) <= 1)));
+        scope.spawn(move || {
+            watch(&|| {
+                let mut count = 0;
+                let visit = &mut |found_key: &[u8], found: &[u8]| {
+                    whole(u32::from_be_bytes(found_key.try_into().unwrap()), found);
+                    count += 1;
+                    ControlFlow::Continue(())
+                };
+                store.scan(visit).unwrap();
+                assert_eq!(count, KEYS);
+            });
+        });
+        scope.spawn(move || {
+            watch(&|| {
+                for number in 0..KEYS {
+                    assert!(store.read(&key(number), &mut |found| whole(number, found)).unwrap());
+                }
+            });
+        });
+        (1..=60).for_each(fill);
+        done.store(true, Ordering::Release);
+    });
+    store.compact().unwrap();
+    until("after all", &store, |stats| stats.retired_bytes == 0);
 }

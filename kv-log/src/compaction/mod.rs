@@ -60,7 +60,9 @@ impl Store {
         let _poison = self.health.poison_on_panic(&self.dir);
         let mut total = CompactionReport::default();
         loop {
-            self.evict_all_that_must_go()?;
+            // Victims of the turn before, among others.
+            self.segments.release_held();
+            self.evict_all_that_must_go();
             let Some((level, victims)) = self.choose_victims() else { break };
             self.health.check_writable()?;
             if level == CompactionLevel::Memory {

@@ -101,13 +101,20 @@ impl Hold<'_> {
     ) -> Cow<'h, [u8]> {
         let used = self.notes.get();
         let note = self.seat.and_then(|seat| seat.notes.get(used));
-        let (Some(image), Some(note)) = (image, note) else { return Cow::Owned(value.to_vec()) };
+        let (Some(image), Some(note)) = (image, note) else { return copied(value) };
         note.store(ptr::from_ref(image).cast_mut(), Ordering::Release);
         self.notes.set(used + 1);
         // SAFETY: as the note says, the image is not freed before `self` is dropped, which outlives 'h; the caller promises
         // that the bytes do not change.
         Cow::Borrowed(unsafe { &*ptr::from_ref(value) })
     }
+}
+
+/// Seldom, and not in the way of the usual: the compiler finds it easier to keep that together.
+#[cold]
+#[inline(never)]
+fn copied<'a>(value: &[u8]) -> Cow<'a, [u8]> {
+    Cow::Owned(value.to_vec())
 }
 
 impl Drop for Hold<'_> {

@@ -23,11 +23,18 @@ pub(crate) struct SegmentTable {
     free: Mutex<FreeSlots>,
     /// Image bytes that wait for readers who were pinned when they were taken away.
     retired_bytes: AtomicU64,
-    /// Images that nobody finds any more, and somebody still holds: a slow visitor, a flush.
-    held: Mutex<Vec<Arc<Image>>>,
+    held: Mutex<Held>,
     seats: Seats,
     recycled: Recycled,
     fetches: AtomicU64,
+}
+
+/// What nobody finds any more, and somebody still holds: a slow visitor, a scan, who looks through all segments.
+#[derive(Debug, Default)]
+struct Held {
+    /// With the size of the image. To look for that is to pin, and who pins may have to free others: not under a lock.
+    segments: Vec<(Arc<Segment>, usize)>,
+    images: Vec<Arc<Image>>,
 }
 
 /// Images of freed segments, for segments to come: the system has nothing to clear in them. What they hold is garbage.
@@ -195,15 +202,28 @@ impl SegmentTable {
 
     /// Image bytes that wait for readers to go on, or for another segment.
     pub(crate) fn retired_bytes(&self) -> u64 {
-        let held: usize = self.held.lock().iter().map(|image| image.capacity()).sum();
+        let held: usize = {
+            let held = self.held.lock();
+            let segments = held.segments.iter().map(|(_, bytes)| *bytes);
+            segments.chain(held.images.iter().map(|image| image.capacity())).sum()
+        };
         let recycled = self.recycled.images.lock().len() * self.recycled.capacity;
         self.retired_bytes.load(Ordering::Relaxed) + (held + recycled) as u64
     }
 
-    /// Frees the images that were held, and are not any more.
+    /// Frees what was held, and is not any more.
     pub(crate) fn release_held(&self) {
-        let let_go: Vec<Arc<Image>> = self.held.lock().extract_if(.., |image| !self.is_held(image)).collect();
-        for image in let_go {
+        let (segments, images) = {
+            let mut held = self.held.lock();
+            let segments = held.segments.extract_if(.., |(segment, _)| Arc::strong_count(segment) == 1);
+            let segments: Vec<Arc<Segment>> = segments.map(|(segment, _)| segment).collect();
+            let images: Vec<Arc<Image>> = held.images.extract_if(.., |image| !self.is_held(image)).collect();
+            (segments, images)
+        };
+        for segment in segments {
+            self.free(segment);
+        }
+        for image in images {
             self.recycle(image);
         }
     }
@@ -214,10 +234,23 @@ impl SegmentTable {
             // SAFETY: the pointer came from `Arc::into_raw` in `install`; the swap makes this the
             // only place that takes it back, and `retire` (or `drop`) that nobody uses it.
             let segment = unsafe { Arc::from_raw(pointer) };
-            // SAFETY: as above, there are no readers any more. Who holds the segment for longer took hold of its image, too,
-            // or does not need it.
-            if let Some(image) = unsafe { segment.residence.take() } {
-                self.recycle(image);
+            self.free(segment);
+        }
+    }
+
+    /// Frees a segment that no location leads to any more. While somebody holds it, and could find its image through it, it
+    /// is set aside.
+    fn free(&self, segment: Arc<Segment>) {
+        match Arc::try_unwrap(segment) {
+            Ok(segment) => {
+                // SAFETY: nobody comes to this segment any more.
+                if let Some(image) = unsafe { segment.residence.take() } {
+                    self.recycle(image);
+                }
+            }
+            Err(segment) => {
+                let bytes = segment.memory_bytes();
+                self.held.lock().segments.push((segment, bytes));
             }
         }
     }
@@ -226,7 +259,7 @@ impl SegmentTable {
     /// holds it, it is set aside.
     fn recycle(&self, image: Arc<Image>) {
         if self.is_held(&image) {
-            self.held.lock().push(image);
+            self.held.lock().images.push(image);
             return;
         }
         let image = Arc::into_inner(image).filter(|image| image.capacity() == self.recycled.capacity);
