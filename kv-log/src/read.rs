@@ -34,16 +34,16 @@ impl Store {
     pub(crate) fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let hold = self.segments.hold();
         // Handed out and not returned: what goes through `find` as a result is copied again and again.
-        let (mut held, mut copied): (Option<&[u8]>, Vec<u8>) = (None, Vec::new());
+        let (mut in_place, mut copied): (Option<&[u8]>, Vec<u8>) = (None, Vec::new());
         let found = self.look_up(key, |location, record, guard| {
             // SAFETY: that is what was found there.
             match unsafe { self.segments.keep(&hold, location, &record, guard) } {
-                Cow::Borrowed(value) => held = Some(value),
+                Cow::Borrowed(value) => in_place = Some(value),
                 Cow::Owned(value) => copied = value,
             }
         })?;
         if found.is_some() {
-            visit(held.unwrap_or(&copied));
+            visit(in_place.unwrap_or(&copied));
         }
         Ok(found.is_some())
     }
