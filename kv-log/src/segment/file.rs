@@ -46,17 +46,7 @@ impl SegmentFile {
         created.capacity = capacity.next_multiple_of(align);
         let reserved = created.file.allocate(created.capacity as u64);
         reserved.map_err(|error| Error::io("reserve space for", &created.path, error))?;
-        match created.write(start, 0..start.len(), via) {
-            // It wants more than it says: not every layer below a file system tells.
-            Err(Error::Io { source, .. })
-                if created.is_direct() && source.kind() == std::io::ErrorKind::InvalidInput =>
-            {
-                created.switch(Via::Cache)?;
-                created.direct_align.store(NEVER_DIRECT, Ordering::Release);
-                created.write(start, 0..start.len(), via)?;
-            }
-            written => written?,
-        }
+        created.write(start, 0..start.len(), via)?;
         if created.capacity > capacity {
             created.capacity = capacity;
             created.trim(capacity)?;
@@ -100,7 +90,23 @@ impl SegmentFile {
     ///
     /// Direct I/O transfers whole blocks, as the cache does. The bytes before the range that share its first block are
     /// written once more; those after it that share its last block are not the file's yet, and become zeros.
+    ///
+    /// A file that takes no such transfer after all goes through the cache from then on: not every layer below a file system
+    /// tells what it wants.
     pub(crate) fn write(&self, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
+        match self.write_range(contents, range.clone(), via) {
+            Err(Error::Io { source, .. })
+                if self.is_direct() && source.kind() == std::io::ErrorKind::InvalidInput =>
+            {
+                self.switch(Via::Cache)?;
+                self.direct_align.store(NEVER_DIRECT, Ordering::Release);
+                self.write_range(contents, range, Via::Cache)
+            }
+            written => written,
+        }
+    }
+
+    fn write_range(&self, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
         let Range { start, end } = range;
         let align = self.switch(via)?.filter(|align| end.next_multiple_of(*align) <= self.capacity);
         let Some(align) = align else {
@@ -221,6 +227,19 @@ mod tests {
             let found = in_file(&fs, dir);
             assert_eq!((found.len(), &found[..1700]), (2048, &bytes[..1700]));
         }
+    }
+
+    #[test]
+    fn where_direct_io_fails_in_a_file_that_was_there_the_cache_is_used() {
+        let contents = contents();
+        let bytes = contents.bytes();
+        let (fs, dir) = (SimFs::new(), Path::new("/"));
+        SegmentFile::create(&fs, dir, ID, 2048, &bytes[..1000], Via::Cache).unwrap();
+        fs.claim_direct_io_align(Some(64));
+        let file = SegmentFile::open(&fs, dir, ID).unwrap().with_capacity(2048);
+        file.write(bytes, 1000..1500, Via::Direct).unwrap();
+        file.write(bytes, 1500..1700, Via::Direct).unwrap();
+        assert_eq!(in_file(&fs, dir)[..1700], bytes[..1700]);
     }
 
     #[test]
