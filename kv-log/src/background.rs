@@ -42,13 +42,14 @@ impl Wake {
         }
     }
 
-    /// Waits until woken, or for `timeout`.
-    fn wait(&self, timeout: Option<Duration>) {
+    /// Waits until woken, or for `timeout`; returns whether it was woken.
+    fn wait(&self, timeout: Option<Duration>) -> bool {
         let woken = match timeout {
             Some(timeout) => self.receiver.recv_timeout(timeout),
             None => self.receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
         };
         debug_assert_ne!(woken, Err(RecvTimeoutError::Disconnected), "the sender lives in the same value");
+        woken.is_ok()
     }
 
     /// Whether it was woken since it last waited.
@@ -178,15 +179,16 @@ fn compact_loop(store: &Store) {
     loop {
         // Memory that waits for readers is looked at again, since nobody tells when they have gone on.
         let look_again = (store.segments.retired_bytes() > 0).then_some(RETIRED_PAUSE);
-        store.signals.compact.wait(look_again);
+        let is_due = store.signals.compact.wait(look_again);
         if store.signals.stopping() {
             return;
         }
         // Where a victim could not be read, it is tried again when the next segment is full: whoever reads its records
         // is told.
-        if store.compact_while_due().is_err() && store.health.is_poisoned() {
+        if is_due && store.compact_while_due().is_err() && store.health.is_poisoned() {
             return;
         }
+        store.segments.release_held();
         store.release_idle_memory();
     }
 }
