@@ -40,9 +40,13 @@ fn value(number: u32, round: u32) -> Vec<u8> {
     (number ^ round << 16).to_le_bytes().repeat(25)
 }
 
+/// The oldest first.
 fn segment_files(dir: &Path) -> Vec<PathBuf> {
-    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect()
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "segment")).collect();
+    files.sort();
+    files
 }
 
 #[test]
@@ -201,8 +205,7 @@ fn a_victim_that_cannot_be_read_is_left_and_the_store_goes_on() {
     for number in 0..2000 {
         store.put(&key(number), &value(number, 0)).unwrap();
     }
-    let mut files = segment_files(dir.path());
-    files.sort();
+    let files = segment_files(dir.path());
     let oldest = fs::read(&files[0]).unwrap();
     fs::write(&files[0], &oldest[..oldest.len() / 2]).unwrap();
     policy.times.store(1, Ordering::Relaxed);
@@ -248,8 +251,7 @@ fn an_image_whose_file_cannot_be_read_stays_in_memory() {
     }
     store.compact().unwrap();
     assert!(store.stats().memory_compactions > 0);
-    let mut files = segment_files(dir.path());
-    files.sort();
+    let files = segment_files(dir.path());
     let oldest = fs::read(&files[0]).unwrap();
     fs::write(&files[0], &oldest[..oldest.len() / 2]).unwrap();
     for number in 60..2000 {
@@ -307,8 +309,7 @@ fn a_damaged_cold_record_is_an_error_that_names_its_file_and_harms_nothing_else(
     for number in 0..count {
         store.put(&key(number), &value(number)).unwrap();
     }
-    let mut files = segment_files(dir.path());
-    files.sort();
+    let files = segment_files(dir.path());
     let oldest = &files[0];
     let bytes = fs::read(oldest).unwrap();
     let damaged: u32 = 5;
