@@ -17,10 +17,10 @@ use kv_wal_format::{
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::counters::change;
 use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
-use crate::segment::{Image, Location, SEGMENT_BYTES_MAX, Segment};
+use crate::segment::{Found, Image, Location, SEGMENT_BYTES_MAX, Segment};
 use crate::store::Store;
+use crate::sync::change;
 
 /// Room that every segment keeps for its seal.
 pub(crate) const SEAL_LEN: usize = encoded_len(0, Seal::BODY_LEN);
@@ -84,7 +84,7 @@ impl<'a> Prepared<'a> {
 
     fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
         let (key, others) = (self.record.key, &mut self.hint.others);
-        let newest = |location, record: Record<'_>| Newest { location, value_len: record.value.len() };
+        let newest = |location, found: Found<'_>| Newest { location, value_len: found.record().value.len() };
         self.hint.newest = store.index.find(self.hash, key, others, &store.segments, guard, newest)?;
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Head {
         let location = Location::new(self.slot, self.end);
         self.end += len;
         // The next record is likely to be of the same length.
-        self.image.prefetch_to_write(self.end, len);
+        self.image.prefetch(self.end, len);
         if record.kind.is_change() {
             self.segment.add_record(Lsn::new(record.lsn), record.kind, len);
         }
@@ -157,13 +157,10 @@ impl Head {
         let capacity = store.options.segment_bytes.max(SEGMENT_HEADER_LEN + len + SEAL_LEN);
         for next in store.next_heads(capacity, self.last_lsn())? {
             self.seal();
-            self.image = image_of(&next);
-            let full = std::mem::replace(&mut self.segment, next);
-            self.encoder = Encoder::new(self.segment.id.get());
-            self.end = self.segment.end();
-            (self.capacity, self.slot) = (self.segment.capacity, self.segment.slot);
+            let sealed = std::mem::take(&mut self.sealed);
+            let next = Head { sealed, ..Head::new(next, self.last_lsn, self.next_lsn) };
+            let full = std::mem::replace(self, next).segment;
             self.sealed.push(full);
-            self.spare_due = false;
         }
         Ok(())
     }

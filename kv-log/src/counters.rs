@@ -2,12 +2,6 @@ use kv_core::Stats;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Changes a number that one thread at a time changes, and any may read.
-#[inline]
-pub(crate) fn change(number: &AtomicU64, change: impl FnOnce(u64) -> u64) {
-    number.store(change(number.load(Ordering::Relaxed)), Ordering::Relaxed);
-}
-
 /// What the engine counts for [`Stats`], and nothing depends on. What every change counts is in `Progress`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {

@@ -9,7 +9,6 @@
 //! image that compaction in memory has been at goes with its locations: its keys are pointed at the same records in the
 //! file. That is done with compaction's lock held.
 
-use kv_core::{Error, Result};
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Scanner};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,8 +43,7 @@ impl Store {
             let freed = if victim.mirrors_file {
                 self.segments.evict(&victim, &crossbeam_epoch::pin())
             } else {
-                // Where its file cannot be read now, the image stays: it may be all that is left of its records.
-                self.unload(&victim).unwrap_or(0)
+                self.unload(&victim)
             };
             self.counters.evictions.fetch_add(u64::from(freed > 0), Ordering::Relaxed);
             excess = excess.saturating_sub(freed);
@@ -82,40 +80,40 @@ impl Store {
         });
     }
 
-    /// Gives up the image of a segment that compaction in memory has been at; returns its size.
-    fn unload(&self, old: &Arc<Segment>) -> Result<u64> {
+    /// Gives up the image of a segment that compaction in memory has been at; returns its size. Where the file cannot be
+    /// read now, the image stays: it may be all that is left of its records.
+    fn unload(&self, old: &Arc<Segment>) -> u64 {
         let freed = old.memory_bytes() as u64;
         if freed == 0 {
-            return Ok(0);
+            return 0;
         }
-        let Some(slot) = self.segments.reserve_slot() else { return Ok(0) };
+        let Some(slot) = self.segments.reserve_slot() else { return 0 };
         let new = Arc::new(old.without_image(slot));
-        let moves = self.moves_to_file(old, &new).inspect_err(|_| self.segments.return_slot(slot))?;
+        let Some(moves) = self.moves_to_file(old, &new) else {
+            self.segments.return_slot(slot);
+            return 0;
+        };
         new.sums.tombstone_bytes.store(old.sums.tombstone_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.segments.install(&new);
         self.relocate_all(&new, moves.into_iter());
         self.catalog.replace_image(&new);
         self.segments.retire(old, &crossbeam_epoch::pin());
-        Ok(freed)
+        freed
     }
 
     /// From the places of records in the image of `old` to those in the file that it shares with `new`: both hold them in
-    /// the same order, and the file holds all of them.
-    fn moves_to_file(&self, old: &Segment, new: &Segment) -> Result<Vec<Move>> {
-        let (image, file) = (old.contents()?, new.contents()?);
+    /// the same order, and the file holds all of them. `None` when it cannot be read.
+    fn moves_to_file(&self, old: &Segment, new: &Segment) -> Option<Vec<Move>> {
+        let (image, file) = (old.resident_contents()?, new.contents().ok()?);
         let mut in_file = Scanner::new(old.id.get(), file.bytes(), SEGMENT_HEADER_LEN);
         let (mut moves, mut from) = (Vec::new(), SEGMENT_HEADER_LEN);
         while from < image.bytes().len() {
             let record = image.record_at(from);
             let len = record.encoded_len();
             if record.kind == RecordKind::Put {
-                let found = in_file.by_ref().find(|(_, other)| {
+                let (to, _) = in_file.by_ref().find(|(_, other)| {
                     (other.kind, other.lsn, other.key) == (record.kind, record.lsn, record.key)
-                });
-                let Some((to, _)) = found else {
-                    let detail = format!("the record with LSN {} cannot be read any more", record.lsn);
-                    return Err(Error::corruption(old.file.path(), in_file.stop().fault as u64, detail));
-                };
+                })?;
                 moves.push(Move {
                     hash: self.index.hash(record.key),
                     from: Location::new(old.slot, from),
@@ -125,6 +123,6 @@ impl Store {
             }
             from += len;
         }
-        Ok(moves)
+        Some(moves)
     }
 }

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::counters::change;
+use crate::sync::change;
 
 /// How far the log is visible, written and durable.
 ///

@@ -4,14 +4,12 @@
 //! A caller's code may take its time to look at a value, and while anybody is pinned, no memory at all comes free. So
 //! nobody is pinned then, and only what is being looked at is held.
 
-use crossbeam_epoch::Guard;
 use kv_core::{Result, ScanVisitor, Value};
-use kv_wal_format::Record;
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::index::KeyHash;
-use crate::segment::{Contents, Location, NOTES_MAX, Segment};
+use crate::segment::{Contents, Found, Location, NOTES_MAX, Segment};
 use crate::store::Store;
 
 /// Keys that are looked up at a time: enough to have all of the processor's outstanding misses in use.
@@ -27,37 +25,23 @@ struct Stop {
 impl Store {
     /// As [`Engine::get`](kv_core::Engine::get).
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.look_up(key, |_, record, _| Value::from(record.value))
+        self.look_up(key, |found| Value::from(found.record().value))
     }
 
     /// As [`Engine::read`](kv_core::Engine::read).
     pub(crate) fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         let hold = self.segments.hold();
-        // Handed out and not returned: what goes through `find` as a result is copied again and again.
-        let (mut in_place, mut copied): (Option<&[u8]>, Vec<u8>) = (None, Vec::new());
-        let found = self.look_up(key, |location, record, guard| {
-            // SAFETY: that is what was found there.
-            match unsafe { self.segments.keep(&hold, location, &record, guard) } {
-                Cow::Borrowed(value) => in_place = Some(value),
-                Cow::Owned(value) => copied = value,
-            }
-        })?;
-        if found.is_some() {
-            visit(in_place.unwrap_or(&copied));
-        }
-        Ok(found.is_some())
+        let Some(value) = self.look_up(key, |found| hold.keep(found))? else { return Ok(false) };
+        visit(&value);
+        Ok(true)
     }
 
     #[inline]
-    fn look_up<R>(
-        &self,
-        key: &[u8],
-        found: impl FnOnce(Location, Record<'_>, &Guard) -> R,
-    ) -> Result<Option<R>> {
+    fn look_up<R>(&self, key: &[u8], found: impl FnOnce(Found<'_>) -> R) -> Result<Option<R>> {
         self.health.check_readable()?;
         self.options.limits.check_key(key)?;
         let guard = crossbeam_epoch::pin();
-        let found = |location, record: Record<'_>| found(location, record, &guard);
+        let found = |_, one: Found<'_>| found(one);
         self.index.find(self.index.hash(key), key, &mut Vec::new(), &self.segments, &guard, found)
     }
 
@@ -76,10 +60,9 @@ impl Store {
         for (group, keys) in keys.chunks(KEYS_AT_A_TIME).enumerate() {
             let hold = self.segments.hold();
             let mut values: [Option<Cow<'_, [u8]>>; KEYS_AT_A_TIME] = [const { None }; KEYS_AT_A_TIME];
-            self.look_up_group(keys, |position, location, record, guard| {
+            self.look_up_group(keys, |position, found| {
                 if let Some(value) = values.get_mut(position) {
-                    // SAFETY: that is what was found there.
-                    *value = Some(unsafe { self.segments.keep(&hold, location, &record, guard) });
+                    *value = Some(hold.keep(found));
                 }
             })?;
             for (position, value) in values.iter().take(keys.len()).enumerate() {
@@ -91,11 +74,7 @@ impl Store {
 
     /// Looks up at most [`KEYS_AT_A_TIME`] keys together.
     #[inline]
-    fn look_up_group(
-        &self,
-        keys: &[&[u8]],
-        mut found: impl FnMut(usize, Location, Record<'_>, &Guard),
-    ) -> Result<()> {
+    fn look_up_group(&self, keys: &[&[u8]], mut found: impl FnMut(usize, Found<'_>)) -> Result<()> {
         let guard = crossbeam_epoch::pin();
         let mut hashes = [KeyHash::default(); KEYS_AT_A_TIME];
         for (key, hash) in keys.iter().zip(&mut hashes) {
@@ -106,7 +85,7 @@ impl Store {
             self.index.prefetch_record(*hash, &self.segments, &guard);
         }
         for (position, (key, hash)) in keys.iter().zip(hashes).enumerate() {
-            let found = |location, record: Record<'_>| found(position, location, record, &guard);
+            let found = |_, one: Found<'_>| found(position, one);
             self.index.find(hash, key, &mut Vec::new(), &self.segments, &guard, found)?;
         }
         Ok(())

@@ -13,6 +13,13 @@ pub(crate) use {
     shuttle::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
 
+/// Changes a number that one thread at a time changes, and any may read.
+#[inline]
+pub(crate) fn change(number: &std::sync::atomic::AtomicU64, change: impl FnOnce(u64) -> u64) {
+    use std::sync::atomic::Ordering::Relaxed;
+    number.store(change(number.load(Relaxed)), Relaxed);
+}
+
 /// Waits a little for another thread: longer from one call with the same `turns` to the next.
 pub(crate) fn back_off(turns: &mut u32) {
     *turns += 1;

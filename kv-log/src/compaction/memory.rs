@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use super::{LOOK_UPS_AT_A_TIME, oldest_dead_put};
 use crate::index::KeyHash;
-use crate::prefetch;
+use crate::prefetch::prefetch;
 use crate::segment::{Contents, Image, Location, Segment};
 use crate::store::Store;
 
@@ -22,7 +22,7 @@ const AHEAD: usize = 2048;
 
 /// A record that may have to stay.
 #[derive(Clone, Copy)]
-struct Found<'a> {
+struct Candidate<'a> {
     encoded: &'a [u8],
     from: Location,
     hash: KeyHash,
@@ -81,11 +81,11 @@ impl Store {
             let header = bytes.get(..SEGMENT_HEADER_LEN).unwrap_or_default();
             image.fill(0, header.len(), |out| out.copy_from_slice(header));
         }
-        let mut group: Vec<Found<'_>> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
+        let mut group: Vec<Candidate<'_>> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
         while from < bytes.len() {
             let guard = crossbeam_epoch::pin();
             while group.len() < LOOK_UPS_AT_A_TIME && from < bytes.len() {
-                prefetch::to_read(bytes.as_ptr().wrapping_add(from + AHEAD));
+                prefetch(bytes.as_ptr().wrapping_add(from + AHEAD));
                 let record = contents.record_at(from);
                 let (hash, len) = (self.index.hash(record.key), record.encoded_len());
                 if record.kind == RecordKind::Put {
@@ -94,16 +94,19 @@ impl Store {
                 if record.kind == RecordKind::Put || record.kind == RecordKind::Delete && hides(record.lsn) {
                     let encoded = bytes.get(from..from + len).unwrap_or_default();
                     let from = Location::new(old, from);
-                    group.push(Found { encoded, from, hash, is_put: record.kind == RecordKind::Put });
+                    group.push(Candidate { encoded, from, hash, is_put: record.kind == RecordKind::Put });
                 }
                 from += len;
             }
-            let puts = group.iter().filter(|found| found.is_put).map(|found| found.encoded.len() as u64);
+            let puts = group
+                .iter()
+                .filter(|candidate| candidate.is_put)
+                .map(|candidate| candidate.encoded.len() as u64);
             Self::count_relocated(new, puts.sum(), || {
                 let mut moved = 0;
-                for found in group.drain(..) {
-                    let len = self.move_record(&found, new, &image, to, &guard);
-                    moved += if found.is_put { len as u64 } else { 0 };
+                for candidate in group.drain(..) {
+                    let len = self.move_record(&candidate, new, &image, to, &guard);
+                    moved += if candidate.is_put { len as u64 } else { 0 };
                     to += len;
                 }
                 new.set_end(to);
@@ -115,13 +118,13 @@ impl Store {
     /// Copies one record to the end of `new`, and returns how many bytes it takes there: none when it is dead.
     fn move_record(
         &self,
-        found: &Found<'_>,
+        candidate: &Candidate<'_>,
         new: &Segment,
         image: &Image,
         to: usize,
         guard: &Guard,
     ) -> usize {
-        let Found { encoded, from, hash, is_put } = *found;
+        let Candidate { encoded, from, hash, is_put } = *candidate;
         // Most of what is dead is seen to be so without a lock.
         if is_put && !self.index.points_at(hash, from, guard) {
             return 0;

@@ -15,11 +15,10 @@ mod table;
 use crossbeam_epoch::Guard;
 use foldhash::fast::FixedState;
 use kv_core::Result;
-use kv_wal_format::Record;
 use std::hash::BuildHasher;
 
-use crate::prefetch;
-use crate::segment::{Location, SegmentTable};
+use crate::prefetch::prefetch;
+use crate::segment::{Found, Location, SegmentTable};
 use shard::Shard;
 use slot::{Slot, TAG_BITS};
 
@@ -73,8 +72,8 @@ impl Index {
     #[inline]
     pub(crate) fn prefetch(&self, hash: KeyHash, guard: &Guard) {
         let shard = self.shard(self.shard_of(hash));
-        prefetch::to_read(shard.line());
-        prefetch::to_read(shard.table(guard).home_line(hash.tag()));
+        prefetch(shard.line());
+        prefetch(shard.table(guard).home_line(hash.tag()));
     }
 
     /// Asks for the memory of the record that the key most likely has, once the index is at hand.
@@ -83,7 +82,7 @@ impl Index {
         // Whichever has the same tag: all that is lost with a wrong one is time.
         let likely = self.shard(self.shard_of(hash)).table(guard).find(hash.tag(), |_| true);
         if let Some((_, location)) = likely {
-            segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch::to_read);
+            segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
         }
     }
 
@@ -100,7 +99,7 @@ impl Index {
         others: &mut Vec<Location>,
         segments: &SegmentTable,
         guard: &Guard,
-        found: impl FnOnce(Location, Record<'_>) -> R,
+        found: impl FnOnce(Location, Found<'_>) -> R,
     ) -> Result<Option<R>> {
         let shard = Unlocked { shard: self.shard(self.shard_of(hash)), guard };
         search(&shard, hash, key, others, segments, guard, found)
@@ -173,7 +172,7 @@ impl LockedShard<'_> {
         key: &[u8],
         segments: &SegmentTable,
         guard: &Guard,
-        found: impl FnOnce(Location, Record<'_>) -> R,
+        found: impl FnOnce(Location, Found<'_>) -> R,
     ) -> Result<Option<R>> {
         search(&self.0, hash, key, &mut Vec::new(), segments, guard, found)
     }
@@ -200,10 +199,11 @@ impl LockedShard<'_> {
             if hint.others.contains(&location) {
                 return false;
             }
-            let Some(record) = location.resident(segments, guard) else {
+            let Some(resident) = location.resident(segments, guard) else {
                 unresolved = true;
                 return true;
             };
+            let record = resident.record();
             value_len = record.value.len();
             record.key == key
         });
@@ -277,21 +277,21 @@ fn search<R>(
     others: &mut Vec<Location>,
     segments: &SegmentTable,
     guard: &Guard,
-    use_it: impl FnOnce(Location, Record<'_>) -> R,
+    use_it: impl FnOnce(Location, Found<'_>) -> R,
 ) -> Result<Option<R>> {
     loop {
         let mut resident = None;
         let found = shard.probe(hash.tag(), |location| {
             resident = location.resident(segments, guard);
-            resident.map_or_else(|| !others.contains(&location), |record| record.key == key)
+            resident.map_or_else(|| !others.contains(&location), |resident| resident.record().key == key)
         });
         let Some(location) = found else { return Ok(None) };
-        if let Some(record) = resident {
-            return Ok(Some(use_it(location, record)));
+        if let Some(resident) = resident {
+            return Ok(Some(use_it(location, Found::Resident(resident))));
         }
         let fetched = segments.fetch(segments.get(location, guard), location.offset())?;
         if fetched.record().key == key {
-            return Ok(Some(use_it(location, fetched.record())));
+            return Ok(Some(use_it(location, Found::Cold(&fetched))));
         }
         others.push(location);
     }

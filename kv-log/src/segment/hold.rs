@@ -11,14 +11,13 @@
 //! These are the hazard pointers of Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", 2004, without
 //! their fence: the epoch stands in for it.
 
-use crossbeam_epoch::Guard;
 use crossbeam_utils::CachePadded;
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
-use super::Image;
+use super::{Found, Image};
 
 /// Notes of one reader at a time.
 pub(crate) const NOTES_MAX: usize = 16;
@@ -87,25 +86,17 @@ pub(crate) struct Hold<'a> {
 }
 
 impl Hold<'_> {
-    /// Makes `value` stay when the guard is gone: where it is, if it can be held there, or else as a copy. `image` is where
-    /// it lies; `None` if it is in none.
-    ///
-    /// # Safety
-    /// `value` are bytes of `image` that never change any more, and `image` was found in a segment while pinned by `guard`.
+    /// Makes the value of `found` stay when its finder is not pinned any more: where it is, if it can be held there, or else
+    /// as a copy.
     #[inline]
-    pub(super) unsafe fn keep<'h>(
-        &'h self,
-        value: &[u8],
-        image: Option<&Image>,
-        _guard: &Guard,
-    ) -> Cow<'h, [u8]> {
-        let used = self.notes.get();
+    pub(crate) fn keep<'h>(&'h self, found: Found<'_>) -> Cow<'h, [u8]> {
+        let (used, value) = (self.notes.get(), found.record().value);
         let note = self.seat.and_then(|seat| seat.notes.get(used));
-        let (Some(image), Some(note)) = (image, note) else { return copied(value) };
-        note.store(ptr::from_ref(image).cast_mut(), Ordering::Release);
+        let (Found::Resident(resident), Some(note)) = (found, note) else { return copied(value) };
+        note.store(ptr::from_ref(resident.image()).cast_mut(), Ordering::Release);
         self.notes.set(used + 1);
-        // SAFETY: as the note says, the image is not freed before `self` is dropped, which outlives 'h; the caller promises
-        // that the bytes do not change.
+        // SAFETY: `found` lives, so its finder is pinned; as the note says, the image is not freed before `self` is dropped,
+        // which outlives 'h; and what is published there never changes.
         Cow::Borrowed(unsafe { &*ptr::from_ref(value) })
     }
 }
@@ -131,18 +122,21 @@ impl Drop for Hold<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Resident;
+    use kv_wal_format::{Encoder, Record};
 
+    /// With one record.
     fn image() -> Image {
         let image = Image::new(100).unwrap();
         // SAFETY: this thread is alone.
-        unsafe { image.fill(0, 100, |out| out.fill(7)) };
+        unsafe { image.fill(0, 100, |out| Encoder::new(1).encode(&Record::put(1, b"key", &[7; 3]), out)) }
+            .unwrap();
         image
     }
 
     fn keep<'h>(hold: &'h Hold<'_>, image: &Image) -> Cow<'h, [u8]> {
-        let guard = crossbeam_epoch::pin();
         // SAFETY: the image outlives every hold in these tests, and is not written any more.
-        unsafe { hold.keep(image.published(10, 3).unwrap(), Some(image), &guard) }
+        hold.keep(Found::Resident(unsafe { Resident::new(image, 0) }))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::io;
 use std::ptr;
 
 use super::CACHE_LINE;
-use crate::prefetch;
+use crate::prefetch::prefetch;
 
 /// Memory from the system that holds a segment's bytes, shared by one writer and many readers.
 ///
@@ -44,10 +44,8 @@ impl Image {
     /// Asks for the memory that the `len` bytes at `offset` will be written to, so that whoever writes them, with a lock
     /// held, does not wait for it.
     #[inline]
-    pub(crate) fn prefetch_to_write(&self, offset: usize, len: usize) {
-        (offset..=offset + len)
-            .step_by(CACHE_LINE)
-            .for_each(|offset| prefetch::to_write(self.address(offset)));
+    pub(crate) fn prefetch(&self, offset: usize, len: usize) {
+        (offset..=offset + len).step_by(CACHE_LINE).for_each(|offset| prefetch(self.address(offset)));
     }
 
     /// Bytes that fit.

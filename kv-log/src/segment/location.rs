@@ -1,7 +1,6 @@
 use crossbeam_epoch::Guard;
-use kv_wal_format::Record;
 
-use super::SegmentTable;
+use super::{Resident, SegmentTable};
 
 /// Most segments of a store at a time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;
@@ -30,8 +29,8 @@ impl Location {
 
     /// The record that lies here, if it is in memory. The caller found this location in the index while pinned by `guard`.
     #[inline]
-    pub(crate) fn resident<'g>(self, segments: &SegmentTable, guard: &'g Guard) -> Option<Record<'g>> {
-        segments.get(self, guard).record_at(self.offset(), guard)
+    pub(crate) fn resident<'g>(self, segments: &SegmentTable, guard: &'g Guard) -> Option<Resident<'g>> {
+        segments.get(self, guard).resident(self.offset(), guard)
     }
 
     /// From its bits; whatever stands above them is ignored.

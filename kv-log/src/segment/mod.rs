@@ -8,6 +8,7 @@
 
 mod cold;
 mod file;
+mod found;
 mod hold;
 mod image;
 mod location;
@@ -16,15 +17,16 @@ mod table;
 
 pub(crate) use cold::{Contents, Fetched};
 pub(crate) use file::{SegmentFile, Via};
+pub(crate) use found::{Found, Resident};
 pub(crate) use hold::NOTES_MAX;
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
 
-use crate::counters::change;
+use crate::sync::change;
 use crossbeam_epoch::Guard;
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
+use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
 use residence::Residence;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -297,17 +299,10 @@ impl Segment {
             .flat_map(move |start| (0..lines).map(move |line| start.wrapping_add(line * CACHE_LINE)))
     }
 
-    /// The record at `offset`; `None` when the segment is cold.
-    ///
-    /// # Panics
-    /// When `offset` is not where a published record starts: the index is wrong, and going on would
-    /// return other keys' values.
+    /// The record at `offset`, where the index says that one starts; `None` when the segment is cold.
     #[inline]
-    pub(crate) fn record_at<'g>(&self, offset: usize, guard: &'g Guard) -> Option<Record<'g>> {
-        let image = self.image(guard)?;
-        // SAFETY: `offset` comes from the index or from a walk below `end`, so a whole record that
-        // will never change again starts here; its header says how long it is.
-        let record = unsafe { image.record_at(offset) };
-        Some(record.expect("the index points at a published record"))
+    pub(crate) fn resident<'g>(&self, offset: usize, guard: &'g Guard) -> Option<Resident<'g>> {
+        // SAFETY: `offset` comes from the index.
+        Some(unsafe { Resident::new(self.image(guard)?, offset) })
     }
 }

@@ -1,8 +1,6 @@
 use crossbeam_epoch::Guard;
 use kv_core::Result;
-use kv_wal_format::Record;
 use parking_lot::Mutex;
-use std::borrow::Cow;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
@@ -127,24 +125,6 @@ impl SegmentTable {
         self.seats.hold()
     }
 
-    /// Has `hold` keep the value of `record`, which the caller found at `location` while pinned by `guard`.
-    ///
-    /// # Safety
-    /// `record` is that of `location`: in the image of its segment, if that has one.
-    #[inline]
-    pub(crate) unsafe fn keep<'h>(
-        &self,
-        hold: &'h Hold<'_>,
-        location: Location,
-        record: &Record<'_>,
-        guard: &Guard,
-    ) -> Cow<'h, [u8]> {
-        // A segment that has an image had it before, too.
-        let image = self.get(location, guard).image(guard);
-        // SAFETY: records are published for good; the rest is promised by the caller.
-        unsafe { hold.keep(record.value, image, guard) }
-    }
-
     /// As [`get`](Self::get), for longer than the caller is pinned.
     pub(crate) fn share(&self, location: Location, guard: &Guard) -> Arc<Segment> {
         let segment = ptr::from_ref(self.get(location, guard));
@@ -173,14 +153,10 @@ impl SegmentTable {
     /// Takes a segment out, of which the index holds no location any more. It is freed once all
     /// readers pinned now have gone on.
     pub(crate) fn retire(self: &Arc<Self>, segment: &Segment, guard: &Guard) {
-        let bytes = segment.memory_bytes() as u64;
         let slot = segment.slot;
-        self.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let table = Arc::clone(self);
-        guard.defer(move || {
+        self.defer(segment.memory_bytes() as u64, guard, move |table| {
             table.remove(slot);
             table.return_slot(slot);
-            table.retired_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
     }
 
@@ -191,13 +167,18 @@ impl SegmentTable {
         // SAFETY: what is deferred happens once every reader who is pinned now has gone on.
         let Some(image) = (unsafe { segment.residence.take() }) else { return 0 };
         let bytes = image.capacity() as u64;
+        self.defer(bytes, guard, |table| table.recycle(image));
+        bytes
+    }
+
+    /// Has `free` called once all readers pinned now have gone on; until then, so many bytes count as retired.
+    fn defer(self: &Arc<Self>, bytes: u64, guard: &Guard, free: impl FnOnce(&Self) + Send + 'static) {
         self.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
         let table = Arc::clone(self);
         guard.defer(move || {
-            table.recycle(image);
+            free(&table);
             table.retired_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
-        bytes
     }
 
     /// Image bytes that wait for readers to go on, or for another segment.
