@@ -83,8 +83,8 @@ impl<'a> Prepared<'a> {
     }
 
     fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
-        let (key, others) = (self.record.key, &mut self.hint.others);
-        let newest = |location, found: Found<'_>| Newest { location, value_len: found.record().value.len() };
+        let (key, others) = (self.record.key, Some(&mut self.hint.others));
+        let newest = |location, found: Found<'_>| Newest { location, value_len: found.value.len() };
         self.hint.newest = store.index.find(self.hash, key, others, &store.segments, guard, newest)?;
         Ok(())
     }

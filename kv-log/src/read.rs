@@ -4,16 +4,17 @@
 //! A caller's code may take its time to look at a value, and while anybody is pinned, no memory at all comes free. So
 //! nobody is pinned then, and only what is being looked at is held.
 
+use crossbeam_epoch::Guard;
 use kv_core::{Result, ScanVisitor, Value};
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::index::KeyHash;
-use crate::segment::{Contents, Found, Location, NOTES_MAX, Segment};
+use crate::index::{Glance, KeyHash};
+use crate::segment::{Contents, Found, Hold, Location, NOTES_MAX, Segment};
 use crate::store::Store;
 
-/// Keys that are looked up at a time: enough to have all of the processor's outstanding misses in use.
-const KEYS_AT_A_TIME: usize = NOTES_MAX;
+/// Keys that are looked up at a time: enough to have all of the processor's outstanding misses in use, and few enough for a
+/// visitor to do the same in turn without a copy.
+const KEYS_AT_A_TIME: usize = NOTES_MAX / 2;
 
 /// A segment that a scan comes to, with its image where it had one, and the places of records there.
 struct Stop {
@@ -25,24 +26,48 @@ struct Stop {
 impl Store {
     /// As [`Engine::get`](kv_core::Engine::get).
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.look_up(key, |found| Value::from(found.record().value))
+        self.check_look_up(key)?;
+        let (hash, guard) = (self.index.hash(key), crossbeam_epoch::pin());
+        self.index.find(hash, key, None, &self.segments, &guard, |_, found| Value::from(found.value))
     }
 
     /// As [`Engine::read`](kv_core::Engine::read).
     pub(crate) fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let hold = self.segments.hold();
-        let Some(value) = self.look_up(key, |found| hold.keep(found))? else { return Ok(false) };
-        visit(&value);
+        self.check_look_up(key)?;
+        let hold = Hold::new();
+        let (hash, guard) = (self.index.hash(key), crossbeam_epoch::pin());
+        let value = match self.index.glance(hash, key, &self.segments, &guard) {
+            Glance::Found(_, found) => hold.keep(found),
+            Glance::Absent => return Ok(false),
+            Glance::Unsure => return self.read_unsure(hash, key, &hold, guard, visit),
+        };
+        drop(guard);
+        visit(value);
         Ok(true)
     }
 
+    /// Goes on with [`read`](Self::read) where a glance did not do. Apart from it, since what the compiler has to bring
+    /// together from two ways it copies through memory.
+    #[cold]
+    fn read_unsure(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        hold: &Hold,
+        guard: Guard,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<bool> {
+        let keep = |_, found: Found<'_>| hold.keep(found);
+        let value = self.index.search(hash, key, None, &self.segments, &guard, keep)?;
+        drop(guard);
+        value.map(visit);
+        Ok(value.is_some())
+    }
+
     #[inline]
-    fn look_up<R>(&self, key: &[u8], found: impl FnOnce(Found<'_>) -> R) -> Result<Option<R>> {
+    fn check_look_up(&self, key: &[u8]) -> Result<()> {
         self.health.check_readable()?;
-        self.options.limits.check_key(key)?;
-        let guard = crossbeam_epoch::pin();
-        let found = |_, one: Found<'_>| found(one);
-        self.index.find(self.index.hash(key), key, &mut Vec::new(), &self.segments, &guard, found)
+        self.options.limits.check_key(key)
     }
 
     /// As [`Engine::read_many`](kv_core::Engine::read_many).
@@ -58,15 +83,14 @@ impl Store {
         self.health.check_readable()?;
         keys.iter().try_for_each(|key| self.options.limits.check_key(key))?;
         for (group, keys) in keys.chunks(KEYS_AT_A_TIME).enumerate() {
-            let hold = self.segments.hold();
-            let mut values: [Option<Cow<'_, [u8]>>; KEYS_AT_A_TIME] = [const { None }; KEYS_AT_A_TIME];
+            let (hold, mut values) = (Hold::new(), [None; KEYS_AT_A_TIME]);
             self.look_up_group(keys, |position, found| {
                 if let Some(value) = values.get_mut(position) {
                     *value = Some(hold.keep(found));
                 }
             })?;
-            for (position, value) in values.iter().take(keys.len()).enumerate() {
-                visit(group * KEYS_AT_A_TIME + position, value.as_deref());
+            for (position, value) in values.into_iter().take(keys.len()).enumerate() {
+                visit(group * KEYS_AT_A_TIME + position, value);
             }
         }
         Ok(())
@@ -85,8 +109,7 @@ impl Store {
             self.index.prefetch_record(*hash, &self.segments, &guard);
         }
         for (position, (key, hash)) in keys.iter().zip(hashes).enumerate() {
-            let found = |_, one: Found<'_>| found(position, one);
-            self.index.find(hash, key, &mut Vec::new(), &self.segments, &guard, found)?;
+            self.index.find(hash, key, None, &self.segments, &guard, |_, one| found(position, one))?;
         }
         Ok(())
     }

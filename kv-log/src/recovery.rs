@@ -348,9 +348,7 @@ impl Replay<'_> {
         let hash = self.index.hash(record.key);
         let mut shard = self.index.lock(self.index.shard_of(hash));
         let known = shard.find(hash, record.key, self.table, guard, |at, known| {
-            let known = known.record();
-            let live = (known.kind == RecordKind::Put).then(|| Pair::of(&known));
-            (at, known.lsn, live)
+            (at, known.lsn, (known.kind == RecordKind::Put).then(|| Pair::of(&known)))
         })?;
         let live_bytes = |location: Location| &self.table.get(location, guard).sums.live_bytes;
         if let Some((at, lsn, live)) = known {

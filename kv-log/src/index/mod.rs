@@ -15,10 +15,11 @@ mod table;
 use crossbeam_epoch::Guard;
 use foldhash::fast::FixedState;
 use kv_core::Result;
+use kv_wal_format::Record;
 use std::hash::BuildHasher;
 
 use crate::prefetch::prefetch;
-use crate::segment::{Found, Location, SegmentTable};
+use crate::segment::{Found, Image, Location, Look, SegmentTable};
 use shard::Shard;
 use slot::{Slot, TAG_BITS};
 
@@ -86,6 +87,27 @@ impl Index {
         }
     }
 
+    /// What a short look tells of `key`. Nearly always that is all. The fewer instructions it takes, the earlier the processor
+    /// comes to the next look-up, and asks for its memory while it waits for that of this one.
+    #[expect(clippy::inline_always, reason = "what it returns would go through memory")]
+    #[inline(always)]
+    pub(crate) fn glance<'g>(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        segments: &SegmentTable,
+        guard: &'g Guard,
+    ) -> Glance<'g> {
+        match self.shard(self.shard_of(hash)).glance(hash.tag(), guard) {
+            shard::Glance::Likely(location) => match location.look(key, segments, guard) {
+                Look::Found(found) => Glance::Found(location, found),
+                Look::OtherKey | Look::Cold => Glance::Unsure,
+            },
+            shard::Glance::Absent => Glance::Absent,
+            shard::Glance::Unsure => Glance::Unsure,
+        }
+    }
+
     /// Calls `found` with the newest record of `key` and where it lies, if there is one. `others` is told of cold records
     /// that had to be read to see that they are those of other keys.
     ///
@@ -96,13 +118,36 @@ impl Index {
         &self,
         hash: KeyHash,
         key: &[u8],
-        others: &mut Vec<Location>,
+        others: Option<&mut Vec<Location>>,
+        segments: &SegmentTable,
+        guard: &Guard,
+        found: impl FnOnce(Location, Found<'_>) -> R,
+    ) -> Result<Option<R>> {
+        match self.glance(hash, key, segments, guard) {
+            Glance::Found(location, one) => Ok(Some(found(location, one))),
+            Glance::Absent => Ok(None),
+            Glance::Unsure => self.search(hash, key, others, segments, guard, found),
+        }
+    }
+
+    /// As [`find`](Self::find), where a glance did not do.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn search<R>(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        others: Option<&mut Vec<Location>>,
         segments: &SegmentTable,
         guard: &Guard,
         found: impl FnOnce(Location, Found<'_>) -> R,
     ) -> Result<Option<R>> {
         let shard = Unlocked { shard: self.shard(self.shard_of(hash)), guard };
-        search(&shard, hash, key, others, segments, guard, found)
+        let mut own = Vec::new();
+        let others = others.unwrap_or(&mut own);
+        search(&shard, hash, key, others, segments, guard, |location, record, image| {
+            found(location, Found { value: record.value, image })
+        })
     }
 
     /// Locks one shard for changes.
@@ -172,9 +217,10 @@ impl LockedShard<'_> {
         key: &[u8],
         segments: &SegmentTable,
         guard: &Guard,
-        found: impl FnOnce(Location, Found<'_>) -> R,
+        found: impl FnOnce(Location, Record<'_>) -> R,
     ) -> Result<Option<R>> {
-        search(&self.0, hash, key, &mut Vec::new(), segments, guard, found)
+        let others = &mut Vec::new();
+        search(&self.0, hash, key, others, segments, guard, |location, record, _| found(location, record))
     }
 
     /// Where the newest record of `key` lies, without a look into any file.
@@ -199,13 +245,12 @@ impl LockedShard<'_> {
             if hint.others.contains(&location) {
                 return false;
             }
-            let Some(resident) = location.resident(segments, guard) else {
-                unresolved = true;
-                return true;
-            };
-            let record = resident.record();
-            value_len = record.value.len();
-            record.key == key
+            match location.look(key, segments, guard) {
+                Look::Found(found) => value_len = found.value.len(),
+                Look::OtherKey => return false,
+                Look::Cold => unresolved = true,
+            }
+            true
         });
         if unresolved {
             return Err(Unresolved);
@@ -240,6 +285,15 @@ impl LockedShard<'_> {
     }
 }
 
+/// What a short look tells of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Glance<'g> {
+    Found(Location, Found<'g>),
+    Absent,
+    /// Another key has the same tag, the record is cold, or its shard is being changed.
+    Unsure,
+}
+
 /// A shard, as it can be searched with or without its lock.
 trait Probe {
     /// The location with this tag that is wanted.
@@ -269,7 +323,6 @@ impl Probe for shard::LockedShard<'_> {
 ///
 /// Cold records are looked at between two probes, not during one: a change meanwhile would have it begin again. What a
 /// location leads to is the same for as long as the caller is pinned, so the answer is that of the last probe.
-#[inline]
 fn search<R>(
     shard: &impl Probe,
     hash: KeyHash,
@@ -277,21 +330,25 @@ fn search<R>(
     others: &mut Vec<Location>,
     segments: &SegmentTable,
     guard: &Guard,
-    use_it: impl FnOnce(Location, Found<'_>) -> R,
+    use_it: impl FnOnce(Location, Record<'_>, Option<&Image>) -> R,
 ) -> Result<Option<R>> {
     loop {
-        let mut resident = None;
-        let found = shard.probe(hash.tag(), |location| {
-            resident = location.resident(segments, guard);
-            resident.map_or_else(|| !others.contains(&location), |resident| resident.record().key == key)
+        let found = shard.probe(hash.tag(), |location| match location.look(key, segments, guard) {
+            Look::Found(_) => true,
+            Look::OtherKey => false,
+            Look::Cold => !others.contains(&location),
         });
         let Some(location) = found else { return Ok(None) };
-        if let Some(resident) = resident {
-            return Ok(Some(use_it(location, Found::Resident(resident))));
-        }
-        let fetched = segments.fetch(segments.get(location, guard), location.offset())?;
-        if fetched.record().key == key {
-            return Ok(Some(use_it(location, Found::Cold(&fetched))));
+        let segment = segments.get(location, guard);
+        let fetched;
+        let (record, image) = if let Some((record, image)) = segment.resident(location.offset(), guard) {
+            (record, Some(image))
+        } else {
+            fetched = segments.fetch(segment, location.offset())?;
+            (fetched.record(), None)
+        };
+        if record.key == key {
+            return Ok(Some(use_it(location, record, image)));
         }
         others.push(location);
     }

@@ -32,6 +32,16 @@ pub(super) struct Shard {
     changes: Changes,
 }
 
+/// What a short look at a shard tells of a tag.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Glance {
+    /// A key with this tag is there; most often it is the one that is looked for.
+    Likely(Location),
+    Absent,
+    /// The shard is being changed.
+    Unsure,
+}
+
 /// What every change writes.
 #[derive(Debug, Default)]
 #[repr(align(64))]
@@ -77,6 +87,21 @@ impl Shard {
             }
             back_off(&mut turns);
         }
+    }
+
+    /// As [`find`](Self::find), of any location with this tag, and without waiting.
+    #[inline]
+    pub(super) fn glance(&self, tag: u64, guard: &Guard) -> Glance {
+        let version = self.changes.version.load(Ordering::Acquire);
+        if !version.is_multiple_of(2) {
+            return Glance::Unsure;
+        }
+        let found = self.table(guard).find(tag, |_| true);
+        // Not before the loads of the slots, which are acquire loads.
+        if self.changes.version.load(Ordering::Relaxed) != version {
+            return Glance::Unsure;
+        }
+        found.map_or(Glance::Absent, |(_, location)| Glance::Likely(location))
     }
 
     /// The table as it is now, or was while this reader was pinned.

@@ -12,118 +12,140 @@
 //! their fence: the epoch stands in for it.
 
 use crossbeam_utils::CachePadded;
-use std::borrow::Cow;
-use std::cell::Cell;
+use parking_lot::Mutex;
+use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
 use super::{Found, Image};
 
-/// Notes of one reader at a time.
-pub(crate) const NOTES_MAX: usize = 16;
+/// Values that a thread keeps without copying them, all its visitors together.
+pub(crate) const NOTES_MAX: usize = u32::BITS as usize;
 
-/// Readers at a time. Those beyond copy what they look at.
-const SEATS: usize = 64;
-
-/// Places for notes, shared by all readers.
-#[derive(Debug)]
-pub(super) struct Seats(Box<[CachePadded<Seat>]>);
-
+/// What one thread at a time looks at.
 #[derive(Debug, Default)]
-struct Seat {
+struct Notes {
+    /// Whether a thread has it.
     taken: AtomicBool,
-    /// Images that must stay; else null.
-    notes: [AtomicPtr<Image>; NOTES_MAX],
+    /// Which ones are in use, by bits.
+    used: AtomicU32,
+    /// Images that must stay, of notes that are in use.
+    images: [AtomicPtr<Image>; NOTES_MAX],
 }
+
+/// Of all threads: as many as there ever were at a time.
+static ALL: Mutex<Vec<&'static CachePadded<Notes>>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// Where this thread looks for a free seat first: seldom where another one does.
-    static FIRST: usize = {
-        static THREADS: AtomicUsize = AtomicUsize::new(0);
-        THREADS.fetch_add(1, Ordering::Relaxed) % SEATS
-    };
+    /// This thread's. Without a destructor, so that to come here takes no more than a load.
+    static NOTES: Cell<Option<&'static Notes>> = const { Cell::new(None) };
+    /// Gives them back at the end of the thread.
+    static GIVES_BACK: GivesBack = const { GivesBack };
 }
 
-impl Default for Seats {
-    fn default() -> Self {
-        Seats((0..SEATS).map(|_| CachePadded::default()).collect())
-    }
-}
+struct GivesBack;
 
-impl Seats {
-    /// A hold on nothing yet.
-    #[inline]
-    pub(super) fn hold(&self) -> Hold<'_> {
-        let first = FIRST.with(|first| *first);
-        let (before, from) = self.0.split_at(first);
-        let seat = from.iter().chain(before).find(|seat| seat.take());
-        Hold { seat: seat.map(|seat| &**seat), notes: Cell::new(0) }
-    }
-
-    /// Whether somebody holds `image`, which nobody can find any more: see invariant 2.
-    pub(super) fn is_held(&self, image: *const Image) -> bool {
-        // Acquire: who finds it let go comes after who looked at it.
-        let mut notes = self.0.iter().flat_map(|seat| &seat.notes);
-        notes.any(|note| ptr::eq(note.load(Ordering::Acquire), image))
+impl Drop for GivesBack {
+    fn drop(&mut self) {
+        if let Some(notes) = NOTES.take() {
+            notes.taken.store(false, Ordering::Release);
+        }
     }
 }
 
-impl Seat {
-    #[inline]
-    fn take(&self) -> bool {
-        !self.taken.load(Ordering::Relaxed)
-            && self.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    }
+/// For a thread that has none yet.
+#[cold]
+fn take_notes() -> &'static Notes {
+    let mut all = ALL.lock();
+    let is_free = |notes: &&&CachePadded<Notes>| !notes.taken.swap(true, Ordering::Acquire);
+    let notes = all.iter().find(is_free).copied().unwrap_or_else(|| {
+        let notes: &'static CachePadded<Notes> = Box::leak(Box::default());
+        notes.taken.store(true, Ordering::Relaxed);
+        all.push(notes);
+        notes
+    });
+    NOTES.set(Some(notes));
+    // In the last moments of a thread there is nobody any more who would give them back: they stay taken.
+    let _ = GIVES_BACK.try_with(|_| ());
+    notes
+}
+
+/// Whether somebody holds `image`, which nobody can find any more: see invariant 2.
+pub(super) fn is_held(image: *const Image) -> bool {
+    let all = ALL.lock();
+    all.iter().any(|notes| {
+        // Acquire, both: who finds it let go, or another one noted in its place, comes after who looked at it.
+        let used = notes.used.load(Ordering::Acquire);
+        let mut used = notes.images.iter().enumerate().filter(|(at, _)| used & 1 << at != 0);
+        used.any(|(_, noted)| ptr::eq(noted.load(Ordering::Acquire), image))
+    })
 }
 
 /// Keeps values where they are while it lives.
 #[derive(Debug)]
-pub(crate) struct Hold<'a> {
-    /// `None` when all were taken.
-    seat: Option<&'a Seat>,
-    /// How many of its notes are in use.
-    notes: Cell<usize>,
+pub(crate) struct Hold {
+    notes: &'static Notes,
+    /// Its own of them.
+    own: Cell<u32>,
+    /// Of values that could not be held where they are.
+    copies: RefCell<Vec<Box<[u8]>>>,
+    /// Only this thread may change its notes.
+    not_send: PhantomData<*const ()>,
 }
 
-impl Hold<'_> {
+impl Hold {
+    /// On nothing yet.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        Hold {
+            notes: NOTES.get().unwrap_or_else(take_notes),
+            own: Cell::new(0),
+            copies: RefCell::default(),
+            not_send: PhantomData,
+        }
+    }
+
     /// Makes the value of `found` stay when its finder is not pinned any more: where it is, if it can be held there, or else
     /// as a copy.
     #[inline]
-    pub(crate) fn keep<'h>(&'h self, found: Found<'_>) -> Cow<'h, [u8]> {
-        let (used, value) = (self.notes.get(), found.record().value);
-        let note = self.seat.and_then(|seat| seat.notes.get(used));
-        let (Found::Resident(resident), Some(note)) = (found, note) else { return copied(value) };
-        note.store(ptr::from_ref(resident.image()).cast_mut(), Ordering::Release);
-        self.notes.set(used + 1);
+    pub(crate) fn keep<'h>(&'h self, found: Found<'_>) -> &'h [u8] {
+        let used = self.notes.used.load(Ordering::Relaxed);
+        let free = (!used).trailing_zeros();
+        let (Some(image), Some(note)) = (found.image, self.notes.images.get(free as usize)) else {
+            return self.copied(found.value);
+        };
+        note.store(ptr::from_ref(image).cast_mut(), Ordering::Release);
+        self.notes.used.store(used | 1 << free, Ordering::Release);
+        self.own.set(self.own.get() | 1 << free);
         // SAFETY: `found` lives, so its finder is pinned; as the note says, the image is not freed before `self` is dropped,
         // which outlives 'h; and what is published there never changes.
-        Cow::Borrowed(unsafe { &*ptr::from_ref(value) })
+        unsafe { &*ptr::from_ref(found.value) }
+    }
+
+    #[cold]
+    fn copied<'h>(&'h self, value: &[u8]) -> &'h [u8] {
+        let copy: Box<[u8]> = value.into();
+        let kept = ptr::from_ref(&*copy);
+        self.copies.borrow_mut().push(copy);
+        // SAFETY: what the box holds stays where it is until `self` is dropped, which outlives 'h, and nobody changes it.
+        unsafe { &*kept }
     }
 }
 
-/// Seldom, and not in the way of the usual: the compiler finds it easier to keep that together.
-#[cold]
-#[inline(never)]
-fn copied<'a>(value: &[u8]) -> Cow<'a, [u8]> {
-    Cow::Owned(value.to_vec())
-}
-
-impl Drop for Hold<'_> {
+impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        if let Some(seat) = self.seat {
-            let used = seat.notes.iter().take(self.notes.get());
-            used.for_each(|note| note.store(ptr::null_mut(), Ordering::Release));
-            seat.taken.store(false, Ordering::Release);
-        }
+        let used = self.notes.used.load(Ordering::Relaxed);
+        self.notes.used.store(used & !self.own.get(), Ordering::Release);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::Resident;
-    use kv_wal_format::{Encoder, Record};
+    use kv_wal_format::{Encoder, RECORD_HEADER_LEN, Record};
+    use std::thread;
 
     /// With one record.
     fn image() -> Image {
@@ -134,44 +156,70 @@ mod tests {
         image
     }
 
-    fn keep<'h>(hold: &'h Hold<'_>, image: &Image) -> Cow<'h, [u8]> {
+    fn keep<'h>(hold: &'h Hold, image: &Image) -> &'h [u8] {
         // SAFETY: the image outlives every hold in these tests, and is not written any more.
-        hold.keep(Found::Resident(unsafe { Resident::new(image, 0) }))
+        let value = unsafe { image.value_of(b"key", 0) }.unwrap();
+        hold.keep(Found { value, image: Some(image) })
+    }
+
+    fn are_held<const N: usize>(images: [&Image; N]) -> [bool; N] {
+        images.map(|image| is_held(image))
     }
 
     #[test]
     fn images_are_held_as_long_as_the_hold_lives() {
-        let (seats, one, other) = (Seats::default(), image(), image());
-        let hold = seats.hold();
-        assert!(!seats.is_held(&raw const one));
-        let value = keep(&hold, &one);
-        assert!(matches!(value, Cow::Borrowed([7, 7, 7])));
-        assert!(seats.is_held(&raw const one) && !seats.is_held(&raw const other));
-        // As long as all their holds.
-        let nested = seats.hold();
-        let _values = (keep(&nested, &other), keep(&nested, &one));
-        drop(value);
+        let (one, other) = (image(), image());
+        let hold = Hold::new();
+        assert_eq!(are_held([&one, &other]), [false, false]);
+        assert_eq!(keep(&hold, &one), [7; 3]);
+        assert_eq!(are_held([&one, &other]), [true, false]);
+        // As long as all of their holds, in whichever order these end.
+        let later = Hold::new();
+        assert_eq!([keep(&later, &other), keep(&later, &one)], [[7; 3]; 2]);
         drop(hold);
-        assert!(seats.is_held(&raw const one) && seats.is_held(&raw const other));
-        drop(nested);
-        assert!(!seats.is_held(&raw const one) && !seats.is_held(&raw const other));
+        assert_eq!(are_held([&one, &other]), [true, true]);
+        let last = Hold::new();
+        assert_eq!(keep(&last, &one), [7; 3]);
+        drop(later);
+        assert_eq!(are_held([&one, &other]), [true, false]);
+        drop(last);
+        assert_eq!(are_held([&one, &other]), [false, false]);
     }
 
     #[test]
     fn what_finds_no_place_is_copied() {
-        let (seats, image) = (Seats::default(), image());
-        let mut holds: Vec<Hold<'_>> = (0..SEATS).map(|_| seats.hold()).collect();
-        assert!(holds.iter().all(|hold| matches!(keep(hold, &image), Cow::Borrowed(_))));
-        assert!(matches!(keep(&seats.hold(), &image), Cow::Owned(copy) if copy == [7; 3]));
-        holds.pop();
-        let hold = seats.hold();
-        let values: Vec<Cow<'_, [u8]>> = (0..=NOTES_MAX).map(|_| keep(&hold, &image)).collect();
-        let (last, first) = values.split_last().unwrap();
-        assert!(first.iter().all(|value| matches!(value, Cow::Borrowed(_))));
-        assert!(matches!(last, Cow::Owned(copy) if copy == &[7; 3]));
-        drop(values);
+        let image = image();
+        let in_place = |value: &[u8]| ptr::eq(value.as_ptr(), image.address(RECORD_HEADER_LEN + 3));
+        let (hold, nested) = (Hold::new(), Hold::new());
+        assert!(in_place(keep(&hold, &image)));
+        let values: Vec<&[u8]> = (0..=NOTES_MAX).map(|_| keep(&nested, &image)).collect();
+        let (in_notes, copied) = values.split_at(NOTES_MAX - 1);
+        assert!(in_notes.iter().all(|value| in_place(value)));
+        assert!(copied.len() == 2 && copied.iter().all(|value| !in_place(value) && *value == [7; 3]));
+        drop(nested);
+        assert!(in_place(keep(&hold, &image)));
         drop(hold);
-        drop(holds);
-        assert!(!seats.is_held(&raw const image));
+        assert!(!is_held(&raw const image));
+    }
+
+    #[test]
+    fn threads_have_notes_of_their_own_and_leave_them_to_others() {
+        let image = image();
+        let here = Hold::new();
+        keep(&here, &image);
+        // Other tests' threads come and go as well.
+        let threads = 200;
+        for _ in 0..threads {
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let hold = Hold::new();
+                    assert!(!ptr::eq(hold.notes, here.notes) && keep(&hold, &image) == [7; 3]);
+                });
+            });
+            assert!(is_held(&raw const image));
+        }
+        assert!(ALL.lock().len() < threads, "every thread took new ones");
+        drop(here);
+        assert!(!is_held(&raw const image));
     }
 }

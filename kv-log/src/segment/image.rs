@@ -85,6 +85,30 @@ impl Image {
         Some(unsafe { &*ptr::slice_from_raw_parts(self.map.as_ptr().add(offset), len) })
     }
 
+    /// The value of the record at `offset`, if that is one of `key`.
+    ///
+    /// # Safety
+    /// As for [`record_at`](Self::record_at).
+    ///
+    /// # Panics
+    /// When no record is here: the index is wrong, and going on would return other keys' values.
+    #[inline]
+    pub(crate) unsafe fn value_of(&self, key: &[u8], offset: usize) -> Option<&[u8]> {
+        // SAFETY: the caller's promise.
+        let info = unsafe { self.published(offset, RECORD_HEADER_LEN) }.and_then(peek);
+        let info = info.expect("the index points at a published record");
+        if info.key_len != key.len() {
+            return None;
+        }
+        // Where the value lies follows from the length of the key that is looked for: the memory of the header and that of
+        // the value are waited for together.
+        let body = offset + RECORD_HEADER_LEN;
+        // SAFETY: as above.
+        let (found, value) =
+            unsafe { (self.published(body, key.len())?, self.published(body + key.len(), info.value_len)?) };
+        (found == key).then_some(value)
+    }
+
     /// The record at `offset`; `None` when the bytes there are none.
     ///
     /// # Safety

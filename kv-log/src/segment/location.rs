@@ -1,6 +1,6 @@
 use crossbeam_epoch::Guard;
 
-use super::{Resident, SegmentTable};
+use super::{Look, SegmentTable};
 
 /// Most segments of a store at a time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;
@@ -27,10 +27,10 @@ impl Location {
         Location(u64::from(slot) << OFFSET_BITS | (offset / GRANULE) as u64)
     }
 
-    /// The record that lies here, if it is in memory. The caller found this location in the index while pinned by `guard`.
+    /// Whether a record of `key` lies here. The caller found this location in the index while pinned by `guard`.
     #[inline]
-    pub(crate) fn resident<'g>(self, segments: &SegmentTable, guard: &'g Guard) -> Option<Resident<'g>> {
-        segments.get(self, guard).resident(self.offset(), guard)
+    pub(crate) fn look<'g>(self, key: &[u8], segments: &SegmentTable, guard: &'g Guard) -> Look<'g> {
+        segments.get(self, guard).look(self.offset(), key, guard)
     }
 
     /// From its bits; whatever stands above them is ignored.

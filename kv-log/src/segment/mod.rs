@@ -17,8 +17,8 @@ mod table;
 
 pub(crate) use cold::{Contents, Fetched};
 pub(crate) use file::{SegmentFile, Via};
-pub(crate) use found::{Found, Resident};
-pub(crate) use hold::NOTES_MAX;
+pub(crate) use found::{Found, Look};
+pub(crate) use hold::{Hold, NOTES_MAX};
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
@@ -26,7 +26,7 @@ pub(crate) use table::SegmentTable;
 use crate::sync::change;
 use crossbeam_epoch::Guard;
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
+use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
 use residence::Residence;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -299,10 +299,20 @@ impl Segment {
             .flat_map(move |start| (0..lines).map(move |line| start.wrapping_add(line * CACHE_LINE)))
     }
 
-    /// The record at `offset`, where the index says that one starts; `None` when the segment is cold.
+    /// Whether the record at `offset`, where the index says that one starts, is one of `key`.
     #[inline]
-    pub(crate) fn resident<'g>(&self, offset: usize, guard: &'g Guard) -> Option<Resident<'g>> {
-        // SAFETY: `offset` comes from the index.
-        Some(unsafe { Resident::new(self.image(guard)?, offset) })
+    pub(crate) fn look<'g>(&self, offset: usize, key: &[u8], guard: &'g Guard) -> Look<'g> {
+        let Some(image) = self.image(guard) else { return Look::Cold };
+        // SAFETY: `offset` comes from the index, and what the index points at is published.
+        let value = unsafe { image.value_of(key, offset) };
+        value.map_or(Look::OtherKey, |value| Look::Found(Found { value, image: Some(image) }))
+    }
+
+    /// The record at `offset`, where the index says that one starts, and what it lies in; `None` when the segment is cold.
+    pub(crate) fn resident<'g>(&self, offset: usize, guard: &'g Guard) -> Option<(Record<'g>, &'g Image)> {
+        let image = self.image(guard)?;
+        // SAFETY: as above.
+        let record = unsafe { image.record_at(offset) };
+        Some((record.expect("the index points at a published record"), image))
     }
 }

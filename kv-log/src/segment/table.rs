@@ -5,7 +5,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use super::hold::{Hold, Seats};
+use super::hold;
 use super::{Fetched, Image, Location, SEGMENTS_MAX, Segment};
 
 /// Slots through which locations find their segment.
@@ -22,7 +22,6 @@ pub(crate) struct SegmentTable {
     /// Image bytes that wait for readers who were pinned when they were taken away.
     retired_bytes: AtomicU64,
     held: Mutex<Held>,
-    seats: Seats,
     recycled: Recycled,
     fetches: AtomicU64,
 }
@@ -59,7 +58,6 @@ impl SegmentTable {
             free: Mutex::new(FreeSlots { returned: Vec::new(), unused_from: 0 }),
             retired_bytes: AtomicU64::new(0),
             held: Mutex::default(),
-            seats: Seats::default(),
             fetches: AtomicU64::new(0),
             recycled: Recycled { capacity, count_max: recycled_max, images: Mutex::default() },
         }
@@ -117,12 +115,6 @@ impl SegmentTable {
         // pinned later finds no location of a retired segment in the index. So the segment outlives
         // 'g.
         unsafe { &*pointer }
-    }
-
-    /// For values that a caller's code shall see.
-    #[inline]
-    pub(crate) fn hold(&self) -> Hold<'_> {
-        self.seats.hold()
     }
 
     /// As [`get`](Self::get), for longer than the caller is pinned.
@@ -198,7 +190,7 @@ impl SegmentTable {
             let mut held = self.held.lock();
             let segments = held.segments.extract_if(.., |(segment, _)| Arc::strong_count(segment) == 1);
             let segments: Vec<Arc<Segment>> = segments.map(|(segment, _)| segment).collect();
-            let images: Vec<Arc<Image>> = held.images.extract_if(.., |image| !self.is_held(image)).collect();
+            let images: Vec<Arc<Image>> = held.images.extract_if(.., |image| !Self::is_held(image)).collect();
             (segments, images)
         };
         for segment in segments {
@@ -239,7 +231,7 @@ impl SegmentTable {
     /// Keeps an image that nobody finds any more for a segment to come, or gives it back to the system. While somebody
     /// holds it, it is set aside.
     fn recycle(&self, image: Arc<Image>) {
-        if self.is_held(&image) {
+        if Self::is_held(&image) {
             self.held.lock().images.push(image);
             return;
         }
@@ -253,8 +245,8 @@ impl SegmentTable {
     }
 
     /// Whether anybody holds an image that nobody can find any more, so that nobody new will.
-    fn is_held(&self, image: &Arc<Image>) -> bool {
-        Arc::strong_count(image) > 1 || self.seats.is_held(Arc::as_ptr(image))
+    fn is_held(image: &Arc<Image>) -> bool {
+        Arc::strong_count(image) > 1 || hold::is_held(Arc::as_ptr(image))
     }
 
     #[inline]
