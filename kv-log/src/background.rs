@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::readers::collect;
 use crate::store::Store;
 
 /// How callers wake the workers.
@@ -145,6 +146,8 @@ fn flush_loop(store: &Store) {
             if store.flush(action).is_err() {
                 return;
             }
+            // Tables of the index that were replaced meanwhile.
+            collect();
             if action == Action::WriteAndSync {
                 continue;
             }
@@ -188,6 +191,7 @@ fn compact_loop(store: &Store) {
         if is_due && store.compact_while_due().is_err() && store.health.is_poisoned() {
             return;
         }
+        collect();
         store.segments.release_held();
         store.release_idle_memory();
     }
@@ -209,9 +213,8 @@ impl Store {
     /// Gives back what is kept for heads to come, if nobody writes.
     fn release_idle_memory(&self) {
         if self.progress.unflushed_bytes() == 0 {
-            // Whatever waits for readers who are gone by now is freed first, since it would be kept next: after two steps of
-            // the epoch, and a look at the result.
-            (0..3).for_each(|_| crossbeam_epoch::pin().flush());
+            // Whatever waits for readers who are gone by now is freed first, since it would be kept next.
+            collect();
             self.segments.trim();
         }
     }

@@ -9,7 +9,6 @@
 //! Lock order of the engine: leadership of a flush (`flush`) -> commit lock -> making of spares -> spares -> manifest ->
 //! segments -> shards of the index in ascending order. No lock is held while a caller's code runs.
 
-use crossbeam_epoch::Guard;
 use kv_core::{Batch, Change, Error, Lsn, Result};
 use kv_wal_format::{
     Encoder, Mark, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, body_checksum, encoded_len,
@@ -18,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
+use crate::readers::{Guard, pin};
 use crate::segment::{Found, Image, Location, SEGMENT_BYTES_MAX, Segment};
 use crate::store::Store;
 use crate::sync::change;
@@ -210,7 +210,7 @@ impl Store {
     fn commit_one(&self, record: Record<'_>) -> Result<Option<Lsn>> {
         self.health.check_writable()?;
         self.wait_for_room(record.encoded_len() as u64)?;
-        let guard = crossbeam_epoch::pin();
+        let guard = pin();
         let mut change = Prepared::new(self, record, &guard)?;
         loop {
             match self.try_commit_one(&mut change, &guard)? {
@@ -263,7 +263,7 @@ impl Store {
         self.health.check_writable()?;
         self.wait_for_room(len_max as u64)?;
 
-        let guard = crossbeam_epoch::pin();
+        let guard = pin();
         let prepare = |record| Prepared::new(self, record, &guard);
         let mut changes: Vec<Prepared<'_>> = records.into_iter().map(prepare).collect::<Result<_>>()?;
         loop {
@@ -360,7 +360,7 @@ impl Store {
         let Record { kind, key, value, .. } = change.record;
         if kind == RecordKind::Put {
             self.progress.add_pair(key.len() + value.len());
-            shard.insert(change.hash, before.map(|before| before.location), location, guard);
+            shard.insert(change.hash, before.map(|before| before.location), location);
         } else if let Some(before) = before {
             shard.remove(change.hash, before.location);
         }

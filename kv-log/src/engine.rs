@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::background::Workers;
 use crate::open;
 use crate::options::Options;
+use crate::readers::collect;
 use crate::store::Store;
 
 /// A log-structured key-value store. See the [crate documentation](crate).
@@ -139,7 +140,7 @@ impl Engine for LogEngine {
         workers.stop(&self.store);
         let result = self.store.close();
         // Free memory that waits for readers who are long gone.
-        crossbeam_epoch::pin().flush();
+        collect();
         result
     }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::compaction::Move;
+use crate::readers::collect;
 use crate::segment::{Location, Segment};
 use crate::store::Store;
 
@@ -21,16 +22,15 @@ impl Store {
     /// Evicts in place until the rest is within the budget, or nothing more can go like that.
     pub(crate) fn evict_in_place(&self) {
         let Some((mut excess, victims)) = self.eviction_due() else { return };
-        let guard = crossbeam_epoch::pin();
         for victim in victims.iter().filter(|victim| victim.mirrors_file) {
             if excess == 0 {
                 break;
             }
-            let freed = self.segments.evict(victim, &guard);
+            let freed = self.segments.evict(victim);
             self.counters.evictions.fetch_add(u64::from(freed > 0), Ordering::Relaxed);
             excess = excess.saturating_sub(freed);
         }
-        guard.flush();
+        collect();
     }
 
     /// Evicts until the rest is within the budget, or nothing more can go. With compaction's lock held.
@@ -40,15 +40,11 @@ impl Store {
             if excess == 0 {
                 break;
             }
-            let freed = if victim.mirrors_file {
-                self.segments.evict(&victim, &crossbeam_epoch::pin())
-            } else {
-                self.unload(&victim)
-            };
+            let freed = if victim.mirrors_file { self.segments.evict(&victim) } else { self.unload(&victim) };
             self.counters.evictions.fetch_add(u64::from(freed > 0), Ordering::Relaxed);
             excess = excess.saturating_sub(freed);
         }
-        crossbeam_epoch::pin().flush();
+        collect();
     }
 
     /// How many bytes of images must go, and the segments that may give up theirs, coldest first; `None` within the budget.
@@ -97,7 +93,7 @@ impl Store {
         self.segments.install(&new);
         self.relocate_all(&new, moves.into_iter());
         self.catalog.replace_image(&new);
-        self.segments.retire(old, &crossbeam_epoch::pin());
+        self.segments.retire(old);
         freed
     }
 

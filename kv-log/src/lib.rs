@@ -30,7 +30,7 @@
 //! | it takes its LSN, is encoded once, and becomes visible | `commit.rs` |
 //! | into the memory of a segment | `segment/`: `image.rs`, `table.rs`, `location.rs`, `file.rs` |
 //! | which the index points at | `index/`: `shard.rs`, `table.rs`, `slot.rs` |
-//! | which a read follows | `read.rs`, `segment/`: `found.rs`, `hold.rs` |
+//! | which a read follows | `read.rs`, `segment/found.rs`, `readers/` |
 //! | the policy asks for a dump; the log is written and synced | `background.rs`, `flush.rs`, `progress.rs` |
 //! | a full segment is sealed, the next was made ahead and is named in the manifest | `spares.rs`, `catalog.rs`, `manifest.rs` |
 //! | survivors of old segments move, in memory or on disk, the rest goes | `compaction/` |
@@ -56,6 +56,7 @@ mod options;
 mod prefetch;
 mod progress;
 mod read;
+mod readers;
 mod recovery;
 mod segment;
 mod spares;

@@ -4,12 +4,12 @@
 //! A caller's code may take its time to look at a value, and while anybody is pinned, no memory at all comes free. So
 //! nobody is pinned then, and only what is being looked at is held.
 
-use crossbeam_epoch::Guard;
 use kv_core::{Result, ScanVisitor, Value};
 use std::sync::Arc;
 
 use crate::index::{Glance, KeyHash};
-use crate::segment::{Contents, Found, Hold, Location, NOTES_MAX, Segment};
+use crate::readers::{Guard, Hold, NOTES_MAX, pin};
+use crate::segment::{Contents, Found, Location, Segment};
 use crate::store::Store;
 
 /// Keys that are looked up at a time: enough to have all of the processor's outstanding misses in use, and few enough for a
@@ -27,15 +27,15 @@ impl Store {
     /// As [`Engine::get`](kv_core::Engine::get).
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.check_look_up(key)?;
-        let (hash, guard) = (self.index.hash(key), crossbeam_epoch::pin());
+        let (hash, guard) = (self.index.hash(key), pin());
         self.index.find(hash, key, None, &self.segments, &guard, |_, found| Value::from(found.value))
     }
 
     /// As [`Engine::read`](kv_core::Engine::read).
     pub(crate) fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         self.check_look_up(key)?;
-        let hold = Hold::new();
-        let (hash, guard) = (self.index.hash(key), crossbeam_epoch::pin());
+        let (hash, guard) = (self.index.hash(key), pin());
+        let hold = guard.hold();
         let value = match self.index.glance(hash, key, &self.segments, &guard) {
             Glance::Found(_, found) => hold.keep(found),
             Glance::Absent => return Ok(false),
@@ -83,12 +83,14 @@ impl Store {
         self.health.check_readable()?;
         keys.iter().try_for_each(|key| self.options.limits.check_key(key))?;
         for (group, keys) in keys.chunks(KEYS_AT_A_TIME).enumerate() {
-            let (hold, mut values) = (Hold::new(), [None; KEYS_AT_A_TIME]);
-            self.look_up_group(keys, |position, found| {
+            let (guard, mut values) = (pin(), [None; KEYS_AT_A_TIME]);
+            let hold = guard.hold();
+            self.look_up_group(keys, &guard, |position, found| {
                 if let Some(value) = values.get_mut(position) {
                     *value = Some(hold.keep(found));
                 }
             })?;
+            drop(guard);
             for (position, value) in values.into_iter().take(keys.len()).enumerate() {
                 visit(group * KEYS_AT_A_TIME + position, value);
             }
@@ -98,18 +100,22 @@ impl Store {
 
     /// Looks up at most [`KEYS_AT_A_TIME`] keys together.
     #[inline]
-    fn look_up_group(&self, keys: &[&[u8]], mut found: impl FnMut(usize, Found<'_>)) -> Result<()> {
-        let guard = crossbeam_epoch::pin();
+    fn look_up_group(
+        &self,
+        keys: &[&[u8]],
+        guard: &Guard,
+        mut found: impl FnMut(usize, Found<'_>),
+    ) -> Result<()> {
         let mut hashes = [KeyHash::default(); KEYS_AT_A_TIME];
         for (key, hash) in keys.iter().zip(&mut hashes) {
             *hash = self.index.hash(key);
-            self.index.prefetch(*hash, &guard);
+            self.index.prefetch(*hash, guard);
         }
         for hash in hashes.iter().take(keys.len()) {
-            self.index.prefetch_record(*hash, &self.segments, &guard);
+            self.index.prefetch_record(*hash, &self.segments, guard);
         }
         for (position, (key, hash)) in keys.iter().zip(hashes).enumerate() {
-            self.index.find(hash, key, None, &self.segments, &guard, |_, one| found(position, one))?;
+            self.index.find(hash, key, None, &self.segments, guard, |_, one| found(position, one))?;
         }
         Ok(())
     }
@@ -140,7 +146,7 @@ impl Store {
     /// Where the records of one shard lie now. All of them stay for as long as the caller holds what is returned.
     fn stops(&self, shard: usize, locations: &mut Vec<Location>) -> Vec<Stop> {
         // Pinned before the locations are read, so that what they lead to can be taken hold of.
-        let guard = crossbeam_epoch::pin();
+        let guard = pin();
         self.index.locations(shard, locations);
         locations.sort_unstable_by_key(|location| location.bits());
         locations

@@ -14,7 +14,6 @@
 //! | not sealed | zeros after whole batches | no | the head: go on here |
 //! | not sealed | torn bytes beyond what is known durable, and no mark that proves a later sync | no | torn: cut and sealed here |
 
-use crossbeam_epoch::Guard;
 use kv_core::{Background, Env, Error, Lsn, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{
     Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind, Stop, StopReason,
@@ -34,6 +33,7 @@ use crate::index::{Index, KeyHash};
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
 use crate::progress::Pairs;
+use crate::readers::{Guard, collect, pin};
 use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentTable};
 
 /// A store as its files say, before anything is changed on disk.
@@ -128,7 +128,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         if let Some(unfinished) = unfinished.filter(|_| one.entry.kind == SegmentKind::Log) {
             // Made ahead of need, and never used: left out, and so dropped.
             require_blank(one, unfinished)?;
-            table.retire(&one.segment, &crossbeam_epoch::pin());
+            table.retire(&one.segment);
             continue;
         }
         if let Some(file) = &one.unfinished {
@@ -322,7 +322,7 @@ impl Replay<'_> {
     /// Puts the changes of one segment with these bytes into the index.
     fn scan(&self, segment: &Segment, bytes: &[u8], tally: &mut Tally) -> Result<Stop> {
         let mut scanner = Scanner::new(segment.id.get(), bytes, SEGMENT_HEADER_LEN);
-        let guard = crossbeam_epoch::pin();
+        let guard = pin();
         for (offset, record) in scanner.by_ref() {
             if !record.kind.is_change() {
                 continue;
@@ -367,7 +367,7 @@ impl Replay<'_> {
         } else {
             tally.tombstones.push((hash, location));
         }
-        shard.insert(hash, known.map(|(at, ..)| at), location, guard);
+        shard.insert(hash, known.map(|(at, ..)| at), location);
         Ok(())
     }
 
@@ -388,9 +388,8 @@ impl Replay<'_> {
         let bytes = segment.memory_bytes() as u64;
         let images = self.resident_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if segment.is_durable() && images + self.index.allocated_bytes() as u64 > limit {
-            let guard = crossbeam_epoch::pin();
-            self.resident_bytes.fetch_sub(self.table.evict(segment, &guard), Ordering::Relaxed);
-            guard.flush();
+            self.resident_bytes.fetch_sub(self.table.evict(segment), Ordering::Relaxed);
+            collect();
         }
     }
 }

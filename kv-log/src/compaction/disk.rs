@@ -28,6 +28,7 @@ use std::time::Duration;
 use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
 use crate::commit::SEAL_LEN;
 use crate::index::KeyHash;
+use crate::readers::{collect, pin};
 use crate::segment::{Contents, Location, Segment};
 use crate::store::Store;
 
@@ -129,7 +130,7 @@ impl Store {
         let bytes = victim.contents.bytes();
         let mut group: Vec<(RecordKind, Survivor)> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
         while at < bytes.len() {
-            let guard = crossbeam_epoch::pin();
+            let guard = pin();
             while group.len() < LOOK_UPS_AT_A_TIME && at < bytes.len() {
                 let rest = bytes.get(at..).unwrap_or_default();
                 let info = rest.first_chunk().and_then(|header| decoder.check_header(header).ok());
@@ -215,12 +216,10 @@ impl Store {
 
     /// Removes the victims' files, and their memory once no reader can look at it.
     fn retire(&self, victims: &[Arc<Segment>]) -> Result<()> {
-        let guard = crossbeam_epoch::pin();
         for victim in victims {
-            self.segments.retire(victim, &guard);
+            self.segments.retire(victim);
         }
-        guard.flush();
-        drop(guard);
+        collect();
         for victim in victims {
             let path = victim.file.path();
             self.env.fs.remove_file(path).map_err(|error| Error::io("remove", path, error))?;
@@ -230,9 +229,8 @@ impl Store {
 
     /// Drops outputs that the index never pointed at.
     fn forget(&self, outputs: &[Output]) {
-        let guard = crossbeam_epoch::pin();
         for output in outputs {
-            self.segments.retire(&output.segment, &guard);
+            self.segments.retire(&output.segment);
         }
     }
 }

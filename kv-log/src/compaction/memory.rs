@@ -5,7 +5,6 @@
 //! From Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST 2014: memory is dearer
 //! than disk, so it is kept fuller, and freed without I/O.
 
-use crossbeam_epoch::Guard;
 use kv_core::{Error, Result};
 use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use std::sync::atomic::Ordering;
 use super::{LOOK_UPS_AT_A_TIME, oldest_dead_put};
 use crate::index::KeyHash;
 use crate::prefetch::prefetch;
+use crate::readers::{Guard, collect, pin};
 use crate::segment::{Contents, Image, Location, Segment};
 use crate::store::Store;
 
@@ -65,9 +65,8 @@ impl Store {
         let freed = contents.memory_bytes() - new.capacity;
         // Let go of, so that the image can be used again as soon as no reader looks at it.
         drop(contents);
-        let guard = crossbeam_epoch::pin();
-        self.segments.retire(old, &guard);
-        guard.flush();
+        self.segments.retire(old);
+        collect();
         self.counters.memory_compactions.fetch_add(1, Ordering::Relaxed);
         Ok(freed as u64)
     }
@@ -83,7 +82,7 @@ impl Store {
         }
         let mut group: Vec<Candidate<'_>> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
         while from < bytes.len() {
-            let guard = crossbeam_epoch::pin();
+            let guard = pin();
             while group.len() < LOOK_UPS_AT_A_TIME && from < bytes.len() {
                 prefetch(bytes.as_ptr().wrapping_add(from + AHEAD));
                 let record = contents.record_at(from);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::index::KeyHash;
+use crate::readers::pin;
 use crate::segment::{Location, Segment};
 use crate::store::Store;
 use disk::Victim;
@@ -39,7 +40,7 @@ impl Store {
     pub(crate) fn relocate_all(&self, new: &Segment, moves: impl Iterator<Item = Move>) {
         let (mut moves, mut group) = (moves.peekable(), Vec::with_capacity(LOOK_UPS_AT_A_TIME));
         while moves.peek().is_some() {
-            let guard = crossbeam_epoch::pin();
+            let guard = pin();
             for one in moves.by_ref().take(LOOK_UPS_AT_A_TIME) {
                 self.index.prefetch(one.hash, &guard);
                 group.push(one);

@@ -12,13 +12,13 @@ mod shard;
 mod slot;
 mod table;
 
-use crossbeam_epoch::Guard;
 use foldhash::fast::FixedState;
 use kv_core::Result;
 use kv_wal_format::Record;
 use std::hash::BuildHasher;
 
 use crate::prefetch::prefetch;
+use crate::readers::Guard;
 use crate::segment::{Found, Image, Location, Look, SegmentTable};
 use shard::Shard;
 use slot::{Slot, TAG_BITS};
@@ -260,20 +260,14 @@ impl LockedShard<'_> {
 
     /// Points a key, which pointed at `before` if it was there, at `location`.
     #[inline]
-    pub(crate) fn insert(
-        &mut self,
-        hash: KeyHash,
-        before: Option<Location>,
-        location: Location,
-        guard: &Guard,
-    ) {
+    pub(crate) fn insert(&mut self, hash: KeyHash, before: Option<Location>, location: Location) {
         let slot = Slot::new(hash.tag(), location);
         match before {
             Some(before) => {
                 let (at, _) = self.0.find(hash.tag(), |found| found == before).expect("it was just found");
                 self.0.replace(at, slot);
             }
-            None => self.0.insert(slot, guard),
+            None => self.0.insert(slot),
         }
     }
 

@@ -15,11 +15,11 @@
 //!
 //! Readers never make a writer wait. A reader waits only while a change is counted, which is short.
 
-use crossbeam_epoch::Guard;
 use std::ptr;
 
 use super::slot::Slot;
 use super::table::{Position, Table};
+use crate::readers::{Guard, defer};
 use crate::segment::Location;
 use crate::sync::{AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, back_off};
 
@@ -90,7 +90,8 @@ impl Shard {
     }
 
     /// As [`find`](Self::find), of any location with this tag, and without waiting.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "a look-up has no instruction to spare")]
+    #[inline(always)]
     pub(super) fn glance(&self, tag: u64, guard: &Guard) -> Glance {
         let version = self.changes.version.load(Ordering::Acquire);
         if !version.is_multiple_of(2) {
@@ -164,9 +165,9 @@ impl LockedShard<'_> {
     }
 
     /// Adds a slot of a key that is not there.
-    pub(super) fn insert(&mut self, slot: Slot, guard: &Guard) {
+    pub(super) fn insert(&mut self, slot: Slot) {
         if self.writer.len == self.table().max_len() {
-            self.grow(guard);
+            self.grow();
         }
         self.writer.len += 1;
         self.begin();
@@ -190,15 +191,13 @@ impl LockedShard<'_> {
     }
 
     #[cold]
-    fn grow(&mut self, guard: &Guard) {
+    fn grow(&mut self) {
         let larger = Box::into_raw(Box::new(self.table().grown()));
         let replaced = self.shard.table.swap(larger, Ordering::AcqRel);
-        // In a model nobody is pinned, so that replaced tables stay.
-        if !cfg!(all(test, shuttle)) {
-            // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back, and nobody
-            // pinned from now on finds it.
-            unsafe { guard.defer_unchecked(move || drop(Box::from_raw(replaced))) };
-        }
+        let replaced = std::sync::atomic::AtomicPtr::new(replaced);
+        // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back, and nobody who is pinned
+        // from now on finds it.
+        defer(move || drop(unsafe { Box::from_raw(replaced.into_inner()) }));
     }
 
     fn begin(&mut self) {
@@ -226,6 +225,7 @@ impl Drop for LockedShard<'_> {
 #[cfg(all(test, shuttle))]
 mod model {
     use super::*;
+    use crate::readers::pin;
     use crate::sync::AtomicU64;
     use shuttle::thread;
     use std::sync::Arc;
@@ -243,15 +243,11 @@ mod model {
     }
 
     fn find(shard: &Shard, number: usize) -> bool {
-        // SAFETY: in a model no table is freed before the end.
-        let guard = unsafe { crossbeam_epoch::unprotected() };
-        shard.find(TAG, guard, |found| found == location(number)).is_some()
+        shard.find(TAG, &pin(), |found| found == location(number)).is_some()
     }
 
     fn insert(shard: &mut LockedShard<'_>, number: usize) {
-        // SAFETY: as above.
-        let guard = unsafe { crossbeam_epoch::unprotected() };
-        shard.insert(Slot::new(TAG, location(number)), guard);
+        shard.insert(Slot::new(TAG, location(number)));
     }
 
     fn remove(shard: &mut LockedShard<'_>, number: usize) {
@@ -343,9 +339,7 @@ mod model {
                 let (at, _) = shard.find(TAG, |found| found == location(1)).expect("it was put there");
                 shard.relocate(at, Slot::new(TAG, location(2)));
             });
-            // SAFETY: as above.
-            let guard = unsafe { crossbeam_epoch::unprotected() };
-            let found = shard.find(TAG, guard, |found| found == location(1) || found == location(2));
+            let found = shard.find(TAG, &pin(), |found| found == location(1) || found == location(2));
             assert!(found.is_some());
             writer.join().unwrap();
             assert!(find(&shard, 2) && !find(&shard, 1));

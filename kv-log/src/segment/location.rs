@@ -1,6 +1,5 @@
-use crossbeam_epoch::Guard;
-
 use super::{Look, SegmentTable};
+use crate::readers::Guard;
 
 /// Most segments of a store at a time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;

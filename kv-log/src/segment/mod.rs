@@ -4,12 +4,11 @@
 //! the [`table`] is the first half of every [`Location`] in it. Once it is durable, compaction in memory
 //! may replace it by one with the same id and file, an image of what is left, and another slot; and it may
 //! give up its image ([`residence`]), after which it is cold: records are read from its file ([`cold`]). Nobody finds an
-//! image then, and it is freed once nobody looks at it ([`hold`]).
+//! image then, and it is freed once nobody looks at it ([`readers`](crate::readers)).
 
 mod cold;
 mod file;
 mod found;
-mod hold;
 mod image;
 mod location;
 mod residence;
@@ -18,13 +17,12 @@ mod table;
 pub(crate) use cold::{Contents, Fetched};
 pub(crate) use file::{SegmentFile, Via};
 pub(crate) use found::{Found, Look};
-pub(crate) use hold::{Hold, NOTES_MAX};
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub(crate) use table::SegmentTable;
 
+use crate::readers::{Guard, pin};
 use crate::sync::change;
-use crossbeam_epoch::Guard;
 use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
 use residence::Residence;
@@ -184,7 +182,7 @@ impl Segment {
 
     /// Bytes of the image, where it has one.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.image(&crossbeam_epoch::pin()).map_or(0, Image::capacity)
+        self.image(&pin()).map_or(0, Image::capacity)
     }
 
     /// Length of its file, bytes, as far as it is used.

@@ -1,9 +1,9 @@
-use crossbeam_epoch::Guard;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::Image;
+use crate::readers::{Guard, pin};
 
 /// Whether a segment has an image in memory, and which.
 ///
@@ -29,7 +29,7 @@ impl Residence {
     }
 
     pub(super) fn share(&self) -> Option<Arc<Image>> {
-        let guard = crossbeam_epoch::pin();
+        let guard = pin();
         let image = ptr::from_ref(self.get(&guard)?);
         // SAFETY: the pointer came from `Arc::into_raw`, and while this is pinned its count is at least one.
         unsafe {
@@ -67,7 +67,7 @@ mod tests {
         // SAFETY: nobody is pinned.
         let taken = unsafe { residence.take() }.unwrap();
         assert!(Arc::ptr_eq(&shared, &taken));
-        assert!(residence.share().is_none() && residence.get(&crossbeam_epoch::pin()).is_none());
+        assert!(residence.share().is_none() && residence.get(&pin()).is_none());
         drop(residence);
         assert_eq!((Arc::strong_count(&shared), shared.capacity()), (2, 100));
     }

@@ -1,16 +1,15 @@
-use crossbeam_epoch::Guard;
 use kv_core::Result;
 use parking_lot::Mutex;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use super::hold;
 use super::{Fetched, Image, Location, SEGMENTS_MAX, Segment};
+use crate::readers::{Guard, defer, is_held};
 
 /// Slots through which locations find their segment.
 ///
-/// Readers pin an epoch (crossbeam-epoch), find a location in the index and look it up here: no lock,
+/// Readers pin themselves, find a location in the index and look it up here: no lock,
 /// no reference count. A retired segment keeps its slot, its image and its place in the table until
 /// every reader that was pinned at the time has gone on: only then is the slot given to another
 /// segment.
@@ -144,9 +143,9 @@ impl SegmentTable {
 
     /// Takes a segment out, of which the index holds no location any more. It is freed once all
     /// readers pinned now have gone on.
-    pub(crate) fn retire(self: &Arc<Self>, segment: &Segment, guard: &Guard) {
+    pub(crate) fn retire(self: &Arc<Self>, segment: &Segment) {
         let slot = segment.slot;
-        self.defer(segment.memory_bytes() as u64, guard, move |table| {
+        self.defer(segment.memory_bytes() as u64, move |table| {
             table.remove(slot);
             table.return_slot(slot);
         });
@@ -154,20 +153,20 @@ impl SegmentTable {
 
     /// Takes the image of a durable segment away, which is cold then; returns how many bytes that were. They are freed
     /// once all readers pinned now have gone on.
-    pub(crate) fn evict(self: &Arc<Self>, segment: &Segment, guard: &Guard) -> u64 {
+    pub(crate) fn evict(self: &Arc<Self>, segment: &Segment) -> u64 {
         debug_assert!(segment.is_durable() && segment.mirrors_file);
         // SAFETY: what is deferred happens once every reader who is pinned now has gone on.
         let Some(image) = (unsafe { segment.residence.take() }) else { return 0 };
         let bytes = image.capacity() as u64;
-        self.defer(bytes, guard, |table| table.recycle(image));
+        self.defer(bytes, |table| table.recycle(image));
         bytes
     }
 
     /// Has `free` called once all readers pinned now have gone on; until then, so many bytes count as retired.
-    fn defer(self: &Arc<Self>, bytes: u64, guard: &Guard, free: impl FnOnce(&Self) + Send + 'static) {
+    fn defer(self: &Arc<Self>, bytes: u64, free: impl FnOnce(&Self) + Send + 'static) {
         self.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
         let table = Arc::clone(self);
-        guard.defer(move || {
+        defer(move || {
             free(&table);
             table.retired_bytes.fetch_sub(bytes, Ordering::Relaxed);
         });
@@ -246,7 +245,7 @@ impl SegmentTable {
 
     /// Whether anybody holds an image that nobody can find any more, so that nobody new will.
     fn is_held(image: &Arc<Image>) -> bool {
-        Arc::strong_count(image) > 1 || hold::is_held(Arc::as_ptr(image))
+        Arc::strong_count(image) > 1 || is_held(Arc::as_ptr(image))
     }
 
     #[inline]

@@ -11,70 +11,31 @@
 //! These are the hazard pointers of Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", 2004, without
 //! their fence: the epoch stands in for it.
 
-use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use super::{Found, Image};
+use super::{ALL, Guard};
+use crate::segment::{Found, Image};
 
 /// Values that a thread keeps without copying them, all its visitors together.
 pub(crate) const NOTES_MAX: usize = u32::BITS as usize;
 
-/// What one thread at a time looks at.
+/// What a reader looks at.
 #[derive(Debug, Default)]
-struct Notes {
-    /// Whether a thread has it.
-    taken: AtomicBool,
+pub(super) struct Notes {
     /// Which ones are in use, by bits.
     used: AtomicU32,
     /// Images that must stay, of notes that are in use.
     images: [AtomicPtr<Image>; NOTES_MAX],
 }
 
-/// Of all threads: as many as there ever were at a time.
-static ALL: Mutex<Vec<&'static CachePadded<Notes>>> = Mutex::new(Vec::new());
-
-thread_local! {
-    /// This thread's. Without a destructor, so that to come here takes no more than a load.
-    static NOTES: Cell<Option<&'static Notes>> = const { Cell::new(None) };
-    /// Gives them back at the end of the thread.
-    static GIVES_BACK: GivesBack = const { GivesBack };
-}
-
-struct GivesBack;
-
-impl Drop for GivesBack {
-    fn drop(&mut self) {
-        if let Some(notes) = NOTES.take() {
-            notes.taken.store(false, Ordering::Release);
-        }
-    }
-}
-
-/// For a thread that has none yet.
-#[cold]
-fn take_notes() -> &'static Notes {
-    let mut all = ALL.lock();
-    let is_free = |notes: &&&CachePadded<Notes>| !notes.taken.swap(true, Ordering::Acquire);
-    let notes = all.iter().find(is_free).copied().unwrap_or_else(|| {
-        let notes: &'static CachePadded<Notes> = Box::leak(Box::default());
-        notes.taken.store(true, Ordering::Relaxed);
-        all.push(notes);
-        notes
-    });
-    NOTES.set(Some(notes));
-    // In the last moments of a thread there is nobody any more who would give them back: they stay taken.
-    let _ = GIVES_BACK.try_with(|_| ());
-    notes
-}
-
 /// Whether somebody holds `image`, which nobody can find any more: see invariant 2.
-pub(super) fn is_held(image: *const Image) -> bool {
+pub(crate) fn is_held(image: *const Image) -> bool {
     let all = ALL.lock();
-    all.iter().any(|notes| {
+    all.iter().any(|reader| {
+        let notes = &reader.notes;
         // Acquire, both: who finds it let go, or another one noted in its place, comes after who looked at it.
         let used = notes.used.load(Ordering::Acquire);
         let mut used = notes.images.iter().enumerate().filter(|(at, _)| used & 1 << at != 0);
@@ -83,29 +44,31 @@ pub(super) fn is_held(image: *const Image) -> bool {
 }
 
 /// Keeps values where they are while it lives.
-#[derive(Debug)]
 pub(crate) struct Hold {
     notes: &'static Notes,
-    /// Its own of them.
+    /// Its own of them, by bits.
     own: Cell<u32>,
     /// Of values that could not be held where they are.
-    copies: RefCell<Vec<Box<[u8]>>>,
-    /// Only this thread may change its notes.
+    copies: Cell<Option<Box<Copied>>>,
+    /// Only its thread may change these notes.
     not_send: PhantomData<*const ()>,
 }
 
-impl Hold {
-    /// On nothing yet.
-    #[inline]
-    pub(crate) fn new() -> Self {
-        Hold {
-            notes: NOTES.get().unwrap_or_else(take_notes),
-            own: Cell::new(0),
-            copies: RefCell::default(),
-            not_send: PhantomData,
-        }
-    }
+/// One copy, and those made before it.
+struct Copied {
+    value: Box<[u8]>,
+    _before: Option<Box<Copied>>,
+}
 
+impl Guard {
+    /// A hold on nothing yet, for what is found while this lives.
+    #[inline]
+    pub(crate) fn hold(&self) -> Hold {
+        Hold { notes: &self.reader.notes, own: Cell::new(0), copies: Cell::new(None), not_send: PhantomData }
+    }
+}
+
+impl Hold {
     /// Makes the value of `found` stay when its finder is not pinned any more: where it is, if it can be held there, or else
     /// as a copy.
     #[inline]
@@ -125,9 +88,9 @@ impl Hold {
 
     #[cold]
     fn copied<'h>(&'h self, value: &[u8]) -> &'h [u8] {
-        let copy: Box<[u8]> = value.into();
-        let kept = ptr::from_ref(&*copy);
-        self.copies.borrow_mut().push(copy);
+        let copy = Box::new(Copied { value: value.into(), _before: self.copies.take() });
+        let kept = ptr::from_ref(&*copy.value);
+        self.copies.set(Some(copy));
         // SAFETY: what the box holds stays where it is until `self` is dropped, which outlives 'h, and nobody changes it.
         unsafe { &*kept }
     }
@@ -144,8 +107,8 @@ impl Drop for Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::readers::pin;
     use kv_wal_format::{Encoder, RECORD_HEADER_LEN, Record};
-    use std::thread;
 
     /// With one record.
     fn image() -> Image {
@@ -169,16 +132,16 @@ mod tests {
     #[test]
     fn images_are_held_as_long_as_the_hold_lives() {
         let (one, other) = (image(), image());
-        let hold = Hold::new();
+        let hold = pin().hold();
         assert_eq!(are_held([&one, &other]), [false, false]);
         assert_eq!(keep(&hold, &one), [7; 3]);
         assert_eq!(are_held([&one, &other]), [true, false]);
         // As long as all of their holds, in whichever order these end.
-        let later = Hold::new();
+        let later = pin().hold();
         assert_eq!([keep(&later, &other), keep(&later, &one)], [[7; 3]; 2]);
         drop(hold);
         assert_eq!(are_held([&one, &other]), [true, true]);
-        let last = Hold::new();
+        let last = pin().hold();
         assert_eq!(keep(&last, &one), [7; 3]);
         drop(later);
         assert_eq!(are_held([&one, &other]), [true, false]);
@@ -190,7 +153,7 @@ mod tests {
     fn what_finds_no_place_is_copied() {
         let image = image();
         let in_place = |value: &[u8]| ptr::eq(value.as_ptr(), image.address(RECORD_HEADER_LEN + 3));
-        let (hold, nested) = (Hold::new(), Hold::new());
+        let (hold, nested) = (pin().hold(), pin().hold());
         assert!(in_place(keep(&hold, &image)));
         let values: Vec<&[u8]> = (0..=NOTES_MAX).map(|_| keep(&nested, &image)).collect();
         let (in_notes, copied) = values.split_at(NOTES_MAX - 1);
@@ -199,27 +162,6 @@ mod tests {
         drop(nested);
         assert!(in_place(keep(&hold, &image)));
         drop(hold);
-        assert!(!is_held(&raw const image));
-    }
-
-    #[test]
-    fn threads_have_notes_of_their_own_and_leave_them_to_others() {
-        let image = image();
-        let here = Hold::new();
-        keep(&here, &image);
-        // Other tests' threads come and go as well.
-        let threads = 200;
-        for _ in 0..threads {
-            thread::scope(|scope| {
-                scope.spawn(|| {
-                    let hold = Hold::new();
-                    assert!(!ptr::eq(hold.notes, here.notes) && keep(&hold, &image) == [7; 3]);
-                });
-            });
-            assert!(is_held(&raw const image));
-        }
-        assert!(ALL.lock().len() < threads, "every thread took new ones");
-        drop(here);
         assert!(!is_held(&raw const image));
     }
 }
