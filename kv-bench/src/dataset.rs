@@ -66,11 +66,13 @@ impl Dataset {
     pub(crate) fn key<'a>(&self, index: u64, buffer: &'a mut [u8; KEY_LEN_MAX]) -> &'a [u8] {
         let mut word = mix(index ^ self.scatter);
         let key = buffer.get_mut(..self.shape.key_len).unwrap_or_default();
-        for chunk in key.chunks_mut(8) {
-            let bytes = word.to_le_bytes();
-            chunk.copy_from_slice(bytes.get(..chunk.len()).unwrap_or_default());
+        // A loop of this program runs between two look-ups, and should be short: whole words are stored as such.
+        let (words, rest) = key.as_chunks_mut();
+        for bytes in words {
+            *bytes = word.to_le_bytes();
             word = word.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
+        rest.iter_mut().zip(word.to_le_bytes()).for_each(|(to, byte)| *to = byte);
         key
     }
 

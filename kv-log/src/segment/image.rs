@@ -102,10 +102,9 @@ impl Image {
         }
         // Where the value lies follows from the length of the key that is looked for: the memory of the header and that of
         // the value are waited for together.
-        let body = offset + RECORD_HEADER_LEN;
         // SAFETY: as above.
-        let (found, value) =
-            unsafe { (self.published(body, key.len())?, self.published(body + key.len(), info.value_len)?) };
+        let body = unsafe { self.published(offset + RECORD_HEADER_LEN, key.len() + info.value_len) }?;
+        let (found, value) = body.split_at_checked(key.len())?;
         (found == key).then_some(value)
     }
 

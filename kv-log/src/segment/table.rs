@@ -16,7 +16,7 @@ use crate::readers::{Guard, defer, is_held};
 #[derive(Debug)]
 pub(crate) struct SegmentTable {
     /// Each holds null, or a pointer from `Arc::into_raw`.
-    slots: Box<[AtomicPtr<Segment>]>,
+    slots: Box<[AtomicPtr<Segment>; SEGMENTS_MAX]>,
     free: Mutex<FreeSlots>,
     /// Image bytes that wait for readers who were pinned when they were taken away.
     retired_bytes: AtomicU64,
@@ -52,8 +52,11 @@ struct FreeSlots {
 impl SegmentTable {
     /// For heads of `capacity` bytes, of which at most `recycled_max` images are kept for use again.
     pub(crate) fn new(capacity: usize, recycled_max: usize) -> Self {
+        let slots: Box<[AtomicPtr<Segment>]> =
+            (0..SEGMENTS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
+        let slots = slots.try_into().expect("that many were made");
         SegmentTable {
-            slots: (0..SEGMENTS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect(),
+            slots,
             free: Mutex::new(FreeSlots { returned: Vec::new(), unused_from: 0 }),
             retired_bytes: AtomicU64::new(0),
             held: Mutex::default(),
