@@ -168,12 +168,21 @@ const MINIMAL_PAUSE: Duration = Duration::from_millis(1);
 /// Between two looks at memory that waits for readers to go on.
 const RETIRED_PAUSE: Duration = Duration::from_millis(100);
 
+/// A store that nobody has written to for so long is idle, and gives back the memory of spares.
+const IDLE_PAUSE: Duration = Duration::from_millis(100);
+
 /// Apart from the flush, whose syncs would keep writers waiting for a spare.
 fn spares_loop(store: &Store) {
+    let mut newest = store.progress.last_lsn();
     loop {
-        store.signals.spares.wait(None);
-        if store.signals.stopping() || store.make_spares().is_err() {
+        let look_again = store.spares.are_in_memory().then_some(IDLE_PAUSE);
+        let is_due = store.signals.spares.wait(look_again);
+        if store.signals.stopping() || is_due && store.make_spares().is_err() {
             return;
+        }
+        let before = std::mem::replace(&mut newest, store.progress.last_lsn());
+        if !is_due && newest == before {
+            store.spares.release_memory();
         }
     }
 }

@@ -4,10 +4,11 @@
 //! then on: creation takes syncs, and a disk that is busy with the log takes its time for them.
 
 use kv_core::{Error, Lsn, Result};
+use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::segment::Segment;
 use crate::store::Store;
@@ -20,11 +21,36 @@ pub(crate) struct Spares {
     wanted: AtomicUsize,
     /// Held while some are made, so that they are made in order.
     making: Mutex<()>,
+    /// Whether those that are ready may have memory that nobody has use for while nobody writes.
+    in_memory: AtomicBool,
 }
 
 impl Default for Spares {
     fn default() -> Self {
-        Spares { ready: Mutex::default(), wanted: AtomicUsize::new(1), making: Mutex::default() }
+        Spares {
+            ready: Mutex::default(),
+            wanted: AtomicUsize::new(1),
+            making: Mutex::default(),
+            in_memory: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Spares {
+    /// Whether [`release_memory`](Self::release_memory) would give anything back.
+    pub(crate) fn are_in_memory(&self) -> bool {
+        self.in_memory.load(Ordering::Relaxed)
+    }
+
+    /// Gives the memory of those that are ready back to the system, until they are needed.
+    pub(crate) fn release_memory(&self) {
+        // Held to the end: who takes one writes to it.
+        let ready = self.ready.lock();
+        self.in_memory.store(false, Ordering::Relaxed);
+        for image in ready.iter().filter_map(|spare| spare.share_image()) {
+            // SAFETY: a spare holds nothing but its header until it is taken from here.
+            unsafe { image.release_behind(SEGMENT_HEADER_LEN) };
+        }
     }
 }
 
@@ -52,6 +78,8 @@ impl Store {
         }
         let next = self.spares.ready.lock().front().and_then(|next| next.share_image());
         if let Some(image) = next {
+            // First, so that what is populated is not forgotten.
+            self.spares.in_memory.store(true, Ordering::Relaxed);
             image.populate();
         }
         Ok(())

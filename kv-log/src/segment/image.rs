@@ -35,6 +35,25 @@ impl Image {
         let _ = self.map.advise(memmap2::Advice::PopulateWrite);
     }
 
+    /// Gives the system back the memory behind the first `keep` bytes, whole pages of it: zeros will be there when it is
+    /// needed again. Where the system cannot, it stays.
+    ///
+    /// # Safety
+    /// Nobody else reads or writes these bytes meanwhile, and none of them was published.
+    pub(crate) unsafe fn release_behind(&self, keep: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let from = keep.next_multiple_of(PAGE_BYTES_MAX);
+            if let Some(len) = self.capacity().checked_sub(from).filter(|len| *len > 0) {
+                // SAFETY: private memory without a file, whose bytes in this range nobody relies on, as the caller promises.
+                let _ =
+                    unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, len) };
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = keep;
+    }
+
     /// Where the byte at `offset` is, or would be: an address to ask for, not to read from.
     #[inline]
     pub(crate) fn address(&self, offset: usize) -> *const u8 {
@@ -126,6 +145,10 @@ impl Image {
 #[cfg(target_os = "linux")]
 const HUGE_PAGE_BYTES: usize = 2 << 20;
 
+/// As large as the system's pages can be, huge ones aside.
+#[cfg(target_os = "linux")]
+const PAGE_BYTES_MAX: usize = 64 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +164,28 @@ mod tests {
             assert_eq!(image.published(0, 2), Some(b"\0\0".as_slice()));
             assert_eq!(image.published(4991, 10), None);
             assert_eq!(image.published(usize::MAX, 2), None);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn released_memory_is_zero_when_it_is_used_again() {
+        let image = Image::new(3 * PAGE_BYTES_MAX).unwrap();
+        let end = image.capacity();
+        // SAFETY: this thread is alone.
+        unsafe {
+            image.fill(0, end, |bytes| bytes.fill(7));
+            image.release_behind(10);
+            assert!(image.published(0, PAGE_BYTES_MAX).unwrap().iter().all(|byte| *byte == 7));
+            assert!(
+                image.published(PAGE_BYTES_MAX, 2 * PAGE_BYTES_MAX).unwrap().iter().all(|byte| *byte == 0)
+            );
+            image.fill(end - 4, 4, |bytes| bytes.copy_from_slice(b"last"));
+            assert_eq!(image.published(end - 4, 4), Some(b"last".as_slice()));
+            // Nothing is left to give.
+            image.release_behind(end);
+            image.release_behind(end - 1);
+            assert_eq!(image.published(end - 4, 4), Some(b"last".as_slice()));
         }
     }
 
