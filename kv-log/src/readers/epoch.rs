@@ -247,9 +247,11 @@ mod tests {
     fn nobody_finds_what_was_freed() {
         const DEAD: usize = 0;
         const STORES: usize = 48;
-        let place = &*Box::leak(Box::new(AtomicPtr::new(Box::into_raw(Box::new(AtomicUsize::new(1))))));
-        let stop = &*Box::leak(Box::new(AtomicBool::new(false)));
-        let look = move |seed| {
+        // What is replaced in this test is marked dead in place of being freed, and kept to the end.
+        let mut values = vec![Arc::new(AtomicUsize::new(1))];
+        let place = Arc::new(AtomicPtr::new(Arc::as_ptr(&values[0]).cast_mut()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let look = |seed, place: &AtomicPtr<AtomicUsize>, stop: &AtomicBool| {
             let memory: Vec<AtomicUsize> = (0..4 << 20).map(|_| AtomicUsize::new(0)).collect();
             let mut rng = fastrand::Rng::with_seed(seed);
             while !stop.load(Ordering::Relaxed) {
@@ -258,7 +260,7 @@ mod tests {
                     far.store(1, Ordering::Relaxed);
                 }
                 let guard = pin();
-                // SAFETY: what is replaced here is never freed in this test, but marked dead and leaked.
+                // SAFETY: `values` keeps it.
                 let found = unsafe { &*place.load(Ordering::Acquire) };
                 for _ in 0..200 {
                     assert_ne!(found.load(Ordering::Relaxed), DEAD);
@@ -266,12 +268,15 @@ mod tests {
                 drop(guard);
             }
         };
-        let readers = [1, 2].map(|seed| thread::spawn(move || look(seed)));
+        let readers = [1, 2].map(|seed| {
+            let (place, stop) = (Arc::clone(&place), Arc::clone(&stop));
+            thread::spawn(move || look(seed, &place, &stop))
+        });
         let start = Instant::now();
         for round in 1.. {
-            let old = place.swap(Box::into_raw(Box::new(AtomicUsize::new(round))), Ordering::AcqRel);
-            // SAFETY: as above.
-            let old = unsafe { &*old };
+            let (old, new) = (Arc::clone(&values[values.len() - 1]), Arc::new(AtomicUsize::new(round)));
+            place.store(Arc::as_ptr(&new).cast_mut(), Ordering::Release);
+            values.push(new);
             defer(move || old.store(DEAD, Ordering::Relaxed));
             collect();
             if start.elapsed() > Duration::from_secs(1) || readers.iter().any(thread::JoinHandle::is_finished)
@@ -280,8 +285,8 @@ mod tests {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        for reader in readers {
-            reader.join().unwrap();
-        }
+        // Nobody looks any more when `values` goes.
+        let ends = readers.map(thread::JoinHandle::join);
+        assert!(ends.iter().all(Result::is_ok), "a reader found what was freed");
     }
 }
