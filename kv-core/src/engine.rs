@@ -35,7 +35,9 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// engine: the call that met the failure returns it, every later change, `sync` and `wait_durable`
 /// beyond `durable_lsn` returns [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state
 /// as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
-/// own call failed that way may or may not be in the recovered state, as for a crash. Where a change
+/// own call failed that way may or may not be in the recovered state, as for a crash. A full disk need not poison:
+/// where a call that is answered with [`DiskFull`](crate::Error::DiskFull) has changed nothing, the engine may go on, and
+/// then takes changes again as soon as there is space. Where a change
 /// itself sets off a dump under a policy that does not wait for it (inline background work), the change
 /// is visible and its call returns the error all the same. Reopening recovers, with or without a reboot
 /// in between: after a failed sync the system may go on showing bytes that no later sync saves, so an

@@ -20,8 +20,9 @@ pub enum Error {
         /// The system's answer.
         source: Arc<io::Error>,
     },
-    /// No space is left on the device. Free some, then reopen the store: what was durable is safe.
-    #[error("cannot {op} {}: the disk is full ({source}); free some space and reopen the store", path.display())]
+    /// No space is left on the device. Free some; then try again, or reopen the store if it takes no more changes by now:
+    /// what was durable is safe.
+    #[error("cannot {op} {}: the disk is full ({source}); free some space, and reopen the store if it takes no more changes", path.display())]
     DiskFull {
         /// What was attempted.
         op: &'static str,
@@ -104,6 +105,12 @@ impl Error {
         }
     }
 
+    /// A failed sync of a file or directory. Never [`Error::DiskFull`], whatever the system answers: what the sync should have
+    /// saved is lost, and does not come back with space.
+    pub fn sync(path: &Path, source: io::Error) -> Self {
+        Error::Io { op: "sync", path: path.to_path_buf(), source: Arc::new(source) }
+    }
+
     /// A damaged file.
     pub fn corruption(path: &Path, offset: u64, detail: impl Into<String>) -> Self {
         Error::Corruption { path: path.to_path_buf(), offset, detail: detail.into() }
@@ -119,8 +126,10 @@ mod tests {
         let full = Error::io("write", Path::new("/db/log"), io::Error::from(io::ErrorKind::StorageFull));
         assert!(matches!(full, Error::DiskFull { .. }));
         assert!(full.to_string().contains("/db/log") && full.to_string().contains("free some space"));
-        let other = Error::io("sync", Path::new("/db/log"), io::Error::other("boom"));
+        let other = Error::sync(Path::new("/db/log"), io::Error::other("boom"));
         assert_eq!(other.to_string(), "cannot sync /db/log: boom");
+        let too_late = Error::sync(Path::new("/db"), io::ErrorKind::StorageFull.into());
+        assert!(matches!(too_late, Error::Io { .. }), "{too_late}");
         let damaged = Error::corruption(Path::new("/db/seg"), 96, "bad checksum");
         assert_eq!(damaged.to_string(), "/db/seg is damaged at byte 96: bad checksum");
         let poisoned = Error::Poisoned { cause: Arc::new(other) };

@@ -133,7 +133,7 @@ mod tests {
     fn the_first_failure_is_the_one_that_is_told() {
         let health = Health::default();
         health.check_writable().unwrap();
-        let io = |text: &'static str| Error::io("sync", Path::new("f"), std::io::Error::other(text));
+        let io = |text: &'static str| Error::sync(Path::new("f"), std::io::Error::other(text));
         assert!(health.poison(io("first")).to_string().contains("first"));
         assert!(health.poison(io("second")).to_string().contains("second"));
         let told = health.check_writable().unwrap_err();

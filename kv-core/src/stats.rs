@@ -20,7 +20,7 @@ pub struct Stats {
     pub retired_bytes: u64,
     /// Changes made but not yet written to a file, bytes.
     pub unflushed_bytes: u64,
-    /// Files of the store, bytes, as far as the engine knows.
+    /// Files of the store, bytes, as far as the engine knows; files that are about to be removed included.
     pub disk_bytes: u64,
     /// Log segments that hold data.
     pub segments: u64,
@@ -50,6 +50,9 @@ pub struct Stats {
     pub fetches: u64,
     /// Bytes of survivors that compaction on disk copied.
     pub compacted_bytes: u64,
+    /// Times a segment could not be compacted since its records could not be read. It was left as it was; an explicit
+    /// compaction tells the reason.
+    pub compaction_failures: u64,
     /// What opening the store found and did.
     pub recovery: RecoveryReport,
 }

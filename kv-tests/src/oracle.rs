@@ -45,6 +45,11 @@ impl History {
         }
     }
 
+    /// The operation in flight was refused, and changed nothing.
+    pub(crate) fn refuse(&mut self) {
+        self.in_flight = None;
+    }
+
     pub(crate) fn told_durable(&mut self, lsn: Lsn) {
         self.durable = self.durable.max(lsn);
     }

@@ -246,10 +246,20 @@ impl Scenario {
         let disk = SimFs::new();
         disk.inject(fault);
         let Run { mut history, engine, error, .. } = Run::on(context, disk.clone(), setup, &self.ops);
+        let mut fired = disk.faults_fired();
         if let Some(error) = error {
             ensure!(typed(&error), "a failure of the disk is answered with: {error}");
-            if let Some(engine) = engine.as_ref().filter(|_| fault.kind != FaultKind::ReadIo) {
-                check_poisoned(&**engine, &history)?;
+            match engine.as_deref() {
+                Some(engine) if fault.kind == FaultKind::DiskFull => {
+                    disk.heal();
+                    if matches!(engine.sync(), Err(Error::Poisoned { .. })) {
+                        check_poisoned(engine, &history)?;
+                    } else {
+                        check_going_on(engine, &mut history, &self.ops)?;
+                    }
+                }
+                Some(engine) if fault.kind != FaultKind::ReadIo => check_poisoned(engine, &history)?,
+                _ => {}
             }
         }
         // A close that must fail, if anything did; after it, what it made durable is known.
@@ -258,7 +268,7 @@ impl Scenario {
             history.told_durable(engine.durable_lsn());
             closed
         });
-        let fired = disk.faults_fired();
+        fired = fired.max(disk.faults_fired());
         if fired == 0 {
             return Ok(0);
         }
@@ -432,6 +442,22 @@ fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
         );
     }
     ensure!(engine.durable_lsn() == durable, "durable_lsn moved after a failure");
+    Ok(())
+}
+
+/// What an engine must do that found the disk full and is not poisoned: the call changed nothing, and now that there is
+/// space it does what it is asked for.
+fn check_going_on(engine: &dyn Engine, history: &mut History, ops: &[Op]) -> CaseResult {
+    history.refuse();
+    history
+        .check_visible(&state_of(engine)?)
+        .map_err(|failure| failure.with("where", "after a change that a full disk refused"))?;
+    let stays_open = |op: &&Op| **op != Op::Reopen;
+    for op in ops.iter().filter(stays_open).chain(&[Op::Sync]) {
+        run_op(engine, op, history).map_err(|error| {
+            Failure::new(format!("with space again, an engine that is not poisoned goes on, but: {error}"))
+        })?;
+    }
     Ok(())
 }
 

@@ -66,18 +66,23 @@ pub trait FsExt: Fs {
     /// the directory.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::DiskFull`].
+    /// [`Error::DiskFull`]: the file is as it was, and nothing more lies beside it. [`Error::Io`]: it has its old content or
+    /// the new one.
     fn write_file_atomically(&self, dir: &Path, name: &str, content: &[u8]) -> Result<()> {
         let temporary = dir.join(format!("{name}.tmp"));
         let path = dir.join(name);
         let file = self
             .open(&temporary, OpenMode::CreateOrTruncate)
             .map_err(|error| Error::io("create", &temporary, error))?;
-        file.write_all_at(content, 0).map_err(|error| Error::io("write", &temporary, error))?;
-        file.sync_all().map_err(|error| Error::io("sync", &temporary, error))?;
+        if let Err(error) = file.write_all_at(content, 0) {
+            // Part of it may have found room.
+            let _ = self.remove_file(&temporary);
+            return Err(Error::io("write", &temporary, error));
+        }
+        file.sync_all().map_err(|error| Error::sync(&temporary, error))?;
         drop(file);
         self.rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, error))?;
-        self.sync_dir(dir).map_err(|error| Error::io("sync directory", dir, error))
+        self.sync_dir(dir).map_err(|error| Error::sync(dir, error))
     }
 
     /// Creates `dir` and its missing parents, durably. Existing directories are fine.
@@ -104,7 +109,7 @@ pub trait FsExt: Fs {
             Some(parent) => match self.sync_dir(parent) {
                 // Somebody else's directory may not be readable to us; then its entry is theirs.
                 Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
-                    Err(Error::io("sync directory", parent, error))
+                    Err(Error::sync(parent, error))
                 }
                 _ => Ok(()),
             },

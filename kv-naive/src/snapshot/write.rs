@@ -15,7 +15,7 @@ pub(crate) fn write(fs: &dyn Fs, dir: &Path, store_id: u32, cut: Cut<'_>) -> Res
     cut.visit(|key, entry| writer.append(key, &entry.value, entry.lsn))?;
     let len = writer.finish()?;
     fs.rename(&temporary, &dir.join(SNAPSHOT)).map_err(|error| Error::io("rename", &temporary, error))?;
-    fs.sync_dir(dir).map_err(|error| Error::io("sync directory", dir, error))?;
+    fs.sync_dir(dir).map_err(|error| Error::sync(dir, error))?;
     Ok(len)
 }
 
@@ -49,7 +49,7 @@ impl<'a> Writer<'a> {
         let seal = Seal { records: self.records, max_lsn: self.lsn }.encode_body();
         self.encode(&Record::seal(self.lsn, &seal));
         self.flush()?;
-        self.file.sync_all().map_err(|error| Error::io("sync", self.path, error))?;
+        self.file.sync_all().map_err(|error| Error::sync(self.path, error))?;
         Ok(self.written)
     }
 

@@ -37,7 +37,7 @@ pub(crate) const CASES: &[Case] = &[
         "errors::required_kv604_disk_full",
         Level::Required,
         SIMULATED,
-        "A full disk is DiskFull; reads go on, and reopening after space is freed recovers.",
+        "A full disk is DiskFull; either that is a failed write, or nothing was changed, and with space it goes on.",
         |context| every_operation_fails(context, FaultKind::DiskFull, Repeat::Always),
     ),
     case(

@@ -53,6 +53,8 @@ pub enum Defect {
     ShortWriteIgnored,
     /// A failed write or sync is reported, and later changes go on as if nothing had been.
     PoisonIgnored,
+    /// A change that a full disk refuses stays visible, and the next ones go on.
+    FullDiskIgnored,
     /// The policy is never asked.
     PolicyIgnored,
     /// Nobody dumps when time has passed.
@@ -112,6 +114,7 @@ impl Defect {
         Defect::SwallowsSyncError,
         Defect::ShortWriteIgnored,
         Defect::PoisonIgnored,
+        Defect::FullDiskIgnored,
         Defect::PolicyIgnored,
         Defect::NoTicker,
         Defect::LostWakeUp,

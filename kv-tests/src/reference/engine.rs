@@ -254,6 +254,7 @@ impl Shared {
     fn dump(&self, state: &mut State, action: Action) -> Result<()> {
         let result = self.try_dump(state, action);
         match result {
+            Err(Error::DiskFull { .. }) if self.has(Defect::FullDiskIgnored) => result,
             Err(error) if !self.has(Defect::Retries) => Err(self.health.poison(error)),
             result => result,
         }
@@ -282,7 +283,7 @@ impl Shared {
             return Ok(());
         }
         if !self.has(Defect::NoFileSync) {
-            let synced = state.file.sync_data().map_err(|error| Error::io("sync", &path, error));
+            let synced = state.file.sync_data().map_err(|error| Error::sync(&path, error));
             if !self.has(Defect::SwallowsSyncError) {
                 synced?;
             }

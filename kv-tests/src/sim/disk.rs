@@ -1,4 +1,4 @@
-use super::fault::{Fault, FaultState, Outcome};
+use super::fault::{Fault, FaultState, Outcome, no_space};
 use super::file::{FileBytes, SECTOR_LEN};
 use super::power_cut::Dice;
 use super::{OpKind, OpRecord, PowerCut};
@@ -61,6 +61,8 @@ pub(super) struct Disk {
     pub(super) mutations: u64,
     pub(super) cut_after: Option<u64>,
     pub(super) faults: FaultState,
+    /// How many bytes all files together may have.
+    pub(super) space: Option<u64>,
     /// What direct transfers must be aligned to, as far as is said; `None`: there are none.
     pub(super) direct_io_align: Option<usize>,
     /// What the crash that made this disk left of unsynced things.
@@ -81,6 +83,7 @@ impl Disk {
             mutations: 0,
             cut_after: None,
             faults: FaultState::default(),
+            space: None,
             direct_io_align: Some(SECTOR_LEN),
             kept,
         }
@@ -131,6 +134,14 @@ impl Disk {
             Some(Node::File { bytes, .. }) => Ok(bytes),
             _ => Err(io::ErrorKind::IsADirectory.into()),
         }
+    }
+
+    /// Refuses what the disk has no room for: the file `id` with `len` bytes. Files that nothing leads to take none.
+    pub(super) fn check_space(&mut self, id: NodeId, len: usize) -> io::Result<()> {
+        let Some(space) = self.space else { return Ok(()) };
+        let grows_by = len.saturating_sub(self.file(id)?.len());
+        let used: usize = self.files().iter().map(|(_, bytes)| bytes.len()).sum();
+        if grows_by == 0 || (used + grows_by) as u64 <= space { Ok(()) } else { Err(no_space()) }
     }
 
     /// The directory and name that a path leads to; the name need not exist.

@@ -108,15 +108,19 @@ impl FaultKind {
         const EINTR: i32 = 4;
         const EIO: i32 = 5;
         const EACCES: i32 = 13;
-        const ENOSPC: i32 = 28;
         let fails = |number| Outcome::Fails(io::Error::from_raw_os_error(number));
         match self {
             FaultKind::AnyIo | FaultKind::MutationIo | FaultKind::ReadIo | FaultKind::Sync => fails(EIO),
             FaultKind::Denied => fails(EACCES),
-            FaultKind::DiskFull => fails(ENOSPC),
+            FaultKind::DiskFull => Outcome::Fails(no_space()),
             FaultKind::ShortTransfer => Outcome::WorksByHalf,
             FaultKind::Panic => Outcome::Panics,
             FaultKind::Interrupted => fails(EINTR),
         }
     }
+}
+
+/// ENOSPC, as the system makes it.
+pub(super) fn no_space() -> io::Error {
+    io::Error::from_raw_os_error(28)
 }

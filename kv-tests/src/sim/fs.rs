@@ -65,6 +65,12 @@ impl SimFs {
         self.disk.lock().faults = FaultState::default();
     }
 
+    /// Lets all files together have so many bytes from now on; `None`: as many as they like. A file counts with its length, so
+    /// the space that was reserved for it does, too.
+    pub fn limit_space(&self, bytes: Option<u64>) {
+        self.disk.lock().space = bytes;
+    }
+
     /// How many operations the present fault struck.
     pub fn faults_fired(&self) -> u64 {
         self.disk.lock().faults.fired
@@ -279,8 +285,9 @@ impl File for SimFile {
         self.check_writable()?;
         let mut disk = self.disk.lock();
         let count = disk.begin(OpKind::Write, &self.path, offset, buf.len() as u64)?;
-        let count = self.transferred(buf, offset, count)?;
-        disk.file(self.node)?.write(buf.get(..count).unwrap_or_default(), to_usize(offset)?);
+        let (count, offset) = (self.transferred(buf, offset, count)?, to_usize(offset)?);
+        disk.check_space(self.node, offset + count)?;
+        disk.file(self.node)?.write(buf.get(..count).unwrap_or_default(), offset);
         Ok(count)
     }
 
@@ -305,6 +312,7 @@ impl File for SimFile {
         let mut disk = self.disk.lock();
         disk.begin(OpKind::Allocate, &self.path, 0, len)?;
         let len = to_usize(len)?;
+        disk.check_space(self.node, len)?;
         let file = disk.file(self.node)?;
         if file.len() < len {
             file.set_len(len);

@@ -135,3 +135,21 @@ fn direct_io_is_refused_unless_it_is_aligned_and_moves_whole_sectors() {
     assert_eq!(read(&disk), [&[3; 7][..], &[4], &[3; 1528]].concat());
     assert_eq!(read(&disk.power_cut(PowerCut::LOSE_ALL)), [1; 1024]);
 }
+
+#[test]
+fn a_limited_disk_refuses_what_does_not_fit_until_something_goes() {
+    let disk = overwritten();
+    disk.limit_space(Some(1536));
+    let (fs, other) = (&disk, Path::new(ROOT).join("other"));
+    let file = fs.open(&other, OpenMode::CreateNew).unwrap();
+    file.allocate(512).unwrap();
+    file.write_at(&[5; 512], 0).unwrap();
+    let is_full = |answer: std::io::Result<()>| answer.unwrap_err().kind() == std::io::ErrorKind::StorageFull;
+    assert!(is_full(file.allocate(513)) && is_full(file.write_at(&[5; 2], 511).map(drop)));
+    assert_eq!(file.len().unwrap(), 512);
+    fs.open(Path::new(LOG), OpenMode::ReadWrite).unwrap().set_len(1023).unwrap();
+    file.write_at(&[5; 2], 511).unwrap();
+    assert!(is_full(file.allocate(514)));
+    fs.remove_file(Path::new(LOG)).unwrap();
+    file.allocate(1536).unwrap();
+}
