@@ -1,11 +1,12 @@
 //! The catalog: which segments there are, in memory and in the manifest. It creates them, and makes
 //! the manifest say so.
 
-use kv_core::{Env, Error, FsExt, Lsn, Result, SegmentId};
+use kv_core::{Env, Error, FsExt, Lsn, OpenMode, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -29,6 +30,14 @@ pub(crate) struct Catalog {
     manifest: Mutex<Manifest>,
     /// The segments that the manifest names.
     segments: Mutex<BTreeMap<SegmentId, Arc<Segment>>>,
+    /// Files that the next manifest does not name. Once it is stored, they go.
+    leftovers: Mutex<Vec<Leftover>>,
+}
+
+#[derive(Debug)]
+struct Leftover {
+    path: PathBuf,
+    bytes: u64,
 }
 
 impl Catalog {
@@ -44,12 +53,17 @@ impl Catalog {
         segments: BTreeMap<SegmentId, Arc<Segment>>,
     ) -> Self {
         let (manifest, segments) = (Mutex::new(manifest), Mutex::new(segments));
-        Catalog { dir, env, via, table, progress, counters, manifest, segments }
+        Catalog { dir, env, via, table, progress, counters, manifest, segments, leftovers: Mutex::default() }
     }
 
     /// All segments, in the order of their ids.
     pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
         self.segments.lock().values().cloned().collect()
+    }
+
+    /// Bytes of files that the manifest does not name, and that are still there.
+    pub(crate) fn leftover_bytes(&self) -> u64 {
+        self.leftovers.lock().iter().map(|leftover| leftover.bytes).sum()
     }
 
     /// Begins the life of an opened store: LSNs above `floor` are reserved, blank segments are dropped,
@@ -60,20 +74,21 @@ impl Catalog {
         let segments = self.segments.lock();
         next.segments.retain(|id, _| segments.contains_key(id));
         drop(segments);
-        let mut orphans = self.env.fs.list_if_exists(&self.dir)?.unwrap_or_default();
-        orphans.retain(|name| {
-            let id = directory::parse_segment_file_name(name);
+        let names = self.env.fs.list_if_exists(&self.dir)?.unwrap_or_default();
+        for (name, id) in
+            names.iter().filter_map(|name| Some((name, directory::parse_segment_file_name(name)?)))
+        {
             // An orphan's id is used up, though no manifest knew it: its bytes may show up again where it lay.
-            next.next_segment = next.next_segment.max(id.map_or(SegmentId::new(0), following));
-            id.is_some_and(|id| !next.segments.contains_key(&id))
-        });
-        self.store(&mut next, floor)?;
-        for name in orphans {
-            let path = self.dir.join(name);
-            self.env.fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
+            next.next_segment = next.next_segment.max(following(id));
+            if !next.segments.contains_key(&id) {
+                let path = self.dir.join(name);
+                // First, since storing the manifest may take the space of it. What is left is as good as a blank segment,
+                // which the manifest on disk may say it is.
+                self.cut(&path, SEGMENT_HEADER_LEN).map_err(|error| Error::io("trim", &path, error))?;
+                self.leftovers.lock().push(Leftover { path, bytes: SEGMENT_HEADER_LEN as u64 });
+            }
         }
-        *manifest = next;
-        Ok(())
+        self.store(&mut manifest, next, floor)
     }
 
     /// New, blank head segments, in the order in which they are to be used: their files and their names in the manifest
@@ -90,16 +105,22 @@ impl Catalog {
         let mut manifest = self.manifest.lock();
         let mut next = manifest.clone();
         let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
-        let result = self.create_named_heads(count, capacity, last_lsn, &mut next, &mut created);
-        if let Err(error) = result {
-            // The files stay, since the manifest on disk may name them already; so their ids are used up.
-            manifest.next_segment = next.next_segment;
+        let files = (0..count).try_for_each(|_| {
+            created.push(self.create_head(capacity, last_lsn, &mut next)?);
+            Ok(())
+        });
+        // Whatever comes of it, their ids are used up.
+        manifest.next_segment = next.next_segment;
+        // The files must be there before the manifest says so.
+        let stored =
+            files.and_then(|()| self.sync_dir()).and_then(|()| self.store(&mut manifest, next, last_lsn));
+        if let Err(error) = stored {
             for segment in &created {
+                self.discard_unless_named(segment, &error);
                 self.table.return_slot(segment.slot);
             }
             return Err(error);
         }
-        *manifest = next;
         let mut segments = self.segments.lock();
         for segment in &created {
             self.table.install(segment);
@@ -108,31 +129,20 @@ impl Catalog {
         Ok(created)
     }
 
-    fn create_named_heads(
-        &self,
-        count: usize,
-        capacity: usize,
-        last_lsn: Lsn,
-        manifest: &mut Manifest,
-        created: &mut Vec<Arc<Segment>>,
-    ) -> Result<()> {
-        for _ in 0..count {
-            let id = take_id(manifest);
-            let header = SegmentHeader {
-                kind: SegmentKind::Log,
-                segment_id: id.get(),
-                base_lsn: last_lsn.get(),
-                store_id: manifest.store_id,
-            };
-            let now = self.env.clock.monotonic();
-            created.push(self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, |_| ())?);
-            let entry =
-                Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
-            manifest.segments.insert(id, entry);
-        }
-        // The files must be there before the manifest says so.
-        self.sync_dir()?;
-        self.store(manifest, last_lsn)
+    /// Creates a head's file, and enters it in `manifest`.
+    fn create_head(&self, capacity: usize, last_lsn: Lsn, manifest: &mut Manifest) -> Result<Arc<Segment>> {
+        let id = take_id(manifest);
+        let header = SegmentHeader {
+            kind: SegmentKind::Log,
+            segment_id: id.get(),
+            base_lsn: last_lsn.get(),
+            store_id: manifest.store_id,
+        };
+        let now = self.env.clock.monotonic();
+        let head = self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, |_| ())?;
+        let entry = Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
+        manifest.segments.insert(id, entry);
+        Ok(head)
     }
 
     /// The header of a segment that [`exchange`](Self::exchange) will name.
@@ -165,23 +175,30 @@ impl Catalog {
             });
             image.published(0, end).unwrap_or_default()
         };
-        let file = SegmentFile::create(&*self.env.fs, &self.dir, id, capacity, bytes, self.via)?;
-        file.sync()?;
-        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-        self.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);
         let slot = self.table.reserve_slot().ok_or_else(|| {
             Error::InvalidArgument(format!(
                 "the store has {SEGMENTS_MAX} segments, the most there can be; reopen it with larger segment_bytes"
             ))
         })?;
-        Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), created, end)))
+        let file = SegmentFile::create(&*self.env.fs, &self.dir, id, capacity, bytes, self.via)
+            .and_then(|file| file.sync().map(|()| file));
+        match file {
+            Ok(file) => {
+                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+                self.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);
+                Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), created, end)))
+            }
+            Err(error) => {
+                self.table.return_slot(slot);
+                self.discard(&self.dir.join(directory::segment_file_name(id)), end);
+                Err(error)
+            }
+        }
     }
 
-    /// Makes the manifest name the outputs of a compaction in place of its victims.
+    /// Makes the manifest name the outputs of a compaction in place of its victims, whose files go; the outputs' do if there
+    /// is no room for that.
     pub(crate) fn exchange(&self, victims: &[Arc<Segment>], outputs: &[Arc<Segment>]) -> Result<()> {
-        if !outputs.is_empty() {
-            self.sync_dir()?;
-        }
         let mut manifest = self.manifest.lock();
         let mut next = manifest.clone();
         for victim in victims {
@@ -191,14 +208,79 @@ impl Catalog {
             let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
             next.segments.insert(output.id, entry);
         }
-        self.store(&mut next, self.progress.last_lsn())?;
-        *manifest = next;
+        let synced = if outputs.is_empty() { Ok(()) } else { self.sync_dir() };
+        if let Err(error) = synced.and_then(|()| self.store(&mut manifest, next, self.progress.last_lsn())) {
+            for output in outputs {
+                self.discard_unless_named(output, &error);
+            }
+            return Err(error);
+        }
         let mut segments = self.segments.lock();
         for victim in victims {
             segments.remove(&victim.id);
+            self.leave(victim);
         }
         segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
+        drop(segments);
+        self.remove_leftovers();
         Ok(())
+    }
+
+    /// Gives back the space of a segment, if `error` says that the manifest that names it was not stored. Otherwise it may
+    /// have been; then the store is poisoned, and opening it will tell.
+    fn discard_unless_named(&self, segment: &Segment, error: &Error) {
+        if !matches!(error, Error::Io { .. }) {
+            self.discard_segment(segment);
+        }
+    }
+
+    /// Gives back the space of a segment that no manifest ever named.
+    pub(crate) fn discard_segment(&self, segment: &Segment) {
+        self.discard(segment.file.path(), segment.end());
+    }
+
+    /// Has the files go that the manifest does not name any more, where that takes a new one.
+    pub(crate) fn tidy(&self) -> Result<()> {
+        if self.leftovers.lock().is_empty() {
+            return Ok(());
+        }
+        let mut manifest = self.manifest.lock();
+        let next = manifest.clone();
+        self.store(&mut manifest, next, self.progress.last_lsn())
+    }
+
+    /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to be used. If those are
+    /// records, the file itself stays until a manifest tells that its id is used up: its bytes may show up again where
+    /// it lay.
+    fn discard(&self, path: &Path, end: usize) {
+        let bytes = if self.cut(path, 0).is_ok() { 0 } else { end as u64 };
+        if end > SEGMENT_HEADER_LEN || self.remove(path).is_err() {
+            self.leftovers.lock().push(Leftover { path: path.to_path_buf(), bytes });
+        }
+    }
+
+    /// The file of `segment` goes once a manifest is stored that does not name it.
+    fn leave(&self, segment: &Segment) {
+        let (path, bytes) = (segment.file.path().to_path_buf(), segment.file_len() as u64);
+        self.leftovers.lock().push(Leftover { path, bytes });
+    }
+
+    /// What cannot be removed now is tried again with the next manifest, or when the store is opened.
+    fn remove_leftovers(&self) {
+        self.leftovers.lock().retain(|leftover| self.remove(&leftover.path).is_err());
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match self.env.fs.remove_file(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            answer => answer,
+        }
+    }
+
+    /// Gives back what a file has beyond its first `len` bytes.
+    fn cut(&self, path: &Path, len: usize) -> io::Result<()> {
+        let (file, len) = (self.env.fs.open(path, OpenMode::ReadWrite)?, len as u64);
+        if file.len()? > len { file.set_len(len) } else { Ok(()) }
     }
 
     /// Takes `segment` for the one of the same id from now on: another image of the same file.
@@ -217,12 +299,16 @@ impl Catalog {
         closing.store(&*self.env.fs, &self.dir)
     }
 
-    /// Stores a manifest that knows what is durable, with LSNs above `last_lsn` reserved.
-    fn store(&self, manifest: &mut Manifest, last_lsn: Lsn) -> Result<()> {
-        manifest.durable_lsn = manifest.durable_lsn.max(self.progress.durable_lsn());
-        manifest.reserve_lsns(last_lsn);
-        self.refresh(manifest);
-        manifest.store(&*self.env.fs, &self.dir)
+    /// Stores `next` in place of `manifest`, knowing what is durable, and with LSNs above `last_lsn` reserved. What it does
+    /// not name goes.
+    fn store(&self, manifest: &mut Manifest, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
+        next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
+        next.reserve_lsns(last_lsn);
+        self.refresh(&mut next);
+        next.store(&*self.env.fs, &self.dir)?;
+        *manifest = next;
+        self.remove_leftovers();
+        Ok(())
     }
 
     /// Writes down in `manifest` how much of each segment is durable.
@@ -237,7 +323,7 @@ impl Catalog {
     }
 
     fn sync_dir(&self) -> Result<()> {
-        self.env.fs.sync_dir(&self.dir).map_err(|error| Error::io("sync directory", &self.dir, error))
+        self.env.fs.sync_dir(&self.dir).map_err(|error| Error::sync(&self.dir, error))
     }
 }
 

@@ -331,11 +331,11 @@ impl Store {
         changes.iter().map(resolve).collect()
     }
 
-    /// Seals the head if it holds any record, so that compaction may look at all of it.
+    /// Seals the head if it holds any change, so that compaction may look at all of it.
     pub(crate) fn seal_head(&self) -> Result<()> {
         let mut head = self.head.lock();
         self.health.check_writable()?;
-        if head.end == SEGMENT_HEADER_LEN {
+        if head.segment.sums.records.load(Ordering::Relaxed) == 0 {
             return Ok(());
         }
         self.roll(&mut head, 0)
@@ -343,8 +343,7 @@ impl Store {
 
     /// Goes on in a segment with room for `len` bytes.
     fn roll(&self, head: &mut Head, len: usize) -> Result<()> {
-        // Without a segment to go on in, no change can be taken any more.
-        head.roll(self, len).map_err(|error| self.health.poison(error))
+        head.roll(self, len).map_err(|error| self.poison_unless_refused(error))
     }
 
     /// Makes the change visible: the index points at its record, or forgets the key.

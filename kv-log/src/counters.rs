@@ -12,6 +12,7 @@ pub(crate) struct Counters {
     stall_ns: AtomicU64,
     pub(crate) compactions: AtomicU64,
     pub(crate) compacted_bytes: AtomicU64,
+    pub(crate) compaction_failures: AtomicU64,
     pub(crate) memory_compactions: AtomicU64,
     pub(crate) evictions: AtomicU64,
 }
@@ -32,6 +33,7 @@ impl Counters {
         stats.stall_time = Duration::from_nanos(read(&self.stall_ns));
         stats.compactions = read(&self.compactions);
         stats.compacted_bytes = read(&self.compacted_bytes);
+        stats.compaction_failures = read(&self.compaction_failures);
         stats.memory_compactions = read(&self.memory_compactions);
         stats.evictions = read(&self.evictions);
     }

@@ -122,6 +122,7 @@ impl Engine for LogEngine {
         stats.retired_bytes = store.segments.retired_bytes();
         stats.fetches = store.segments.fetches();
         stats.recovery = store.recovery.clone();
+        stats.disk_bytes = store.catalog.leftover_bytes();
         for segment in store.catalog.segments() {
             // Spares hold nothing yet.
             stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);

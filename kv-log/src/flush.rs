@@ -18,7 +18,7 @@
 //!
 //! A failure poisons the engine and is not tried again.
 
-use kv_core::{Action, Lsn, Result};
+use kv_core::{Action, Error, Lsn, Result};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -79,6 +79,10 @@ impl Store {
             // Whoever failed may have failed between our wait and here.
             if self.health.is_poisoned() {
                 return Err(self.health.poisoned());
+            }
+            // Closing leads a flush as others do, and lets the directory go before it stops leading.
+            if self.is_released() {
+                return Err(Error::Closed);
             }
             let position = self.progress.begin_dump(to_sync);
             if self.progress.unflushed_bytes() > 0 {
@@ -149,5 +153,24 @@ impl Store {
         }
         let decision = self.options.persistence.decide(&pending);
         (decision.action, decision.ask_again_in)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Options, open::open};
+    use kv_core::{Action, Env, Error};
+
+    /// Somebody else may have the directory by then.
+    #[test]
+    fn nobody_flushes_once_the_directory_is_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path(), &Env::os(), Options::default()).unwrap();
+        store.commit_put(b"key", b"value").unwrap();
+        store.flush(Action::WriteAndSync).unwrap();
+        store.close().unwrap();
+        let answer = store.flush(Action::WriteAndSync);
+        assert!(matches!(answer, Err(Error::Closed)), "{answer:?}");
+        assert!(!store.health.is_poisoned());
     }
 }

@@ -159,7 +159,8 @@ fn check_finished(segment: &Segment, entry: Entry, bytes: &[u8], stop: &Stop) ->
         let seal_at = stop.offset - SEAL_LEN;
         let expected = segment.seal();
         let seal = bytes.get(seal_at..).and_then(parse_trusted).as_ref().and_then(Seal::from_record);
-        return if seal == Some(expected) && (!entry.sealed || stop.offset as u64 == entry.durable_len) {
+        let (end, known) = (stop.offset as u64, entry.durable_len);
+        return if seal == Some(expected) && if entry.sealed { end == known } else { end >= known } {
             Ok(true)
         } else {
             damaged(seal_at, format!("the seal says {seal:?}, the segment holds {expected:?}"))

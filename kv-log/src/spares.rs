@@ -3,7 +3,7 @@
 //! One is made when the head begins to fill up. When a writer had to wait for one all the same, more are kept from
 //! then on: creation takes syncs, and a disk that is busy with the log takes its time for them.
 
-use kv_core::{Error, Lsn, Result};
+use kv_core::{Lsn, Result};
 use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::segment::Segment;
-use crate::store::Store;
+use crate::store::{Store, is_refusal};
 
 #[derive(Debug)]
 pub(crate) struct Spares {
@@ -72,7 +72,7 @@ impl Store {
             match self.catalog.create_heads(missing, self.options.segment_bytes, last_lsn) {
                 Ok(made) => self.spares.ready.lock().extend(made),
                 // There may be room in the head yet, and later on the disk.
-                Err(Error::DiskFull { .. }) => return Ok(()),
+                Err(error) if is_refusal(&error) => return Ok(()),
                 Err(error) => return Err(self.health.poison(error)),
             }
         }
@@ -101,7 +101,13 @@ impl Store {
         heads.extend(self.spares.ready.lock().drain(..));
         if heads.last().is_none_or(|spare| spare.capacity < capacity) {
             self.evict_in_place();
-            heads.extend(self.stalling(|| self.catalog.create_heads(1, capacity, last_lsn))?);
+            match self.stalling(|| self.catalog.create_heads(1, capacity, last_lsn)) {
+                Ok(created) => heads.extend(created),
+                Err(error) => {
+                    self.spares.ready.lock().extend(heads);
+                    return Err(error);
+                }
+            }
         }
         Ok(heads)
     }

@@ -1,6 +1,7 @@
 use crossbeam_utils::CachePadded;
-use kv_core::{Acknowledge, DirLock, Env, Health, Leadership, Lsn, RecoveryReport, Result};
+use kv_core::{Acknowledge, Action, DirLock, Env, Error, Health, Leadership, Lsn, RecoveryReport, Result};
 use parking_lot::Mutex;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,6 +53,12 @@ impl Store {
         result
     }
 
+    /// Poisons the store, unless `error` says that what a change or a compaction takes cannot be had now: then it is
+    /// refused, nothing was changed, and later there may be enough.
+    pub(crate) fn poison_unless_refused(&self, error: Error) -> Error {
+        if is_refusal(&error) { error } else { self.health.poison(error) }
+    }
+
     /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory
     /// go, whatever happens.
     pub(crate) fn close(&self) -> Result<()> {
@@ -75,7 +82,22 @@ impl Store {
             self.health.close();
             head.last_lsn()
         };
-        self.make_durable(self.progress.last_lsn())?;
+        // Changes, and segments sealed, since the first time.
+        self.flush(Action::WriteAndSync)?;
         self.catalog.end(last_lsn.max(self.lsn_floor))
+    }
+
+    /// Whether the directory was given back.
+    pub(crate) fn is_released(&self) -> bool {
+        self.lock.lock().is_none()
+    }
+}
+
+/// Whether there is too little of something, rather than something wrong.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    match error {
+        Error::DiskFull { .. } | Error::InvalidArgument(_) => true,
+        Error::Io { source, .. } => source.kind() == ErrorKind::OutOfMemory,
+        _ => false,
     }
 }

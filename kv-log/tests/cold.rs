@@ -226,6 +226,34 @@ fn a_victim_that_cannot_be_read_is_left_and_the_store_goes_on() {
     }
 }
 
+#[test]
+fn compaction_goes_on_around_a_victim_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path(), Options { compaction: Arc::new(Never), ..small() });
+    for round in 0..3 {
+        for number in 0..1000 {
+            store.put(&key(number), &value(number, round)).unwrap();
+        }
+    }
+    store.close().unwrap();
+    let store = open(dir.path(), small());
+    let files = segment_files(dir.path());
+    let bytes = fs::read(&files[0]).unwrap();
+    fs::write(&files[0], &bytes[..bytes.len() / 2]).unwrap();
+    let error = store.compact().unwrap_err();
+    assert!(matches!(&error, Error::Corruption { path, .. } if *path == files[0]), "{error}");
+    let stats = store.stats();
+    assert_eq!(stats.compaction_failures, 1, "{stats:?}");
+    let left = segment_files(dir.path());
+    assert!(left.contains(&files[0]) && left.len() * 2 < files.len(), "{} {}", left.len(), files.len());
+    fs::write(&files[0], &bytes).unwrap();
+    store.compact().unwrap();
+    assert!(!files[0].exists());
+    for number in 0..1000 {
+        assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&*value(number, 2)));
+    }
+}
+
 /// Compacts every image that holds anything dead, in memory only.
 #[derive(Debug)]
 struct InMemory;

@@ -13,6 +13,7 @@ use kv_core::{
     PersistencePolicy,
 };
 use kv_log::{LogEngine, OnRecovery, Options};
+use kv_wal_format::{Encoder, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -516,6 +517,30 @@ fn memory_comes_back_without_writing_to_disk() {
     drop(store);
     let store = LogEngine::open(dir.path(), small(Manual)).unwrap();
     assert_eq!(store.to_sorted_vec().unwrap(), sample);
+}
+
+/// As a flipped page of the disk could show it: an older state of the file, in itself whole.
+#[test]
+fn a_seal_in_front_of_what_is_known_to_be_durable_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), small(Manual)).unwrap();
+    let first = store.put(b"first", b"1").unwrap();
+    store.put(b"second", b"2").unwrap();
+    store.close().unwrap();
+    drop(store);
+    let path = segment_files(dir.path()).remove(0);
+    let mut bytes = fs::read(&path).unwrap();
+    let id = SegmentHeader::decode(&bytes).unwrap().segment_id;
+    let mut scanner = Scanner::new(id, &bytes, SEGMENT_HEADER_LEN);
+    let (at, record) = scanner.find(|(_, record)| record.lsn == first.get()).unwrap();
+    let end = at + record.encoded_len();
+    let seal = Seal { records: 1, max_lsn: first.get() }.encode_body();
+    let rest = &mut bytes[end..];
+    rest.fill(0);
+    Encoder::new(id).encode(&Record::seal(first.get(), &seal), rest).unwrap();
+    fs::write(&path, &bytes).unwrap();
+    let error = LogEngine::open(dir.path(), small(Manual)).unwrap_err();
+    assert!(matches!(&error, Error::Corruption { path: found, .. } if *found == path), "{error}");
 }
 
 /// A store that is opened while the last one still writes could lose what it calls durable.

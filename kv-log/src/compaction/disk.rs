@@ -14,7 +14,7 @@
 //! | replacing the manifest | either the above, or the new manifest and both; the victims are orphans |
 //! | removing the victims | the new manifest, the new segments, any of the victims as orphans |
 //!
-//! Recovery removes orphans.
+//! Recovery removes orphans. Where anything before the new manifest fails, the victims stay, and what was written goes.
 
 use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
@@ -44,9 +44,15 @@ struct Survivor {
 }
 
 /// A segment to be compacted, and what it holds.
-pub(super) struct Victim {
+struct Victim {
     segment: Arc<Segment>,
     contents: Contents,
+}
+
+/// A victim that cannot be compacted, since its records cannot be read now.
+pub(super) struct Unreadable {
+    pub(super) victim: SegmentId,
+    pub(super) error: Error,
 }
 
 /// A new segment, and which survivors it holds.
@@ -56,28 +62,52 @@ struct Output {
 }
 
 impl Store {
-    pub(super) fn compact_on_disk(&self, victims: Vec<Victim>) -> Result<CompactionReport> {
-        let segments: Vec<Arc<Segment>> = victims.iter().map(|victim| Arc::clone(&victim.segment)).collect();
+    /// Compacts the victims together.
+    ///
+    /// # Errors
+    /// Outside: a victim is unreadable, and nothing was changed. Inside: what is in the way of writing.
+    pub(super) fn compact_on_disk(
+        &self,
+        segments: &[Arc<Segment>],
+    ) -> Result<Result<CompactionReport>, Unreadable> {
+        let victims: Vec<Victim> = segments.iter().map(Victim::load).collect::<Result<_, _>>()?;
         let survivors = self.survivors(&victims)?;
+        Ok(self.replace(segments, victims, &survivors))
+    }
+
+    /// Replaces the victims by new segments that hold the survivors.
+    fn replace(
+        &self,
+        segments: &[Arc<Segment>],
+        victims: Vec<Victim>,
+        survivors: &[Survivor],
+    ) -> Result<CompactionReport> {
         // What the choice of survivors saw: only durable changes may make others obsolete on disk.
         let horizon = self.head.lock().last_lsn();
-
         let mut outputs: Vec<Output> = Vec::new();
-        let exchanged = self.write_outputs(&victims, &survivors, &mut outputs).and_then(|()| {
-            self.make_durable(horizon)?;
-            let new: Vec<Arc<Segment>> = outputs.iter().map(|output| Arc::clone(&output.segment)).collect();
-            self.catalog.exchange(&segments, &new)
-        });
-        if let Err(error) = exchanged {
+        let written =
+            self.write_outputs(&victims, survivors, &mut outputs).and_then(|()| self.make_durable(horizon));
+        if let Err(error) = written {
+            for output in &outputs {
+                self.catalog.discard_segment(&output.segment);
+            }
+            self.forget(&outputs);
+            return Err(error);
+        }
+        let new: Vec<Arc<Segment>> = outputs.iter().map(|output| Arc::clone(&output.segment)).collect();
+        if let Err(error) = self.catalog.exchange(segments, &new) {
             self.forget(&outputs);
             return Err(error);
         }
         for output in &outputs {
-            self.relocate_all(&output.segment, output.moves(&survivors, &victims));
+            self.relocate_all(&output.segment, output.moves(survivors, &victims));
         }
         // Let go of, so that their images can be used again as soon as no reader looks at them.
         drop(victims);
-        self.retire(&segments)?;
+        for victim in segments {
+            self.segments.retire(victim);
+        }
+        collect();
 
         let copied_bytes = survivors.iter().filter(|one| one.is_put).map(|one| u64::from(one.len)).sum();
         let before: u64 = segments.iter().map(|segment| segment.file_len() as u64).sum();
@@ -92,9 +122,16 @@ impl Store {
         })
     }
 
+    /// Drops outputs that the index never pointed at.
+    fn forget(&self, outputs: &[Output]) {
+        for output in outputs {
+            self.segments.retire(&output.segment);
+        }
+    }
+
     /// The records of the victims that the index points at, and the tombstones that may still hide
     /// something, in the order of their LSNs.
-    fn survivors(&self, victims: &[Victim]) -> Result<Vec<Survivor>> {
+    fn survivors(&self, victims: &[Victim]) -> Result<Vec<Survivor>, Unreadable> {
         let ids: Vec<SegmentId> = victims.iter().map(|victim| victim.segment.id).collect();
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &ids);
         let mut survivors =
@@ -124,7 +161,7 @@ impl Store {
         victim: &Victim,
         oldest_elsewhere: u64,
         survivors: &mut Vec<Survivor>,
-    ) -> Result<u64> {
+    ) -> Result<u64, Unreadable> {
         let (decoder, slot) = (Decoder::new(victim.segment.id.get()), victim.segment.slot);
         let (mut at, mut put_bytes) = (SEGMENT_HEADER_LEN, 0);
         let bytes = victim.contents.bytes();
@@ -213,26 +250,6 @@ impl Store {
         self.segments.install(&output);
         Ok(output)
     }
-
-    /// Removes the victims' files, and their memory once no reader can look at it.
-    fn retire(&self, victims: &[Arc<Segment>]) -> Result<()> {
-        for victim in victims {
-            self.segments.retire(victim);
-        }
-        collect();
-        for victim in victims {
-            let path = victim.file.path();
-            self.env.fs.remove_file(path).map_err(|error| Error::io("remove", path, error))?;
-        }
-        Ok(())
-    }
-
-    /// Drops outputs that the index never pointed at.
-    fn forget(&self, outputs: &[Output]) {
-        for output in outputs {
-            self.segments.retire(&output.segment);
-        }
-    }
 }
 
 impl Survivor {
@@ -249,13 +266,17 @@ impl Survivor {
 
 impl Victim {
     /// With its file's contents, where it is cold.
-    pub(super) fn load(segment: &Arc<Segment>) -> Result<Self> {
-        Ok(Victim { segment: Arc::clone(segment), contents: segment.contents()? })
+    fn load(segment: &Arc<Segment>) -> Result<Self, Unreadable> {
+        match segment.contents() {
+            Ok(contents) => Ok(Victim { segment: Arc::clone(segment), contents }),
+            Err(error) => Err(Unreadable { victim: segment.id, error }),
+        }
     }
 
-    fn damaged(&self, offset: usize) -> Error {
+    fn damaged(&self, offset: usize) -> Unreadable {
         let detail = "a record does not match its checksums any more: faulty memory, or a damaged file";
-        Error::corruption(self.segment.file.path(), offset as u64, detail)
+        let error = Error::corruption(self.segment.file.path(), offset as u64, detail);
+        Unreadable { victim: self.segment.id, error }
     }
 }
 

@@ -5,7 +5,6 @@
 //! From Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST 2014: memory is dearer
 //! than disk, so it is kept fuller, and freed without I/O.
 
-use kv_core::{Error, Result};
 use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,15 +31,12 @@ struct Candidate<'a> {
 
 impl Store {
     /// Compacts each of the victims, which are durable, by itself. Returns how many bytes of images came free.
-    pub(super) fn compact_in_memory(&self, victims: &[Arc<Segment>]) -> Result<u64> {
-        let mut freed = 0;
-        for victim in victims {
-            freed += self.shrink(victim)?;
-        }
-        Ok(freed)
+    pub(super) fn compact_in_memory(&self, victims: &[Arc<Segment>]) -> u64 {
+        victims.iter().filter_map(|victim| self.shrink(victim)).sum()
     }
 
-    fn shrink(&self, old: &Arc<Segment>) -> Result<u64> {
+    /// `None` where nothing is to be gained, or what it takes cannot be had now.
+    fn shrink(&self, old: &Arc<Segment>) -> Option<u64> {
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &[old.id]);
         let hides = |lsn: u64| lsn > oldest_elsewhere;
         // Records die meanwhile, and none comes to life: there will be room for all that must stay.
@@ -48,15 +44,9 @@ impl Store {
             if hides(old.max_lsn()) { old.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
         let survivors = old.sums.live_bytes.load(Ordering::Relaxed) + tombstones;
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
-        let Some(contents) = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())
-        else {
-            return Ok(0);
-        };
-        let Some(slot) = self.segments.reserve_slot() else { return Ok(0) };
-        let image = Image::new(capacity).map_err(|error| {
-            self.segments.return_slot(slot);
-            Error::io("allocate memory for", old.file.path(), error)
-        })?;
+        let contents = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())?;
+        let image = Image::new(capacity).ok()?;
+        let slot = self.segments.reserve_slot()?;
         let new = Arc::new(old.with_image(slot, image));
         self.segments.install(&new);
         self.move_records(&contents, old.slot, &new, hides);
@@ -68,7 +58,7 @@ impl Store {
         self.segments.retire(old);
         collect();
         self.counters.memory_compactions.fetch_add(1, Ordering::Relaxed);
-        Ok(freed as u64)
+        Some(freed as u64)
     }
 
     /// Copies what must stay of the segment in slot `old` to `new`, and points the index there.

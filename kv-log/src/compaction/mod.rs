@@ -12,7 +12,7 @@ use crate::index::KeyHash;
 use crate::readers::pin;
 use crate::segment::{Location, Segment};
 use crate::store::Store;
-use disk::Victim;
+use disk::Unreadable;
 
 /// Records whose places in the index are asked for before the first is looked at: a scan knows them in advance.
 const LOOK_UPS_AT_A_TIME: usize = 16;
@@ -52,46 +52,63 @@ impl Store {
         }
     }
 
-    /// Compacts until the policy is content, or a compaction gives nothing back.
+    /// Compacts until the policy is content, or a compaction gives nothing back. Victims that cannot be read are left as
+    /// they are, and the others compacted.
     ///
     /// # Errors
-    /// All poison the store, but that the file of a victim cannot be read.
+    /// What was in the way of a victim that was left; there is no room for what is to be written. All others poison
+    /// the store.
     pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();
         let _poison = self.health.poison_on_panic(&self.dir);
-        let mut total = CompactionReport::default();
+        let (mut total, mut left, mut failure) = (CompactionReport::default(), Vec::new(), None);
         loop {
             // Victims of the turn before, among others.
             self.segments.release_held();
             self.evict_all_that_must_go();
-            let Some((level, victims)) = self.choose_victims() else { break };
+            let Some((level, victims)) = self.choose_victims(&left) else { break };
             self.health.check_writable()?;
             if level == CompactionLevel::Memory {
-                let freed = self.compact_in_memory(&victims).map_err(|error| self.health.poison(error))?;
-                if freed == 0 {
+                if self.compact_in_memory(&victims) == 0 {
                     break;
                 }
                 continue;
             }
-            // A file that cannot be read now is left as it is: nothing was changed, and nothing is lost by going on.
-            let victims = victims.iter().map(Victim::load).collect::<Result<Vec<_>>>()?;
-            let report = self.compact_on_disk(victims).map_err(|error| self.health.poison(error))?;
-            total.victims += report.victims;
-            total.outputs += report.outputs;
-            total.copied_bytes += report.copied_bytes;
-            total.freed_bytes += report.freed_bytes;
-            if report.freed_bytes == 0 && report.outputs >= report.victims {
-                // A policy that asks for this would ask for ever.
-                break;
+            match self.compact_on_disk(&victims) {
+                Ok(Ok(report)) => {
+                    total.victims += report.victims;
+                    total.outputs += report.outputs;
+                    total.copied_bytes += report.copied_bytes;
+                    total.freed_bytes += report.freed_bytes;
+                    if report.freed_bytes == 0 && report.outputs >= report.victims {
+                        // A policy that asks for this would ask for ever.
+                        break;
+                    }
+                }
+                Ok(Err(error)) => {
+                    let error = self.poison_unless_refused(error);
+                    if !self.health.is_poisoned()
+                        && let Err(error) = self.catalog.tidy()
+                    {
+                        self.poison_unless_refused(error);
+                    }
+                    return Err(error);
+                }
+                Err(Unreadable { victim, error }) => {
+                    self.counters.compaction_failures.fetch_add(1, Ordering::Relaxed);
+                    left.push(victim);
+                    failure = failure.or(Some(error));
+                }
             }
         }
-        Ok(total)
+        failure.map_or(Ok(total), Err)
     }
 
-    /// The victims that the policy names, as far as they may be compacted at all.
-    fn choose_victims(&self) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
+    /// The victims that the policy names, as far as they may be compacted at all, and are none of those `except`ed.
+    fn choose_victims(&self, except: &[SegmentId]) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
         let segments = self.catalog.segments();
-        let (views, memory, disk) = self.view(&segments);
+        let (mut views, memory, disk) = self.view(&segments);
+        views.retain(|view| !except.contains(&view.id));
         let view = CompactionView {
             segments: &views,
             segment_bytes: self.options.segment_bytes as u64,

@@ -150,7 +150,7 @@ impl SegmentFile {
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|error| Error::io("sync", &self.path, error))
+        self.file.sync_data().map_err(|error| Error::sync(&self.path, error))
     }
 
     /// Gives back the space reserved beyond `len`.
