@@ -3,12 +3,13 @@
 //! In inline mode there are no threads: the same work is done by the caller, after its change.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use kv_core::{Acknowledge, Action, Background, Error, Lsn, NextAsk, Result};
+use kv_core::{Acknowledge, Action, Background, Error, NextAsk, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::head::Position;
 use crate::readers::collect;
 use crate::store::Store;
 
@@ -140,7 +141,7 @@ fn flush_loop(store: &Store) {
     while !signals.stopping() && !store.health.is_poisoned() {
         signals.next_ask.asking();
         let now = store.env.clock.monotonic();
-        let (action, mut ask_again_in) = store.decide(now);
+        let (action, mut ask_again_in) = store.decide(store.end.position(), now);
         if action != Action::Hold {
             signals.next_ask.at_work();
             if store.flush(action).is_err() {
@@ -173,14 +174,14 @@ const IDLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Apart from the flush, whose syncs would keep writers waiting for a spare.
 fn spares_loop(store: &Store) {
-    let mut newest = store.progress.last_lsn();
+    let mut newest = store.end.last_lsn();
     loop {
         let look_again = store.spares.are_in_memory().then_some(IDLE_PAUSE);
         let is_due = store.signals.spares.wait(look_again);
         if store.signals.stopping() || is_due && store.make_spares().is_err() {
             return;
         }
-        let before = std::mem::replace(&mut newest, store.progress.last_lsn());
+        let before = std::mem::replace(&mut newest, store.end.last_lsn());
         if !is_due && newest == before {
             store.spares.release_memory();
         }
@@ -221,23 +222,24 @@ impl Store {
 
     /// Gives back what is kept for heads to come, if nobody writes.
     fn release_idle_memory(&self) {
-        if self.progress.unflushed_bytes() == 0 {
+        if self.progress.unflushed_bytes(self.end.position()) == 0 {
             // Whatever waits for readers who are gone by now is freed first, since it would be kept next.
             collect();
             self.segments.trim();
         }
     }
 
-    /// What follows a change, outside all locks: the caller waits, or work is passed on.
+    /// What follows the change with which the log came to end at `end`, outside all locks: the caller waits, or work is
+    /// passed on.
     #[inline]
-    pub(crate) fn after_change(&self, lsn: Lsn) -> Result<()> {
+    pub(crate) fn after_change(&self, end: Position) -> Result<()> {
         if self.acknowledge == Acknowledge::WhenDurable {
-            self.make_durable(lsn)?;
+            self.make_durable(end.lsn)?;
         }
         match self.env.background {
             Background::Threads => {
-                let now = self.progress.recent_time(&*self.env.clock);
-                match self.decide(now) {
+                let now = self.progress.recent_time(end.lsn, &*self.env.clock);
+                match self.decide(end, now) {
                     (Action::Hold, None) => {}
                     (Action::Hold, Some(pause)) => self.signals.ask_at(now.saturating_add(pause)),
                     (Action::Write | Action::WriteAndSync, _) => self.signals.flush.wake(),

@@ -198,7 +198,12 @@ impl Catalog {
 
     /// Makes the manifest name the outputs of a compaction in place of its victims, whose files go; the outputs' do if there
     /// is no room for that.
-    pub(crate) fn exchange(&self, victims: &[Arc<Segment>], outputs: &[Arc<Segment>]) -> Result<()> {
+    pub(crate) fn exchange(
+        &self,
+        victims: &[Arc<Segment>],
+        outputs: &[Arc<Segment>],
+        last_lsn: Lsn,
+    ) -> Result<()> {
         let mut manifest = self.manifest.lock();
         let mut next = manifest.clone();
         for victim in victims {
@@ -209,7 +214,7 @@ impl Catalog {
             next.segments.insert(output.id, entry);
         }
         let synced = if outputs.is_empty() { Ok(()) } else { self.sync_dir() };
-        if let Err(error) = synced.and_then(|()| self.store(&mut manifest, next, self.progress.last_lsn())) {
+        if let Err(error) = synced.and_then(|()| self.store(&mut manifest, next, last_lsn)) {
             for output in outputs {
                 self.discard_unless_named(output, &error);
             }
@@ -240,13 +245,13 @@ impl Catalog {
     }
 
     /// Has the files go that the manifest does not name any more, where that takes a new one.
-    pub(crate) fn tidy(&self) -> Result<()> {
+    pub(crate) fn tidy(&self, last_lsn: Lsn) -> Result<()> {
         if self.leftovers.lock().is_empty() {
             return Ok(());
         }
         let mut manifest = self.manifest.lock();
         let next = manifest.clone();
-        self.store(&mut manifest, next, self.progress.last_lsn())
+        self.store(&mut manifest, next, last_lsn)
     }
 
     /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to be used. If those are

@@ -51,23 +51,21 @@ impl LogEngine {
 
 impl Engine for LogEngine {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        let lsn = self.store.commit_put(key, value)?;
-        self.store.after_change(lsn)?;
-        Ok(lsn)
+        let end = self.store.commit_put(key, value)?;
+        self.store.after_change(end)?;
+        Ok(end.lsn)
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        let lsn = self.store.commit_delete(key)?;
-        if let Some(lsn) = lsn {
-            self.store.after_change(lsn)?;
-        }
-        Ok(lsn)
+        let Some(end) = self.store.commit_delete(key)? else { return Ok(None) };
+        self.store.after_change(end)?;
+        Ok(Some(end.lsn))
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        let lsn = self.store.commit_batch(batch)?;
-        self.store.after_change(lsn)?;
-        Ok(lsn)
+        let end = self.store.commit_batch(batch)?;
+        self.store.after_change(end)?;
+        Ok(end.lsn)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
@@ -88,14 +86,14 @@ impl Engine for LogEngine {
 
     fn sync(&self) -> Result<Lsn> {
         self.store.health.check_writable()?;
-        self.store.make_durable(self.store.progress.last_lsn())?;
+        self.store.make_durable(self.store.end.last_lsn())?;
         self.store.compact_if_due()?;
         Ok(self.store.progress.durable_lsn())
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         self.store.health.check_readable()?;
-        let last = self.store.progress.last_lsn();
+        let last = self.store.end.last_lsn();
         if lsn > last {
             return Err(Error::InvalidArgument(format!(
                 "cannot wait for LSN {lsn}: the newest change has LSN {last}"
@@ -110,14 +108,18 @@ impl Engine for LogEngine {
     }
 
     fn last_lsn(&self) -> Lsn {
-        self.store.progress.last_lsn()
+        self.store.end.last_lsn()
     }
 
     fn stats(&self) -> Stats {
         let store = &*self.store;
         let mut stats = Stats::default();
-        store.progress.fill(&mut stats);
+        store.end.try_settle();
+        let durable_lsn = store.progress.durable_lsn();
+        store.progress.fill(&mut stats, durable_lsn, store.end.position());
         store.counters.fill(&mut stats);
+        stats.keys = store.index.len() as u64;
+        stats.live_bytes = store.index.pair_bytes() as u64;
         stats.index_bytes = store.index.allocated_bytes() as u64;
         stats.retired_bytes = store.segments.retired_bytes();
         stats.fetches = store.segments.fetches();

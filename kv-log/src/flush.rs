@@ -19,9 +19,11 @@
 //! A failure poisons the engine and is not tried again.
 
 use kv_core::{Action, Error, Lsn, Result};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::head::Position;
 use crate::segment::{Segment, Via};
 use crate::store::Store;
 
@@ -51,18 +53,16 @@ impl Store {
     }
 
     /// Makes a writer wait while too much is unflushed: it lends a hand with the flush.
-    #[inline]
-    pub(crate) fn wait_for_room(&self, len: u64) -> Result<()> {
-        if self.has_room_for(len) {
-            return Ok(());
-        }
-        self.stalling(|| self.flush_until(Action::Write, || self.has_room_for(len)))
+    #[cold]
+    pub(crate) fn wait_for_room(&self, len: usize) -> Result<()> {
+        self.stalling(|| self.flush_until(Action::Write, || self.has_room_for(len, self.end.position())))
     }
 
+    /// Whether so many more bytes may be unflushed, where the log ends at `end`.
     #[inline]
-    fn has_room_for(&self, len: u64) -> bool {
-        let unflushed = self.progress.unflushed_bytes();
-        unflushed == 0 || unflushed + len <= self.options.unflushed_bytes_max
+    pub(crate) fn has_room_for(&self, len: usize, end: Position) -> bool {
+        let unflushed = self.progress.unflushed_bytes(end);
+        unflushed == 0 || unflushed + len as u64 <= self.options.unflushed_bytes_max
     }
 
     /// What the leader does.
@@ -75,7 +75,7 @@ impl Store {
     fn try_dump(&self, action: Action) -> Result<()> {
         let to_sync = action == Action::WriteAndSync;
         let (sealed, head, end, position) = {
-            let mut head = self.head.lock();
+            let mut log = self.end.lock();
             // Whoever failed may have failed between our wait and here.
             if self.health.is_poisoned() {
                 return Err(self.health.poisoned());
@@ -84,12 +84,17 @@ impl Store {
             if self.is_released() {
                 return Err(Error::Closed);
             }
-            let position = self.progress.begin_dump(to_sync);
-            if self.progress.unflushed_bytes() > 0 {
-                head.append_mark(self.progress.durable_lsn(), self.env.clock.unix_time_ms());
+            if to_sync {
+                self.progress.begin_sync();
             }
-            let (segment, end) = head.position();
-            (std::mem::take(&mut head.sealed), segment, end, position)
+            let position = log.position();
+            if self.progress.unflushed_bytes(position) > 0 {
+                log.append_mark(self.progress.durable_lsn(), self.env.clock.unix_time_ms());
+            }
+            log.settle();
+            let head = Arc::clone(&log.head.segment);
+            let end = head.end();
+            (std::mem::take(&mut log.head.sealed), head, end, position)
         };
 
         let any_sealed = !sealed.is_empty();
@@ -139,15 +144,16 @@ impl Store {
 
     /// Asks the policy; dumps if it says so. For inline mode, after a change.
     pub(crate) fn flush_if_due(&self) -> Result<()> {
-        match self.decide(self.env.clock.monotonic()).0 {
+        match self.decide(self.end.position(), self.env.clock.monotonic()).0 {
             Action::Hold => Ok(()),
             action => self.flush(action),
         }
     }
 
-    /// The policy's answer at the time `now`, and when to ask again.
-    pub(crate) fn decide(&self, now: Duration) -> (Action, Option<Duration>) {
-        let pending = self.progress.pending(now);
+    /// The policy's answer at the time `now`, where the log ends at `end`, and when to ask again.
+    #[inline]
+    pub(crate) fn decide(&self, end: Position, now: Duration) -> (Action, Option<Duration>) {
+        let pending = self.progress.pending(end, now);
         if pending.records == 0 {
             return (Action::Hold, None);
         }

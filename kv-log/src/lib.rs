@@ -27,7 +27,7 @@
 //! | stage | file |
 //! |---|---|
 //! | a call comes in | `engine.rs` |
-//! | it takes its LSN, is encoded once, and becomes visible | `commit.rs` |
+//! | it takes its LSN, is encoded once, and becomes visible | `commit.rs`, `head.rs` |
 //! | into the memory of a segment | `segment/`: `image.rs`, `table.rs`, `location.rs`, `file.rs` |
 //! | which the index points at | `index/`: `shard.rs`, `table.rs`, `slot.rs` |
 //! | which a read follows | `read.rs`, `segment/found.rs`, `readers/` |
@@ -49,6 +49,7 @@ mod directory;
 mod engine;
 mod eviction;
 mod flush;
+mod head;
 mod index;
 mod manifest;
 mod open;

@@ -7,7 +7,6 @@
 //! replaces the old one; orphans go; a head is made if there is none. A crash between any two leaves a
 //! store that recovers to the same state.
 
-use crossbeam_utils::CachePadded;
 use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
 use kv_wal_format::{Encoder, Record};
 use parking_lot::Mutex;
@@ -16,9 +15,9 @@ use std::sync::Arc;
 
 use crate::background::Signals;
 use crate::catalog::Catalog;
-use crate::commit::{Head, SEAL_LEN};
 use crate::counters::Counters;
 use crate::directory::{self, Content};
+use crate::head::{LogEnd, SEAL_LEN};
 use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::progress::Progress;
@@ -49,7 +48,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
 
     // Every LSN up to the ceiling may have been given out before a crash.
     let lsn_floor = manifest.lsn_ceiling.max(recovered.report.last_lsn);
-    let progress = Progress::new(recovered.report.last_lsn, recovered.pairs, env.clock.monotonic());
+    let progress = Progress::new(recovered.report.last_lsn, lsn_floor, env.clock.monotonic());
     let (progress, counters) = (Arc::new(progress), Arc::new(Counters::default()));
     let catalog = Catalog::new(
         dir.to_path_buf(),
@@ -73,7 +72,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         dir: dir.to_path_buf(),
         env: env.clone(),
         acknowledge: options.persistence.acknowledge(),
-        head: CachePadded::new(Mutex::new(Head::new(head, recovered.report.last_lsn, lsn_floor.next()))),
+        end: LogEnd::new(head, recovered.report.last_lsn, lsn_floor),
         spares: Spares::default(),
         index: recovered.index,
         segments: recovered.table,

@@ -4,15 +4,18 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::sync::change;
+use crate::head::Position;
 
-/// How far the log is visible, written and durable.
+/// How far the log is written and durable. How far it is visible is in [`LogEnd`](crate::head::LogEnd).
 ///
-/// The visible side moves under the commit lock, the durable side under the leadership of a flush.
-#[derive(Debug, Default)]
+/// Moves under the leadership of a flush, but for what tells when changes came: that moves under the commit lock.
+#[derive(Debug)]
 pub(crate) struct Progress {
-    visible: CachePadded<Visible>,
-    durable: CachePadded<Reach>,
+    /// LSNs up to this one belong to earlier openings; those above are given out without a gap.
+    lsn_floor: Lsn,
+    durable_lsn: AtomicU64,
+    /// Bytes of changes that are durable.
+    durable_bytes: AtomicU64,
     /// Bytes of changes that were handed to the operating system.
     written_bytes: AtomicU64,
     /// Whether a change came since the last sync began: then `since_sync_began` is set.
@@ -23,41 +26,8 @@ pub(crate) struct Progress {
     /// with `since_sync_began` locked.
     oldest_ns: AtomicU64,
     last_dump_ns: AtomicU64,
-    /// The clock as it was last read for a change, nanoseconds.
-    now_ns: AtomicU64,
-}
-
-/// What every change writes, side by side.
-#[derive(Debug, Default)]
-struct Visible {
-    reach: Reach,
-    pairs: Pairs,
-}
-
-/// What is there. Changed under the commit lock only.
-#[derive(Debug, Default)]
-pub(crate) struct Pairs {
-    pub(crate) keys: AtomicU64,
-    /// Of keys and values.
-    pub(crate) bytes: AtomicU64,
-}
-
-/// A place in log order.
-#[derive(Debug, Default)]
-struct Reach {
-    lsn: AtomicU64,
-    /// Changes since open.
-    changes: AtomicU64,
-    /// Bytes of their records.
-    bytes: AtomicU64,
-}
-
-/// A place in log order, as it was at one moment.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Position {
-    pub(crate) lsn: Lsn,
-    pub(crate) changes: u64,
-    pub(crate) bytes: u64,
+    /// The clock as it was last read for a change, nanoseconds. Apart from the rest, which every change looks at.
+    now_ns: CachePadded<AtomicU64>,
 }
 
 const NONE: u64 = u64::MAX;
@@ -69,64 +39,36 @@ fn to_ns(time: Duration) -> u64 {
 /// Changes between two readings of the clock, at most.
 const CHANGES_PER_CLOCK_READING: u64 = 16;
 
-impl Reach {
-    fn position(&self) -> Position {
-        Position {
-            lsn: Lsn::new(self.lsn.load(Ordering::Acquire)),
-            changes: self.changes.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Only one thread at a time moves it.
-    fn set(&self, position: Position) {
-        self.bytes.store(position.bytes, Ordering::Relaxed);
-        self.changes.store(position.changes, Ordering::Relaxed);
-        self.lsn.store(position.lsn.get(), Ordering::Release);
-    }
-}
-
 impl Progress {
-    /// Of a store that was just recovered up to `lsn`.
-    pub(crate) fn new(lsn: Lsn, pairs: Pairs, now: Duration) -> Self {
-        let visible = CachePadded::new(Visible { reach: Reach::default(), pairs });
-        let progress = Progress { visible, ..Progress::default() };
-        progress.visible.reach.lsn.store(lsn.get(), Ordering::Relaxed);
-        progress.durable.lsn.store(lsn.get(), Ordering::Relaxed);
-        progress.oldest_ns.store(NONE, Ordering::Relaxed);
-        progress.last_dump_ns.store(to_ns(now), Ordering::Relaxed);
-        progress
-    }
-
-    #[inline]
-    pub(crate) fn last_lsn(&self) -> Lsn {
-        Lsn::new(self.visible.reach.lsn.load(Ordering::Acquire))
+    /// Of a store that was just recovered up to `lsn`, and goes on above `lsn_floor`.
+    pub(crate) fn new(lsn: Lsn, lsn_floor: Lsn, now: Duration) -> Self {
+        Progress {
+            lsn_floor,
+            durable_lsn: lsn.get().into(),
+            durable_bytes: 0.into(),
+            written_bytes: 0.into(),
+            changed_since_sync_began: false.into(),
+            since_sync_began: Mutex::new(None),
+            oldest_ns: NONE.into(),
+            last_dump_ns: to_ns(now).into(),
+            now_ns: CachePadded::default(),
+        }
     }
 
     #[inline]
     pub(crate) fn durable_lsn(&self) -> Lsn {
-        Lsn::new(self.durable.lsn.load(Ordering::Acquire))
+        Lsn::new(self.durable_lsn.load(Ordering::Acquire))
     }
 
-    /// A key came to be, or its newest value did: they are so long together. Under the commit lock.
+    /// How many changes there were since the store was opened, the one with this LSN included.
     #[inline]
-    pub(crate) fn add_pair(&self, len: usize) {
-        change(&self.visible.pairs.keys, |keys| keys + 1);
-        change(&self.visible.pairs.bytes, |bytes| bytes + len as u64);
+    fn changes(&self, lsn: Lsn) -> u64 {
+        lsn.get().saturating_sub(self.lsn_floor.get())
     }
 
-    /// A key went, or one of its values did. Under the commit lock.
+    /// A change was made. Under the commit lock.
     #[inline]
-    pub(crate) fn remove_pair(&self, len: usize) {
-        change(&self.visible.pairs.keys, |keys| keys - 1);
-        change(&self.visible.pairs.bytes, |bytes| bytes - len as u64);
-    }
-
-    /// Counts a change. Under the commit lock.
-    #[inline]
-    pub(crate) fn committed(&self, lsn: Lsn, len: u64, clock: &dyn Clock) {
-        let before = self.visible.reach.position();
-        self.visible.reach.set(Position { lsn, changes: before.changes + 1, bytes: before.bytes + len });
+    pub(crate) fn changed(&self, clock: &dyn Clock) {
         if !self.changed_since_sync_began.load(Ordering::Relaxed) {
             let now = clock.monotonic();
             let mut since_sync_began = self.since_sync_began.lock();
@@ -138,13 +80,10 @@ impl Progress {
         }
     }
 
-    /// A flush takes stock; `to_sync` when it will end in a sync. Under the commit lock.
-    pub(crate) fn begin_dump(&self, to_sync: bool) -> Position {
-        if to_sync {
-            *self.since_sync_began.lock() = None;
-            self.changed_since_sync_began.store(false, Ordering::Relaxed);
-        }
-        self.visible.reach.position()
+    /// A flush that will end in a sync takes stock. Under the commit lock.
+    pub(crate) fn begin_sync(&self) {
+        *self.since_sync_began.lock() = None;
+        self.changed_since_sync_began.store(false, Ordering::Relaxed);
     }
 
     /// Everything up to `position` was written.
@@ -155,36 +94,34 @@ impl Progress {
 
     /// Everything up to `position` was written and synced.
     pub(crate) fn synced(&self, position: Position, now: Duration) {
-        self.durable.set(position);
+        self.durable_bytes.store(position.bytes, Ordering::Relaxed);
+        self.durable_lsn.store(position.lsn.get(), Ordering::Release);
         self.last_dump_ns.store(to_ns(now), Ordering::Relaxed);
         let since_sync_began = self.since_sync_began.lock();
         self.oldest_ns.store(since_sync_began.map_or(NONE, to_ns), Ordering::Relaxed);
     }
 
-    /// Bytes of changes that are in memory only.
+    /// Bytes of changes that are in memory only, where the log ends at `end`.
     #[inline]
-    pub(crate) fn unflushed_bytes(&self) -> u64 {
-        let written = self.written_bytes.load(Ordering::Acquire);
-        self.visible.reach.bytes.load(Ordering::Relaxed).saturating_sub(written)
+    pub(crate) fn unflushed_bytes(&self, end: Position) -> u64 {
+        end.bytes.saturating_sub(self.written_bytes.load(Ordering::Acquire))
     }
 
-    /// What a policy sees at the time `now`.
-    pub(crate) fn pending(&self, now: Duration) -> Pending {
-        let durable = self.durable.position();
-        let visible = self.visible.reach.position();
+    /// What a policy sees at the time `now`, where the log ends at `end`.
+    pub(crate) fn pending(&self, end: Position, now: Duration) -> Pending {
+        let durable_lsn = self.durable_lsn();
         let age = |ns: u64| now.saturating_sub(Duration::from_nanos(ns));
         Pending {
-            bytes: visible.bytes.saturating_sub(durable.bytes),
-            records: visible.changes.saturating_sub(durable.changes),
+            bytes: end.bytes.saturating_sub(self.durable_bytes.load(Ordering::Relaxed)),
+            records: self.changes(end.lsn).saturating_sub(self.changes(durable_lsn)),
             oldest_age: age(self.oldest_ns.load(Ordering::Relaxed)),
             since_last_dump: age(self.last_dump_ns.load(Ordering::Relaxed)),
         }
     }
 
-    /// The time, at most a few changes old.
-    pub(crate) fn recent_time(&self, clock: &dyn Clock) -> Duration {
-        let changes = self.visible.reach.changes.load(Ordering::Relaxed);
-        if changes.is_multiple_of(CHANGES_PER_CLOCK_READING) {
+    /// The time, at most a few changes old: the newest has this LSN.
+    pub(crate) fn recent_time(&self, lsn: Lsn, clock: &dyn Clock) -> Duration {
+        if self.changes(lsn).is_multiple_of(CHANGES_PER_CLOCK_READING) {
             let now = clock.monotonic();
             self.now_ns.store(to_ns(now), Ordering::Relaxed);
             return now;
@@ -192,14 +129,12 @@ impl Progress {
         Duration::from_nanos(self.now_ns.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn fill(&self, stats: &mut Stats) {
-        // Before the visible side, which it never passes.
-        stats.durable_lsn = self.durable_lsn();
-        stats.last_lsn = self.last_lsn();
-        stats.changes = self.visible.reach.changes.load(Ordering::Relaxed);
-        stats.keys = self.visible.pairs.keys.load(Ordering::Relaxed);
-        stats.live_bytes = self.visible.pairs.bytes.load(Ordering::Relaxed);
-        stats.unflushed_bytes = self.unflushed_bytes();
+    /// `durable_lsn` was read before `end`, which it never passes.
+    pub(crate) fn fill(&self, stats: &mut Stats, durable_lsn: Lsn, end: Position) {
+        stats.durable_lsn = durable_lsn;
+        stats.last_lsn = end.lsn;
+        stats.changes = self.changes(end.lsn);
+        stats.unflushed_bytes = self.unflushed_bytes(end);
     }
 }
 
@@ -211,31 +146,39 @@ mod tests {
     #[test]
     fn the_oldest_pending_change_dates_from_after_the_last_sync_began() {
         let clock = ManualClock::new(0);
-        let progress = Progress::new(Lsn::new(70), Pairs::default(), Duration::ZERO);
+        let progress = Progress::new(Lsn::new(70), Lsn::new(90), Duration::ZERO);
         let second = Duration::from_secs(1);
-        assert_eq!(progress.pending(clock.monotonic()), Pending::default());
-        progress.committed(Lsn::new(91), 10, &clock);
+        let at = |lsn, bytes| Position { lsn: Lsn::new(lsn), bytes };
+        let changed = |lsn, bytes| {
+            progress.changed(&clock);
+            at(lsn, bytes)
+        };
+        assert_eq!(progress.pending(at(70, 0), clock.monotonic()), Pending::default());
+        changed(91, 10);
         clock.advance(second);
-        progress.committed(Lsn::new(92), 10, &clock);
-        let position = progress.begin_dump(true);
+        let position = changed(92, 20);
+        progress.begin_sync();
         clock.advance(second);
-        progress.committed(Lsn::new(93), 5, &clock);
-        let pending = progress.pending(clock.monotonic());
+        let end = changed(93, 25);
+        let pending = progress.pending(end, clock.monotonic());
         assert_eq!((pending.bytes, pending.records, pending.oldest_age), (25, 3, 2 * second));
         assert_eq!(progress.durable_lsn(), Lsn::new(70));
 
         clock.advance(second);
         progress.written(position, clock.monotonic());
-        assert_eq!(progress.unflushed_bytes(), 5);
+        assert_eq!(progress.unflushed_bytes(end), 5);
         progress.synced(position, clock.monotonic());
         clock.advance(second);
-        let pending = progress.pending(clock.monotonic());
+        let pending = progress.pending(end, clock.monotonic());
         assert_eq!((pending.bytes, pending.records), (5, 1));
         assert_eq!((pending.oldest_age, pending.since_last_dump), (2 * second, second));
-        assert_eq!((progress.durable_lsn(), progress.last_lsn()), (Lsn::new(92), Lsn::new(93)));
+        assert_eq!(progress.durable_lsn(), Lsn::new(92));
 
-        let position = progress.begin_dump(true);
-        progress.synced(position, clock.monotonic());
-        assert_eq!(progress.pending(clock.monotonic()).oldest_age, Duration::ZERO);
+        progress.begin_sync();
+        progress.synced(end, clock.monotonic());
+        assert_eq!(progress.pending(end, clock.monotonic()).oldest_age, Duration::ZERO);
+        let mut stats = Stats::default();
+        progress.fill(&mut stats, Lsn::new(93), at(94, 30));
+        assert_eq!((stats.changes, stats.unflushed_bytes), (4, 10));
     }
 }

@@ -28,11 +28,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::commit::SEAL_LEN;
+use crate::head::SEAL_LEN;
 use crate::index::{Index, KeyHash};
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
-use crate::progress::Pairs;
 use crate::readers::{Guard, collect, pin};
 use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentTable};
 
@@ -41,7 +40,6 @@ use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, Segm
 pub(crate) struct Recovered {
     pub(crate) index: Index,
     pub(crate) table: Arc<SegmentTable>,
-    pub(crate) pairs: Pairs,
     /// Finished segments, and the head, if there is one.
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
     /// Where the log goes on.
@@ -77,15 +75,8 @@ struct Replay<'a> {
     progress: Mutex<RecoveryProgress>,
 }
 
-/// What one worker found to be live: less than nothing where it found what another had counted to be dead.
-#[derive(Default)]
-struct Tally {
-    keys: i64,
-    /// Of keys and values.
-    bytes: i64,
-    /// Deletes that the index points at, unless something newer was found.
-    tombstones: Vec<(KeyHash, Location)>,
-}
+/// Deletes that the index points at, unless something newer was found.
+type Tombstones = Vec<(KeyHash, Location)>;
 
 /// Reads and replays all segments of `manifest`. Changes nothing on disk.
 pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manifest) -> Result<Recovered> {
@@ -107,7 +98,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         resident_bytes: AtomicU64::new(0),
         progress: Mutex::default(),
     };
-    let (replayed, tally) = replay.all(manifest)?;
+    let (replayed, tombstones) = replay.all(manifest)?;
 
     let mut report = RecoveryReport::default();
     let mut last_lsn = manifest.durable_lsn.get();
@@ -144,11 +135,10 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
         segments.insert(one.segment.id, Arc::clone(&one.segment));
     }
 
-    for (hash, location) in tally.tombstones {
+    for (hash, location) in tombstones {
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
-    let pairs = Pairs { keys: tally.keys.cast_unsigned().into(), bytes: tally.bytes.cast_unsigned().into() };
-    Ok(Recovered { index, table, pairs, segments, head, torn, report })
+    Ok(Recovered { index, table, segments, head, torn, report })
 }
 
 /// Whether the segment with these bytes has its seal, as it must if the manifest says so.
@@ -212,7 +202,7 @@ fn require_blank(one: &Replayed, unfinished: &Segment) -> Result<()> {
 
 impl Replay<'_> {
     /// Replays every segment, in the order of ids in the answer, on all processors.
-    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Tally)> {
+    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Tombstones)> {
         let newest_first: Vec<(SegmentId, Entry)> =
             manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();
         let workers = match self.env.background {
@@ -223,18 +213,18 @@ impl Replay<'_> {
         };
         self.progress.lock().files_total = newest_first.len() as u64;
         let next = AtomicUsize::new(0);
-        let results = Mutex::new((Vec::with_capacity(newest_first.len()), Tally::default()));
+        let results = Mutex::new((Vec::with_capacity(newest_first.len()), Tombstones::new()));
         let work = || {
-            let mut tally = Tally::default();
+            let mut tombstones = Tombstones::new();
             while let Some((id, entry)) = newest_first.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let result = self.one(*id, *entry, &mut tally);
+                let result = self.one(*id, *entry, &mut tombstones);
                 let failed = result.is_err();
                 results.lock().0.push((*id, result));
                 if failed {
                     next.store(newest_first.len(), Ordering::Relaxed);
                 }
             }
-            results.lock().1.add(tally);
+            results.lock().1.append(&mut tombstones);
         };
         if workers <= 1 {
             work();
@@ -245,14 +235,14 @@ impl Replay<'_> {
                 }
             });
         }
-        let (mut results, tally) = results.into_inner();
+        let (mut results, tombstones) = results.into_inner();
         results.sort_unstable_by_key(|(id, _)| *id);
-        Ok((results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?, tally))
+        Ok((results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?, tombstones))
     }
 
-    fn one(&self, id: SegmentId, entry: Entry, tally: &mut Tally) -> Result<Replayed> {
+    fn one(&self, id: SegmentId, entry: Entry, tombstones: &mut Tombstones) -> Result<Replayed> {
         let (segment, file) = self.load(id, entry)?;
-        let stop = self.scan(&segment, file.bytes(), tally)?;
+        let stop = self.scan(&segment, file.bytes(), tombstones)?;
         segment.set_end(stop.offset);
         segment.set_written(stop.offset);
         let durable_len = usize::try_from(entry.durable_len).unwrap_or(usize::MAX);
@@ -321,7 +311,7 @@ impl Replay<'_> {
     }
 
     /// Puts the changes of one segment with these bytes into the index.
-    fn scan(&self, segment: &Segment, bytes: &[u8], tally: &mut Tally) -> Result<Stop> {
+    fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<Stop> {
         let mut scanner = Scanner::new(segment.id.get(), bytes, SEGMENT_HEADER_LEN);
         let guard = pin();
         for (offset, record) in scanner.by_ref() {
@@ -333,7 +323,7 @@ impl Replay<'_> {
                 return Err(Error::corruption(segment.file.path(), offset as u64, detail));
             }
             segment.add_record(Lsn::new(record.lsn), record.kind, record.encoded_len());
-            self.replay(&record, Location::new(segment.slot, offset), tally, &guard)?;
+            self.replay(&record, Location::new(segment.slot, offset), tombstones, &guard)?;
         }
         Ok(scanner.stop())
     }
@@ -343,30 +333,32 @@ impl Replay<'_> {
         &self,
         record: &Record<'_>,
         location: Location,
-        tally: &mut Tally,
+        tombstones: &mut Tombstones,
         guard: &Guard,
     ) -> Result<()> {
         let hash = self.index.hash(record.key);
         let mut shard = self.index.lock(self.index.shard_of(hash));
-        let known = shard.find(hash, record.key, self.table, guard, |at, known| {
-            (at, known.lsn, (known.kind == RecordKind::Put).then(|| Pair::of(&known)))
-        })?;
-        let live_bytes = |location: Location| &self.table.get(location, guard).sums.live_bytes;
-        if let Some((at, lsn, live)) = known {
+        let known =
+            shard.find(hash, record.key, self.table, guard, |at, known| (at, known.lsn, Pair::of(&known)))?;
+        let died = |location: Location, pair: Pair| {
+            self.table.get(location, guard).sums.died(pair.encoded_len);
+        };
+        let (pair, mut went) = (Pair::of(record), 0);
+        if let Some((at, lsn, known)) = known {
             if lsn >= record.lsn {
+                if let Some(pair) = pair {
+                    died(location, pair);
+                }
                 return Ok(());
             }
-            if let Some(pair) = live {
-                tally.count(pair, -1);
-                live_bytes(at).fetch_sub(pair.encoded_len, Ordering::Relaxed);
+            if let Some(pair) = known {
+                went = pair.bytes;
+                died(at, pair);
             }
         }
-        if record.kind == RecordKind::Put {
-            let pair = Pair::of(record);
-            tally.count(pair, 1);
-            live_bytes(location).fetch_add(pair.encoded_len, Ordering::Relaxed);
-        } else {
-            tally.tombstones.push((hash, location));
+        shard.count_pairs(pair.map_or(0, |pair| pair.bytes), went);
+        if pair.is_none() {
+            tombstones.push((hash, location));
         }
         shard.insert(hash, known.map(|(at, ..)| at), location);
         Ok(())
@@ -395,31 +387,20 @@ impl Replay<'_> {
     }
 }
 
-/// What is counted of a live record.
+/// What is counted of a put.
 #[derive(Clone, Copy)]
 struct Pair {
     /// Of key and value.
-    bytes: i64,
+    bytes: usize,
     encoded_len: u64,
 }
 
 impl Pair {
-    fn of(record: &Record<'_>) -> Self {
-        let bytes = i64::try_from(record.key.len() + record.value.len()).expect("a slice is shorter");
-        Pair { bytes, encoded_len: record.encoded_len() as u64 }
-    }
-}
-
-impl Tally {
-    /// Counts a pair `sign` times.
-    fn count(&mut self, pair: Pair, sign: i64) {
-        self.keys += sign;
-        self.bytes += sign * pair.bytes;
-    }
-
-    fn add(&mut self, other: Tally) {
-        self.keys += other.keys;
-        self.bytes += other.bytes;
-        self.tombstones.extend(other.tombstones);
+    fn of(record: &Record<'_>) -> Option<Self> {
+        let pair = || Pair {
+            bytes: record.key.len() + record.value.len(),
+            encoded_len: record.encoded_len() as u64,
+        };
+        (record.kind == RecordKind::Put).then(pair)
     }
 }

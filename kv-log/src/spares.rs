@@ -59,11 +59,11 @@ impl Store {
     pub(crate) fn make_spares(&self) -> Result<()> {
         let wanted = self.spares.wanted.load(Ordering::Relaxed);
         let last_lsn = {
-            let head = self.head.lock();
-            if wanted == 1 && !head.is_filling_up() {
+            let end = self.end.lock();
+            if wanted == 1 && !end.head.is_filling_up() {
                 return Ok(());
             }
-            head.last_lsn()
+            end.last_lsn()
         };
         let _making = self.spares.making.lock();
         let missing = wanted.saturating_sub(self.spares.ready.lock().len());

@@ -1,4 +1,3 @@
-use crossbeam_utils::CachePadded;
 use kv_core::{Acknowledge, Action, DirLock, Env, Error, Health, Leadership, Lsn, RecoveryReport, Result};
 use parking_lot::Mutex;
 use std::io::ErrorKind;
@@ -7,8 +6,8 @@ use std::sync::Arc;
 
 use crate::background::Signals;
 use crate::catalog::Catalog;
-use crate::commit::Head;
 use crate::counters::Counters;
+use crate::head::LogEnd;
 use crate::index::Index;
 use crate::options::Options;
 use crate::progress::Progress;
@@ -24,8 +23,7 @@ pub(crate) struct Store {
     pub(crate) options: Options,
     /// The policy's answer, asked once.
     pub(crate) acknowledge: Acknowledge,
-    /// The commit lock. On cache lines of its own, as all that every change writes is: others read what lies beside it.
-    pub(crate) head: CachePadded<Mutex<Head>>,
+    pub(crate) end: LogEnd,
     /// The heads after this one, made ahead of need.
     pub(crate) spares: Spares,
     pub(crate) index: Index,
@@ -66,7 +64,7 @@ impl Store {
         // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
         let _leading = self.leadership.take_unless(|| false);
         // The same goes for a writer who makes a head, and with it a manifest.
-        let _no_writer = self.head.lock();
+        let _no_writer = self.end.lock();
         self.health.close();
         *self.lock.lock() = None;
         result
@@ -77,10 +75,10 @@ impl Store {
         self.make_all_durable()?;
         let last_lsn = {
             // No change comes between the last sync and the last manifest.
-            let head = self.head.lock();
+            let end = self.end.lock();
             self.health.check_writable()?;
             self.health.close();
-            head.last_lsn()
+            end.last_lsn()
         };
         // Changes, and segments sealed, since the first time.
         self.flush(Action::WriteAndSync)?;

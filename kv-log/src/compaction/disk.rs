@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
-use crate::commit::SEAL_LEN;
+use crate::head::SEAL_LEN;
 use crate::index::KeyHash;
 use crate::readers::{collect, pin};
 use crate::segment::{Contents, Location, Segment};
@@ -83,7 +83,7 @@ impl Store {
         survivors: &[Survivor],
     ) -> Result<CompactionReport> {
         // What the choice of survivors saw: only durable changes may make others obsolete on disk.
-        let horizon = self.head.lock().last_lsn();
+        let horizon = self.end.last_lsn();
         let mut outputs: Vec<Output> = Vec::new();
         let written =
             self.write_outputs(&victims, survivors, &mut outputs).and_then(|()| self.make_durable(horizon));
@@ -95,7 +95,7 @@ impl Store {
             return Err(error);
         }
         let new: Vec<Arc<Segment>> = outputs.iter().map(|output| Arc::clone(&output.segment)).collect();
-        if let Err(error) = self.catalog.exchange(segments, &new) {
+        if let Err(error) = self.catalog.exchange(segments, &new, self.end.last_lsn()) {
             self.forget(&outputs);
             return Err(error);
         }
@@ -140,7 +140,7 @@ impl Store {
             let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
             // A damaged key would pass for another one, whose record is dead. Changes that come meanwhile may be the
             // reason as well.
-            if found < victim.segment.sums.live_bytes.load(Ordering::Relaxed) {
+            if found < victim.segment.sums.live_bytes() {
                 let bytes = victim.contents.bytes();
                 let stop = Scanner::new(victim.segment.id.get(), bytes, SEGMENT_HEADER_LEN).stop();
                 if stop.offset != bytes.len() {
@@ -245,6 +245,7 @@ impl Store {
             let kind = if survivor.is_put { RecordKind::Put } else { RecordKind::Delete };
             output.add_record(Lsn::new(survivor.lsn), kind, survivor.len as usize);
         }
+        output.sums.nothing_lives_yet();
         output.mark_sealed();
         output.mark_durable();
         self.segments.install(&output);

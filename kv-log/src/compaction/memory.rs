@@ -42,7 +42,7 @@ impl Store {
         // Records die meanwhile, and none comes to life: there will be room for all that must stay.
         let tombstones =
             if hides(old.max_lsn()) { old.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
-        let survivors = old.sums.live_bytes.load(Ordering::Relaxed) + tombstones;
+        let survivors = old.sums.live_bytes() + tombstones;
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
         let contents = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())?;
         let image = Image::new(capacity).ok()?;

@@ -31,9 +31,9 @@ impl Store {
     fn count_relocated(new: &Segment, bytes: u64, relocate: impl FnOnce() -> u64) {
         // Counted first: a change that comes right after finds something to take away. Not for each record: an atomic
         // addition waits for what was written before, which is a record's copy.
-        new.sums.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+        new.sums.came_to_life(bytes);
         let moved = relocate();
-        new.sums.live_bytes.fetch_sub(bytes - moved, Ordering::Relaxed);
+        new.sums.died(bytes - moved);
     }
 
     /// Points the index at records' new places, which are in `new`, but for those that changed meanwhile.
@@ -88,7 +88,7 @@ impl Store {
                 Ok(Err(error)) => {
                     let error = self.poison_unless_refused(error);
                     if !self.health.is_poisoned()
-                        && let Err(error) = self.catalog.tidy()
+                        && let Err(error) = self.catalog.tidy(self.end.last_lsn())
                     {
                         self.poison_unless_refused(error);
                     }
@@ -146,7 +146,7 @@ impl Store {
                     if needed { segment.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
                 views.push(SegmentStats {
                     id: segment.id,
-                    live_bytes: segment.sums.live_bytes.load(Ordering::Relaxed),
+                    live_bytes: segment.sums.live_bytes(),
                     tombstone_bytes,
                     dead_bytes: segment.dead_bytes(tombstone_bytes),
                     memory_bytes,

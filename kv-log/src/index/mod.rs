@@ -5,8 +5,8 @@
 //! that the tag does not use; each has a [`table`] of its own, which grows without touching the log, since homes follow
 //! from tags.
 //!
-//! Readers take no lock. Several shards are locked at once only by a commit, in ascending order. No file is read while a
-//! shard is locked, except in recovery: who needs a cold record under the lock lets go of it first.
+//! Readers take no lock. Several shards are locked at once only by a commit, in ascending order, and before the commit lock. No
+//! file is read while a shard is locked, except in recovery: who needs a cold record under the lock lets go of it first.
 
 mod shard;
 mod slot;
@@ -18,7 +18,7 @@ use kv_wal_format::Record;
 use std::hash::BuildHasher;
 
 use crate::prefetch::prefetch;
-use crate::readers::Guard;
+use crate::readers::{Guard, pin};
 use crate::segment::{Found, Image, Location, Look, SegmentTable};
 use shard::Shard;
 use slot::{Slot, TAG_BITS};
@@ -176,10 +176,21 @@ impl Index {
         found.is_some()
     }
 
-    /// Memory of all tables, bytes.
+    /// Memory of all tables, bytes. Without a lock: whoever asks may hold others.
     pub(crate) fn allocated_bytes(&self) -> usize {
-        let tables: usize = self.shards.iter().map(|shard| shard.lock().allocated_bytes()).sum();
+        let guard = pin();
+        let tables: usize = self.shards.iter().map(|shard| shard.table(&guard).allocated_bytes()).sum();
         tables + size_of_val(&*self.shards)
+    }
+
+    /// How many keys there are.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(Shard::len).sum()
+    }
+
+    /// Bytes of all keys and their values.
+    pub(crate) fn pair_bytes(&self) -> usize {
+        self.shards.iter().map(Shard::pair_bytes).sum()
     }
 }
 
@@ -256,6 +267,12 @@ impl LockedShard<'_> {
             return Err(Unresolved);
         }
         Ok(found.map(|(_, location)| Newest { location, value_len }))
+    }
+
+    /// Counts the bytes of pairs that came and went.
+    #[inline]
+    pub(crate) fn count_pairs(&mut self, came: usize, went: usize) {
+        self.0.count_pairs(came, went);
     }
 
     /// Points a key, which pointed at `before` if it was there, at `location`.

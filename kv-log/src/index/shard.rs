@@ -10,7 +10,10 @@
 //!    change also sees that `version` moved.
 //! 3. A table that was replaced by a larger one never changes again, and lives until every reader who was pinned then has
 //!    gone on: what such a reader finds in it was true when it was replaced, which was while it read.
-//! 4. A location that compaction replaces leads to the same record in both places, and to no other while a reader is
+//! 4. A commit changes a shard with the commit lock held, though it locks the shard before and unlocks it after. So
+//!    `version` is odd from before a later change comes, and who sees that one, in whichever shard, and then looks
+//!    here waits for this one: changes are seen in the order in which they were committed.
+//! 5. A location that compaction replaces leads to the same record in both places, and to no other while a reader is
 //!    pinned: so that moves no version, and readers do not have to look again.
 //!
 //! Readers never make a writer wait. A reader waits only while a change is counted, which is short.
@@ -48,14 +51,11 @@ pub(super) enum Glance {
 struct Changes {
     /// Odd while slots change.
     version: AtomicUsize,
-    writer: Mutex<Writer>,
-}
-
-/// What only a writer knows.
-#[derive(Debug, Default)]
-struct Writer {
-    /// Slots taken.
-    len: usize,
+    writer: Mutex<()>,
+    /// Slots taken. Changed by the writer.
+    len: AtomicUsize,
+    /// Of the keys that are there, and their values. Changed by the writer.
+    pair_bytes: AtomicUsize,
 }
 
 impl Default for Shard {
@@ -119,8 +119,18 @@ impl Shard {
         ptr::from_ref(&self.changes).cast()
     }
 
+    /// Keys that are there.
+    pub(super) fn len(&self) -> usize {
+        self.changes.len.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the keys that are there, and their values.
+    pub(super) fn pair_bytes(&self) -> usize {
+        self.changes.pair_bytes.load(Ordering::Relaxed)
+    }
+
     pub(super) fn lock(&self) -> LockedShard<'_> {
-        LockedShard { writer: self.changes.writer.lock(), shard: self, changing: false }
+        LockedShard { _writer: self.changes.writer.lock(), shard: self, changing: false }
     }
 }
 
@@ -135,7 +145,7 @@ impl Drop for Shard {
 #[derive(Debug)]
 pub(crate) struct LockedShard<'a> {
     shard: &'a Shard,
-    writer: MutexGuard<'a, Writer>,
+    _writer: MutexGuard<'a, ()>,
     /// Whether `version` is odd.
     changing: bool,
 }
@@ -160,16 +170,13 @@ impl LockedShard<'_> {
         self.table().iter()
     }
 
-    pub(super) fn allocated_bytes(&self) -> usize {
-        self.table().allocated_bytes()
-    }
-
     /// Adds a slot of a key that is not there.
     pub(super) fn insert(&mut self, slot: Slot) {
-        if self.writer.len == self.table().max_len() {
+        let len = self.shard.len();
+        if len == self.table().max_len() {
             self.grow();
         }
-        self.writer.len += 1;
+        self.shard.changes.len.store(len + 1, Ordering::Relaxed);
         self.begin();
         self.table().insert(slot);
     }
@@ -185,7 +192,7 @@ impl LockedShard<'_> {
     }
 
     pub(super) fn remove(&mut self, at: Position) {
-        self.writer.len -= 1;
+        self.shard.changes.len.store(self.shard.len() - 1, Ordering::Relaxed);
         self.begin();
         self.table().remove(at);
     }
@@ -198,6 +205,11 @@ impl LockedShard<'_> {
         // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back, and nobody who is pinned
         // from now on finds it.
         defer(move || drop(unsafe { Box::from_raw(replaced.into_inner()) }));
+    }
+
+    /// Counts the bytes of pairs that came and went.
+    pub(super) fn count_pairs(&mut self, came: usize, went: usize) {
+        self.shard.changes.pair_bytes.store(self.shard.pair_bytes() + came - went, Ordering::Relaxed);
     }
 
     fn begin(&mut self) {
@@ -272,6 +284,35 @@ mod model {
             }
             writer.join().unwrap();
             assert!(find(&store.0, 1) && find(&store.1, 2));
+        });
+    }
+
+    /// As commits do: the shard, then the commit lock, which is let go of first. Who looks for a change that is not visible yet,
+    /// though a later one is, has to wait.
+    #[test]
+    fn changes_are_seen_in_the_order_in_which_they_were_committed() {
+        check(|| {
+            let store = Arc::new((Shard::default(), Shard::default(), Mutex::new(0), AtomicU64::new(0)));
+            let commit = |store: &(Shard, Shard, Mutex<usize>, AtomicU64), shard: &Shard| {
+                let mut shard = shard.lock();
+                let mut lsn = store.2.lock();
+                *lsn += 1;
+                insert(&mut shard, *lsn);
+                store.3.store(*lsn as u64, Ordering::Release);
+                drop(lsn);
+            };
+            let writer = |first: bool| {
+                let store = Arc::clone(&store);
+                thread::spawn(move || commit(&store, if first { &store.0 } else { &store.1 }))
+            };
+            let writers = [writer(true), writer(false)];
+            let seen = |lsn: usize| find(&store.0, lsn) || find(&store.1, lsn);
+            if seen(2) {
+                assert_eq!(store.3.load(Ordering::Acquire), 2, "seen before it was counted");
+                assert!(seen(1), "the second change without the first");
+            }
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            assert!(seen(1) && seen(2));
         });
     }
 

@@ -60,19 +60,20 @@ pub(crate) struct Segment {
     mean_record_len: AtomicUsize,
 }
 
-/// What every change writes, on one cache line: it goes from processor to processor with the commit lock.
+/// What a segment holds. Of the head, most of it is up to date only when somebody needs it: see
+/// [`head`](crate::head). On a cache line of its own, since whoever replaces a record writes here.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Sums {
     /// End of the records in the image, bytes from the start. Set under the commit lock; fixed once sealed.
     end: AtomicUsize,
-    /// Bytes of records that the index points at.
-    pub(crate) live_bytes: AtomicU64,
+    /// Of those of `put_bytes` that the index does not point at, or not yet.
+    dead_put_bytes: AtomicU64,
     pub(crate) tombstone_bytes: AtomicU64,
     /// Puts and deletes in its file, and their bytes.
     pub(crate) records: AtomicU64,
     change_bytes: AtomicU64,
-    put_bytes: AtomicU64,
+    pub(crate) put_bytes: AtomicU64,
     min_put_lsn: AtomicU64,
     max_lsn: AtomicU64,
 }
@@ -82,7 +83,7 @@ impl Sums {
         let zero = || AtomicU64::new(0);
         Sums {
             end: AtomicUsize::new(end),
-            live_bytes: zero(),
+            dead_put_bytes: zero(),
             tombstone_bytes: zero(),
             records: zero(),
             change_bytes: zero(),
@@ -90,6 +91,44 @@ impl Sums {
             min_put_lsn: AtomicU64::new(u64::MAX),
             max_lsn: zero(),
         }
+    }
+
+    /// A put with this LSN is the first one.
+    pub(crate) fn first_put(&self, lsn: u64) {
+        self.min_put_lsn.fetch_min(lsn, Ordering::Relaxed);
+    }
+
+    /// Says what there is by now; where that is more records, the newest has this LSN. By whoever has the commit lock.
+    pub(crate) fn settle(&self, records: u64, put_bytes: u64, tombstone_bytes: u64, last_lsn: Lsn) {
+        if records > self.records.load(Ordering::Relaxed) {
+            self.max_lsn.store(last_lsn.get(), Ordering::Relaxed);
+        }
+        self.records.store(records, Ordering::Relaxed);
+        self.change_bytes.store(put_bytes + tombstone_bytes, Ordering::Relaxed);
+        self.put_bytes.store(put_bytes, Ordering::Relaxed);
+        self.tombstone_bytes.store(tombstone_bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of records that the index points at.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        let dead = self.dead_put_bytes.load(Ordering::Relaxed);
+        self.put_bytes.load(Ordering::Relaxed).saturating_sub(dead)
+    }
+
+    /// The index does not point at a put of `len` bytes any more.
+    #[inline]
+    pub(crate) fn died(&self, len: u64) {
+        self.dead_put_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// The index points at puts of so many bytes that it did not point at before.
+    pub(crate) fn came_to_life(&self, bytes: u64) {
+        self.dead_put_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The index points at none of the puts yet.
+    pub(crate) fn nothing_lives_yet(&self) {
+        self.dead_put_bytes.store(self.put_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -159,6 +198,8 @@ impl Segment {
                 put_bytes: copy(&self.sums.put_bytes),
                 min_put_lsn: copy(&self.sums.min_put_lsn),
                 max_lsn: copy(&self.sums.max_lsn),
+                // The index does not point here yet.
+                dead_put_bytes: copy(&self.sums.put_bytes),
                 ..Sums::new(end)
             },
             sealed: AtomicBool::new(true),
@@ -255,14 +296,13 @@ impl Segment {
     ///
     /// Not exact for changes that come meanwhile: a put that dies now is newer than every durable tombstone of its key.
     pub(crate) fn oldest_dead_put(&self) -> u64 {
-        let all_live =
-            self.sums.live_bytes.load(Ordering::Relaxed) >= self.sums.put_bytes.load(Ordering::Relaxed);
+        let all_live = self.sums.dead_put_bytes.load(Ordering::Relaxed) == 0;
         if all_live { u64::MAX } else { self.sums.min_put_lsn.load(Ordering::Relaxed) }
     }
 
     /// Bytes of the changes in its file that are neither live nor among these tombstones.
     pub(crate) fn dead_bytes(&self, needed_tombstone_bytes: u64) -> u64 {
-        let kept = self.sums.live_bytes.load(Ordering::Relaxed) + needed_tombstone_bytes;
+        let kept = self.sums.live_bytes() + needed_tombstone_bytes;
         self.sums.change_bytes.load(Ordering::Relaxed).saturating_sub(kept)
     }
 
@@ -273,8 +313,7 @@ impl Segment {
 
     /// How many records a compaction keeps at most, roughly.
     pub(crate) fn survivors_max(&self) -> usize {
-        let bytes =
-            self.sums.live_bytes.load(Ordering::Relaxed) + self.sums.tombstone_bytes.load(Ordering::Relaxed);
+        let bytes = self.sums.live_bytes() + self.sums.tombstone_bytes.load(Ordering::Relaxed);
         usize::try_from(bytes).unwrap_or(usize::MAX) / self.mean_record_len().max(1)
     }
 
