@@ -15,12 +15,14 @@ use crate::counters::Counters;
 use crate::directory;
 use crate::manifest::{Entry, Manifest};
 use crate::progress::Progress;
-use crate::segment::{SEGMENTS_MAX, Segment, SegmentFile, SegmentTable, Via};
+use crate::segment::{SEGMENTS_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable, Via};
+use crate::store::is_refusal;
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
     dir: PathBuf,
     env: Env,
+    files: Arc<SegmentFiles>,
     /// How new files are written.
     via: Via,
     table: Arc<SegmentTable>,
@@ -45,6 +47,7 @@ impl Catalog {
     pub(crate) fn new(
         dir: PathBuf,
         env: Env,
+        files: Arc<SegmentFiles>,
         via: Via,
         table: Arc<SegmentTable>,
         progress: Arc<Progress>,
@@ -52,8 +55,8 @@ impl Catalog {
         manifest: Manifest,
         segments: BTreeMap<SegmentId, Arc<Segment>>,
     ) -> Self {
-        let (manifest, segments) = (Mutex::new(manifest), Mutex::new(segments));
-        Catalog { dir, env, via, table, progress, counters, manifest, segments, leftovers: Mutex::default() }
+        let (manifest, segments, leftovers) = (Mutex::new(manifest), Mutex::new(segments), Mutex::default());
+        Catalog { dir, env, files, via, table, progress, counters, manifest, segments, leftovers }
     }
 
     /// All segments, in the order of their ids.
@@ -180,7 +183,7 @@ impl Catalog {
                 "the store has {SEGMENTS_MAX} segments, the most there can be; reopen it with larger segment_bytes"
             ))
         })?;
-        let file = SegmentFile::create(&*self.env.fs, &self.dir, id, capacity, bytes, self.via)
+        let file = SegmentFile::create(&self.files, id, capacity, bytes, self.via)
             .and_then(|file| file.sync().map(|()| file));
         match file {
             Ok(file) => {
@@ -234,7 +237,7 @@ impl Catalog {
     /// Gives back the space of a segment, if `error` says that the manifest that names it was not stored. Otherwise it may
     /// have been; then the store is poisoned, and opening it will tell.
     fn discard_unless_named(&self, segment: &Segment, error: &Error) {
-        if !matches!(error, Error::Io { .. }) {
+        if is_refusal(error) {
             self.discard_segment(segment);
         }
     }

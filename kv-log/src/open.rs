@@ -22,7 +22,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::progress::Progress;
 use crate::recovery;
-use crate::segment::{Segment, Via};
+use crate::segment::{Segment, SegmentFiles, Via};
 use crate::spares::Spares;
 use crate::store::Store;
 
@@ -40,7 +40,8 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         manifest.store(&*env.fs, dir)?;
         manifest
     };
-    let mut recovered = recovery::recover(env, dir, &options, &manifest)?;
+    let files = SegmentFiles::new(env, dir, options.open_files_max);
+    let mut recovered = recovery::recover(env, &files, &options, &manifest)?;
     if let Some(torn) = &recovered.torn {
         seal_torn(torn)?;
     }
@@ -53,6 +54,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let catalog = Catalog::new(
         dir.to_path_buf(),
         env.clone(),
+        files,
         options.via(),
         Arc::clone(&recovered.table),
         Arc::clone(&progress),

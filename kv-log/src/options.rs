@@ -33,6 +33,9 @@ pub struct Options {
     /// the time and memory, and leaves the cache to others. What is read back after the process died comes from the disk
     /// then. With a memory budget, where files are read all the time, everything goes through the cache. Default true.
     pub direct_io: bool,
+    /// Segment files that are open at a time at most, but for those that are still written: up to eight more. Others are
+    /// opened when they are read. At least 1, default 256: processes may often have 1024 files open.
+    pub open_files_max: usize,
     /// Is told how recovery gets on. Default nobody.
     pub on_recovery: Option<OnRecovery>,
     /// Shards of the index; a power of two up to 65,536. Default 256. Each has its own lock.
@@ -50,6 +53,7 @@ impl Default for Options {
             unflushed_bytes_max: 64 << 20,
             memory_budget: None,
             direct_io: true,
+            open_files_max: 256,
             on_recovery: None,
             index_shards: 256,
         }
@@ -199,6 +203,9 @@ impl Options {
         if self.unflushed_bytes_max == 0 {
             return refuse("unflushed_bytes_max is 0, no change could ever be made".to_owned());
         }
+        if self.open_files_max == 0 {
+            return refuse("open_files_max is 0, no segment could ever be read".to_owned());
+        }
         let least =
             self.unflushed_bytes_max.saturating_add(SEGMENTS_IN_BUDGET_MIN * self.segment_bytes as u64);
         if let Some(budget) = self.memory_budget.filter(|budget| *budget < least) {
@@ -227,7 +234,7 @@ mod tests {
         options.validate().unwrap();
         assert_eq!(options.segment_bytes, 16 * 1024 * 1024);
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
-        assert_eq!((options.memory_budget, options.index_shards), (None, 256));
+        assert_eq!((options.memory_budget, options.index_shards, options.open_files_max), (None, 256, 256));
         assert!(options.create_if_missing && options.direct_io && options.on_recovery.is_none());
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();
     }
@@ -243,6 +250,7 @@ mod tests {
         refused(Options { segment_bytes: 4097, ..base() }, "segment_bytes");
         refused(Options { segment_bytes: 128 << 20, ..base() }, "segment_bytes");
         refused(Options { unflushed_bytes_max: 0, ..base() }, "unflushed_bytes_max");
+        refused(Options { open_files_max: 0, ..base() }, "open_files_max");
         refused(Options { memory_budget: Some((144 << 20) - 1), ..base() }, "memory_budget");
         refused(base().with_memory_budget(1000), "memory_budget");
         refused(Options { index_shards: 0, ..base() }, "index_shards");

@@ -22,7 +22,6 @@ use kv_wal_format::{
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::num::NonZero;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -33,7 +32,9 @@ use crate::index::{Index, KeyHash};
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
 use crate::readers::{Guard, collect, pin};
-use crate::segment::{Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentTable};
+use crate::segment::{
+    Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable,
+};
 
 /// A store as its files say, before anything is changed on disk.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ struct Replayed {
 /// Where segments are replayed into.
 struct Replay<'a> {
     env: &'a Env,
-    dir: &'a Path,
+    files: &'a Arc<SegmentFiles>,
     options: &'a Options,
     index: &'a Index,
     table: &'a Arc<SegmentTable>,
@@ -79,7 +80,12 @@ struct Replay<'a> {
 type Tombstones = Vec<(KeyHash, Location)>;
 
 /// Reads and replays all segments of `manifest`. Changes nothing on disk.
-pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manifest) -> Result<Recovered> {
+pub(crate) fn recover(
+    env: &Env,
+    files: &Arc<SegmentFiles>,
+    options: &Options,
+    manifest: &Manifest,
+) -> Result<Recovered> {
     let seed = match env.background {
         // Against floods of colliding keys.
         Background::Threads => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
@@ -89,7 +95,7 @@ pub(crate) fn recover(env: &Env, dir: &Path, options: &Options, manifest: &Manif
     let table = Arc::new(SegmentTable::new(options.segment_bytes, options.recycled_images_max()));
     let replay = Replay {
         env,
-        dir,
+        files,
         options,
         index: &index,
         table: &table,
@@ -262,7 +268,7 @@ impl Replay<'_> {
 
     /// A segment, and its file, in memory.
     fn load(&self, id: SegmentId, entry: Entry) -> Result<(Arc<Segment>, Contents)> {
-        let file = SegmentFile::open(&*self.env.fs, self.dir, id)?;
+        let file = SegmentFile::open(self.files, id)?;
         let path = file.path().to_path_buf();
         let damaged = |offset: usize, detail: &str| Error::corruption(&path, offset as u64, detail);
         let file_len = usize::try_from(file.len()?)

@@ -91,11 +91,38 @@ impl Store {
     }
 }
 
-/// Whether there is too little of something, rather than something wrong.
+/// What the system answers when it, or the process, has as many files open as there may be.
+const TOO_MANY_OPEN_FILES: [i32; 2] = [23, 24];
+
+/// Whether there is too little of something, rather than something wrong: then nothing was changed. A sync that failed is wrong,
+/// whatever the system says.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     match error {
+        Error::Io { op: "sync", .. } => false,
         Error::DiskFull { .. } | Error::InvalidArgument(_) => true,
-        Error::Io { source, .. } => source.kind() == ErrorKind::OutOfMemory,
+        Error::Io { source, .. } => {
+            source.kind() == ErrorKind::OutOfMemory
+                || source.raw_os_error().is_some_and(|number| TOO_MANY_OPEN_FILES.contains(&number))
+        }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+    use std::path::Path;
+
+    #[test]
+    fn what_is_short_now_is_refused_and_what_is_wrong_is_not() {
+        let io = |number| Error::io("create", Path::new("f"), io::Error::from_raw_os_error(number));
+        let (eio, out_of_memory, files_of_all, files_of_process, enospc) = (5, 12, 23, 24, 28);
+        for number in [out_of_memory, files_of_all, files_of_process, enospc] {
+            assert!(is_refusal(&io(number)), "{number}");
+            let sync = Error::sync(Path::new("f"), io::Error::from_raw_os_error(number));
+            assert!(!is_refusal(&sync), "{sync}");
+        }
+        assert!(!is_refusal(&io(eio)) && !is_refusal(&Error::Closed));
     }
 }

@@ -254,6 +254,37 @@ fn compaction_goes_on_around_a_victim_that_cannot_be_read() {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn few_files_are_open_however_many_there_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_in_dir =
+        |fd: &fs::DirEntry| fs::read_link(fd.path()).is_ok_and(|path| path.starts_with(dir.path()));
+    let open_files = || fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap).filter(is_in_dir).count();
+    let options = || Options { open_files_max: 10, compaction: Arc::new(Never), ..small() };
+    let mut store = open(dir.path(), options());
+    for number in 0..3000 {
+        store.put(&key(number), &value(number, 0)).unwrap();
+    }
+    for reopened in [false, true] {
+        if reopened {
+            store.close().unwrap();
+            store = open(dir.path(), options());
+        }
+        assert!(segment_files(dir.path()).len() > 50);
+        for number in 0..3000 {
+            assert_eq!(
+                store.get(&key(number * 7 % 3000)).unwrap().as_deref(),
+                Some(&*value(number * 7 % 3000, 0))
+            );
+        }
+        // With the head, a spare, the lock.
+        let count = open_files();
+        assert!((10..=10 + 3).contains(&count), "{count} are open");
+        assert!(store.stats().fetches > 1000);
+    }
+}
+
 /// Compacts every image that holds anything dead, in memory only.
 #[derive(Debug)]
 struct InMemory;

@@ -70,6 +70,16 @@ impl Store {
         &self,
         segments: &[Arc<Segment>],
     ) -> Result<Result<CompactionReport>, Unreadable> {
+        let report = self.load_and_replace(segments);
+        if !matches!(report, Ok(Ok(_))) {
+            for victim in segments {
+                victim.file.may_close();
+            }
+        }
+        report
+    }
+
+    fn load_and_replace(&self, segments: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
         let victims: Vec<Victim> = segments.iter().map(Victim::load).collect::<Result<_, _>>()?;
         let survivors = self.survivors(&victims)?;
         Ok(self.replace(segments, victims, &survivors))
@@ -266,9 +276,9 @@ impl Survivor {
 }
 
 impl Victim {
-    /// With its file's contents, where it is cold.
+    /// With its file's contents, where it is cold. The file stays open: it is removed before the index points elsewhere.
     fn load(segment: &Arc<Segment>) -> Result<Self, Unreadable> {
-        match segment.contents() {
+        match segment.contents().and_then(|contents| segment.file.stay_open().map(|()| contents)) {
             Ok(contents) => Ok(Victim { segment: Arc::clone(segment), contents }),
             Err(error) => Err(Unreadable { victim: segment.id, error }),
         }

@@ -1,20 +1,20 @@
-use kv_core::{Error, File, FileExt, Fs, OpenMode, Result, SegmentId};
+use kv_core::{Error, FileExt, OpenMode, Result, SegmentId};
+use parking_lot::Mutex;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::directory;
+use super::files::{Handle, Opening, SegmentFiles};
 
 /// The file of one segment: the same bytes as its image.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
     path: PathBuf,
-    file: Box<dyn File>,
     /// How long it may become, bytes.
     capacity: usize,
-    /// What direct transfers must be aligned to; 0 while they go through the cache; or `NEVER_DIRECT`. Changed by who
-    /// writes, one at a time.
-    direct_align: AtomicUsize,
+    opening: Arc<Mutex<Opening>>,
+    files: Arc<SegmentFiles>,
 }
 
 /// In place of an alignment: the system knows no direct I/O for this file.
@@ -32,19 +32,19 @@ pub(crate) enum Via {
 impl SegmentFile {
     /// Creates a file of `capacity` bytes that begins with `start`. Nothing is synced.
     pub(crate) fn create(
-        fs: &dyn Fs,
-        dir: &Path,
+        files: &Arc<SegmentFiles>,
         id: SegmentId,
         capacity: usize,
         start: &[u8],
         via: Via,
     ) -> Result<Self> {
-        let path = dir.join(directory::segment_file_name(id));
-        let file = fs.open(&path, OpenMode::CreateNew).map_err(|error| Error::io("create", &path, error))?;
-        let mut created = SegmentFile { path, file, capacity, direct_align: AtomicUsize::new(0) };
-        let align = created.switch(via)?.unwrap_or(1);
+        let path = files.path_of(id);
+        let file = files.fs.open(&path, OpenMode::CreateNew);
+        let handle = Handle::new(file.map_err(|error| Error::io("create", &path, error))?);
+        let mut created = SegmentFile::new(files, path, capacity, Arc::clone(&handle));
+        let align = created.switch(&handle, via)?.unwrap_or(1);
         created.capacity = capacity.next_multiple_of(align);
-        let reserved = created.file.allocate(created.capacity as u64);
+        let reserved = handle.file.allocate(created.capacity as u64);
         reserved.map_err(|error| Error::io("reserve space for", &created.path, error))?;
         created.write(start, 0..start.len(), via)?;
         if created.capacity > capacity {
@@ -55,15 +55,55 @@ impl SegmentFile {
     }
 
     /// Opens the file of a segment that the manifest names.
-    pub(crate) fn open(fs: &dyn Fs, dir: &Path, id: SegmentId) -> Result<Self> {
-        let path = dir.join(directory::segment_file_name(id));
-        match fs.open(&path, OpenMode::ReadWrite) {
-            Ok(file) => Ok(SegmentFile { path, file, capacity: 0, direct_align: AtomicUsize::new(0) }),
+    pub(crate) fn open(files: &Arc<SegmentFiles>, id: SegmentId) -> Result<Self> {
+        let path = files.path_of(id);
+        match files.fs.open(&path, OpenMode::ReadWrite) {
+            Ok(file) => Ok(SegmentFile::new(files, path, 0, Handle::new(file))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::corruption(&path, 0, "the manifest names this segment, and the file is missing"))
             }
             Err(error) => Err(Error::io("open", &path, error)),
         }
+    }
+
+    fn new(files: &Arc<SegmentFiles>, path: PathBuf, capacity: usize, handle: Arc<Handle>) -> Self {
+        let opening = Arc::new(Mutex::new(Opening { handle: Some(handle), stays_open: true }));
+        SegmentFile { path, capacity, opening, files: Arc::clone(files) }
+    }
+
+    /// Nobody writes to it any more: it is closed when too many are open, and opened again by who reads it then.
+    pub(crate) fn may_close(&self) {
+        self.opening.lock().stays_open = false;
+        self.files.may_close(&self.opening);
+    }
+
+    /// It is about to be removed, and can be read for as long as anybody may come to it all the same.
+    pub(crate) fn stay_open(&self) -> Result<()> {
+        let mut opening = self.opening.lock();
+        self.open_if_closed(&mut opening)?;
+        opening.stays_open = true;
+        Ok(())
+    }
+
+    fn handle(&self) -> Result<Arc<Handle>> {
+        let mut opening = self.opening.lock();
+        let (handle, was_closed) = self.open_if_closed(&mut opening)?;
+        drop(opening);
+        if was_closed {
+            self.files.may_close(&self.opening);
+        }
+        Ok(handle)
+    }
+
+    /// Returns also whether it was closed.
+    fn open_if_closed(&self, opening: &mut Opening) -> Result<(Arc<Handle>, bool)> {
+        if let Some(handle) = &opening.handle {
+            return Ok((Arc::clone(handle), false));
+        }
+        let file = self.files.fs.open(&self.path, OpenMode::ReadWrite);
+        let handle = Handle::new(file.map_err(|error| Error::io("open", &self.path, error))?);
+        opening.handle = Some(Arc::clone(&handle));
+        Ok((handle, true))
     }
 
     /// The file may grow to `capacity` bytes.
@@ -77,13 +117,14 @@ impl SegmentFile {
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
-        self.file.len().map_err(|error| Error::io("measure", &self.path, error))
+        self.handle()?.file.len().map_err(|error| Error::io("measure", &self.path, error))
     }
 
     /// Reads from `offset` on until `buf` is full or the file ends; returns how many bytes.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: usize) -> Result<usize> {
-        self.switch(Via::Cache)?;
-        self.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
+        let handle = self.handle()?;
+        self.switch(&handle, Via::Cache)?;
+        handle.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
     }
 
     /// Writes a range of `contents`, which are the bytes of the file from its start and begin at a page of memory.
@@ -94,27 +135,28 @@ impl SegmentFile {
     /// A file that takes no such transfer after all goes through the cache from then on: not every layer below a file system
     /// tells what it wants.
     pub(crate) fn write(&self, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
-        match self.write_range(contents, range.clone(), via) {
+        let handle = self.handle()?;
+        match self.write_range(&handle, contents, range.clone(), via) {
             Err(Error::Io { source, .. })
-                if self.is_direct() && source.kind() == std::io::ErrorKind::InvalidInput =>
+                if handle.is_direct() && source.kind() == std::io::ErrorKind::InvalidInput =>
             {
-                self.switch(Via::Cache)?;
-                self.direct_align.store(NEVER_DIRECT, Ordering::Release);
-                self.write_range(contents, range, Via::Cache)
+                self.switch(&handle, Via::Cache)?;
+                handle.direct_align.store(NEVER_DIRECT, Ordering::Release);
+                self.write_range(&handle, contents, range, Via::Cache)
             }
             written => written,
         }
     }
 
-    fn write_range(&self, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
+    fn write_range(&self, handle: &Handle, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
         let Range { start, end } = range;
-        let align = self.switch(via)?.filter(|align| end.next_multiple_of(*align) <= self.capacity);
+        let align = self.switch(handle, via)?.filter(|align| end.next_multiple_of(*align) <= self.capacity);
         let Some(align) = align else {
-            self.switch(Via::Cache)?;
-            return self.write_at(contents.get(start..end).unwrap_or_default(), start);
+            self.switch(handle, Via::Cache)?;
+            return self.write_at(handle, contents.get(start..end).unwrap_or_default(), start);
         };
         let (start, blocks_end) = (start - start % align, end - end % align);
-        self.write_at(contents.get(start..blocks_end).unwrap_or_default(), start)?;
+        self.write_at(handle, contents.get(start..blocks_end).unwrap_or_default(), start)?;
         let rest_start = start.max(blocks_end);
         let rest = contents.get(rest_start..end).unwrap_or_default();
         if rest.is_empty() {
@@ -124,46 +166,50 @@ impl SegmentFile {
         let aligned = memory.as_ptr().align_offset(align);
         let block = memory.get_mut(aligned..aligned + align).expect("there is one in twice its size");
         block.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-        self.write_at(block, rest_start)
+        self.write_at(handle, block, rest_start)
     }
 
-    fn write_at(&self, bytes: &[u8], offset: usize) -> Result<()> {
-        self.file.write_all_at(bytes, offset as u64).map_err(|error| Error::io("write", &self.path, error))
-    }
-
-    fn is_direct(&self) -> bool {
-        !matches!(self.direct_align.load(Ordering::Acquire), 0 | NEVER_DIRECT)
+    fn write_at(&self, handle: &Handle, bytes: &[u8], offset: usize) -> Result<()> {
+        let written = handle.file.write_all_at(bytes, offset as u64);
+        written.map_err(|error| Error::io("write", &self.path, error))
     }
 
     /// Has transfers go this way, if they do not yet and can; returns what direct ones must be aligned to.
-    fn switch(&self, via: Via) -> Result<Option<usize>> {
+    fn switch(&self, handle: &Handle, via: Via) -> Result<Option<usize>> {
         let to_direct = via == Via::Direct;
-        let align = self.direct_align.load(Ordering::Acquire);
-        if align == NEVER_DIRECT || self.is_direct() == to_direct {
-            return Ok(self.is_direct().then_some(align));
+        let align = handle.direct_align.load(Ordering::Acquire);
+        if align == NEVER_DIRECT || handle.is_direct() == to_direct {
+            return Ok(handle.is_direct().then_some(align));
         }
-        let switched = self.file.set_direct_io(to_direct);
+        let switched = handle.file.set_direct_io(to_direct);
         let align = switched.map_err(|error| Error::io("set the way of access to", &self.path, error))?;
         let way = if to_direct { align.unwrap_or(NEVER_DIRECT) } else { 0 };
-        self.direct_align.store(way, Ordering::Release);
+        handle.direct_align.store(way, Ordering::Release);
         Ok(align)
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|error| Error::sync(&self.path, error))
+        self.handle()?.file.sync_data().map_err(|error| Error::sync(&self.path, error))
     }
 
     /// Gives back the space reserved beyond `len`.
     pub(crate) fn trim(&self, len: usize) -> Result<()> {
-        self.file.set_len(len as u64).map_err(|error| Error::io("trim", &self.path, error))
+        self.handle()?.file.set_len(len as u64).map_err(|error| Error::io("trim", &self.path, error))
+    }
+}
+
+impl Handle {
+    fn is_direct(&self) -> bool {
+        !matches!(self.direct_align.load(Ordering::Acquire), 0 | NEVER_DIRECT)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory;
     use crate::segment::{Contents, Image};
-    use kv_core::{FsExt, OsFs};
+    use kv_core::{Env, Fs, FsExt, OsFs};
     use kv_tests::sim::SimFs;
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -179,6 +225,10 @@ mod tests {
             image.fill(0, CAPACITY, |out| (1..=251).cycle().zip(out).for_each(|(byte, out)| *out = byte));
             Contents::new(Arc::new(image), CAPACITY)
         }
+    }
+
+    fn files(fs: &SimFs) -> Arc<SegmentFiles> {
+        SegmentFiles::new(&Env { fs: Arc::new(fs.clone()), ..Env::os() }, Path::new("/"), 1)
     }
 
     fn in_file(fs: &dyn Fs, dir: &Path) -> Vec<u8> {
@@ -197,7 +247,8 @@ mod tests {
             let (fs, dir) = (SimFs::new(), Path::new("/"));
             let via = |direct| if direct { Via::Direct } else { Via::Cache };
             let mut end = 40;
-            let file = SegmentFile::create(&fs, dir, ID, capacity, &bytes[..end], via(created_directly)).unwrap();
+            let file =
+                SegmentFile::create(&files(&fs), ID, capacity, &bytes[..end], via(created_directly)).unwrap();
             for (len, direct) in steps {
                 let start = end;
                 end = (end + len).min(capacity);
@@ -220,7 +271,7 @@ mod tests {
         for claim in [None, Some(64)] {
             let (fs, dir) = (SimFs::new(), Path::new("/"));
             fs.claim_direct_io_align(claim);
-            let file = SegmentFile::create(&fs, dir, ID, 2048, &bytes[..40], Via::Direct).unwrap();
+            let file = SegmentFile::create(&files(&fs), ID, 2048, &bytes[..40], Via::Direct).unwrap();
             file.write(bytes, 40..1000, Via::Direct).unwrap();
             file.write(bytes, 1000..1500, Via::Cache).unwrap();
             file.write(bytes, 1500..1700, Via::Direct).unwrap();
@@ -234,9 +285,9 @@ mod tests {
         let contents = contents();
         let bytes = contents.bytes();
         let (fs, dir) = (SimFs::new(), Path::new("/"));
-        SegmentFile::create(&fs, dir, ID, 2048, &bytes[..1000], Via::Cache).unwrap();
+        SegmentFile::create(&files(&fs), ID, 2048, &bytes[..1000], Via::Cache).unwrap();
         fs.claim_direct_io_align(Some(64));
-        let file = SegmentFile::open(&fs, dir, ID).unwrap().with_capacity(2048);
+        let file = SegmentFile::open(&files(&fs), ID).unwrap().with_capacity(2048);
         file.write(bytes, 1000..1500, Via::Direct).unwrap();
         file.write(bytes, 1500..1700, Via::Direct).unwrap();
         assert_eq!(in_file(&fs, dir)[..1700], bytes[..1700]);
@@ -247,10 +298,46 @@ mod tests {
         let contents = contents();
         let bytes = contents.bytes();
         let dir = tempfile::tempdir_in(".").unwrap();
-        let file = SegmentFile::create(&OsFs, dir.path(), ID, 8192, &bytes[..40], Via::Direct).unwrap();
+        let files = SegmentFiles::new(&Env::os(), dir.path(), 1);
+        let file = SegmentFile::create(&files, ID, 8192, &bytes[..40], Via::Direct).unwrap();
         file.write(bytes, 40..4096, Via::Direct).unwrap();
         file.sync().unwrap();
         let found = in_file(&OsFs, dir.path());
         assert_eq!((found.len(), &found[..4096]), (8192, bytes));
+    }
+
+    #[test]
+    fn only_so_many_are_open_and_closed_ones_are_opened_by_who_reads_them() {
+        let contents = contents();
+        let dir = tempfile::tempdir_in(".").unwrap();
+        let files = SegmentFiles::new(&Env::os(), dir.path(), 2);
+        let create = |id: u64| {
+            let bytes = &contents.bytes()[..100 + usize::try_from(id).unwrap()];
+            SegmentFile::create(&files, SegmentId::new(id), 4096, bytes, Via::Cache).unwrap()
+        };
+        let all: Vec<SegmentFile> = (1..=5).map(create).collect();
+        let open = || all.iter().map(|file| file.opening.lock().handle.is_some()).collect::<Vec<_>>();
+        assert_eq!(open(), [true; 5], "what is written stays open");
+        all[..4].iter().for_each(SegmentFile::may_close);
+        assert_eq!(open(), [false, false, true, true, true]);
+        // Who is at it may go on.
+        let third = all[2].handle().unwrap();
+        for (at, file) in all.iter().enumerate() {
+            let mut read = [0; 2];
+            assert_eq!(file.read_at(&mut read, 99 + at).unwrap(), 2);
+            assert_eq!(read, contents.bytes()[99 + at..101 + at]);
+        }
+        assert_eq!(third.file.len().unwrap(), 4096);
+        assert_eq!(open().iter().filter(|open| **open).count(), 3);
+        // What is removed can still be read, until nobody can come to it.
+        all[1].stay_open().unwrap();
+        OsFs.remove_file(all[1].path()).unwrap();
+        for file in [&all[2], &all[3], &all[0], &all[1]] {
+            assert_eq!(file.read_at(&mut [0; 2], 0).unwrap(), 2);
+        }
+        assert_eq!(open(), [true, true, false, true, true]);
+        OsFs.remove_file(all[2].path()).unwrap();
+        let error = all[2].read_at(&mut [0; 2], 0).unwrap_err();
+        assert!(matches!(&error, Error::Io { op: "open", path, .. } if path == all[2].path()), "{error}");
     }
 }

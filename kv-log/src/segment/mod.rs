@@ -1,6 +1,6 @@
 //! Segments: the units in which the log is allocated, written, compacted and freed.
 //!
-//! A segment is one memory image ([`image`]) and one file of the same bytes ([`file`]). Its slot in
+//! A segment is one memory image ([`image`]) and one file of the same bytes ([`file`], [`files`]). Its slot in
 //! the [`table`] is the first half of every [`Location`] in it. Once it is durable, compaction in memory
 //! may replace it by one with the same id and file, an image of what is left, and another slot; and it may
 //! give up its image ([`residence`]), after which it is cold: records are read from its file ([`cold`]). Nobody finds an
@@ -8,6 +8,7 @@
 
 mod cold;
 mod file;
+mod files;
 mod found;
 mod image;
 mod location;
@@ -16,6 +17,7 @@ mod table;
 
 pub(crate) use cold::{Contents, Fetched};
 pub(crate) use file::{SegmentFile, Via};
+pub(crate) use files::SegmentFiles;
 pub(crate) use found::{Found, Look};
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
@@ -258,6 +260,7 @@ impl Segment {
 
     pub(crate) fn mark_durable(&self) {
         self.durable.store(true, Ordering::Release);
+        self.file.may_close();
     }
 
     /// Bytes from the start that are in the file.

@@ -1,0 +1,80 @@
+//! The files of a store's segments, of which only so many are open at a time: a process may have about a thousand, and a store
+//! may have more segments than that.
+//!
+//! What is still written stays open, and so does what is about to be removed, since readers may still come to it. The others are
+//! opened when somebody reads them, and closed in the order in which they were opened, once there are too many.
+
+use kv_core::{Env, File, Fs, SegmentId};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Weak};
+
+use crate::directory;
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) file: Box<dyn File>,
+    /// What direct transfers must be aligned to; 0 while they go through the cache; or `NEVER_DIRECT`. Changed by who
+    /// writes, one at a time.
+    pub(super) direct_align: AtomicUsize,
+}
+
+/// A file, open or not.
+#[derive(Debug)]
+pub(super) struct Opening {
+    /// Who uses it shares it, and may go on when it is closed.
+    pub(super) handle: Option<Arc<Handle>>,
+    pub(super) stays_open: bool,
+}
+
+/// Where segment files are, and which of them are open.
+#[derive(Debug)]
+pub(crate) struct SegmentFiles {
+    dir: PathBuf,
+    pub(super) fs: Arc<dyn Fs>,
+    open_max: usize,
+    /// Those that may be closed, the one that was opened first in front. Some are closed, or gone.
+    closable: Mutex<VecDeque<Weak<Mutex<Opening>>>>,
+}
+
+impl Handle {
+    pub(super) fn new(file: Box<dyn File>) -> Arc<Self> {
+        Arc::new(Handle { file, direct_align: AtomicUsize::new(0) })
+    }
+}
+
+impl SegmentFiles {
+    /// In `dir`, with at most `open_max` open that nobody writes to.
+    pub(crate) fn new(env: &Env, dir: &Path, open_max: usize) -> Arc<Self> {
+        Arc::new(SegmentFiles {
+            dir: dir.to_path_buf(),
+            fs: Arc::clone(&env.fs),
+            open_max,
+            closable: Mutex::default(),
+        })
+    }
+
+    pub(super) fn path_of(&self, id: SegmentId) -> PathBuf {
+        self.dir.join(directory::segment_file_name(id))
+    }
+
+    /// This file is open, and may be closed when there are too many.
+    pub(super) fn may_close(&self, opening: &Arc<Mutex<Opening>>) {
+        let too_many = {
+            let mut closable = self.closable.lock();
+            closable.push_back(Arc::downgrade(opening));
+            let excess = closable.len().saturating_sub(self.open_max);
+            closable.drain(..excess).collect::<Vec<_>>()
+        };
+        // Not with the lock held: closing a file takes its time.
+        for opening in too_many.iter().filter_map(Weak::upgrade) {
+            let mut opening = opening.lock();
+            if !opening.stays_open {
+                opening.handle = None;
+            }
+        }
+    }
+}
