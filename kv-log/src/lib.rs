@@ -37,7 +37,7 @@
 //! | where memory is short, segments leave it for their files | `eviction.rs`, `segment/`: `residence.rs`, `cold.rs` |
 //! | after a failure: replay | `open.rs`, `recovery.rs`, `directory.rs` |
 //!
-//! `store.rs` holds the parts together. The bytes are those of [`kv_wal_format`]; who leads
+//! `store.rs` holds the parts together; `mapped.rs` has arrays that give their memory back. The bytes are those of [`kv_wal_format`]; who leads
 //! a flush, and what a failure means for everybody after it, is in `kv_core`'s `Leadership` and `Health`.
 
 mod background;
@@ -52,6 +52,7 @@ mod flush;
 mod head;
 mod index;
 mod manifest;
+mod mapped;
 mod open;
 mod options;
 mod prefetch;

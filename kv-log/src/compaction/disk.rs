@@ -20,6 +20,7 @@ use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
     Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, Step, parse_trusted,
 };
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,11 +29,13 @@ use std::time::Duration;
 use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
 use crate::head::SEAL_LEN;
 use crate::index::KeyHash;
+use crate::mapped::{Mapped, Plain};
 use crate::readers::{collect, pin};
 use crate::segment::{Contents, Location, Segment};
 use crate::store::Store;
 
 /// A record that is to be kept. There may be very many.
+#[derive(Clone, Copy)]
 struct Survivor {
     lsn: u64,
     hash: KeyHash,
@@ -42,6 +45,9 @@ struct Survivor {
     offset: u32,
     len: u32,
 }
+
+// SAFETY: numbers and a truth value, all of which may be zero.
+unsafe impl Plain for Survivor {}
 
 /// A segment to be compacted, and what it holds.
 struct Victim {
@@ -141,11 +147,14 @@ impl Store {
 
     /// The records of the victims that the index points at, and the tombstones that may still hide
     /// something, in the order of their LSNs.
-    fn survivors(&self, victims: &[Victim]) -> Result<Vec<Survivor>, Unreadable> {
+    fn survivors(&self, victims: &[Victim]) -> Result<Mapped<Survivor>, Unreadable> {
         let ids: Vec<SegmentId> = victims.iter().map(|victim| victim.segment.id).collect();
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &ids);
-        let mut survivors =
-            Vec::with_capacity(victims.iter().map(|victim| victim.segment.survivors_max()).sum());
+        let mut survivors = Mapped::default();
+        if let Some(first) = victims.first() {
+            let count = victims.iter().map(|victim| victim.segment.survivors_max()).sum();
+            survivors = Mapped::with_capacity(count).map_err(|error| first.no_memory(error))?;
+        }
         for (number, victim) in (0..).zip(victims) {
             let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
             // A damaged key would pass for another one, whose record is dead. Changes that come meanwhile may be the
@@ -160,7 +169,7 @@ impl Store {
         }
         // What was written at the same time is likely to be overwritten at the same time, and then a segment of it is
         // cheap to compact (Rosenblum and Ousterhout: age sort). Victims are sorted already, most of them.
-        survivors.sort_by_key(|survivor| survivor.lsn);
+        survivors.sort_unstable_by_key(|survivor| (survivor.lsn, survivor.victim, survivor.offset));
         Ok(survivors)
     }
 
@@ -170,7 +179,7 @@ impl Store {
         number: u16,
         victim: &Victim,
         oldest_elsewhere: u64,
-        survivors: &mut Vec<Survivor>,
+        survivors: &mut Mapped<Survivor>,
     ) -> Result<u64, Unreadable> {
         let (decoder, slot) = (Decoder::new(victim.segment.id.get()), victim.segment.slot);
         let (mut at, mut put_bytes) = (SEGMENT_HEADER_LEN, 0);
@@ -205,7 +214,7 @@ impl Store {
                         return Err(victim.damaged(one.offset as usize));
                     }
                     put_bytes += if one.is_put { u64::from(one.len) } else { 0 };
-                    survivors.push(one);
+                    survivors.push(one).map_err(|error| victim.no_memory(error))?;
                 }
             }
         }
@@ -282,6 +291,11 @@ impl Victim {
             Ok(contents) => Ok(Victim { segment: Arc::clone(segment), contents }),
             Err(error) => Err(Unreadable { victim: segment.id, error }),
         }
+    }
+
+    fn no_memory(&self, error: io::Error) -> Unreadable {
+        let error = Error::io("allocate memory to compact", self.segment.file.path(), error);
+        Unreadable { victim: self.segment.id, error }
     }
 
     fn damaged(&self, offset: usize) -> Unreadable {

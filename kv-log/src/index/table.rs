@@ -7,10 +7,12 @@
 //!
 //! One writer at a time; readers look on meanwhile. See [`Shard`](super::shard::Shard) for what that needs.
 
-use crate::sync::{AtomicU64, Ordering};
+use std::ptr::NonNull;
 
 use super::slot::{Slot, TAG_BITS};
+use crate::mapped::{Mapped, Plain};
 use crate::segment::Location;
+use crate::sync::{AtomicU64, Ordering};
 
 /// Few in a model, so that it soon has many buckets.
 const SLOTS_PER_BUCKET: usize = if cfg!(all(test, shuttle)) { 2 } else { 8 };
@@ -23,9 +25,34 @@ const LOAD_MAX: (usize, usize) = (13, 16);
 #[repr(align(64))]
 struct Bucket([AtomicU64; SLOTS_PER_BUCKET]);
 
+// SAFETY: slots are numbers, and 0 is an empty one. (In a model they are not, but there nothing is mapped.)
+unsafe impl Plain for Bucket {}
+
+/// From so many buckets on, they have a mapping of their own, and fill whole pages: 16 KiB.
+const MAPPED_MIN: usize = if cfg!(all(test, shuttle)) { usize::MAX } else { 256 };
+
+/// Buckets in a page.
+const BUCKETS_PER_PAGE: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Table {
-    buckets: Box<[Bucket]>,
+    /// In `map`, or from `Box::into_raw`.
+    buckets: NonNull<[Bucket]>,
+    map: Option<Mapped<Bucket>>,
+}
+
+// SAFETY: what the pointer leads to is the table's alone, and atomics.
+unsafe impl Send for Table {}
+// SAFETY: as above.
+unsafe impl Sync for Table {}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if self.map.is_none() {
+            // SAFETY: it came from `Box::into_raw`, and only this takes it back.
+            drop(unsafe { Box::from_raw(self.buckets.as_ptr()) });
+        }
+    }
 }
 
 /// Where a slot is.
@@ -71,22 +98,37 @@ impl Table {
     }
 
     fn with_buckets(count: usize) -> Self {
-        Table { buckets: (0..count).map(|_| Bucket::new()).collect() }
+        if count >= MAPPED_MIN
+            && let Ok(mut map) = Mapped::zeroed(count)
+        {
+            return Table { buckets: NonNull::from(&mut *map), map: Some(map) };
+        }
+        let buckets: Box<[Bucket]> = (0..count).map(|_| Bucket::new()).collect();
+        Table { buckets: NonNull::from(Box::leak(buckets)), map: None }
+    }
+
+    #[inline]
+    fn buckets(&self) -> &[Bucket] {
+        // SAFETY: they live as long as the table, and change only as atomics do.
+        unsafe { self.buckets.as_ref() }
     }
 
     /// Slots that may be taken before it has to grow; fewer than there are, so every search ends.
     pub(super) fn max_len(&self) -> usize {
-        self.buckets.len() * SLOTS_PER_BUCKET * LOAD_MAX.0 / LOAD_MAX.1
+        self.buckets().len() * SLOTS_PER_BUCKET * LOAD_MAX.0 / LOAD_MAX.1
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
-        size_of_val(&*self.buckets) + size_of::<Self>()
+        let buckets = self.map.as_ref().map_or(size_of_val(self.buckets()), Mapped::allocated_bytes);
+        buckets + size_of::<Self>()
     }
 
     /// A larger one with the same slots: by half, so that at least 54 % of them are taken, and a key costs at most
     /// 14.8 bytes. Homes keep their order, so both are walked from front to back.
     pub(super) fn grown(&self) -> Self {
-        let next = Table::with_buckets(self.buckets.len() + self.buckets.len() / 2 + 1);
+        let count = self.buckets().len() * 3 / 2 + 1;
+        let in_page = if count < MAPPED_MIN { 1 } else { BUCKETS_PER_PAGE };
+        let next = Table::with_buckets(count / in_page * in_page);
         self.iter().for_each(|slot| next.insert(slot));
         next
     }
@@ -100,7 +142,7 @@ impl Table {
     ) -> Option<(Position, Location)> {
         let mut at = self.home(tag);
         // Bounded, for a reader who looks on while it is changed.
-        for _ in 0..self.buckets.len() {
+        for _ in 0..self.buckets().len() {
             let bucket = self.bucket(at);
             for index in 0..SLOTS_PER_BUCKET {
                 let slot = bucket.get(index)?;
@@ -166,29 +208,29 @@ impl Table {
 
     /// All slots, in the order of buckets.
     pub(super) fn iter(&self) -> impl Iterator<Item = Slot> {
-        self.buckets.iter().flat_map(|bucket| (0..SLOTS_PER_BUCKET).map_while(|index| bucket.get(index)))
+        self.buckets().iter().flat_map(|bucket| (0..SLOTS_PER_BUCKET).map_while(|index| bucket.get(index)))
     }
 
     /// The first bucket of a tag: its share of all tags, so that growing keeps the order.
     #[inline]
     fn home(&self, tag: u64) -> usize {
-        ((u128::from(tag) * self.buckets.len() as u128) >> TAG_BITS) as usize
+        ((u128::from(tag) * self.buckets().len() as u128) >> TAG_BITS) as usize
     }
 
     #[inline]
     fn next(&self, bucket: usize) -> usize {
-        if bucket + 1 == self.buckets.len() { 0 } else { bucket + 1 }
+        if bucket + 1 == self.buckets().len() { 0 } else { bucket + 1 }
     }
 
     /// Steps from one bucket to another.
     fn distance(&self, from: usize, to: usize) -> usize {
-        if to >= from { to - from } else { to + self.buckets.len() - from }
+        if to >= from { to - from } else { to + self.buckets().len() - from }
     }
 
     #[inline]
     #[expect(clippy::indexing_slicing, reason = "`home` and `next` stay below the number of buckets")]
     fn bucket(&self, at: usize) -> &Bucket {
-        &self.buckets[at]
+        &self.buckets()[at]
     }
 }
 

@@ -1,0 +1,116 @@
+//! Arrays in mappings of their own: large ones that come and go. The system has their memory back when they go, where an allocator
+//! would keep it for the thread that it came from.
+
+use memmap2::{MmapMut, MmapRaw};
+use std::io;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::slice;
+
+/// What may be all zeros, and is not dropped.
+///
+/// # Safety
+/// All bits zero is a value of the type.
+pub(crate) unsafe trait Plain {}
+
+/// An array that can grow.
+#[derive(Debug)]
+pub(crate) struct Mapped<T> {
+    /// `None` while there is no room for anything.
+    map: Option<MmapRaw>,
+    len: usize,
+    of: PhantomData<T>,
+}
+
+impl<T> Default for Mapped<T> {
+    fn default() -> Self {
+        Mapped { map: None, len: 0, of: PhantomData }
+    }
+}
+
+impl<T: Plain> Mapped<T> {
+    /// Empty, with room for `capacity` elements.
+    pub(crate) fn with_capacity(capacity: usize) -> io::Result<Self> {
+        const { assert!(align_of::<T>() <= 4096 && size_of::<T>() > 0) };
+        let bytes = capacity.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let map = if bytes == 0 { None } else { Some(MmapRaw::from(MmapMut::map_anon(bytes)?)) };
+        Ok(Mapped { map, ..Self::default() })
+    }
+
+    /// `len` zeros.
+    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+        Ok(Mapped { len, ..Self::with_capacity(len)? })
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn allocated_bytes(&self) -> usize {
+        self.map.as_ref().map_or(0, MmapRaw::len)
+    }
+
+    fn capacity(&self) -> usize {
+        self.allocated_bytes() / size_of::<T>()
+    }
+
+    /// Adds one at the end.
+    ///
+    /// # Errors
+    /// The system has no memory for more.
+    pub(crate) fn push(&mut self, element: T) -> io::Result<()>
+    where
+        T: Copy,
+    {
+        if self.len == self.capacity() {
+            let mut larger = Self::with_capacity((2 * self.len).max(1024))?;
+            larger.len = self.len;
+            larger.copy_from_slice(self);
+            *self = larger;
+        }
+        self.len += 1;
+        if let Some(last) = self.last_mut() {
+            *last = element;
+        }
+        Ok(())
+    }
+}
+
+impl<T: Plain> Deref for Mapped<T> {
+    type Target = [T];
+
+    #[inline]
+    fn deref(&self) -> &[T] {
+        let Some(map) = &self.map else { return &[] };
+        // SAFETY: a mapping begins at a page, which is aligned for T, and has room for `len` of them (`zeroed`, `push`). What was not
+        // written is zero, which is a value of T. Nobody else knows the mapping, which lives as long as `self`.
+        unsafe { slice::from_raw_parts(map.as_ptr().cast(), self.len) }
+    }
+}
+
+impl<T: Plain> DerefMut for Mapped<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        let Some(map) = &self.map else { return &mut [] };
+        // SAFETY: as above, and `self` is borrowed for change.
+        unsafe { slice::from_raw_parts_mut(map.as_mut_ptr().cast(), self.len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // SAFETY: a number.
+    unsafe impl Plain for u64 {}
+
+    #[test]
+    fn it_is_an_array_that_grows() {
+        let mut array = Mapped::with_capacity(0).unwrap();
+        assert_eq!((array.len(), array.allocated_bytes()), (0, 0));
+        for number in 0..5000_u64 {
+            array.push(number ^ 7).unwrap();
+        }
+        assert!(array.iter().copied().eq((0..5000).map(|number| number ^ 7)));
+        array.sort_unstable();
+        assert!(array.iter().copied().eq(0..5000));
+        assert_eq!(*Mapped::<u64>::zeroed(3).unwrap(), [0; 3]);
+        assert!(Mapped::<u64>::zeroed(usize::MAX / 2).is_err());
+    }
+}
