@@ -85,10 +85,12 @@ impl Catalog {
             next.next_segment = next.next_segment.max(following(id));
             if !next.segments.contains_key(&id) {
                 let path = self.dir.join(name);
-                // First, since storing the manifest may take the space of it. What is left is as good as a blank segment,
-                // which the manifest on disk may say it is.
-                self.cut(&path, SEGMENT_HEADER_LEN).map_err(|error| Error::io("trim", &path, error))?;
-                self.leftovers.lock().push(Leftover { path, bytes: SEGMENT_HEADER_LEN as u64 });
+                // What no manifest ever named, this one or one before, makes room for the next one. All else stays until that
+                // is durable: a power cut may yet bring back the one before.
+                if id >= manifest.next_segment {
+                    self.cut(&path, 0).map_err(|error| Error::io("trim", &path, error))?;
+                }
+                self.leftovers.lock().push(Leftover { path, bytes: 0 });
             }
         }
         self.store(&mut manifest, next, floor)

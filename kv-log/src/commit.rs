@@ -245,6 +245,8 @@ impl Store {
     /// Goes on in a segment with room for `len` bytes, and seals the head.
     #[cold]
     fn roll(&self, end: &mut LockedEnd<'_>, len: usize) -> Result<()> {
+        // A head that was made and is forgotten would be a gap in the log.
+        let _poison = self.health.poison_on_panic(&self.dir);
         let capacity = self.options.segment_bytes.max(SEGMENT_HEADER_LEN + len + SEAL_LEN);
         let next = self.next_heads(capacity, end.last_lsn());
         next.map_err(|error| self.poison_unless_refused(error))?.into_iter().for_each(|next| end.roll(next));

@@ -3,9 +3,10 @@
 //! On disk after a power cut between any two steps of a creation: nothing, an empty directory, a
 //! temporary manifest, or a manifest that names no segment; each can be opened, and is then created to
 //! its end. When an existing store is opened, in this order: torn bytes are cut by a seal in their
-//! place; what is not known to be durable is written again and synced; a manifest with reserved LSNs
-//! replaces the old one; orphans go; a head is made if there is none. A crash between any two leaves a
-//! store that recovers to the same state.
+//! place; what is not known to be durable is written again and synced; files that no manifest can ever have
+//! named are emptied; a manifest with reserved LSNs replaces the old one; orphans go; a head is made if there is none.
+//! A crash between any two leaves a store that recovers to the same state: also where the manifest that was read
+//! is not durable itself, and a power cut brings back the one before.
 
 use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
 use kv_wal_format::{Encoder, Record};
@@ -64,6 +65,8 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     );
     catalog.begin(lsn_floor)?;
     let head = if let Some(head) = recovered.head {
+        // It may have been made when segments were smaller.
+        head.file.reserve(options.segment_bytes)?;
         head
     } else {
         let mut created = catalog.create_heads(1, options.segment_bytes, lsn_floor)?;

@@ -94,11 +94,11 @@ impl Store {
 /// What the system answers when it, or the process, has as many files open as there may be.
 const TOO_MANY_OPEN_FILES: [i32; 2] = [23, 24];
 
-/// Whether there is too little of something, rather than something wrong: then nothing was changed. A sync that failed is wrong,
-/// whatever the system says.
+/// Whether there is too little of something, rather than something wrong: then nothing was changed. A sync or a renaming that failed
+/// is wrong, whatever the system says.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     match error {
-        Error::Io { op: "sync", .. } => false,
+        Error::Io { op: "sync" | "rename", .. } => false,
         Error::DiskFull { .. } | Error::InvalidArgument(_) => true,
         Error::Io { source, .. } => {
             source.kind() == ErrorKind::OutOfMemory

@@ -156,3 +156,21 @@ fn a_store_is_not_created_where_there_is_no_room() {
     assert_eq!(store.put(b"k", b"v").unwrap(), store.last_lsn());
     assert!(store.last_lsn() > Lsn::ZERO);
 }
+
+#[test]
+fn a_head_that_was_made_smaller_gets_its_space_before_it_is_used() {
+    let disk = SimFs::new();
+    let store = open(&disk, small()).unwrap();
+    store.put(b"k", b"v").unwrap();
+    store.close().unwrap();
+    drop(store);
+    let larger = || Options { segment_bytes: 2 * SEGMENT, ..small() };
+    disk.limit_space(Some(used(&disk) + SEGMENT as u64 / 2));
+    assert!(is_full(&open(&disk, larger())));
+    disk.limit_space(Some(used(&disk) + 2 * SEGMENT as u64));
+    let (store, mut model) = (open(&disk, larger()).unwrap(), Model::new());
+    model.insert(b"k".to_vec(), b"v".to_vec());
+    fill(&store, &mut model, 1);
+    assert_eq!(store.sync().unwrap(), store.last_lsn());
+    assert_eq!(content(&store), model);
+}

@@ -112,6 +112,7 @@ macro_rules! for_each_case {
                 required_kv508_every_sequence_of_three
                 required_kv509_periodic_keeps_its_window
                 stochastic_kv510_background_work_under_the_cut
+                required_kv511_power_cut_after_a_death
                 required_kv522_durable_survives_power_cut
                 required_kv523_closed_is_durable
                 required_kv524_recovered_keys_stay_deleted

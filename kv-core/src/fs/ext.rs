@@ -2,6 +2,7 @@ use super::{DirLock, File, Fs, OpenMode};
 use crate::{Error, Result};
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Whole reads and writes on top of any [`File`]: short transfers and interruptions are carried on.
 pub trait FileExt: File {
@@ -81,7 +82,11 @@ pub trait FsExt: Fs {
         }
         file.sync_all().map_err(|error| Error::sync(&temporary, error))?;
         drop(file);
-        self.rename(&temporary, &path).map_err(|error| Error::io("rename", &temporary, error))?;
+        if let Err(error) = self.rename(&temporary, &path) {
+            let _ = self.remove_file(&temporary);
+            // Not every file system knows whether it was done after all: never DiskFull.
+            return Err(Error::Io { op: "rename", path: temporary, source: Arc::new(error) });
+        }
         self.sync_dir(dir).map_err(|error| Error::sync(dir, error))
     }
 

@@ -106,6 +106,16 @@ impl SegmentFile {
         Ok((handle, true))
     }
 
+    /// Sees to it that there is space for `len` bytes.
+    pub(crate) fn reserve(&self, len: usize) -> Result<()> {
+        if self.len()? >= len as u64 {
+            return Ok(());
+        }
+        let reserved = self.handle()?.file.allocate(len as u64);
+        reserved.map_err(|error| Error::io("reserve space for", &self.path, error))?;
+        self.sync()
+    }
+
     /// The file may grow to `capacity` bytes.
     pub(crate) fn with_capacity(mut self, capacity: usize) -> Self {
         self.capacity = capacity;

@@ -3,9 +3,10 @@ use crate::failure::ensure;
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write, unchanged_by};
-use crate::sim::{PowerCut, SimFs};
+use crate::sim::{OpKind, PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_op, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
+use fastrand::Rng;
 use kv_core::{Background, Lsn};
 use std::time::Duration;
 
@@ -84,6 +85,13 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::SimulatedFs],
         "With background threads at work, a power cut at any moment leaves a prefix with all that was durable.",
         background_work_under_the_cut,
+    ),
+    case(
+        "crash::required_kv511_power_cut_after_a_death",
+        Level::Required,
+        SIMULATED,
+        "After a process died right after a renaming, a power cut while the next one recovers loses nothing durable.",
+        power_cut_after_a_death,
     ),
     case(
         "crash::required_kv522_durable_survives_power_cut",
@@ -209,9 +217,44 @@ fn crash_during_recovery(context: &Context) -> CaseResult {
     Ok(())
 }
 
+/// What the dead process renamed, the next one finds renamed; and yet no directory was synced, so the power cut may undo it.
+fn power_cut_after_a_death(context: &Context) -> CaseResult {
+    let mut rng = context.rng();
+    let policy = Policy::MaxLogSize(300);
+    let setup = Setup::tiny(context, policy);
+    let ops = overwriting(&mut rng, 120);
+    let disk = SimFs::new();
+    if let Some(error) = Run::on(context, disk.clone(), setup, &ops).error {
+        return Err(error.into());
+    }
+    let (mut mutations, mut renamings) = (0, Vec::new());
+    for op in disk.ops().iter().filter(|op| op.kind.is_mutation()) {
+        mutations += 1;
+        if op.kind == OpKind::Rename {
+            renamings.push(mutations);
+        }
+    }
+    let step = (renamings.len() / usize::try_from(context.scaled(12)).unwrap_or(1)).max(1);
+    for after in renamings.into_iter().step_by(step) {
+        let first = Crash { after, left: Left::Written };
+        let Some(run) = Run::until_cut(context, setup, &ops, after) else { continue };
+        let start = first.left.image(&run.disk);
+        for after in 0.. {
+            let Some(cut_short) = recovery_cut_short(context, setup, &start, after) else { break };
+            for seed in [0, 1, 2 + after, 100 + after] {
+                let second = Crash { after, left: Left::Power(context.power_cut(seed)) };
+                let image = second.left.image(&cut_short);
+                check_image(context, policy, &ops, &[first, second], &image, &run.history)?;
+            }
+        }
+    }
+    ensure!(context.explored().crash_states() > 0, "the harness is broken: no crash was simulated");
+    Ok(())
+}
+
 /// The disk when an opening of `image` loses power after so many changes. `None` if it ends before.
 fn recovery_cut_short(context: &Context, setup: Setup, image: &SimFs, after: u64) -> Option<SimFs> {
-    let disk = image.power_cut(PowerCut::KEEP_ALL);
+    let disk = image.process_death();
     disk.cut_after(after);
     drop(context.sim_rig(disk.clone(), setup).open());
     disk.has_lost_power().then_some(disk)
@@ -235,19 +278,22 @@ fn nothing_comes_back(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let policy = Policy::MaxLogSize(300);
     for _ in 0..context.scaled(2) {
-        // Few keys and large values: segments fill up and die quickly.
-        let ops: Vec<Op> = (0..250)
-            .map(|_| {
-                let key = rng.u8(0..6);
-                if rng.u8(0..3) == 0 { Op::Delete { key } } else { Op::Put { key, len: rng.usize(50..200) } }
-            })
-            .collect();
+        let ops = overwriting(&mut rng, 250);
         let total = mutations_of(context, Setup::tiny(context, policy), &ops)?;
         let step = (total / context.scaled(120)).max(1);
         crash_everywhere(context, policy, &ops, 0, step, &|cut| three_cuts(context, cut))?;
     }
     ensure!(context.explored().crash_states() > 0, "the harness is broken: no crash was simulated");
     Ok(())
+}
+
+/// Few keys and large values: what is written dies quickly.
+fn overwriting(rng: &mut Rng, count: usize) -> Vec<Op> {
+    let mut change = || {
+        let key = rng.u8(0..6);
+        if rng.u8(0..3) == 0 { Op::Delete { key } } else { Op::Put { key, len: rng.usize(50..200) } }
+    };
+    (0..count).map(|_| change()).collect()
 }
 
 /// All lost, all kept, and a draw.
