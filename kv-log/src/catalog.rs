@@ -88,7 +88,7 @@ impl Catalog {
                 // What no manifest ever named, this one or one before, makes room for the next one. All else stays until that
                 // is durable: a power cut may yet bring back the one before.
                 if id >= manifest.next_segment {
-                    self.cut(&path, 0).map_err(|error| Error::io("trim", &path, error))?;
+                    self.empty(&path).map_err(|error| Error::io("trim", &path, error))?;
                 }
                 self.leftovers.lock().push(Leftover { path, bytes: 0 });
             }
@@ -263,7 +263,7 @@ impl Catalog {
     /// records, the file itself stays until a manifest tells that its id is used up: its bytes may show up again where
     /// it lay.
     fn discard(&self, path: &Path, end: usize) {
-        let bytes = if self.cut(path, 0).is_ok() { 0 } else { end as u64 };
+        let bytes = if self.empty(path).is_ok() { 0 } else { end as u64 };
         if end > SEGMENT_HEADER_LEN || self.remove(path).is_err() {
             self.leftovers.lock().push(Leftover { path: path.to_path_buf(), bytes });
         }
@@ -287,10 +287,9 @@ impl Catalog {
         }
     }
 
-    /// Gives back what a file has beyond its first `len` bytes.
-    fn cut(&self, path: &Path, len: usize) -> io::Result<()> {
-        let (file, len) = (self.env.fs.open(path, OpenMode::ReadWrite)?, len as u64);
-        if file.len()? > len { file.set_len(len) } else { Ok(()) }
+    /// Gives back the space of a file.
+    fn empty(&self, path: &Path) -> io::Result<()> {
+        self.env.fs.open(path, OpenMode::ReadWrite)?.set_len(0)
     }
 
     /// Takes `segment` for the one of the same id from now on: another image of the same file.
