@@ -31,6 +31,9 @@ pub struct CompactionReport {
     pub copied_bytes: u64,
     /// Bytes given back on disk.
     pub freed_bytes: u64,
+    /// Files that are not needed any more and could not be removed; see
+    /// [`Stats::leftover_files`](crate::Stats::leftover_files).
+    pub leftover_files: u64,
 }
 
 /// Engines that can restore a past state.

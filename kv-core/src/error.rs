@@ -20,8 +20,8 @@ pub enum Error {
         /// The system's answer.
         source: Arc<io::Error>,
     },
-    /// No space is left on the device. Free some; then try again, or reopen the store if it takes no more changes by now:
-    /// what was durable is safe.
+    /// No space is left on the device, in the user's quota, or under the process's limit of file sizes. Free some, or raise
+    /// the limit; then try again, or reopen the store if it takes no more changes by now: what was durable is safe.
     #[error("cannot {op} {}: the disk is full ({source}); free some space, and reopen the store if it takes no more changes", path.display())]
     DiskFull {
         /// What was attempted.
@@ -90,6 +90,22 @@ pub enum Error {
     /// The engine was closed.
     #[error("the store is closed")]
     Closed,
+    /// The store was opened by the process that this one was forked from. It stays usable there. A child
+    /// process opens a store of its own, or executes another program.
+    #[error("the store was opened by the parent of this process; only the process that opened it may use it")]
+    Forked,
+    /// The store was opened for reading only; nothing was changed.
+    #[error("the store is open for reading only; open it without read_only to change it")]
+    ReadOnly,
+    /// The store has as many segments as it can have. Nothing was changed. Delete something, compact, or
+    /// reopen the store with larger segments.
+    #[error("{} has {limit} segments, the most there can be; compact it, or reopen it with larger segment_bytes", path.display())]
+    TooManySegments {
+        /// The directory.
+        path: PathBuf,
+        /// The most there can be.
+        limit: usize,
+    },
     /// This engine, or this file system, does not do this.
     #[error("not supported: {0}")]
     Unsupported(&'static str),
@@ -100,7 +116,9 @@ impl Error {
     pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         let (path, source) = (path.to_path_buf(), Arc::new(source));
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { op, path, source },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                Error::DiskFull { op, path, source }
+            }
             _ => Error::Io { op, path, source },
         }
     }

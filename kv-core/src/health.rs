@@ -1,3 +1,4 @@
+use crate::process::Process;
 use crate::{Error, Result};
 use std::io;
 use std::path::Path;
@@ -8,10 +9,18 @@ use std::thread;
 /// Whether an engine takes changes: a part that engines share.
 ///
 /// It goes from open to poisoned, and from either to closed; never back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
     cause: OnceLock<Arc<Error>>,
+    /// The one that opened the store.
+    process: Process,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Health { state: AtomicU8::new(OPEN), cause: OnceLock::new(), process: Process::this() }
+    }
 }
 
 const OPEN: u8 = 0;
@@ -22,18 +31,29 @@ impl Health {
     /// `Ok` while reads are served.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], [`Error::Forked`].
     #[inline]
     pub fn check_readable(&self) -> Result<()> {
+        self.check_process()?;
         if self.state.load(Ordering::Acquire) == CLOSED { Err(Error::Closed) } else { Ok(()) }
+    }
+
+    /// `Ok` in the process that opened the store.
+    ///
+    /// # Errors
+    /// [`Error::Forked`].
+    #[inline]
+    pub fn check_process(&self) -> Result<()> {
+        if self.process.is_running() { Ok(()) } else { Err(Error::Forked) }
     }
 
     /// `Ok` while changes are taken.
     ///
     /// # Errors
-    /// [`Error::Closed`], or [`Error::Poisoned`] with the cause.
+    /// [`Error::Closed`], [`Error::Forked`], or [`Error::Poisoned`] with the cause.
     #[inline]
     pub fn check_writable(&self) -> Result<()> {
+        self.check_process()?;
         match self.state.load(Ordering::Acquire) {
             OPEN => Ok(()),
             POISONED => Err(self.poisoned()),
@@ -47,9 +67,9 @@ impl Health {
     }
 
     /// Takes no more changes, because of `error`; the first one counts. Returns what the caller who
-    /// met the failure shall see: `error` itself. What everybody gets after a failure is none.
+    /// met the failure shall see: `error` itself. `Poisoned`, `Closed` and `Forked` do not poison.
     pub fn poison(&self, error: Error) -> Error {
-        if matches!(error, Error::Poisoned { .. } | Error::Closed) {
+        if matches!(error, Error::Poisoned { .. } | Error::Closed | Error::Forked) {
             return error;
         }
         if self.cause.set(Arc::new(error.clone())).is_ok() {

@@ -32,12 +32,12 @@
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
 //! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
-//! | `fs/` | [`Fs`], [`File`] and [`OsFs`]: the only door to the disk |
+//! | `fs/` | [`Fs`], [`Dir`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
 //! | `health.rs`, `leadership.rs`, `next_ask.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups) |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod batch;
 mod capability;
@@ -54,6 +54,8 @@ mod limits;
 mod lsn;
 mod next_ask;
 mod persistence;
+mod process;
+mod reserve;
 mod stats;
 mod value;
 
@@ -68,7 +70,7 @@ pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
 pub use error::{Error, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
-pub use fs::{DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, OpenMode, OsFs};
+pub use fs::{Dir, DirExt, DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, LockKind, OpenMode, OsFs};
 pub use health::{Health, PoisonOnPanic};
 pub use leadership::{Leadership, Leading};
 pub use limits::Limits;
@@ -78,6 +80,7 @@ pub use persistence::{
     Acknowledge, Action, Always, AnyOf, Decision, LossWindow, Manual, MaxLogSize, Pending, Periodic,
     PersistencePolicy, default_persistence,
 };
+pub use reserve::Reserve;
 pub use stats::{RecoveryReport, Stats};
 pub use value::Value;
 

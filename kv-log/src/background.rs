@@ -101,7 +101,7 @@ impl Workers {
             let thread = thread::Builder::new()
                 .name(name.to_owned())
                 .spawn(move || run(&of_thread, work))
-                .map_err(|error| Error::io("start a thread for", &store.dir, error));
+                .map_err(|error| Error::io("start a thread for", store.dir.path(), error));
             match thread {
                 Ok(thread) => workers.threads.push(thread),
                 Err(error) => {
@@ -131,7 +131,7 @@ type Work = fn(&Store);
 
 /// Runs a worker; a panic poisons the store instead of going unnoticed.
 fn run(store: &Store, work: Work) {
-    let _poison = store.health.poison_on_panic(&store.dir);
+    let _poison = store.health.poison_on_panic(store.dir.path());
     work(store);
 }
 

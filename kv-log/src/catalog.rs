@@ -1,12 +1,11 @@
 //! The catalog: which segments there are, in memory and in the manifest. It creates them, and makes
 //! the manifest say so.
 
-use kv_core::{Env, Error, FsExt, Lsn, OpenMode, Result, SegmentId};
+use kv_core::{Dir, DirExt, Env, Error, Lsn, OpenMode, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use crate::store::is_refusal;
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    dir: PathBuf,
+    dir: Arc<dyn Dir>,
     env: Env,
     files: Arc<SegmentFiles>,
     /// How new files are written.
@@ -38,14 +37,14 @@ pub(crate) struct Catalog {
 
 #[derive(Debug)]
 struct Leftover {
-    path: PathBuf,
+    name: String,
     bytes: u64,
 }
 
 impl Catalog {
     #[expect(clippy::too_many_arguments, reason = "its parts, put together in one place")]
     pub(crate) fn new(
-        dir: PathBuf,
+        dir: Arc<dyn Dir>,
         env: Env,
         files: Arc<SegmentFiles>,
         via: Via,
@@ -77,20 +76,22 @@ impl Catalog {
         let segments = self.segments.lock();
         next.segments.retain(|id, _| segments.contains_key(id));
         drop(segments);
-        let names = self.env.fs.list_if_exists(&self.dir)?.unwrap_or_default();
-        for (name, id) in
-            names.iter().filter_map(|name| Some((name, directory::parse_segment_file_name(name)?)))
+        for (name, id) in self
+            .dir
+            .names()?
+            .into_iter()
+            .filter_map(|name| Some((directory::parse_segment_file_name(&name)?, name)))
+            .map(|(id, name)| (name, id))
         {
             // An orphan's id is used up, though no manifest knew it: its bytes may show up again where it lay.
             next.next_segment = next.next_segment.max(following(id));
             if !next.segments.contains_key(&id) {
-                let path = self.dir.join(name);
                 // What no manifest ever named, this one or one before, makes room for the next one. All else stays until that
                 // is durable: a power cut may yet bring back the one before.
                 if id >= manifest.next_segment {
-                    self.empty(&path).map_err(|error| Error::io("trim", &path, error))?;
+                    self.empty(&name).map_err(|error| Error::io("trim", &self.dir.path_of(&name), error))?;
                 }
-                self.leftovers.lock().push(Leftover { path, bytes: 0 });
+                self.leftovers.lock().push(Leftover { name, bytes: 0 });
             }
         }
         self.store(&mut manifest, next, floor)
@@ -117,8 +118,9 @@ impl Catalog {
         // Whatever comes of it, their ids are used up.
         manifest.next_segment = next.next_segment;
         // The files must be there before the manifest says so.
-        let stored =
-            files.and_then(|()| self.sync_dir()).and_then(|()| self.store(&mut manifest, next, last_lsn));
+        let stored = files
+            .and_then(|()| self.dir.sync_durably())
+            .and_then(|()| self.store(&mut manifest, next, last_lsn));
         if let Err(error) = stored {
             for segment in &created {
                 self.discard_unless_named(segment, &error);
@@ -169,8 +171,10 @@ impl Catalog {
         fill_rest: impl FnOnce(&mut [u8]),
     ) -> Result<Arc<Segment>> {
         let id = SegmentId::new(header.segment_id);
-        let image =
-            self.table.image(capacity).map_err(|error| Error::io("allocate memory for", &self.dir, error))?;
+        let image = self
+            .table
+            .image(capacity)
+            .map_err(|error| Error::io("allocate memory for", self.dir.path(), error))?;
         // SAFETY: nobody else knows this image yet.
         let bytes = unsafe {
             image.fill(0, end, |out| {
@@ -195,7 +199,7 @@ impl Catalog {
             }
             Err(error) => {
                 self.table.return_slot(slot);
-                self.discard(&self.dir.join(directory::segment_file_name(id)), end);
+                self.discard(id, end);
                 Err(error)
             }
         }
@@ -218,7 +222,7 @@ impl Catalog {
             let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
             next.segments.insert(output.id, entry);
         }
-        let synced = if outputs.is_empty() { Ok(()) } else { self.sync_dir() };
+        let synced = if outputs.is_empty() { Ok(()) } else { self.dir.sync_durably() };
         if let Err(error) = synced.and_then(|()| self.store(&mut manifest, next, last_lsn)) {
             for output in outputs {
                 self.discard_unless_named(output, &error);
@@ -246,7 +250,7 @@ impl Catalog {
 
     /// Gives back the space of a segment that no manifest ever named.
     pub(crate) fn discard_segment(&self, segment: &Segment) {
-        self.discard(segment.file.path(), segment.end());
+        self.discard(segment.id, segment.end());
     }
 
     /// Has the files go that the manifest does not name any more, where that takes a new one.
@@ -262,34 +266,35 @@ impl Catalog {
     /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to be used. If those are
     /// records, the file itself stays until a manifest tells that its id is used up: its bytes may show up again where
     /// it lay.
-    fn discard(&self, path: &Path, end: usize) {
-        let bytes = if self.empty(path).is_ok() { 0 } else { end as u64 };
-        if end > SEGMENT_HEADER_LEN || self.remove(path).is_err() {
-            self.leftovers.lock().push(Leftover { path: path.to_path_buf(), bytes });
+    fn discard(&self, id: SegmentId, end: usize) {
+        let name = directory::segment_file_name(id);
+        let bytes = if self.empty(&name).is_ok() { 0 } else { end as u64 };
+        if end > SEGMENT_HEADER_LEN || self.remove(&name).is_err() {
+            self.leftovers.lock().push(Leftover { name, bytes });
         }
     }
 
     /// The file of `segment` goes once a manifest is stored that does not name it.
     fn leave(&self, segment: &Segment) {
-        let (path, bytes) = (segment.file.path().to_path_buf(), segment.file_len() as u64);
-        self.leftovers.lock().push(Leftover { path, bytes });
+        let (name, bytes) = (directory::segment_file_name(segment.id), segment.file_len() as u64);
+        self.leftovers.lock().push(Leftover { name, bytes });
     }
 
     /// What cannot be removed now is tried again with the next manifest, or when the store is opened.
     fn remove_leftovers(&self) {
-        self.leftovers.lock().retain(|leftover| self.remove(&leftover.path).is_err());
+        self.leftovers.lock().retain(|leftover| self.remove(&leftover.name).is_err());
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        match self.env.fs.remove_file(path) {
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match self.dir.remove_file(name) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             answer => answer,
         }
     }
 
     /// Gives back the space of a file.
-    fn empty(&self, path: &Path) -> io::Result<()> {
-        self.env.fs.open(path, OpenMode::ReadWrite)?.set_len(0)
+    fn empty(&self, name: &str) -> io::Result<()> {
+        self.dir.open(name, OpenMode::ReadWrite)?.set_len(0)
     }
 
     /// Takes `segment` for the one of the same id from now on: another image of the same file.
@@ -305,7 +310,7 @@ impl Catalog {
         closing.durable_lsn = self.progress.durable_lsn();
         closing.lsn_ceiling = last_lsn;
         self.refresh(&mut closing);
-        closing.store(&*self.env.fs, &self.dir)
+        closing.store(&*self.dir)
     }
 
     /// Stores `next` in place of `manifest`, knowing what is durable, and with LSNs above `last_lsn` reserved. What it does
@@ -314,7 +319,7 @@ impl Catalog {
         next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
         next.reserve_lsns(last_lsn);
         self.refresh(&mut next);
-        next.store(&*self.env.fs, &self.dir)?;
+        next.store(&*self.dir)?;
         *manifest = next;
         self.remove_leftovers();
         Ok(())
@@ -329,10 +334,6 @@ impl Catalog {
                 entry.durable_len = segment.synced() as u64;
             }
         }
-    }
-
-    fn sync_dir(&self) -> Result<()> {
-        self.env.fs.sync_dir(&self.dir).map_err(|error| Error::sync(&self.dir, error))
     }
 }
 

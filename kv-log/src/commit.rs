@@ -246,7 +246,7 @@ impl Store {
     #[cold]
     fn roll(&self, end: &mut LockedEnd<'_>, len: usize) -> Result<()> {
         // A head that was made and is forgotten would be a gap in the log.
-        let _poison = self.health.poison_on_panic(&self.dir);
+        let _poison = self.health.poison_on_panic(self.dir.path());
         let capacity = self.options.segment_bytes.max(SEGMENT_HEADER_LEN + len + SEAL_LEN);
         let next = self.next_heads(capacity, end.last_lsn());
         next.map_err(|error| self.poison_unless_refused(error))?.into_iter().for_each(|next| end.roll(next));

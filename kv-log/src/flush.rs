@@ -68,7 +68,7 @@ impl Store {
     /// What the leader does.
     fn dump(&self, action: Action) -> Result<()> {
         // Dropped before leadership is given up: who leads next knows already.
-        let _poison = self.health.poison_on_panic(&self.dir);
+        let _poison = self.health.poison_on_panic(self.dir.path());
         self.try_dump(action).map_err(|error| self.health.poison(error))
     }
 

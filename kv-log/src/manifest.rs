@@ -4,17 +4,29 @@
 //! On disk it is a segment of kind `Manifest` (see the format description of `kv-wal-format`): one put
 //! for the store, with an empty key, one for each segment, with its id as the key, and a seal.
 
-use kv_core::{Error, Fs, FsExt, Lsn, Result, SegmentId};
+use kv_core::{Dir, DirExt, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
-    Encoder, HeaderError, Record, RecordKind, Scanner, Seal, SegmentHeader, SegmentKind, StopReason,
+    Encoder, HeaderError, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind,
+    StopReason, encoded_len,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::directory;
+use crate::segment::SEGMENTS_MAX;
 
 /// Segment id that the manifest's own records are bound to.
 const MANIFEST_ID: u64 = 0;
+
+/// Bytes of the values of the store's record and of a segment's.
+const STORE_VALUE_LEN: usize = 24;
+const ENTRY_VALUE_LEN: usize = 10;
+
+/// The longest manifest, bytes: with an entry for each segment that a store can have.
+const LEN_MAX: usize = SEGMENT_HEADER_LEN
+    + encoded_len(0, STORE_VALUE_LEN)
+    + SEGMENTS_MAX * encoded_len(8, ENTRY_VALUE_LEN)
+    + encoded_len(0, Seal::BODY_LEN);
 
 /// LSNs reserved ahead by each manifest.
 const LSNS_RESERVED: u64 = 1 << 32;
@@ -63,14 +75,14 @@ impl Manifest {
     }
 
     /// Replaces the manifest of `dir`, atomically and durably.
-    pub(crate) fn store(&self, fs: &dyn Fs, dir: &Path) -> Result<()> {
-        fs.write_file_atomically(dir, directory::MANIFEST, &self.encode())
+    pub(crate) fn store(&self, dir: &dyn Dir) -> Result<()> {
+        dir.write_file_atomically(directory::MANIFEST, &self.encode())
     }
 
     /// Reads the manifest of `dir`.
-    pub(crate) fn load(fs: &dyn Fs, dir: &Path) -> Result<Self> {
-        let path = dir.join(directory::MANIFEST);
-        Self::decode(&fs.read_file(&path)?, &path)
+    pub(crate) fn load(dir: &dyn Dir) -> Result<Self> {
+        let bytes = dir.read_file(directory::MANIFEST, LEN_MAX as u64)?;
+        Self::decode(&bytes, &dir.path_of(directory::MANIFEST))
     }
 
     fn encode(&self) -> Vec<u8> {

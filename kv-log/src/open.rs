@@ -8,7 +8,7 @@
 //! A crash between any two leaves a store that recovers to the same state: also where the manifest that was read
 //! is not durable itself, and a power cut brings back the one before.
 
-use kv_core::{DirLock, Env, Error, FsExt, Health, Leadership, Result};
+use kv_core::{DirExt, Env, Error, FsExt, Health, Leadership, LockKind, Result};
 use kv_wal_format::{Encoder, Record};
 use parking_lot::Mutex;
 use std::path::Path;
@@ -32,16 +32,18 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     options.validate()?;
     let start = env.clock.monotonic();
     // Looked at before it is locked: a lock may leave a file, and a foreign directory is none of ours.
-    check_content(dir, env, &options)?;
-    let lock = lock(dir, env)?;
-    let manifest = if check_content(dir, env, &options)? == Content::Store {
-        Manifest::load(&*env.fs, dir)?
+    check_content(dir, &env.fs.list_if_exists(dir)?.unwrap_or_default(), &options)?;
+    env.fs.create_dir_durably(dir)?;
+    let dir = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+    let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
+    let manifest = if check_content(dir.path(), &dir.names()?, &options)? == Content::Store {
+        Manifest::load(&*dir)?
     } else {
-        let manifest = Manifest::empty(env.draw_store_id(dir));
-        manifest.store(&*env.fs, dir)?;
+        let manifest = Manifest::empty(env.draw_store_id(dir.path()));
+        manifest.store(&*dir)?;
         manifest
     };
-    let files = SegmentFiles::new(env, dir, options.open_files_max);
+    let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
     let mut recovered = recovery::recover(env, &files, &options, &manifest)?;
     if let Some(torn) = &recovered.torn {
         seal_torn(torn)?;
@@ -53,7 +55,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let progress = Progress::new(recovered.report.last_lsn, lsn_floor, env.clock.monotonic());
     let (progress, counters) = (Arc::new(progress), Arc::new(Counters::default()));
     let catalog = Catalog::new(
-        dir.to_path_buf(),
+        Arc::clone(&dir),
         env.clone(),
         files,
         options.via(),
@@ -74,7 +76,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     };
     recovered.report.duration = env.clock.monotonic().saturating_sub(start);
     let store = Store {
-        dir: dir.to_path_buf(),
+        dir,
         env: env.clone(),
         acknowledge: options.persistence.acknowledge(),
         end: LogEnd::new(head, recovered.report.last_lsn, lsn_floor),
@@ -98,17 +100,10 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     Ok(store)
 }
 
-/// Locks the directory, after creating it if it is missing.
-fn lock(dir: &Path, env: &Env) -> Result<Box<dyn DirLock>> {
-    env.fs.create_dir_durably(dir)?;
-    env.fs.lock_dir_exclusive(dir)
-}
-
-/// What the directory is, if it can be opened.
-fn check_content(dir: &Path, env: &Env, options: &Options) -> Result<Content> {
+/// What a directory with these names is, if it can be opened.
+fn check_content(dir: &Path, names: &[String], options: &Options) -> Result<Content> {
     let not_a_store = |detail: String| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
-    let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
-    match directory::classify(&names) {
+    match directory::classify(names) {
         Content::Empty if !options.create_if_missing => not_a_store(
             "there is no kv-log store here; set create_if_missing, or correct the path".to_owned(),
         ),

@@ -1,7 +1,8 @@
-use kv_core::{Acknowledge, Action, DirLock, Env, Error, Health, Leadership, Lsn, RecoveryReport, Result};
+use kv_core::{
+    Acknowledge, Action, Dir, DirLock, Env, Error, Health, Leadership, Lsn, RecoveryReport, Result,
+};
 use parking_lot::Mutex;
 use std::io::ErrorKind;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::background::Signals;
@@ -18,7 +19,7 @@ use crate::spares::Spares;
 /// own; what is done with them is in `commit`, `flush`, `compaction`.
 #[derive(Debug)]
 pub(crate) struct Store {
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: Arc<dyn Dir>,
     pub(crate) env: Env,
     pub(crate) options: Options,
     /// The policy's answer, asked once.

@@ -54,7 +54,7 @@ impl Store {
         let done = || self.progress.durable_lsn() >= lsn;
         self.leadership.lead_until(&self.health, done, || {
             // Dropped before leadership is given up: who leads next knows already.
-            let _poison = self.health.poison_on_panic(&self.dir);
+            let _poison = self.health.poison_on_panic(self.dir.path());
             self.snapshot().map_err(|error| self.health.poison(error))
         })
     }
@@ -64,7 +64,7 @@ impl Store {
         self.progress.before_cut();
         let cut = self.table.begin_cut();
         let position = cut.position;
-        let bytes = snapshot::write(&*self.env.fs, &self.dir, self.id, cut)?;
+        let bytes = snapshot::write(&*self.dir, self.id, cut)?;
         self.counters.file_replaced(bytes);
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         self.counters.snapshot_bytes.store(bytes, Ordering::Relaxed);

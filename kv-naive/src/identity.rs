@@ -14,7 +14,7 @@
 //! last snapshot and when no change can come any more. Creation writes an empty `SNAPSHOT` first and `NAIVE`
 //! last; what a crash leaves in between is a case of [`directory`](crate::directory).
 
-use kv_core::{Error, Fs, FsExt, Lsn, Result};
+use kv_core::{Dir, DirExt, Error, Lsn, Result};
 use kv_wal_format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use std::path::Path;
 
@@ -37,17 +37,17 @@ pub(crate) struct Identity {
 }
 
 /// Writes the identity, atomically and durably.
-pub(crate) fn write(fs: &dyn Fs, dir: &Path, identity: Identity) -> Result<()> {
+pub(crate) fn write(dir: &dyn Dir, identity: Identity) -> Result<()> {
     let Identity { store_id, lsn_ceiling } = identity;
     let base_lsn = lsn_ceiling.get();
     let header = SegmentHeader { kind: SegmentKind::Identity, segment_id: 0, base_lsn, store_id };
-    fs.write_file_atomically(dir, IDENTITY, &header.encode())
+    dir.write_file_atomically(IDENTITY, &header.encode())
 }
 
 /// Reads the identity.
-pub(crate) fn read(fs: &dyn Fs, dir: &Path) -> Result<Identity> {
-    let path = dir.join(IDENTITY);
-    let bytes = fs.read_file(&path)?;
+pub(crate) fn read(dir: &dyn Dir) -> Result<Identity> {
+    let path = dir.path_of(IDENTITY);
+    let bytes = dir.read_file(IDENTITY, FILE_LEN)?;
     let header = SegmentHeader::decode(&bytes).map_err(|error| header_error(&path, error))?;
     if header.kind != SegmentKind::Identity || header.segment_id != 0 || bytes.len() != SEGMENT_HEADER_LEN {
         return Err(Error::corruption(&path, 0, "this is not an identity file"));
@@ -80,19 +80,20 @@ pub(crate) fn header_error(path: &Path, error: HeaderError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_core::OsFs;
+    use kv_core::{Fs, FsExt, OsFs};
 
     #[test]
     fn the_ceiling_comes_back_and_damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { store_id: 5, lsn_ceiling: Lsn::new(77) };
-        write(&OsFs, dir.path(), identity).unwrap();
-        assert_eq!(read(&OsFs, dir.path()).unwrap(), identity);
+        let handle = OsFs.open_dir(dir.path()).unwrap();
+        write(&*handle, identity).unwrap();
+        assert_eq!(read(&*handle).unwrap(), identity);
         let whole = OsFs.read_file(&dir.path().join(IDENTITY)).unwrap();
         assert_eq!(whole.len() as u64, FILE_LEN);
         let refused = |bytes: &[u8]| {
-            OsFs.write_file_atomically(dir.path(), IDENTITY, bytes).unwrap();
-            let error = read(&OsFs, dir.path()).unwrap_err();
+            handle.write_file_atomically(IDENTITY, bytes).unwrap();
+            let error = read(&*handle).unwrap_err();
             assert!(matches!(error, Error::Corruption { .. } | Error::UnsupportedVersion { .. }), "{error}");
         };
         for bit in 0..whole.len() * 8 {

@@ -1,10 +1,11 @@
 //! The state of an open store, and its opening and closing.
 
 use kv_core::{
-    Acknowledge, DirLock, Env, Error, FsExt, Health, Leadership, Lsn, OpenOptions, RecoveryReport, Result,
+    Acknowledge, Dir, DirExt, DirLock, Env, Error, FsExt, Health, Leadership, LockKind, Lsn, OpenOptions,
+    RecoveryReport, Result,
 };
 use parking_lot::Mutex;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +19,7 @@ use crate::worker::Signal;
 /// What callers and the worker share.
 #[derive(Debug)]
 pub(crate) struct Store {
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: Arc<dyn Dir>,
     pub(crate) env: Env,
     pub(crate) options: OpenOptions,
     /// In the header of each file.
@@ -62,16 +63,17 @@ impl Store {
         let start = env.clock.monotonic();
         // Looked at before it is locked, because a lock may leave a file: not in somebody else's directory,
         // nor where nothing shall be created. The rest is judged behind the lock.
-        let content = look(dir, env)?;
+        let content = directory::classify(&env.fs.list_if_exists(dir)?.unwrap_or_default());
         refuse_other_directories(dir, &content, &options)?;
         env.fs.create_dir_durably(dir)?;
-        let lock = env.fs.lock_dir_exclusive(dir)?;
+        let dir = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+        let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
         let mut table = Table::new(env.background);
         let counters = Counters::default();
-        let found = recover(dir, env, &options, &mut table)?;
+        let found = recover(&*dir, &options, &mut table)?;
         let (loaded, ceiling) = match found {
             Some(found) => found,
-            None => (create(dir, env, &table, &counters)?, Lsn::ZERO),
+            None => (create(&*dir, env, &table, &counters)?, Lsn::ZERO),
         };
         // Every LSN up to the ceiling may have been given out before a crash.
         let lsn_floor = ceiling.max(loaded.lsn);
@@ -84,7 +86,7 @@ impl Store {
         }
         counters.snapshot_bytes.store(loaded.bytes, Ordering::Relaxed);
         let store = Store {
-            dir: dir.to_path_buf(),
+            dir,
             env: env.clone(),
             acknowledge: options.persistence.acknowledge(),
             options,
@@ -138,7 +140,7 @@ impl Store {
 
     fn write_identity(&self, ceiling: Lsn) -> Result<()> {
         let identity = Identity { store_id: self.id, lsn_ceiling: ceiling };
-        identity::write(&*self.env.fs, &self.dir, identity)?;
+        identity::write(&*self.dir, identity)?;
         self.counters.file_replaced(identity::FILE_LEN);
         Ok(())
     }
@@ -171,11 +173,6 @@ impl Store {
     }
 }
 
-/// What the directory is now; a missing one is empty.
-fn look(dir: &Path, env: &Env) -> Result<Content> {
-    Ok(directory::classify(&env.fs.list_if_exists(dir)?.unwrap_or_default()))
-}
-
 /// Refuses what is somebody else's, or is not to be created.
 fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions) -> Result<()> {
     let detail = match content {
@@ -189,50 +186,47 @@ fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions
 }
 
 /// Loads the store in `dir` into `table`: its snapshot, and the LSN ceiling. `None`: there is none yet.
-fn recover(dir: &Path, env: &Env, options: &OpenOptions, table: &mut Table) -> Result<Option<(Loaded, Lsn)>> {
-    let fs = &*env.fs;
-    let content = look(dir, env)?;
-    refuse_other_directories(dir, &content, options)?;
+fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Option<(Loaded, Lsn)>> {
+    let names = dir.names()?;
+    let content = directory::classify(&names);
+    refuse_other_directories(dir.path(), &content, options)?;
     let found = match content {
         Content::SnapshotMissing => {
             let detail = "the snapshot is missing; restore it from a backup";
-            return Err(Error::corruption(&dir.join(SNAPSHOT), 0, detail));
+            return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, detail));
         }
         Content::IdentityMissing => {
-            if snapshot::read(fs, dir, |_| true)?.lsn != Lsn::ZERO {
+            if snapshot::read(dir, |_| true)?.lsn != Lsn::ZERO {
                 let detail = "the identity file is missing; restore it from a backup";
-                return Err(Error::corruption(&dir.join(IDENTITY), 0, detail));
+                return Err(Error::corruption(&dir.path_of(IDENTITY), 0, detail));
             }
-            refuse_other_directories(dir, &Content::Empty, options)?;
+            refuse_other_directories(dir.path(), &Content::Empty, options)?;
             None
         }
         Content::Store => {
-            let identity = identity::read(fs, dir)?;
-            let loaded = snapshot::read(fs, dir, |record| {
+            let identity = identity::read(dir)?;
+            let loaded = snapshot::read(dir, |record| {
                 table.load(record.key, Entry { value: Arc::from(record.value), lsn: record.lsn })
             })?;
             if loaded.store_id != identity.store_id {
                 let detail = "this is the snapshot of another store; restore both files from one backup";
-                return Err(Error::corruption(&dir.join(SNAPSHOT), 0, detail));
+                return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, detail));
             }
             Some((loaded, identity.lsn_ceiling))
         }
         Content::Empty | Content::Foreign(_) => None,
     };
     // The store can be opened: what a crash left goes. That it is gone need not be durable.
-    for name in env.fs.list_if_exists(dir)?.unwrap_or_default() {
-        if TEMPORARIES.contains(&name.as_str()) {
-            let path = dir.join(name);
-            fs.remove_file(&path).map_err(|error| Error::io("remove", &path, error))?;
-        }
+    for name in TEMPORARIES.into_iter().filter(|temporary| names.iter().any(|name| name == temporary)) {
+        dir.remove_file(name).map_err(|error| Error::io("remove", &dir.path_of(name), error))?;
     }
     Ok(found)
 }
 
 /// Creates the snapshot of an empty store; the identity follows.
-fn create(dir: &Path, env: &Env, table: &Table, counters: &Counters) -> Result<Loaded> {
-    let store_id = env.draw_store_id(dir);
-    let bytes = snapshot::write(&*env.fs, dir, store_id, table.begin_cut())?;
+fn create(dir: &dyn Dir, env: &Env, table: &Table, counters: &Counters) -> Result<Loaded> {
+    let store_id = env.draw_store_id(dir.path());
+    let bytes = snapshot::write(dir, store_id, table.begin_cut())?;
     counters.file_replaced(bytes);
     Ok(Loaded { store_id, bytes, ..Loaded::default() })
 }

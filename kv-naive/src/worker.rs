@@ -64,10 +64,10 @@ impl Worker {
         let thread = thread::Builder::new()
             .name("kv-naive snapshot".to_owned())
             .spawn(move || {
-                let _poison = of_thread.health.poison_on_panic(&of_thread.dir);
+                let _poison = of_thread.health.poison_on_panic(of_thread.dir.path());
                 of_thread.snapshot_when_due();
             })
-            .map_err(|error| Error::io("start a thread for", &store.dir, error))?;
+            .map_err(|error| Error::io("start a thread for", store.dir.path(), error))?;
         Ok(Worker { thread: Some(thread) })
     }
 

@@ -3,8 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use kv_core::{
-    Acknowledge, Background, Batch, Decision, Engine, EngineExt, Env, Error, Fs, FsExt, LossWindow, Lsn,
-    Manual, MaxLogSize, OpenMode, OpenOptions, OsFs, Pending, Periodic, PersistencePolicy, SystemClock,
+    Acknowledge, Background, Batch, Decision, Dir, DirExt, DirLock, Engine, EngineExt, Env, Error, Fs, FsExt,
+    LockKind, LossWindow, Lsn, Manual, MaxLogSize, OpenMode, OpenOptions, OsFs, Pending, Periodic,
+    PersistencePolicy, SystemClock,
 };
 use kv_naive::NaiveEngine;
 use std::collections::BTreeMap;
@@ -25,10 +26,11 @@ fn open(dir: &Path) -> kv_core::Result<NaiveEngine> {
 /// Copies what a crash of the process would leave.
 fn copy_files(from: &Path, to: &Path) {
     OsFs.create_dir_durably(to).unwrap();
+    let copy = OsFs.open_dir(to).unwrap();
     // The identity first: a ceiling may be older than the snapshot, never the other way round.
     for name in ["NAIVE", "SNAPSHOT"] {
         let content = OsFs.read_file(&from.join(name)).unwrap();
-        OsFs.write_file_atomically(to, name, &content).unwrap();
+        copy.write_file_atomically(name, &content).unwrap();
     }
 }
 
@@ -45,45 +47,61 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
 }
 
 /// The operating system's disk, with a switch that makes writes fail or panic.
+#[derive(Clone, Debug, Default)]
+struct FailingFs(Arc<Switches>);
+
 #[derive(Debug, Default)]
-struct FailingFs {
+struct Switches {
     fails: AtomicBool,
     panics: AtomicBool,
 }
 
+#[derive(Debug)]
+struct FailingDir(Arc<dyn Dir>, FailingFs);
+
 impl Fs for FailingFs {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn kv_core::File>> {
-        assert!(!self.panics.load(Ordering::SeqCst), "on purpose");
-        if mode != OpenMode::Read && self.fails.load(Ordering::SeqCst) {
-            return Err(io::Error::other("on purpose"));
-        }
-        OsFs.open(path, mode)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFs.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsFs.remove_file(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(FailingDir(OsFs.open_dir(path)?, self.clone())))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         OsFs.create_dir(path)
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        OsFs.list(dir)
+}
+
+impl Dir for FailingDir {
+    fn path(&self) -> &Path {
+        self.0.path()
     }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        OsFs.sync_dir(dir)
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn kv_core::File>> {
+        let switches = &self.1.0;
+        assert!(!switches.panics.load(Ordering::SeqCst), "on purpose");
+        if mode != OpenMode::Read && switches.fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("on purpose"));
+        }
+        self.0.open(name, mode)
     }
-    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn kv_core::DirLock>>> {
-        OsFs.lock_dir(dir)
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        self.0.remove_file(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
+        self.0.lock(kind)
     }
 }
 
-fn on_failing_fs(dir: &Path, background: Background, policy: OpenOptions) -> (Arc<FailingFs>, NaiveEngine) {
-    let fs = Arc::new(FailingFs::default());
-    let env = Env { fs: Arc::clone(&fs) as Arc<dyn Fs>, clock: Arc::new(SystemClock::new()), background };
+fn on_failing_fs(dir: &Path, background: Background, policy: OpenOptions) -> (Arc<Switches>, NaiveEngine) {
+    let fs = FailingFs::default();
+    let env = Env { fs: Arc::new(fs.clone()), clock: Arc::new(SystemClock::new()), background };
     let engine = NaiveEngine::open(dir, &env, policy).unwrap();
-    (fs, engine)
+    (fs.0, engine)
 }
 
 #[test]
@@ -205,7 +223,7 @@ fn directories_are_told_apart_and_left_alone() {
 
     let foreign = dir.path().join("foreign");
     OsFs.create_dir_durably(&foreign).unwrap();
-    OsFs.write_file_atomically(&foreign, "MANIFEST", b"").unwrap();
+    OsFs.open_dir(&foreign).unwrap().write_file_atomically("MANIFEST", b"").unwrap();
     let error = open(&foreign).unwrap_err();
     assert!(matches!(&error, Error::NotAStore { detail, .. } if detail.contains("kv-log")), "{error}");
     assert_eq!(OsFs.list(&foreign).unwrap(), ["MANIFEST"]);
@@ -215,7 +233,7 @@ fn directories_are_told_apart_and_left_alone() {
     assert!(matches!(open(&store), Err(Error::Locked { .. })));
     engine.put(b"k", b"v").unwrap();
     engine.close().unwrap();
-    OsFs.write_file_atomically(&store, "SNAPSHOT.tmp", b"left by a crash").unwrap();
+    OsFs.open_dir(&store).unwrap().write_file_atomically("SNAPSHOT.tmp", b"left by a crash").unwrap();
     drop(NaiveEngine::open(&store, &Env::os(), no_create.clone()).unwrap());
     assert_eq!(OsFs.list(&store).unwrap(), ["LOCK", "NAIVE", "SNAPSHOT"]);
 

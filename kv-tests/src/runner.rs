@@ -244,7 +244,7 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
 mod tests {
     use super::*;
     use crate::reference::{Defect, ReferenceFactory};
-    use kv_core::Fs;
+    use kv_core::FsExt;
 
     const BREAK: &str = "scan::required_kv301_every_key_once";
 

@@ -3,12 +3,12 @@
 //! It is slow and right. Run the suite on it: `cargo test`.
 
 use kv_core::{
-    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, DirLock, Engine, EngineFactory,
-    Env, Error, FsExt, Health, LOCK_FILE, Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats,
-    Value,
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Dir, DirExt, DirLock, Engine,
+    EngineFactory, Env, Error, FsExt, Health, LOCK_FILE, LockKind, Lsn, OpenOptions, Pending, PointInTime,
+    Result, ScanVisitor, Stats, Value,
 };
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ struct State {
 /// The engine.
 #[derive(Debug)]
 pub struct Tiny {
-    dir: PathBuf,
+    dir: Arc<dyn Dir>,
     env: Env,
     options: OpenOptions,
     health: Health,
@@ -52,21 +52,30 @@ impl EngineFactory for TinyFactory {
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
         options.limits.validate()?;
-        let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
-        let exists = names.iter().any(|name| name == FILE);
-        let foreign = names.iter().find(|name| ![LOCK_FILE, FILE, "TINY.tmp"].contains(&name.as_str()));
-        if let Some(name) = foreign.filter(|_| !exists) {
-            return Err(Error::NotAStore { path: dir.to_path_buf(), detail: format!("it holds {name}") });
-        }
-        if !exists && !options.create_if_missing {
-            return Err(Error::NotAStore { path: dir.to_path_buf(), detail: "there is none".to_owned() });
-        }
+        let check = |names: &[String]| {
+            let not_a_store = |detail| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
+            let foreign = |name: &&String| ![LOCK_FILE, "TINY.tmp"].contains(&name.as_str());
+            if names.iter().any(|name| name == FILE) {
+                Ok(true)
+            } else if let Some(name) = names.iter().find(foreign) {
+                not_a_store(format!("it holds {name}"))
+            } else if options.create_if_missing {
+                Ok(false)
+            } else {
+                not_a_store("there is none".to_owned())
+            }
+        };
+        // The lock may leave a file, so a foreign directory is refused before it.
+        check(&env.fs.list_if_exists(dir)?.unwrap_or_default())?;
         env.fs.create_dir_durably(dir)?;
-        let lock = env.fs.lock_dir_exclusive(dir)?;
-        let path = dir.join(FILE);
+        // From here on the directory is used through its handle, wherever its path leads later.
+        let handle = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+        let lock = handle.lock_or_refuse(LockKind::Exclusive)?;
+        let exists = check(&handle.names()?)?;
+        let dir = handle;
         let (map, last, ceiling) = if exists {
-            let bytes = env.fs.read_file(&path)?;
-            decode(&bytes).ok_or_else(|| Error::corruption(&path, 0, "the file is damaged"))?
+            let bytes = dir.read_file(FILE, u64::MAX)?;
+            decode(&bytes).ok_or_else(|| Error::corruption(&dir.path_of(FILE), 0, "the file is damaged"))?
         } else {
             (BTreeMap::new(), 0, 0)
         };
@@ -79,7 +88,7 @@ impl EngineFactory for TinyFactory {
             first_pending: Duration::ZERO,
             lock: Some(lock),
         };
-        let (dir, env, options) = (dir.to_path_buf(), env.clone(), options.clone());
+        let (env, options) = (env.clone(), options.clone());
         let tiny = Tiny { dir, env, options, health: Health::default(), state: Mutex::new(state) };
         // A new ceiling, before an LSN is given out.
         tiny.write(&mut tiny.state(), RESERVED)?;
@@ -140,9 +149,8 @@ impl Tiny {
     }
 
     fn write(&self, state: &mut State, reserved: u64) -> Result<()> {
-        self.env
-            .fs
-            .write_file_atomically(&self.dir, FILE, &encode(state, reserved))
+        self.dir
+            .write_file_atomically(FILE, &encode(state, reserved))
             .map_err(|error| self.health.poison(error))?;
         state.durable = state.last;
         state.pending = Pending::default();

@@ -6,7 +6,7 @@ use crate::engines::open_log;
 use crate::failure::Failure;
 use crate::subjects::{KvEngine, Subject};
 use crate::worker::Measured;
-use kv_core::{Fs, Manual, OpenMode, OsFs};
+use kv_core::{FsExt, Manual, OpenMode, OsFs};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::Arc;

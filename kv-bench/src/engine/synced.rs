@@ -4,7 +4,7 @@ use crate::dataset::{Dataset, KEY_LEN_MAX, Shape};
 use crate::failure::Failure;
 use crate::subjects::{Mode, Subject, SubjectName};
 use crate::worker::Measured;
-use kv_core::{Fs, OpenMode, OsFs};
+use kv_core::{FsExt, OpenMode, OsFs};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::Instant;

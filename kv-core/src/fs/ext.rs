@@ -1,7 +1,7 @@
-use super::{DirLock, File, Fs, OpenMode};
+use super::{Dir, DirLock, File, Fs, LockKind, OpenMode};
 use crate::{Error, Result};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Whole reads and writes on top of any [`File`]: short transfers and interruptions are carried on.
@@ -45,107 +45,195 @@ pub trait FileExt: File {
 
 impl<F: File + ?Sized> FileExt for F {}
 
-/// What engines do with files again and again, done once and right, with the path in the error.
+/// Operations on paths, on top of any [`Fs`]: for tools and tests. An engine opens its directory once and
+/// uses [`DirExt`].
 pub trait FsExt: Fs {
-    /// The whole content of a file.
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        let (dir, name) = self.place(path)?;
+        dir.open(&name, mode)
+    }
+
+    /// Removes the file at `path`.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        dir.remove_file(&name)
+    }
+
+    /// Names of the entries of the directory at `path`, sorted.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.open_dir(path)?.list()
+    }
+
+    /// The directory of `path`, opened, and the last name.
+    ///
+    /// # Errors
+    /// `InvalidInput` where `path` ends in no name; as the system answers.
+    fn place(&self, path: &Path) -> io::Result<(Arc<dyn Dir>, String)> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy().into_owned();
+        let parent = parent_of(path).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((self.open_dir(parent)?, name))
+    }
+
+    /// The whole content of the file at `path`.
     ///
     /// # Errors
     /// [`Error::Io`].
     fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
-        let file = self.open(path, OpenMode::Read).map_err(|error| Error::io("open", path, error))?;
-        let len = file.len().map_err(|error| Error::io("measure", path, error))?;
-        let len =
-            usize::try_from(len).map_err(|_| Error::io("read", path, io::ErrorKind::FileTooLarge.into()))?;
-        let mut content = vec![0; len];
-        let read = file.read_full_at(&mut content, 0).map_err(|error| Error::io("read", path, error))?;
-        content.truncate(read);
-        Ok(content)
+        let (dir, name) = self.place(path).map_err(|error| Error::io("open", path, error))?;
+        dir.read_file(&name, u64::MAX)
     }
 
-    /// Replaces `dir/name` by `content`, atomically and durably: after a power cut at any moment the
-    /// file has its old content or the new one. Writes `dir/name.tmp`, syncs it, renames it, syncs
-    /// the directory.
-    ///
-    /// # Errors
-    /// [`Error::DiskFull`]: the file is as it was, and nothing more lies beside it. [`Error::Io`]: it has its old content or
-    /// the new one.
-    fn write_file_atomically(&self, dir: &Path, name: &str, content: &[u8]) -> Result<()> {
-        let temporary = dir.join(format!("{name}.tmp"));
-        let path = dir.join(name);
-        let file = self
-            .open(&temporary, OpenMode::CreateOrTruncate)
-            .map_err(|error| Error::io("create", &temporary, error))?;
-        if let Err(error) = file.write_all_at(content, 0) {
-            // Part of it may have found room.
-            let _ = self.remove_file(&temporary);
-            return Err(Error::io("write", &temporary, error));
-        }
-        file.sync_all().map_err(|error| Error::sync(&temporary, error))?;
-        drop(file);
-        if let Err(error) = self.rename(&temporary, &path) {
-            let _ = self.remove_file(&temporary);
-            // Not every file system knows whether it was done after all: never DiskFull.
-            return Err(Error::Io { op: "rename", path: temporary, source: Arc::new(error) });
-        }
-        self.sync_dir(dir).map_err(|error| Error::sync(dir, error))
-    }
-
-    /// Creates `dir` and its missing parents, durably. Existing directories are fine.
+    /// Creates `path` and its missing parents, durably. Existing directories are fine, also those that
+    /// another process creates meanwhile.
     ///
     /// # Errors
     /// [`Error::Io`].
-    fn create_dir_durably(&self, dir: &Path) -> Result<()> {
-        match self.create_dir(dir) {
+    fn create_dir_durably(&self, path: &Path) -> Result<()> {
+        let mut created = self.create_dir(path);
+        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+            && let Some(parent) = parent_of(path).filter(|parent| *parent != path)
+        {
+            self.create_dir_durably(parent)?;
+            created = self.create_dir(path);
+        }
+        match created {
             Ok(()) => {}
-            // A crash may have come between its creation and the sync of its parent, so sync again.
+            // The sync below is due all the same: its creator may not have come to it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.list(dir).map_err(|error| Error::io("list", dir, error))?;
+                self.open_dir(path).map_err(|error| Error::io("open", path, error))?;
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let parent = parent_of(dir)
-                    .filter(|parent| *parent != dir)
-                    .ok_or_else(|| Error::io("create directory", dir, error))?;
-                self.create_dir_durably(parent)?;
-                self.create_dir(dir).map_err(|error| Error::io("create directory", dir, error))?;
-            }
-            Err(error) => return Err(Error::io("create directory", dir, error)),
+            Err(error) => return Err(Error::io("create directory", path, error)),
         }
-        match parent_of(dir) {
-            Some(parent) => match self.sync_dir(parent) {
-                // Somebody else's directory may not be readable to us; then its entry is theirs.
-                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => {
-                    Err(Error::sync(parent, error))
-                }
-                _ => Ok(()),
-            },
-            None => Ok(()),
+        let Some(parent) = parent_of(path) else { return Ok(()) };
+        match self.open_dir(parent) {
+            Ok(dir) => dir.sync().map_err(|error| Error::sync(parent, error)),
+            // A directory that this process may enter and not read is not its own to sync.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            Err(error) => Err(Error::io("open", parent, error)),
         }
     }
 
-    /// The names in a directory; `None` when there is no such directory.
+    /// The directory at `path`, opened; `None` when there is none.
     ///
     /// # Errors
     /// [`Error::Io`].
-    fn list_if_exists(&self, dir: &Path) -> Result<Option<Vec<String>>> {
-        match self.list(dir) {
-            Ok(names) => Ok(Some(names)),
+    fn open_dir_if_exists(&self, path: &Path) -> Result<Option<Arc<dyn Dir>>> {
+        match self.open_dir(path) {
+            Ok(dir) => Ok(Some(dir)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("list", dir, error)),
+            Err(error) => Err(Error::io("open", path, error)),
         }
     }
 
-    /// Takes the lock of `dir`.
+    /// The names in the directory at `path`; `None` when there is no such directory.
     ///
     /// # Errors
-    /// [`Error::Locked`] when somebody holds it; [`Error::Io`].
-    fn lock_dir_exclusive(&self, dir: &Path) -> Result<Box<dyn DirLock>> {
-        self.lock_dir(dir)
-            .map_err(|error| Error::io("lock", dir, error))?
-            .ok_or_else(|| Error::Locked { path: dir.to_path_buf() })
+    /// [`Error::Io`].
+    fn list_if_exists(&self, path: &Path) -> Result<Option<Vec<String>>> {
+        self.open_dir_if_exists(path)?.map(|dir| dir.names()).transpose()
     }
 }
 
 impl<F: Fs + ?Sized> FsExt for F {}
+
+/// Operations that engines repeat in their directory, with the path in the error.
+pub trait DirExt: Dir {
+    /// The path of the file `name`, for messages.
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    /// The names of the entries, sorted.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn names(&self) -> Result<Vec<String>> {
+        self.list().map_err(|error| Error::io("list", self.path(), error))
+    }
+
+    /// The whole content of the file `name`.
+    ///
+    /// # Errors
+    /// [`Error::Corruption`] when it is longer than `len_max` bytes; then it was not read. [`Error::Io`].
+    fn read_file(&self, name: &str, len_max: u64) -> Result<Vec<u8>> {
+        let path = self.path_of(name);
+        let file = self.open(name, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
+        let len = file.len().map_err(|error| Error::io("measure", &path, error))?;
+        let Some(len) = usize::try_from(len).ok().filter(|_| len <= len_max) else {
+            let detail = format!("the file is {len} bytes long, and such a file has at most {len_max}");
+            return Err(Error::corruption(&path, len_max, detail));
+        };
+        let mut content = vec![0; len];
+        let read = file.read_full_at(&mut content, 0).map_err(|error| Error::io("read", &path, error))?;
+        content.truncate(read);
+        Ok(content)
+    }
+
+    /// Replaces the file `name` by `content`, atomically and durably: after a power cut at any moment the
+    /// file has its old content or the new one. Writes `name.tmp`, syncs it, renames it, syncs the
+    /// directory.
+    ///
+    /// # Errors
+    /// [`Error::DiskFull`]: the file is as it was, and nothing more lies beside it. [`Error::Io`]: it has its old content or
+    /// the new one.
+    fn write_file_atomically(&self, name: &str, content: &[u8]) -> Result<()> {
+        let temporary = format!("{name}.tmp");
+        let path = self.path_of(&temporary);
+        let file = self
+            .open(&temporary, OpenMode::CreateOrTruncate)
+            .map_err(|error| Error::io("create", &path, error))?;
+        if let Err(error) = file.write_all_at(content, 0) {
+            // Part of it may have found room.
+            let _ = self.remove_file(&temporary);
+            return Err(Error::io("write", &path, error));
+        }
+        file.sync_all().map_err(|error| Error::sync(&path, error))?;
+        drop(file);
+        self.replace_durably(&temporary, name)
+    }
+
+    /// Gives the synced file `from` the name `to`, durably. On a failure `from` is removed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], never [`Error::DiskFull`]: not every file system tells whether the renaming happened.
+    fn replace_durably(&self, from: &str, to: &str) -> Result<()> {
+        if let Err(error) = self.rename(from, to) {
+            let _ = self.remove_file(from);
+            return Err(Error::Io { op: "rename", path: self.path_of(from), source: Arc::new(error) });
+        }
+        self.sync_durably()
+    }
+
+    /// Makes the entries durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn sync_durably(&self) -> Result<()> {
+        self.sync().map_err(|error| Error::sync(self.path(), error))
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another holder excludes it; [`Error::Io`].
+    fn lock_or_refuse(&self, kind: LockKind) -> Result<Box<dyn DirLock>> {
+        self.lock(kind)
+            .map_err(|error| Error::io("lock", self.path(), error))?
+            .ok_or_else(|| Error::Locked { path: self.path().to_path_buf() })
+    }
+}
+
+impl<D: Dir + ?Sized> DirExt for D {}
 
 /// The parent directory; the current one for a bare name.
 fn parent_of(path: &Path) -> Option<&Path> {
@@ -155,13 +243,14 @@ fn parent_of(path: &Path) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::OsFs;
+    use crate::{LOCK_FILE, OsFs};
 
     #[test]
     fn a_file_is_replaced_whole() {
         let dir = tempfile::tempdir().unwrap();
-        OsFs.write_file_atomically(dir.path(), "x", b"one").unwrap();
-        OsFs.write_file_atomically(dir.path(), "x", b"two!").unwrap();
+        let handle = OsFs.open_dir(dir.path()).unwrap();
+        handle.write_file_atomically("x", b"one").unwrap();
+        handle.write_file_atomically("x", b"two!").unwrap();
         assert_eq!(OsFs.read_file(&dir.path().join("x")).unwrap(), b"two!");
         assert_eq!(OsFs.list(dir.path()).unwrap(), ["x"]);
     }
@@ -174,18 +263,108 @@ mod tests {
         OsFs.create_dir_durably(&deep).unwrap();
         OsFs.create_dir_durably(&deep).unwrap();
         assert_eq!(OsFs.list_if_exists(&deep).unwrap(), Some(vec![]));
-        OsFs.write_file_atomically(dir.path(), "file", b"").unwrap();
+        OsFs.open_dir(dir.path()).unwrap().write_file_atomically("file", b"").unwrap();
         let error = OsFs.create_dir_durably(&dir.path().join("file")).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
     }
 
     #[test]
-    fn the_lock_is_exclusive_and_released_on_drop() {
+    fn paths_with_dots_and_racing_creators_are_fine() {
         let dir = tempfile::tempdir().unwrap();
-        let lock = OsFs.lock_dir_exclusive(dir.path()).unwrap();
-        assert!(matches!(OsFs.lock_dir_exclusive(dir.path()), Err(Error::Locked { .. })));
-        drop(lock);
-        OsFs.lock_dir_exclusive(dir.path()).unwrap();
+        OsFs.create_dir_durably(&dir.path().join("a/./b/../c")).unwrap();
+        assert_eq!(OsFs.list(&dir.path().join("a")).unwrap(), ["b", "c"]);
+        for round in 0..50 {
+            let deep = dir.path().join(format!("{round}/x/y/z"));
+            std::thread::scope(|scope| {
+                let creators = [(); 4].map(|()| scope.spawn(|| OsFs.create_dir_durably(&deep)));
+                for creator in creators {
+                    creator.join().unwrap().unwrap();
+                }
+            });
+        }
+    }
+
+    fn lock(dir: &Path, kind: LockKind) -> Result<Box<dyn DirLock>> {
+        OsFs.open_dir(dir).unwrap().lock_or_refuse(kind)
+    }
+
+    fn is_locked(dir: &Path, kind: LockKind) -> bool {
+        matches!(lock(dir, kind), Err(Error::Locked { .. }))
+    }
+
+    #[test]
+    fn a_writer_excludes_all_and_readers_exclude_writers() {
+        let dir = tempfile::tempdir().unwrap();
+        let reader = lock(dir.path(), LockKind::Shared).unwrap();
+        assert_eq!(OsFs.list(dir.path()).unwrap(), [""; 0], "a reader leaves nothing");
+        drop(reader);
+        for _ in 0..2 {
+            let writer = lock(dir.path(), LockKind::Exclusive).unwrap();
+            writer.check().unwrap();
+            assert!(is_locked(dir.path(), LockKind::Exclusive) && is_locked(dir.path(), LockKind::Shared));
+            drop(writer);
+            let readers = [(); 2].map(|()| lock(dir.path(), LockKind::Shared).unwrap());
+            assert!(is_locked(dir.path(), LockKind::Exclusive));
+            drop(readers);
+        }
+    }
+
+    #[test]
+    fn without_its_lock_file_a_directory_stays_locked_and_the_holder_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = lock(dir.path(), LockKind::Exclusive).unwrap();
+        OsFs.remove_file(&dir.path().join(LOCK_FILE)).unwrap();
+        assert!(is_locked(dir.path(), LockKind::Exclusive));
+        assert_eq!(writer.check().unwrap_err().kind(), io::ErrorKind::NotFound);
+        OsFs.open(&dir.path().join(LOCK_FILE), OpenMode::CreateNew).unwrap();
+        assert_eq!(writer.check().unwrap_err().kind(), io::ErrorKind::NotFound);
+        drop(writer);
+        lock(dir.path(), LockKind::Exclusive).unwrap().check().unwrap();
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "another process does it")]
+    fn a_handle_stays_with_its_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let (old, new) = (dir.path().join("store"), dir.path().join("moved"));
+        OsFs.create_dir_durably(&old).unwrap();
+        let handle = OsFs.open_dir(&old).unwrap();
+        let held = handle.lock_or_refuse(LockKind::Exclusive).unwrap();
+        std::fs::rename(&old, &new).unwrap();
+        OsFs.create_dir_durably(&old).unwrap();
+        handle.write_file_atomically("x", b"one").unwrap();
+        held.check().unwrap();
+        assert_eq!(OsFs.list(&old).unwrap(), [""; 0]);
+        assert_eq!(OsFs.list(&new).unwrap(), [LOCK_FILE, "x"]);
+        std::fs::remove_dir_all(&new).unwrap();
+        assert_eq!(held.check().unwrap_err().kind(), io::ErrorKind::NotFound);
+        handle.write_file_atomically("x", b"two").unwrap_err();
+    }
+
+    /// A child inherits the open files of its parent until it executes its program.
+    #[test]
+    fn processes_that_are_being_started_hold_no_lock() {
+        let (dir, stop) = (tempfile::tempdir().unwrap(), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        std::process::Command::new("true").status().unwrap();
+                    }
+                });
+            }
+            let reopened = (0..300).try_for_each(|_| lock(dir.path(), LockKind::Exclusive).map(drop));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            reopened.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_file_that_is_longer_than_it_can_be_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        OsFs.open(&dir.path().join("x"), OpenMode::CreateNew).unwrap().set_len(1 << 40).unwrap();
+        let error = OsFs.open_dir(dir.path()).unwrap().read_file("x", 100).unwrap_err();
+        assert!(matches!(error, Error::Corruption { offset: 100, .. }), "{error}");
     }
 
     #[test]

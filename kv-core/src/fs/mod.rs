@@ -1,17 +1,19 @@
 //! The only door to the disk.
 //!
-//! Engines do all I/O through [`Fs`] and [`File`], so a test can hand them a simulated disk that
-//! loses power at any operation. [`OsFs`] is the real one.
+//! Engines do all I/O through [`Fs`], [`Dir`] and [`File`], so a test can hand them a simulated disk
+//! that loses power at any operation. [`OsFs`] is the real one. An engine opens its directory once
+//! and names its files relative to that handle.
 
 mod ext;
 mod os;
 
-pub use ext::{FileExt, FsExt};
+pub use ext::{DirExt, FileExt, FsExt};
 pub use os::{LOCK_FILE, OsFs};
 
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,64 +28,97 @@ pub enum OpenMode {
     CreateOrTruncate,
 }
 
-/// A file system.
+/// A file system: the way to a directory.
 ///
 /// # Contract
 /// What survives a power cut: the data of a file as of its last [`sync_data`](File::sync_data) or
 /// [`sync_all`](File::sync_all), of which each also makes the length durable as far as it is needed
-/// to read that data; a created, renamed or removed directory entry once [`sync_dir`](Fs::sync_dir)
-/// was called on its directory afterwards. Everything else may survive in any part. After a failed
+/// to read that data; a created, renamed or removed directory entry once [`sync`](Dir::sync) was
+/// called on its directory afterwards. Everything else may survive in any part. After a failed
 /// sync nothing is known of the bytes it should have covered, and a second sync that succeeds proves
 /// nothing about them.
 pub trait Fs: Debug + Send + Sync {
-    /// Opens a file.
+    /// Opens a directory.
     ///
     /// # Errors
-    /// As the system answers.
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>>;
+    /// `NotFound` when there is no such directory; as the system answers.
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
 
-    /// Moves a file over another, atomically; durable after [`sync_dir`](Fs::sync_dir).
-    ///
-    /// # Errors
-    /// As the system answers.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-
-    /// Removes a file; durable after [`sync_dir`](Fs::sync_dir).
-    ///
-    /// # Errors
-    /// As the system answers.
-    fn remove_file(&self, path: &Path) -> io::Result<()>;
-
-    /// Creates one directory whose parent exists; durable after the parent's
-    /// [`sync_dir`](Fs::sync_dir).
+    /// Creates one directory whose parent exists; durable after a [`sync`](Dir::sync) of the parent.
     ///
     /// # Errors
     /// As the system answers: `AlreadyExists`, `NotFound` (of the parent), …
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-
-    /// Names of a directory's entries, sorted.
-    ///
-    /// # Errors
-    /// `NotFound` when there is no such directory; as the system answers.
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-
-    /// Makes the entries of a directory durable.
-    ///
-    /// # Errors
-    /// As the system answers.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-
-    /// Takes the exclusive lock of a directory, held until the returned value is dropped or the
-    /// process ends; `None` when somebody else holds it. The lock may leave a file named
-    /// [`LOCK_FILE`] in the directory.
-    ///
-    /// # Errors
-    /// As the system answers.
-    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>>;
 }
 
-/// A held lock of a directory; dropping it releases it.
-pub trait DirLock: Debug + Send + Sync {}
+/// An open directory.
+///
+/// Every operation acts on the directory that was opened, also after its path leads elsewhere: the
+/// process changed its working directory, or the directory was renamed or removed, and another one
+/// took its place. Names are single names, without a separator.
+pub trait Dir: Debug + Send + Sync {
+    /// The path it was opened under. For messages only: it may lead elsewhere by now.
+    fn path(&self) -> &Path;
+
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>>;
+
+    /// Gives a file the name of another, which it replaces atomically; durable after
+    /// [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a file; durable after [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn remove_file(&self, name: &str) -> io::Result<()>;
+
+    /// Names of the entries, sorted.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Makes the entries durable.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Takes a lock of the directory, held until the returned value is dropped or the process ends;
+    /// `None` when another holder excludes it. An exclusive lock may leave a file named
+    /// [`LOCK_FILE`] in the directory; a shared one writes nothing.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>>;
+}
+
+/// Who may hold the lock of a directory at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    /// One holder: a writer.
+    Exclusive,
+    /// Any number of holders of this kind: readers.
+    Shared,
+}
+
+/// A held lock of a directory; dropping it releases it. A process that was forked from the holder
+/// does not release it.
+pub trait DirLock: Debug + Send + Sync {
+    /// Checks that the lock still protects the directory: the directory was not removed, and the
+    /// lock file at its name is the one that was locked.
+    ///
+    /// # Errors
+    /// `NotFound` when the directory or the lock file is gone or was replaced; as the system answers.
+    fn check(&self) -> io::Result<()>;
+}
 
 /// An open file. Offsets and lengths are bytes; all methods may be called from several threads.
 pub trait File: Debug + Send + Sync {
@@ -119,7 +154,7 @@ pub trait File: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// Reserves space so that the file is at least `len` long and writes below `len` do not run out
-    /// of space, where the system can; new bytes read as zeros.
+    /// of space; new bytes read as zeros. Where the system cannot reserve, zeros are written.
     ///
     /// # Errors
     /// As the system answers.

@@ -1,10 +1,15 @@
 #![allow(clippy::disallowed_methods, reason = "this module is the one user of `std::fs`")]
 
-use super::{DirLock, File, Fs, OpenMode};
-use std::fs::{self, TryLockError};
+use super::{Dir, DirLock, File, Fs, LockKind, OpenMode};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, statat};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Resource, getrlimit};
+use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Name of the file through which [`OsFs`] locks a directory. It is left behind on purpose: removing
 /// it would race with the next opener.
@@ -19,66 +24,192 @@ const DIRECT_IO_ALIGN: usize = 4096;
 pub struct OsFs;
 
 impl Fs for OsFs {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
-        let mut options = fs::OpenOptions::new();
-        match mode {
-            OpenMode::Read => options.read(true),
-            OpenMode::ReadWrite => options.read(true).write(true),
-            OpenMode::CreateNew => options.read(true).write(true).create_new(true),
-            OpenMode::CreateOrTruncate => options.read(true).write(true).create(true).truncate(true),
-        };
-        Ok(Box::new(OsFile(options.open(path)?)))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
+        Ok(Arc::new(OsDir { fd: Arc::new(fd), path: path.to_path_buf() }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         fs::create_dir(path)
     }
+}
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut names = fs::read_dir(dir)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect::<io::Result<Vec<_>>>()?;
+#[derive(Debug)]
+struct OsDir {
+    fd: Arc<OwnedFd>,
+    path: PathBuf,
+}
+
+impl OsDir {
+    fn open_at(&self, name: &str, flags: OFlags) -> io::Result<fs::File> {
+        let flags = flags | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, NEW_FILE_MODE))?;
+        Ok(fs::File::from(fd))
+    }
+}
+
+impl Dir for OsDir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        let flags = match mode {
+            OpenMode::Read => OFlags::RDONLY,
+            OpenMode::ReadWrite => OFlags::RDWR,
+            OpenMode::CreateNew => OFlags::RDWR | OFlags::CREATE | OFlags::EXCL,
+            OpenMode::CreateOrTruncate => OFlags::RDWR | OFlags::CREATE | OFlags::TRUNC,
+        };
+        Ok(Box::new(OsFile(self.open_at(name, flags)?)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::renameat(&self.fd, from, &self.fd, to))?)
+    }
+
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()))?)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
         names.sort_unstable();
         Ok(names)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        fs::File::open(dir)?.sync_all()
+    fn sync(&self) -> io::Result<()> {
+        Ok(retry_on_intr(|| rustix::fs::fsync(&self.fd))?)
     }
 
-    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(dir.join(LOCK_FILE))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(OsDirLock { _file: file }))),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+    /// Locks the directory itself first, where the file system can: such a lock survives the removal
+    /// of the lock file. Network file systems lock files only.
+    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
+        if !try_flock(&*self.fd, kind).or_else(unless_unsupported)? {
+            return Ok(None);
+        }
+        // Dropped on every way out: it releases the lock of the directory.
+        let mut lock = OsDirLock { dir: Arc::clone(&self.fd), file: None, pid: std::process::id() };
+        let flags = match kind {
+            LockKind::Exclusive => OFlags::RDWR | OFlags::CREATE,
+            LockKind::Shared => OFlags::RDONLY,
+        };
+        let file = match self.open_at(LOCK_FILE, flags) {
+            // A reader creates nothing.
+            Err(error) if kind == LockKind::Shared && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Some(Box::new(lock)));
+            }
+            opened => opened?,
+        };
+        if !try_flock(&file, kind)? {
+            return Ok(None);
+        }
+        lock.file = Some(file);
+        match lock.check() {
+            Ok(()) => Ok(Some(Box::new(lock))),
+            // Another process removed the lock file between the two calls.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// The lock belongs to the open file: closing it, or the death of the process, releases it.
-#[derive(Debug)]
-struct OsDirLock {
-    _file: fs::File,
+/// Permissions of a new file, before the process's umask.
+const NEW_FILE_MODE: Mode = Mode::from_raw_mode(0o666);
+
+/// Tries to lock an open file or directory; `false` when another holder excludes it.
+fn try_flock(fd: impl AsFd, kind: LockKind) -> io::Result<bool> {
+    let operation = match kind {
+        LockKind::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        LockKind::Shared => FlockOperation::NonBlockingLockShared,
+    };
+    match retry_on_intr(|| flock(fd.as_fd(), operation)) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
-impl DirLock for OsDirLock {}
+/// A file system that does not lock directories locks the file instead.
+fn unless_unsupported(error: io::Error) -> io::Result<bool> {
+    const UNSUPPORTED: [Errno; 6] =
+        [Errno::BADF, Errno::INVAL, Errno::NOLCK, Errno::NOSYS, Errno::OPNOTSUPP, Errno::ISDIR];
+    match error.raw_os_error() {
+        Some(number) if UNSUPPORTED.iter().any(|known| known.raw_os_error() == number) => Ok(true),
+        _ => Err(error),
+    }
+}
+
+/// The locks belong to the open files. They are released explicitly: a child process that is about
+/// to execute another program still shares the open files for a moment.
+#[derive(Debug)]
+struct OsDirLock {
+    dir: Arc<OwnedFd>,
+    file: Option<fs::File>,
+    /// The process that took the lock. A forked child shares the open files, and must not unlock them.
+    pid: u32,
+}
+
+impl DirLock for OsDirLock {
+    fn check(&self) -> io::Result<()> {
+        let gone = |text: &str| Err(io::Error::new(io::ErrorKind::NotFound, text));
+        if retry_on_intr(|| fstat(&self.dir))?.st_nlink == 0 {
+            return gone("the directory was removed");
+        }
+        let Some(file) = &self.file else { return Ok(()) };
+        let locked = retry_on_intr(|| fstat(file))?;
+        let named = retry_on_intr(|| statat(&self.dir, LOCK_FILE, AtFlags::SYMLINK_NOFOLLOW));
+        match named {
+            Ok(named) if (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino) => Ok(()),
+            Ok(_) => gone("the lock file was replaced"),
+            Err(Errno::NOENT) => gone("the lock file was removed"),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for OsDirLock {
+    fn drop(&mut self) {
+        if std::process::id() == self.pid {
+            if let Some(file) = &self.file {
+                let _ = flock(file, FlockOperation::Unlock);
+            }
+            let _ = flock(&self.dir, FlockOperation::Unlock);
+        }
+    }
+}
+
+/// Refuses a file size over the limit of the process (`ulimit -f`). The system would refuse it with a
+/// signal, whose default action ends the process.
+fn check_size(end: u64) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if end > limit => Err(Errno::FBIG.into()),
+        _ => Ok(()),
+    }
+}
 
 #[derive(Debug)]
 struct OsFile(fs::File);
+
+impl OsFile {
+    /// Extends the file to `len` bytes by zeros that take their space now.
+    fn write_zeros(&self, len: u64) -> io::Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut end = self.len()?;
+        while end < len {
+            let count = usize::try_from(len - end).unwrap_or(usize::MAX).min(ZEROS.len());
+            self.0.write_all_at(ZEROS.get(..count).unwrap_or_default(), end)?;
+            end += count as u64;
+        }
+        Ok(())
+    }
+}
 
 impl File for OsFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -86,6 +217,7 @@ impl File for OsFile {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
+        check_size(offset.saturating_add(buf.len() as u64))?;
         self.0.write_at(buf, offset)
     }
 
@@ -98,21 +230,16 @@ impl File for OsFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        check_size(len)?;
         self.0.set_len(len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         use rustix::fs::{FallocateFlags, fallocate};
-        match rustix::io::retry_on_intr(|| fallocate(&self.0, FallocateFlags::empty(), 0, len)) {
+        check_size(len)?;
+        match retry_on_intr(|| fallocate(&self.0, FallocateFlags::empty(), 0, len)) {
             Ok(()) => Ok(()),
-            // The file system cannot reserve: a sparse file of the length is the next best.
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                if self.len()? < len {
-                    self.set_len(len)
-                } else {
-                    Ok(())
-                }
-            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.write_zeros(len),
             Err(error) => Err(error.into()),
         }
     }
@@ -123,14 +250,14 @@ impl File for OsFile {
 
     #[cfg(target_os = "linux")]
     fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>> {
-        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        use rustix::fs::{fcntl_getfl, fcntl_setfl};
         let mut flags = fcntl_getfl(&self.0)?;
         if flags.contains(OFlags::DIRECT) != on {
             flags.set(OFlags::DIRECT, on);
             match fcntl_setfl(&self.0, flags) {
                 Ok(()) => {}
                 // The file system knows no direct I/O.
-                Err(rustix::io::Errno::INVAL) if on => return Ok(None),
+                Err(Errno::INVAL) if on => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }

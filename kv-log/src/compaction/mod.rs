@@ -60,7 +60,7 @@ impl Store {
     /// the store.
     pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();
-        let _poison = self.health.poison_on_panic(&self.dir);
+        let _poison = self.health.poison_on_panic(self.dir.path());
         let (mut total, mut left, mut failure) = (CompactionReport::default(), Vec::new(), None);
         loop {
             // Victims of the turn before, among others.

@@ -10,6 +10,7 @@ use super::files::{Handle, Opening, SegmentFiles};
 /// The file of one segment: the same bytes as its image.
 #[derive(Debug)]
 pub(crate) struct SegmentFile {
+    id: SegmentId,
     path: PathBuf,
     /// How long it may become, bytes.
     capacity: usize,
@@ -39,9 +40,9 @@ impl SegmentFile {
         via: Via,
     ) -> Result<Self> {
         let path = files.path_of(id);
-        let file = files.fs.open(&path, OpenMode::CreateNew);
+        let file = files.open(id, OpenMode::CreateNew);
         let handle = Handle::new(file.map_err(|error| Error::io("create", &path, error))?);
-        let mut created = SegmentFile::new(files, path, capacity, Arc::clone(&handle));
+        let mut created = SegmentFile::new(files, id, capacity, Arc::clone(&handle));
         let align = created.switch(&handle, via)?.unwrap_or(1);
         created.capacity = capacity.next_multiple_of(align);
         let reserved = handle.file.allocate(created.capacity as u64);
@@ -57,8 +58,8 @@ impl SegmentFile {
     /// Opens the file of a segment that the manifest names.
     pub(crate) fn open(files: &Arc<SegmentFiles>, id: SegmentId) -> Result<Self> {
         let path = files.path_of(id);
-        match files.fs.open(&path, OpenMode::ReadWrite) {
-            Ok(file) => Ok(SegmentFile::new(files, path, 0, Handle::new(file))),
+        match files.open(id, OpenMode::ReadWrite) {
+            Ok(file) => Ok(SegmentFile::new(files, id, 0, Handle::new(file))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::corruption(&path, 0, "the manifest names this segment, and the file is missing"))
             }
@@ -66,9 +67,10 @@ impl SegmentFile {
         }
     }
 
-    fn new(files: &Arc<SegmentFiles>, path: PathBuf, capacity: usize, handle: Arc<Handle>) -> Self {
+    fn new(files: &Arc<SegmentFiles>, id: SegmentId, capacity: usize, handle: Arc<Handle>) -> Self {
+        let path = files.path_of(id);
         let opening = Arc::new(Mutex::new(Opening { handle: Some(handle), stays_open: true }));
-        SegmentFile { path, capacity, opening, files: Arc::clone(files) }
+        SegmentFile { id, path, capacity, opening, files: Arc::clone(files) }
     }
 
     /// Nobody writes to it any more: it is closed when too many are open, and opened again by who reads it then.
@@ -100,7 +102,7 @@ impl SegmentFile {
         if let Some(handle) = &opening.handle {
             return Ok((Arc::clone(handle), false));
         }
-        let file = self.files.fs.open(&self.path, OpenMode::ReadWrite);
+        let file = self.files.open(self.id, OpenMode::ReadWrite);
         let handle = Handle::new(file.map_err(|error| Error::io("open", &self.path, error))?);
         opening.handle = Some(Arc::clone(&handle));
         Ok((handle, true))
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
     use crate::directory;
     use crate::segment::{Contents, Image};
-    use kv_core::{Env, Fs, FsExt, OsFs};
+    use kv_core::{Fs, FsExt, OsFs};
     use kv_tests::sim::SimFs;
     use proptest::prelude::*;
     use std::sync::Arc;
@@ -238,7 +240,7 @@ mod tests {
     }
 
     fn files(fs: &SimFs) -> Arc<SegmentFiles> {
-        SegmentFiles::new(&Env { fs: Arc::new(fs.clone()), ..Env::os() }, Path::new("/"), 1)
+        SegmentFiles::new(fs.open_dir(Path::new("/")).unwrap(), 1)
     }
 
     fn in_file(fs: &dyn Fs, dir: &Path) -> Vec<u8> {
@@ -308,7 +310,7 @@ mod tests {
         let contents = contents();
         let bytes = contents.bytes();
         let dir = tempfile::tempdir_in(".").unwrap();
-        let files = SegmentFiles::new(&Env::os(), dir.path(), 1);
+        let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 1);
         let file = SegmentFile::create(&files, ID, 8192, &bytes[..40], Via::Direct).unwrap();
         file.write(bytes, 40..4096, Via::Direct).unwrap();
         file.sync().unwrap();
@@ -320,7 +322,7 @@ mod tests {
     fn only_so_many_are_open_and_closed_ones_are_opened_by_who_reads_them() {
         let contents = contents();
         let dir = tempfile::tempdir_in(".").unwrap();
-        let files = SegmentFiles::new(&Env::os(), dir.path(), 2);
+        let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 2);
         let create = |id: u64| {
             let bytes = &contents.bytes()[..100 + usize::try_from(id).unwrap()];
             SegmentFile::create(&files, SegmentId::new(id), 4096, bytes, Via::Cache).unwrap()

@@ -4,10 +4,11 @@
 //! What is still written stays open, and so does what is about to be removed, since readers may still come to it. The others are
 //! opened when somebody reads them, and closed in the order in which they were opened, once there are too many.
 
-use kv_core::{Env, File, Fs, SegmentId};
+use kv_core::{Dir, DirExt, File, OpenMode, SegmentId};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Weak};
 
@@ -33,8 +34,7 @@ pub(super) struct Opening {
 /// Where segment files are, and which of them are open.
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
-    dir: PathBuf,
-    pub(super) fs: Arc<dyn Fs>,
+    dir: Arc<dyn Dir>,
     open_max: usize,
     /// Those that may be closed, the one that was opened first in front. Some are closed, or gone.
     closable: Mutex<VecDeque<Weak<Mutex<Opening>>>>,
@@ -47,18 +47,17 @@ impl Handle {
 }
 
 impl SegmentFiles {
-    /// In `dir`, with at most `open_max` open that nobody writes to.
-    pub(crate) fn new(env: &Env, dir: &Path, open_max: usize) -> Arc<Self> {
-        Arc::new(SegmentFiles {
-            dir: dir.to_path_buf(),
-            fs: Arc::clone(&env.fs),
-            open_max,
-            closable: Mutex::default(),
-        })
+    /// In `dir`, with at most `open_max` files open beside those that are still written.
+    pub(crate) fn new(dir: Arc<dyn Dir>, open_max: usize) -> Arc<Self> {
+        Arc::new(SegmentFiles { dir, open_max, closable: Mutex::default() })
+    }
+
+    pub(super) fn open(&self, id: SegmentId, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        self.dir.open(&directory::segment_file_name(id), mode)
     }
 
     pub(super) fn path_of(&self, id: SegmentId) -> PathBuf {
-        self.dir.join(directory::segment_file_name(id))
+        self.dir.path_of(&directory::segment_file_name(id))
     }
 
     /// This file is open, and may be closed when there are too many.

@@ -1,4 +1,4 @@
-use kv_core::{DirLock, File, Fs, OpenMode, OsFs};
+use kv_core::{Dir, DirLock, File, Fs, LockKind, OpenMode, OsFs};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,6 +15,9 @@ pub(crate) struct Gate {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GatedFs(pub(crate) Arc<Gate>);
+
+#[derive(Debug)]
+struct GatedDir(Arc<dyn Dir>, Arc<Gate>);
 
 #[derive(Debug)]
 struct GatedFile(Box<dyn File>, Arc<Gate>);
@@ -36,29 +39,38 @@ impl Gate {
 }
 
 impl Fs for GatedFs {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
-        if mode == OpenMode::CreateNew && self.0.refuses_new_files.load(Ordering::SeqCst) {
-            return Err(io::Error::other("no new files"));
-        }
-        Ok(Box::new(GatedFile(OsFs.open(path, mode)?, Arc::clone(&self.0))))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsFs.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        OsFs.remove_file(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(GatedDir(OsFs.open_dir(path)?, Arc::clone(&self.0))))
     }
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         OsFs.create_dir(path)
     }
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        OsFs.list(dir)
+}
+
+impl Dir for GatedDir {
+    fn path(&self) -> &Path {
+        self.0.path()
     }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        OsFs.sync_dir(dir)
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        if mode == OpenMode::CreateNew && self.1.refuses_new_files.load(Ordering::SeqCst) {
+            return Err(io::Error::other("no new files"));
+        }
+        Ok(Box::new(GatedFile(self.0.open(name, mode)?, Arc::clone(&self.1))))
     }
-    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
-        OsFs.lock_dir(dir)
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        self.0.remove_file(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
+        self.0.lock(kind)
     }
 }
 

@@ -1,4 +1,4 @@
-use kv_core::{Error, File, FileExt, Fs, Lsn, OpenMode, Result};
+use kv_core::{Dir, DirExt, Error, File, FileExt, Lsn, OpenMode, Result};
 use kv_wal_format::{
     Decoder, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind, Step,
 };
@@ -22,9 +22,9 @@ pub(crate) struct Loaded {
 
 /// Reads the snapshot of `dir`, which must be whole, and gives its puts to `insert`; that answers whether
 /// the key is new.
-pub(crate) fn read(fs: &dyn Fs, dir: &Path, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
-    let path = dir.join(SNAPSHOT);
-    let file = fs.open(&path, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
+pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
+    let path = dir.path_of(SNAPSHOT);
+    let file = dir.open(SNAPSHOT, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
     let mut window = Window { file: &*file, path: &path, buffer: Vec::new(), start: 0, offset: 0 };
     let header = read_header(&mut window)?;
     let lsn = header.base_lsn;

@@ -1,15 +1,20 @@
 use super::*;
 use crate::table::Table;
-use kv_core::{Error, FileExt, Fs, FsExt, Lsn, OpenMode, OsFs};
+use kv_core::{Dir, DirExt, Error, FileExt, Fs, FsExt, Lsn, OpenMode, OsFs};
 use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 type Content = BTreeMap<Vec<u8>, (Vec<u8>, u64)>;
 
+fn handle(dir: &Path) -> Arc<dyn Dir> {
+    OsFs.open_dir(dir).unwrap()
+}
+
 fn load(dir: &Path) -> kv_core::Result<(Loaded, Content)> {
     let mut content = Content::new();
-    let loaded = read(&OsFs, dir, |record| {
+    let loaded = read(&*OsFs.open_dir(dir).unwrap(), |record| {
         content.insert(record.key.to_vec(), (record.value.to_vec(), record.lsn)).is_none()
     })?;
     Ok((loaded, content))
@@ -22,7 +27,7 @@ fn written() -> (tempfile::TempDir, Vec<u8>) {
     for key in 0..9u8 {
         table.put(&[key], &vec![key; usize::from(key) * 3]).unwrap();
     }
-    let len = write(&OsFs, dir.path(), 3, table.begin_cut()).unwrap();
+    let len = write(&*handle(dir.path()), 3, table.begin_cut()).unwrap();
     let bytes = OsFs.read_file(&dir.path().join(SNAPSHOT)).unwrap();
     assert_eq!(len, bytes.len() as u64);
     (dir, bytes)
@@ -81,7 +86,7 @@ fn valid_records_that_make_no_snapshot_are_refused() {
         for record in records.iter().chain([&Record::seal(9, &seal)]) {
             Encoder::new(9).append(record, &mut bytes).unwrap();
         }
-        OsFs.write_file_atomically(dir.path(), SNAPSHOT, &bytes).unwrap();
+        handle(dir.path()).write_file_atomically(SNAPSHOT, &bytes).unwrap();
         let error = load(dir.path()).unwrap_err();
         assert!(matches!(error, Error::Corruption { .. }), "{what}: {error}");
     }
@@ -95,7 +100,7 @@ fn a_table_larger_than_the_buffers_is_written_and_read_whole() {
         table.put(&[key], &vec![key; usize::from(key) * 100]).unwrap();
     }
     table.put(b"large", &vec![1; 3 << 20]).unwrap();
-    assert!(write(&OsFs, dir.path(), 3, table.begin_cut()).unwrap() > 5_000_000);
+    assert!(write(&*handle(dir.path()), 3, table.begin_cut()).unwrap() > 5_000_000);
     let (loaded, content) = load(dir.path()).unwrap();
     assert_eq!((loaded.records, content.len()), (201, 201));
     assert!(content.iter().filter(|(key, _)| key.len() == 1).all(|(key, (value, _))| {

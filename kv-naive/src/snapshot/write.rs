@@ -1,4 +1,4 @@
-use kv_core::{Error, File, FileExt, Fs, OpenMode, Result};
+use kv_core::{Dir, DirExt, Error, File, FileExt, OpenMode, Result};
 use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
 
@@ -9,13 +9,12 @@ use crate::cut::Cut;
 const BUFFER_LEN: usize = 256 << 10;
 
 /// Writes `cut` in place of the previous snapshot, durably. Returns the file's length, bytes.
-pub(crate) fn write(fs: &dyn Fs, dir: &Path, store_id: u32, cut: Cut<'_>) -> Result<u64> {
-    let temporary = dir.join(TEMPORARY);
-    let mut writer = Writer::create(fs, &temporary, store_id, cut.position.lsn.get())?;
+pub(crate) fn write(dir: &dyn Dir, store_id: u32, cut: Cut<'_>) -> Result<u64> {
+    let temporary = dir.path_of(TEMPORARY);
+    let mut writer = Writer::create(dir, &temporary, store_id, cut.position.lsn.get())?;
     cut.visit(|key, entry| writer.append(key, &entry.value, entry.lsn))?;
     let len = writer.finish()?;
-    fs.rename(&temporary, &dir.join(SNAPSHOT)).map_err(|error| Error::io("rename", &temporary, error))?;
-    fs.sync_dir(dir).map_err(|error| Error::sync(dir, error))?;
+    dir.replace_durably(TEMPORARY, SNAPSHOT)?;
     Ok(len)
 }
 
@@ -31,9 +30,9 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn create(fs: &dyn Fs, path: &'a Path, store_id: u32, lsn: u64) -> Result<Self> {
-        let file =
-            fs.open(path, OpenMode::CreateOrTruncate).map_err(|error| Error::io("create", path, error))?;
+    fn create(dir: &dyn Dir, path: &'a Path, store_id: u32, lsn: u64) -> Result<Self> {
+        let file = dir.open(TEMPORARY, OpenMode::CreateOrTruncate);
+        let file = file.map_err(|error| Error::io("create", path, error))?;
         let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: lsn, base_lsn: lsn, store_id };
         let buffer = header.encode().to_vec();
         Ok(Writer { file, path, encoder: Encoder::new(lsn), lsn, records: 0, buffer, written: 0 })

@@ -3,10 +3,9 @@
 use super::log::{self, Content, Map};
 use super::{Defect, open};
 use kv_core::{
-    Acknowledge, Action, Batch, Change, Checkpoint, Compact, DirLock, Engine, Env, Error, File, FileExt,
-    Health, Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
+    Acknowledge, Action, Batch, Change, Checkpoint, Compact, Dir, DirExt, DirLock, Engine, Env, Error, File,
+    FileExt, Health, Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
 };
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -14,7 +13,7 @@ use std::time::Duration;
 /// Where a store lies.
 #[derive(Debug)]
 pub(super) struct Place {
-    pub(super) dir: PathBuf,
+    pub(super) dir: Arc<dyn Dir>,
     pub(super) env: Env,
     pub(super) defect: Option<Defect>,
 }
@@ -269,7 +268,7 @@ impl Shared {
     }
 
     fn try_dump(&self, state: &mut State, action: Action) -> Result<()> {
-        let path = self.place.dir.join(open::FILE);
+        let path = self.place.dir.path_of(open::FILE);
         if self.has(Defect::DurableBeforeWrite) {
             state.durable = state.content.last;
         }

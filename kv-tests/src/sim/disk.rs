@@ -2,7 +2,8 @@ use super::fault::{Fault, FaultState, Outcome, no_space};
 use super::file::{FileBytes, SECTOR_LEN};
 use super::power_cut::Dice;
 use super::{OpKind, OpRecord, PowerCut};
-use std::collections::{BTreeMap, BTreeSet};
+use kv_core::LockKind;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -56,7 +57,8 @@ impl NameChange {
 pub(super) struct Disk {
     nodes: Vec<Node>,
     pending: Vec<NameChange>,
-    locks: BTreeSet<NodeId>,
+    /// Who holds the locks of directories.
+    locks: BTreeMap<NodeId, Vec<LockKind>>,
     pub(super) log: Vec<OpRecord>,
     pub(super) mutations: u64,
     pub(super) cut_after: Option<u64>,
@@ -78,7 +80,7 @@ impl Disk {
         Disk {
             nodes,
             pending,
-            locks: BTreeSet::new(),
+            locks: BTreeMap::new(),
             log: Vec::new(),
             mutations: 0,
             cut_after: None,
@@ -164,17 +166,25 @@ impl Disk {
         self.dir(dir)?.entries.get(&name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    pub(super) fn create_file(&mut self, path: &Path) -> io::Result<NodeId> {
-        self.create(path, Node::File { bytes: FileBytes::default(), name: path.to_path_buf() })
+    /// What lies under `name` in a directory.
+    pub(super) fn entry(&self, dir: NodeId, name: &str) -> io::Result<NodeId> {
+        self.dir(dir)?.entries.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Creates a file in a directory, which is called `path` at this moment.
+    pub(super) fn create_file(&mut self, dir: NodeId, name: &str, path: PathBuf) -> io::Result<NodeId> {
+        self.create((dir, name.to_owned()), Node::File { bytes: FileBytes::default(), name: path })
     }
 
     pub(super) fn create_dir(&mut self, path: &Path) -> io::Result<NodeId> {
-        self.create(path, Node::Dir(Directory::default()))
+        self.create(self.place(path)?, Node::Dir(Directory::default()))
     }
 
-    fn create(&mut self, path: &Path, node: Node) -> io::Result<NodeId> {
-        let place = self.place(path)?;
+    fn create(&mut self, place: Place, node: Node) -> io::Result<NodeId> {
         let id = self.nodes.len();
+        if !self.is_linked(place.0) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let dir = self.dir_mut(place.0)?;
         if dir.entries.contains_key(&place.1) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -185,40 +195,43 @@ impl Disk {
         Ok(id)
     }
 
-    pub(super) fn remove_file(&mut self, path: &Path) -> io::Result<()> {
-        let node = self.lookup(path)?;
+    pub(super) fn remove_file(&mut self, dir: NodeId, name: &str) -> io::Result<()> {
+        let node = self.entry(dir, name)?;
         self.file(node)?;
-        let from = self.place(path)?;
-        self.dir_mut(from.0)?.entries.remove(&from.1);
-        self.pending.push(NameChange::Unlink { from, node });
+        self.dir_mut(dir)?.entries.remove(name);
+        self.pending.push(NameChange::Unlink { from: (dir, name.to_owned()), node });
         Ok(())
     }
 
-    pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        let node = self.lookup(from)?;
+    /// Renames a file within a directory; `path` is its new path.
+    pub(super) fn rename(&mut self, dir: NodeId, from: &str, to: &str, path: PathBuf) -> io::Result<()> {
+        let node = self.entry(dir, from)?;
         self.file(node)?;
-        let (from, to_place) = (self.place(from)?, self.place(to)?);
-        if let Some(replaced) = self.dir(to_place.0)?.entries.get(&to_place.1).copied() {
+        if let Ok(replaced) = self.entry(dir, to) {
             self.file(replaced)?;
         }
-        if from == to_place {
+        if from == to {
             return Ok(());
         }
-        self.dir_mut(from.0)?.entries.remove(&from.1);
-        self.dir_mut(to_place.0)?.entries.insert(to_place.1.clone(), node);
+        let entries = &mut self.dir_mut(dir)?.entries;
+        entries.remove(from);
+        entries.insert(to.to_owned(), node);
         if let Some(Node::File { name, .. }) = self.nodes.get_mut(node) {
-            *name = to.to_path_buf();
+            *name = path;
         }
-        self.pending.push(NameChange::Rename { from, to: to_place, node });
+        self.pending.push(NameChange::Rename {
+            from: (dir, from.to_owned()),
+            to: (dir, to.to_owned()),
+            node,
+        });
         Ok(())
     }
 
-    pub(super) fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        Ok(self.dir(self.lookup(path)?)?.entries.keys().cloned().collect())
+    pub(super) fn list(&self, dir: NodeId) -> io::Result<Vec<String>> {
+        Ok(self.dir(dir)?.entries.keys().cloned().collect())
     }
 
-    pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
-        let dir = self.lookup(path)?;
+    pub(super) fn sync_dir(&mut self, dir: NodeId) -> io::Result<()> {
         self.dir(dir)?;
         let (now, later) = std::mem::take(&mut self.pending).into_iter().partition(|c| c.touches(dir));
         self.pending = later;
@@ -227,6 +240,39 @@ impl Disk {
             self.settle(&change);
         }
         Ok(())
+    }
+
+    /// Moves a directory, or removes it with all that it holds, in the cache and on the medium.
+    pub(super) fn move_dir(&mut self, from: &Path, to: Option<&Path>) -> io::Result<()> {
+        let id = self.lookup(from)?;
+        self.dir(id)?;
+        let (from, to) = (self.place(from)?, to.map(|to| self.place(to)).transpose()?);
+        let parent = self.dir_mut(from.0)?;
+        parent.entries.remove(&from.1);
+        parent.durable.remove(&from.1);
+        if let Some((parent, name)) = to {
+            let parent = self.dir_mut(parent)?;
+            parent.entries.insert(name.clone(), id);
+            parent.durable.insert(name, id);
+        } else {
+            let dir = self.dir_mut(id)?;
+            dir.entries.clear();
+            dir.durable.clear();
+        }
+        Ok(())
+    }
+
+    /// Whether a path leads to this directory.
+    pub(super) fn is_linked(&self, dir: NodeId) -> bool {
+        let mut reached = vec![ROOT];
+        while let Some(id) = reached.pop() {
+            if id == dir {
+                return true;
+            }
+            let entries = self.dir(id).map(|dir| &dir.entries).into_iter().flatten();
+            reached.extend(entries.map(|(_, id)| *id).filter(|id| self.dir(*id).is_ok()));
+        }
+        false
     }
 
     /// Carries a name change out on the medium.
@@ -254,15 +300,25 @@ impl Disk {
         }
     }
 
-    /// Takes the lock of a directory; `None` when it is taken.
-    pub(super) fn lock(&mut self, path: &Path) -> io::Result<Option<NodeId>> {
-        let dir = self.lookup(path)?;
+    /// Takes a lock of a directory, if no other holder excludes it.
+    pub(super) fn lock(&mut self, dir: NodeId, kind: LockKind) -> io::Result<bool> {
         self.dir(dir)?;
-        Ok(self.locks.insert(dir).then_some(dir))
+        let holders = self.locks.entry(dir).or_default();
+        let excluded = match kind {
+            LockKind::Exclusive => !holders.is_empty(),
+            LockKind::Shared => holders.contains(&LockKind::Exclusive),
+        };
+        if !excluded {
+            holders.push(kind);
+        }
+        Ok(!excluded)
     }
 
-    pub(super) fn unlock(&mut self, dir: NodeId) {
-        self.locks.remove(&dir);
+    pub(super) fn unlock(&mut self, dir: NodeId, kind: LockKind) {
+        let holders = self.locks.entry(dir).or_default();
+        if let Some(at) = holders.iter().position(|holder| *holder == kind) {
+            holders.swap_remove(at);
+        }
     }
 
     /// The disk as the next process finds it after this one died.

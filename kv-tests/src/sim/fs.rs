@@ -2,7 +2,7 @@ use super::disk::{Disk, NodeId};
 use super::fault::FaultState;
 use super::file::SECTOR_LEN;
 use super::{Fault, OpKind, OpRecord, PowerCut};
-use kv_core::{DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, OpenMode};
+use kv_core::{Dir, DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, LockKind, OpenMode};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -119,6 +119,15 @@ impl SimFs {
         self.disk.lock().damage(path, bytes);
     }
 
+    /// Moves the directory `from` to `to`, at rest, as another process would; `None` removes it with all that it holds. Not
+    /// an operation of the disk.
+    ///
+    /// # Errors
+    /// There is no such directory.
+    pub fn move_dir(&self, from: &Path, to: Option<&Path>) -> io::Result<()> {
+        self.disk.lock().move_dir(from, to)
+    }
+
     /// What files answer who switches direct I/O on, instead of the 512 bytes they insist on; `None`: there is none.
     pub fn claim_direct_io_align(&self, align: Option<usize>) {
         self.disk.lock().direct_io_align = align;
@@ -141,39 +150,12 @@ impl SimFs {
 }
 
 impl Fs for SimFs {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
         let mut disk = self.disk.lock();
-        let creates = matches!(mode, OpenMode::CreateNew | OpenMode::CreateOrTruncate);
-        disk.begin(if creates { OpKind::Create } else { OpKind::Open }, path, 0, 0)?;
-        let node = match (disk.lookup(path), mode) {
-            (Ok(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
-            (Ok(node), OpenMode::CreateOrTruncate) => {
-                disk.file(node)?.set_len(0);
-                node
-            }
-            (Ok(node), _) => node,
-            (Err(error), _) if error.kind() == io::ErrorKind::NotFound && creates => {
-                disk.create_file(path)?
-            }
-            (Err(error), _) => return Err(error),
-        };
-        disk.file(node)?;
-        drop(disk);
-        let writable = mode != OpenMode::Read;
-        let (disk, path, direct) = (self.disk.clone(), path.to_path_buf(), AtomicBool::new(false));
-        Ok(Box::new(SimFile { disk, node, path, writable, direct }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.disk.lock();
-        disk.begin(OpKind::Rename, to, 0, 0)?;
-        disk.rename(from, to)
-    }
-
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.disk.lock();
-        disk.begin(OpKind::Remove, path, 0, 0)?;
-        disk.remove_file(path)
+        disk.begin(OpKind::Open, path, 0, 0)?;
+        let node = disk.lookup(path)?;
+        disk.list(node)?;
+        Ok(Arc::new(SimDir { disk: self.disk.clone(), node, path: path.to_path_buf() }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -181,31 +163,85 @@ impl Fs for SimFs {
         disk.begin(OpKind::CreateDir, path, 0, 0)?;
         disk.create_dir(path).map(drop)
     }
+}
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut disk = self.disk.lock();
-        disk.begin(OpKind::List, dir, 0, 0)?;
-        disk.list(dir)
+#[derive(Debug)]
+struct SimDir {
+    disk: Shared,
+    node: NodeId,
+    path: PathBuf,
+}
+
+impl Dir for SimDir {
+    fn path(&self) -> &Path {
+        &self.path
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut disk = self.disk.lock();
-        disk.begin(OpKind::SyncDir, dir, 0, 0)?;
-        disk.sync_dir(dir)
-    }
-
-    /// Leaves a file of the name [`LOCK_FILE`], as the real one does.
-    fn lock_dir(&self, dir: &Path) -> io::Result<Option<Box<dyn DirLock>>> {
-        let mut disk = self.disk.lock();
-        disk.begin(OpKind::LockDir, dir, 0, 0)?;
-        let file = dir.join(LOCK_FILE);
-        if disk.lookup(dir).is_ok() && disk.lookup(&file).is_err() {
-            disk.begin(OpKind::Create, &file, 0, 0)?;
-            disk.create_file(&file)?;
-        }
-        let locked = disk.lock(dir)?;
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        let (mut disk, path) = (self.disk.lock(), self.path.join(name));
+        let creates = matches!(mode, OpenMode::CreateNew | OpenMode::CreateOrTruncate);
+        disk.begin(if creates { OpKind::Create } else { OpKind::Open }, &path, 0, 0)?;
+        let node = match (disk.entry(self.node, name), mode) {
+            (Ok(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Ok(node), OpenMode::CreateOrTruncate) => {
+                disk.file(node)?.set_len(0);
+                node
+            }
+            (Ok(node), _) => node,
+            (Err(error), _) if error.kind() == io::ErrorKind::NotFound && creates => {
+                disk.create_file(self.node, name, path.clone())?
+            }
+            (Err(error), _) => return Err(error),
+        };
+        disk.file(node)?;
         drop(disk);
-        Ok(locked.map(|node| -> Box<dyn DirLock> { Box::new(SimLock { disk: self.disk.clone(), node }) }))
+        let writable = mode != OpenMode::Read;
+        let (disk, direct) = (self.disk.clone(), AtomicBool::new(false));
+        Ok(Box::new(SimFile { disk, node, path, writable, direct }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let (mut disk, path) = (self.disk.lock(), self.path.join(to));
+        disk.begin(OpKind::Rename, &path, 0, 0)?;
+        disk.rename(self.node, from, to, path)
+    }
+
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::Remove, &self.path.join(name), 0, 0)?;
+        disk.remove_file(self.node, name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::List, &self.path, 0, 0)?;
+        disk.list(self.node)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::SyncDir, &self.path, 0, 0)?;
+        disk.sync_dir(self.node)
+    }
+
+    /// An exclusive lock leaves a file of the name [`LOCK_FILE`], as the real one does.
+    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::LockDir, &self.path, 0, 0)?;
+        if !disk.lock(self.node, kind)? {
+            return Ok(None);
+        }
+        let mut lock = SimLock { disk: self.disk.clone(), node: self.node, kind, file: None };
+        lock.file = disk.entry(self.node, LOCK_FILE).ok();
+        if lock.file.is_none() && kind == LockKind::Exclusive {
+            let path = self.path.join(LOCK_FILE);
+            let begun = disk.begin(OpKind::Create, &path, 0, 0);
+            let created = begun.and_then(|_| disk.create_file(self.node, LOCK_FILE, path));
+            // The lock goes back to the disk when it is dropped.
+            drop(disk);
+            lock.file = Some(created?);
+        }
+        Ok(Some(Box::new(lock)))
     }
 }
 
@@ -213,13 +249,21 @@ impl Fs for SimFs {
 struct SimLock {
     disk: Shared,
     node: NodeId,
+    kind: LockKind,
+    file: Option<NodeId>,
 }
 
-impl DirLock for SimLock {}
+impl DirLock for SimLock {
+    fn check(&self) -> io::Result<()> {
+        let disk = self.disk.lock();
+        let is_locked = self.file.is_none_or(|file| disk.entry(self.node, LOCK_FILE).ok() == Some(file));
+        if disk.is_linked(self.node) && is_locked { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.disk.lock().unlock(self.node);
+        self.disk.lock().unlock(self.node, self.kind);
     }
 }
 

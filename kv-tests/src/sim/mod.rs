@@ -10,13 +10,15 @@
 //!   power cut each pending one is independently kept or lost. A rename is atomic: the old name or the
 //!   new one, never both and never neither. A kept entry may name a file whose data is lost.
 //! - **A failed file sync** leaves its bytes readable and takes them off the list of what a later sync writes.
+//! - **A directory handle** stays with its directory, and its lock tells when that was removed or its lock file replaced:
+//!   [`SimFs::move_dir`].
 //! - **Process death** keeps every completed operation, and releases the locks.
 //!
 //! Everything is drawn from a seed, and all operations are counted and logged, so a crash can be placed
 //! at each of them: [`SimFs::cut_after`].
 //!
 //! ```
-//! use kv_core::{FileExt, Fs, OpenMode};
+//! use kv_core::{FileExt, Fs, FsExt, OpenMode};
 //! use kv_tests::sim::{PowerCut, SimFs};
 //! use std::path::Path;
 //!
@@ -26,7 +28,7 @@
 //! file.sync_data().unwrap();
 //! // The directory was not synced, so the worst cut takes the file away.
 //! assert!(disk.power_cut(PowerCut::LOSE_ALL).list(Path::new("/")).unwrap().is_empty());
-//! disk.sync_dir(Path::new("/")).unwrap();
+//! disk.open_dir(Path::new("/")).unwrap().sync().unwrap();
 //! assert_eq!(disk.power_cut(PowerCut::LOSE_ALL).list(Path::new("/")).unwrap(), ["log"]);
 //! ```
 

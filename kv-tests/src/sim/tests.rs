@@ -1,10 +1,19 @@
 use super::{Fault, FaultKind, PowerCut, Repeat, SimFs};
-use kv_core::{FileExt, Fs, FsExt, OpenMode};
+use kv_core::{Dir, DirLock, FileExt, Fs, FsExt, LOCK_FILE, LockKind, OpenMode};
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 const ROOT: &str = "/";
 const LOG: &str = "/log";
+
+fn root(disk: &SimFs) -> Arc<dyn Dir> {
+    disk.open_dir(Path::new(ROOT)).unwrap()
+}
+
+fn lock(disk: &SimFs) -> Option<Box<dyn DirLock>> {
+    root(disk).lock(LockKind::Exclusive).unwrap()
+}
 
 /// A disk with a synced file of 1,024 bytes of 1, overwritten with 2 without a sync.
 fn overwritten() -> SimFs {
@@ -12,7 +21,7 @@ fn overwritten() -> SimFs {
     let file = disk.open(Path::new(LOG), OpenMode::CreateNew).unwrap();
     file.write_all_at(&[1; 1024], 0).unwrap();
     file.sync_data().unwrap();
-    disk.sync_dir(Path::new(ROOT)).unwrap();
+    root(&disk).sync().unwrap();
     file.write_all_at(&[2; 1024], 0).unwrap();
     disk
 }
@@ -63,7 +72,7 @@ fn lengths_are_independent_of_data() {
 #[test]
 fn names_are_durable_after_the_directory_is_synced() {
     let disk = overwritten();
-    disk.rename(Path::new(LOG), Path::new("/moved")).unwrap();
+    root(&disk).rename("log", "moved").unwrap();
     let names = |disk: &SimFs| disk.list(Path::new(ROOT)).unwrap();
     let outcomes: BTreeSet<Vec<String>> =
         (0..50).map(|seed| names(&disk.power_cut(PowerCut::seeded(seed)))).collect();
@@ -72,10 +81,10 @@ fn names_are_durable_after_the_directory_is_synced() {
         BTreeSet::from([vec!["log".to_owned()], vec!["moved".to_owned()]]),
         "a rename is atomic"
     );
-    disk.sync_dir(Path::new(ROOT)).unwrap();
+    root(&disk).sync().unwrap();
     disk.remove_file(Path::new("/moved")).unwrap();
     assert_eq!(names(&disk.power_cut(PowerCut::LOSE_ALL)), ["moved"]);
-    disk.sync_dir(Path::new(ROOT)).unwrap();
+    root(&disk).sync().unwrap();
     assert!(names(&disk.power_cut(PowerCut::LOSE_ALL)).is_empty());
 }
 
@@ -107,11 +116,14 @@ fn a_failed_sync_shows_bytes_that_no_later_sync_saves() {
 #[test]
 fn a_directory_is_locked_once_until_its_holder_goes() {
     let disk = SimFs::new();
-    let lock = disk.lock_dir(Path::new(ROOT)).unwrap().unwrap();
-    assert!(disk.lock_dir(Path::new(ROOT)).unwrap().is_none());
-    assert!(disk.process_death().lock_dir(Path::new(ROOT)).unwrap().is_some());
-    drop(lock);
-    assert!(disk.lock_dir(Path::new(ROOT)).unwrap().is_some());
+    let held = lock(&disk).unwrap();
+    assert!(lock(&disk).is_none() && root(&disk).lock(LockKind::Shared).unwrap().is_none());
+    assert!(lock(&disk.process_death()).is_some());
+    drop(held);
+    let readers = [(); 2].map(|()| root(&disk).lock(LockKind::Shared).unwrap().unwrap());
+    assert!(lock(&disk).is_none());
+    drop(readers);
+    assert!(lock(&disk).is_some());
 }
 
 #[test]
@@ -152,4 +164,28 @@ fn a_limited_disk_refuses_what_does_not_fit_until_something_goes() {
     assert!(is_full(file.allocate(514)));
     fs.remove_file(Path::new(LOG)).unwrap();
     file.allocate(1536).unwrap();
+}
+
+#[test]
+fn a_handle_stays_with_its_directory_and_its_lock_tells_when_that_is_gone() {
+    let disk = SimFs::new();
+    let (store, moved) = (Path::new("/store"), Path::new("/moved"));
+    disk.create_dir(store).unwrap();
+    let handle = disk.open_dir(store).unwrap();
+    let held = handle.lock(LockKind::Exclusive).unwrap().unwrap();
+    disk.move_dir(store, Some(moved)).unwrap();
+    disk.create_dir(store).unwrap();
+    handle.open("x", OpenMode::CreateNew).unwrap();
+    held.check().unwrap();
+    assert_eq!((disk.list(store).unwrap(), disk.list(moved).unwrap()), (vec![], names([LOCK_FILE, "x"])));
+    handle.remove_file(LOCK_FILE).unwrap();
+    assert!(held.check().is_err());
+    handle.open(LOCK_FILE, OpenMode::CreateNew).unwrap();
+    assert!(held.check().is_err(), "it was replaced");
+    disk.move_dir(moved, None).unwrap();
+    assert!(held.check().is_err() && handle.open("y", OpenMode::CreateNew).is_err());
+}
+
+fn names<const N: usize>(names: [&str; N]) -> Vec<String> {
+    names.map(str::to_owned).to_vec()
 }
