@@ -93,8 +93,10 @@ pub struct CompactionView<'a> {
     pub segment_bytes: u64,
     /// Memory of all images.
     pub memory: Usage,
-    /// All files.
+    /// All files. At the limit, the disk is full: then any victim with dead records is worthwhile.
     pub disk: Usage,
+    /// Segments, spare ones included, and the most there can be.
+    pub slots: Usage,
 }
 
 /// A policy's answer: compact these together.
@@ -268,6 +270,23 @@ fn on_disk(
     if !empty.is_empty() {
         return plan(CompactionLevel::Disk, &empty);
     }
+    if is_reached(view.disk) {
+        let candidates = view.segments.iter().filter(|segment| segment.dead_bytes > 0).collect();
+        return plan(CompactionLevel::Disk, &best(candidates, rank, |segment| segment.dead_bytes, 1, 1));
+    }
+    if view.slots.used > MANY_SEGMENTS {
+        let output_bytes = MERGED_SEGMENT_BYTES.max(view.segment_bytes);
+        let mut victims = mergeable(view, output_bytes, MERGED_MAX);
+        // One output at a time.
+        let mut sum = 0;
+        victims.retain(|segment| {
+            sum += segment.survivor_bytes();
+            sum <= output_bytes
+        });
+        if victims.len() as u64 >= MERGE_FACTOR {
+            return plan(CompactionLevel::Disk, &victims);
+        }
+    }
     let live = view.segments.iter().map(|segment| segment.live_bytes).sum();
     let disk = view.segments.iter().map(|segment| segment.disk_bytes).sum();
     let excess = excess(live, disk, utilization_min);
@@ -276,27 +295,38 @@ fn on_disk(
     let missing = excess.max(view.segment_bytes);
     let mut victims = best(candidates, rank, |segment| segment.dead_bytes, missing, victims_max);
     if victims.is_empty() {
-        victims = mergeable(view, victims_max);
+        victims = mergeable(view, view.segment_bytes, victims_max);
     }
     plan(CompactionLevel::Disk, &victims)
+}
+
+fn is_reached(usage: Usage) -> bool {
+    usage.limit.is_some_and(|limit| usage.used >= limit)
 }
 
 /// How many segments a merge must make one of.
 const MERGE_FACTOR: u64 = 4;
 
+/// More segments than this are many: what names all of them gets long, and slots run out one day. Then the policies of
+/// this crate merge the small ones into segments of [`MERGED_SEGMENT_BYTES`], and an engine makes outputs that long.
+pub const MANY_SEGMENTS: u64 = 1024;
+
+/// Length of the outputs where there are [many segments](MANY_SEGMENTS), bytes, if a segment is shorter.
+pub const MERGED_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// Most segments that are merged at a time where there are many.
+const MERGED_MAX: usize = 1024;
+
 /// The smallest segments, if merging them leaves at most a quarter as many: what compaction and
 /// crashes leave behind would otherwise grow in number for ever. Each record is copied a logarithmic
 /// number of times by this.
-fn mergeable<'a>(view: &CompactionView<'a>, victims_max: usize) -> Vec<&'a SegmentStats> {
-    let mut small: Vec<&SegmentStats> = view
-        .segments
-        .iter()
-        .filter(|segment| segment.disk_bytes <= view.segment_bytes / MERGE_FACTOR)
-        .collect();
+fn mergeable<'a>(view: &CompactionView<'a>, output_bytes: u64, victims_max: usize) -> Vec<&'a SegmentStats> {
+    let mut small: Vec<&SegmentStats> =
+        view.segments.iter().filter(|segment| segment.disk_bytes <= output_bytes / MERGE_FACTOR).collect();
     small.sort_by_key(|segment| (segment.disk_bytes, segment.id));
     small.truncate(victims_max);
     let outputs =
-        small.iter().map(|segment| segment.survivor_bytes()).sum::<u64>().div_ceil(view.segment_bytes).max(1);
+        small.iter().map(|segment| segment.survivor_bytes()).sum::<u64>().div_ceil(output_bytes).max(1);
     if small.len() as u64 >= MERGE_FACTOR * outputs { small } else { Vec::new() }
 }
 
@@ -332,6 +362,7 @@ mod tests {
             segment_bytes: FULL,
             memory: Usage::default(),
             disk: Usage::default(),
+            slots: Usage { used: segments.len() as u64, limit: Some(1 << 16) },
         };
         let plan = policy.plan(&view)?;
         Some((plan.level, plan.victims.iter().map(|id| id.get()).collect()))

@@ -34,7 +34,7 @@
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `fs/` | [`Fs`], [`Dir`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
-//! | `health.rs`, `leadership.rs`, `next_ask.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups) |
+//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `reserve.rs`, `store_lock.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Reserve`] (full disks), [`StoreLock`] |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
 #![deny(unsafe_code)]
@@ -57,14 +57,15 @@ mod persistence;
 mod process;
 mod reserve;
 mod stats;
+mod store_lock;
 mod value;
 
 pub use batch::{Batch, Change};
 pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::{
-    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, SegmentId,
-    SegmentStats, Usage,
+    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, MANY_SEGMENTS,
+    MERGED_SEGMENT_BYTES, Never, SegmentId, SegmentStats, Usage,
 };
 pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
@@ -82,6 +83,7 @@ pub use persistence::{
 };
 pub use reserve::Reserve;
 pub use stats::{RecoveryReport, Stats};
+pub use store_lock::StoreLock;
 pub use value::Value;
 
 /// The examples of the README are tested.

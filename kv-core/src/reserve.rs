@@ -70,14 +70,12 @@ impl Reserve {
         let mut missing = len.saturating_sub(held.len);
         while missing >= BLOCK_LEN {
             let wanted = held.len + missing;
-            match held.grow(&*self.dir, wanted) {
-                Ok(()) => return,
-                Err(error) if is_no_space(error.kind()) => {
-                    missing = (missing / 2).next_multiple_of(BLOCK_LEN) * u64::from(missing > BLOCK_LEN);
-                }
-                // The reserve is a service of the store to itself: nothing fails for want of it.
-                Err(_) => return,
+            let grown = held.grow(&*self.dir, wanted);
+            // Nothing fails for want of a reserve, whatever the reason.
+            if !grown.is_err_and(|error| is_no_space(error.kind())) {
+                return;
             }
+            missing = if missing > BLOCK_LEN { (missing / 2).next_multiple_of(BLOCK_LEN) } else { 0 };
         }
     }
 

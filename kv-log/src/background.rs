@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::compaction::Extent;
 use crate::head::Position;
 use crate::readers::collect;
 use crate::store::Store;
@@ -198,7 +199,7 @@ fn compact_loop(store: &Store) {
         }
         // Where a victim could not be read, it is tried again when the next segment is full: whoever reads its records
         // is told.
-        if is_due && store.compact_while_due().is_err() && store.health.is_poisoned() {
+        if is_due && store.compact(Extent::All).is_err() && store.health.is_poisoned() {
             return;
         }
         collect();
@@ -258,7 +259,7 @@ impl Store {
         // What cannot be read is no failure of the change, as in the background.
         if self.env.background == Background::Inline
             && self.signals.compact.take()
-            && let Err(error) = self.compact_while_due()
+            && let Err(error) = self.compact(Extent::All)
             && self.health.is_poisoned()
         {
             return Err(error);

@@ -1,10 +1,10 @@
 //! The catalog: which segments there are, in memory and in the manifest. It creates them, and makes
 //! the manifest say so.
 
-use kv_core::{Dir, DirExt, Env, Error, Lsn, OpenMode, Result, SegmentId};
+use kv_core::{Dir, DirExt, Env, Error, Lsn, OpenMode, Reserve, Result, SegmentId, StoreLock};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,50 +12,104 @@ use std::time::Duration;
 
 use crate::counters::Counters;
 use crate::directory;
+use crate::leftovers::{Attempt, Leftovers, remove_file};
 use crate::manifest::{Entry, Manifest};
+use crate::orphans::{self, Known, Verdict};
 use crate::progress::Progress;
-use crate::segment::{SEGMENTS_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable, Via};
+use crate::segment::{
+    SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable, Via,
+};
 use crate::store::is_refusal;
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
     dir: Arc<dyn Dir>,
+    lock: Arc<StoreLock>,
     env: Env,
     files: Arc<SegmentFiles>,
     /// How new files are written.
     via: Via,
+    /// Size of a full segment, bytes.
+    segment_bytes: usize,
     table: Arc<SegmentTable>,
     progress: Arc<Progress>,
     counters: Arc<Counters>,
-    /// As it was stored last, but for segment ids that were given out since.
-    manifest: Mutex<Manifest>,
+    /// Guards the manifest's file, too. Before `segments`.
+    stored: Mutex<Stored>,
     /// The segments that the manifest names.
     segments: Mutex<BTreeMap<SegmentId, Arc<Segment>>>,
     /// Files that the next manifest does not name. Once it is stored, they go.
-    leftovers: Mutex<Vec<Leftover>>,
+    leftovers: Leftovers,
+    /// For manifests, tombstones and compaction on a full disk.
+    reserve: Reserve,
 }
 
+/// The manifest as it was stored last, and the ids that it reserved.
 #[derive(Debug)]
-struct Leftover {
-    name: String,
-    bytes: u64,
+struct Stored {
+    manifest: Manifest,
+    /// The next segment's; at most the manifest's first id that is not reserved.
+    next_id: SegmentId,
+    /// Ids of files that are not the store's.
+    foreign_ids: BTreeSet<SegmentId>,
 }
+
+/// What a new segment is for: it says which part of the reserve may go into it when the disk is full, and
+/// whether it may have one of the last slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// New data: none.
+    Growth,
+    /// Tombstones, or the seal of the active segment so that it can be compacted: the part that compaction
+    /// can do without.
+    Relief,
+    /// The same, when compaction has found nothing to give back: all but the part for manifests.
+    LastRelief,
+    /// Survivors of a compaction: all but the part for manifests.
+    Compaction,
+}
+
+/// What a catalog is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) lock: Arc<StoreLock>,
+    pub(crate) env: Env,
+    pub(crate) files: Arc<SegmentFiles>,
+    pub(crate) via: Via,
+    pub(crate) segment_bytes: usize,
+    pub(crate) table: Arc<SegmentTable>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// Least of the reserve for manifests, bytes.
+const MANIFEST_BYTES_MIN: u64 = 16 << 10;
+
+/// Least of the reserve for tombstones, bytes; less where a segment is smaller.
+const RELIEF_BYTES_MIN: u64 = 64 << 10;
 
 impl Catalog {
-    #[expect(clippy::too_many_arguments, reason = "its parts, put together in one place")]
-    pub(crate) fn new(
-        dir: Arc<dyn Dir>,
-        env: Env,
-        files: Arc<SegmentFiles>,
-        via: Via,
-        table: Arc<SegmentTable>,
-        progress: Arc<Progress>,
-        counters: Arc<Counters>,
-        manifest: Manifest,
-        segments: BTreeMap<SegmentId, Arc<Segment>>,
-    ) -> Self {
-        let (manifest, segments, leftovers) = (Mutex::new(manifest), Mutex::new(segments), Mutex::default());
-        Catalog { dir, env, files, via, table, progress, counters, manifest, segments, leftovers }
+    /// Of a store that was recovered from `manifest` with these `segments`.
+    pub(crate) fn new(parts: Parts, manifest: Manifest, segments: BTreeMap<SegmentId, Arc<Segment>>) -> Self {
+        let Parts { dir, lock, env, files, via, segment_bytes, table, progress, counters } = parts;
+        let next_id = manifest.next_segment;
+        let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
+        Catalog {
+            reserve: Reserve::open(Arc::clone(&dir)),
+            dir,
+            lock,
+            env,
+            files,
+            via,
+            segment_bytes,
+            table,
+            progress,
+            counters,
+            stored,
+            segments: Mutex::new(segments),
+            leftovers: Leftovers::default(),
+        }
     }
 
     /// All segments, in the order of their ids.
@@ -63,38 +117,44 @@ impl Catalog {
         self.segments.lock().values().cloned().collect()
     }
 
-    /// Bytes of files that the manifest does not name, and that are still there.
-    pub(crate) fn leftover_bytes(&self) -> u64 {
-        self.leftovers.lock().iter().map(|leftover| leftover.bytes).sum()
+    /// Files that the manifest does not name, and that are still there: how many, and their bytes.
+    pub(crate) fn leftovers(&self) -> (u64, u64) {
+        self.leftovers.count()
     }
 
-    /// Begins the life of an opened store: LSNs above `floor` are reserved, blank segments are dropped,
-    /// files that the manifest does not name are removed.
-    pub(crate) fn begin(&self, floor: Lsn) -> Result<()> {
-        let mut manifest = self.manifest.lock();
-        let mut next = manifest.clone();
-        let segments = self.segments.lock();
-        next.segments.retain(|id, _| segments.contains_key(id));
-        drop(segments);
-        for (name, id) in self
-            .dir
-            .names()?
-            .into_iter()
-            .filter_map(|name| Some((directory::parse_segment_file_name(&name)?, name)))
-            .map(|(id, name)| (name, id))
-        {
-            // An orphan's id is used up, though no manifest knew it: its bytes may show up again where it lay.
-            next.next_segment = next.next_segment.max(following(id));
-            if !next.segments.contains_key(&id) {
-                // What no manifest ever named, this one or one before, makes room for the next one. All else stays until that
-                // is durable: a power cut may yet bring back the one before.
-                if id >= manifest.next_segment {
-                    self.empty(&name).map_err(|error| Error::io("trim", &self.dir.path_of(&name), error))?;
-                }
-                self.leftovers.lock().push(Leftover { name, bytes: 0 });
+    /// Bytes of the files beside the segments' that the store keeps.
+    pub(crate) fn overhead_bytes(&self) -> u64 {
+        self.reserve.len() + Manifest::len_with(self.segments.lock().len()) as u64
+    }
+
+    /// Begins the life of an opened store: LSNs above `floor` and segment ids are reserved, blank segments are
+    /// dropped, orphans are removed. The newest change recovered has the LSN `last_lsn`.
+    ///
+    /// # Errors
+    /// An orphan holds changes that the manifest does not know of; the manifest cannot be stored.
+    pub(crate) fn begin(&self, last_lsn: Lsn, floor: Lsn) -> Result<()> {
+        let mut stored = self.stored.lock();
+        let mut next = stored.manifest.clone();
+        let known = Known { store_id: next.store_id, ids_end: next.next_segment, last_lsn };
+        for name in self.dir.names()? {
+            let Some(id) = directory::parse_segment_file_name(&name) else { continue };
+            if stored.manifest.segments.contains_key(&id) {
+                continue;
+            }
+            match orphans::examine(&*self.dir, id, known)? {
+                // It goes once the next manifest is durable: a power cut may bring back the one before this one,
+                // which may name it.
+                Verdict::Rubbish => self.leftovers.add(name, 0),
+                _ => drop(stored.foreign_ids.insert(id)),
             }
         }
-        self.store(&mut manifest, next, floor)
+        let segments = self.segments.lock();
+        for id in stored.manifest.segments.keys().filter(|id| !segments.contains_key(id)) {
+            next.segments.remove(id);
+            self.leftovers.add(directory::segment_file_name(*id), 0);
+        }
+        drop(segments);
+        self.store(&mut stored, next, floor)
     }
 
     /// New, blank head segments, in the order in which they are to be used: their files and their names in the manifest
@@ -106,22 +166,25 @@ impl Catalog {
         &self,
         count: usize,
         capacity: usize,
+        need: Need,
         last_lsn: Lsn,
     ) -> Result<Vec<Arc<Segment>>> {
-        let mut manifest = self.manifest.lock();
-        let mut next = manifest.clone();
+        let mut stored = self.stored.lock();
+        let mut next = stored.manifest.clone();
         let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
         let files = (0..count).try_for_each(|_| {
-            created.push(self.create_head(capacity, last_lsn, &mut next)?);
+            let head = self.create_head(capacity, need, last_lsn, &mut stored)?;
+            let entry =
+                Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
+            next.segments.insert(head.id, entry);
+            created.push(head);
             Ok(())
         });
-        // Whatever comes of it, their ids are used up.
-        manifest.next_segment = next.next_segment;
         // The files must be there before the manifest says so.
-        let stored = files
+        let result = files
             .and_then(|()| self.dir.sync_durably())
-            .and_then(|()| self.store(&mut manifest, next, last_lsn));
-        if let Err(error) = stored {
+            .and_then(|()| self.store(&mut stored, next, last_lsn));
+        if let Err(error) = result {
             for segment in &created {
                 self.discard_unless_named(segment, &error);
                 self.table.return_slot(segment.slot);
@@ -136,28 +199,46 @@ impl Catalog {
         Ok(created)
     }
 
-    /// Creates a head's file, and enters it in `manifest`.
-    fn create_head(&self, capacity: usize, last_lsn: Lsn, manifest: &mut Manifest) -> Result<Arc<Segment>> {
-        let id = take_id(manifest);
+    /// Creates a head's file.
+    fn create_head(
+        &self,
+        capacity: usize,
+        need: Need,
+        last_lsn: Lsn,
+        stored: &mut Stored,
+    ) -> Result<Arc<Segment>> {
         let header = SegmentHeader {
             kind: SegmentKind::Log,
-            segment_id: id.get(),
+            segment_id: self.take_id(stored, last_lsn)?.get(),
             base_lsn: last_lsn.get(),
-            store_id: manifest.store_id,
+            store_id: stored.manifest.store_id,
         };
         let now = self.env.clock.monotonic();
-        let head = self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, |_| ())?;
-        let entry = Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
-        manifest.segments.insert(id, entry);
-        Ok(head)
+        self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, need, |_| ())
     }
 
     /// The header of a segment that [`exchange`](Self::exchange) will name.
-    pub(crate) fn compacted_header(&self, min_lsn: u64) -> SegmentHeader {
-        let mut manifest = self.manifest.lock();
-        let segment_id = take_id(&mut manifest).get();
-        let store_id = manifest.store_id;
-        SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id }
+    pub(crate) fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
+        let mut stored = self.stored.lock();
+        let segment_id = self.take_id(&mut stored, last_lsn)?.get();
+        let store_id = stored.manifest.store_id;
+        Ok(SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id })
+    }
+
+    /// An id that no file has. It was reserved by a durable manifest, so that its file is known to be the
+    /// store's after a crash.
+    fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
+        if stored.next_id >= stored.manifest.next_segment {
+            let next = stored.manifest.clone();
+            self.store(stored, next, last_lsn)?;
+        }
+        loop {
+            let id = stored.next_id;
+            stored.next_id = following(id);
+            if !stored.foreign_ids.contains(&id) {
+                return Ok(id);
+            }
+        }
     }
 
     /// A segment with a file of `capacity` bytes of which `end` are used, filled by `fill_rest` behind its
@@ -168,6 +249,7 @@ impl Catalog {
         capacity: usize,
         end: usize,
         created: Duration,
+        need: Need,
         fill_rest: impl FnOnce(&mut [u8]),
     ) -> Result<Arc<Segment>> {
         let id = SegmentId::new(header.segment_id);
@@ -184,13 +266,20 @@ impl Catalog {
             });
             image.published(0, end).unwrap_or_default()
         };
-        let slot = self.table.reserve_slot().ok_or_else(|| {
-            Error::InvalidArgument(format!(
-                "the store has {SEGMENTS_MAX} segments, the most there can be; reopen it with larger segment_bytes"
-            ))
+        let kept = if need == Need::Compaction { 0 } else { SLOTS_FOR_COMPACTION };
+        let slot = self.table.reserve_slot(kept).ok_or_else(|| Error::TooManySegments {
+            path: self.dir.path().to_path_buf(),
+            limit: SEGMENTS_MAX - SLOTS_FOR_COMPACTION,
         })?;
-        let file = SegmentFile::create(&self.files, id, capacity, bytes, self.via)
-            .and_then(|file| file.sync().map(|()| file));
+        let create = || {
+            SegmentFile::create(&self.files, id, capacity, bytes, self.via)
+                .and_then(|file| file.sync().map(|()| file))
+                .inspect_err(|_| self.discard(id, end))
+        };
+        let file = match self.left_in_reserve(need) {
+            None => create(),
+            Some(left) => self.reserve.lend(capacity as u64, left, create),
+        };
         match file {
             Ok(file) => {
                 self.counters.syncs.fetch_add(1, Ordering::Relaxed);
@@ -199,10 +288,48 @@ impl Catalog {
             }
             Err(error) => {
                 self.table.return_slot(slot);
-                self.discard(id, end);
                 Err(error)
             }
         }
+    }
+
+    /// Bytes that a segment with this need leaves in the reserve; `None`: it may take nothing from there.
+    fn left_in_reserve(&self, need: Need) -> Option<u64> {
+        let for_manifests = self.reserve_for_manifests();
+        match need {
+            Need::Growth => None,
+            Need::Relief => Some(for_manifests + self.stored_bytes().min(self.segment_bytes as u64)),
+            Need::LastRelief | Need::Compaction => Some(for_manifests),
+        }
+    }
+
+    /// Room for a manifest that names twice as many segments.
+    fn reserve_for_manifests(&self) -> u64 {
+        Manifest::len_with(2 * self.segments.lock().len()) as u64 + MANIFEST_BYTES_MIN
+    }
+
+    /// Bytes of finished segments.
+    fn stored_bytes(&self) -> u64 {
+        let segments = self.segments.lock();
+        segments
+            .values()
+            .filter(|segment| segment.is_durable())
+            .map(|segment| segment.file_len() as u64)
+            .sum()
+    }
+
+    /// Room for as many tombstones as give compaction something to gain: see docs/decisions/0013.
+    pub(crate) fn relief_bytes(&self) -> u64 {
+        let (stored, segment) = (self.stored_bytes(), self.segment_bytes as u64);
+        RELIEF_BYTES_MIN.min(segment).max(stored / 64).max(stored.min(segment) / 16)
+    }
+
+    /// Holds as much of the disk in reserve as the store's size asks for, where there is room: for manifests, for
+    /// tombstones, and for the survivors of one segment.
+    pub(crate) fn hold_reserve(&self) {
+        let survivors = self.stored_bytes().min(self.segment_bytes as u64);
+        let wanted = self.reserve_for_manifests() + self.relief_bytes() + survivors;
+        self.reserve.hold(wanted);
     }
 
     /// Makes the manifest name the outputs of a compaction in place of its victims, whose files go; the outputs' do if there
@@ -213,8 +340,8 @@ impl Catalog {
         outputs: &[Arc<Segment>],
         last_lsn: Lsn,
     ) -> Result<()> {
-        let mut manifest = self.manifest.lock();
-        let mut next = manifest.clone();
+        let mut stored = self.stored.lock();
+        let mut next = stored.manifest.clone();
         for victim in victims {
             next.segments.remove(&victim.id);
         }
@@ -223,7 +350,7 @@ impl Catalog {
             next.segments.insert(output.id, entry);
         }
         let synced = if outputs.is_empty() { Ok(()) } else { self.dir.sync_durably() };
-        if let Err(error) = synced.and_then(|()| self.store(&mut manifest, next, last_lsn)) {
+        if let Err(error) = synced.and_then(|()| self.store(&mut stored, next, last_lsn)) {
             for output in outputs {
                 self.discard_unless_named(output, &error);
             }
@@ -236,7 +363,7 @@ impl Catalog {
         }
         segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
         drop(segments);
-        self.remove_leftovers();
+        self.leftovers.remove(&*self.dir, Attempt::Due);
         Ok(())
     }
 
@@ -253,43 +380,35 @@ impl Catalog {
         self.discard(segment.id, segment.end());
     }
 
-    /// Has the files go that the manifest does not name any more, where that takes a new one.
+    /// Stores a manifest if files wait for one to be removed.
     pub(crate) fn tidy(&self, last_lsn: Lsn) -> Result<()> {
-        if self.leftovers.lock().is_empty() {
+        if !self.leftovers.any_untried() {
             return Ok(());
         }
-        let mut manifest = self.manifest.lock();
-        let next = manifest.clone();
-        self.store(&mut manifest, next, last_lsn)
+        let mut stored = self.stored.lock();
+        let next = stored.manifest.clone();
+        self.store(&mut stored, next, last_lsn)
     }
 
-    /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to be used. If those are
-    /// records, the file itself stays until a manifest tells that its id is used up: its bytes may show up again where
-    /// it lay.
+    /// Tries once more to remove all files that are not needed.
+    pub(crate) fn remove_leftovers(&self) {
+        self.leftovers.remove(&*self.dir, Attempt::All);
+    }
+
+    /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to be used. A power cut
+    /// may bring it back; the id is reserved, so the next opening knows it for rubbish.
     fn discard(&self, id: SegmentId, end: usize) {
         let name = directory::segment_file_name(id);
+        // Emptied first: the file may still be open, or refuse to go.
         let bytes = if self.empty(&name).is_ok() { 0 } else { end as u64 };
-        if end > SEGMENT_HEADER_LEN || self.remove(&name).is_err() {
-            self.leftovers.lock().push(Leftover { name, bytes });
+        if remove_file(&*self.dir, &name).is_err() {
+            self.leftovers.add(name, bytes);
         }
     }
 
     /// The file of `segment` goes once a manifest is stored that does not name it.
     fn leave(&self, segment: &Segment) {
-        let (name, bytes) = (directory::segment_file_name(segment.id), segment.file_len() as u64);
-        self.leftovers.lock().push(Leftover { name, bytes });
-    }
-
-    /// What cannot be removed now is tried again with the next manifest, or when the store is opened.
-    fn remove_leftovers(&self) {
-        self.leftovers.lock().retain(|leftover| self.remove(&leftover.name).is_err());
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match self.dir.remove_file(name) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            answer => answer,
-        }
+        self.leftovers.add(directory::segment_file_name(segment.id), segment.file_len() as u64);
     }
 
     /// Gives back the space of a file.
@@ -302,26 +421,41 @@ impl Catalog {
         self.segments.lock().insert(segment.id, Arc::clone(segment));
     }
 
-    /// The last manifest of a store that is closed in order, with everything durable: no LSN above
-    /// `last_lsn` was given out, and all bytes of the head are known to be durable.
-    pub(crate) fn end(&self, last_lsn: Lsn) -> Result<()> {
-        let manifest = self.manifest.lock();
-        let mut closing = manifest.clone();
+    /// The last manifest of a store that is closed in order, with everything durable: no LSN above `last_lsn` was
+    /// given out, and all bytes of the active segment are known to be durable. The files of `spares` go.
+    pub(crate) fn end(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
+        self.lock.check()?;
+        let mut stored = self.stored.lock();
+        let mut segments = self.segments.lock();
+        for spare in spares {
+            segments.remove(&spare.id);
+            stored.manifest.segments.remove(&spare.id);
+            self.leave(spare);
+        }
+        drop(segments);
+        let mut closing = stored.manifest.clone();
         closing.durable_lsn = self.progress.durable_lsn();
         closing.lsn_ceiling = last_lsn;
+        closing.next_segment = stored.next_id;
         self.refresh(&mut closing);
-        closing.store(&*self.dir)
+        self.reserve.write_file_atomically(directory::MANIFEST, &closing.encode())?;
+        self.leftovers.remove(&*self.dir, Attempt::Due);
+        self.hold_reserve();
+        Ok(())
     }
 
-    /// Stores `next` in place of `manifest`, knowing what is durable, and with LSNs above `last_lsn` reserved. What it does
-    /// not name goes.
-    fn store(&self, manifest: &mut Manifest, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
+    /// Stores `next` in place of the manifest, knowing what is durable, with ids and with LSNs above `last_lsn`
+    /// reserved. Files that it does not name go.
+    fn store(&self, stored: &mut Stored, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
+        self.lock.check()?;
         next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
         next.reserve_lsns(last_lsn);
+        next.reserve_ids(stored.next_id);
         self.refresh(&mut next);
-        next.store(&*self.dir)?;
-        *manifest = next;
-        self.remove_leftovers();
+        self.reserve.write_file_atomically(directory::MANIFEST, &next.encode())?;
+        stored.manifest = next;
+        self.leftovers.remove(&*self.dir, Attempt::Due);
+        self.hold_reserve();
         Ok(())
     }
 
@@ -335,12 +469,6 @@ impl Catalog {
             }
         }
     }
-}
-
-fn take_id(manifest: &mut Manifest) -> SegmentId {
-    let id = manifest.next_segment;
-    manifest.next_segment = following(id);
-    id
 }
 
 fn following(id: SegmentId) -> SegmentId {

@@ -13,11 +13,13 @@
 use kv_core::{Batch, Change, Error, Result};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, body_checksum, encoded_len};
 
+use crate::catalog::Need;
+use crate::compaction::Extent;
 use crate::head::{LockedEnd, Position, SEAL_LEN};
 use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
 use crate::readers::{Guard, pin};
 use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
-use crate::store::Store;
+use crate::store::{Store, is_full};
 
 fn position_of(shards: &[usize], shard: usize) -> usize {
     shards.binary_search(&shard).expect("the shard of every change is among them")
@@ -62,6 +64,25 @@ impl<'a> Prepared<'a> {
     }
 }
 
+/// What a change has been through before this attempt to commit it.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    /// It waited for a flush, and once is enough.
+    has_waited: bool,
+    /// How it may go on in a new segment.
+    need: Need,
+}
+
+impl Attempt {
+    fn first(is_relief: bool) -> Self {
+        Attempt { has_waited: false, need: if is_relief { Need::Relief } else { Need::Growth } }
+    }
+
+    fn after_waiting(self) -> Self {
+        Attempt { has_waited: true, ..self }
+    }
+}
+
 /// What became of an attempt to commit.
 enum Outcome<T> {
     Done(T),
@@ -88,22 +109,48 @@ impl Store {
     /// Commits a change; `None` when there is nothing to change.
     #[inline]
     fn commit_one(&self, record: Record<'_>) -> Result<Option<Position>> {
-        let mut has_waited = false;
+        let mut attempt = Attempt::first(record.kind == RecordKind::Delete);
         loop {
             self.health.check_writable()?;
             let guard = pin();
             let mut change = Prepared::new(self, record, &guard)?;
-            loop {
-                match self.try_commit_one(&mut change, has_waited, &guard)? {
-                    Outcome::Done(position) => return Ok(position),
-                    Outcome::LookAgain => change.look_up(self, &guard)?,
-                    Outcome::NoRoom => break,
+            let outcome = loop {
+                match self.try_commit_one(&mut change, attempt, &guard) {
+                    Ok(Outcome::LookAgain) => change.look_up(self, &guard)?,
+                    outcome => break outcome,
                 }
-            }
-            // Nobody is pinned while he waits; so what was found out before has to be found out again.
+            };
+            // The thread is not pinned while it waits, so it has to find out again what it found out before.
             drop(guard);
-            self.wait_for_room(record.encoded_len())?;
-            has_waited = true;
+            attempt = match outcome {
+                Ok(Outcome::Done(position)) => return Ok(position),
+                Ok(Outcome::LookAgain | Outcome::NoRoom) => {
+                    self.wait_for_room(record.encoded_len())?;
+                    attempt.after_waiting()
+                }
+                Err(error) => self.make_way(attempt, error)?,
+            };
+        }
+    }
+
+    /// Compacts on behalf of a change that found the disk full, or no segment free; returns how the change may try
+    /// again.
+    ///
+    /// # Errors
+    /// `error`, where nothing is to be gained, and all other errors.
+    #[cold]
+    fn make_way(&self, attempt: Attempt, error: Error) -> Result<Attempt> {
+        if !is_full(&error) || self.health.is_poisoned() {
+            return Err(error);
+        }
+        let report = match self.compact(Extent::Pressed(attempt.need)) {
+            Err(error) if self.health.is_poisoned() => return Err(error),
+            report => report.unwrap_or_default(),
+        };
+        match attempt.need {
+            _ if report.freed_bytes > 0 => Ok(attempt),
+            Need::Relief => Ok(Attempt { need: Need::LastRelief, ..attempt }),
+            _ => Err(error),
         }
     }
 
@@ -111,7 +158,7 @@ impl Store {
     fn try_commit_one(
         &self,
         change: &mut Prepared<'_>,
-        has_waited: bool,
+        attempt: Attempt,
         guard: &Guard,
     ) -> Result<Outcome<Option<Position>>> {
         let len = change.record.encoded_len();
@@ -122,7 +169,7 @@ impl Store {
             return Ok(Outcome::Done(None));
         }
         let mut end = self.end.lock();
-        if !self.make_room(&mut end, len, has_waited)? {
+        if !self.make_room(&mut end, len, attempt)? {
             return Ok(Outcome::NoRoom);
         }
         change.record.lsn = end.next_lsn().get();
@@ -146,33 +193,39 @@ impl Store {
         let len_max: usize = records.iter().map(Record::encoded_len).sum();
         check_batch_len(len_max)?;
 
-        let mut has_waited = false;
+        let is_relief = records.iter().all(|record| record.kind == RecordKind::Delete);
+        let mut attempt = Attempt::first(is_relief);
         loop {
             self.health.check_writable()?;
             let guard = pin();
             let prepare = |record| Prepared::new(self, record, &guard);
             let mut changes: Vec<Prepared<'_>> =
                 records.iter().copied().map(prepare).collect::<Result<_>>()?;
-            loop {
-                match self.try_commit_batch(&mut changes, has_waited, &guard)? {
-                    Outcome::Done(position) => return Ok(position),
-                    Outcome::LookAgain => {
+            let outcome = loop {
+                match self.try_commit_batch(&mut changes, attempt, &guard) {
+                    Ok(Outcome::LookAgain) => {
                         changes.iter_mut().try_for_each(|change| change.look_up(self, &guard))?;
                     }
-                    Outcome::NoRoom => break,
+                    outcome => break outcome,
                 }
-            }
+            };
             drop(changes);
             drop(guard);
-            self.wait_for_room(len_max)?;
-            has_waited = true;
+            attempt = match outcome {
+                Ok(Outcome::Done(position)) => return Ok(position),
+                Ok(Outcome::LookAgain | Outcome::NoRoom) => {
+                    self.wait_for_room(len_max)?;
+                    attempt.after_waiting()
+                }
+                Err(error) => self.make_way(attempt, error)?,
+            };
         }
     }
 
     fn try_commit_batch(
         &self,
         changes: &mut [Prepared<'_>],
-        has_waited: bool,
+        attempt: Attempt,
         guard: &Guard,
     ) -> Result<Outcome<Position>> {
         let mut shards: Vec<usize> = changes.iter().map(|change| self.index.shard_of(change.hash)).collect();
@@ -190,7 +243,7 @@ impl Store {
             self.health.check_writable()?;
             return Ok(Outcome::Done(end.position()));
         };
-        if !self.make_room(&mut end, len, has_waited)? {
+        if !self.make_room(&mut end, len, attempt)? {
             return Ok(Outcome::NoRoom);
         }
         let lsn = end.next_lsn();
@@ -225,30 +278,29 @@ impl Store {
     pub(crate) fn seal_head(&self) -> Result<()> {
         let mut end = self.end.lock();
         self.health.check_writable()?;
-        if end.head.has_changes() { self.roll(&mut end, 0) } else { Ok(()) }
+        if end.head.has_changes() { self.roll(&mut end, 0, Need::Relief) } else { Ok(()) }
     }
 
     /// Sees to it that the head can take a change with records of `len` bytes. `false` when too much is unflushed: then the
     /// caller has to wait, with no lock held, and once is enough.
     #[inline]
-    fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, has_waited: bool) -> Result<bool> {
+    fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, attempt: Attempt) -> Result<bool> {
         self.health.check_writable()?;
-        if !has_waited && !self.has_room_for(len, end.position()) {
+        if !attempt.has_waited && !self.has_room_for(len, end.position()) {
             return Ok(false);
         }
         if !end.head.has_room(len) {
-            self.roll(end, len)?;
+            self.roll(end, len, attempt.need)?;
         }
         Ok(true)
     }
 
     /// Goes on in a segment with room for `len` bytes, and seals the head.
     #[cold]
-    fn roll(&self, end: &mut LockedEnd<'_>, len: usize) -> Result<()> {
+    fn roll(&self, end: &mut LockedEnd<'_>, len: usize, need: Need) -> Result<()> {
         // A head that was made and is forgotten would be a gap in the log.
         let _poison = self.health.poison_on_panic(self.dir.path());
-        let capacity = self.options.segment_bytes.max(SEGMENT_HEADER_LEN + len + SEAL_LEN);
-        let next = self.next_heads(capacity, end.last_lsn());
+        let next = self.next_heads(SEGMENT_HEADER_LEN + len + SEAL_LEN, need, end.last_lsn());
         next.map_err(|error| self.poison_unless_refused(error))?.into_iter().for_each(|next| end.roll(next));
         Ok(())
     }

@@ -10,17 +10,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::background::Workers;
+use crate::compaction::Extent;
 use crate::open;
 use crate::options::Options;
 use crate::readers::collect;
-use crate::store::Store;
+use crate::store::{Store, is_full};
 
 /// A log-structured key-value store. See the [crate documentation](crate).
 #[derive(Debug)]
 pub struct LogEngine {
     store: Arc<Store>,
-    /// Also what makes closing happen once.
-    workers: Mutex<Option<Workers>>,
+    /// Locked while it closes.
+    life: Mutex<Life>,
+}
+
+#[derive(Debug)]
+enum Life {
+    Open(Workers),
+    /// The answer of the first close, and of every further one.
+    Closed(Result<()>),
 }
 
 impl LogEngine {
@@ -40,7 +48,7 @@ impl LogEngine {
     pub fn open_in(dir: &Path, env: &Env, options: Options) -> Result<Self> {
         let store = Arc::new(open::open(dir, env, options)?);
         let workers = Workers::start(&store)?;
-        Ok(LogEngine { store, workers: Mutex::new(Some(workers)) })
+        Ok(LogEngine { store, life: Mutex::new(Life::Open(workers)) })
     }
 
     /// What opening the store found and did.
@@ -124,27 +132,40 @@ impl Engine for LogEngine {
         stats.retired_bytes = store.segments.retired_bytes();
         stats.fetches = store.segments.fetches();
         stats.recovery = store.recovery.clone();
-        stats.disk_bytes = store.catalog.leftover_bytes();
+        let (leftover_files, leftover_bytes) = store.catalog.leftovers();
+        stats.leftover_files = leftover_files;
+        stats.disk_bytes = leftover_bytes + store.catalog.overhead_bytes();
+        stats.retired_bytes += store.spares.memory_bytes();
+        let active = store.end.head_capacity();
         for segment in store.catalog.segments() {
             // Spares hold nothing yet.
             stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
             // Of an image, only what was touched is memory.
             stats.memory_bytes += segment.memory_bytes().min(segment.end()) as u64;
-            stats.disk_bytes +=
-                if segment.is_durable() { segment.file_len() } else { segment.capacity } as u64;
+            let is_active = segment.id == active.0;
+            stats.disk_bytes += match (segment.is_durable(), is_active) {
+                (true, _) => segment.file_len(),
+                (false, true) => active.1,
+                (false, false) => segment.capacity,
+            } as u64;
         }
         stats
     }
 
     fn close(&self) -> Result<()> {
-        // Held to the end: who closes at the same time returns when the directory is free, too.
-        let mut workers = self.workers.lock();
-        let Some(mut workers) = workers.take() else { return Ok(()) };
+        self.store.health.check_process()?;
+        // Held to the end: a call at the same time returns when the directory is free, too.
+        let mut life = self.life.lock();
+        let workers = match &mut *life {
+            Life::Open(workers) => workers,
+            Life::Closed(answer) => return answer.clone(),
+        };
         workers.stop(&self.store);
-        let result = self.store.close();
-        // Free memory that waits for readers who are long gone.
+        let answer = self.store.close();
+        *life = Life::Closed(answer.clone());
+        // Free memory that waited for readers that have gone on.
         collect();
-        result
+        answer
     }
 
     fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
@@ -162,9 +183,15 @@ impl Engine for LogEngine {
 
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
-        self.store.seal_head()?;
+        match self.store.seal_head() {
+            // The full segments are compacted all the same.
+            Err(error) if is_full(&error) => {}
+            sealed => sealed?,
+        }
         self.store.make_all_durable()?;
-        let report = self.store.compact_while_due()?;
+        let mut report = self.store.compact(Extent::All)?;
+        self.store.catalog.remove_leftovers();
+        report.leftover_files = self.store.catalog.leftovers().0;
         self.store.segments.trim();
         Ok(report)
     }
@@ -172,7 +199,14 @@ impl Compact for LogEngine {
 
 impl Drop for LogEngine {
     fn drop(&mut self) {
-        let _ = self.close();
+        if self.store.health.check_process().is_ok() {
+            let _ = self.close();
+            return;
+        }
+        // This process was forked from the one that opened the store. The threads are not here, and locks may be held
+        // for ever: nothing of the store may be dropped.
+        std::mem::forget(std::mem::replace(self.life.get_mut(), Life::Closed(Ok(()))));
+        std::mem::forget(Arc::clone(&self.store));
     }
 }
 

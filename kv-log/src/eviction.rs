@@ -83,7 +83,7 @@ impl Store {
         if freed == 0 {
             return 0;
         }
-        let Some(slot) = self.segments.reserve_slot() else { return 0 };
+        let Some(slot) = self.segments.reserve_slot(0) else { return 0 };
         let new = Arc::new(old.without_image(slot));
         let Some(moves) = self.moves_to_file(old, &new) else {
             self.segments.return_slot(slot);

@@ -18,7 +18,7 @@
 //!
 //! A failure poisons the engine and is not tried again.
 
-use kv_core::{Action, Error, Lsn, Result};
+use kv_core::{Action, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -80,10 +80,8 @@ impl Store {
             if self.health.is_poisoned() {
                 return Err(self.health.poisoned());
             }
-            // Closing leads a flush as others do, and lets the directory go before it stops leading.
-            if self.is_released() {
-                return Err(Error::Closed);
-            }
+            // Closing leads a flush as others do, and gives the directory back before it stops leading.
+            self.lock.check()?;
             if to_sync {
                 self.progress.begin_sync();
             }
@@ -101,7 +99,7 @@ impl Store {
         for segment in &sealed {
             let end = segment.end();
             self.write_segment(segment, end, self.options.via())?;
-            if end < segment.capacity {
+            if (end as u64) < segment.file.len()? {
                 segment.file.trim(end)?;
             }
             self.sync_segment(segment, end)?;
@@ -114,6 +112,8 @@ impl Store {
         self.progress.written(position, self.env.clock.monotonic());
         if to_sync {
             self.sync_segment(&head, end)?;
+            // What was written into a directory that is gone is not durable.
+            self.lock.check()?;
             self.progress.synced(position, self.env.clock.monotonic());
         }
         if any_sealed {

@@ -5,7 +5,7 @@
 //! follows from the rest is not written: how many changes there were follows from their LSNs, and what the head's segment
 //! tells of itself is brought up to date when somebody needs it ([`LockedEnd::settle`]).
 
-use kv_core::Lsn;
+use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{Encoder, Mark, Record, RecordKind, Seal, body_checksum, encoded_len};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::sync::change;
 
 /// Room that every segment keeps for its seal.
 pub(crate) const SEAL_LEN: usize = encoded_len(0, Seal::BODY_LEN);
-const MARK_LEN: usize = encoded_len(0, Mark::BODY_LEN);
+pub(crate) const MARK_LEN: usize = encoded_len(0, Mark::BODY_LEN);
 
 /// A place in log order, as it was at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,7 @@ pub(crate) struct Head {
     tombstone_bytes: u64,
     /// Of the segment.
     image: Arc<Image>,
+    /// Bytes that have their space in the file.
     capacity: usize,
     slot: u16,
     /// Whether a spare was asked for.
@@ -70,9 +71,12 @@ pub(crate) struct LockedEnd<'a> {
 }
 
 impl LogEnd {
-    /// Of a store that was recovered up to `last_lsn`, or is new, and goes on in `head` with LSNs above `lsn_floor`.
-    pub(crate) fn new(head: Arc<Segment>, last_lsn: Lsn, lsn_floor: Lsn) -> Self {
-        let head = Mutex::new(Head::new(head, lsn_floor));
+    /// Of a store that was recovered up to `last_lsn`, or is new, and goes on in `head`, of which `capacity` bytes may be
+    /// used, with LSNs above `lsn_floor`.
+    pub(crate) fn new(head: Arc<Segment>, capacity: usize, last_lsn: Lsn, lsn_floor: Lsn) -> Self {
+        let mut head = Head::new(head, lsn_floor);
+        head.capacity = head.capacity.min(capacity);
+        let head = Mutex::new(head);
         LogEnd { lsn: last_lsn.get().into(), bytes: 0.into(), head }
     }
 
@@ -86,6 +90,12 @@ impl LogEnd {
         if let Some(head) = self.head.try_lock() {
             LockedEnd { end: self, head }.settle();
         }
+    }
+
+    /// The active segment, and the bytes of its file.
+    pub(crate) fn head_capacity(&self) -> (SegmentId, usize) {
+        let head = self.head.lock();
+        (head.segment.id, head.capacity)
     }
 
     #[inline]

@@ -28,6 +28,9 @@ const LEN_MAX: usize = SEGMENT_HEADER_LEN
     + SEGMENTS_MAX * encoded_len(8, ENTRY_VALUE_LEN)
     + encoded_len(0, Seal::BODY_LEN);
 
+/// Segment ids reserved ahead by each manifest.
+const IDS_RESERVED: u64 = 1 << 16;
+
 /// LSNs reserved ahead by each manifest.
 const LSNS_RESERVED: u64 = 1 << 32;
 
@@ -36,7 +39,7 @@ const LSNS_RESERVED: u64 = 1 << 32;
 pub(crate) struct Manifest {
     /// In the header of every file of the store.
     pub(crate) store_id: u32,
-    /// Ids from this one on were never used.
+    /// Ids from this one on were not reserved: none was ever used.
     pub(crate) next_segment: SegmentId,
     /// LSNs up to this one may have been given out; after a crash none at or below it is again.
     pub(crate) lsn_ceiling: Lsn,
@@ -74,6 +77,18 @@ impl Manifest {
         }
     }
 
+    /// Reserves ids from `next` on, when fewer than half of the usual number are left.
+    pub(crate) fn reserve_ids(&mut self, next: SegmentId) {
+        if self.next_segment.get() < next.get().saturating_add(IDS_RESERVED / 2) {
+            self.next_segment = SegmentId::new(next.get().saturating_add(IDS_RESERVED));
+        }
+    }
+
+    /// Length of the file of a manifest that names so many segments, bytes.
+    pub(crate) fn len_with(segments: usize) -> usize {
+        LEN_MAX - SEGMENTS_MAX.saturating_sub(segments) * encoded_len(8, ENTRY_VALUE_LEN)
+    }
+
     /// Replaces the manifest of `dir`, atomically and durably.
     pub(crate) fn store(&self, dir: &dyn Dir) -> Result<()> {
         dir.write_file_atomically(directory::MANIFEST, &self.encode())
@@ -85,7 +100,7 @@ impl Manifest {
         Self::decode(&bytes, &dir.path_of(directory::MANIFEST))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let header = SegmentHeader {
             kind: SegmentKind::Manifest,
             segment_id: MANIFEST_ID,
@@ -203,7 +218,9 @@ mod tests {
     #[test]
     fn comes_back_as_it_was_written() {
         for manifest in [Manifest::empty(7), sample()] {
-            assert_eq!(Manifest::decode(&manifest.encode(), Path::new("m")).unwrap(), manifest);
+            let bytes = manifest.encode();
+            assert_eq!(Manifest::decode(&bytes, Path::new("m")).unwrap(), manifest);
+            assert_eq!(bytes.len(), Manifest::len_with(manifest.segments.len()));
         }
     }
 
@@ -232,6 +249,19 @@ mod tests {
         newer[8] = 2;
         let error = Manifest::decode(&newer, Path::new("m")).unwrap_err();
         assert!(matches!(error, Error::UnsupportedVersion { found: 2, supported: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn ids_are_reserved_before_they_run_out() {
+        let mut manifest = Manifest::empty(7);
+        let mut reserved = |next| {
+            manifest.reserve_ids(SegmentId::new(next));
+            manifest.next_segment.get()
+        };
+        assert_eq!(reserved(1), 1 + IDS_RESERVED);
+        assert_eq!(reserved(1 + IDS_RESERVED / 2), 1 + IDS_RESERVED);
+        assert_eq!(reserved(2 + IDS_RESERVED / 2), 2 + IDS_RESERVED / 2 + IDS_RESERVED);
+        assert_eq!(reserved(u64::MAX), u64::MAX);
     }
 
     #[test]

@@ -8,14 +8,15 @@
 //! A crash between any two leaves a store that recovers to the same state: also where the manifest that was read
 //! is not durable itself, and a power cut brings back the one before.
 
-use kv_core::{DirExt, Env, Error, FsExt, Health, Leadership, LockKind, Result};
+use kv_core::{DirExt, Env, Error, FsExt, Health, Leadership, LockKind, Result, StoreLock};
 use kv_wal_format::{Encoder, Record};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::background::Signals;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Need, Parts};
+use crate::compaction::Extent;
 use crate::counters::Counters;
 use crate::directory::{self, Content};
 use crate::head::{LogEnd, SEAL_LEN};
@@ -24,7 +25,7 @@ use crate::options::Options;
 use crate::progress::Progress;
 use crate::recovery;
 use crate::segment::{Segment, SegmentFiles, Via};
-use crate::spares::Spares;
+use crate::spares::{self, Spares};
 use crate::store::Store;
 
 /// Opens the store in `dir`.
@@ -35,7 +36,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     check_content(dir, &env.fs.list_if_exists(dir)?.unwrap_or_default(), &options)?;
     env.fs.create_dir_durably(dir)?;
     let dir = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
-    let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
+    let lock = Arc::new(StoreLock::new(dir.path(), dir.lock_or_refuse(LockKind::Exclusive)?));
     let manifest = if check_content(dir.path(), &dir.names()?, &options)? == Content::Store {
         Manifest::load(&*dir)?
     } else {
@@ -54,32 +55,34 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let lsn_floor = manifest.lsn_ceiling.max(recovered.report.last_lsn);
     let progress = Progress::new(recovered.report.last_lsn, lsn_floor, env.clock.monotonic());
     let (progress, counters) = (Arc::new(progress), Arc::new(Counters::default()));
-    let catalog = Catalog::new(
-        Arc::clone(&dir),
-        env.clone(),
+    let parts = Parts {
+        dir: Arc::clone(&dir),
+        lock: Arc::clone(&lock),
+        env: env.clone(),
         files,
-        options.via(),
-        Arc::clone(&recovered.table),
-        Arc::clone(&progress),
-        Arc::clone(&counters),
-        manifest,
-        std::mem::take(&mut recovered.segments),
-    );
-    catalog.begin(lsn_floor)?;
-    let head = if let Some(head) = recovered.head {
-        // It may have been made when segments were smaller.
-        head.file.reserve(options.segment_bytes)?;
-        head
+        via: options.via(),
+        segment_bytes: options.segment_bytes,
+        table: Arc::clone(&recovered.table),
+        progress: Arc::clone(&progress),
+        counters: Arc::clone(&counters),
+    };
+    let catalog = Catalog::new(parts, manifest, std::mem::take(&mut recovered.segments));
+    catalog.begin(recovered.report.last_lsn, lsn_floor)?;
+    let (head, capacity) = if let Some(head) = recovered.head {
+        // Its file was cut when the store was closed, or made when segments were smaller.
+        let capacity = head.file.reserve(options.segment_bytes, head.end() + SEAL_LEN)?;
+        (head, capacity)
     } else {
-        let mut created = catalog.create_heads(1, options.segment_bytes, lsn_floor)?;
-        created.pop().expect("one was asked for")
+        let head = spares::create_head(&catalog, &options, 0, Need::LastRelief, lsn_floor)?;
+        let capacity = head.capacity;
+        (head, capacity)
     };
     recovered.report.duration = env.clock.monotonic().saturating_sub(start);
     let store = Store {
         dir,
         env: env.clone(),
         acknowledge: options.persistence.acknowledge(),
-        end: LogEnd::new(head, recovered.report.last_lsn, lsn_floor),
+        end: LogEnd::new(head, capacity, recovered.report.last_lsn, lsn_floor),
         spares: Spares::default(),
         index: recovered.index,
         segments: recovered.table,
@@ -92,11 +95,15 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         compacting: Mutex::new(()),
         recovery: recovered.report,
         lsn_floor,
-        lock: Mutex::new(Some(lock)),
+        lock,
         options,
     };
     // The index grew while segments were replayed.
     store.evict_in_place();
+    // One plan now, however soon the process ends: a store that is opened often and killed each time would never be
+    // compacted otherwise. The rest is left to the background.
+    store.compact_in_passing(Extent::OnePlan)?;
+    store.compaction_due();
     Ok(store)
 }
 

@@ -14,7 +14,7 @@
 //! | not sealed | zeros after whole batches | no | the head: go on here |
 //! | not sealed | torn bytes beyond what is known durable, and no mark that proves a later sync | no | torn: cut and sealed here |
 
-use kv_core::{Background, Env, Error, Lsn, RecoveryReport, Result, SegmentId};
+use kv_core::{Background, Env, Error, Lsn, OpenMode, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{
     Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind, Stop, StopReason,
     Tail, judge_tail, parse_trusted,
@@ -260,15 +260,19 @@ impl Replay<'_> {
                 segment.mark_durable();
             }
         }
+        let last_lsn = stop.last_lsn;
+        // Before the budget is looked at: an image that is shared could not go.
+        let unfinished = (!is_finished).then_some(file);
         self.keep_within_budget(&segment);
         self.tell(&segment);
-        let last_lsn = stop.last_lsn;
-        Ok(Replayed { segment, entry, stop, unfinished: (!is_finished).then_some(file), last_lsn })
+        Ok(Replayed { segment, entry, stop, unfinished, last_lsn })
     }
 
     /// A segment, and its file, in memory.
     fn load(&self, id: SegmentId, entry: Entry) -> Result<(Arc<Segment>, Contents)> {
-        let file = SegmentFile::open(self.files, id)?;
+        // What is sealed is not written again: on an overlay, opening it for that would copy it.
+        let mode = if entry.sealed { OpenMode::Read } else { OpenMode::ReadWrite };
+        let file = SegmentFile::open(self.files, id, mode)?;
         let path = file.path().to_path_buf();
         let damaged = |offset: usize, detail: &str| Error::corruption(&path, offset as u64, detail);
         let file_len = usize::try_from(file.len()?)
@@ -287,7 +291,9 @@ impl Replay<'_> {
         let image = Image::new(capacity).map_err(|error| Error::io("allocate memory for", &path, error))?;
         // SAFETY: nobody else knows this image yet.
         let (read, bytes) = unsafe {
-            let read = image.fill(0, read_len, |bytes| file.read_at(bytes, 0))?;
+            let read = image.fill(0, read_len, |bytes| {
+                if entry.sealed { file.read_at(bytes, 0) } else { file.read_sparsely(bytes) }
+            })?;
             (read, image.published(0, read_len).unwrap_or_default())
         };
         if read < read_len {
@@ -307,7 +313,7 @@ impl Replay<'_> {
             return Err(damaged(0, "this is a segment of another store than the manifest's"));
         }
         let slot =
-            self.table.reserve_slot().ok_or_else(|| damaged(0, "there are more segments than slots"))?;
+            self.table.reserve_slot(0).ok_or_else(|| damaged(0, "there are more segments than slots"))?;
         let (file, end) = (Arc::new(file.with_capacity(capacity)), SEGMENT_HEADER_LEN);
         let segment = Arc::new(Segment::new(id, slot, entry.kind, image, file, self.now, end));
         self.table.install(&segment);

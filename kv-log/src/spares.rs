@@ -3,15 +3,23 @@
 //! One is made when the head begins to fill up. When a writer had to wait for one all the same, more are kept from
 //! then on: creation takes syncs, and a disk that is busy with the log takes its time for them.
 
-use kv_core::{Lsn, Result};
+use kv_core::{Error, Lsn, Result};
 use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::catalog::{Catalog, Need};
+use crate::options::Options;
 use crate::segment::Segment;
 use crate::store::{Store, is_refusal};
+
+/// The smallest head, bytes, where segments are not smaller themselves.
+const SMALL_HEAD_BYTES: usize = 64 << 10;
+
+/// The largest head that is made from the reserve, bytes.
+const RELIEF_HEAD_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 pub(crate) struct Spares {
@@ -37,6 +45,18 @@ impl Default for Spares {
 }
 
 impl Spares {
+    /// Takes all that are ready.
+    pub(crate) fn take_all(&self) -> Vec<Arc<Segment>> {
+        self.ready.lock().drain(..).collect()
+    }
+
+    /// Memory of those that are ready, bytes. At most the first one's is populated.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let ready = self.ready.lock();
+        let populated = ready.front().filter(|_| self.are_in_memory());
+        populated.map_or(0, |spare| spare.memory_bytes() as u64)
+    }
+
     /// Whether [`release_memory`](Self::release_memory) would give anything back.
     pub(crate) fn are_in_memory(&self) -> bool {
         self.in_memory.load(Ordering::Relaxed)
@@ -69,7 +89,7 @@ impl Store {
         let missing = wanted.saturating_sub(self.spares.ready.lock().len());
         if missing > 0 {
             self.evict_in_place();
-            match self.catalog.create_heads(missing, self.options.segment_bytes, last_lsn) {
+            match self.catalog.create_heads(missing, self.options.segment_bytes, Need::Growth, last_lsn) {
                 Ok(made) => self.spares.ready.lock().extend(made),
                 // There may be room in the head yet, and later on the disk.
                 Err(error) if is_refusal(&error) => return Ok(()),
@@ -87,7 +107,10 @@ impl Store {
 
     /// The segments to go on in, each sealed right away but the last, which holds at least `capacity` bytes. Under the
     /// commit lock.
-    pub(crate) fn next_heads(&self, capacity: usize, last_lsn: Lsn) -> Result<Vec<Arc<Segment>>> {
+    ///
+    /// # Errors
+    /// There is no room even for a small one; nothing was changed.
+    pub(crate) fn next_heads(&self, capacity: usize, need: Need, last_lsn: Lsn) -> Result<Vec<Arc<Segment>>> {
         let mut heads = Vec::with_capacity(1);
         if let Some(spare) = self.take_spare() {
             let fits = spare.capacity >= capacity;
@@ -101,8 +124,9 @@ impl Store {
         heads.extend(self.spares.ready.lock().drain(..));
         if heads.last().is_none_or(|spare| spare.capacity < capacity) {
             self.evict_in_place();
-            match self.stalling(|| self.catalog.create_heads(1, capacity, last_lsn)) {
-                Ok(created) => heads.extend(created),
+            let create = || create_head(&self.catalog, &self.options, capacity, need, last_lsn);
+            match self.stalling(create) {
+                Ok(created) => heads.push(created),
                 Err(error) => {
                     self.spares.ready.lock().extend(heads);
                     return Err(error);
@@ -127,5 +151,37 @@ impl Store {
             self.spares_due();
         }
         spare
+    }
+}
+
+/// A new head with room for `least` bytes: as large as a segment, or else as the disk has room for. On a full disk a
+/// [relief](Need::Relief) gets a small one from the reserve.
+///
+/// # Errors
+/// There is no room for any.
+pub(crate) fn create_head(
+    catalog: &Catalog,
+    options: &Options,
+    least: usize,
+    need: Need,
+    last_lsn: Lsn,
+) -> Result<Arc<Segment>> {
+    let create = |capacity, need| {
+        let mut created = catalog.create_heads(1, capacity, need, last_lsn)?;
+        Ok(created.pop().expect("one was asked for"))
+    };
+    let least = least.max(SMALL_HEAD_BYTES.min(options.segment_bytes));
+    let mut capacity = least.max(options.segment_bytes);
+    loop {
+        match create(capacity, Need::Growth) {
+            Err(Error::DiskFull { .. }) if capacity > least => capacity = (capacity / 2 / 8 * 8).max(least),
+            Err(Error::DiskFull { .. } | Error::TooManySegments { .. }) if need != Need::Growth => break,
+            answer => return answer,
+        }
+    }
+    let relief = usize::try_from(catalog.relief_bytes()).unwrap_or(usize::MAX).min(RELIEF_HEAD_BYTES) / 8 * 8;
+    match create(least.max(relief), need) {
+        Err(Error::DiskFull { .. }) if relief > least => create(least, need),
+        answer => answer,
     }
 }

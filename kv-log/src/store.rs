@@ -1,5 +1,5 @@
 use kv_core::{
-    Acknowledge, Action, Dir, DirLock, Env, Error, Health, Leadership, Lsn, RecoveryReport, Result,
+    Acknowledge, Action, Dir, Env, Error, Health, Leadership, Lsn, RecoveryReport, Result, StoreLock,
 };
 use parking_lot::Mutex;
 use std::io::ErrorKind;
@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use crate::background::Signals;
 use crate::catalog::Catalog;
+use crate::compaction::Extent;
 use crate::counters::Counters;
-use crate::head::LogEnd;
+use crate::head::{LogEnd, MARK_LEN, SEAL_LEN};
 use crate::index::Index;
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::segment::SegmentTable;
+use crate::segment::{Segment, SegmentTable};
 use crate::spares::Spares;
 
 /// The parts of an open store: what callers and background workers share. Each part is a file of its
@@ -40,7 +41,7 @@ pub(crate) struct Store {
     pub(crate) recovery: RecoveryReport,
     /// LSNs up to this one belong to earlier openings.
     pub(crate) lsn_floor: Lsn,
-    pub(crate) lock: Mutex<Option<Box<dyn DirLock>>>,
+    pub(crate) lock: Arc<StoreLock>,
 }
 
 impl Store {
@@ -61,35 +62,53 @@ impl Store {
     /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory
     /// go, whatever happens.
     pub(crate) fn close(&self) -> Result<()> {
-        let result = self.close_files();
+        let result = self.close_files().map_err(|error| self.health.poison(error));
         // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
         let _leading = self.leadership.take_unless(|| false);
         // The same goes for a writer who makes a head, and with it a manifest.
         let _no_writer = self.end.lock();
         self.health.close();
-        *self.lock.lock() = None;
+        self.lock.release();
         result
     }
 
     fn close_files(&self) -> Result<()> {
-        let _no_compaction = self.compacting.lock();
         self.make_all_durable()?;
-        let last_lsn = {
+        // A store that is open for moments only would never be compacted otherwise.
+        self.compact_in_passing(Extent::Disk)?;
+        let _no_compaction = self.compacting.lock();
+        let (last_lsn, active) = {
             // No change comes between the last sync and the last manifest.
             let end = self.end.lock();
             self.health.check_writable()?;
             self.health.close();
-            end.last_lsn()
+            (end.last_lsn(), Arc::clone(&end.head.segment))
         };
         // Changes, and segments sealed, since the first time.
         self.flush(Action::WriteAndSync)?;
-        self.catalog.end(last_lsn.max(self.lsn_floor))
+        let ended = self
+            .give_back_unused_space(&active)
+            .and_then(|()| self.catalog.end(&self.spares.take_all(), last_lsn.max(self.lsn_floor)));
+        match ended {
+            // Everything is durable: the next opening finds the end of the log by itself.
+            Err(Error::DiskFull { .. }) => Ok(()),
+            answer => answer,
+        }
     }
 
-    /// Whether the directory was given back.
-    pub(crate) fn is_released(&self) -> bool {
-        self.lock.lock().is_none()
+    /// Cuts the file of the active segment to the bytes that it holds, and room for a seal.
+    fn give_back_unused_space(&self, active: &Segment) -> Result<()> {
+        let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
+        if (len as u64) < active.file.len()? { active.file.trim(len) } else { Ok(()) }
     }
+}
+
+/// File systems give out space in such units, bytes.
+const UNUSED_UNIT: usize = 4096;
+
+/// Whether space on the disk, or segments, are used up: what compaction may give back.
+pub(crate) fn is_full(error: &Error) -> bool {
+    matches!(error, Error::DiskFull { .. } | Error::TooManySegments { .. })
 }
 
 /// What the system answers when it, or the process, has as many files open as there may be.
@@ -100,7 +119,7 @@ const TOO_MANY_OPEN_FILES: [i32; 2] = [23, 24];
 pub(crate) fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Io { op: "sync" | "rename", .. } => false,
-        Error::DiskFull { .. } | Error::InvalidArgument(_) => true,
+        Error::DiskFull { .. } | Error::TooManySegments { .. } => true,
         Error::Io { source, .. } => {
             source.kind() == ErrorKind::OutOfMemory
                 || source.raw_os_error().is_some_and(|number| TOO_MANY_OPEN_FILES.contains(&number))

@@ -16,7 +16,7 @@
 //!
 //! Recovery removes orphans. Where anything before the new manifest fails, the victims stay, and what was written goes.
 
-use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
+use kv_core::{CompactionReport, Error, Lsn, MANY_SEGMENTS, MERGED_SEGMENT_BYTES, Result, SegmentId};
 use kv_wal_format::{
     Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, Step, parse_trusted,
 };
@@ -27,6 +27,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
+use crate::catalog::Need;
 use crate::head::SEAL_LEN;
 use crate::index::KeyHash;
 use crate::mapped::{Mapped, Plain};
@@ -135,6 +136,7 @@ impl Store {
             outputs: outputs.len() as u64,
             copied_bytes,
             freed_bytes: before.saturating_sub(after),
+            leftover_files: 0,
         })
     }
 
@@ -230,13 +232,20 @@ impl Store {
     ) -> Result<()> {
         let mut start = 0;
         while start < survivors.len() {
-            let part = first_part(survivors.get(start..).unwrap_or_default(), self.options.segment_bytes);
+            let part = first_part(survivors.get(start..).unwrap_or_default(), self.output_bytes());
             let segment = self.write_output(part, victims)?;
             let end = start + part.len();
             outputs.push(Output { segment, survivors: start..end });
             start = end;
         }
         Ok(())
+    }
+
+    /// Length of an output, bytes: that of a segment. Where there are very many of those, longer ones leave fewer.
+    fn output_bytes(&self) -> usize {
+        let segments = self.catalog.segments().len() as u64;
+        let least = if segments > MANY_SEGMENTS { MERGED_SEGMENT_BYTES } else { 0 };
+        self.options.segment_bytes.max(usize::try_from(least).unwrap_or(usize::MAX))
     }
 
     /// Writes survivors, in the order of their LSNs, to a new segment that is just as large as they need, and syncs it.
@@ -246,20 +255,21 @@ impl Store {
         let end = SEGMENT_HEADER_LEN
             + survivors.iter().map(|survivor| survivor.len as usize).sum::<usize>()
             + SEAL_LEN;
-        let header = self.catalog.compacted_header(min_lsn);
+        let header = self.catalog.compacted_header(min_lsn, self.end.last_lsn())?;
         let created = mean_time(survivors, victims);
-        let output = self.catalog.create_segment(header, end, end, created, |mut out| {
-            let encoder = Encoder::new(header.segment_id);
-            let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
-            for survivor in survivors {
-                let contents =
-                    victims.get(usize::from(survivor.victim)).map(|victim| victim.contents.bytes());
-                let record = survivor.encoded(contents.unwrap_or_default());
-                let len = encoder.copy(record, out).expect("the segment was made to fit");
-                out = out.split_at_mut(len).1;
-            }
-            encoder.encode(&Record::seal(max_lsn, &seal), out).expect("the segment was made to fit");
-        })?;
+        let output =
+            self.catalog.create_segment(header, end, end, created, Need::Compaction, |mut out| {
+                let encoder = Encoder::new(header.segment_id);
+                let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
+                for survivor in survivors {
+                    let contents =
+                        victims.get(usize::from(survivor.victim)).map(|victim| victim.contents.bytes());
+                    let record = survivor.encoded(contents.unwrap_or_default());
+                    let len = encoder.copy(record, out).expect("the segment was made to fit");
+                    out = out.split_at_mut(len).1;
+                }
+                encoder.encode(&Record::seal(max_lsn, &seal), out).expect("the segment was made to fit");
+            })?;
         for survivor in survivors {
             let kind = if survivor.is_put { RecordKind::Put } else { RecordKind::Delete };
             output.add_record(Lsn::new(survivor.lsn), kind, survivor.len as usize);

@@ -46,7 +46,7 @@ impl Store {
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
         let contents = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())?;
         let image = Image::new(capacity).ok()?;
-        let slot = self.segments.reserve_slot()?;
+        let slot = self.segments.reserve_slot(0)?;
         let new = Arc::new(old.with_image(slot, image));
         self.segments.install(&new);
         self.move_records(&contents, old.slot, &new, hides);

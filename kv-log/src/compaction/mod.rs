@@ -8,10 +8,11 @@ use kv_core::{CompactionLevel, CompactionReport, CompactionView, Result, Segment
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::catalog::Need;
 use crate::index::KeyHash;
 use crate::readers::pin;
-use crate::segment::{Location, Segment};
-use crate::store::Store;
+use crate::segment::{Location, SEGMENTS_MAX, Segment};
+use crate::store::{Store, is_full};
 use disk::Unreadable;
 
 /// Records whose places in the index are asked for before the first is looked at: a scan knows them in advance.
@@ -25,6 +26,25 @@ pub(crate) struct Move {
     /// Bytes of the record.
     pub(crate) len: u64,
 }
+
+/// How far a compaction goes, and what for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Until the policy is content.
+    All,
+    /// Until it is content with the disk.
+    Disk,
+    /// One plan at most.
+    OnePlan,
+    /// The disk is full, or there are too many segments: whatever gives something back, one victim at a time, until
+    /// that is enough for a change with this need.
+    Pressed(Need),
+}
+
+/// Under pressure a change pays for a compaction only where at least so small a part of a victim comes free. Relief has
+/// to get by with less: it pays with what it deletes.
+const PRESSED_SHARE_FOR_GROWTH: u64 = 16;
+const PRESSED_SHARE_FOR_RELIEF: u64 = 128;
 
 impl Store {
     /// Has `relocate` point the index at records in `new`, of at most `bytes`; it returns of how many it did.
@@ -58,18 +78,22 @@ impl Store {
     /// # Errors
     /// What was in the way of a victim that was left; there is no room for what is to be written. All others poison
     /// the store.
-    pub(crate) fn compact_while_due(&self) -> Result<CompactionReport> {
+    pub(crate) fn compact(&self, extent: Extent) -> Result<CompactionReport> {
         let _one_at_a_time = self.compacting.lock();
         let _poison = self.health.poison_on_panic(self.dir.path());
         let (mut total, mut left, mut failure) = (CompactionReport::default(), Vec::new(), None);
+        let mut extent = extent;
         loop {
             // Victims of the turn before, among others.
             self.segments.release_held();
             self.evict_all_that_must_go();
-            let Some((level, victims)) = self.choose_victims(&left) else { break };
+            let Some((level, victims)) = self.choose_victims(extent, &left) else { break };
             self.health.check_writable()?;
             if level == CompactionLevel::Memory {
                 if self.compact_in_memory(&victims) == 0 {
+                    break;
+                }
+                if extent == Extent::OnePlan {
                     break;
                 }
                 continue;
@@ -80,19 +104,28 @@ impl Store {
                     total.outputs += report.outputs;
                     total.copied_bytes += report.copied_bytes;
                     total.freed_bytes += report.freed_bytes;
+                    self.catalog.hold_reserve();
                     if report.freed_bytes == 0 && report.outputs >= report.victims {
                         // A policy that asks for this would ask for ever.
+                        break;
+                    }
+                    if extent == Extent::OnePlan || self.is_relieved(extent, total.freed_bytes) {
                         break;
                     }
                 }
                 Ok(Err(error)) => {
                     let error = self.poison_unless_refused(error);
-                    if !self.health.is_poisoned()
-                        && let Err(error) = self.catalog.tidy(self.end.last_lsn())
-                    {
-                        self.poison_unless_refused(error);
+                    if self.health.is_poisoned() {
+                        return Err(error);
                     }
-                    return Err(error);
+                    // The failure that the caller hears of is the one that counts.
+                    let tidied = self.catalog.tidy(self.end.last_lsn());
+                    tidied.map_err(|error| self.poison_unless_refused(error))?;
+                    if !is_full(&error) || matches!(extent, Extent::Pressed(_)) {
+                        return Err(error);
+                    }
+                    // There is no room for the survivors of several victims at a time.
+                    extent = Extent::Pressed(Need::Compaction);
                 }
                 Err(Unreadable { victim, error }) => {
                     self.counters.compaction_failures.fetch_add(1, Ordering::Relaxed);
@@ -104,18 +137,50 @@ impl Store {
         failure.map_or(Ok(total), Err)
     }
 
+    /// Compacts what is due while the store is opened or closed. A lack of room is no failure of that.
+    pub(crate) fn compact_in_passing(&self, extent: Extent) -> Result<()> {
+        match self.compact(extent) {
+            Err(error) if self.health.is_poisoned() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a compaction under pressure has freed enough for the change that it is for.
+    fn is_relieved(&self, extent: Extent, freed: u64) -> bool {
+        match extent {
+            Extent::Pressed(Need::Relief | Need::LastRelief) => freed >= self.catalog.relief_bytes(),
+            _ => false,
+        }
+    }
+
     /// The victims that the policy names, as far as they may be compacted at all, and are none of those `except`ed.
-    fn choose_victims(&self, except: &[SegmentId]) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
+    fn choose_victims(
+        &self,
+        extent: Extent,
+        except: &[SegmentId],
+    ) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
         let segments = self.catalog.segments();
         let (mut views, memory, disk) = self.view(&segments);
         views.retain(|view| !except.contains(&view.id));
+        let share = match extent {
+            Extent::Pressed(Need::Growth) => Some(PRESSED_SHARE_FOR_GROWTH),
+            Extent::Pressed(_) => Some(PRESSED_SHARE_FOR_RELIEF),
+            _ => None,
+        };
+        if let Some(share) = share {
+            views.retain(|view| view.dead_bytes >= view.disk_bytes / share);
+        }
         let view = CompactionView {
             segments: &views,
             segment_bytes: self.options.segment_bytes as u64,
             memory: Usage { used: memory, limit: self.options.memory_budget },
-            disk: Usage { used: disk, limit: None },
+            disk: Usage { used: disk, limit: share.map(|_| disk) },
+            slots: Usage { used: segments.len() as u64, limit: Some(SEGMENTS_MAX as u64) },
         };
         let plan = self.options.compaction.plan(&view)?;
+        if plan.level == CompactionLevel::Memory && (extent == Extent::Disk || share.is_some()) {
+            return None;
+        }
         let named =
             |id: &SegmentId| segments.iter().find(|segment| segment.id == *id && segment.is_durable());
         let mut victims: Vec<Arc<Segment>> = plan.victims.iter().filter_map(named).cloned().collect();

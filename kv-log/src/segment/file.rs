@@ -18,6 +18,12 @@ pub(crate) struct SegmentFile {
     files: Arc<SegmentFiles>,
 }
 
+/// Bytes that are read at a time where zeros are left out.
+const PIECE_LEN: usize = 256 << 10;
+
+/// Fewer bytes than this are not worth a try to reserve them.
+const RESERVED_MIN: usize = 4096;
+
 /// In place of an alignment: the system knows no direct I/O for this file.
 const NEVER_DIRECT: usize = usize::MAX;
 
@@ -56,9 +62,9 @@ impl SegmentFile {
     }
 
     /// Opens the file of a segment that the manifest names.
-    pub(crate) fn open(files: &Arc<SegmentFiles>, id: SegmentId) -> Result<Self> {
+    pub(crate) fn open(files: &Arc<SegmentFiles>, id: SegmentId, mode: OpenMode) -> Result<Self> {
         let path = files.path_of(id);
-        match files.open(id, OpenMode::ReadWrite) {
+        match files.open(id, mode) {
             Ok(file) => Ok(SegmentFile::new(files, id, 0, Handle::new(file))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::corruption(&path, 0, "the manifest names this segment, and the file is missing"))
@@ -102,20 +108,37 @@ impl SegmentFile {
         if let Some(handle) = &opening.handle {
             return Ok((Arc::clone(handle), false));
         }
-        let file = self.files.open(self.id, OpenMode::ReadWrite);
+        // What was closed is only read.
+        let file = self.files.open(self.id, OpenMode::Read);
         let handle = Handle::new(file.map_err(|error| Error::io("open", &self.path, error))?);
         opening.handle = Some(Arc::clone(&handle));
         Ok((handle, true))
     }
 
-    /// Sees to it that there is space for `len` bytes.
-    pub(crate) fn reserve(&self, len: usize) -> Result<()> {
-        if self.len()? >= len as u64 {
-            return Ok(());
+    /// Sees to it that there is space for `len` bytes, or for as many as the disk has room for, and for `least` bytes at
+    /// any rate; returns for how many.
+    pub(crate) fn reserve(&self, len: usize, least: usize) -> Result<usize> {
+        let present = usize::try_from(self.len()?).unwrap_or(usize::MAX);
+        let mut wanted = len.max(least);
+        while wanted > present {
+            let reserved = self.handle()?.file.allocate(wanted as u64);
+            match reserved.map_err(|error| Error::io("reserve space for", &self.path, error)) {
+                Ok(()) => {
+                    self.sync()?;
+                    return Ok(wanted);
+                }
+                Err(Error::DiskFull { .. }) if wanted > least => {
+                    // A part of it may have been found.
+                    self.trim(present)?;
+                    wanted = (present + (wanted - present) / 2).max(least);
+                    if wanted - present < RESERVED_MIN {
+                        wanted = least;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
         }
-        let reserved = self.handle()?.file.allocate(len as u64);
-        reserved.map_err(|error| Error::io("reserve space for", &self.path, error))?;
-        self.sync()
+        Ok(present)
     }
 
     /// The file may grow to `capacity` bytes.
@@ -137,6 +160,26 @@ impl SegmentFile {
         let handle = self.handle()?;
         self.switch(&handle, Via::Cache)?;
         handle.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
+    }
+
+    /// Reads the file from its start on into `buf`, which holds zeros; returns how many bytes. Zeros of the file are not
+    /// written to the memory, so that what was only reserved takes none.
+    pub(crate) fn read_sparsely(&self, buf: &mut [u8]) -> Result<usize> {
+        let mut piece = vec![0; PIECE_LEN.min(buf.len())];
+        let mut offset = 0;
+        for to in buf.chunks_mut(PIECE_LEN) {
+            let piece = piece.get_mut(..to.len()).unwrap_or_default();
+            let read = self.read_at(piece, offset)?;
+            let piece = piece.get(..read).unwrap_or_default();
+            if let Some(to) = to.get_mut(..read).filter(|_| piece.iter().any(|byte| *byte != 0)) {
+                to.copy_from_slice(piece);
+            }
+            offset += read;
+            if read < PIECE_LEN {
+                break;
+            }
+        }
+        Ok(offset)
     }
 
     /// Writes a range of `contents`, which are the bytes of the file from its start and begin at a page of memory.
@@ -299,7 +342,7 @@ mod tests {
         let (fs, dir) = (SimFs::new(), Path::new("/"));
         SegmentFile::create(&files(&fs), ID, 2048, &bytes[..1000], Via::Cache).unwrap();
         fs.claim_direct_io_align(Some(64));
-        let file = SegmentFile::open(&files(&fs), ID).unwrap().with_capacity(2048);
+        let file = SegmentFile::open(&files(&fs), ID, OpenMode::ReadWrite).unwrap().with_capacity(2048);
         file.write(bytes, 1000..1500, Via::Direct).unwrap();
         file.write(bytes, 1500..1700, Via::Direct).unwrap();
         assert_eq!(in_file(&fs, dir)[..1700], bytes[..1700]);

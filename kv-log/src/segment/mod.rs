@@ -20,7 +20,7 @@ pub(crate) use file::{SegmentFile, Via};
 pub(crate) use files::SegmentFiles;
 pub(crate) use found::{Found, Look};
 pub(crate) use image::Image;
-pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
+pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX, SLOTS_FOR_COMPACTION};
 pub(crate) use table::SegmentTable;
 
 use crate::readers::{Guard, pin};

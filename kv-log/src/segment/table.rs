@@ -81,9 +81,12 @@ impl SegmentTable {
         self.recycled.images.lock().clear();
     }
 
-    /// Takes a slot for a segment that is about to be made; `None` when all are in use.
-    pub(crate) fn reserve_slot(&self) -> Option<u16> {
+    /// Takes a slot for a segment that is about to be made, if more than `kept` are free.
+    pub(crate) fn reserve_slot(&self, kept: usize) -> Option<u16> {
         let mut free = self.free.lock();
+        if free.returned.len() + SEGMENTS_MAX - free.unused_from <= kept {
+            return None;
+        }
         if let Some(slot) = free.returned.pop() {
             return Some(slot);
         }

@@ -228,20 +228,18 @@ impl Dir for SimDir {
     fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
         let mut disk = self.disk.lock();
         disk.begin(OpKind::LockDir, &self.path, 0, 0)?;
-        if !disk.lock(self.node, kind)? {
-            return Ok(None);
-        }
-        let mut lock = SimLock { disk: self.disk.clone(), node: self.node, kind, file: None };
-        lock.file = disk.entry(self.node, LOCK_FILE).ok();
-        if lock.file.is_none() && kind == LockKind::Exclusive {
+        let mut file = disk.entry(self.node, LOCK_FILE).ok();
+        if file.is_none() && kind == LockKind::Exclusive {
             let path = self.path.join(LOCK_FILE);
-            let begun = disk.begin(OpKind::Create, &path, 0, 0);
-            let created = begun.and_then(|_| disk.create_file(self.node, LOCK_FILE, path));
-            // The lock goes back to the disk when it is dropped.
-            drop(disk);
-            lock.file = Some(created?);
+            disk.begin(OpKind::Create, &path, 0, 0)?;
+            file = Some(disk.create_file(self.node, LOCK_FILE, path)?);
         }
-        Ok(Some(Box::new(lock)))
+        let is_locked = disk.lock(self.node, kind)?;
+        drop(disk);
+        let lock = || -> Box<dyn DirLock> {
+            Box::new(SimLock { disk: self.disk.clone(), node: self.node, kind, file })
+        };
+        Ok(is_locked.then(lock))
     }
 }
 

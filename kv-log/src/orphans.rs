@@ -1,0 +1,130 @@
+//! Segment files that the manifest does not name: rubbish that a crash left, files of other owners, or
+//! changes that an older manifest does not know of.
+//!
+//! A manifest reserves segment ids ahead, as it reserves LSNs: a file with an id beyond them is not this
+//! store's. Until a manifest that names it is durable, a log segment holds no change, and a compacted one
+//! only changes of segments that the manifest names. So no crash leaves a file with a newer change than the
+//! named segments hold. An older manifest, put back by hand, does; removing the file would lose its changes.
+//!
+//! | the name's id | the header is of | newest change in the file | verdict |
+//! |---|---|---|---|
+//! | any | this store, or of none | newer than the store's newest | damage: the manifest is too old |
+//! | any | this store, with this id | older, or none | rubbish |
+//! | reserved | none, or this store with another id | older, or none | rubbish |
+//! | reserved | another store | any | another owner's |
+//! | beyond | none, another store, or another id | older, or none | another owner's |
+
+use kv_core::{Dir, DirExt, Error, Lsn, Result, SegmentId};
+use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader};
+
+use crate::directory;
+use crate::segment::SEGMENT_BYTES_MAX;
+
+/// Whose a file is that the manifest does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The store's: it can go.
+    Rubbish,
+    /// Left as it is, and its id is not used.
+    Foreign,
+    /// The store's, with changes that the manifest does not know of.
+    NewerChanges,
+}
+
+/// What a header tells of its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// This store, with the id that the name says.
+    Own,
+    /// This store, with another id: old bytes of the disk, or a renamed file.
+    OwnOther,
+    OtherStore,
+    /// There is no header.
+    Unknown,
+}
+
+/// The table above.
+fn judge(origin: Origin, is_reserved: bool, is_newer: bool) -> Verdict {
+    match (origin, is_reserved, is_newer) {
+        (Origin::OtherStore, _, _) => Verdict::Foreign,
+        (Origin::Own | Origin::OwnOther | Origin::Unknown, _, true) => Verdict::NewerChanges,
+        (Origin::Own, _, false) | (Origin::OwnOther | Origin::Unknown, true, false) => Verdict::Rubbish,
+        (Origin::OwnOther | Origin::Unknown, false, false) => Verdict::Foreign,
+    }
+}
+
+/// What the store knows without its orphans.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    pub(crate) store_id: u32,
+    /// Ids from this one on were not reserved.
+    pub(crate) ids_end: SegmentId,
+    /// The newest change in the segments that the manifest names, or known to have been durable.
+    pub(crate) last_lsn: Lsn,
+}
+
+/// Judges the file of the segment `id`, which the manifest does not name.
+///
+/// # Errors
+/// The file cannot be read; it is damage: see the table.
+pub(crate) fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Verdict> {
+    let name = directory::segment_file_name(id);
+    let is_reserved = id < known.ids_end && id.get() > 0;
+    // A longer file is no segment; it is not read.
+    let bytes = match dir.read_file(&name, SEGMENT_BYTES_MAX as u64) {
+        Ok(bytes) => bytes,
+        Err(Error::Corruption { .. }) => return Ok(Verdict::Foreign),
+        Err(error) => return Err(error),
+    };
+    let origin = match SegmentHeader::decode(&bytes) {
+        Ok(header) if header.store_id != known.store_id => Origin::OtherStore,
+        Ok(header) if header.segment_id == id.get() => Origin::Own,
+        Ok(_) => Origin::OwnOther,
+        Err(_) => Origin::Unknown,
+    };
+    let mut scanner = Scanner::new(id.get(), &bytes, SEGMENT_HEADER_LEN.min(bytes.len()));
+    let changes = scanner.by_ref().filter(|(_, record)| record.kind.is_change());
+    let newest = changes.map(|(_, record)| record.lsn).max().unwrap_or(0);
+    let verdict = judge(origin, is_reserved, newest > known.last_lsn.get());
+    if verdict == Verdict::NewerChanges {
+        let detail = format!(
+            "the manifest does not name this segment, and it holds changes up to LSN {newest}, though the manifest's \
+             segments end at LSN {}: the manifest is older than the store. Put the newest manifest back; or, to open \
+             the store as it was then, move this file out of the directory and keep it",
+            known.last_lsn
+        );
+        return Err(Error::corruption(&dir.path_of(&name), 0, detail));
+    }
+    Ok(verdict)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_combination_is_decided_as_the_table_says() {
+        use Origin::{OtherStore, Own, OwnOther, Unknown};
+        use Verdict::{Foreign, NewerChanges, Rubbish};
+        for (origin, is_reserved, is_newer, verdict) in [
+            (Own, false, false, Rubbish),
+            (Own, true, false, Rubbish),
+            (Own, false, true, NewerChanges),
+            (Own, true, true, NewerChanges),
+            (OwnOther, false, false, Foreign),
+            (OwnOther, true, false, Rubbish),
+            (OwnOther, false, true, NewerChanges),
+            (OwnOther, true, true, NewerChanges),
+            (OtherStore, false, false, Foreign),
+            (OtherStore, true, false, Foreign),
+            (OtherStore, false, true, Foreign),
+            (OtherStore, true, true, Foreign),
+            (Unknown, false, false, Foreign),
+            (Unknown, true, false, Rubbish),
+            (Unknown, false, true, NewerChanges),
+            (Unknown, true, true, NewerChanges),
+        ] {
+            assert_eq!(judge(origin, is_reserved, is_newer), verdict, "{origin:?} {is_reserved} {is_newer}");
+        }
+    }
+}
