@@ -1,119 +1,80 @@
 use crate::args::{Args, Command};
-use crate::text::{NULL, NotHex, Text};
-use crate::{figures, shell};
-use kv_core::{EngineExt, Env, OpenOptions};
+use crate::failure::Failure;
+use crate::text::{NULL, Text};
+use crate::{figures, shell, store};
+use kv_core::EngineExt;
 use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
-/// Why a command failed.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The command line makes no sense.
-    Usage(NotHex),
-    /// The store says no.
-    Store(kv_core::Error),
-    /// Standard input or output is gone.
-    Stream(io::Error),
-}
-
-impl Failure {
-    /// The exit code that tells it.
-    pub(crate) fn code(&self) -> ExitCode {
-        match self {
-            Failure::Usage(_) => ExitCode::from(2),
-            Failure::Store(_) | Failure::Stream(_) => ExitCode::FAILURE,
-        }
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Failure::Usage(error) => error.fmt(f),
-            Failure::Store(error) => error.fmt(f),
-            Failure::Stream(error) => error.fmt(f),
-        }
-    }
-}
-
-impl From<NotHex> for Failure {
-    fn from(error: NotHex) -> Self {
-        Failure::Usage(error)
-    }
-}
-
-impl From<kv_core::Error> for Failure {
-    fn from(error: kv_core::Error) -> Self {
-        Failure::Store(error)
-    }
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Failure::Stream(error)
-    }
-}
-
-/// What a single command prints: the bytes, or that there are none.
-enum Answer {
-    Found(Vec<u8>),
-    Absent,
-    Figures(String),
-}
-
-/// Carries out one command. The store is closed, so everything is durable, before it is answered.
+/// Carries out the command of `args`.
+///
+/// A single command closes the store before it answers, so an answered change is durable.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let text = if args.hex { Text::Hex } else { Text::Plain };
-    let bytes = |word: &str| text.parse(word.as_bytes()).map(std::borrow::Cow::into_owned);
-    let (key, value) = match &args.command {
-        Command::Shell | Command::Stats { .. } => (Vec::new(), Vec::new()),
-        Command::Get { key } | Command::Delete { key } => (bytes(key)?, Vec::new()),
-        Command::Put { key, value } => (bytes(key)?, bytes(value)?),
-    };
-    // Only what writes may create a store: a mistyped directory is better told than created.
-    let create_if_missing = matches!(args.command, Command::Shell | Command::Put { .. });
-    let options =
-        OpenOptions { create_if_missing, persistence: args.durability.policy(), ..OpenOptions::default() };
-    let engine = args.engine.factory().open(&args.dir, &Env::os(), &options)?;
-    let answer = match &args.command {
-        Command::Shell => {
-            let input = BufReader::new(io::stdin());
-            let prompt = io::stdin().is_terminal();
-            let answered = shell::run(&*engine, input, &mut BufWriter::new(io::stdout()), text, prompt);
-            engine.close()?;
-            answered?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Command::Get { .. } => {
-            engine.get(&key)?.map_or(Answer::Absent, |value| Answer::Found(value.to_vec()))
-        }
-        Command::Put { .. } => {
-            engine.put_durable(&key, &value)?;
-            Answer::Found(key)
-        }
-        Command::Delete { .. } => match engine.delete(&key)? {
-            Some(lsn) => {
-                engine.wait_durable(lsn)?;
-                Answer::Found(key)
-            }
-            None => Answer::Absent,
-        },
-        Command::Stats { json } => {
-            let stats = engine.stats();
-            Answer::Figures(if *json { figures::json(&stats) } else { figures::table(&stats) })
-        }
-    };
-    engine.close()?;
-    Ok(print(&answer, text)?)
+    match &args.command {
+        Command::Shell => shell(args, text),
+        Command::Get { key } => get(args, text, key),
+        Command::Put { key, value } => put(args, text, key, value),
+        Command::Delete { key } => delete(args, text, key),
+        Command::Stats { json } => stats(args, *json),
+    }
 }
 
-fn print(answer: &Answer, text: Text) -> io::Result<ExitCode> {
-    let mut out = io::stdout().lock();
-    match answer {
-        Answer::Figures(figures) => out.write_all(figures.as_bytes())?,
-        Answer::Found(bytes) => out.write_all(&[&text.show(bytes), b"\n".as_slice()].concat())?,
-        Answer::Absent => out.write_all(&[NULL, b"\n"].concat())?,
+fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
+    let engine = store::open(args)?;
+    let input = BufReader::new(io::stdin());
+    let prompt = io::stdin().is_terminal();
+    let answered = shell::run(&*engine, input, &mut BufWriter::new(io::stdout()), text, prompt);
+    engine.close()?;
+    answered?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn get(args: &Args, text: Text, key: &str) -> Result<ExitCode, Failure> {
+    let key = text.parse(key.as_bytes())?;
+    let engine = store::open(args)?;
+    let value = engine.get(&key)?;
+    engine.close()?;
+    let Some(value) = value else { return absent() };
+    print(&[&text.show(&value), b"\n".as_slice()].concat())
+}
+
+fn put(args: &Args, text: Text, key: &str, value: &str) -> Result<ExitCode, Failure> {
+    let (key, value) = (text.parse(key.as_bytes())?, text.parse(value.as_bytes())?);
+    let engine = store::open(args)?;
+    engine.put_durable(&key, &value)?;
+    engine.close()?;
+    print(&[&text.show(&key), b"\n".as_slice()].concat())
+}
+
+fn delete(args: &Args, text: Text, key: &str) -> Result<ExitCode, Failure> {
+    let key = text.parse(key.as_bytes())?;
+    let engine = store::open(args)?;
+    let deleted = engine.delete(&key)?;
+    if let Some(lsn) = deleted {
+        engine.wait_durable(lsn)?;
     }
-    out.flush()?;
-    Ok(if matches!(answer, Answer::Absent) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    engine.close()?;
+    if deleted.is_none() {
+        return absent();
+    }
+    print(&[&text.show(&key), b"\n".as_slice()].concat())
+}
+
+fn stats(args: &Args, json: bool) -> Result<ExitCode, Failure> {
+    let engine = store::open(args)?;
+    let stats = engine.stats();
+    engine.close()?;
+    print(if json { figures::json(&stats) } else { figures::table(&stats) }.as_bytes())
+}
+
+fn absent() -> Result<ExitCode, Failure> {
+    print(&[NULL, b"\n"].concat())?;
+    Ok(ExitCode::FAILURE)
+}
+
+fn print(answer: &[u8]) -> Result<ExitCode, Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(answer).and_then(|()| out.flush()).map_err(Failure::Output)?;
+    Ok(ExitCode::SUCCESS)
 }

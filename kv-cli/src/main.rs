@@ -3,18 +3,22 @@
 //! | file | holds |
 //! |---|---|
 //! | `args.rs` | the command line |
-//! | `commands.rs` | opens the store, carries out one command, closes it |
+//! | `store.rs` | opens the store as the command needs it |
+//! | `commands.rs` | opens the store, carries out one command, closes it, answers |
 //! | `shell.rs` | commands from standard input |
 //! | `text.rs` | keys and values as text |
 //! | `figures.rs` | the figures of a store as table, line and JSON |
+//! | `failure.rs` | why a command failed, and its exit code |
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stderr, reason = "it is a command")]
 
 mod args;
 mod commands;
+mod failure;
 mod figures;
 mod shell;
+mod store;
 mod text;
 
 use clap::Parser;

@@ -1,5 +1,6 @@
 //! Commands from a stream, one a line, each answered by exactly one line.
 
+use crate::failure::Failure;
 use crate::figures;
 use crate::text::{NULL, Text};
 use kv_core::Engine;
@@ -17,32 +18,40 @@ pub(crate) fn run(
     out: &mut impl Write,
     text: Text,
     prompt: bool,
-) -> io::Result<()> {
+) -> Result<(), Failure> {
     let mut line = Vec::new();
     loop {
         if prompt {
-            out.write_all(b"> ")?;
+            out.write_all(b"> ").map_err(Failure::Output)?;
         }
         if !input.buffer().contains(&b'\n') {
-            out.flush()?;
+            out.flush().map_err(Failure::Output)?;
         }
         line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
+        if input.read_until(b'\n', &mut line).map_err(Failure::Input)? == 0 {
             break;
         }
         let line = line.strip_suffix(b"\n").unwrap_or(&line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        match parse(line) {
-            Line::Empty => {}
-            Line::Quit => break,
-            Line::Unknown => writeln!(out, "ERROR {USAGE}")?,
-            Line::Statistic => writeln!(out, "{}", figures::line(&engine.stats()))?,
-            Line::Put { key, value } => answer(out, put(engine, text, key, value))?,
-            Line::Get { key } => answer(out, get(engine, text, key))?,
-            Line::Delete { key } => answer(out, delete(engine, text, key))?,
+        let line = parse(line);
+        if line == Line::Quit {
+            break;
         }
+        carry_out(engine, text, &line, out).map_err(Failure::Output)?;
     }
-    out.flush()
+    out.flush().map_err(Failure::Output)
+}
+
+/// Carries out one line and writes its answer.
+fn carry_out(engine: &dyn Engine, text: Text, line: &Line<'_>, out: &mut impl Write) -> io::Result<()> {
+    match line {
+        Line::Empty | Line::Quit => Ok(()),
+        Line::Unknown => writeln!(out, "ERROR {USAGE}"),
+        Line::Statistic => writeln!(out, "{}", figures::line(&engine.stats())),
+        Line::Put { key, value } => answer(out, put(engine, text, key, value)),
+        Line::Get { key } => answer(out, get(engine, text, key)),
+        Line::Delete { key } => answer(out, delete(engine, text, key)),
+    }
 }
 
 /// What a line asks for. Keys and values are as they were written.

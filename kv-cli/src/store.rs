@@ -1,0 +1,42 @@
+//! Opens the store that the command line names.
+
+use crate::args::{Args, Command};
+use crate::failure::Failure;
+use kv_core::{Engine, Env, OpenOptions};
+use std::sync::Arc;
+
+/// What a command needs of its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// The command reads.
+    Read,
+    /// The command changes a store that exists.
+    Change,
+    /// The command changes the store, and creates a missing one.
+    Create,
+}
+
+impl Access {
+    fn of(command: &Command) -> Access {
+        match command {
+            Command::Get { .. } | Command::Stats { .. } => Access::Read,
+            Command::Delete { .. } => Access::Change,
+            Command::Put { .. } | Command::Shell => Access::Create,
+        }
+    }
+}
+
+/// Opens the store for the command of `args`.
+pub(crate) fn open(args: &Args) -> Result<Arc<dyn Engine>, Failure> {
+    Ok(args.engine.factory().open(&args.dir, &Env::os(), &open_options(args))?)
+}
+
+/// The only place where a command's open options are chosen.
+fn open_options(args: &Args) -> OpenOptions {
+    // A command that creates no store tells the user of a mistyped directory.
+    let create_if_missing = match Access::of(&args.command) {
+        Access::Read | Access::Change => false,
+        Access::Create => true,
+    };
+    OpenOptions { create_if_missing, persistence: args.durability.policy(), ..OpenOptions::default() }
+}

@@ -1,0 +1,7 @@
+//! The built command, as a user runs it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod run;
+mod shell;
+mod single;
