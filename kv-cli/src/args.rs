@@ -1,6 +1,7 @@
+use crate::failure::Failure;
 use clap::{Parser, Subcommand, ValueEnum};
 use kv_core::{Always, EngineFactory, Manual, PersistencePolicy, default_persistence};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A shell and single commands for key-value stores.
@@ -8,29 +9,44 @@ use std::sync::Arc;
 #[command(
     name = "kv",
     version,
+    override_usage = "kv --dir <DIR> [OPTIONS] <COMMAND>",
     after_help = "Examples:\n  \
     kv --dir /tmp/s put planet earth\n  \
     kv --dir /tmp/s get planet\n  \
     kv --dir /tmp/s --hex put 00ff 0a0d\n  \
-    printf 'put a 1\\nget a\\nquit\\n' | kv --dir /tmp/s shell\n  \
-    kv --engine naive --dir /tmp/n stats --json\n\n\
+    printf 'put a 1\\nget a\\nquit\\n' | kv shell --dir /tmp/s\n  \
+    kv stats --json --engine naive --dir /tmp/n\n\n\
+    Options stand before or after the command. \
+    Put -- before a key or value that begins with a dash.\n\
     Exit codes: 0 done, 1 failed or not found, 2 wrong usage."
 )]
 pub(crate) struct Args {
     /// The engine of the store.
-    #[arg(long, value_enum, default_value = "log")]
+    #[arg(long, global = true, value_enum, default_value = "log")]
     pub(crate) engine: EngineName,
-    /// The directory of the store. Only `shell` and `put` create it.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
+    /// The directory of the store; every command needs it. Only `shell` and `put` create it.
+    // clap knows no global option that is required: `Args::dir` checks.
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
     /// When the changes of a shell go to disk. Single commands are durable when they return.
-    #[arg(long, value_enum, default_value = "periodic")]
+    #[arg(long, global = true, value_enum, default_value = "periodic")]
     pub(crate) durability: Durability,
     /// Read and print keys and values as hexadecimal digits, two a byte.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) hex: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// The directory of the store.
+    pub(crate) fn dir(&self) -> Result<&Path, Failure> {
+        self.dir.as_deref().ok_or_else(|| {
+            Failure::Usage(
+                "the directory of the store is missing: add --dir DIR before or after the command".to_owned(),
+            )
+        })
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

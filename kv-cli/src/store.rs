@@ -28,7 +28,7 @@ impl Access {
 
 /// Opens the store for the command of `args`.
 pub(crate) fn open(args: &Args) -> Result<Arc<dyn Engine>, Failure> {
-    Ok(args.engine.factory().open(&args.dir, &Env::os(), &open_options(args))?)
+    Ok(args.engine.factory().open(args.dir()?, &Env::os(), &open_options(args))?)
 }
 
 /// The only place where a command's open options are chosen.
