@@ -1,6 +1,7 @@
 use crate::failure::Failure;
 use clap::{Parser, Subcommand, ValueEnum};
 use kv_core::{Always, EngineFactory, Manual, PersistencePolicy, default_persistence};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,20 +102,20 @@ pub(crate) enum Command {
     /// Print the value of a key; NULL and exit code 1 when there is none.
     Get {
         /// The key.
-        key: String,
+        key: OsString,
     },
     /// Store a value; durable when the command returns. Prints the key.
     Put {
         /// The key.
-        key: String,
+        key: OsString,
         /// The value.
-        value: String,
+        value: OsString,
     },
     /// Remove a key; durable when the command returns. Prints the key; NULL and exit code 1 when it
     /// was not there.
     Delete {
         /// The key.
-        key: String,
+        key: OsString,
     },
     /// Print counters and sizes.
     Stats {

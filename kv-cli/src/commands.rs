@@ -3,6 +3,7 @@ use crate::failure::Failure;
 use crate::text::{NULL, Text};
 use crate::{figures, shell, store};
 use kv_core::EngineExt;
+use std::ffi::OsStr;
 use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -30,8 +31,8 @@ fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn get(args: &Args, text: Text, key: &str) -> Result<ExitCode, Failure> {
-    let key = text.parse(key.as_bytes())?;
+fn get(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
+    let key = text.parse(key.as_encoded_bytes())?;
     let engine = store::open(args)?;
     let value = engine.get(&key)?;
     engine.close()?;
@@ -39,16 +40,16 @@ fn get(args: &Args, text: Text, key: &str) -> Result<ExitCode, Failure> {
     print(&[&text.show(&value), b"\n".as_slice()].concat())
 }
 
-fn put(args: &Args, text: Text, key: &str, value: &str) -> Result<ExitCode, Failure> {
-    let (key, value) = (text.parse(key.as_bytes())?, text.parse(value.as_bytes())?);
+fn put(args: &Args, text: Text, key: &OsStr, value: &OsStr) -> Result<ExitCode, Failure> {
+    let (key, value) = (text.parse(key.as_encoded_bytes())?, text.parse(value.as_encoded_bytes())?);
     let engine = store::open(args)?;
     engine.put_durable(&key, &value)?;
     engine.close()?;
     print(&[&text.show(&key), b"\n".as_slice()].concat())
 }
 
-fn delete(args: &Args, text: Text, key: &str) -> Result<ExitCode, Failure> {
-    let key = text.parse(key.as_bytes())?;
+fn delete(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
+    let key = text.parse(key.as_encoded_bytes())?;
     let engine = store::open(args)?;
     let deleted = engine.delete(&key)?;
     if let Some(lsn) = deleted {
