@@ -1,6 +1,6 @@
 use crate::failure::Failure;
 use clap::{Parser, Subcommand, ValueEnum};
-use kv_core::{Always, EngineFactory, Manual, PersistencePolicy, default_persistence};
+use kv_core::{Always, EngineFactory, Limits, Manual, PersistencePolicy, default_persistence};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::sync::Arc;
     kv --dir /tmp/s put planet earth\n  \
     kv --dir /tmp/s get planet\n  \
     kv --dir /tmp/s --hex put 00ff 0a0d\n  \
+    kv put --dir /tmp/s --key-len-max 200 \"$(pwd)\" visited\n  \
     printf 'put a 1\\nget a\\nquit\\n' | kv shell --dir /tmp/s\n  \
     kv stats --json --engine naive --dir /tmp/n\n\n\
     Options stand before or after the command. \
@@ -35,6 +36,12 @@ pub(crate) struct Args {
     /// Read and print keys and values as hexadecimal digits, two a byte.
     #[arg(long, global = true)]
     pub(crate) hex: bool,
+    /// The longest key that the command takes, bytes; at most 65535.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = Limits::default().key_len_max)]
+    key_len_max: usize,
+    /// The longest value that the command takes, bytes; the log engine takes almost 32 MiB.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = Limits::default().value_len_max)]
+    value_len_max: usize,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -47,6 +54,14 @@ impl Args {
                 "the directory of the store is missing: add --dir DIR before or after the command".to_owned(),
             )
         })
+    }
+
+    /// The limits of keys and values. A batch has room for at least one key and value.
+    pub(crate) fn limits(&self) -> Limits {
+        let (key_len_max, value_len_max) = (self.key_len_max, self.value_len_max);
+        let batch_bytes_max =
+            Limits::default().batch_bytes_max.max(key_len_max.saturating_add(value_len_max));
+        Limits { key_len_max, value_len_max, batch_bytes_max }
     }
 }
 

@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     Usage(String),
     /// The engine refuses.
     Store(kv_core::Error),
+    /// The output has no unambiguous text for some bytes.
+    Unprintable(&'static str),
     /// Standard input fails.
     Input(io::Error),
     /// Standard output fails.
@@ -23,7 +25,9 @@ impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
         match self {
             Failure::Usage(_) => ExitCode::from(2),
-            Failure::Store(_) | Failure::Input(_) | Failure::Output(_) => ExitCode::FAILURE,
+            Failure::Store(_) | Failure::Unprintable(_) | Failure::Input(_) | Failure::Output(_) => {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -32,10 +36,21 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Usage(text) => f.write_str(text),
-            Failure::Store(error) => error.fmt(f),
+            Failure::Store(error) => f.write_str(&explain(error)),
+            Failure::Unprintable(text) => f.write_str(text),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),
             Failure::Output(error) => write!(f, "cannot write to standard output: {error}"),
         }
+    }
+}
+
+/// The text of `error`, with the option that raises a limit.
+fn explain(error: &kv_core::Error) -> String {
+    match error {
+        kv_core::Error::TooLarge { what: what @ ("key" | "value"), len, limit } => {
+            format!("the {what} is {len} bytes long, the limit is {limit} (--{what}-len-max BYTES raises it)")
+        }
+        other => other.to_string(),
     }
 }
 

@@ -89,8 +89,8 @@ fn split_word(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     (parts.next().unwrap_or_default(), parts.next())
 }
 
-/// The bytes of an answer; `None`: there is nothing.
-type Found = Result<Option<Vec<u8>>, Box<dyn std::error::Error>>;
+/// The bytes of an answer, `None` for an absent value; or the text of an error.
+type Found = Result<Option<Vec<u8>>, Failure>;
 
 fn put(engine: &dyn Engine, text: Text, key: &[u8], value: &[u8]) -> Found {
     engine.put(&text.parse(key)?, &text.parse(value)?)?;
@@ -101,7 +101,7 @@ fn get(engine: &dyn Engine, text: Text, key: &[u8]) -> Found {
     let Some(value) = engine.get(&text.parse(key)?)? else { return Ok(None) };
     let shown = text.show(&value).into_owned();
     if shown.contains(&b'\n') {
-        return Err("the value holds a line break; use --hex to see it".into());
+        return Err(Failure::Unprintable("the value holds a line break; use --hex to see it"));
     }
     Ok(Some(shown))
 }

@@ -2,7 +2,7 @@
 
 use crate::args::{Args, Command};
 use crate::failure::Failure;
-use kv_core::{Engine, Env, OpenOptions};
+use kv_core::{Engine, Env, Error, OpenOptions};
 use std::sync::Arc;
 
 /// What a command needs of its store.
@@ -28,7 +28,13 @@ impl Access {
 
 /// Opens the store for the command of `args`.
 pub(crate) fn open(args: &Args) -> Result<Arc<dyn Engine>, Failure> {
-    Ok(args.engine.factory().open(args.dir()?, &Env::os(), &open_options(args))?)
+    args.engine.factory().open(args.dir()?, &Env::os(), &open_options(args)).map_err(|error| match error {
+        // The limits are the only open options with values of the user's own.
+        Error::InvalidArgument(text) => {
+            Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
+        }
+        other => Failure::Store(other),
+    })
 }
 
 /// The only place where a command's open options are chosen.
@@ -38,5 +44,10 @@ fn open_options(args: &Args) -> OpenOptions {
         Access::Read | Access::Change => false,
         Access::Create => true,
     };
-    OpenOptions { create_if_missing, persistence: args.durability.policy(), ..OpenOptions::default() }
+    OpenOptions {
+        create_if_missing,
+        persistence: args.durability.policy(),
+        limits: args.limits(),
+        ..OpenOptions::default()
+    }
 }
