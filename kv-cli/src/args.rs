@@ -112,7 +112,9 @@ pub(crate) enum Command {
         statistic       the figures of the store, name=value\n  \
         quit            no answer; ends the shell, as the end of the input does\n\n\
         Anything else, and a command that fails, is answered by a line that starts with ERROR. \
-        Empty lines are passed over. When the shell ends, everything is durable.")]
+        Empty lines are passed over. When the shell ends, everything is durable.\n\n\
+        A last line without a line break may be cut, so the shell does not execute it: the answer is ERROR, \
+        and the exit code 1. A line that is longer than any command is skipped and answered by ERROR.")]
     Shell,
     /// Print the value of a key; NULL and exit code 1 when there is none.
     Get {

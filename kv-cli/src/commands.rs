@@ -4,7 +4,7 @@ use crate::text::{NULL, Text};
 use crate::{figures, shell, store};
 use kv_core::EngineExt;
 use std::ffi::OsStr;
-use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Carries out the command of `args`.
@@ -23,12 +23,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
     let engine = store::open(args)?;
-    let input = BufReader::new(io::stdin());
     let prompt = io::stdin().is_terminal();
-    let answered = shell::run(&*engine, input, &mut BufWriter::new(io::stdout()), text, prompt);
+    let line_bytes_max = shell::line_bytes_max(&args.limits(), text);
+    let settings = shell::Settings { text, prompt, line_bytes_max };
+    let ended = shell::run(&*engine, io::stdin(), &mut BufWriter::new(io::stdout()), &settings);
     engine.close()?;
-    answered?;
-    Ok(ExitCode::SUCCESS)
+    Ok(match ended? {
+        shell::End::Whole => ExitCode::SUCCESS,
+        shell::End::Cut => ExitCode::FAILURE,
+    })
 }
 
 fn get(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {

@@ -6,6 +6,7 @@
 //! | `store.rs` | opens the store as the command needs it |
 //! | `commands.rs` | opens the store, carries out one command, closes it, answers |
 //! | `shell.rs` | commands from standard input |
+//! | `lines.rs` | the lines of an input, in bounded memory |
 //! | `text.rs` | keys and values as text |
 //! | `figures.rs` | the figures of a store as table, line and JSON |
 //! | `failure.rs` | why a command failed, and its exit code |
@@ -17,6 +18,7 @@ mod args;
 mod commands;
 mod failure;
 mod figures;
+mod lines;
 mod shell;
 mod store;
 mod text;

@@ -2,11 +2,41 @@
 
 use crate::failure::Failure;
 use crate::figures;
+use crate::lines::{Lines, Next};
 use crate::text::{NULL, Text};
-use kv_core::Engine;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use kv_core::{Engine, Limits};
+use std::io::{self, Read, Write};
 
 const USAGE: &str = "usage: put KEY VALUE | get KEY | delete KEY | statistic | quit";
+const CUT: &str = "the last line has no line break, so it may be cut; it was not executed";
+
+/// How a shell reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How keys and values are written.
+    pub(crate) text: Text,
+    /// Whether a prompt asks for each line.
+    pub(crate) prompt: bool,
+    /// The longest line, bytes, with its line break.
+    pub(crate) line_bytes_max: usize,
+}
+
+/// The longest line that a command can need, bytes.
+pub(crate) fn line_bytes_max(limits: &Limits, text: Text) -> usize {
+    // The command, its spaces and the line break.
+    const SLACK_BYTES: usize = 256;
+    let bytes = limits.key_len_max.saturating_add(limits.value_len_max);
+    bytes.saturating_mul(text.chars_per_byte()).saturating_add(SLACK_BYTES)
+}
+
+/// How the input of a shell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With `quit`, or after a whole line.
+    Whole,
+    /// Amid a line, which was not executed.
+    Cut,
+}
 
 /// Answers until `quit` or the end of the input.
 ///
@@ -14,32 +44,43 @@ const USAGE: &str = "usage: put KEY VALUE | get KEY | delete KEY | statistic | q
 /// time gets its answer, and a long script is not slowed down by a write a line.
 pub(crate) fn run(
     engine: &dyn Engine,
-    mut input: BufReader<impl Read>,
+    input: impl Read,
     out: &mut impl Write,
-    text: Text,
-    prompt: bool,
-) -> Result<(), Failure> {
-    let mut line = Vec::new();
-    loop {
-        if prompt {
+    settings: &Settings,
+) -> Result<End, Failure> {
+    let mut lines = Lines::new(input, settings.line_bytes_max);
+    let end = loop {
+        if settings.prompt {
             out.write_all(b"> ").map_err(Failure::Output)?;
         }
-        if !input.buffer().contains(&b'\n') {
+        if !lines.is_next_buffered() {
             out.flush().map_err(Failure::Output)?;
         }
-        line.clear();
-        if input.read_until(b'\n', &mut line).map_err(Failure::Input)? == 0 {
-            break;
+        let next = lines.next().map_err(Failure::Input)?;
+        match &next {
+            Next::End => break End::Whole,
+            Next::Cut => writeln!(out, "ERROR {CUT}"),
+            Next::TooLong { .. } => too_long(out, settings.line_bytes_max),
+            Next::Line(line) => match parse(line) {
+                Line::Quit => break End::Whole,
+                line => carry_out(engine, settings.text, &line, out),
+            },
         }
-        let line = line.strip_suffix(b"\n").unwrap_or(&line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let line = parse(line);
-        if line == Line::Quit {
-            break;
+        .map_err(Failure::Output)?;
+        if matches!(next, Next::Cut | Next::TooLong { cut: true }) {
+            break End::Cut;
         }
-        carry_out(engine, text, &line, out).map_err(Failure::Output)?;
-    }
-    out.flush().map_err(Failure::Output)
+    };
+    out.flush().map_err(Failure::Output)?;
+    Ok(end)
+}
+
+fn too_long(out: &mut impl Write, bytes_max: usize) -> io::Result<()> {
+    writeln!(
+        out,
+        "ERROR the line is longer than {bytes_max} bytes and was skipped (--key-len-max and --value-len-max \
+         raise this limit)"
+    )
 }
 
 /// Carries out one line and writes its answer.

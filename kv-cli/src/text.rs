@@ -30,6 +30,14 @@ impl Text {
         }
     }
 
+    /// The characters that stand for one byte.
+    pub(crate) fn chars_per_byte(self) -> usize {
+        match self {
+            Text::Plain => 1,
+            Text::Hex => 2,
+        }
+    }
+
     /// `bytes`, written this way.
     pub(crate) fn show(self, bytes: &[u8]) -> Cow<'_, [u8]> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
