@@ -20,7 +20,8 @@ use std::sync::Arc;
     kv stats --json --engine naive --dir /tmp/n\n\n\
     Options stand before or after the command. \
     Put -- before a key or value that begins with a dash.\n\
-    Exit codes: 0 done, 1 failed or not found, 2 wrong usage."
+    Exit codes: 0 done, 1 failed or not found, 2 wrong usage, \
+    3 done and durable, but the answer could not be written."
 )]
 pub(crate) struct Args {
     /// The engine of the store.

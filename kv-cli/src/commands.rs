@@ -39,8 +39,8 @@ fn get(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
     let engine = store::open(args)?;
     let value = engine.get(&key)?;
     engine.close()?;
-    let Some(value) = value else { return absent() };
-    print(&[&text.show(&value), b"\n".as_slice()].concat())
+    let Some(value) = value else { return answer_absent() };
+    answer_read(&line(&text.show(&value)))
 }
 
 fn put(args: &Args, text: Text, key: &OsStr, value: &OsStr) -> Result<ExitCode, Failure> {
@@ -48,7 +48,7 @@ fn put(args: &Args, text: Text, key: &OsStr, value: &OsStr) -> Result<ExitCode, 
     let engine = store::open(args)?;
     engine.put_durable(&key, &value)?;
     engine.close()?;
-    print(&[&text.show(&key), b"\n".as_slice()].concat())
+    answer_done("the change is durable", &line(&text.show(&key)))
 }
 
 fn delete(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
@@ -60,25 +60,43 @@ fn delete(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
     }
     engine.close()?;
     if deleted.is_none() {
-        return absent();
+        return answer_absent();
     }
-    print(&[&text.show(&key), b"\n".as_slice()].concat())
+    answer_done("the change is durable", &line(&text.show(&key)))
 }
 
 fn stats(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let engine = store::open(args)?;
     let stats = engine.stats();
     engine.close()?;
-    print(if json { figures::json(&stats) } else { figures::table(&stats) }.as_bytes())
+    answer_read(if json { figures::json(&stats) } else { figures::table(&stats) }.as_bytes())
 }
 
-fn absent() -> Result<ExitCode, Failure> {
-    print(&[NULL, b"\n"].concat())?;
+fn line(bytes: &[u8]) -> Vec<u8> {
+    [bytes, b"\n".as_slice()].concat()
+}
+
+/// Answers a command that has done its work: `done` says which.
+fn answer_done(done: &'static str, answer: &[u8]) -> Result<ExitCode, Failure> {
+    print(answer).map_err(|source| Failure::Unanswered { done, source })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Answers a command that only reads. A reader that closes the pipe, as `head` does, has read enough.
+fn answer_read(answer: &[u8]) -> Result<ExitCode, Failure> {
+    match print(answer) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn answer_absent() -> Result<ExitCode, Failure> {
+    answer_read(&line(NULL))?;
     Ok(ExitCode::FAILURE)
 }
 
-fn print(answer: &[u8]) -> Result<ExitCode, Failure> {
+fn print(answer: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(answer).and_then(|()| out.flush()).map_err(Failure::Output)?;
-    Ok(ExitCode::SUCCESS)
+    out.write_all(answer)?;
+    out.flush()
 }

@@ -16,8 +16,15 @@ pub(crate) enum Failure {
     Unprintable(&'static str),
     /// Standard input fails.
     Input(io::Error),
-    /// Standard output fails.
+    /// Standard output fails, and no change was made.
     Output(io::Error),
+    /// Standard output fails after the command has done its work.
+    Unanswered {
+        /// The work, as a clause.
+        done: &'static str,
+        /// The failure of standard output.
+        source: io::Error,
+    },
 }
 
 impl Failure {
@@ -25,6 +32,7 @@ impl Failure {
     pub(crate) fn code(&self) -> ExitCode {
         match self {
             Failure::Usage(_) => ExitCode::from(2),
+            Failure::Unanswered { .. } => ExitCode::from(3),
             Failure::Store(_) | Failure::Unprintable(_) | Failure::Input(_) | Failure::Output(_) => {
                 ExitCode::FAILURE
             }
@@ -40,6 +48,9 @@ impl fmt::Display for Failure {
             Failure::Unprintable(text) => f.write_str(text),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),
             Failure::Output(error) => write!(f, "cannot write to standard output: {error}"),
+            Failure::Unanswered { done, source } => {
+                write!(f, "{done}, but the answer could not be written to standard output: {source}")
+            }
         }
     }
 }

@@ -51,10 +51,10 @@ pub(crate) fn run(
     let mut lines = Lines::new(input, settings.line_bytes_max);
     let end = loop {
         if settings.prompt {
-            out.write_all(b"> ").map_err(Failure::Output)?;
+            out.write_all(b"> ").map_err(unanswered)?;
         }
         if !lines.is_next_buffered() {
-            out.flush().map_err(Failure::Output)?;
+            out.flush().map_err(unanswered)?;
         }
         let next = lines.next().map_err(Failure::Input)?;
         match &next {
@@ -66,13 +66,18 @@ pub(crate) fn run(
                 line => carry_out(engine, settings.text, &line, out),
             },
         }
-        .map_err(Failure::Output)?;
+        .map_err(unanswered)?;
         if matches!(next, Next::Cut | Next::TooLong { cut: true }) {
             break End::Cut;
         }
     };
-    out.flush().map_err(Failure::Output)?;
+    out.flush().map_err(unanswered)?;
     Ok(end)
+}
+
+/// The caller closes the store before it shows this failure, so its text is true by then.
+fn unanswered(source: io::Error) -> Failure {
+    Failure::Unanswered { done: "every change up to here is durable", source }
 }
 
 fn too_long(out: &mut impl Write, bytes_max: usize) -> io::Result<()> {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod options;
+mod output;
 mod run;
 mod shell;
 mod single;
