@@ -115,7 +115,10 @@ pub(crate) enum Command {
         Anything else, and a command that fails, is answered by a line that starts with ERROR. \
         Empty lines are passed over. When the shell ends, everything is durable.\n\n\
         A last line without a line break may be cut, so the shell does not execute it: the answer is ERROR, \
-        and the exit code 1. A line that is longer than any command is skipped and answered by ERROR.")]
+        and the exit code 1. A line that is longer than any command is skipped and answered by ERROR.\n\n\
+        SIGINT (Ctrl-C), SIGTERM and SIGHUP end the shell in order: every answered change becomes durable, then \
+        the process dies of the signal, which shells show as exit code 130, 143 or 129. If closing the store \
+        fails, the exit code is 1. A further signal of these is ignored meanwhile.")]
     Shell,
     /// Print the value of a key; NULL and exit code 1 when there is none.
     Get {

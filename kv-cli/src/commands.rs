@@ -1,11 +1,13 @@
 use crate::args::{Args, Command};
 use crate::failure::Failure;
+use crate::signals::Watch;
 use crate::text::{NULL, Text};
 use crate::{figures, shell, store};
 use kv_core::EngineExt;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Carries out the command of `args`.
 ///
@@ -23,10 +25,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 
 fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
     let engine = store::open(args)?;
+    let signals = Watch::start(Arc::clone(&engine)).map_err(Failure::Signals)?;
     let prompt = io::stdin().is_terminal();
     let line_bytes_max = shell::line_bytes_max(&args.limits(), text);
     let settings = shell::Settings { text, prompt, line_bytes_max };
-    let ended = shell::run(&*engine, io::stdin(), &mut BufWriter::new(io::stdout()), &settings);
+    let mut out = BufWriter::new(io::stdout());
+    let ended = shell::run(&*engine, io::stdin(), &mut out, &settings, &|| signals.is_ending());
+    signals.finish();
     engine.close()?;
     Ok(match ended? {
         shell::End::Whole => ExitCode::SUCCESS,

@@ -2,8 +2,7 @@
 
 use crate::text::NotHex;
 use std::fmt;
-use std::io;
-use std::process::ExitCode;
+use std::io::{self, Write};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -14,6 +13,8 @@ pub(crate) enum Failure {
     Store(kv_core::Error),
     /// The output has no unambiguous text for some bytes.
     Unprintable(&'static str),
+    /// The system refuses to watch for signals.
+    Signals(io::Error),
     /// Standard input fails.
     Input(io::Error),
     /// Standard output fails, and no change was made.
@@ -28,14 +29,18 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The exit code that tells it.
-    pub(crate) fn code(&self) -> ExitCode {
+    /// Tells the user; returns the exit code.
+    pub(crate) fn report(&self) -> u8 {
+        // Unlike `eprintln`, this does not panic when standard error is gone, as after a hang-up.
+        let _ = writeln!(io::stderr(), "kv: {self}");
         match self {
-            Failure::Usage(_) => ExitCode::from(2),
-            Failure::Unanswered { .. } => ExitCode::from(3),
-            Failure::Store(_) | Failure::Unprintable(_) | Failure::Input(_) | Failure::Output(_) => {
-                ExitCode::FAILURE
-            }
+            Failure::Usage(_) => 2,
+            Failure::Unanswered { .. } => 3,
+            Failure::Store(_)
+            | Failure::Signals(_)
+            | Failure::Unprintable(_)
+            | Failure::Input(_)
+            | Failure::Output(_) => 1,
         }
     }
 }
@@ -46,6 +51,7 @@ impl fmt::Display for Failure {
             Failure::Usage(text) => f.write_str(text),
             Failure::Store(error) => f.write_str(&explain(error)),
             Failure::Unprintable(text) => f.write_str(text),
+            Failure::Signals(error) => write!(f, "cannot watch for signals: {error}"),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),
             Failure::Output(error) => write!(f, "cannot write to standard output: {error}"),
             Failure::Unanswered { done, source } => {

@@ -32,13 +32,13 @@ pub(crate) fn line_bytes_max(limits: &Limits, text: Text) -> usize {
 /// How the input of a shell ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
-    /// With `quit`, or after a whole line.
+    /// With `quit`, after a whole line, or by a signal.
     Whole,
     /// Amid a line, which was not executed.
     Cut,
 }
 
-/// Answers until `quit` or the end of the input.
+/// Answers until `quit`, the end of the input, or a line that comes when `is_ending` holds.
 ///
 /// Answers are flushed before the shell waits for more input, so a program that asks one question at a
 /// time gets its answer, and a long script is not slowed down by a write a line.
@@ -47,6 +47,7 @@ pub(crate) fn run(
     input: impl Read,
     out: &mut impl Write,
     settings: &Settings,
+    is_ending: &dyn Fn() -> bool,
 ) -> Result<End, Failure> {
     let mut lines = Lines::new(input, settings.line_bytes_max);
     let end = loop {
@@ -57,6 +58,9 @@ pub(crate) fn run(
             out.flush().map_err(unanswered)?;
         }
         let next = lines.next().map_err(Failure::Input)?;
+        if is_ending() {
+            break End::Whole;
+        }
         match &next {
             Next::End => break End::Whole,
             Next::Cut => writeln!(out, "ERROR {CUT}"),

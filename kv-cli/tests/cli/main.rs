@@ -6,4 +6,5 @@ mod options;
 mod output;
 mod run;
 mod shell;
+mod signals;
 mod single;
