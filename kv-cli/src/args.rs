@@ -17,6 +17,7 @@ use std::sync::Arc;
     kv --dir /tmp/s --hex put 00ff 0a0d\n  \
     kv put --dir /tmp/s --key-len-max 200 \"$(pwd)\" visited\n  \
     printf 'put a 1\\nget a\\nquit\\n' | kv shell --dir /tmp/s\n  \
+    kv scan --dir /tmp/s pla | sort\n  \
     kv stats --json --engine naive --dir /tmp/n\n\n\
     Options stand before or after the command. \
     Put -- before a key or value that begins with a dash.\n\
@@ -137,6 +138,18 @@ pub(crate) enum Command {
     Delete {
         /// The key.
         key: OsString,
+    },
+    /// Print every key and value, or those under a prefix of the key, one pair a line.
+    #[command(
+        after_help = "A line is KEY, a tab, VALUE. The lines come in no order, since engines keep none: pipe \
+        them to sort. Without --hex, a scan leaves out a pair whose key holds a tab or a line break, or whose value \
+        holds a line break; it tells their number at the end, and the exit code is 1. When the reader closes the \
+        pipe, as head does, the exit code is 0."
+    )]
+    Scan {
+        /// The first bytes of the keys.
+        #[arg(default_value = "")]
+        prefix: OsString,
     },
     /// Print counters and sizes.
     Stats {

@@ -2,7 +2,7 @@ use crate::args::{Args, Command};
 use crate::failure::Failure;
 use crate::signals::Watch;
 use crate::text::{NULL, Text};
-use crate::{figures, shell, store};
+use crate::{figures, scan, shell, store};
 use kv_core::EngineExt;
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -19,6 +19,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Get { key } => get(args, text, key),
         Command::Put { key, value } => put(args, text, key, value),
         Command::Delete { key } => delete(args, text, key),
+        Command::Scan { prefix } => scan(args, text, prefix),
         Command::Stats { json } => stats(args, *json),
     }
 }
@@ -70,6 +71,19 @@ fn delete(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
     answer_done("the change is durable", &line(&text.show(&key)))
 }
 
+fn scan(args: &Args, text: Text, prefix: &OsStr) -> Result<ExitCode, Failure> {
+    let prefix = text.parse(prefix.as_encoded_bytes())?;
+    let engine = store::open(args)?;
+    let scanned = scan::run(&*engine, &prefix, text, &mut BufWriter::new(io::stdout().lock()));
+    engine.close()?;
+    match scanned {
+        Ok(0) => Ok(ExitCode::SUCCESS),
+        Ok(left_out) => Err(Failure::LeftOut(left_out)),
+        Err(Failure::Output(error)) => output_failed(error),
+        Err(failure) => Err(failure),
+    }
+}
+
 fn stats(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let engine = store::open(args)?;
     let stats = engine.stats();
@@ -87,11 +101,21 @@ fn answer_done(done: &'static str, answer: &[u8]) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Answers a command that only reads. A reader that closes the pipe, as `head` does, has read enough.
+/// Answers a command that only reads.
 fn answer_read(answer: &[u8]) -> Result<ExitCode, Failure> {
     match print(answer) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
-        _ => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => output_failed(error),
+    }
+}
+
+/// The outcome of a command that only reads, after its output failed. A reader that closes the pipe, as
+/// `head` does, has read enough.
+fn output_failed(error: io::Error) -> Result<ExitCode, Failure> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        Err(Failure::Output(error))
     }
 }
 

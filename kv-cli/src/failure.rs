@@ -13,6 +13,8 @@ pub(crate) enum Failure {
     Store(kv_core::Error),
     /// The output has no unambiguous text for some bytes.
     Unprintable(&'static str),
+    /// A scan left out so many pairs, whose lines would be ambiguous.
+    LeftOut(u64),
     /// The system refuses to watch for signals.
     Signals(io::Error),
     /// Standard input fails.
@@ -39,6 +41,7 @@ impl Failure {
             Failure::Store(_)
             | Failure::Signals(_)
             | Failure::Unprintable(_)
+            | Failure::LeftOut(_)
             | Failure::Input(_)
             | Failure::Output(_) => 1,
         }
@@ -51,6 +54,9 @@ impl fmt::Display for Failure {
             Failure::Usage(text) => f.write_str(text),
             Failure::Store(error) => f.write_str(&explain(error)),
             Failure::Unprintable(text) => f.write_str(text),
+            Failure::LeftOut(pairs) => {
+                write!(f, "pairs left out for a tab or a line break: {pairs} (--hex shows every pair)")
+            }
             Failure::Signals(error) => write!(f, "cannot watch for signals: {error}"),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),
             Failure::Output(error) => write!(f, "cannot write to standard output: {error}"),

@@ -8,6 +8,7 @@
 //! | `shell.rs` | commands from standard input |
 //! | `signals.rs` | the end of a shell by a signal |
 //! | `lines.rs` | the lines of an input, in bounded memory |
+//! | `scan.rs` | the pairs of a store as lines |
 //! | `text.rs` | keys and values as text |
 //! | `figures.rs` | the figures of a store as table, line and JSON |
 //! | `failure.rs` | why a command failed, and its exit code |
@@ -19,6 +20,7 @@ mod commands;
 mod failure;
 mod figures;
 mod lines;
+mod scan;
 mod shell;
 mod signals;
 mod store;

@@ -19,7 +19,7 @@ enum Access {
 impl Access {
     fn of(command: &Command) -> Access {
         match command {
-            Command::Get { .. } | Command::Stats { .. } => Access::Read,
+            Command::Get { .. } | Command::Scan { .. } | Command::Stats { .. } => Access::Read,
             Command::Delete { .. } => Access::Change,
             Command::Put { .. } | Command::Shell => Access::Create,
         }

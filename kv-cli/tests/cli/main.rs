@@ -5,6 +5,7 @@
 mod options;
 mod output;
 mod run;
+mod scan;
 mod shell;
 mod signals;
 mod single;

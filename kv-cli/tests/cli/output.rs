@@ -63,7 +63,7 @@ fn commands_that_read_fail_on_a_full_device_and_end_quietly_on_a_closed_pipe() {
     for engine in ENGINES {
         let dir = tempfile::tempdir().unwrap();
         assert!(kv(engine, dir.path(), &["put", "k", "v"], b"").status.success());
-        for words in [&["get", "k"][..], &["stats"]] {
+        for words in [&["get", "k"][..], &["stats"], &["scan"]] {
             let output = onto_full_device(engine, dir.path(), words, b"");
             let (code, _, complaint) = outcome(&output);
             assert!(
