@@ -157,6 +157,13 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give back the disk space of dead records; print the figures of the compaction. Exit code 1 for
+    /// an engine that does not compact on request, such as naive.
+    Compact {
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[cfg(test)]

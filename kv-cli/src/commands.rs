@@ -1,9 +1,10 @@
 use crate::args::{Args, Command};
 use crate::failure::Failure;
+use crate::figures::{self, Figures};
 use crate::signals::Watch;
 use crate::text::{NULL, Text};
-use crate::{figures, scan, shell, store};
-use kv_core::EngineExt;
+use crate::{scan, shell, store};
+use kv_core::{EngineExt, Error};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Delete { key } => delete(args, text, key),
         Command::Scan { prefix } => scan(args, text, prefix),
         Command::Stats { json } => stats(args, *json),
+        Command::Compact { json } => compact(args, *json),
     }
 }
 
@@ -88,7 +90,22 @@ fn stats(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let engine = store::open(args)?;
     let stats = engine.stats();
     engine.close()?;
-    answer_read(if json { figures::json(&stats) } else { figures::table(&stats) }.as_bytes())
+    answer_read(figures_text(&figures::of_store(&stats), json).as_bytes())
+}
+
+fn compact(args: &Args, json: bool) -> Result<ExitCode, Failure> {
+    let engine = store::open(args)?;
+    let Some(compact) = engine.as_compact() else {
+        return Err(Error::Unsupported("this engine does not compact on request").into());
+    };
+    let report = compact.compact()?;
+    engine.close()?;
+    let answer = figures_text(&figures::of_compaction(&report), json);
+    answer_done("the compaction is done", answer.as_bytes())
+}
+
+fn figures_text(figures: &Figures, json: bool) -> String {
+    if json { figures::json(figures) } else { figures::table(figures) }
 }
 
 fn line(bytes: &[u8]) -> Vec<u8> {

@@ -10,7 +10,7 @@
 //! | `lines.rs` | the lines of an input, in bounded memory |
 //! | `scan.rs` | the pairs of a store as lines |
 //! | `text.rs` | keys and values as text |
-//! | `figures.rs` | the figures of a store as table, line and JSON |
+//! | `figures.rs` | figures as table, line and JSON |
 //! | `failure.rs` | why a command failed, and its exit code |
 
 #![forbid(unsafe_code)]

@@ -97,7 +97,7 @@ fn carry_out(engine: &dyn Engine, text: Text, line: &Line<'_>, out: &mut impl Wr
     match line {
         Line::Empty | Line::Quit => Ok(()),
         Line::Unknown => writeln!(out, "ERROR {USAGE}"),
-        Line::Statistic => writeln!(out, "{}", figures::line(&engine.stats())),
+        Line::Statistic => writeln!(out, "{}", figures::line(&figures::of_store(&engine.stats()))),
         Line::Put { key, value } => answer(out, put(engine, text, key, value)),
         Line::Get { key } => answer(out, get(engine, text, key)),
         Line::Delete { key } => answer(out, delete(engine, text, key)),

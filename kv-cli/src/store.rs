@@ -20,7 +20,7 @@ impl Access {
     fn of(command: &Command) -> Access {
         match command {
             Command::Get { .. } | Command::Scan { .. } | Command::Stats { .. } => Access::Read,
-            Command::Delete { .. } => Access::Change,
+            Command::Delete { .. } | Command::Compact { .. } => Access::Change,
             Command::Put { .. } | Command::Shell => Access::Create,
         }
     }

@@ -45,6 +45,15 @@ fn a_durable_change_without_an_answer_has_its_own_exit_code() {
 }
 
 #[test]
+fn a_compaction_without_an_answer_has_the_same_exit_code() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(kv("log", dir.path(), &["put", "k", "v"], b"").status.success());
+    let output = onto_full_device("log", dir.path(), &["compact"], b"");
+    let (code, _, complaint) = outcome(&output);
+    assert!(code == 3 && complaint.starts_with("kv: the compaction is done, but"), "{complaint}");
+}
+
+#[test]
 fn a_shell_without_output_says_what_is_durable() {
     for engine in ENGINES {
         let dir = tempfile::tempdir().unwrap();
