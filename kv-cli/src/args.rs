@@ -90,7 +90,7 @@ pub(crate) enum Durability {
     Always,
     /// After 100 ms or 8 MiB of changes, whichever comes first.
     Periodic,
-    /// When the shell ends.
+    /// When the shell ends, also by a signal.
     Manual,
 }
 
@@ -117,9 +117,9 @@ pub(crate) enum Command {
         Empty lines are passed over. When the shell ends, everything is durable.\n\n\
         A last line without a line break may be cut, so the shell does not execute it: the answer is ERROR, \
         and the exit code 1. A line that is longer than any command is skipped and answered by ERROR.\n\n\
-        SIGINT (Ctrl-C), SIGTERM and SIGHUP end the shell in order: every answered change becomes durable, then \
-        the process dies of the signal, which shells show as exit code 130, 143 or 129. If closing the store \
-        fails, the exit code is 1. A further signal of these is ignored meanwhile.")]
+        SIGINT (Ctrl-C), SIGTERM and SIGHUP end the shell in order: every answered change becomes durable. Then \
+        the process dies of the signal, which a command interpreter shows as exit code 130, 143 or 129. If the \
+        store cannot be closed, the exit code is 1. Further signals have no effect meanwhile.")]
     Shell,
     /// Print the value of a key; NULL and exit code 1 when there is none.
     Get {
@@ -143,12 +143,12 @@ pub(crate) enum Command {
     #[command(
         after_help = "A line is KEY, a tab, VALUE. The lines come in no order, since engines keep none: pipe \
         them to sort. Without --hex, a scan leaves out a pair whose key holds a tab or a line break, or whose value \
-        holds a line break; it tells their number at the end, and the exit code is 1. When the reader closes the \
+        holds a line break. Then it tells their number at the end, and the exit code is 1. When the reader closes the \
         pipe, as head does, the exit code is 0."
     )]
     Scan {
         /// The first bytes of the keys.
-        #[arg(default_value = "")]
+        #[arg(default_value = "", hide_default_value = true)]
         prefix: OsString,
     },
     /// Print counters and sizes.
@@ -157,8 +157,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Give back the disk space of dead records; print the figures of the compaction. Exit code 1 for
-    /// an engine that does not compact on request, such as naive.
+    /// Give back the disk space of dead records; print the figures of the compaction.
+    #[command(after_help = "The naive engine does not compact on request: the exit code is 1.")]
     Compact {
         /// One JSON object instead of a table.
         #[arg(long)]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 /// Carries out the command of `args`.
 ///
-/// A single command closes the store before it answers, so an answered change is durable.
+/// A single command that changes the store closes it before it answers, so an answered change is
+/// durable.
 pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let text = if args.hex { Text::Hex } else { Text::Plain };
     match &args.command {
@@ -126,8 +127,8 @@ fn answer_read(answer: &[u8]) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The outcome of a command that only reads, after its output failed. A reader that closes the pipe, as
-/// `head` does, has read enough.
+/// The outcome of a command that only reads, after its output failed. A reader that closes the
+/// pipe, as `head` does, has read enough.
 fn output_failed(error: io::Error) -> Result<ExitCode, Failure> {
     if error.kind() == io::ErrorKind::BrokenPipe {
         Ok(ExitCode::SUCCESS)

@@ -6,8 +6,8 @@ use kv_core::{Engine, EngineExt};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-/// Writes a line `KEY<TAB>VALUE` for each key that starts with `prefix`; returns the number of pairs that
-/// it leaves out because such a line would be ambiguous.
+/// Writes a line `KEY<TAB>VALUE` for each key that starts with `prefix`. Returns the number of pairs
+/// that it leaves out because their lines would be ambiguous.
 pub(crate) fn run(
     engine: &dyn Engine,
     prefix: &[u8],
@@ -29,8 +29,8 @@ pub(crate) fn run(
     Ok(left_out)
 }
 
-/// Whether a reader cannot tell where the key, or the pair, ends. A tab in the value is no problem: the
-/// first tab of a line ends the key.
+/// Whether a reader cannot tell where the key, or the pair, ends. A tab in the value is no problem:
+/// the first tab of a line ends the key.
 fn is_ambiguous(key: &[u8], value: &[u8]) -> bool {
     key.iter().any(|byte| matches!(byte, b'\t' | b'\n')) || value.contains(&b'\n')
 }

@@ -40,8 +40,8 @@ pub(crate) enum End {
 
 /// Answers until `quit`, the end of the input, or a line that comes when `is_ending` holds.
 ///
-/// Answers are flushed before the shell waits for more input, so a program that asks one question at a
-/// time gets its answer, and a long script is not slowed down by a write a line.
+/// The shell flushes its answers before it waits for more input. So a program that asks one question
+/// at a time gets its answer, and a long script does not pay for a write a line.
 pub(crate) fn run(
     engine: &dyn Engine,
     input: impl Read,
@@ -104,7 +104,7 @@ fn carry_out(engine: &dyn Engine, text: Text, line: &Line<'_>, out: &mut impl Wr
     }
 }
 
-/// What a line asks for. Keys and values are as they were written.
+/// The command of a line. Keys and values are as they were written.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Empty,
@@ -133,7 +133,7 @@ fn parse(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// Up to the first space, and what comes after that space, if there is one.
+/// The text before the first space, and the text after it, if there is one.
 fn split_word(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut parts = line.splitn(2, |byte| *byte == b' ');
     (parts.next().unwrap_or_default(), parts.next())

@@ -1,9 +1,9 @@
 //! Ends a shell in order on SIGINT, SIGTERM and SIGHUP: every answered change becomes durable.
 //!
 //! Two threads can end a shell: the main thread at the end of the input, and the signal thread. The
-//! first one to claim the end closes the store and ends the process. The other one closes nothing: the
-//! main thread waits for the end of the process, and the signal thread ignores the signal. So a second
-//! signal does not cut the closing short.
+//! first one to claim the end closes the store and ends the process. The other one closes nothing:
+//! the main thread waits for the end of the process, and the signal thread ignores the signal. So a
+//! second signal does not cut the closing short.
 //!
 //! Single commands keep the default action: they answer after the close, so a signal takes no
 //! answered change away.

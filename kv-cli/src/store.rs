@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use kv_core::{Engine, Env, Error, OpenOptions};
 use std::sync::Arc;
 
-/// What a command needs of its store.
+/// The access to its store that a command needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
     /// The command reads.

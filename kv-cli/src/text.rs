@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// What stands for an absent value.
+/// The text of an absent value.
 pub(crate) const NULL: &[u8] = b"NULL";
 
 /// One way to write bytes.
