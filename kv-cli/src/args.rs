@@ -1,6 +1,8 @@
+use crate::failure::Failure;
 use clap::{Parser, Subcommand, ValueEnum};
-use kv_core::{Always, EngineFactory, Manual, PersistencePolicy, default_persistence};
-use std::path::PathBuf;
+use kv_core::{Always, EngineFactory, Limits, Manual, PersistencePolicy, default_persistence};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A shell and single commands for key-value stores.
@@ -8,29 +10,61 @@ use std::sync::Arc;
 #[command(
     name = "kv",
     version,
+    override_usage = "kv --dir <DIR> [OPTIONS] <COMMAND>",
     after_help = "Examples:\n  \
     kv --dir /tmp/s put planet earth\n  \
     kv --dir /tmp/s get planet\n  \
     kv --dir /tmp/s --hex put 00ff 0a0d\n  \
-    printf 'put a 1\\nget a\\nquit\\n' | kv --dir /tmp/s shell\n  \
-    kv --engine naive --dir /tmp/n stats --json\n\n\
-    Exit codes: 0 done, 1 failed or not found, 2 wrong usage."
+    kv put --dir /tmp/s --key-len-max 200 \"$(pwd)\" visited\n  \
+    printf 'put a 1\\nget a\\nquit\\n' | kv shell --dir /tmp/s\n  \
+    kv scan --dir /tmp/s pla | sort\n  \
+    kv stats --json --engine naive --dir /tmp/n\n\n\
+    Options stand before or after the command. \
+    Put -- before a key or value that begins with a dash.\n\
+    Exit codes: 0 done, 1 failed or not found, 2 wrong usage, \
+    3 done and durable, but the answer could not be written."
 )]
 pub(crate) struct Args {
     /// The engine of the store.
-    #[arg(long, value_enum, default_value = "log")]
+    #[arg(long, global = true, value_enum, default_value = "log")]
     pub(crate) engine: EngineName,
-    /// The directory of the store. Only `shell` and `put` create it.
-    #[arg(long)]
-    pub(crate) dir: PathBuf,
+    /// The directory of the store; every command needs it. Only `shell` and `put` create it.
+    // clap knows no global option that is required: `Args::dir` checks.
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
     /// When the changes of a shell go to disk. Single commands are durable when they return.
-    #[arg(long, value_enum, default_value = "periodic")]
+    #[arg(long, global = true, value_enum, default_value = "periodic")]
     pub(crate) durability: Durability,
     /// Read and print keys and values as hexadecimal digits, two a byte.
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) hex: bool,
+    /// The longest key that the command takes, bytes; at most 65535.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = Limits::default().key_len_max)]
+    key_len_max: usize,
+    /// The longest value that the command takes, bytes; the log engine takes almost 32 MiB.
+    #[arg(long, global = true, value_name = "BYTES", default_value_t = Limits::default().value_len_max)]
+    value_len_max: usize,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Args {
+    /// The directory of the store.
+    pub(crate) fn dir(&self) -> Result<&Path, Failure> {
+        self.dir.as_deref().ok_or_else(|| {
+            Failure::Usage(
+                "the directory of the store is missing: add --dir DIR before or after the command".to_owned(),
+            )
+        })
+    }
+
+    /// The limits of keys and values. A batch has room for at least one key and value.
+    pub(crate) fn limits(&self) -> Limits {
+        let (key_len_max, value_len_max) = (self.key_len_max, self.value_len_max);
+        let batch_bytes_max =
+            Limits::default().batch_bytes_max.max(key_len_max.saturating_add(value_len_max));
+        Limits { key_len_max, value_len_max, batch_bytes_max }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -56,7 +90,7 @@ pub(crate) enum Durability {
     Always,
     /// After 100 ms or 8 MiB of changes, whichever comes first.
     Periodic,
-    /// When the shell ends.
+    /// When the shell ends, also by a signal.
     Manual,
 }
 
@@ -80,28 +114,52 @@ pub(crate) enum Command {
         statistic       the figures of the store, name=value\n  \
         quit            no answer; ends the shell, as the end of the input does\n\n\
         Anything else, and a command that fails, is answered by a line that starts with ERROR. \
-        Empty lines are passed over. When the shell ends, everything is durable.")]
+        Empty lines are passed over. When the shell ends, everything is durable.\n\n\
+        A last line without a line break may be cut, so the shell does not execute it: the answer is ERROR, \
+        and the exit code 1. A line that is longer than any command is skipped and answered by ERROR.\n\n\
+        SIGINT (Ctrl-C), SIGTERM and SIGHUP end the shell in order: every answered change becomes durable. Then \
+        the process dies of the signal, which a command interpreter shows as exit code 130, 143 or 129. If the \
+        store cannot be closed, the exit code is 1. Further signals have no effect meanwhile.")]
     Shell,
     /// Print the value of a key; NULL and exit code 1 when there is none.
     Get {
         /// The key.
-        key: String,
+        key: OsString,
     },
     /// Store a value; durable when the command returns. Prints the key.
     Put {
         /// The key.
-        key: String,
+        key: OsString,
         /// The value.
-        value: String,
+        value: OsString,
     },
     /// Remove a key; durable when the command returns. Prints the key; NULL and exit code 1 when it
     /// was not there.
     Delete {
         /// The key.
-        key: String,
+        key: OsString,
+    },
+    /// Print every key and value, or those under a prefix of the key, one pair a line.
+    #[command(
+        after_help = "A line is KEY, a tab, VALUE. The lines come in no order, since engines keep none: pipe \
+        them to sort. Without --hex, a scan leaves out a pair whose key holds a tab or a line break, or whose value \
+        holds a line break. Then it tells their number at the end, and the exit code is 1. When the reader closes the \
+        pipe, as head does, the exit code is 0."
+    )]
+    Scan {
+        /// The first bytes of the keys.
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: OsString,
     },
     /// Print counters and sizes.
     Stats {
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Give back the disk space of dead records; print the figures of the compaction.
+    #[command(after_help = "The naive engine does not compact on request: the exit code is 1.")]
+    Compact {
         /// One JSON object instead of a table.
         #[arg(long)]
         json: bool,

@@ -1,9 +1,22 @@
-//! The figures of a store, for people and for programs.
+//! The figures of a store and of a compaction, for people and for programs.
 
-use kv_core::Stats;
+use kv_core::{CompactionReport, Stats};
 
-/// Name, with its unit at the end, and value.
-fn figures(stats: &Stats) -> Vec<(&'static str, u64)> {
+/// Names, each with its unit at the end, and values.
+pub(crate) type Figures = Vec<(&'static str, u64)>;
+
+/// The figures of a compaction.
+pub(crate) fn of_compaction(report: &CompactionReport) -> Figures {
+    vec![
+        ("victims", report.victims),
+        ("outputs", report.outputs),
+        ("copied_bytes", report.copied_bytes),
+        ("freed_bytes", report.freed_bytes),
+    ]
+}
+
+/// The figures of a store.
+pub(crate) fn of_store(stats: &Stats) -> Figures {
     vec![
         ("keys", stats.keys),
         ("live_bytes", stats.live_bytes),
@@ -27,23 +40,23 @@ fn figures(stats: &Stats) -> Vec<(&'static str, u64)> {
 }
 
 /// A line each.
-pub(crate) fn table(stats: &Stats) -> String {
-    joined(stats, "", |name, value| format!("{name:<18} {value:>16}\n"))
+pub(crate) fn table(figures: &Figures) -> String {
+    joined(figures, "", |name, value| format!("{name:<18} {value:>16}\n"))
 }
 
 /// All on one line.
-pub(crate) fn line(stats: &Stats) -> String {
-    joined(stats, " ", |name, value| format!("{name}={value}"))
+pub(crate) fn line(figures: &Figures) -> String {
+    joined(figures, " ", |name, value| format!("{name}={value}"))
 }
 
 /// One JSON object, on one line.
-pub(crate) fn json(stats: &Stats) -> String {
+pub(crate) fn json(figures: &Figures) -> String {
     // The names need no escapes, and the values are plain numbers.
-    format!("{{{}}}\n", joined(stats, ",", |name, value| format!("\"{name}\":{value}")))
+    format!("{{{}}}\n", joined(figures, ",", |name, value| format!("\"{name}\":{value}")))
 }
 
-fn joined(stats: &Stats, separator: &str, one: impl Fn(&str, u64) -> String) -> String {
-    let parts: Vec<String> = figures(stats).iter().map(|(name, value)| one(name, *value)).collect();
+fn joined(figures: &Figures, separator: &str, one: impl Fn(&str, u64) -> String) -> String {
+    let parts: Vec<String> = figures.iter().map(|(name, value)| one(name, *value)).collect();
     parts.join(separator)
 }
 
@@ -55,8 +68,11 @@ mod tests {
     fn three_forms_of_the_same_figures() {
         let mut stats = Stats::default();
         stats.keys = 3;
-        assert!(table(&stats).lines().next().unwrap().split_whitespace().eq(["keys", "3"]));
-        assert!(line(&stats).starts_with("keys=3 live_bytes=0 ") && !line(&stats).contains('\n'));
-        assert!(json(&stats).starts_with("{\"keys\":3,\"live_bytes\":0,") && json(&stats).ends_with(":0}\n"));
+        let figures = of_store(&stats);
+        assert!(table(&figures).lines().next().unwrap().split_whitespace().eq(["keys", "3"]));
+        assert!(line(&figures).starts_with("keys=3 live_bytes=0 ") && !line(&figures).contains('\n'));
+        assert!(
+            json(&figures).starts_with("{\"keys\":3,\"live_bytes\":0,") && json(&figures).ends_with(":0}\n")
+        );
     }
 }

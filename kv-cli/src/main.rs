@@ -3,18 +3,27 @@
 //! | file | holds |
 //! |---|---|
 //! | `args.rs` | the command line |
-//! | `commands.rs` | opens the store, carries out one command, closes it |
+//! | `store.rs` | opens the store as the command needs it |
+//! | `commands.rs` | opens the store, carries out one command, closes it, answers |
 //! | `shell.rs` | commands from standard input |
+//! | `signals.rs` | the end of a shell by a signal |
+//! | `lines.rs` | the lines of an input, in bounded memory |
+//! | `scan.rs` | the pairs of a store as lines |
 //! | `text.rs` | keys and values as text |
-//! | `figures.rs` | the figures of a store as table, line and JSON |
+//! | `figures.rs` | figures as table, line and JSON |
+//! | `failure.rs` | why a command failed, and its exit code |
 
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stderr, reason = "it is a command")]
 
 mod args;
 mod commands;
+mod failure;
 mod figures;
+mod lines;
+mod scan;
 mod shell;
+mod signals;
+mod store;
 mod text;
 
 use clap::Parser;
@@ -23,9 +32,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     match commands::run(&args::Args::parse()) {
         Ok(code) => code,
-        Err(failure) => {
-            eprintln!("kv: {failure}");
-            failure.code()
-        }
+        Err(failure) => failure.report().into(),
     }
 }

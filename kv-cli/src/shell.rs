@@ -1,51 +1,110 @@
 //! Commands from a stream, one a line, each answered by exactly one line.
 
+use crate::failure::Failure;
 use crate::figures;
+use crate::lines::{Lines, Next};
 use crate::text::{NULL, Text};
-use kv_core::Engine;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use kv_core::{Engine, Limits};
+use std::io::{self, Read, Write};
 
 const USAGE: &str = "usage: put KEY VALUE | get KEY | delete KEY | statistic | quit";
+const CUT: &str = "the last line has no line break, so it may be cut; it was not executed";
 
-/// Answers until `quit` or the end of the input.
-///
-/// Answers are flushed before the shell waits for more input, so a program that asks one question at a
-/// time gets its answer, and a long script is not slowed down by a write a line.
-pub(crate) fn run(
-    engine: &dyn Engine,
-    mut input: BufReader<impl Read>,
-    out: &mut impl Write,
-    text: Text,
-    prompt: bool,
-) -> io::Result<()> {
-    let mut line = Vec::new();
-    loop {
-        if prompt {
-            out.write_all(b"> ")?;
-        }
-        if !input.buffer().contains(&b'\n') {
-            out.flush()?;
-        }
-        line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        let line = line.strip_suffix(b"\n").unwrap_or(&line);
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        match parse(line) {
-            Line::Empty => {}
-            Line::Quit => break,
-            Line::Unknown => writeln!(out, "ERROR {USAGE}")?,
-            Line::Statistic => writeln!(out, "{}", figures::line(&engine.stats()))?,
-            Line::Put { key, value } => answer(out, put(engine, text, key, value))?,
-            Line::Get { key } => answer(out, get(engine, text, key))?,
-            Line::Delete { key } => answer(out, delete(engine, text, key))?,
-        }
-    }
-    out.flush()
+/// How a shell reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// How keys and values are written.
+    pub(crate) text: Text,
+    /// Whether a prompt asks for each line.
+    pub(crate) prompt: bool,
+    /// The longest line, bytes, with its line break.
+    pub(crate) line_bytes_max: usize,
 }
 
-/// What a line asks for. Keys and values are as they were written.
+/// The longest line that a command can need, bytes.
+pub(crate) fn line_bytes_max(limits: &Limits, text: Text) -> usize {
+    // The command, its spaces and the line break.
+    const SLACK_BYTES: usize = 256;
+    let bytes = limits.key_len_max.saturating_add(limits.value_len_max);
+    bytes.saturating_mul(text.chars_per_byte()).saturating_add(SLACK_BYTES)
+}
+
+/// How the input of a shell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// With `quit`, after a whole line, or by a signal.
+    Whole,
+    /// Amid a line, which was not executed.
+    Cut,
+}
+
+/// Answers until `quit`, the end of the input, or a line that comes when `is_ending` holds.
+///
+/// The shell flushes its answers before it waits for more input. So a program that asks one question
+/// at a time gets its answer, and a long script does not pay for a write a line.
+pub(crate) fn run(
+    engine: &dyn Engine,
+    input: impl Read,
+    out: &mut impl Write,
+    settings: &Settings,
+    is_ending: &dyn Fn() -> bool,
+) -> Result<End, Failure> {
+    let mut lines = Lines::new(input, settings.line_bytes_max);
+    let end = loop {
+        if settings.prompt {
+            out.write_all(b"> ").map_err(unanswered)?;
+        }
+        if !lines.is_next_buffered() {
+            out.flush().map_err(unanswered)?;
+        }
+        let next = lines.next().map_err(Failure::Input)?;
+        if is_ending() {
+            break End::Whole;
+        }
+        match &next {
+            Next::End => break End::Whole,
+            Next::Cut => writeln!(out, "ERROR {CUT}"),
+            Next::TooLong { .. } => too_long(out, settings.line_bytes_max),
+            Next::Line(line) => match parse(line) {
+                Line::Quit => break End::Whole,
+                line => carry_out(engine, settings.text, &line, out),
+            },
+        }
+        .map_err(unanswered)?;
+        if matches!(next, Next::Cut | Next::TooLong { cut: true }) {
+            break End::Cut;
+        }
+    };
+    out.flush().map_err(unanswered)?;
+    Ok(end)
+}
+
+/// The caller closes the store before it shows this failure, so its text is true by then.
+fn unanswered(source: io::Error) -> Failure {
+    Failure::Unanswered { done: "every change up to here is durable", source }
+}
+
+fn too_long(out: &mut impl Write, bytes_max: usize) -> io::Result<()> {
+    writeln!(
+        out,
+        "ERROR the line is longer than {bytes_max} bytes and was skipped (--key-len-max and --value-len-max \
+         raise this limit)"
+    )
+}
+
+/// Carries out one line and writes its answer.
+fn carry_out(engine: &dyn Engine, text: Text, line: &Line<'_>, out: &mut impl Write) -> io::Result<()> {
+    match line {
+        Line::Empty | Line::Quit => Ok(()),
+        Line::Unknown => writeln!(out, "ERROR {USAGE}"),
+        Line::Statistic => writeln!(out, "{}", figures::line(&figures::of_store(&engine.stats()))),
+        Line::Put { key, value } => answer(out, put(engine, text, key, value)),
+        Line::Get { key } => answer(out, get(engine, text, key)),
+        Line::Delete { key } => answer(out, delete(engine, text, key)),
+    }
+}
+
+/// The command of a line. Keys and values are as they were written.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Empty,
@@ -74,14 +133,14 @@ fn parse(line: &[u8]) -> Line<'_> {
     }
 }
 
-/// Up to the first space, and what comes after that space, if there is one.
+/// The text before the first space, and the text after it, if there is one.
 fn split_word(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mut parts = line.splitn(2, |byte| *byte == b' ');
     (parts.next().unwrap_or_default(), parts.next())
 }
 
-/// The bytes of an answer; `None`: there is nothing.
-type Found = Result<Option<Vec<u8>>, Box<dyn std::error::Error>>;
+/// The bytes of an answer, `None` for an absent value; or the text of an error.
+type Found = Result<Option<Vec<u8>>, Failure>;
 
 fn put(engine: &dyn Engine, text: Text, key: &[u8], value: &[u8]) -> Found {
     engine.put(&text.parse(key)?, &text.parse(value)?)?;
@@ -92,7 +151,7 @@ fn get(engine: &dyn Engine, text: Text, key: &[u8]) -> Found {
     let Some(value) = engine.get(&text.parse(key)?)? else { return Ok(None) };
     let shown = text.show(&value).into_owned();
     if shown.contains(&b'\n') {
-        return Err("the value holds a line break; use --hex to see it".into());
+        return Err(Failure::Unprintable("the value holds a line break; use --hex to see it"));
     }
     Ok(Some(shown))
 }

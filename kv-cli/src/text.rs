@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// What stands for an absent value.
+/// The text of an absent value.
 pub(crate) const NULL: &[u8] = b"NULL";
 
 /// One way to write bytes.
@@ -27,6 +27,14 @@ impl Text {
                     pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect();
                 bytes.map(Cow::Owned).ok_or(NotHex)
             }
+        }
+    }
+
+    /// The characters that stand for one byte.
+    pub(crate) fn chars_per_byte(self) -> usize {
+        match self {
+            Text::Plain => 1,
+            Text::Hex => 2,
         }
     }
 

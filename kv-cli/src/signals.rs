@@ -1,0 +1,125 @@
+//! Ends a shell in order on SIGINT, SIGTERM and SIGHUP: every answered change becomes durable.
+//!
+//! Two threads can end a shell: the main thread at the end of the input, and the signal thread. The
+//! first one to claim the end closes the store and ends the process. The other one closes nothing:
+//! the main thread waits for the end of the process, and the signal thread ignores the signal. So a
+//! second signal does not cut the closing short.
+//!
+//! Single commands keep the default action: they answer after the close, so a signal takes no
+//! answered change away.
+
+use crate::failure::Failure;
+use kv_core::Engine;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level::emulate_default_handler;
+use std::io;
+use std::panic::resume_unwind;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+/// Watches for the signals that end a shell.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    end: End,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    /// From here on a signal closes `engine` and ends the process.
+    pub(crate) fn start(engine: Arc<dyn Engine>) -> io::Result<Watch> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        // nohup ignores SIGHUP, and a handler would undo that.
+        if !is_ignored(SIGHUP) {
+            signals.add_signal(SIGHUP)?;
+        }
+        let end = End::default();
+        let shared = end.clone();
+        let thread = thread::Builder::new().name("kv-signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                if shared.claim() {
+                    end_process(&*engine, signal);
+                }
+            }
+        })?;
+        Ok(Watch { end, thread })
+    }
+
+    /// Whether a signal ends the process. Later changes have no effect.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.end.is_claimed()
+    }
+
+    /// Returns when the caller is to close the store: no signal does so from here on. Does not return
+    /// once a signal has claimed the end.
+    pub(crate) fn finish(self) {
+        if self.end.claim() {
+            return;
+        }
+        // The signal thread ends the process, or panics.
+        if let Err(panic) = self.thread.join() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// The end of a shell, which one thread claims.
+#[derive(Clone, Debug, Default)]
+struct End(Arc<AtomicBool>);
+
+impl End {
+    /// Whether the caller is the first.
+    fn claim(&self) -> bool {
+        // The flag elects one thread and publishes no other memory.
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+
+    fn is_claimed(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Closes the store. Then the process dies of `signal`, as its parent expects; or it exits with a
+/// failure if the close failed.
+fn end_process(engine: &dyn Engine, signal: i32) -> ! {
+    if let Err(error) = engine.close() {
+        process::exit(Failure::Store(error).report().into());
+    }
+    let _ = emulate_default_handler(signal);
+    process::exit(128 + signal)
+}
+
+/// Whether the process ignores `signal`, as far as the system tells.
+fn is_ignored(signal: i32) -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, signal))
+}
+
+/// Whether `status`, the text of `/proc/PID/status`, says that the process ignores `signal`.
+fn ignores(status: &str, signal: i32) -> bool {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_thread_claims_the_end() {
+        let end = End::default();
+        assert!(!end.is_claimed());
+        assert!(end.claim() && end.is_claimed());
+        assert!(!end.clone().claim());
+    }
+
+    #[test]
+    fn the_mask_of_ignored_signals() {
+        let status = "Name:\tkv\nSigBlk:\t0000000000000003\nSigIgn:\t0000000000001001\nSigCgt:\t0\n";
+        assert!(ignores(status, 1) && ignores(status, 13));
+        assert!(!ignores(status, 2) && !ignores(status, 15));
+        assert!(!ignores("", 1) && !ignores("SigIgn:\tx", 1));
+    }
+}

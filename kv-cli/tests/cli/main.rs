@@ -1,0 +1,12 @@
+//! The built command, as a user runs it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod compact;
+mod options;
+mod output;
+mod run;
+mod scan;
+mod shell;
+mod signals;
+mod single;
