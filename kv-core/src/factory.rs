@@ -24,6 +24,10 @@ pub struct OpenOptions {
     /// Create the store when `dir` is missing or empty; else such an open is `NotAStore`.
     /// Default true.
     pub create_if_missing: bool,
+    /// Open the store for reading only: nothing on the disk is changed, other readers may have it open too, and no writer.
+    /// Changes, `sync` and waits beyond `durable_lsn` are [`Error::ReadOnly`](crate::Error::ReadOnly). An engine without
+    /// the [capability](Capabilities::read_only) answers [`Error::Unsupported`](crate::Error::Unsupported). Default false.
+    pub read_only: bool,
     /// When changes go to disk. Default [`default_persistence`].
     pub persistence: Arc<dyn PersistencePolicy>,
     /// Size limits. Default [`Limits::default`].
@@ -36,6 +40,7 @@ impl Default for OpenOptions {
     fn default() -> Self {
         OpenOptions {
             create_if_missing: true,
+            read_only: false,
             persistence: Arc::new(default_persistence()),
             limits: Limits::default(),
             scale: Scale::Normal,
@@ -69,6 +74,8 @@ pub struct Capabilities {
     pub point_in_time: bool,
     /// Has [`Compact`](crate::Compact). Default false.
     pub compact: bool,
+    /// Opens stores for [reading only](OpenOptions::read_only). Default false.
+    pub read_only: bool,
 }
 
 impl Default for Capabilities {
@@ -79,6 +86,7 @@ impl Default for Capabilities {
             checkpoint: false,
             point_in_time: false,
             compact: false,
+            read_only: false,
         }
     }
 }
@@ -114,6 +122,13 @@ impl Capabilities {
     #[must_use]
     pub fn point_in_time(mut self, yes: bool) -> Self {
         self.point_in_time = yes;
+        self
+    }
+
+    /// Sets `read_only`.
+    #[must_use]
+    pub fn read_only(mut self, yes: bool) -> Self {
+        self.read_only = yes;
         self
     }
 

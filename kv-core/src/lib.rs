@@ -71,7 +71,9 @@ pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
 pub use error::{Error, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
-pub use fs::{Dir, DirExt, DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, LockKind, OpenMode, OsFs};
+pub use fs::{
+    Dir, DirExt, DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, LockKind, OpenMode, OsFs, is_system_file,
+};
 pub use health::{Health, PoisonOnPanic};
 pub use leadership::{Leadership, Leading};
 pub use limits::Limits;

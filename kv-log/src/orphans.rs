@@ -46,10 +46,9 @@ enum Origin {
 /// The table above.
 fn judge(origin: Origin, is_reserved: bool, is_newer: bool) -> Verdict {
     match (origin, is_reserved, is_newer) {
-        (Origin::OtherStore, _, _) => Verdict::Foreign,
+        (Origin::OtherStore, _, _) | (Origin::OwnOther | Origin::Unknown, false, false) => Verdict::Foreign,
         (Origin::Own | Origin::OwnOther | Origin::Unknown, _, true) => Verdict::NewerChanges,
         (Origin::Own, _, false) | (Origin::OwnOther | Origin::Unknown, true, false) => Verdict::Rubbish,
-        (Origin::OwnOther | Origin::Unknown, false, false) => Verdict::Foreign,
     }
 }
 

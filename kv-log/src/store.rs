@@ -95,12 +95,12 @@ impl Store {
             answer => answer,
         }
     }
+}
 
-    /// Cuts the file of the active segment to the bytes that it holds, and room for a seal.
-    fn give_back_unused_space(&self, active: &Segment) -> Result<()> {
-        let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
-        if (len as u64) < active.file.len()? { active.file.trim(len) } else { Ok(()) }
-    }
+/// Cuts the file of the active segment to the bytes that it holds, and room for a seal.
+fn give_back_unused_space(active: &Segment) -> Result<()> {
+    let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
+    if (len as u64) < active.file.len()? { active.file.trim(len) } else { Ok(()) }
 }
 
 /// File systems give out space in such units, bytes.

@@ -86,6 +86,7 @@ impl Setup {
     pub fn options(&self) -> OpenOptions {
         OpenOptions {
             create_if_missing: true,
+            read_only: false,
             persistence: self.policy.build(),
             limits: self.limits,
             scale: self.scale,

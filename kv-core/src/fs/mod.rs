@@ -15,6 +15,15 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Whether a file of this name is put into directories by systems and tools of their own accord:
+/// `lost+found`, `.DS_Store`, `.gitkeep`, … A directory that holds nothing else is as good as empty for a
+/// new store, which leaves such files alone.
+pub fn is_system_file(name: &str) -> bool {
+    const NAMES: [&str; 5] =
+        ["lost+found", "Thumbs.db", "desktop.ini", "System Volume Information", "$RECYCLE.BIN"];
+    name.starts_with('.') || NAMES.contains(&name)
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
