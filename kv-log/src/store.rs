@@ -86,8 +86,7 @@ impl Store {
         };
         // Changes, and segments sealed, since the first time.
         self.flush(Action::WriteAndSync)?;
-        let ended = self
-            .give_back_unused_space(&active)
+        let ended = give_back_unused_space(&active)
             .and_then(|()| self.catalog.end(&self.spares.take_all(), last_lsn.max(self.lsn_floor)));
         match ended {
             // Everything is durable: the next opening finds the end of the log by itself.
