@@ -40,6 +40,11 @@ impl Reserve {
     /// Name of its file.
     pub const FILE: &str = "RESERVE";
 
+    /// No reserve: for a store that is only read.
+    pub fn none(dir: Arc<dyn Dir>) -> Self {
+        Reserve { dir, held: Mutex::default() }
+    }
+
     /// The reserve of a store, as it was left.
     pub fn open(dir: Arc<dyn Dir>) -> Self {
         let found = dir.open(Self::FILE, OpenMode::ReadWrite).and_then(|file| {

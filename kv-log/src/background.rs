@@ -89,7 +89,7 @@ pub(crate) struct Workers {
 impl Workers {
     /// Starts the threads, unless the store is in inline mode.
     pub(crate) fn start(store: &Arc<Store>) -> Result<Self> {
-        if store.env.background == Background::Inline {
+        if store.env.background == Background::Inline || store.options.read_only {
             return Ok(Workers::default());
         }
         let mut workers = Workers::default();

@@ -17,7 +17,7 @@ use crate::manifest::{Entry, Manifest};
 use crate::orphans::{self, Known, Verdict};
 use crate::progress::Progress;
 use crate::segment::{
-    SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable, Via,
+    Image, SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable, Via,
 };
 use crate::store::is_refusal;
 
@@ -73,6 +73,7 @@ pub(crate) enum Need {
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) reserve: Reserve,
     pub(crate) lock: Arc<StoreLock>,
     pub(crate) env: Env,
     pub(crate) files: Arc<SegmentFiles>,
@@ -92,11 +93,11 @@ const RELIEF_BYTES_MIN: u64 = 64 << 10;
 impl Catalog {
     /// Of a store that was recovered from `manifest` with these `segments`.
     pub(crate) fn new(parts: Parts, manifest: Manifest, segments: BTreeMap<SegmentId, Arc<Segment>>) -> Self {
-        let Parts { dir, lock, env, files, via, segment_bytes, table, progress, counters } = parts;
+        let Parts { dir, reserve, lock, env, files, via, segment_bytes, table, progress, counters } = parts;
         let next_id = manifest.next_segment;
         let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
         Catalog {
-            reserve: Reserve::open(Arc::clone(&dir)),
+            reserve,
             dir,
             lock,
             env,
@@ -135,16 +136,11 @@ impl Catalog {
     pub(crate) fn begin(&self, last_lsn: Lsn, floor: Lsn) -> Result<()> {
         let mut stored = self.stored.lock();
         let mut next = stored.manifest.clone();
-        let known = Known { store_id: next.store_id, ids_end: next.next_segment, last_lsn };
-        for name in self.dir.names()? {
-            let Some(id) = directory::parse_segment_file_name(&name) else { continue };
-            if stored.manifest.segments.contains_key(&id) {
-                continue;
-            }
-            match orphans::examine(&*self.dir, id, known)? {
+        for (id, verdict) in self.examine_orphans(&stored.manifest, last_lsn)? {
+            match verdict {
                 // It goes once the next manifest is durable: a power cut may bring back the one before this one,
                 // which may name it.
-                Verdict::Rubbish => self.leftovers.add(name, 0),
+                Verdict::Rubbish => self.leftovers.add(directory::segment_file_name(id), 0),
                 _ => drop(stored.foreign_ids.insert(id)),
             }
         }
@@ -155,6 +151,23 @@ impl Catalog {
         }
         drop(segments);
         self.store(&mut stored, next, floor)
+    }
+
+    /// Checks that the manifest is as new as the segments, of a store that is only read.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin).
+    pub(crate) fn check_orphans(&self, last_lsn: Lsn) -> Result<()> {
+        self.examine_orphans(&self.stored.lock().manifest, last_lsn).map(drop)
+    }
+
+    fn examine_orphans(&self, manifest: &Manifest, last_lsn: Lsn) -> Result<Vec<(SegmentId, Verdict)>> {
+        let known = Known { store_id: manifest.store_id, ids_end: manifest.next_segment, last_lsn };
+        let names = self.dir.names()?;
+        let ids = names.iter().filter_map(|name| directory::parse_segment_file_name(name));
+        ids.filter(|id| !manifest.segments.contains_key(id))
+            .map(|id| Ok((id, orphans::examine(&*self.dir, id, known)?)))
+            .collect()
     }
 
     /// New, blank head segments, in the order in which they are to be used: their files and their names in the manifest
@@ -217,6 +230,23 @@ impl Catalog {
         self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, need, |_| ())
     }
 
+    /// A segment without a file that stands for the active one where nothing is written.
+    pub(crate) fn placeholder(&self) -> Result<Arc<Segment>> {
+        let image = Image::new(SEGMENT_HEADER_LEN);
+        let image = image.map_err(|error| Error::io("allocate memory for", self.dir.path(), error))?;
+        let slot = self.table.reserve_slot(0).ok_or_else(|| self.too_many_segments())?;
+        let id = SegmentId::new(u64::MAX);
+        let file = Arc::new(SegmentFile::unopened(&self.files, id));
+        let now = self.env.clock.monotonic();
+        let segment = Segment::new(id, slot, SegmentKind::Log, image, file, now, SEGMENT_HEADER_LEN);
+        Ok(Arc::new(segment))
+    }
+
+    fn too_many_segments(&self) -> Error {
+        let limit = SEGMENTS_MAX - SLOTS_FOR_COMPACTION;
+        Error::TooManySegments { path: self.dir.path().to_path_buf(), limit }
+    }
+
     /// The header of a segment that [`exchange`](Self::exchange) will name.
     pub(crate) fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
         let mut stored = self.stored.lock();
@@ -267,10 +297,7 @@ impl Catalog {
             image.published(0, end).unwrap_or_default()
         };
         let kept = if need == Need::Compaction { 0 } else { SLOTS_FOR_COMPACTION };
-        let slot = self.table.reserve_slot(kept).ok_or_else(|| Error::TooManySegments {
-            path: self.dir.path().to_path_buf(),
-            limit: SEGMENTS_MAX - SLOTS_FOR_COMPACTION,
-        })?;
+        let slot = self.table.reserve_slot(kept).ok_or_else(|| self.too_many_segments())?;
         let create = || {
             SegmentFile::create(&self.files, id, capacity, bytes, self.via)
                 .and_then(|file| file.sync().map(|()| file))

@@ -102,7 +102,7 @@ impl Store {
 
     /// Commits a delete; `None` when the key was not there.
     pub(crate) fn commit_delete(&self, key: &[u8]) -> Result<Option<Position>> {
-        self.options.limits.check_key(key)?;
+        self.check_key(key)?;
         self.commit_one(Record::delete(0, key))
     }
 

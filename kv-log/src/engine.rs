@@ -108,7 +108,7 @@ impl Engine for LogEngine {
             )));
         }
         self.store.make_durable(lsn)?;
-        self.store.compact_if_due()
+        if self.store.options.read_only { Ok(()) } else { self.store.compact_if_due() }
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -183,6 +183,7 @@ impl Engine for LogEngine {
 
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
+        self.store.health.check_writable()?;
         match self.store.seal_head() {
             // The full segments are compacted all the same.
             Err(error) if is_full(&error) => {}
@@ -220,7 +221,7 @@ impl EngineFactory for LogFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().compact(true)
+        Capabilities::new().compact(true).read_only(true)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

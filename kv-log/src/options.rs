@@ -11,6 +11,9 @@ use crate::segment::{SEGMENT_BYTES_MAX, Via};
 pub struct Options {
     /// Create the store when its directory is missing or empty. Default true.
     pub create_if_missing: bool,
+    /// Open the store for reading only: its log is replayed in memory, and nothing on the disk is changed, so a store on a
+    /// read-only medium can be opened. Other readers may have it open too, and no writer. Default false.
+    pub read_only: bool,
     /// When the log is dumped to disk. Default [`kv_core::default_persistence`]: every 100 ms or
     /// 8 MiB.
     pub persistence: Arc<dyn PersistencePolicy>,
@@ -46,6 +49,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             create_if_missing: true,
+            read_only: false,
             persistence: Arc::new(kv_core::default_persistence()),
             compaction: Arc::new(Greedy::default()),
             limits: Limits::default(),
@@ -116,6 +120,7 @@ impl From<&OpenOptions> for Options {
     fn from(open: &OpenOptions) -> Self {
         let options = Options {
             create_if_missing: open.create_if_missing,
+            read_only: open.read_only,
             persistence: Arc::clone(&open.persistence),
             limits: open.limits,
             ..Options::default()
@@ -236,6 +241,7 @@ mod tests {
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
         assert_eq!((options.memory_budget, options.index_shards, options.open_files_max), (None, 256, 256));
         assert!(options.create_if_missing && options.direct_io && options.on_recovery.is_none());
+        assert!(!options.read_only);
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();
     }
 

@@ -47,6 +47,8 @@ pub(crate) struct Recovered {
     pub(crate) head: Option<Arc<Segment>>,
     /// The newest segment, if a crash tore it: its end is where it is to be cut.
     pub(crate) torn: Option<Arc<Segment>>,
+    /// Length of the longest key, bytes.
+    pub(crate) longest_key: usize,
     pub(crate) report: RecoveryReport,
 }
 
@@ -73,6 +75,7 @@ struct Replay<'a> {
     now: Duration,
     /// Bytes of images that stay.
     resident_bytes: AtomicU64,
+    longest_key: AtomicUsize,
     progress: Mutex<RecoveryProgress>,
 }
 
@@ -102,6 +105,7 @@ pub(crate) fn recover(
         store_id: manifest.store_id,
         now: env.clock.monotonic(),
         resident_bytes: AtomicU64::new(0),
+        longest_key: AtomicUsize::new(0),
         progress: Mutex::default(),
     };
     let (replayed, tombstones) = replay.all(manifest)?;
@@ -144,7 +148,8 @@ pub(crate) fn recover(
     for (hash, location) in tombstones {
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
-    Ok(Recovered { index, table, segments, head, torn, report })
+    let longest_key = replay.longest_key.into_inner();
+    Ok(Recovered { index, table, segments, head, torn, longest_key, report })
 }
 
 /// Whether the segment with these bytes has its seal, as it must if the manifest says so.
@@ -271,7 +276,8 @@ impl Replay<'_> {
     /// A segment, and its file, in memory.
     fn load(&self, id: SegmentId, entry: Entry) -> Result<(Arc<Segment>, Contents)> {
         // What is sealed is not written again: on an overlay, opening it for that would copy it.
-        let mode = if entry.sealed { OpenMode::Read } else { OpenMode::ReadWrite };
+        let is_written = !entry.sealed && !self.options.read_only;
+        let mode = if is_written { OpenMode::ReadWrite } else { OpenMode::Read };
         let file = SegmentFile::open(self.files, id, mode)?;
         let path = file.path().to_path_buf();
         let damaged = |offset: usize, detail: &str| Error::corruption(&path, offset as u64, detail);
@@ -325,11 +331,12 @@ impl Replay<'_> {
     /// Puts the changes of one segment with these bytes into the index.
     fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<Stop> {
         let mut scanner = Scanner::new(segment.id.get(), bytes, SEGMENT_HEADER_LEN);
-        let guard = pin();
+        let (guard, mut longest_key) = (pin(), 0);
         for (offset, record) in scanner.by_ref() {
             if !record.kind.is_change() {
                 continue;
             }
+            longest_key = longest_key.max(record.key.len());
             if record.lsn == 0 {
                 let detail = "a change without LSN";
                 return Err(Error::corruption(segment.file.path(), offset as u64, detail));
@@ -337,6 +344,7 @@ impl Replay<'_> {
             segment.add_record(Lsn::new(record.lsn), record.kind, record.encoded_len());
             self.replay(&record, Location::new(segment.slot, offset), tombstones, &guard)?;
         }
+        self.longest_key.fetch_max(longest_key, Ordering::Relaxed);
         Ok(scanner.stop())
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Store {
     pub(crate) dir: Arc<dyn Dir>,
     pub(crate) env: Env,
     pub(crate) options: Options,
+    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there before they were lowered.
+    pub(crate) key_len_max: usize,
     /// The policy's answer, asked once.
     pub(crate) acknowledge: Acknowledge,
     pub(crate) end: LogEnd,
@@ -62,7 +64,8 @@ impl Store {
     /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory
     /// go, whatever happens.
     pub(crate) fn close(&self) -> Result<()> {
-        let result = self.close_files().map_err(|error| self.health.poison(error));
+        let result = if self.options.read_only { Ok(()) } else { self.close_files() };
+        let result = result.map_err(|error| self.health.poison(error));
         // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
         let _leading = self.leadership.take_unless(|| false);
         // The same goes for a writer who makes a head, and with it a manifest.

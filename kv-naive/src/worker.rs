@@ -57,7 +57,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread. It shares the store, not the engine: so dropping the engine can stop it.
     pub(crate) fn start(store: &Arc<Store>) -> Result<Self> {
-        if store.env.background == Background::Inline {
+        if store.env.background == Background::Inline || store.options.read_only {
             return Ok(Worker { thread: None });
         }
         let of_thread = Arc::clone(store);
@@ -72,10 +72,10 @@ impl Worker {
     }
 
     /// Ends the thread, and waits for it.
-    pub(crate) fn stop(self, store: &Store) {
+    pub(crate) fn stop(&mut self, store: &Store) {
         store.signal.stopping.store(true, Ordering::Release);
         store.signal.wake();
-        if let Some(thread) = self.thread {
+        if let Some(thread) = self.thread.take() {
             // A panic has poisoned the store.
             let _ = thread.join();
         }
