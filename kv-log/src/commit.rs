@@ -12,12 +12,14 @@
 
 use kv_core::{Batch, Change, Error, Result};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, body_checksum, encoded_len};
+use std::thread;
+use std::time::Duration;
 
 use crate::catalog::Need;
 use crate::compaction::Extent;
 use crate::head::{LockedEnd, Position, SEAL_LEN};
 use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
-use crate::readers::{Guard, pin};
+use crate::readers::{Guard, collect, pin};
 use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
 use crate::store::{Store, is_full};
 
@@ -147,10 +149,22 @@ impl Store {
             Err(error) if self.health.is_poisoned() => return Err(error),
             report => report.unwrap_or_default(),
         };
+        self.wait_for_removed_files();
         match attempt.need {
             _ if report.freed_bytes > 0 => Ok(attempt),
             Need::Relief => Ok(Attempt { need: Need::LastRelief, ..attempt }),
             _ => Err(error),
+        }
+    }
+
+    /// Waits a little until no reader keeps the files open that a compaction removed, and with them their space.
+    fn wait_for_removed_files(&self) {
+        for _ in 0..20 {
+            collect();
+            if self.segments.retired_bytes() == 0 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
     }
 

@@ -14,7 +14,7 @@ use crate::compaction::Extent;
 use crate::open;
 use crate::options::Options;
 use crate::readers::collect;
-use crate::store::{Store, is_full};
+use crate::store::Store;
 
 /// A log-structured key-value store. See the [crate documentation](crate).
 #[derive(Debug)]
@@ -184,11 +184,7 @@ impl Engine for LogEngine {
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
         self.store.health.check_writable()?;
-        match self.store.seal_head() {
-            // The full segments are compacted all the same.
-            Err(error) if is_full(&error) => {}
-            sealed => sealed?,
-        }
+        self.store.seal_if_there_is_room()?;
         self.store.make_all_durable()?;
         let mut report = self.store.compact(Extent::All)?;
         self.store.catalog.remove_leftovers();

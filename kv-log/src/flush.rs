@@ -129,7 +129,9 @@ impl Store {
     fn write_segment(&self, segment: &Segment, end: usize, via: Via) -> Result<()> {
         let (contents, written) = (segment.contents()?, segment.written());
         if written < end {
-            segment.file.write(contents.bytes(), written..end, via)?;
+            self.catalog.write_with_reserve(end - written, || {
+                segment.file.write(contents.bytes(), written..end, via)
+            })?;
             segment.set_written(end);
             self.counters.bytes_written.fetch_add((end - written) as u64, Ordering::Relaxed);
         }

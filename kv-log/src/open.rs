@@ -25,7 +25,7 @@ use crate::options::Options;
 use crate::progress::Progress;
 use crate::recovery;
 use crate::segment::{Segment, SegmentFiles, Via};
-use crate::spares::{self, Spares};
+use crate::spares::{Spares, create_head, fitting_capacity};
 use crate::store::Store;
 
 /// Opens the store in `dir`.
@@ -74,6 +74,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         files,
         via: options.via(),
         segment_bytes: options.segment_bytes,
+        empties_victims: options.memory_budget.is_none(),
         table: Arc::clone(&recovered.table),
         progress: Arc::clone(&progress),
         counters: Arc::clone(&counters),
@@ -129,10 +130,12 @@ fn begin_log(
 ) -> Result<(Arc<Segment>, usize)> {
     if let Some(active) = recovered {
         // Its file was cut when the store was closed, or made when segments were smaller.
-        let capacity = active.file.reserve(options.segment_bytes, active.end() + SEAL_LEN)?;
+        let (least, wanted) = (active.end() + SEAL_LEN, fitting_capacity(catalog, options));
+        let capacity = active.file.reserve(wanted, least)?;
         return Ok((active, capacity));
     }
-    let active = spares::create_head(catalog, options, 0, Need::LastRelief, lsn_floor)?;
+    let wanted = fitting_capacity(catalog, options);
+    let active = create_head(catalog, options, 0, wanted, Need::LastRelief, lsn_floor)?;
     let capacity = active.capacity;
     Ok((active, capacity))
 }

@@ -4,6 +4,7 @@ use kv_core::{
 use parking_lot::Mutex;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::background::Signals;
 use crate::catalog::Catalog;
@@ -75,9 +76,29 @@ impl Store {
         result
     }
 
+    /// Whether compaction would leave out the better part of the active segment, if it was sealed.
+    fn is_active_mostly_dead(&self) -> bool {
+        self.end.try_settle();
+        let active = Arc::clone(&self.end.lock().head.segment);
+        let tombstones = active.sums.tombstone_bytes.load(Ordering::Relaxed);
+        active.dead_bytes(tombstones) > active.sums.live_bytes() + tombstones + DEAD_BYTES_MIN
+    }
+
+    /// Seals the active segment; not on a full disk, where compaction has to do without it.
+    pub(crate) fn seal_if_there_is_room(&self) -> Result<()> {
+        match self.seal_head() {
+            Err(error) if is_full(&error) => Ok(()),
+            sealed => sealed,
+        }
+    }
+
     fn close_files(&self) -> Result<()> {
         self.make_all_durable()?;
         // A store that is open for moments only would never be compacted otherwise.
+        if self.is_active_mostly_dead() {
+            self.seal_if_there_is_room()?;
+            self.make_all_durable()?;
+        }
         self.compact_in_passing(Extent::Disk)?;
         let _no_compaction = self.compacting.lock();
         let (last_lsn, active) = {
@@ -104,6 +125,9 @@ fn give_back_unused_space(active: &Segment) -> Result<()> {
     let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
     if (len as u64) < active.file.len()? { active.file.trim(len) } else { Ok(()) }
 }
+
+/// Dead bytes for which the active segment is not sealed when the store is closed.
+const DEAD_BYTES_MIN: u64 = 256 << 10;
 
 /// File systems give out space in such units, bytes.
 const UNUSED_UNIT: usize = 4096;
