@@ -28,13 +28,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `engine.rs` | [`Engine`], **the contract**, and its sugar [`EngineExt`] |
+//! | `durable.rs` | [`Durable`]: the future that waits for an LSN |
 //! | `capability.rs` | what only some engines do: [`Checkpoint`], [`PointInTime`], [`Compact`] |
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
 //! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `fs/` | [`Fs`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
-//! | `health.rs`, `leadership.rs`, `next_ask.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups) |
+//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `wakers.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Wakers`] (waiting futures) |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
 #![forbid(unsafe_code)]
@@ -43,6 +44,7 @@ mod batch;
 mod capability;
 mod clock;
 mod compaction;
+mod durable;
 mod engine;
 mod env;
 mod error;
@@ -56,6 +58,7 @@ mod next_ask;
 mod persistence;
 mod stats;
 mod value;
+mod wakers;
 
 pub use batch::{Batch, Change};
 pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
@@ -64,6 +67,7 @@ pub use compaction::{
     CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, SegmentId,
     SegmentStats, Usage,
 };
+pub use durable::Durable;
 pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
 pub use error::{Error, Result};
@@ -80,6 +84,7 @@ pub use persistence::{
 };
 pub use stats::{RecoveryReport, Stats};
 pub use value::Value;
+pub use wakers::Wakers;
 
 /// The examples of the README are tested.
 #[cfg(doctest)]

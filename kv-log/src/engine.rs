@@ -8,6 +8,7 @@ use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::background::Workers;
 use crate::open;
@@ -46,6 +47,18 @@ impl LogEngine {
     /// What opening the store found and did.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.store.recovery
+    }
+
+    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    fn check_wait(&self, lsn: Lsn) -> Result<()> {
+        self.store.health.check_readable()?;
+        let last = self.store.end.last_lsn();
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -92,15 +105,14 @@ impl Engine for LogEngine {
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.end.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
+        self.check_wait(lsn)?;
         self.store.make_durable(lsn)?;
         self.store.compact_if_due()
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_wait(lsn)?;
+        self.store.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -137,11 +149,14 @@ impl Engine for LogEngine {
     }
 
     fn close(&self) -> Result<()> {
-        // Held to the end: who closes at the same time returns when the directory is free, too.
-        let mut workers = self.workers.lock();
-        let Some(mut workers) = workers.take() else { return Ok(()) };
-        workers.stop(&self.store);
-        let result = self.store.close();
+        let result = {
+            // Held to the end: who closes at the same time returns when the directory is free, too.
+            let mut workers = self.workers.lock();
+            let Some(mut workers) = workers.take() else { return Ok(()) };
+            workers.stop(&self.store);
+            self.store.close()
+        };
+        self.store.wake_tasks();
         // Free memory that waits for readers who are long gone.
         collect();
         result

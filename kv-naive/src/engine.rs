@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::identity;
@@ -30,6 +31,18 @@ impl NaiveEngine {
         let store = Arc::new(Store::open(dir, env, options)?);
         let worker = Worker::start(&store)?;
         Ok(NaiveEngine { store, worker: Mutex::new(Some(worker)) })
+    }
+
+    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    fn check_wait(&self, lsn: Lsn) -> Result<()> {
+        self.store.health.check_readable()?;
+        let last = self.store.table.last_lsn();
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -113,14 +126,13 @@ impl Engine for NaiveEngine {
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.table.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
+        self.check_wait(lsn)?;
         self.store.make_durable(lsn)
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_wait(lsn)?;
+        self.store.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -153,11 +165,15 @@ impl Engine for NaiveEngine {
     }
 
     fn close(&self) -> Result<()> {
-        // Held to the end: who closes at the same time returns when the directory is free, too.
-        let mut worker = self.worker.lock();
-        let Some(worker) = worker.take() else { return Ok(()) };
-        worker.stop(&self.store);
-        self.store.close()
+        let result = {
+            // Held to the end: who closes at the same time returns when the directory is free, too.
+            let mut worker = self.worker.lock();
+            let Some(worker) = worker.take() else { return Ok(()) };
+            worker.stop(&self.store);
+            self.store.close()
+        };
+        self.store.wake_tasks();
+        result
     }
 
     fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
