@@ -10,24 +10,14 @@
 //! Lock order of the engine: leadership of a flush (`flush`) -> shards of the index in ascending order -> commit lock ->
 //! making of spares -> spares -> manifest -> segments. No lock is held while a caller's code runs.
 
-use kv_core::{Batch, Change, Error, Result};
+use kv_core::Result;
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, body_checksum, encoded_len};
 
 use crate::head::{LockedEnd, Position, SEAL_LEN};
-use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
+use crate::index::{KeyHash, LockedShard, Newest};
 use crate::readers::{Guard, pin};
-use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
+use crate::segment::{Found, Location};
 use crate::store::Store;
-
-fn position_of(shards: &[usize], shard: usize) -> usize {
-    shards.binary_search(&shard).expect("the shard of every change is among them")
-}
-
-/// Refuses a batch that no segment could hold.
-fn check_batch_len(len: usize) -> Result<()> {
-    let limit = SEGMENT_BYTES_MAX - SEGMENT_HEADER_LEN - SEAL_LEN;
-    if len > limit { Err(Error::TooLarge { what: "batch", len, limit }) } else { Ok(()) }
-}
 
 /// A change, ready to be committed.
 struct Prepared<'a> {
@@ -35,7 +25,9 @@ struct Prepared<'a> {
     hash: KeyHash,
     body_checksum: u32,
     /// Where the key pointed a moment ago: no lock is held while memory or a file is waited for.
-    hint: Hint,
+    newest: Option<Newest>,
+    /// Cold records of other keys with the same tag.
+    others: Vec<Location>,
 }
 
 impl<'a> Prepared<'a> {
@@ -44,15 +36,15 @@ impl<'a> Prepared<'a> {
         let hash = store.index.hash(record.key);
         store.index.prefetch(hash, guard);
         let body_checksum = body_checksum(record.key, record.value);
-        let mut prepared = Prepared { record, hash, body_checksum, hint: Hint::default() };
+        let mut prepared = Prepared { record, hash, body_checksum, newest: None, others: Vec::new() };
         prepared.look_up(store, guard)?;
         Ok(prepared)
     }
 
     fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
-        let (key, others) = (self.record.key, Some(&mut self.hint.others));
+        let (key, others) = (self.record.key, Some(&mut self.others));
         let newest = |location, found: Found<'_>| Newest { location, value_len: found.value.len() };
-        self.hint.newest = store.index.find(self.hash, key, others, &store.segments, guard, newest)?;
+        self.newest = store.index.find(self.hash, key, others, &store.segments, guard, newest)?;
         Ok(())
     }
 
@@ -63,7 +55,7 @@ impl<'a> Prepared<'a> {
 }
 
 /// What became of an attempt to commit.
-enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     Done(T),
     /// A record has to be read from a file first.
     LookAgain,
@@ -116,7 +108,14 @@ impl Store {
     ) -> Result<Outcome<Option<Position>>> {
         let len = change.record.encoded_len();
         let mut shard = self.index.lock(self.index.shard_of(change.hash));
-        let before = shard.resolve(change.hash, change.record.key, &change.hint, &self.segments, guard);
+        let before = shard.resolve(
+            change.hash,
+            change.record.key,
+            change.newest,
+            &change.others,
+            &self.segments,
+            guard,
+        );
         let Ok(before) = before else { return Ok(Outcome::LookAgain) };
         if !change.is_effective(before) {
             return Ok(Outcome::Done(None));
@@ -127,98 +126,8 @@ impl Store {
         }
         change.record.lsn = end.next_lsn().get();
         let location = end.head.append(&change.record, change.body_checksum);
-        self.publish(&mut shard, change, before, location, guard);
+        self.publish(&mut shard, change.hash, &change.record, before, location, guard);
         Ok(Outcome::Done(Some(self.committed(&mut end, len))))
-    }
-
-    /// Commits a batch: adjacent records in one segment under one LSN. All shards it touches stay
-    /// locked until the last of its changes is in the index.
-    pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Position> {
-        self.options.limits.check_batch(batch)?;
-        let records: Vec<Record<'_>> = batch
-            .effective_changes()
-            .into_iter()
-            .map(|change| match change {
-                Change::Put { key, value } => Record::put(0, key, value),
-                Change::Delete { key } => Record::delete(0, key),
-            })
-            .collect();
-        let len_max: usize = records.iter().map(Record::encoded_len).sum();
-        check_batch_len(len_max)?;
-
-        let mut has_waited = false;
-        loop {
-            self.health.check_writable()?;
-            let guard = pin();
-            let prepare = |record| Prepared::new(self, record, &guard);
-            let mut changes: Vec<Prepared<'_>> =
-                records.iter().copied().map(prepare).collect::<Result<_>>()?;
-            loop {
-                match self.try_commit_batch(&mut changes, has_waited, &guard)? {
-                    Outcome::Done(position) => return Ok(position),
-                    Outcome::LookAgain => {
-                        changes.iter_mut().try_for_each(|change| change.look_up(self, &guard))?;
-                    }
-                    Outcome::NoRoom => break,
-                }
-            }
-            drop(changes);
-            drop(guard);
-            self.wait_for_room(len_max)?;
-            has_waited = true;
-        }
-    }
-
-    fn try_commit_batch(
-        &self,
-        changes: &mut [Prepared<'_>],
-        has_waited: bool,
-        guard: &Guard,
-    ) -> Result<Outcome<Position>> {
-        let mut shards: Vec<usize> = changes.iter().map(|change| self.index.shard_of(change.hash)).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut locked: Vec<LockedShard<'_>> = shards.iter().map(|shard| self.index.lock(*shard)).collect();
-        let Ok(before) = self.resolve_all(changes, &shards, &locked, guard) else {
-            return Ok(Outcome::LookAgain);
-        };
-        let mut effective: Vec<(&mut Prepared<'_>, Option<Newest>)> =
-            changes.iter_mut().zip(before).filter(|(change, before)| change.is_effective(*before)).collect();
-        let len: usize = effective.iter().map(|(change, _)| change.record.encoded_len()).sum();
-        let mut end = self.end.lock();
-        let Some(last) = effective.len().checked_sub(1) else {
-            self.health.check_writable()?;
-            return Ok(Outcome::Done(end.position()));
-        };
-        if !self.make_room(&mut end, len, has_waited)? {
-            return Ok(Outcome::NoRoom);
-        }
-        let lsn = end.next_lsn();
-        for (position, (change, before)) in effective.iter_mut().enumerate() {
-            change.record.lsn = lsn.get();
-            change.record.more = position < last;
-            let location = end.head.append(&change.record, change.body_checksum);
-            let shard = position_of(&shards, self.index.shard_of(change.hash));
-            let shard = locked.get_mut(shard).expect("every touched shard is locked");
-            self.publish(shard, change, *before, location, guard);
-        }
-        Ok(Outcome::Done(self.committed(&mut end, len)))
-    }
-
-    /// What each of the changes would replace.
-    fn resolve_all(
-        &self,
-        changes: &[Prepared<'_>],
-        shards: &[usize],
-        locked: &[LockedShard<'_>],
-        guard: &Guard,
-    ) -> Result<Vec<Option<Newest>>, Unresolved> {
-        let resolve = |change: &Prepared<'_>| {
-            let shard = position_of(shards, self.index.shard_of(change.hash));
-            let shard = locked.get(shard).expect("every touched shard is locked");
-            shard.resolve(change.hash, change.record.key, &change.hint, &self.segments, guard)
-        };
-        changes.iter().map(resolve).collect()
     }
 
     /// Seals the head if it holds any change, so that compaction may look at all of it.
@@ -231,7 +140,7 @@ impl Store {
     /// Sees to it that the head can take a change with records of `len` bytes. `false` when too much is unflushed: then the
     /// caller has to wait, with no lock held, and once is enough.
     #[inline]
-    fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, has_waited: bool) -> Result<bool> {
+    pub(crate) fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, has_waited: bool) -> Result<bool> {
         self.health.check_writable()?;
         if !has_waited && !self.has_room_for(len, end.position()) {
             return Ok(false);
@@ -255,21 +164,22 @@ impl Store {
 
     /// Has the index point at the record of a change, or forget the key. To be seen when the shard is unlocked.
     #[inline]
-    fn publish(
+    pub(crate) fn publish(
         &self,
         shard: &mut LockedShard<'_>,
-        change: &Prepared<'_>,
+        hash: KeyHash,
+        record: &Record<'_>,
         before: Option<Newest>,
         location: Location,
         guard: &Guard,
     ) {
-        let Record { kind, key, value, .. } = change.record;
+        let Record { kind, key, value, .. } = *record;
         let went = before.map_or(0, |before| key.len() + before.value_len);
         if kind == RecordKind::Put {
-            shard.insert(change.hash, before.map(|before| before.location), location);
+            shard.insert(hash, before.map(|before| before.location), location);
             shard.count_pairs(key.len() + value.len(), went);
         } else if let Some(before) = before {
-            shard.remove(change.hash, before.location);
+            shard.remove(hash, before.location);
             shard.count_pairs(0, went);
         }
         if let Some(Newest { location, value_len }) = before {
@@ -282,7 +192,7 @@ impl Store {
     /// Counts a change that is in the log. Before its shards are unlocked: whoever reads it finds it counted, so that a sync
     /// that follows covers it.
     #[inline]
-    fn committed(&self, end: &mut LockedEnd<'_>, len: usize) -> Position {
+    pub(crate) fn committed(&self, end: &mut LockedEnd<'_>, len: usize) -> Position {
         if end.head.spare_becomes_due() {
             self.spares_due();
         }

@@ -198,14 +198,6 @@ impl Index {
 #[derive(Debug)]
 pub(crate) struct LockedShard<'a>(shard::LockedShard<'a>);
 
-/// What a caller found out about a key before it locked the shard. It may be outdated.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hint {
-    pub(crate) newest: Option<Newest>,
-    /// Cold records of other keys with the same tag.
-    pub(crate) others: Vec<Location>,
-}
-
 /// Where the newest record of a key lies, and what the one who replaces it has to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Newest {
@@ -234,26 +226,28 @@ impl LockedShard<'_> {
         search(&self.0, hash, key, others, segments, guard, |location, record, _| found(location, record))
     }
 
-    /// Where the newest record of `key` lies, without a look into any file.
+    /// Where the newest record of `key` lies, without a look into any file. The caller found it at `newest` before it locked the
+    /// shard, and at `others` cold records of other keys with the same tag. Both may be outdated.
     ///
     /// # Errors
-    /// The hint does not help, and the record is cold.
+    /// That does not help, and the record is cold.
     #[inline]
     pub(crate) fn resolve(
         &self,
         hash: KeyHash,
         key: &[u8],
-        hint: &Hint,
+        newest: Option<Newest>,
+        others: &[Location],
         segments: &SegmentTable,
         guard: &Guard,
     ) -> Result<Option<Newest>, Unresolved> {
         let (mut value_len, mut unresolved) = (0, false);
         let found = self.0.find(hash.tag(), |location| {
-            if let Some(newest) = hint.newest.filter(|newest| newest.location == location) {
+            if let Some(newest) = newest.filter(|newest| newest.location == location) {
                 value_len = newest.value_len;
                 return true;
             }
-            if hint.others.contains(&location) {
+            if others.contains(&location) {
                 return false;
             }
             match location.look(key, segments, guard) {
