@@ -1,3 +1,4 @@
+use std::collections::TryReserveError;
 use std::hash::{BuildHasher, RandomState};
 
 /// One change: what a batch holds.
@@ -65,12 +66,24 @@ impl Batch {
     }
 
     /// The changes that take effect: for each key its last one, in the order of those. O(n).
+    ///
+    /// # Panics
+    /// When there is no memory for them.
     pub fn effective_changes(&self) -> Vec<&Change> {
-        let mut last = LastOfKeys::with_capacity(self.changes.len());
-        let mut effective = Vec::with_capacity(self.changes.len());
+        self.try_effective_changes().expect("memory for references to all changes")
+    }
+
+    /// As [`effective_changes`](Self::effective_changes), for an engine that refuses a batch which is too large for its memory.
+    ///
+    /// # Errors
+    /// There is no memory for them: about 19 bytes for each change.
+    pub fn try_effective_changes(&self) -> Result<Vec<&Change>, TryReserveError> {
+        let mut last = LastOfKeys::with_capacity(self.changes.len())?;
+        let mut effective = Vec::new();
+        effective.try_reserve_exact(self.changes.len())?;
         effective.extend(self.changes.iter().rev().filter(|change| last.insert(change)));
         effective.reverse();
-        effective
+        Ok(effective)
     }
 
     /// How many changes were added.
@@ -98,8 +111,11 @@ struct LastOfKeys<'a> {
 
 impl<'a> LastOfKeys<'a> {
     /// For up to so many changes.
-    fn with_capacity(changes: usize) -> Self {
-        LastOfKeys { slots: vec![None; changes + changes / 3 + 1], hasher: RandomState::new() }
+    fn with_capacity(changes: usize) -> Result<Self, TryReserveError> {
+        let (mut slots, len) = (Vec::new(), changes + changes / 3 + 1);
+        slots.try_reserve_exact(len)?;
+        slots.resize(len, None);
+        Ok(LastOfKeys { slots, hasher: RandomState::new() })
     }
 
     /// Whether the change is the first of its key.

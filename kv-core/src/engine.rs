@@ -39,7 +39,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
 /// own call failed that way may or may not be in the recovered state, as for a crash. A full disk need not poison:
 /// where a call that is answered with [`DiskFull`](crate::Error::DiskFull) has changed nothing, the engine may go on, and
-/// then takes changes again as soon as there is space. Where a change
+/// then takes changes again as soon as there is space. In the same way an engine may refuse a change that it finds no memory for,
+/// with [`Error::Io`](crate::Error::Io) of the kind `OutOfMemory`. Where a change
 /// itself sets off a dump under a policy that does not wait for it (inline background work), the change
 /// is visible and its call returns the error all the same. Reopening recovers, with or without a reboot
 /// in between: after a failed sync the system may go on showing bytes that no later sync saves, so an

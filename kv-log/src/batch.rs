@@ -3,9 +3,10 @@
 //! A batch may have millions of small changes, and until it is committed each of them takes memory here: 48 bytes beside
 //! its place in the caller's [`Batch`].
 
-use kv_core::{Batch, Change, Limits, Result};
+use kv_core::{Batch, Change, Error, Limits, Result};
 use kv_wal_format::{ALIGNMENT, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, body_checksum};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 
 use crate::commit::Outcome;
 use crate::head::{Position, SEAL_LEN};
@@ -57,14 +58,21 @@ struct PreparedBatch<'a> {
     changes: Vec<Prepared<'a>>,
     /// The shards of their keys, in ascending order.
     shards: Vec<usize>,
+    /// In each of those, how many keys are new.
+    new_keys: Vec<usize>,
     /// Of the changes at these positions: cold records of other keys with the same tag. Seldom any.
     others: BTreeMap<usize, Vec<Location>>,
 }
 
 impl<'a> PreparedBatch<'a> {
-    fn new(store: &Store, batch: &'a Batch) -> Self {
-        let effective = batch.effective_changes();
-        let (mut changes, mut shards) = (Vec::with_capacity(effective.len()), Vec::new());
+    /// # Errors
+    /// The system has no memory for so many changes.
+    fn new(store: &Store, batch: &'a Batch) -> Result<Self> {
+        let no_memory =
+            |_| Error::io("allocate memory for a batch in", &store.dir, ErrorKind::OutOfMemory.into());
+        let effective = batch.try_effective_changes().map_err(no_memory)?;
+        let (mut changes, mut shards) = (Vec::new(), Vec::new());
+        changes.try_reserve_exact(effective.len()).map_err(no_memory)?;
         for change in effective {
             let Record { key, value, .. } = record_of(change);
             let hash = store.index.hash(key);
@@ -82,7 +90,8 @@ impl<'a> PreparedBatch<'a> {
                 .and_then(|position| u32::try_from(position).ok())
                 .expect("the shard of every change is among at most 65,536");
         }
-        PreparedBatch { changes, shards, others: BTreeMap::new() }
+        let new_keys = vec![0; shards.len()];
+        Ok(PreparedBatch { changes, shards, new_keys, others: BTreeMap::new() })
     }
 
     /// Bytes of all its records.
@@ -114,6 +123,7 @@ impl<'a> PreparedBatch<'a> {
         guard: &Guard,
     ) -> Result<(usize, usize), Unresolved> {
         let (mut count, mut len) = (0, 0);
+        self.new_keys.fill(0);
         for (at, change) in self.changes.iter_mut().enumerate() {
             let shard = locked.get(change.shard as usize).expect("every touched shard is locked");
             let others = self.others.get(&at).map_or(&[][..], Vec::as_slice);
@@ -122,6 +132,8 @@ impl<'a> PreparedBatch<'a> {
             if change.is_effective() {
                 count += 1;
                 len += change.record().encoded_len();
+                let new_keys = self.new_keys.get_mut(change.shard as usize);
+                *new_keys.expect("every shard counts") += usize::from(change.newest.is_none());
             }
         }
         Ok((count, len))
@@ -137,7 +149,7 @@ impl Store {
     /// Commits a batch. All shards it touches stay locked until the last of its changes is in the index.
     pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Position> {
         self.options.limits.check_batch(batch)?;
-        let mut prepared = PreparedBatch::new(self, batch);
+        let mut prepared = PreparedBatch::new(self, batch)?;
         let mut has_waited = false;
         loop {
             self.health.check_writable()?;
@@ -169,6 +181,10 @@ impl Store {
         let Ok((mut left, len)) = batch.resolve(self, &locked, guard) else {
             return Ok(Outcome::LookAgain);
         };
+        for (shard, new_keys) in locked.iter_mut().zip(&batch.new_keys) {
+            // Before the log has a record: a refusal changes nothing.
+            shard.reserve(*new_keys, &self.dir)?;
+        }
         let mut end = self.end.lock();
         if left == 0 {
             self.health.check_writable()?;

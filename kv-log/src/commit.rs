@@ -5,7 +5,8 @@
 //! done before it is done before: limits, hash, checksum of key and value, the search for the record that the
 //! change replaces, which may have to be read from a file, and then, with the key's shard of the index locked, another look
 //! whether that is still the one. If it has moved on, and to where only a file would tell, the shard is given back, and
-//! the search is done once more.
+//! the search is done once more. The shard makes room for a new key then, too: a change that there is no memory for is refused
+//! before the log has it.
 //!
 //! Lock order of the engine: leadership of a flush (`flush`) -> shards of the index in ascending order -> commit lock ->
 //! making of spares -> spares -> manifest -> segments. No lock is held while a caller's code runs.
@@ -120,6 +121,10 @@ impl Store {
         if !change.is_effective(before) {
             return Ok(Outcome::Done(None));
         }
+        if before.is_none() {
+            // Before the log has the record: a refusal changes nothing.
+            shard.reserve(1, &self.dir)?;
+        }
         let mut end = self.end.lock();
         if !self.make_room(&mut end, len, has_waited)? {
             return Ok(Outcome::NoRoom);
@@ -199,5 +204,96 @@ impl Store {
         let position = end.advance(len);
         self.progress.changed(&*self.env.clock);
         position
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crate::index::gate;
+    use crate::{LogEngine, Options};
+    use kv_core::{Background, Batch, Engine, EngineExt, Env, Error, Lsn};
+    use std::collections::BTreeMap;
+    use std::io::ErrorKind;
+
+    fn is_refused<T>(answer: Result<T, Error>) -> bool {
+        matches!(
+            answer,
+            Err(Error::Io { op: "allocate memory for the index", source, .. })
+                if source.kind() == ErrorKind::OutOfMemory
+        )
+    }
+
+    #[test]
+    fn where_the_index_cannot_grow_changes_are_refused_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let open = || LogEngine::open_in(dir.path(), &env, Options { index_shards: 4, ..Options::default() });
+        let store = open().unwrap();
+        gate::shut(true);
+        let mut model = BTreeMap::new();
+        let (mut refused, mut taken_later) = (Vec::new(), 0);
+        for key in (0..60_u8).map(|key| vec![key]) {
+            let last = store.last_lsn();
+            let answer = store.put(&key, b"first");
+            if answer.is_ok() {
+                taken_later += usize::from(!refused.is_empty());
+                model.insert(key, b"first".to_vec());
+            } else {
+                assert!(is_refused(answer) && store.last_lsn() == last && store.get(&key).unwrap().is_none());
+                refused.push(key);
+            }
+        }
+        assert!(taken_later > 0, "other shards still have room");
+        assert!(refused.len() > 30, "each of four shards has room for six");
+
+        // One new key that finds no room, among others.
+        let (known, last) = (model.keys().next().unwrap().clone(), store.last_lsn());
+        let mut batch = Batch::new();
+        batch.put(&known, b"second").put(&refused[0], b"second").delete(&known);
+        assert!(is_refused(store.apply(&batch)) && store.last_lsn() == last);
+        let sorted = |model: &BTreeMap<Vec<u8>, Vec<u8>>| model.clone().into_iter().collect::<Vec<_>>();
+        assert_eq!(store.to_sorted_vec().unwrap(), sorted(&model));
+
+        // What takes no room goes on, and what it gives back is used again.
+        let mut batch = Batch::new();
+        for key in model.keys() {
+            batch.put(key, b"second");
+        }
+        assert_eq!(store.apply(&batch).unwrap(), Lsn::new(last.get() + 1));
+        for key in model.keys() {
+            store.delete(key).unwrap().unwrap();
+        }
+        model.clear();
+        store.put(&refused[0], b"third").unwrap();
+        model.insert(refused[0].clone(), b"third".to_vec());
+        store.sync().unwrap();
+
+        gate::shut(false);
+        for key in &refused {
+            store.put(key, b"fourth").unwrap();
+            model.insert(key.clone(), b"fourth".to_vec());
+        }
+        assert_eq!(store.to_sorted_vec().unwrap(), sorted(&model));
+        store.close().unwrap();
+
+        gate::shut(true);
+        let answer = open();
+        gate::shut(false);
+        assert!(is_refused(answer));
+        assert_eq!(open().unwrap().to_sorted_vec().unwrap(), sorted(&model));
+    }
+
+    #[test]
+    fn a_batch_makes_room_for_all_its_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { index_shards: 2, ..Options::default() };
+        let store = LogEngine::open(dir.path(), options).unwrap();
+        let mut batch = Batch::new();
+        for key in 0..5000_u32 {
+            batch.put(&(key % 4000).to_le_bytes(), b"value").delete(&(key + 5000).to_le_bytes());
+        }
+        store.apply(&batch).unwrap();
+        assert_eq!(store.stats().keys, 4000);
+        assert_eq!(store.to_sorted_vec().unwrap().len(), 4000);
     }
 }

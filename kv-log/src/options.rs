@@ -27,7 +27,8 @@ pub struct Options {
     /// Bytes of changes that may wait to be written; beyond, writers wait. Default 64 MiB.
     pub unflushed_bytes_max: u64,
     /// Memory for records and the index, bytes. Beyond, the segments that were written longest ago leave memory, and
-    /// their records are read from their files. The index always stays: 9 to 15 bytes a key. At least
+    /// their records are read from their files. The index always stays: 9 to 15 bytes a key. Where the system has no memory for a
+    /// larger one, a put of a new key is refused with an I/O error of the kind `OutOfMemory`, and the store goes on. At least
     /// `unflushed_bytes_max` and five segments; see [`with_memory_budget`](Self::with_memory_budget). Default none:
     /// everything stays in memory.
     pub memory_budget: Option<u64>,

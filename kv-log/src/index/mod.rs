@@ -13,9 +13,10 @@ mod slot;
 mod table;
 
 use foldhash::fast::FixedState;
-use kv_core::Result;
+use kv_core::{Error, Result};
 use kv_wal_format::Record;
 use std::hash::BuildHasher;
+use std::path::Path;
 
 use crate::prefetch::prefetch;
 use crate::readers::{Guard, pin};
@@ -33,6 +34,9 @@ impl KeyHash {
         self.0 >> (64 - TAG_BITS)
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+pub(crate) use table::gate;
 
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -269,7 +273,17 @@ impl LockedShard<'_> {
         self.0.count_pairs(came, went);
     }
 
-    /// Points a key, which pointed at `before` if it was there, at `location`.
+    /// Makes room for so many keys more. Changes nothing that a reader sees.
+    ///
+    /// # Errors
+    /// The system has no memory for a larger table. `path` is the error's.
+    #[inline]
+    pub(crate) fn reserve(&mut self, keys: usize, path: &Path) -> Result<()> {
+        self.0.reserve(keys).map_err(|error| Error::io("allocate memory for the index", path, error))
+    }
+
+    /// Points a key, which pointed at `before` if it was there, at `location`. The caller has [reserved](Self::reserve) room for
+    /// one that was not there.
     #[inline]
     pub(crate) fn insert(&mut self, hash: KeyHash, before: Option<Location>, location: Location) {
         let slot = Slot::new(hash.tag(), location);
