@@ -63,8 +63,16 @@ impl Pin {
         self.guards.store(TRANSIENT, Ordering::Relaxed);
     }
 
+    /// Its last guard is gone.
     pub(super) fn end_transient(&self) {
         self.guards.store(0, Ordering::Relaxed);
+        // Release: what it looked at came before.
+        self.epoch.store(0, Ordering::Release);
+    }
+
+    #[cold]
+    fn announce_transient(&self) {
+        self.announce();
     }
 
     /// Says that the reader is pinned from now on.
@@ -94,8 +102,10 @@ pub(crate) fn pin() -> Guard {
     let reader = current();
     let guards = reader.pin.guards.load(Ordering::Relaxed);
     reader.pin.guards.store(guards + 1, Ordering::Relaxed);
-    if guards == 0 || guards == TRANSIENT {
+    if guards == 0 {
         reader.pin.announce();
+    } else if guards == TRANSIENT {
+        reader.pin.announce_transient();
     }
     Guard { reader, not_send: PhantomData }
 }
@@ -109,8 +119,6 @@ impl Drop for Guard {
             // Release: what it looked at came before.
             self.reader.pin.epoch.store(0, Ordering::Release);
         } else if guards == TRANSIENT {
-            // Release: as above.
-            self.reader.pin.epoch.store(0, Ordering::Release);
             give_back_transient(self.reader);
         }
     }

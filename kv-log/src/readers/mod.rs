@@ -73,6 +73,7 @@ fn take() -> &'static Reader {
 }
 
 /// Gives back a transient reader, whose last guard is gone.
+#[cold]
 fn give_back_transient(reader: &Reader) {
     READER.set(None);
     reader.pin.end_transient();
