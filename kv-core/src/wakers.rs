@@ -2,6 +2,7 @@ use crate::Lsn;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 #[cfg(all(test, loom))]
@@ -103,7 +104,8 @@ impl Wakers {
             due
         };
         for waiting in due {
-            waiting.waker.wake();
+            // A waker that panics is the fault of its task, and must not keep the others asleep or end the engine's thread.
+            let _ = catch_unwind(AssertUnwindSafe(|| waiting.waker.wake()));
         }
     }
 
@@ -169,6 +171,27 @@ mod tests {
         assert_eq!(wakers.lock().len(), 0);
         // The entry was the only other owner.
         assert_eq!(Arc::strong_count(&task), 1);
+    }
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_no_other_task_asleep() {
+        let (wakers, tasks) = (Wakers::default(), [(); 8].map(|()| Arc::<Counter>::default()));
+        for task in &tasks {
+            pending(&wakers, 1, task);
+            let panics = Waker::from(Arc::new(Panics));
+            let answer = wakers.poll(Lsn::new(1), &mut Context::from_waker(&panics), || None::<()>);
+            assert_eq!(answer, Poll::Pending);
+        }
+        wakers.wake_up_to(Lsn::new(1));
+        assert_eq!(woken(&tasks), [1; 8]);
     }
 
     #[test]
