@@ -1,6 +1,7 @@
-use crate::{Batch, Checkpoint, Compact, Lsn, PointInTime, Result, Stats, Value};
+use crate::{Batch, Checkpoint, Compact, Durable, Lsn, PointInTime, Result, Stats, Value};
 use std::fmt::Debug;
 use std::ops::ControlFlow;
+use std::task::{Context, Poll};
 
 /// What a scan calls with each key and value; it answers whether to go on.
 pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
@@ -25,19 +26,21 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// [`last_lsn`](Engine::last_lsn), and covers a change only after its bytes, and the directory entries
 /// that lead to them, were synced. After any crash the recovered state is the state after some prefix
 /// of the log order, and that prefix contains every change at or below any `durable_lsn` anyone was
-/// told, by this method, [`sync`](Engine::sync) or [`wait_durable`](Engine::wait_durable). How far
+/// told, by this method, [`sync`](Engine::sync), [`wait_durable`](Engine::wait_durable) or
+/// [`poll_durable`](Engine::poll_durable). How far
 /// durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under a
 /// policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable
 /// when its call returns; it may be visible to others a little before.
 ///
 /// **Failure.** A call that returns an error other than from a failed write or sync changed nothing.
 /// A failed write or sync, or any other failed change to its files that a call reports, *poisons* the
-/// engine: the call that met the failure returns it, every later change, `sync` and `wait_durable`
-/// beyond `durable_lsn` returns [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state
+/// engine: the call that met the failure returns it, every later change, `sync`, `wait_durable` and
+/// `poll_durable` beyond `durable_lsn` returns [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state
 /// as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
 /// own call failed that way may or may not be in the recovered state, as for a crash. A full disk need not poison:
 /// where a call that is answered with [`DiskFull`](crate::Error::DiskFull) has changed nothing, the engine may go on, and
-/// then takes changes again as soon as there is space. Where a change
+/// then takes changes again as soon as there is space. In the same way an engine may refuse a change that it finds no memory for,
+/// with [`Error::Io`](crate::Error::Io) of the kind `OutOfMemory`. Where a change
 /// itself sets off a dump under a policy that does not wait for it (inline background work), the change
 /// is visible and its call returns the error all the same. Reopening recovers, with or without a reboot
 /// in between: after a failed sync the system may go on showing bytes that no later sync saves, so an
@@ -127,6 +130,21 @@ pub trait Engine: Debug + Send + Sync {
     /// As for [`sync`](Engine::sync).
     fn wait_durable(&self, lsn: Lsn) -> Result<()>;
 
+    /// As [`wait_durable`](Engine::wait_durable), without blocking the thread for others: `Pending` until `lsn` is durable.
+    /// The poll causes the sync itself, whatever the policy says. An engine with background threads asks its thread for
+    /// the sync, and many polls share one. An engine without threads, or in inline mode, syncs within the poll and never
+    /// returns `Pending`.
+    ///
+    /// The engine wakes the task when `lsn` is durable, and when the engine is poisoned or closed. The wake may come from
+    /// a thread of the engine, which dumps nothing while the waker runs: a waker schedules its task and returns. A waker
+    /// that holds the last handle may drop it. A task that polls again replaces its entry. A task that never polls again leaves one entry until the next wake of `lsn`.
+    /// [`EngineExt::durable`] makes a future of it.
+    ///
+    /// # Errors
+    /// As for [`wait_durable`](Engine::wait_durable). Where a sync fails for several tasks, each gets
+    /// [`Error::Poisoned`](crate::Error::Poisoned) or the failure itself.
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
     /// The newest durable change. See the contract.
     fn durable_lsn(&self) -> Lsn;
 
@@ -163,6 +181,41 @@ pub trait EngineExt: Engine {
         let lsn = self.put(key, value)?;
         self.wait_durable(lsn)?;
         Ok(lsn)
+    }
+
+    /// A future that is ready once `lsn` is durable: [`Engine::poll_durable`] for use with `.await`. It depends on no
+    /// runtime.
+    ///
+    /// # Async use
+    /// `put`, `delete`, `apply` and reads of resident values return quickly under a policy that acknowledges
+    /// [`WhenVisible`](crate::Acknowledge::WhenVisible): call them in a task, and await this future where the task needs
+    /// durability. Tasks that wait at the same time share one sync (group commit).
+    ///
+    /// `wait_durable`, `sync`, and `put` under [`Always`](crate::Always) block their thread for a whole sync. In a task they stop
+    /// all other tasks of that thread. Those tasks cannot put meanwhile, so there is nothing to share: each sync covers
+    /// one change. Run these calls on threads for blocking work (`spawn_blocking` in tokio).
+    ///
+    /// ```
+    /// use kv_core::{Engine, EngineExt, Result};
+    /// use std::sync::Arc;
+    ///
+    /// /// Handles one request.
+    /// async fn store(engine: Arc<dyn Engine>, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+    ///     let lsn = engine.put(&key, &value)?; // visible
+    ///     engine.durable(lsn).await // durable; other tasks run meanwhile
+    /// }
+    ///
+    /// // The future may move between threads: any executor can spawn it.
+    /// fn spawn(_task: impl Future<Output = Result<()>> + Send + 'static) {}
+    /// # fn example(engine: Arc<dyn Engine>) {
+    /// spawn(store(engine, b"key".to_vec(), b"value".to_vec()));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Engine::poll_durable`]. A future that waits while `close` makes its change durable is ready without an error.
+    fn durable(&self, lsn: Lsn) -> Durable<'_, Self> {
+        Durable::new(self, lsn)
     }
 
     /// Whether `key` is present.

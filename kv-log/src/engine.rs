@@ -8,6 +8,7 @@ use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::background::Workers;
 use crate::compaction::Extent;
@@ -55,6 +56,18 @@ impl LogEngine {
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.store.recovery
     }
+
+    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    fn check_wait(&self, lsn: Lsn) -> Result<()> {
+        self.store.health.check_readable()?;
+        let last = self.store.end.last_lsn();
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        Ok(())
+    }
 }
 
 impl Engine for LogEngine {
@@ -100,15 +113,14 @@ impl Engine for LogEngine {
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.end.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
+        self.check_wait(lsn)?;
         self.store.make_durable(lsn)?;
         if self.store.options.read_only { Ok(()) } else { self.store.compact_if_due() }
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_wait(lsn)?;
+        self.store.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -154,15 +166,19 @@ impl Engine for LogEngine {
 
     fn close(&self) -> Result<()> {
         self.store.health.check_process()?;
-        // Held to the end: a call at the same time returns when the directory is free, too.
-        let mut life = self.life.lock();
-        let workers = match &mut *life {
-            Life::Open(workers) => workers,
-            Life::Closed(answer) => return answer.clone(),
+        let answer = {
+            // Held to the end: a call at the same time returns when the directory is free, too.
+            let mut life = self.life.lock();
+            let workers = match &mut *life {
+                Life::Open(workers) => workers,
+                Life::Closed(answer) => return answer.clone(),
+            };
+            workers.stop(&self.store);
+            let answer = self.store.close();
+            *life = Life::Closed(answer.clone());
+            answer
         };
-        workers.stop(&self.store);
-        let answer = self.store.close();
-        *life = Life::Closed(answer.clone());
+        self.store.wake_tasks();
         // Free memory that waited for readers that have gone on.
         collect();
         answer

@@ -21,6 +21,7 @@ use kv_wal_format::{
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -145,7 +146,7 @@ pub(crate) fn recover(
         segments.insert(one.segment.id, Arc::clone(&one.segment));
     }
 
-    for (hash, location) in tombstones {
+    for (hash, location) in tombstones.into_iter().flatten() {
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
     let longest_key = replay.longest_key.into_inner();
@@ -212,8 +213,8 @@ fn require_blank(one: &Replayed, unfinished: &Segment) -> Result<()> {
 }
 
 impl Replay<'_> {
-    /// Replays every segment, in the order of ids in the answer, on all processors.
-    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Tombstones)> {
+    /// Replays every segment, in the order of ids in the answer, on all processors. Tombstones come as each of these found them.
+    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
         let newest_first: Vec<(SegmentId, Entry)> =
             manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();
         let workers = match self.env.background {
@@ -224,7 +225,7 @@ impl Replay<'_> {
         };
         self.progress.lock().files_total = newest_first.len() as u64;
         let next = AtomicUsize::new(0);
-        let results = Mutex::new((Vec::with_capacity(newest_first.len()), Tombstones::new()));
+        let results = Mutex::new((Vec::with_capacity(newest_first.len()), Vec::new()));
         let work = || {
             let mut tombstones = Tombstones::new();
             while let Some((id, entry)) = newest_first.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -235,17 +236,14 @@ impl Replay<'_> {
                     next.store(newest_first.len(), Ordering::Relaxed);
                 }
             }
-            results.lock().1.append(&mut tombstones);
+            results.lock().1.push(tombstones);
         };
-        if workers <= 1 {
+        thread::scope(|scope| {
+            // Where the system has no more threads, fewer do it.
+            let start = |_| thread::Builder::new().spawn_scoped(scope, work).is_ok();
+            let _all_started = (1..workers).all(start);
             work();
-        } else {
-            thread::scope(|scope| {
-                for _ in 0..workers {
-                    scope.spawn(work);
-                }
-            });
-        }
+        });
         let (mut results, tombstones) = results.into_inner();
         results.sort_unstable_by_key(|(id, _)| *id);
         Ok((results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?, tombstones))
@@ -377,7 +375,14 @@ impl Replay<'_> {
             }
         }
         shard.count_pairs(pair.map_or(0, |pair| pair.bytes), went);
+        if known.is_none() {
+            shard.reserve(1, self.table.get(location, guard).file.path())?;
+        }
         if pair.is_none() {
+            let path = self.table.get(location, guard).file.path();
+            tombstones
+                .try_reserve(1)
+                .map_err(|_| Error::io("allocate memory to recover", path, ErrorKind::OutOfMemory.into()))?;
             tombstones.push((hash, location));
         }
         shard.insert(hash, known.map(|(at, ..)| at), location);

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::identity;
@@ -38,6 +39,18 @@ impl NaiveEngine {
         let worker = Worker::start(&store)?;
         Ok(NaiveEngine { store, life: Mutex::new(Life::Open(worker)) })
     }
+
+    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    fn check_wait(&self, lsn: Lsn) -> Result<()> {
+        self.store.health.check_readable()?;
+        let last = self.store.table.last_lsn();
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// What the allocations of a key and its value take beyond their bytes, estimated: 16 bytes each of headers
@@ -66,7 +79,7 @@ impl Engine for NaiveEngine {
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
         let store = &*self.store;
-        store.options.limits.check_batch(batch)?;
+        store.options.limits.check_batch_with(batch, store.key_len_max)?;
         store.before_change()?;
         match store.table.apply(batch)? {
             Some(lsn) => store.after_change(lsn).map(|()| lsn),
@@ -120,14 +133,13 @@ impl Engine for NaiveEngine {
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.table.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
+        self.check_wait(lsn)?;
         self.store.make_durable(lsn)
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_wait(lsn)?;
+        self.store.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -162,15 +174,19 @@ impl Engine for NaiveEngine {
 
     fn close(&self) -> Result<()> {
         self.store.health.check_process()?;
-        // Held to the end: a call at the same time returns when the directory is free, too.
-        let mut life = self.life.lock();
-        let worker = match &mut *life {
-            Life::Open(worker) => worker,
-            Life::Closed(answer) => return answer.clone(),
+        let answer = {
+            // Held to the end: a call at the same time returns when the directory is free, too.
+            let mut life = self.life.lock();
+            let worker = match &mut *life {
+                Life::Open(worker) => worker,
+                Life::Closed(answer) => return answer.clone(),
+            };
+            worker.stop(&self.store);
+            let answer = self.store.close();
+            *life = Life::Closed(answer.clone());
+            answer
         };
-        worker.stop(&self.store);
-        let answer = self.store.close();
-        *life = Life::Closed(answer.clone());
+        self.store.wake_tasks();
         answer
     }
 

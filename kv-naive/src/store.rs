@@ -41,7 +41,7 @@ pub(crate) struct Store {
     /// For the next snapshot, and for identities.
     pub(crate) reserve: Reserve,
     /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there before they were lowered.
-    key_len_max: usize,
+    pub(crate) key_len_max: usize,
 }
 
 #[derive(Debug, Default)]

@@ -6,6 +6,7 @@ pub(crate) mod corruption;
 pub(crate) mod crash;
 pub(crate) mod durability;
 pub(crate) mod errors;
+mod futures;
 pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
 pub(crate) mod model;
