@@ -70,7 +70,7 @@ fn survives_reopening_with_many_segments() {
 }
 
 /// Bytes that so small a store holds in reserve, at most.
-const RESERVE: u64 = 48 << 10;
+const RESERVE: u64 = 96 << 10;
 
 #[test]
 fn space_comes_back_after_overwriting_and_deleting_everything() {
