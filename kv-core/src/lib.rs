@@ -35,11 +35,12 @@
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `fs/` | [`Fs`], [`Dir`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
-//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `wakers.rs`, `reserve.rs`, `store_lock.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Wakers`] (waiting futures), [`Reserve`] (full disks), [`StoreLock`] |
+//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `wakers.rs`, `reserve.rs`, `store_lock.rs`, `at_exit.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Wakers`] (waiting futures), [`Reserve`] (full disks), [`StoreLock`], [`AtExit`] |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
 #![deny(unsafe_code)]
 
+mod at_exit;
 mod batch;
 mod capability;
 mod clock;
@@ -63,6 +64,7 @@ mod store_lock;
 mod value;
 mod wakers;
 
+pub use at_exit::{AtExit, call_at_exit};
 pub use batch::{Batch, Change};
 pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
 pub use clock::{Clock, ManualClock, SystemClock};

@@ -1,13 +1,14 @@
 //! [`LogEngine`]: opens and closes a store, and answers the calls. The work is done elsewhere.
 
 use kv_core::{
-    Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory, Env, Error, Lsn,
-    OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
+    AtExit, Background, Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory,
+    Env, Error, Lsn, OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
+    call_at_exit,
 };
 use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use crate::background::Workers;
@@ -18,6 +19,16 @@ use crate::readers::collect;
 use crate::store::Store;
 
 /// A log-structured key-value store. See the [crate documentation](crate).
+///
+/// # The end of the process
+/// Dropping the last handle closes the store. A store in a `static`, or one that was leaked, is never dropped: when
+/// `main` returns, or the process calls [`std::process::exit`], its visible changes are made durable as by
+/// [`sync`](Engine::sync), and an error is not told. Call [`close`](Engine::close) before that to hear of errors. A
+/// process that aborts or is killed loses what the [policy](kv_core::PersistencePolicy) had not dumped.
+///
+/// # Forked children
+/// A child process that was forked from the one that opened the store gets [`Forked`](Error::Forked) from every call that
+/// reads, changes, syncs or closes. The parent goes on; a child opens a store of its own.
 #[derive(Debug)]
 pub struct LogEngine {
     store: Arc<Store>,
@@ -49,6 +60,10 @@ impl LogEngine {
     pub fn open_in(dir: &Path, env: &Env, options: Options) -> Result<Self> {
         let store = Arc::new(open::open(dir, env, options)?);
         let workers = Workers::start(&store)?;
+        if env.background == Background::Threads && !store.options.read_only {
+            let weak: Weak<Store> = Arc::downgrade(&store);
+            call_at_exit(weak);
+        }
         Ok(LogEngine { store, life: Mutex::new(Life::Open(workers)) })
     }
 
@@ -207,6 +222,14 @@ impl Compact for LogEngine {
         report.leftover_files = self.store.catalog.leftovers().0;
         self.store.segments.trim();
         Ok(report)
+    }
+}
+
+impl AtExit for Store {
+    fn at_exit(&self) {
+        if self.health.check_writable().is_ok() {
+            let _ = self.make_durable(self.end.last_lsn());
+        }
     }
 }
 

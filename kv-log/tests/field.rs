@@ -4,14 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
 
-use kv_core::{Compact, Engine, EngineExt, Error, Manual, Never};
+use kv_core::{Compact, Engine, EngineExt, Env, Error, Manual, Never, OpenOptions};
 use kv_log::{LogEngine, Options};
+use kv_naive::NaiveEngine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Tells a process that it is the child of a test, and gives it a directory.
 const CHILD: &str = "KV_LOG_FIELD_DIR";
@@ -146,6 +147,29 @@ fn a_forked_child_is_told_and_the_parent_goes_on() {
         assert_eq!(LogEngine::open(dir, Options::default()).unwrap().stats().keys, 2);
     };
     in_child("a_forked_child_is_told_and_the_parent_goes_on", dir.path(), work);
+}
+
+#[test]
+fn a_store_in_a_static_keeps_its_changes_when_the_process_ends() {
+    static LOG: OnceLock<LogEngine> = OnceLock::new();
+    static NAIVE: OnceLock<NaiveEngine> = OnceLock::new();
+    let dir = tempfile::tempdir().unwrap();
+    let work = |dir: &Path| {
+        let log = LogEngine::open(dir.join("log"), manual()).unwrap();
+        let options = OpenOptions { persistence: Arc::new(Manual), ..OpenOptions::default() };
+        let naive = NaiveEngine::open(&dir.join("naive"), &Env::os(), options).unwrap();
+        let stores: [&dyn Engine; 2] = [LOG.get_or_init(|| log), NAIVE.get_or_init(|| naive)];
+        for store in stores {
+            for number in 0..1000_u32 {
+                store.put(&number.to_be_bytes(), b"v").unwrap();
+            }
+        }
+    };
+    if in_child("a_store_in_a_static_keeps_its_changes_when_the_process_ends", dir.path(), work) {
+        assert_eq!(LogEngine::open(dir.path().join("log"), manual()).unwrap().stats().keys, 1000);
+        let naive = NaiveEngine::open(&dir.path().join("naive"), &Env::os(), OpenOptions::default());
+        assert_eq!(naive.unwrap().stats().keys, 1000);
+    }
 }
 
 #[test]

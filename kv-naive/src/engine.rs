@@ -1,11 +1,11 @@
 use kv_core::{
-    Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Error, Lsn, OpenOptions,
-    PointInTime, Result, ScanVisitor, Stats, Value,
+    AtExit, Background, Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Error, Lsn,
+    OpenOptions, PointInTime, Result, ScanVisitor, Stats, Value, call_at_exit,
 };
 use parking_lot::Mutex;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,6 +14,10 @@ use crate::store::Store;
 use crate::worker::Worker;
 
 /// A hash table with snapshots. See the [crate documentation](crate).
+///
+/// Dropping the last handle closes the store. Of a store in a `static`, which is never dropped, the visible changes are
+/// made durable when `main` returns, and an error is not told; [`close`](Engine::close) tells it. A forked child gets
+/// [`Forked`](Error::Forked).
 #[derive(Debug)]
 pub struct NaiveEngine {
     store: Arc<Store>,
@@ -37,6 +41,10 @@ impl NaiveEngine {
     pub fn open(dir: &Path, env: &Env, options: OpenOptions) -> Result<Self> {
         let store = Arc::new(Store::open(dir, env, options)?);
         let worker = Worker::start(&store)?;
+        if env.background == Background::Threads && !store.options.read_only {
+            let weak: Weak<Store> = Arc::downgrade(&store);
+            call_at_exit(weak);
+        }
         Ok(NaiveEngine { store, life: Mutex::new(Life::Open(worker)) })
     }
 
@@ -200,6 +208,14 @@ impl Engine for NaiveEngine {
 
     fn as_compact(&self) -> Option<&dyn Compact> {
         None
+    }
+}
+
+impl AtExit for Store {
+    fn at_exit(&self) {
+        if self.health.check_writable().is_ok() {
+            let _ = self.make_durable(self.table.last_lsn());
+        }
     }
 }
 
