@@ -269,3 +269,19 @@ impl Drop for SegmentTable {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_slots_are_kept_for_compaction() {
+        let table = SegmentTable::new(1024, 0);
+        let growth = std::iter::from_fn(|| table.reserve_slot(10)).count();
+        assert_eq!(growth, SEGMENTS_MAX - 10);
+        let last: Vec<u16> = std::iter::from_fn(|| table.reserve_slot(0)).collect();
+        assert_eq!(last.len(), 10);
+        table.return_slot(last[0]);
+        assert!(table.reserve_slot(1).is_none() && table.reserve_slot(0).is_some());
+    }
+}
