@@ -87,15 +87,13 @@ impl Reserve {
         !is_full
     }
 
-    /// Gives at least `len` bytes back to the disk. `false` when fewer than `keep` would be left: then
-    /// nothing was given.
+    /// Gives `len` bytes back to the disk, rounded up to blocks, or as many as there are above `keep`.
+    /// `false` when there is nothing to give.
     pub fn give(&self, len: u64, keep: u64) -> bool {
         let mut held = self.held();
-        let given = len.max(1).next_multiple_of(BLOCK_LEN);
-        match held.len.checked_sub(given).filter(|left| *left >= keep) {
-            Some(left) => held.shrink(left),
-            None => false,
-        }
+        let left = held.len.saturating_sub(len.max(1).next_multiple_of(BLOCK_LEN));
+        let left = left.max(keep.next_multiple_of(BLOCK_LEN));
+        left < held.len && held.shrink(left)
     }
 
     /// Carries out `operation`; where it finds the disk full, gives it `len` bytes of the reserve, and
@@ -167,8 +165,10 @@ mod tests {
         assert_eq!(OsFs.list(dir.path()).unwrap(), [""; 0], "there is no file before there is space in it");
         reserve.hold(10_000);
         assert_eq!((reserve.len(), open().len()), (12_288, 12_288));
-        assert!(!reserve.give(10_000, 4096) && reserve.give(5000, 4096));
+        assert!(reserve.give(1, 4096) && reserve.len() == 8192);
+        assert!(reserve.give(10_000, 4096), "as much as may go");
         assert_eq!((reserve.len(), open().len()), (4096, 4096));
+        assert!(!reserve.give(1, 4096) && !reserve.give(1, 1));
         open().hold(1 << 20);
         let reserve = open();
         reserve.hold(600_000);

@@ -16,6 +16,7 @@ use crate::leftovers::{Attempt, Leftovers, remove_file};
 use crate::manifest::{Entry, Manifest};
 use crate::orphans::{self, Known, Verdict};
 use crate::progress::Progress;
+use crate::reserve::{Need, Shares, with_metadata};
 use crate::segment::{
     Image, SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable, Via,
 };
@@ -23,27 +24,33 @@ use crate::store::is_refusal;
 
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    dir: Arc<dyn Dir>,
-    lock: Arc<StoreLock>,
-    env: Env,
-    files: Arc<SegmentFiles>,
-    /// How new files are written.
-    via: Via,
-    /// Size of a full segment, bytes.
-    segment_bytes: usize,
-    /// Whether no reader looks into the file of a victim: all segments have their image in memory.
-    empties_victims: bool,
-    table: Arc<SegmentTable>,
-    progress: Arc<Progress>,
-    counters: Arc<Counters>,
+    parts: Parts,
     /// Guards the manifest's file, too. Before `segments`.
     stored: Mutex<Stored>,
     /// The segments that the manifest names.
     segments: Mutex<BTreeMap<SegmentId, Arc<Segment>>>,
     /// Files that the next manifest does not name. Once it is stored, they go.
     leftovers: Leftovers,
+}
+
+/// What a catalog works with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) lock: Arc<StoreLock>,
+    pub(crate) env: Env,
+    pub(crate) files: Arc<SegmentFiles>,
+    /// How new files are written.
+    pub(crate) via: Via,
+    /// Size of a full segment, bytes.
+    pub(crate) segment_bytes: usize,
+    /// Whether no reader looks into the file of a victim: all segments have their image in memory.
+    pub(crate) closes_victims: bool,
+    pub(crate) table: Arc<SegmentTable>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) counters: Arc<Counters>,
     /// For manifests, tombstones and compaction on a full disk.
-    reserve: Reserve,
+    pub(crate) reserve: Reserve,
 }
 
 /// The manifest as it was stored last, and the ids that it reserved.
@@ -56,99 +63,12 @@ struct Stored {
     foreign_ids: BTreeSet<SegmentId>,
 }
 
-/// What a new segment is for: it says which part of the reserve may go into it when the disk is full, and
-/// whether it may have one of the last slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
-    /// New data: none.
-    Growth,
-    /// Tombstones, or the seal of the active segment so that it can be compacted: the part that compaction
-    /// can do without.
-    Relief,
-    /// The same, when compaction has found nothing to give back: all but the part for manifests.
-    LastRelief,
-    /// Survivors of a compaction: all but the part for manifests.
-    Compaction,
-}
-
-/// Bytes of the reserve, and what they are for.
-#[derive(Clone, Copy, Debug)]
-struct ReserveSizes {
-    manifests: u64,
-    /// For tombstones: twice as many bytes as one segment of them has.
-    relief: u64,
-    /// For compaction: of one segment.
-    survivors: u64,
-}
-
-impl ReserveSizes {
-    fn sum(self) -> u64 {
-        self.manifests + self.relief + self.survivors
-    }
-}
-
-/// What a catalog is made of.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) dir: Arc<dyn Dir>,
-    pub(crate) reserve: Reserve,
-    pub(crate) lock: Arc<StoreLock>,
-    pub(crate) env: Env,
-    pub(crate) files: Arc<SegmentFiles>,
-    pub(crate) via: Via,
-    pub(crate) segment_bytes: usize,
-    pub(crate) empties_victims: bool,
-    pub(crate) table: Arc<SegmentTable>,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) counters: Arc<Counters>,
-}
-
-/// Least of the reserve for manifests, bytes.
-const MANIFEST_BYTES_MIN: u64 = 16 << 10;
-
-/// Bytes that a file system may need for a file of `len` bytes, those included that tell where its blocks are.
-fn with_overhead(len: usize) -> u64 {
-    let len = len as u64;
-    len + len / 128 + (32 << 10)
-}
-
-/// Least of the reserve for tombstones, bytes; less where a segment is smaller.
-const RELIEF_BYTES_MIN: u64 = 64 << 10;
-
 impl Catalog {
     /// Of a store that was recovered from `manifest` with these `segments`.
     pub(crate) fn new(parts: Parts, manifest: Manifest, segments: BTreeMap<SegmentId, Arc<Segment>>) -> Self {
-        let Parts {
-            dir,
-            reserve,
-            lock,
-            env,
-            files,
-            via,
-            segment_bytes,
-            empties_victims,
-            table,
-            progress,
-            counters,
-        } = parts;
         let next_id = manifest.next_segment;
         let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
-        Catalog {
-            reserve,
-            dir,
-            lock,
-            env,
-            files,
-            via,
-            segment_bytes,
-            empties_victims,
-            table,
-            progress,
-            counters,
-            stored,
-            segments: Mutex::new(segments),
-            leftovers: Leftovers::default(),
-        }
+        Catalog { parts, stored, segments: Mutex::new(segments), leftovers: Leftovers::default() }
     }
 
     /// All segments, in the order of their ids.
@@ -163,7 +83,7 @@ impl Catalog {
 
     /// Bytes of the files beside the segments' that the store keeps.
     pub(crate) fn overhead_bytes(&self) -> u64 {
-        self.reserve.len() + Manifest::len_with(self.segments.lock().len()) as u64
+        self.parts.reserve.len() + Manifest::len_with(self.segments.lock().len()) as u64
     }
 
     /// Begins the life of an opened store: LSNs above `floor` and segment ids are reserved, blank segments are
@@ -201,10 +121,10 @@ impl Catalog {
 
     fn examine_orphans(&self, manifest: &Manifest, last_lsn: Lsn) -> Result<Vec<(SegmentId, Verdict)>> {
         let known = Known { store_id: manifest.store_id, ids_end: manifest.next_segment, last_lsn };
-        let names = self.dir.names()?;
+        let names = self.parts.dir.names()?;
         let ids = names.iter().filter_map(|name| directory::parse_segment_file_name(name));
         ids.filter(|id| !manifest.segments.contains_key(id))
-            .map(|id| Ok((id, orphans::examine(&*self.dir, id, known)?)))
+            .map(|id| Ok((id, orphans::examine(&*self.parts.dir, id, known)?)))
             .collect()
     }
 
@@ -236,18 +156,18 @@ impl Catalog {
         });
         // The files must be there before the manifest says so.
         let result = files
-            .and_then(|()| self.dir.sync_durably())
+            .and_then(|()| self.parts.dir.sync_durably())
             .and_then(|()| self.store(&mut stored, next, last_lsn));
         if let Err(error) = result {
             for segment in &created {
                 self.discard_unless_named(segment, &error);
-                self.table.return_slot(segment.slot);
+                self.parts.table.return_slot(segment.slot);
             }
             return Err(error);
         }
         let mut segments = self.segments.lock();
         for segment in &created {
-            self.table.install(segment);
+            self.parts.table.install(segment);
             segments.insert(segment.id, Arc::clone(segment));
         }
         Ok(created)
@@ -267,25 +187,25 @@ impl Catalog {
             base_lsn: last_lsn.get(),
             store_id: stored.manifest.store_id,
         };
-        let now = self.env.clock.monotonic();
+        let now = self.parts.env.clock.monotonic();
         self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, need, |_| ())
     }
 
     /// A segment without a file that stands for the active one where nothing is written.
     pub(crate) fn placeholder(&self) -> Result<Arc<Segment>> {
         let image = Image::new(SEGMENT_HEADER_LEN);
-        let image = image.map_err(|error| Error::io("allocate memory for", self.dir.path(), error))?;
-        let slot = self.table.reserve_slot(0).ok_or_else(|| self.too_many_segments())?;
+        let image = image.map_err(|error| Error::io("allocate memory for", self.parts.dir.path(), error))?;
+        let slot = self.parts.table.reserve_slot(0).ok_or_else(|| self.too_many_segments())?;
         let id = SegmentId::new(u64::MAX);
-        let file = Arc::new(SegmentFile::unopened(&self.files, id));
-        let now = self.env.clock.monotonic();
+        let file = Arc::new(SegmentFile::unopened(&self.parts.files, id));
+        let now = self.parts.env.clock.monotonic();
         let segment = Segment::new(id, slot, SegmentKind::Log, image, file, now, SEGMENT_HEADER_LEN);
         Ok(Arc::new(segment))
     }
 
     fn too_many_segments(&self) -> Error {
         let limit = SEGMENTS_MAX - SLOTS_FOR_COMPACTION;
-        Error::TooManySegments { path: self.dir.path().to_path_buf(), limit }
+        Error::TooManySegments { path: self.parts.dir.path().to_path_buf(), limit }
     }
 
     /// The header of a segment that [`exchange`](Self::exchange) will name.
@@ -325,9 +245,10 @@ impl Catalog {
     ) -> Result<Arc<Segment>> {
         let id = SegmentId::new(header.segment_id);
         let image = self
+            .parts
             .table
             .image(capacity)
-            .map_err(|error| Error::io("allocate memory for", self.dir.path(), error))?;
+            .map_err(|error| Error::io("allocate memory for", self.parts.dir.path(), error))?;
         // SAFETY: nobody else knows this image yet.
         let bytes = unsafe {
             image.fill(0, end, |out| {
@@ -338,36 +259,26 @@ impl Catalog {
             image.published(0, end).unwrap_or_default()
         };
         let kept = if need == Need::Compaction { 0 } else { SLOTS_FOR_COMPACTION };
-        let slot = self.table.reserve_slot(kept).ok_or_else(|| self.too_many_segments())?;
+        let slot = self.parts.table.reserve_slot(kept).ok_or_else(|| self.too_many_segments())?;
         let create = || {
-            SegmentFile::create(&self.files, id, capacity, bytes, self.via)
+            SegmentFile::create(&self.parts.files, id, capacity, bytes, self.parts.via)
                 .and_then(|file| file.sync().map(|()| file))
                 .inspect_err(|_| self.discard(id, end))
         };
-        let file = match self.left_in_reserve(need) {
+        let file = match self.shares(self.segment_file_bytes()).left_by(need) {
             None => create(),
-            Some(left) => self.reserve.lend(with_overhead(capacity), left, create),
+            Some(left) => self.parts.reserve.lend(with_metadata(capacity as u64), left, create),
         };
         match file {
             Ok(file) => {
-                self.counters.syncs.fetch_add(1, Ordering::Relaxed);
-                self.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);
+                self.parts.counters.syncs.fetch_add(1, Ordering::Relaxed);
+                self.parts.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);
                 Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), created, end)))
             }
             Err(error) => {
-                self.table.return_slot(slot);
+                self.parts.table.return_slot(slot);
                 Err(error)
             }
-        }
-    }
-
-    /// Bytes that a segment with this need leaves in the reserve; `None`: it may take nothing from there.
-    fn left_in_reserve(&self, need: Need) -> Option<u64> {
-        let sizes = self.reserve_for(self.segment_file_bytes());
-        match need {
-            Need::Growth => None,
-            Need::Relief => Some(sizes.manifests + sizes.survivors),
-            Need::LastRelief | Need::Compaction => Some(sizes.manifests),
         }
     }
 
@@ -380,41 +291,32 @@ impl Catalog {
         segments.values().map(|segment| len(segment) as u64).sum()
     }
 
-    /// What a store with so many bytes of segments holds in reserve.
-    fn reserve_for(&self, segment_file_bytes: u64) -> ReserveSizes {
-        let one = segment_file_bytes.min(self.segment_bytes as u64);
-        ReserveSizes {
-            // One that names twice as many segments.
-            manifests: Manifest::len_with(2 * self.segments.lock().len()) as u64 + MANIFEST_BYTES_MIN,
-            relief: 2 * RELIEF_BYTES_MIN
-                .min(self.segment_bytes as u64)
-                .max(segment_file_bytes / 64)
-                .max(one / 16),
-            survivors: with_overhead(usize::try_from(one).unwrap_or(usize::MAX)),
-        }
+    /// The shares of the reserve of a store with segments' files of `file_bytes` bytes together.
+    fn shares(&self, file_bytes: u64) -> Shares {
+        Shares::new(self.segments.lock().len(), file_bytes, self.parts.segment_bytes)
     }
 
-    /// Room for as many tombstones as give compaction something to gain: see docs/decisions/0013.
-    pub(crate) fn relief_bytes(&self) -> u64 {
-        self.reserve_for(self.segment_file_bytes()).relief / 2
+    /// The size of a segment with room for enough tombstones to give compaction something to gain.
+    pub(crate) fn tombstone_segment_bytes(&self) -> u64 {
+        self.shares(self.segment_file_bytes()).tombstones()
     }
 
-    /// Holds as much of the disk in reserve as the store's size asks for, where there is room.
+    /// Holds as much of the disk in reserve as the store's size asks for, if there is room.
     pub(crate) fn hold_reserve(&self) {
-        self.reserve.hold(self.reserve_for(self.segment_file_bytes()).sum());
+        self.parts.reserve.hold(self.shares(self.segment_file_bytes()).sum());
     }
 
-    /// Holds the reserve for a store that is about to grow by `bytes`: a store that could not be emptied again does not
-    /// grow.
+    /// Holds the reserve for a store that is about to grow by `bytes`. A store that could not be
+    /// emptied again does not grow.
     ///
     /// # Errors
-    /// There is no room for it.
+    /// There is no room for the reserve.
     fn hold_reserve_for_growth(&self, bytes: u64) -> Result<()> {
-        let wanted = self.reserve_for(self.segment_file_bytes() + bytes).sum();
-        if self.reserve.hold(wanted) {
+        let wanted = self.shares(self.segment_file_bytes() + bytes).sum();
+        if self.parts.reserve.hold(wanted) {
             return Ok(());
         }
-        Err(Error::io("hold a reserve in", self.dir.path(), io::ErrorKind::StorageFull.into()))
+        Err(Error::io("hold a reserve in", self.parts.dir.path(), io::ErrorKind::StorageFull.into()))
     }
 
     /// Makes the manifest name the outputs of a compaction in place of its victims, whose files go; the outputs' do if there
@@ -434,7 +336,7 @@ impl Catalog {
             let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
             next.segments.insert(output.id, entry);
         }
-        let synced = if outputs.is_empty() { Ok(()) } else { self.dir.sync_durably() };
+        let synced = if outputs.is_empty() { Ok(()) } else { self.parts.dir.sync_durably() };
         if let Err(error) = synced.and_then(|()| self.store(&mut stored, next, last_lsn)) {
             for output in outputs {
                 self.discard_unless_named(output, &error);
@@ -444,15 +346,15 @@ impl Catalog {
         let mut segments = self.segments.lock();
         for victim in victims {
             segments.remove(&victim.id);
-            if self.empties_victims {
-                // Readers find its records in memory. The file stays open for a while, and would keep its space.
-                let _ = self.empty(&directory::segment_file_name(victim.id));
+            if self.parts.closes_victims {
+                // A file that is open keeps its space, and this one may be for a while.
+                victim.file.close();
             }
             self.leave(victim);
         }
         segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
         drop(segments);
-        self.leftovers.remove(&*self.dir, Attempt::Due);
+        self.leftovers.remove(&*self.parts.dir, Attempt::Due);
         Ok(())
     }
 
@@ -481,7 +383,7 @@ impl Catalog {
 
     /// Tries once more to remove all files that are not needed.
     pub(crate) fn remove_leftovers(&self) {
-        self.leftovers.remove(&*self.dir, Attempt::All);
+        self.leftovers.remove(&*self.parts.dir, Attempt::All);
     }
 
     /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to be used. A power cut
@@ -490,7 +392,7 @@ impl Catalog {
         let name = directory::segment_file_name(id);
         // Emptied first: the file may still be open, or refuse to go.
         let bytes = if self.empty(&name).is_ok() { 0 } else { end as u64 };
-        if remove_file(&*self.dir, &name).is_err() {
+        if remove_file(&*self.parts.dir, &name).is_err() {
             self.leftovers.add(name, bytes);
         }
     }
@@ -504,12 +406,12 @@ impl Catalog {
     /// space that it reserved, and some need a little more when it is written. The second attempt writes the same bytes to
     /// the same place, and only a sync tells that they are on the disk.
     pub(crate) fn write_with_reserve(&self, len: usize, write: impl FnMut() -> Result<()>) -> Result<()> {
-        self.reserve.lend(with_overhead(len), 0, write)
+        self.parts.reserve.lend(with_metadata(len as u64), 0, write)
     }
 
     /// Gives back the space of a file.
     fn empty(&self, name: &str) -> io::Result<()> {
-        self.dir.open(name, OpenMode::ReadWrite)?.set_len(0)
+        self.parts.dir.open(name, OpenMode::ReadWrite)?.set_len(0)
     }
 
     /// Takes `segment` for the one of the same id from now on: another image of the same file.
@@ -517,43 +419,51 @@ impl Catalog {
         self.segments.lock().insert(segment.id, Arc::clone(segment));
     }
 
-    /// The last manifest of a store that is closed in order, with everything durable: no LSN above `last_lsn` was
-    /// given out, and all bytes of the active segment are known to be durable. The files of `spares` go.
+    /// Stores the last manifest of a store that is closed in order. Everything is durable, and no LSN
+    /// above `last_lsn` was given out. The files of `spares` go.
     pub(crate) fn end(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
-        self.lock.check()?;
-        let mut stored = self.stored.lock();
-        let mut segments = self.segments.lock();
-        for spare in spares {
-            segments.remove(&spare.id);
-            stored.manifest.segments.remove(&spare.id);
-            self.leave(spare);
-        }
-        drop(segments);
+        let stored = self.stored.lock();
         let mut closing = stored.manifest.clone();
-        closing.durable_lsn = self.progress.durable_lsn();
+        for spare in spares {
+            closing.segments.remove(&spare.id);
+        }
+        closing.durable_lsn = self.parts.progress.durable_lsn();
         closing.lsn_ceiling = last_lsn;
         closing.next_segment = stored.next_id;
         self.refresh(&mut closing);
-        self.reserve.write_file_atomically(directory::MANIFEST, &closing.encode())?;
-        self.leftovers.remove(&*self.dir, Attempt::Due);
+        self.write_manifest(&closing)?;
+        // Only now: the manifest before this one names them.
+        for spare in spares {
+            self.segments.lock().remove(&spare.id);
+            self.leave(spare);
+        }
+        self.leftovers.remove(&*self.parts.dir, Attempt::Due);
         let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
-        self.reserve.hold(self.reserve_for(used).sum());
+        self.parts.reserve.hold(self.shares(used).sum());
         Ok(())
     }
 
-    /// Stores `next` in place of the manifest, knowing what is durable, with ids and with LSNs above `last_lsn`
-    /// reserved. Files that it does not name go.
+    /// Stores `next` in place of the manifest, knowing what is durable, with ids and with LSNs above
+    /// `last_lsn` reserved. Files that it does not name go.
     fn store(&self, stored: &mut Stored, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
-        self.lock.check()?;
-        next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
+        next.durable_lsn = next.durable_lsn.max(self.parts.progress.durable_lsn());
         next.reserve_lsns(last_lsn);
         next.reserve_ids(stored.next_id);
         self.refresh(&mut next);
-        self.reserve.write_file_atomically(directory::MANIFEST, &next.encode())?;
+        self.write_manifest(&next)?;
         stored.manifest = next;
-        self.leftovers.remove(&*self.dir, Attempt::Due);
+        self.leftovers.remove(&*self.parts.dir, Attempt::Due);
         self.hold_reserve();
         Ok(())
+    }
+
+    /// Writes the manifest's file, on a full disk with space from the reserve.
+    fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let content = manifest.encode();
+        self.parts.reserve.lend(with_metadata(content.len() as u64), 0, || {
+            self.parts.lock.check()?;
+            self.parts.dir.write_file_atomically(directory::MANIFEST, &content)
+        })
     }
 
     /// Writes down in `manifest` how much of each segment is durable.

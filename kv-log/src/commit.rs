@@ -8,19 +8,20 @@
 //! the search is done once more. The shard makes room for a new key then, too: a change that there is no memory for is refused
 //! before the log has it.
 //!
-//! Lock order of the engine: leadership of a flush (`flush`) -> shards of the index in ascending order -> commit lock ->
-//! making of spares -> spares -> manifest -> segments. No lock is held while a caller's code runs.
+//! Lock order of the engine: compaction -> leadership of a flush (`flush`) -> shards of the index in ascending
+//! order -> commit lock -> making of spares -> spares -> manifest -> segments -> leftovers, reserve, directory.
+//! No lock but compaction's is held while a caller's code runs, and that one only while a policy plans.
 
 use kv_core::{Error, Result};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, body_checksum, encoded_len};
 use std::thread;
 use std::time::Duration;
 
-use crate::catalog::Need;
 use crate::compaction::Extent;
 use crate::head::{LockedEnd, Position, SEAL_LEN};
 use crate::index::{KeyHash, LockedShard, Newest};
 use crate::readers::{Guard, collect, pin};
+use crate::reserve::Need;
 use crate::segment::{Found, Location};
 use crate::store::{Store, is_full};
 
@@ -154,7 +155,7 @@ impl Store {
     fn wait_for_removed_files(&self) {
         for _ in 0..20 {
             collect();
-            if self.segments.retired_bytes() == 0 {
+            if self.segments.bytes_in_use_by_readers() == 0 {
                 break;
             }
             thread::sleep(Duration::from_millis(1));

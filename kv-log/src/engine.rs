@@ -215,10 +215,10 @@ impl Engine for LogEngine {
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
         self.store.health.check_writable()?;
-        self.store.seal_if_there_is_room()?;
+        self.store.seal_if_possible()?;
         self.store.make_all_durable()?;
         let mut report = self.store.compact(Extent::All)?;
-        self.store.catalog.remove_leftovers();
+        self.store.remove_leftovers()?;
         report.leftover_files = self.store.catalog.leftovers().0;
         self.store.segments.trim();
         Ok(report)

@@ -63,6 +63,7 @@ mod progress;
 mod read;
 mod readers;
 mod recovery;
+mod reserve;
 mod segment;
 mod spares;
 mod store;

@@ -3,10 +3,10 @@
 //! On disk after a power cut between any two steps of a creation: nothing, an empty directory, a
 //! temporary manifest, or a manifest that names no segment; each can be opened, and is then created to
 //! its end. When an existing store is opened, in this order: torn bytes are cut by a seal in their
-//! place; what is not known to be durable is written again and synced; files that no manifest can ever have
-//! named are emptied; a manifest with reserved LSNs replaces the old one; orphans go; a head is made if there is none.
-//! A crash between any two leaves a store that recovers to the same state: also where the manifest that was read
-//! is not durable itself, and a power cut brings back the one before.
+//! place; what is not known to be durable is written again and synced; a manifest with reserved LSNs
+//! replaces the old one; orphans go; a head is made if there is none. A crash between any two leaves a
+//! store that recovers to the same state. So it does where the manifest that was read is not durable
+//! itself, and a power cut brings back the one before.
 
 use kv_core::{DirExt, Env, Error, FsExt, Health, Leadership, LockKind, Lsn, Reserve, Result, StoreLock};
 use kv_wal_format::{Encoder, Record};
@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::background::Signals;
-use crate::catalog::{Catalog, Need, Parts};
+use crate::catalog::{Catalog, Parts};
 use crate::compaction::Extent;
 use crate::counters::Counters;
 use crate::directory::{self, Content};
@@ -24,6 +24,7 @@ use crate::manifest::Manifest;
 use crate::options::Options;
 use crate::progress::Progress;
 use crate::recovery;
+use crate::reserve::Need;
 use crate::segment::{Segment, SegmentFiles, Via};
 use crate::spares::{Spares, create_head, fitting_capacity};
 use crate::store::Store;
@@ -74,7 +75,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         files,
         via: options.via(),
         segment_bytes: options.segment_bytes,
-        empties_victims: options.memory_budget.is_none(),
+        closes_victims: options.memory_budget.is_none(),
         table: Arc::clone(&recovered.table),
         progress: Arc::clone(&progress),
         counters: Arc::clone(&counters),

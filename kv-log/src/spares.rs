@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::catalog::{Catalog, Need};
+use crate::catalog::Catalog;
 use crate::options::Options;
+use crate::reserve::Need;
 use crate::segment::Segment;
 use crate::store::{Store, is_refusal};
 
@@ -197,7 +198,9 @@ pub(crate) fn create_head(
             answer => return answer,
         }
     }
-    let relief = usize::try_from(catalog.relief_bytes()).unwrap_or(usize::MAX).min(RELIEF_HEAD_BYTES) / 8 * 8;
+    let relief =
+        usize::try_from(catalog.tombstone_segment_bytes()).unwrap_or(usize::MAX).min(RELIEF_HEAD_BYTES) / 8
+            * 8;
     match create(least.max(relief), need) {
         Err(Error::DiskFull { .. }) if relief > least => create(least, need),
         answer => answer,

@@ -67,9 +67,10 @@ impl Store {
     pub(crate) fn close(&self) -> Result<()> {
         let result = if self.options.read_only { Ok(()) } else { self.close_files() };
         let result = result.map_err(|error| self.health.poison(error));
-        // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
+        // If that gave up early, others may still be at work on the files. The directory is theirs until
+        // they are done: a compaction, the leader of a flush, and a writer who makes a head.
+        let _no_compaction = self.compacting.lock();
         let _leading = self.leadership.take_unless(|| false);
-        // The same goes for a writer who makes a head, and with it a manifest.
         let _no_writer = self.end.lock();
         self.health.close();
         self.lock.release();
@@ -84,19 +85,26 @@ impl Store {
         active.dead_bytes(tombstones) > active.sums.live_bytes() + tombstones + DEAD_BYTES_MIN
     }
 
-    /// Seals the active segment; not on a full disk, where compaction has to do without it.
-    pub(crate) fn seal_if_there_is_room(&self) -> Result<()> {
-        match self.seal_head() {
-            Err(error) if is_full(&error) => Ok(()),
-            sealed => sealed,
-        }
+    /// Seals the active segment, unless something that its successor takes is short: then compaction
+    /// has to do without it.
+    pub(crate) fn seal_if_possible(&self) -> Result<()> {
+        unless_refused(self.seal_head())
+    }
+
+    /// Tries once more to remove all files that are not needed.
+    pub(crate) fn remove_leftovers(&self) -> Result<()> {
+        // The directory stays this store's until then.
+        let _no_close = self.compacting.lock();
+        self.health.check_writable()?;
+        self.catalog.remove_leftovers();
+        Ok(())
     }
 
     fn close_files(&self) -> Result<()> {
         self.make_all_durable()?;
         // A store that is open for moments only would never be compacted otherwise.
         if self.is_active_mostly_dead() {
-            self.seal_if_there_is_room()?;
+            self.seal_if_possible()?;
             self.make_all_durable()?;
         }
         self.compact_in_passing(Extent::Disk)?;
@@ -112,11 +120,8 @@ impl Store {
         self.flush(Action::WriteAndSync)?;
         let ended = give_back_unused_space(&active)
             .and_then(|()| self.catalog.end(&self.spares.take_all(), last_lsn.max(self.lsn_floor)));
-        match ended {
-            // Everything is durable: the next opening finds the end of the log by itself.
-            Err(Error::DiskFull { .. }) => Ok(()),
-            answer => answer,
-        }
+        // Everything is durable: the next opening finds the end of the log by itself.
+        unless_refused(ended)
     }
 }
 
@@ -135,6 +140,14 @@ const UNUSED_UNIT: usize = 4096;
 /// Whether space on the disk, or segments, are used up: what compaction may give back.
 pub(crate) fn is_full(error: &Error) -> bool {
     matches!(error, Error::DiskFull { .. } | Error::TooManySegments { .. })
+}
+
+/// The answer of something that may as well be left undone: a refusal is none.
+fn unless_refused(answer: Result<()>) -> Result<()> {
+    match answer {
+        Err(error) if is_refusal(&error) => Ok(()),
+        answer => answer,
+    }
 }
 
 /// What the system answers when it, or the process, has as many files open as there may be.

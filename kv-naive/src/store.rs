@@ -92,6 +92,10 @@ impl Store {
         // Every LSN up to the ceiling may have been given out before a crash.
         let lsn_floor = ceiling.max(loaded.lsn);
         table.start(loaded.lsn, lsn_floor);
+        // Who cannot sync the directory only knows a snapshot to be durable that an identity was written
+        // after.
+        let is_durable = !options.read_only || ceiling == loaded.lsn;
+        let durable_lsn = if is_durable { loaded.lsn } else { Lsn::ZERO };
         let now = env.clock.monotonic();
         let mut recovery = RecoveryReport::default();
         (recovery.last_lsn, recovery.duration) = (loaded.lsn, now.saturating_sub(start));
@@ -106,7 +110,7 @@ impl Store {
             options,
             id: loaded.store_id,
             table,
-            progress: Progress::new(loaded.lsn, now),
+            progress: Progress::new(durable_lsn, now),
             health: if read_only { Health::read_only() } else { Health::default() },
             leadership: Leadership::default(),
             raise_at: AtomicU64::new(0),

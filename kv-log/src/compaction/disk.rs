@@ -27,11 +27,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
-use crate::catalog::Need;
 use crate::head::SEAL_LEN;
 use crate::index::KeyHash;
 use crate::mapped::{Mapped, Plain};
 use crate::readers::{collect, pin};
+use crate::reserve::Need;
 use crate::segment::{Contents, Location, Segment};
 use crate::store::Store;
 

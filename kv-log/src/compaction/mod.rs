@@ -8,9 +8,9 @@ use kv_core::{CompactionLevel, CompactionReport, CompactionView, Result, Segment
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::catalog::Need;
 use crate::index::KeyHash;
 use crate::readers::pin;
+use crate::reserve::Need;
 use crate::segment::{Location, SEGMENTS_MAX, Segment};
 use crate::store::{Store, is_full};
 use disk::Unreadable;
@@ -32,7 +32,8 @@ pub(crate) struct Move {
 pub(crate) enum Extent {
     /// Until the policy is content.
     All,
-    /// Until it is content with the disk.
+    /// Until it is content with the disk, or all segments of now have been victims: an end that writers
+    /// cannot put off.
     Disk,
     /// One plan at most.
     OnePlan,
@@ -83,11 +84,12 @@ impl Store {
         let _poison = self.health.poison_on_panic(self.dir.path());
         let (mut total, mut left, mut failure) = (CompactionReport::default(), Vec::new(), None);
         let mut extent = extent;
+        let newest = self.catalog.segments().last().map(|segment| segment.id);
         loop {
             // Victims of the turn before, among others.
             self.segments.release_held();
             self.evict_all_that_must_go();
-            let Some((level, victims)) = self.choose_victims(extent, &left) else { break };
+            let Some((level, victims)) = self.choose_victims(extent, newest, &left) else { break };
             self.health.check_writable()?;
             if level == CompactionLevel::Memory {
                 if self.compact_in_memory(&victims) == 0 {
@@ -148,20 +150,25 @@ impl Store {
     /// Whether a compaction under pressure has freed enough for the change that it is for.
     fn is_relieved(&self, extent: Extent, freed: u64) -> bool {
         match extent {
-            Extent::Pressed(Need::Relief | Need::LastRelief) => freed >= self.catalog.relief_bytes(),
+            Extent::Pressed(Need::Relief | Need::LastRelief) => {
+                freed >= self.catalog.tombstone_segment_bytes()
+            }
             _ => false,
         }
     }
 
-    /// The victims that the policy names, as far as they may be compacted at all, and are none of those `except`ed.
+    /// The victims that the policy names, as far as they may be compacted at all, and are none of those
+    /// `except`ed. The `newest` segment is that of when the compaction began.
     fn choose_victims(
         &self,
         extent: Extent,
+        newest: Option<SegmentId>,
         except: &[SegmentId],
     ) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
         let segments = self.catalog.segments();
         let (mut views, memory, disk) = self.view(&segments);
-        views.retain(|view| !except.contains(&view.id));
+        let is_later = |view: &SegmentStats| extent == Extent::Disk && Some(view.id) > newest;
+        views.retain(|view| !except.contains(&view.id) && !is_later(view));
         let share = match extent {
             Extent::Pressed(Need::Growth) => Some(PRESSED_SHARE_FOR_GROWTH),
             Extent::Pressed(_) => Some(PRESSED_SHARE_FOR_RELIEF),

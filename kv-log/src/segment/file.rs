@@ -107,6 +107,12 @@ impl SegmentFile {
         Ok(())
     }
 
+    /// It was removed, and nobody reads it any more: its space is free once it is closed.
+    pub(crate) fn close(&self) {
+        let mut opening = self.opening.lock();
+        (opening.handle, opening.stays_open) = (None, false);
+    }
+
     fn handle(&self) -> Result<Arc<Handle>> {
         let mut opening = self.opening.lock();
         let (handle, was_closed) = self.open_if_closed(&mut opening)?;

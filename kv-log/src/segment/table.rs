@@ -180,13 +180,16 @@ impl SegmentTable {
 
     /// Image bytes that wait for readers to go on, or for another segment.
     pub(crate) fn retired_bytes(&self) -> u64 {
-        let held: usize = {
-            let held = self.held.lock();
-            let segments = held.segments.iter().map(|(_, bytes)| *bytes);
-            segments.chain(held.images.iter().map(|image| image.capacity())).sum()
-        };
         let recycled = self.recycled.images.lock().len() * self.recycled.capacity;
-        self.retired_bytes.load(Ordering::Relaxed) + (held + recycled) as u64
+        self.bytes_in_use_by_readers() + recycled as u64
+    }
+
+    /// Image bytes that wait for readers to go on.
+    pub(crate) fn bytes_in_use_by_readers(&self) -> u64 {
+        let held = self.held.lock();
+        let segments = held.segments.iter().map(|(_, bytes)| *bytes);
+        let held: usize = segments.chain(held.images.iter().map(|image| image.capacity())).sum();
+        self.retired_bytes.load(Ordering::Relaxed) + held as u64
     }
 
     /// Frees what was held, and is not any more.

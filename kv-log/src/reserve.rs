@@ -1,0 +1,116 @@
+//! How much of the disk a store holds in reserve, and for what: see docs/decisions/0013.
+
+use crate::manifest::Manifest;
+
+/// What a new segment is for. This decides how much of the reserve it may use on a full disk, and
+/// whether it may have one of the last slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// New data: nothing of the reserve.
+    Growth,
+    /// Tombstones, or the seal of the active segment so that it can be compacted: the share for relief.
+    Relief,
+    /// Relief again, after a compaction that gave nothing back: all but the share for manifests.
+    LastRelief,
+    /// Survivors of a compaction: all but the share for manifests.
+    Compaction,
+}
+
+/// The shares of a reserve, bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shares {
+    manifests: u64,
+    /// Two segments of so many bytes of tombstones.
+    relief: u64,
+    tombstones: u64,
+    /// One segment of survivors.
+    survivors: u64,
+}
+
+/// The share for manifests of an empty store, bytes.
+const MANIFESTS_MIN: u64 = 16 << 10;
+
+/// The least bytes of a segment of tombstones, unless a full segment is smaller.
+const TOMBSTONES_MIN: u64 = 64 << 10;
+
+impl Shares {
+    /// For `segments` segments with files of `file_bytes` bytes together, if a full one has
+    /// `segment_bytes`.
+    pub(crate) fn new(segments: usize, file_bytes: u64, segment_bytes: usize) -> Self {
+        let segment_bytes = segment_bytes as u64;
+        let largest = file_bytes.min(segment_bytes);
+        let tombstones = TOMBSTONES_MIN.min(segment_bytes).max(file_bytes / 64).max(largest / 16);
+        Shares {
+            // For one that names twice as many segments.
+            manifests: Manifest::len_with(2 * segments) as u64 + MANIFESTS_MIN,
+            relief: 2 * with_metadata(tombstones),
+            tombstones,
+            survivors: with_metadata(largest),
+        }
+    }
+
+    pub(crate) fn sum(self) -> u64 {
+        self.manifests + self.relief + self.survivors
+    }
+
+    /// Bytes of one segment of tombstones.
+    pub(crate) fn tombstones(self) -> u64 {
+        self.tombstones
+    }
+
+    /// What must remain of the reserve when a segment is created. `None`: the segment may use
+    /// nothing of it.
+    pub(crate) fn left_by(self, need: Need) -> Option<u64> {
+        match need {
+            Need::Growth => None,
+            Need::Relief => Some(self.manifests + self.survivors),
+            Need::LastRelief | Need::Compaction => Some(self.manifests),
+        }
+    }
+}
+
+/// The most bytes that a file of `len` bytes takes up on a disk: a file system also writes down where
+/// the file's blocks are.
+pub(crate) fn with_metadata(len: u64) -> u64 {
+    len + len / 128 + (16 << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT_BYTES: usize = 64 << 20;
+
+    #[test]
+    fn one_relief_leaves_room_for_another_and_for_a_compaction() {
+        for file_bytes in [0, 4 << 10, 1 << 20, 64 << 20, 100 << 30] {
+            let shares = Shares::new(7, file_bytes, SEGMENT_BYTES);
+            let left = shares.left_by(Need::Relief).unwrap_or(0);
+            assert!(shares.sum() - left >= 2 * shares.tombstones());
+            let survivors = shares.left_by(Need::Relief).zip(shares.left_by(Need::Compaction));
+            let (before, after) = survivors.unwrap_or_default();
+            assert!(before - after >= file_bytes.min(SEGMENT_BYTES as u64), "for {file_bytes} bytes");
+            assert!(after >= Manifest::len_with(14) as u64);
+        }
+    }
+
+    #[test]
+    fn growth_uses_nothing_and_the_last_relief_as_much_as_a_compaction() {
+        let shares = Shares::new(1, 1 << 20, SEGMENT_BYTES);
+        assert_eq!(shares.left_by(Need::Growth), None);
+        assert_eq!(shares.left_by(Need::LastRelief), shares.left_by(Need::Compaction));
+    }
+
+    #[test]
+    fn the_reserve_of_a_small_store_is_small_and_of_a_large_one_a_segment_and_a_thirty_second() {
+        assert!(Shares::new(1, 4 << 10, SEGMENT_BYTES).sum() < 256 << 10);
+        let large = 100 << 30;
+        let sum = Shares::new(1600, large, SEGMENT_BYTES).sum();
+        assert!((large / 32..large / 32 + (66 << 20)).contains(&sum), "{sum} bytes");
+    }
+
+    #[test]
+    fn small_segments_have_small_tombstone_segments() {
+        assert_eq!(Shares::new(1, 4096, 4096).tombstones(), 4096);
+    }
+}
