@@ -3,9 +3,10 @@
 use super::log::{self, Content, Map};
 use super::{Defect, open};
 use kv_core::{
-    Acknowledge, Action, Batch, Change, Checkpoint, Compact, Dir, DirExt, DirLock, Engine, Env, Error, File,
-    FileExt, Health, Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
+    Acknowledge, Action, Batch, Change, Checkpoint, Compact, Dir, DirExt, Engine, Env, Error, File, FileExt,
+    Health, Lsn, OpenOptions, Pending, PointInTime, Reserve, Result, ScanVisitor, Stats, StoreLock, Value,
 };
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -16,6 +17,10 @@ pub(super) struct Place {
     pub(super) dir: Arc<dyn Dir>,
     pub(super) env: Env,
     pub(super) defect: Option<Defect>,
+    /// Until close.
+    pub(super) lock: StoreLock,
+    /// As long as the file would be, were it replaced now. A reader has none.
+    pub(super) reserve: Option<Reserve>,
 }
 
 /// The reference engine. See [the module](crate::reference).
@@ -53,8 +58,12 @@ struct State {
     oldest: Duration,
     dumped: Duration,
     changes: u64,
-    /// Until close.
-    lock: Option<Box<dyn DirLock>>,
+    /// Bytes that the file would have, were it replaced, as of the last dump.
+    dumped_len: u64,
+    /// Files that could not be removed; only a defect has any.
+    leftovers: Vec<String>,
+    /// What `close` answered.
+    closed: Option<Result<()>>,
 }
 
 /// A file is compacted when it is longer than this, bytes, and twice as long as what it holds.
@@ -68,7 +77,6 @@ impl Reference {
         content: Content,
         file: Box<dyn File>,
         len: u64,
-        lock: Box<dyn DirLock>,
     ) -> Self {
         let mut content = content;
         if place.has(Defect::CountsReservedLsns) && !content.clean {
@@ -88,7 +96,9 @@ impl Reference {
             oldest: now,
             dumped: now,
             changes: 0,
-            lock: Some(lock),
+            dumped_len: len,
+            leftovers: Vec::new(),
+            closed: None,
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed, health) = (Mutex::new(state), Condvar::new(), Health::default());
@@ -119,7 +129,7 @@ impl Shared {
 
     fn tick(&self) {
         let mut state = self.state();
-        while state.lock.is_some() && !self.health.is_poisoned() {
+        while state.closed.is_none() && !self.health.is_poisoned() {
             // A failure poisons: whoever calls next hears of it.
             let again = self.obey_policy(&mut state).unwrap_or(None);
             let wake = |error: PoisonError<_>| error.into_inner();
@@ -158,11 +168,8 @@ impl Shared {
     /// Applies changes under one LSN; `None` if they change nothing.
     fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
         let mut state = self.state();
-        if self.has(Defect::PoisonIgnored) {
-            self.health.check_readable()?;
-        } else {
-            self.health.check_writable()?;
-        }
+        self.check_writable()?;
+        self.remove_leftovers(&mut state);
         let present = |change: &&&Change| {
             matches!(change, Change::Put { .. })
                 || state.content.map.contains_key(change.key())
@@ -176,7 +183,8 @@ impl Shared {
         let lsn = state.next;
         state.next += 1;
         state = self.let_go(state, Defect::LsnDrawnEarly);
-        let before = self.has(Defect::TakesBack).then(|| state.content.map.clone());
+        let takes_back = self.has(Defect::TakesBack) || self.has(Defect::FullDiskTakesLsn);
+        let before = takes_back.then(|| (state.content.map.clone(), state.unwritten.clone()));
         self.log(&mut state, lsn, &changes);
         let torn = self.has(Defect::TornValue) && changes.len() == 1;
         for change in changes {
@@ -193,9 +201,12 @@ impl Shared {
         if acknowledged.is_err()
             && let Some(before) = before
         {
-            state.content.map = before;
+            (state.content.map, state.unwritten) = before;
         }
-        acknowledged.map(|()| Some(Lsn::new(lsn)))
+        match acknowledged {
+            Err(_) if self.has(Defect::FailureToldLate) => Ok(Some(Lsn::new(lsn))),
+            acknowledged => acknowledged.map(|()| Some(Lsn::new(lsn))),
+        }
     }
 
     /// Lets readers in when half of a value is there.
@@ -251,11 +262,19 @@ impl Shared {
 
     /// Writes what is unwritten and, if asked, syncs. A failure poisons.
     fn dump(&self, state: &mut State, action: Action) -> Result<()> {
-        let result = self.try_dump(state, action);
-        match result {
-            Err(Error::DiskFull { .. }) if self.has(Defect::FullDiskIgnored) => result,
-            Err(error) if !self.has(Defect::Retries) => Err(self.health.poison(error)),
-            result => result,
+        let goes_on = |error: &Error| match error {
+            Error::DiskFull { .. } => self.has(Defect::FullDiskIgnored) || self.has(Defect::FullDiskTakesLsn),
+            Error::Io { source, .. } => self.has(Defect::FewDescriptorsIgnored) && is_few_descriptors(source),
+            _ => false,
+        };
+        match self.try_dump(state, action) {
+            Err(Error::DiskFull { op, path, source })
+                if self.has(Defect::FileTooLargeIsIo) && source.kind() == ErrorKind::FileTooLarge =>
+            {
+                Err(self.health.poison(Error::Io { op, path, source }))
+            }
+            Err(error) if goes_on(&error) || self.has(Defect::Retries) => Err(error),
+            result => result.map_err(|error| self.health.poison(error)),
         }
     }
 
@@ -273,7 +292,17 @@ impl Shared {
             state.durable = state.content.last;
         }
         if !state.unwritten.is_empty() {
-            self.write(state).map_err(|error| Error::io("write", &path, error))?;
+            // First the reserve: on a disk that fills up, the records are refused and not the way out.
+            let whole = log::file_len(&state.content.map);
+            self.place.hold_reserve(whole);
+            match self.write(state).map_err(|error| Error::io("write", &path, error)) {
+                // Nothing was added to the store: a new file fits into the reserve.
+                Err(Error::DiskFull { .. }) if self.place.reserve.is_some() && whole <= state.dumped_len => {
+                    return self.compact(state);
+                }
+                written => written?,
+            }
+            state.dumped_len = whole;
             state.len += state.unwritten.len() as u64;
             state.unwritten.clear();
         }
@@ -287,16 +316,22 @@ impl Shared {
                 synced?;
             }
         }
+        // A directory that is gone keeps nothing.
+        self.place.check_lock()?;
         state.durable = state.content.last;
         state.pending = Pending::default();
         self.compact_if_worth_it(state)
     }
 
-    fn write(&self, state: &State) -> std::io::Result<()> {
+    fn write(&self, state: &State) -> io::Result<()> {
         if self.has(Defect::ShortWriteIgnored) {
-            state.file.write_at(&state.unwritten, state.len).map(drop)
-        } else {
-            state.file.write_all_at(&state.unwritten, state.len)
+            return state.file.write_at(&state.unwritten, state.len).map(drop);
+        }
+        match state.file.write_all_at(&state.unwritten, state.len) {
+            Err(error) if self.has(Defect::TrustsAllocation) && error.kind() == ErrorKind::StorageFull => {
+                Ok(())
+            }
+            written => written,
         }
     }
 
@@ -332,7 +367,18 @@ impl Shared {
         let replaced = self.place.replace(&state.content);
         state.content.map = whole;
         (state.file, state.len) = replaced?;
+        (state.dumped_len, state.durable) = (state.len, state.content.last);
+        state.unwritten.clear();
+        state.pending = Pending::default();
+        if self.has(Defect::UnlinksAgain) {
+            state.leftovers.push(format!("old.{}", state.leftovers.len()));
+        }
         Ok(())
+    }
+
+    fn remove_leftovers(&self, state: &mut State) {
+        let is_refused = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
+        state.leftovers.retain(|name| self.place.dir.remove_file(name).is_err_and(is_refused));
     }
 
     /// What [`Defect::StaleWhenBusy`] reads.
@@ -350,9 +396,32 @@ impl Shared {
         limits.check_key(key)
     }
 
+    /// A key that is there may be longer than the limits: they were higher once.
+    fn check_present_key(&self, state: &State, key: &[u8]) -> Result<()> {
+        match self.check_key(key) {
+            Err(_) if state.content.map.contains_key(key) && !self.has(Defect::RefusesLongKeys) => Ok(()),
+            checked => checked,
+        }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.has(Defect::PoisonIgnored) {
+            self.health.check_readable()?;
+        } else {
+            self.health.check_writable()?;
+        }
+        let refuses = self.options.read_only && !self.has(Defect::ReadOnlyTakesChanges);
+        if refuses { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
     fn check_readable(&self) -> Result<()> {
         if self.has(Defect::ReadsAfterClose) { Ok(()) } else { self.health.check_readable() }
     }
+}
+
+fn is_few_descriptors(error: &io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    error.raw_os_error() == Some(EMFILE)
 }
 
 /// What a user would say a map weighs.
@@ -369,7 +438,7 @@ impl Engine for Reference {
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.shared.check_key(key)?;
+        self.shared.check_present_key(&self.state(), key)?;
         self.shared.change(&[&Change::Delete { key: key.to_vec() }])
     }
 
@@ -393,11 +462,12 @@ impl Engine for Reference {
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.shared.check_readable()?;
-        self.shared.check_key(key)?;
         if self.shared.has(Defect::StaleWhenBusy) {
             return Ok(self.shared.get_stale(key));
         }
-        Ok(self.state().content.map.get(key).map(|value| Value::from(value.as_slice())))
+        let state = self.state();
+        self.shared.check_present_key(&state, key)?;
+        Ok(state.content.map.get(key).map(|value| Value::from(value.as_slice())))
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
@@ -410,7 +480,7 @@ impl Engine for Reference {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        keys.iter().try_for_each(|key| self.shared.check_key(key))?;
+        keys.iter().try_for_each(|key| self.shared.check_present_key(&self.state(), key))?;
         for (position, key) in keys.iter().enumerate() {
             let value = self.get(key)?;
             // A loop that forgets what the last key left behind.
@@ -439,6 +509,9 @@ impl Engine for Reference {
     fn sync(&self) -> Result<Lsn> {
         let mut state = self.state();
         self.shared.health.check_writable()?;
+        if self.shared.options.read_only {
+            return Err(Error::ReadOnly);
+        }
         if state.pending.records > 0 {
             self.shared.dump(&mut state, Action::WriteAndSync)?;
         }
@@ -478,15 +551,26 @@ impl Engine for Reference {
 
     fn close(&self) -> Result<()> {
         let mut state = self.state();
-        if state.lock.is_none() {
-            return Ok(());
+        match &state.closed {
+            Some(_) if self.shared.has(Defect::CloseForgetsFailure) => return Ok(()),
+            Some(answer) => return answer.clone(),
+            None => {}
         }
         let mut result = self.shared.health.check_writable();
-        if result.is_ok() && !self.shared.has(Defect::CloseDoesNotDump) {
+        if result.is_ok() && !self.shared.options.read_only && !self.shared.has(Defect::CloseDoesNotDump) {
             result = self.shared.dump_for_good(&mut state);
         }
         self.shared.health.close();
-        state.lock = None;
+        state.closed = Some(result.clone());
+        if self.shared.has(Defect::UnlocksLate) {
+            let shared = Arc::clone(&self.shared);
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                shared.place.lock.release();
+            });
+        } else {
+            self.shared.place.lock.release();
+        }
         self.shared.changed.notify_all();
         drop(state);
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();

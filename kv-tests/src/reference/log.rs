@@ -55,6 +55,14 @@ pub(super) fn file(epoch: u64, lsn: u64, map: &Map) -> Vec<u8> {
     bytes
 }
 
+/// How many bytes [`file`] makes of a map.
+pub(super) fn file_len(map: &Map) -> u64 {
+    const RECORD_LEN: usize = 4 + 8 + 8 + 8;
+    const PUT_LEN: usize = 1 + 4 + 4;
+    let puts: usize = map.iter().map(|(key, value)| PUT_LEN + key.len() + value.len()).sum();
+    (HEADER_LEN + RECORD_LEN + puts) as u64
+}
+
 /// One record.
 pub(super) fn record<'a>(
     epoch: u64,
@@ -227,7 +235,9 @@ mod tests {
         assert_eq!((content.epoch, content.last), (7, 4));
         let expected = [(b"b".to_vec(), b"2".to_vec()), (b"z".to_vec(), b"0".to_vec())];
         assert_eq!(content.map, Map::from(expected));
-        assert_eq!(decode(&file(8, 4, &content.map), None).unwrap().map, content.map);
+        let file = file(8, 4, &content.map);
+        assert_eq!(file.len() as u64, file_len(&content.map));
+        assert_eq!(decode(&file, None).unwrap().map, content.map);
     }
 
     #[test]
