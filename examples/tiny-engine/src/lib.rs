@@ -3,9 +3,9 @@
 //! It is slow and right. Run the suite on it: `cargo test`.
 
 use kv_core::{
-    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Dir, DirExt, Engine, EngineFactory,
-    Env, Error, FsExt, Health, LOCK_FILE, LockKind, Lsn, OpenOptions, Pending, PointInTime, Reserve, Result,
-    ScanVisitor, Stats, StoreLock, Value, is_system_file,
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Dir, DirExt, Engine,
+    EngineFactory, Env, Error, FsExt, Health, LOCK_FILE, LockKind, Lsn, OpenOptions, Pending, PointInTime,
+    Reserve, Result, ScanVisitor, Stats, StoreLock, Value, is_system_file,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
