@@ -4,6 +4,7 @@ use kv_core::{Batch, Checkpoint, Compact, Engine, Lsn, PointInTime, Result, Scan
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 
 /// The lies, each told about one call in a hundred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +89,10 @@ impl Engine for Lying {
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         self.engine.wait_durable(lsn)
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.engine.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {

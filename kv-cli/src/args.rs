@@ -61,8 +61,8 @@ impl Args {
     /// The limits of keys and values. A batch has room for at least one key and value.
     pub(crate) fn limits(&self) -> Limits {
         let (key_len_max, value_len_max) = (self.key_len_max, self.value_len_max);
-        let batch_bytes_max =
-            Limits::default().batch_bytes_max.max(key_len_max.saturating_add(value_len_max));
+        let one_put = key_len_max.saturating_add(value_len_max).saturating_add(Limits::CHANGE_OVERHEAD);
+        let batch_bytes_max = Limits::default().batch_bytes_max.max(one_put);
         Limits { key_len_max, value_len_max, batch_bytes_max }
     }
 }

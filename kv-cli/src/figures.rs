@@ -12,6 +12,7 @@ pub(crate) fn of_compaction(report: &CompactionReport) -> Figures {
         ("outputs", report.outputs),
         ("copied_bytes", report.copied_bytes),
         ("freed_bytes", report.freed_bytes),
+        ("leftover_files", report.leftover_files),
     ]
 }
 
@@ -25,6 +26,7 @@ pub(crate) fn of_store(stats: &Stats) -> Figures {
         ("retired_bytes", stats.retired_bytes),
         ("unflushed_bytes", stats.unflushed_bytes),
         ("disk_bytes", stats.disk_bytes),
+        ("leftover_files", stats.leftover_files),
         ("segments", stats.segments),
         ("last_lsn", stats.last_lsn.get()),
         ("durable_lsn", stats.durable_lsn.get()),

@@ -39,13 +39,12 @@ pub(crate) fn open(args: &Args) -> Result<Arc<dyn Engine>, Failure> {
 
 /// The only place where a command's open options are chosen.
 fn open_options(args: &Args) -> OpenOptions {
-    // A command that creates no store tells the user of a mistyped directory.
-    let create_if_missing = match Access::of(&args.command) {
-        Access::Read | Access::Change => false,
-        Access::Create => true,
-    };
+    let access = Access::of(&args.command);
     OpenOptions {
-        create_if_missing,
+        // A command that creates no store tells the user of a mistyped directory.
+        create_if_missing: access == Access::Create,
+        // A command that reads works on a read-only medium, and beside other readers.
+        read_only: access == Access::Read,
         persistence: args.durability.policy(),
         limits: args.limits(),
         ..OpenOptions::default()

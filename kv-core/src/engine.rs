@@ -1,6 +1,7 @@
-use crate::{Batch, Checkpoint, Compact, Lsn, PointInTime, Result, Stats, Value};
+use crate::{Batch, Checkpoint, Compact, Durable, Lsn, PointInTime, Result, Stats, Value};
 use std::fmt::Debug;
 use std::ops::ControlFlow;
+use std::task::{Context, Poll};
 
 /// What a scan calls with each key and value; it answers whether to go on.
 pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
@@ -25,56 +26,65 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// [`last_lsn`](Engine::last_lsn), and covers a change only after its bytes, and the directory entries
 /// that lead to them, were synced. After any crash the recovered state is the state after some prefix
 /// of the log order, and that prefix contains every change at or below any `durable_lsn` anyone was
-/// told, by this method, [`sync`](Engine::sync) or [`wait_durable`](Engine::wait_durable). How far
+/// told, by this method, [`sync`](Engine::sync), [`wait_durable`](Engine::wait_durable) or
+/// [`poll_durable`](Engine::poll_durable). How far
 /// durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under a
 /// policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable
 /// when its call returns; it may be visible to others a little before.
 ///
-/// **Failure.** A call that returns an error other than from a failed write or sync changed nothing.
-/// A failed write or sync, or any other failed change to its files that a call reports, *poisons* the
-/// engine: the call that poisons returns the failure that poisoned, not an earlier one; every later change, `sync` and
-/// `wait_durable` beyond `durable_lsn` returns [`Error::Poisoned`](crate::Error::Poisoned) with that failure, reads go on
-/// with the state as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
-/// own call failed that way may or may not be in the recovered state, as for a crash. Where a change
-/// itself sets off a dump under a policy that does not wait for it (inline background work), the change
-/// is visible and its call returns the error all the same. Reopening recovers, with or without a reboot
-/// in between: after a failed sync the system may go on showing bytes that no later sync saves, so an
-/// engine writes again what it did not know to be synced before it calls it durable.
+/// **Failure.** A call that returns an error other than from a failed write or sync changed
+/// nothing. A failed write or sync, or any other failed change to its files that a call reports,
+/// *poisons* the engine: the call that poisons returns the failure that poisoned, not an earlier
+/// one; every later change, `sync`, `wait_durable` and `poll_durable` beyond `durable_lsn` returns
+/// [`Error::Poisoned`](crate::Error::Poisoned) with that failure, reads go on with the state as it
+/// was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
+/// own call failed that way may or may not be in the recovered state, as for a crash. Where a
+/// change itself sets off a dump under a policy that does not wait for it (inline background work),
+/// the change is visible and its call returns the error all the same. Reopening recovers, with or
+/// without a reboot in between: after a failed sync the system may go on showing bytes that no
+/// later sync saves, so an engine writes again what it did not know to be synced before it calls it
+/// durable.
 ///
-/// **Refusals.** Three failures need not poison: a full disk and a file at the size limit of the process, both
-/// [`DiskFull`](crate::Error::DiskFull), and a lack of file descriptors, an [`Io`](crate::Error::Io) error. The engine may
-/// refuse the call instead. A refused call has changed nothing: no key, neither `last_lsn` nor `durable_lsn`, and nothing
-/// that a crash could show. Once the reason is gone the engine takes changes again. So a `DiskFull` that does not poison
-/// has changed nothing.
+/// **Refusals.** Four failures need not poison: a full disk and a file at the size limit of the
+/// process, both [`DiskFull`](crate::Error::DiskFull), a lack of file descriptors, and a lack of
+/// memory, both [`Io`](crate::Error::Io) errors. The engine may refuse the call instead. A refused
+/// call has changed nothing: no key, neither `last_lsn` nor `durable_lsn`, and nothing that a crash
+/// could show. Once the reason is gone the engine takes changes again. So a `DiskFull` that does
+/// not poison has changed nothing.
 ///
-/// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and closed, and its keys can be
-/// deleted one by one; an engine that a put has poisoned is reopened first. Deleting gives the space of the deleted keys
-/// back, to the store or to the disk. An engine holds space for that: see [`Reserve`](crate::Reserve).
+/// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and
+/// closed, and its keys can be deleted one by one; an engine that a put has poisoned is reopened
+/// first. Deleting gives the space of the deleted keys back, to the store or to the disk. An engine
+/// holds space for that: see [`Reserve`](crate::Reserve).
 ///
-/// **Leftovers.** A file that cannot be removed does no harm: the engine goes on, and tries again a bounded number of
-/// times. Neither a failed call nor a crash leaves files behind that add up: the bytes on the disk stay in proportion to
-/// the data, however often the store is opened.
+/// **Leftovers.** A file that cannot be removed does no harm: the engine goes on, and tries again a
+/// bounded number of times. Neither a failed call nor a crash leaves files behind that add up: the
+/// bytes on the disk stay in proportion to the data, however often the store is opened.
 ///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
-/// changes nothing. A `get`, `read` or `delete` of a key over the limit is refused in the same way, unless such a key is
-/// present: a store that was written under higher limits can be read, scanned and emptied under lower ones.
+/// changes nothing. A `get`, `read` or `delete` of a key over the limit is refused in the same way,
+/// unless such a key is present: a store that was written under higher limits can be read, scanned
+/// and emptied under lower ones.
 ///
 /// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
 /// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
-/// again. Another `close` does nothing: it answers `Ok` if the first one succeeded, and an error if it failed. Dropping the
-/// last handle without `close` closes too, but nobody hears of an error.
+/// again. Another `close` does nothing: it answers `Ok` if the first one succeeded, and an error if
+/// it failed. Dropping the last handle without `close` closes too, but nobody hears of an error.
 ///
-/// **Place.** An open store uses the directory that it opened, through a handle, and no other one: also after another
-/// process renames it, and puts something else at its path. After the directory or its lock file was removed or replaced,
-/// the next `sync` fails and poisons, reads go on, and nothing more becomes durable. A new store may begin in a directory
-/// that holds nothing but [files of the system](crate::is_system_file), and leaves these alone. Any number of threads and
-/// processes may create a store in the same place at the same time: one opens it, the others are `Locked`.
+/// **Place.** An open store uses the directory that it opened, through a handle, and no other one:
+/// also after another process renames it, and puts something else at its path. After the directory
+/// or its lock file was removed or replaced, the next `sync` fails and poisons, reads go on, and
+/// nothing more becomes durable. A new store may begin in a directory that holds nothing but [files
+/// of the system](crate::is_system_file), and leaves these alone. Any number of threads and
+/// processes may create a store in the same place at the same time: one opens it, the others are
+/// `Locked`.
 ///
-/// **Reading only.** A store that was opened with [`read_only`](crate::OpenOptions::read_only) shows what any other open
-/// would recover, and changes nothing on the disk. `put`, `delete`, `apply`, `sync`, and `wait_durable` beyond
-/// `durable_lsn`, are [`Error::ReadOnly`](crate::Error::ReadOnly). Readers exclude a writer, a writer excludes readers;
-/// each is `Locked` meanwhile.
+/// **Reading only.** A store that was opened with [`read_only`](crate::OpenOptions::read_only)
+/// shows what any other open would recover, and changes nothing on the disk. `put`, `delete`,
+/// `apply`, `sync`, and `wait_durable` beyond `durable_lsn`, are
+/// [`Error::ReadOnly`](crate::Error::ReadOnly). Readers exclude a writer, a writer excludes
+/// readers; each is `Locked` meanwhile.
 ///
 /// **Exclusiveness.** A second open of the same directory, by any process, fails with
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
@@ -152,6 +162,21 @@ pub trait Engine: Debug + Send + Sync {
     /// As for [`sync`](Engine::sync).
     fn wait_durable(&self, lsn: Lsn) -> Result<()>;
 
+    /// As [`wait_durable`](Engine::wait_durable), without blocking the thread for others: `Pending` until `lsn` is durable.
+    /// The poll causes the sync itself, whatever the policy says. An engine with background threads asks its thread for
+    /// the sync, and many polls share one. An engine without threads, or in inline mode, syncs within the poll and never
+    /// returns `Pending`.
+    ///
+    /// The engine wakes the task when `lsn` is durable, and when the engine is poisoned or closed. The wake may come from
+    /// a thread of the engine, which dumps nothing while the waker runs: a waker schedules its task and returns. A waker
+    /// that holds the last handle may drop it. A task that polls again replaces its entry. A task that never polls again leaves one entry until the next wake of `lsn`.
+    /// [`EngineExt::durable`] makes a future of it.
+    ///
+    /// # Errors
+    /// As for [`wait_durable`](Engine::wait_durable). Where a sync fails for several tasks, each gets
+    /// [`Error::Poisoned`](crate::Error::Poisoned) or the failure itself.
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>>;
+
     /// The newest durable change. See the contract.
     fn durable_lsn(&self) -> Lsn;
 
@@ -188,6 +213,41 @@ pub trait EngineExt: Engine {
         let lsn = self.put(key, value)?;
         self.wait_durable(lsn)?;
         Ok(lsn)
+    }
+
+    /// A future that is ready once `lsn` is durable: [`Engine::poll_durable`] for use with `.await`. It depends on no
+    /// runtime.
+    ///
+    /// # Async use
+    /// `put`, `delete`, `apply` and reads of resident values return quickly under a policy that acknowledges
+    /// [`WhenVisible`](crate::Acknowledge::WhenVisible): call them in a task, and await this future where the task needs
+    /// durability. Tasks that wait at the same time share one sync (group commit).
+    ///
+    /// `wait_durable`, `sync`, and `put` under [`Always`](crate::Always) block their thread for a whole sync. In a task they stop
+    /// all other tasks of that thread. Those tasks cannot put meanwhile, so there is nothing to share: each sync covers
+    /// one change. Run these calls on threads for blocking work (`spawn_blocking` in tokio).
+    ///
+    /// ```
+    /// use kv_core::{Engine, EngineExt, Result};
+    /// use std::sync::Arc;
+    ///
+    /// /// Handles one request.
+    /// async fn store(engine: Arc<dyn Engine>, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
+    ///     let lsn = engine.put(&key, &value)?; // visible
+    ///     engine.durable(lsn).await // durable; other tasks run meanwhile
+    /// }
+    ///
+    /// // The future may move between threads: any executor can spawn it.
+    /// fn spawn(_task: impl Future<Output = Result<()>> + Send + 'static) {}
+    /// # fn example(engine: Arc<dyn Engine>) {
+    /// spawn(store(engine, b"key".to_vec(), b"value".to_vec()));
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`Engine::poll_durable`]. A future that waits while `close` makes its change durable is ready without an error.
+    fn durable(&self, lsn: Lsn) -> Durable<'_, Self> {
+        Durable::new(self, lsn)
     }
 
     /// Whether `key` is present.

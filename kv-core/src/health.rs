@@ -8,7 +8,8 @@ use std::thread;
 
 /// Whether an engine takes changes: a part that engines share.
 ///
-/// It goes from open to poisoned, and from either to closed; never back.
+/// It goes from open to poisoned, and from either to closed; never back. Of a store that is only read, it goes from
+/// there to closed.
 #[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
@@ -26,8 +27,14 @@ impl Default for Health {
 const OPEN: u8 = 0;
 const POISONED: u8 = 1;
 const CLOSED: u8 = 2;
+const READ_ONLY: u8 = 3;
 
 impl Health {
+    /// That of a store that is open for reading only.
+    pub fn read_only() -> Self {
+        Health { state: AtomicU8::new(READ_ONLY), ..Health::default() }
+    }
+
     /// `Ok` while reads are served.
     ///
     /// # Errors
@@ -50,13 +57,14 @@ impl Health {
     /// `Ok` while changes are taken.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Forked`], or [`Error::Poisoned`] with the cause.
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::ReadOnly`], or [`Error::Poisoned`] with the cause.
     #[inline]
     pub fn check_writable(&self) -> Result<()> {
         self.check_process()?;
         match self.state.load(Ordering::Acquire) {
             OPEN => Ok(()),
             POISONED => Err(self.poisoned()),
+            READ_ONLY => Err(Error::ReadOnly),
             _ => Err(Error::Closed),
         }
     }
@@ -67,9 +75,9 @@ impl Health {
     }
 
     /// Takes no more changes, because of `error`; the first one counts. Returns what the caller who
-    /// met the failure shall see: `error` itself. `Poisoned`, `Closed` and `Forked` do not poison.
+    /// met the failure shall see: `error` itself. `Poisoned`, `Closed`, `Forked` and `ReadOnly` do not poison.
     pub fn poison(&self, error: Error) -> Error {
-        if matches!(error, Error::Poisoned { .. } | Error::Closed | Error::Forked) {
+        if matches!(error, Error::Poisoned { .. } | Error::Closed | Error::Forked | Error::ReadOnly) {
             return error;
         }
         if self.cause.set(Arc::new(error.clone())).is_ok() {
@@ -147,6 +155,17 @@ mod tests {
         assert!(panicked.is_err());
         let told = health.check_writable().unwrap_err().to_string();
         assert!(told.contains("panicked at work"), "{told}");
+    }
+
+    #[test]
+    fn what_is_only_read_takes_no_changes_until_it_is_closed() {
+        let health = Health::read_only();
+        health.check_readable().unwrap();
+        assert!(matches!(health.check_writable(), Err(Error::ReadOnly)));
+        let _ = health.poison(Error::ReadOnly);
+        assert!(!health.is_poisoned());
+        health.close();
+        assert!(matches!(health.check_readable(), Err(Error::Closed)));
     }
 
     #[test]

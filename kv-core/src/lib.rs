@@ -28,13 +28,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `engine.rs` | [`Engine`], **the contract**, and its sugar [`EngineExt`] |
+//! | `durable.rs` | [`Durable`]: the future that waits for an LSN |
 //! | `capability.rs` | what only some engines do: [`Checkpoint`], [`PointInTime`], [`Compact`] |
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
 //! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `fs/` | [`Fs`], [`Dir`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
-//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `reserve.rs`, `store_lock.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Reserve`] (full disks), [`StoreLock`] |
+//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `wakers.rs`, `reserve.rs`, `store_lock.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Wakers`] (waiting futures), [`Reserve`] (full disks), [`StoreLock`] |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
 #![deny(unsafe_code)]
@@ -43,6 +44,7 @@ mod batch;
 mod capability;
 mod clock;
 mod compaction;
+mod durable;
 mod engine;
 mod env;
 mod error;
@@ -59,6 +61,7 @@ mod reserve;
 mod stats;
 mod store_lock;
 mod value;
+mod wakers;
 
 pub use batch::{Batch, Change};
 pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
@@ -67,6 +70,7 @@ pub use compaction::{
     CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, MANY_SEGMENTS,
     MERGED_SEGMENT_BYTES, Never, SegmentId, SegmentStats, Usage,
 };
+pub use durable::Durable;
 pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
 pub use error::{Error, Result};
@@ -87,6 +91,7 @@ pub use reserve::Reserve;
 pub use stats::{RecoveryReport, Stats};
 pub use store_lock::StoreLock;
 pub use value::Value;
+pub use wakers::Wakers;
 
 /// The examples of the README are tested.
 #[cfg(doctest)]

@@ -40,6 +40,11 @@ impl Reserve {
     /// Name of its file.
     pub const FILE: &str = "RESERVE";
 
+    /// No reserve: for a store that is only read.
+    pub fn none(dir: Arc<dyn Dir>) -> Self {
+        Reserve { dir, held: Mutex::default() }
+    }
+
     /// The reserve of a store, as it was left.
     pub fn open(dir: Arc<dyn Dir>) -> Self {
         let found = dir.open(Self::FILE, OpenMode::ReadWrite).and_then(|file| {
@@ -59,24 +64,27 @@ impl Reserve {
         self.len() == 0
     }
 
-    /// Holds `len` bytes, rounded up to blocks, or as many as the disk has room for. Gives back the excess
-    /// where that is half or more.
-    pub fn hold(&self, len: u64) {
+    /// Holds `len` bytes, rounded up to blocks, or as many as the disk has room for: then the answer is
+    /// `false`. Gives back the excess where that is half or more. Where a reserve cannot be had for another
+    /// reason (a limit of file sizes), the store has to do with less, and the answer is `true`.
+    pub fn hold(&self, len: u64) -> bool {
         let len = len.next_multiple_of(BLOCK_LEN);
         let mut held = self.held();
         if held.len >= 2 * len {
             held.shrink(len);
         }
-        let mut missing = len.saturating_sub(held.len);
+        let (mut missing, mut is_full) = (len.saturating_sub(held.len), false);
         while missing >= BLOCK_LEN {
             let wanted = held.len + missing;
-            let grown = held.grow(&*self.dir, wanted);
-            // Nothing fails for want of a reserve, whatever the reason.
-            if !grown.is_err_and(|error| is_no_space(error.kind())) {
-                return;
+            match held.grow(&*self.dir, wanted).map_err(|error| error.kind()) {
+                Ok(()) => break,
+                Err(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => is_full = true,
+                Err(io::ErrorKind::FileTooLarge) => {}
+                Err(_) => return true,
             }
             missing = if missing > BLOCK_LEN { (missing / 2).next_multiple_of(BLOCK_LEN) } else { 0 };
         }
+        !is_full
     }
 
     /// Gives at least `len` bytes back to the disk. `false` when fewer than `keep` would be left: then
@@ -91,13 +99,16 @@ impl Reserve {
     }
 
     /// Carries out `operation`; where it finds the disk full, gives it `len` bytes of the reserve, and
-    /// carries it out once more.
+    /// carries it out once more. If that fails as well, the reserve takes its space back.
     ///
     /// # Errors
     /// As `operation` answers, the second time if there is one.
     pub fn lend<T>(&self, len: u64, keep: u64, mut operation: impl FnMut() -> Result<T>) -> Result<T> {
+        let before = self.len();
         match operation() {
-            Err(Error::DiskFull { .. }) if self.give(len, keep) => operation(),
+            Err(Error::DiskFull { .. }) if self.give(len, keep) => operation().inspect_err(|_| {
+                self.hold(before);
+            }),
             answer => answer,
         }
     }
@@ -142,10 +153,6 @@ impl Held {
     }
 }
 
-fn is_no_space(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +186,7 @@ mod tests {
         let mut calls = 0;
         let mut failing = |times, error: Error| {
             calls = 0;
-            reserve.lend(4096, 0, || {
+            reserve.lend(8192, 0, || {
                 calls += 1;
                 if calls <= times { Err(error.clone()) } else { Ok(calls) }
             })
@@ -187,7 +194,11 @@ mod tests {
         assert_eq!(failing(0, full()).unwrap(), 1);
         assert!(matches!(failing(1, Error::Closed), Err(Error::Closed)));
         assert_eq!(failing(1, full()).unwrap(), 2);
+        assert!(reserve.is_empty());
+        reserve.hold(8192);
         assert!(matches!(failing(9, full()), Err(Error::DiskFull { .. })));
+        assert_eq!(reserve.len(), 8192);
+        assert!(reserve.give(8192, 0));
         assert!(matches!(failing(1, full()), Err(Error::DiskFull { .. })), "nothing is left");
         assert_eq!(calls, 1);
     }

@@ -3,9 +3,10 @@
 //! In inline mode there are no threads: the same work is done by the caller, after its change.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use kv_core::{Acknowledge, Action, Background, Error, NextAsk, Result};
+use kv_core::{Acknowledge, Action, Background, Error, Lsn, NextAsk, Result, Wakers};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ pub(crate) struct Signals {
     compact: Wake,
     /// When the flush thread will ask the policy again by itself.
     next_ask: NextAsk,
+    /// The highest LSN that a task waits for: the flush thread syncs up to it, whatever the policy says.
+    sync_wanted: AtomicU64,
+    /// The tasks that wait for a sync.
+    tasks: Wakers,
     stopping: AtomicBool,
 }
 
@@ -64,7 +69,29 @@ impl Wake {
 impl Signals {
     pub(crate) fn new() -> Self {
         let (flush, spares, compact) = (Wake::new(), Wake::new(), Wake::new());
-        Signals { flush, spares, compact, next_ask: NextAsk::default(), stopping: AtomicBool::new(false) }
+        Signals {
+            flush,
+            spares,
+            compact,
+            next_ask: NextAsk::default(),
+            sync_wanted: AtomicU64::new(0),
+            tasks: Wakers::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// A task waits for `lsn`: has the flush thread sync up to it.
+    fn want_sync(&self, lsn: Lsn) {
+        self.sync_wanted.fetch_max(lsn.get(), Ordering::Relaxed);
+        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the flush thread's last one, or the
+        // flush thread, which took the last one before it asks, sees the LSN.
+        fence(Ordering::SeqCst);
+        self.flush.wake();
+    }
+
+    /// After [`NextAsk::asking`]: a later wish wakes the flush thread once more.
+    fn sync_wanted(&self) -> Lsn {
+        Lsn::new(self.sync_wanted.load(Ordering::Relaxed))
     }
 
     /// The policy wants to be asked at `time`: wakes the flush thread unless it will by then.
@@ -89,7 +116,7 @@ pub(crate) struct Workers {
 impl Workers {
     /// Starts the threads, unless the store is in inline mode.
     pub(crate) fn start(store: &Arc<Store>) -> Result<Self> {
-        if store.env.background == Background::Inline {
+        if store.env.background == Background::Inline || store.options.read_only {
             return Ok(Workers::default());
         }
         let mut workers = Workers::default();
@@ -121,6 +148,10 @@ impl Workers {
         store.signals.spares.wake();
         store.signals.compact.wake();
         for thread in self.threads.drain(..) {
+            // A worker that wakes a task may drop the last handle of the store with it, and so come here itself.
+            if thread.thread().id() == thread::current().id() {
+                continue;
+            }
             // A panic was turned into poison where it happened.
             let _ = thread.join();
         }
@@ -130,8 +161,20 @@ impl Workers {
 /// What a worker does until the store closes.
 type Work = fn(&Store);
 
+/// Wakes all tasks when it is dropped: a flush thread that ended serves them no more. They see the store poisoned or closed, or
+/// wait for `close`.
+struct WakesTasks<'a>(&'a Signals);
+
+impl Drop for WakesTasks<'_> {
+    fn drop(&mut self) {
+        self.0.tasks.wake_all();
+    }
+}
+
 /// Runs a worker; a panic poisons the store instead of going unnoticed.
 fn run(store: &Store, work: Work) {
+    // Dropped last: a task that is woken by a panic sees the store poisoned.
+    let _wakes = WakesTasks(&store.signals);
     let _poison = store.health.poison_on_panic(store.dir.path());
     work(store);
 }
@@ -141,6 +184,17 @@ fn flush_loop(store: &Store) {
     let signals = &store.signals;
     while !signals.stopping() && !store.health.is_poisoned() {
         signals.next_ask.asking();
+        let durable = store.progress.durable_lsn();
+        signals.tasks.wake_up_to(durable);
+        let wanted = signals.sync_wanted();
+        if wanted > durable {
+            signals.next_ask.at_work();
+            if store.make_durable(wanted).is_err() {
+                return;
+            }
+            collect();
+            continue;
+        }
         let now = store.env.clock.monotonic();
         let (action, mut ask_again_in) = store.decide(store.end.position(), now);
         if action != Action::Hold {
@@ -209,6 +263,33 @@ fn compact_loop(store: &Store) {
 }
 
 impl Store {
+    /// As [`Engine::poll_durable`](kv_core::Engine::poll_durable), of an LSN that was given out.
+    pub(crate) fn poll_durable(&self, lsn: Lsn, task: &mut Context<'_>) -> Poll<Result<()>> {
+        // No thread would wake the task.
+        if self.env.background == Background::Inline || self.options.read_only {
+            return Poll::Ready(self.make_durable(lsn).and_then(|()| self.compact_if_due()));
+        }
+        let answer = self.signals.tasks.poll(lsn, task, || {
+            if self.progress.durable_lsn() >= lsn {
+                return Some(Ok(()));
+            }
+            // Asked as the worker asks before it ends.
+            if self.health.is_poisoned() {
+                return Some(Err(self.health.poisoned()));
+            }
+            self.health.check_readable().err().map(Err)
+        });
+        if answer.is_pending() {
+            self.signals.want_sync(lsn);
+        }
+        answer
+    }
+
+    /// Has the tasks look again that wait for a sync. Once the store is closed, and with no lock held.
+    pub(crate) fn wake_tasks(&self) {
+        self.signals.tasks.wake_all();
+    }
+
     /// The head is filling up, or a spare was taken: another one shall be made.
     pub(crate) fn spares_due(&self) {
         if self.env.background == Background::Threads {

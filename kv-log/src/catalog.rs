@@ -17,7 +17,7 @@ use crate::manifest::{Entry, Manifest};
 use crate::orphans::{self, Known, Verdict};
 use crate::progress::Progress;
 use crate::segment::{
-    SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable, Via,
+    Image, SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable, Via,
 };
 use crate::store::is_refusal;
 
@@ -31,6 +31,8 @@ pub(crate) struct Catalog {
     via: Via,
     /// Size of a full segment, bytes.
     segment_bytes: usize,
+    /// Whether no reader looks into the file of a victim: all segments have their image in memory.
+    empties_victims: bool,
     table: Arc<SegmentTable>,
     progress: Arc<Progress>,
     counters: Arc<Counters>,
@@ -69,15 +71,33 @@ pub(crate) enum Need {
     Compaction,
 }
 
+/// Bytes of the reserve, and what they are for.
+#[derive(Clone, Copy, Debug)]
+struct ReserveSizes {
+    manifests: u64,
+    /// For tombstones: twice as many bytes as one segment of them has.
+    relief: u64,
+    /// For compaction: of one segment.
+    survivors: u64,
+}
+
+impl ReserveSizes {
+    fn sum(self) -> u64 {
+        self.manifests + self.relief + self.survivors
+    }
+}
+
 /// What a catalog is made of.
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) reserve: Reserve,
     pub(crate) lock: Arc<StoreLock>,
     pub(crate) env: Env,
     pub(crate) files: Arc<SegmentFiles>,
     pub(crate) via: Via,
     pub(crate) segment_bytes: usize,
+    pub(crate) empties_victims: bool,
     pub(crate) table: Arc<SegmentTable>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) counters: Arc<Counters>,
@@ -86,23 +106,42 @@ pub(crate) struct Parts {
 /// Least of the reserve for manifests, bytes.
 const MANIFEST_BYTES_MIN: u64 = 16 << 10;
 
+/// Bytes that a file system may need for a file of `len` bytes, those included that tell where its blocks are.
+fn with_overhead(len: usize) -> u64 {
+    let len = len as u64;
+    len + len / 128 + (32 << 10)
+}
+
 /// Least of the reserve for tombstones, bytes; less where a segment is smaller.
 const RELIEF_BYTES_MIN: u64 = 64 << 10;
 
 impl Catalog {
     /// Of a store that was recovered from `manifest` with these `segments`.
     pub(crate) fn new(parts: Parts, manifest: Manifest, segments: BTreeMap<SegmentId, Arc<Segment>>) -> Self {
-        let Parts { dir, lock, env, files, via, segment_bytes, table, progress, counters } = parts;
+        let Parts {
+            dir,
+            reserve,
+            lock,
+            env,
+            files,
+            via,
+            segment_bytes,
+            empties_victims,
+            table,
+            progress,
+            counters,
+        } = parts;
         let next_id = manifest.next_segment;
         let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
         Catalog {
-            reserve: Reserve::open(Arc::clone(&dir)),
+            reserve,
             dir,
             lock,
             env,
             files,
             via,
             segment_bytes,
+            empties_victims,
             table,
             progress,
             counters,
@@ -135,16 +174,11 @@ impl Catalog {
     pub(crate) fn begin(&self, last_lsn: Lsn, floor: Lsn) -> Result<()> {
         let mut stored = self.stored.lock();
         let mut next = stored.manifest.clone();
-        let known = Known { store_id: next.store_id, ids_end: next.next_segment, last_lsn };
-        for name in self.dir.names()? {
-            let Some(id) = directory::parse_segment_file_name(&name) else { continue };
-            if stored.manifest.segments.contains_key(&id) {
-                continue;
-            }
-            match orphans::examine(&*self.dir, id, known)? {
+        for (id, verdict) in self.examine_orphans(&stored.manifest, last_lsn)? {
+            match verdict {
                 // It goes once the next manifest is durable: a power cut may bring back the one before this one,
                 // which may name it.
-                Verdict::Rubbish => self.leftovers.add(name, 0),
+                Verdict::Rubbish => self.leftovers.add(directory::segment_file_name(id), 0),
                 _ => drop(stored.foreign_ids.insert(id)),
             }
         }
@@ -155,6 +189,23 @@ impl Catalog {
         }
         drop(segments);
         self.store(&mut stored, next, floor)
+    }
+
+    /// Checks that the manifest is as new as the segments, of a store that is only read.
+    ///
+    /// # Errors
+    /// As for [`begin`](Self::begin).
+    pub(crate) fn check_orphans(&self, last_lsn: Lsn) -> Result<()> {
+        self.examine_orphans(&self.stored.lock().manifest, last_lsn).map(drop)
+    }
+
+    fn examine_orphans(&self, manifest: &Manifest, last_lsn: Lsn) -> Result<Vec<(SegmentId, Verdict)>> {
+        let known = Known { store_id: manifest.store_id, ids_end: manifest.next_segment, last_lsn };
+        let names = self.dir.names()?;
+        let ids = names.iter().filter_map(|name| directory::parse_segment_file_name(name));
+        ids.filter(|id| !manifest.segments.contains_key(id))
+            .map(|id| Ok((id, orphans::examine(&*self.dir, id, known)?)))
+            .collect()
     }
 
     /// New, blank head segments, in the order in which they are to be used: their files and their names in the manifest
@@ -169,6 +220,9 @@ impl Catalog {
         need: Need,
         last_lsn: Lsn,
     ) -> Result<Vec<Arc<Segment>>> {
+        if need == Need::Growth {
+            self.hold_reserve_for_growth((count * capacity) as u64)?;
+        }
         let mut stored = self.stored.lock();
         let mut next = stored.manifest.clone();
         let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
@@ -215,6 +269,23 @@ impl Catalog {
         };
         let now = self.env.clock.monotonic();
         self.create_segment(header, capacity, SEGMENT_HEADER_LEN, now, need, |_| ())
+    }
+
+    /// A segment without a file that stands for the active one where nothing is written.
+    pub(crate) fn placeholder(&self) -> Result<Arc<Segment>> {
+        let image = Image::new(SEGMENT_HEADER_LEN);
+        let image = image.map_err(|error| Error::io("allocate memory for", self.dir.path(), error))?;
+        let slot = self.table.reserve_slot(0).ok_or_else(|| self.too_many_segments())?;
+        let id = SegmentId::new(u64::MAX);
+        let file = Arc::new(SegmentFile::unopened(&self.files, id));
+        let now = self.env.clock.monotonic();
+        let segment = Segment::new(id, slot, SegmentKind::Log, image, file, now, SEGMENT_HEADER_LEN);
+        Ok(Arc::new(segment))
+    }
+
+    fn too_many_segments(&self) -> Error {
+        let limit = SEGMENTS_MAX - SLOTS_FOR_COMPACTION;
+        Error::TooManySegments { path: self.dir.path().to_path_buf(), limit }
     }
 
     /// The header of a segment that [`exchange`](Self::exchange) will name.
@@ -267,10 +338,7 @@ impl Catalog {
             image.published(0, end).unwrap_or_default()
         };
         let kept = if need == Need::Compaction { 0 } else { SLOTS_FOR_COMPACTION };
-        let slot = self.table.reserve_slot(kept).ok_or_else(|| Error::TooManySegments {
-            path: self.dir.path().to_path_buf(),
-            limit: SEGMENTS_MAX - SLOTS_FOR_COMPACTION,
-        })?;
+        let slot = self.table.reserve_slot(kept).ok_or_else(|| self.too_many_segments())?;
         let create = || {
             SegmentFile::create(&self.files, id, capacity, bytes, self.via)
                 .and_then(|file| file.sync().map(|()| file))
@@ -278,7 +346,7 @@ impl Catalog {
         };
         let file = match self.left_in_reserve(need) {
             None => create(),
-            Some(left) => self.reserve.lend(capacity as u64, left, create),
+            Some(left) => self.reserve.lend(with_overhead(capacity), left, create),
         };
         match file {
             Ok(file) => {
@@ -295,41 +363,58 @@ impl Catalog {
 
     /// Bytes that a segment with this need leaves in the reserve; `None`: it may take nothing from there.
     fn left_in_reserve(&self, need: Need) -> Option<u64> {
-        let for_manifests = self.reserve_for_manifests();
+        let sizes = self.reserve_for(self.segment_file_bytes());
         match need {
             Need::Growth => None,
-            Need::Relief => Some(for_manifests + self.stored_bytes().min(self.segment_bytes as u64)),
-            Need::LastRelief | Need::Compaction => Some(for_manifests),
+            Need::Relief => Some(sizes.manifests + sizes.survivors),
+            Need::LastRelief | Need::Compaction => Some(sizes.manifests),
         }
     }
 
-    /// Room for a manifest that names twice as many segments.
-    fn reserve_for_manifests(&self) -> u64 {
-        Manifest::len_with(2 * self.segments.lock().len()) as u64 + MANIFEST_BYTES_MIN
+    /// Bytes of all segments' files: of those that are not full, as long as they may get.
+    pub(crate) fn segment_file_bytes(&self) -> u64 {
+        let segments = self.segments.lock();
+        let len = |segment: &Arc<Segment>| {
+            if segment.is_durable() { segment.file_len() } else { segment.capacity }
+        };
+        segments.values().map(|segment| len(segment) as u64).sum()
     }
 
-    /// Bytes of finished segments.
-    fn stored_bytes(&self) -> u64 {
-        let segments = self.segments.lock();
-        segments
-            .values()
-            .filter(|segment| segment.is_durable())
-            .map(|segment| segment.file_len() as u64)
-            .sum()
+    /// What a store with so many bytes of segments holds in reserve.
+    fn reserve_for(&self, segment_file_bytes: u64) -> ReserveSizes {
+        let one = segment_file_bytes.min(self.segment_bytes as u64);
+        ReserveSizes {
+            // One that names twice as many segments.
+            manifests: Manifest::len_with(2 * self.segments.lock().len()) as u64 + MANIFEST_BYTES_MIN,
+            relief: 2 * RELIEF_BYTES_MIN
+                .min(self.segment_bytes as u64)
+                .max(segment_file_bytes / 64)
+                .max(one / 16),
+            survivors: with_overhead(usize::try_from(one).unwrap_or(usize::MAX)),
+        }
     }
 
     /// Room for as many tombstones as give compaction something to gain: see docs/decisions/0013.
     pub(crate) fn relief_bytes(&self) -> u64 {
-        let (stored, segment) = (self.stored_bytes(), self.segment_bytes as u64);
-        RELIEF_BYTES_MIN.min(segment).max(stored / 64).max(stored.min(segment) / 16)
+        self.reserve_for(self.segment_file_bytes()).relief / 2
     }
 
-    /// Holds as much of the disk in reserve as the store's size asks for, where there is room: for manifests, for
-    /// tombstones, and for the survivors of one segment.
+    /// Holds as much of the disk in reserve as the store's size asks for, where there is room.
     pub(crate) fn hold_reserve(&self) {
-        let survivors = self.stored_bytes().min(self.segment_bytes as u64);
-        let wanted = self.reserve_for_manifests() + self.relief_bytes() + survivors;
-        self.reserve.hold(wanted);
+        self.reserve.hold(self.reserve_for(self.segment_file_bytes()).sum());
+    }
+
+    /// Holds the reserve for a store that is about to grow by `bytes`: a store that could not be emptied again does not
+    /// grow.
+    ///
+    /// # Errors
+    /// There is no room for it.
+    fn hold_reserve_for_growth(&self, bytes: u64) -> Result<()> {
+        let wanted = self.reserve_for(self.segment_file_bytes() + bytes).sum();
+        if self.reserve.hold(wanted) {
+            return Ok(());
+        }
+        Err(Error::io("hold a reserve in", self.dir.path(), io::ErrorKind::StorageFull.into()))
     }
 
     /// Makes the manifest name the outputs of a compaction in place of its victims, whose files go; the outputs' do if there
@@ -359,6 +444,10 @@ impl Catalog {
         let mut segments = self.segments.lock();
         for victim in victims {
             segments.remove(&victim.id);
+            if self.empties_victims {
+                // Readers find its records in memory. The file stays open for a while, and would keep its space.
+                let _ = self.empty(&directory::segment_file_name(victim.id));
+            }
             self.leave(victim);
         }
         segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
@@ -411,6 +500,13 @@ impl Catalog {
         self.leftovers.add(directory::segment_file_name(segment.id), segment.file_len() as u64);
     }
 
+    /// Carries out a write of `len` bytes, on a full disk with space from the reserve: not every file system keeps the
+    /// space that it reserved, and some need a little more when it is written. The second attempt writes the same bytes to
+    /// the same place, and only a sync tells that they are on the disk.
+    pub(crate) fn write_with_reserve(&self, len: usize, write: impl FnMut() -> Result<()>) -> Result<()> {
+        self.reserve.lend(with_overhead(len), 0, write)
+    }
+
     /// Gives back the space of a file.
     fn empty(&self, name: &str) -> io::Result<()> {
         self.dir.open(name, OpenMode::ReadWrite)?.set_len(0)
@@ -440,7 +536,8 @@ impl Catalog {
         self.refresh(&mut closing);
         self.reserve.write_file_atomically(directory::MANIFEST, &closing.encode())?;
         self.leftovers.remove(&*self.dir, Attempt::Due);
-        self.hold_reserve();
+        let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
+        self.reserve.hold(self.reserve_for(used).sum());
         Ok(())
     }
 

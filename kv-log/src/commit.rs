@@ -5,31 +5,24 @@
 //! done before it is done before: limits, hash, checksum of key and value, the search for the record that the
 //! change replaces, which may have to be read from a file, and then, with the key's shard of the index locked, another look
 //! whether that is still the one. If it has moved on, and to where only a file would tell, the shard is given back, and
-//! the search is done once more.
+//! the search is done once more. The shard makes room for a new key then, too: a change that there is no memory for is refused
+//! before the log has it.
 //!
 //! Lock order of the engine: leadership of a flush (`flush`) -> shards of the index in ascending order -> commit lock ->
 //! making of spares -> spares -> manifest -> segments. No lock is held while a caller's code runs.
 
-use kv_core::{Batch, Change, Error, Result};
+use kv_core::{Error, Result};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, body_checksum, encoded_len};
+use std::thread;
+use std::time::Duration;
 
 use crate::catalog::Need;
 use crate::compaction::Extent;
 use crate::head::{LockedEnd, Position, SEAL_LEN};
-use crate::index::{Hint, KeyHash, LockedShard, Newest, Unresolved};
-use crate::readers::{Guard, pin};
-use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
+use crate::index::{KeyHash, LockedShard, Newest};
+use crate::readers::{Guard, collect, pin};
+use crate::segment::{Found, Location};
 use crate::store::{Store, is_full};
-
-fn position_of(shards: &[usize], shard: usize) -> usize {
-    shards.binary_search(&shard).expect("the shard of every change is among them")
-}
-
-/// Refuses a batch that no segment could hold.
-fn check_batch_len(len: usize) -> Result<()> {
-    let limit = SEGMENT_BYTES_MAX - SEGMENT_HEADER_LEN - SEAL_LEN;
-    if len > limit { Err(Error::TooLarge { what: "batch", len, limit }) } else { Ok(()) }
-}
 
 /// A change, ready to be committed.
 struct Prepared<'a> {
@@ -37,7 +30,9 @@ struct Prepared<'a> {
     hash: KeyHash,
     body_checksum: u32,
     /// Where the key pointed a moment ago: no lock is held while memory or a file is waited for.
-    hint: Hint,
+    newest: Option<Newest>,
+    /// Cold records of other keys with the same tag.
+    others: Vec<Location>,
 }
 
 impl<'a> Prepared<'a> {
@@ -46,15 +41,15 @@ impl<'a> Prepared<'a> {
         let hash = store.index.hash(record.key);
         store.index.prefetch(hash, guard);
         let body_checksum = body_checksum(record.key, record.value);
-        let mut prepared = Prepared { record, hash, body_checksum, hint: Hint::default() };
+        let mut prepared = Prepared { record, hash, body_checksum, newest: None, others: Vec::new() };
         prepared.look_up(store, guard)?;
         Ok(prepared)
     }
 
     fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
-        let (key, others) = (self.record.key, Some(&mut self.hint.others));
+        let (key, others) = (self.record.key, Some(&mut self.others));
         let newest = |location, found: Found<'_>| Newest { location, value_len: found.value.len() };
-        self.hint.newest = store.index.find(self.hash, key, others, &store.segments, guard, newest)?;
+        self.newest = store.index.find(self.hash, key, others, &store.segments, guard, newest)?;
         Ok(())
     }
 
@@ -66,7 +61,7 @@ impl<'a> Prepared<'a> {
 
 /// What a change has been through before this attempt to commit it.
 #[derive(Clone, Copy, Debug)]
-struct Attempt {
+pub(crate) struct Attempt {
     /// It waited for a flush, and once is enough.
     has_waited: bool,
     /// How it may go on in a new segment.
@@ -74,17 +69,17 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn first(is_relief: bool) -> Self {
+    pub(crate) fn first(is_relief: bool) -> Self {
         Attempt { has_waited: false, need: if is_relief { Need::Relief } else { Need::Growth } }
     }
 
-    fn after_waiting(self) -> Self {
+    pub(crate) fn after_waiting(self) -> Self {
         Attempt { has_waited: true, ..self }
     }
 }
 
 /// What became of an attempt to commit.
-enum Outcome<T> {
+pub(crate) enum Outcome<T> {
     Done(T),
     /// A record has to be read from a file first.
     LookAgain,
@@ -102,7 +97,7 @@ impl Store {
 
     /// Commits a delete; `None` when the key was not there.
     pub(crate) fn commit_delete(&self, key: &[u8]) -> Result<Option<Position>> {
-        self.options.limits.check_key(key)?;
+        self.check_key(key)?;
         self.commit_one(Record::delete(0, key))
     }
 
@@ -139,7 +134,7 @@ impl Store {
     /// # Errors
     /// `error`, where nothing is to be gained, and all other errors.
     #[cold]
-    fn make_way(&self, attempt: Attempt, error: Error) -> Result<Attempt> {
+    pub(crate) fn make_way(&self, attempt: Attempt, error: Error) -> Result<Attempt> {
         if !is_full(&error) || self.health.is_poisoned() {
             return Err(error);
         }
@@ -147,10 +142,22 @@ impl Store {
             Err(error) if self.health.is_poisoned() => return Err(error),
             report => report.unwrap_or_default(),
         };
+        self.wait_for_removed_files();
         match attempt.need {
             _ if report.freed_bytes > 0 => Ok(attempt),
             Need::Relief => Ok(Attempt { need: Need::LastRelief, ..attempt }),
             _ => Err(error),
+        }
+    }
+
+    /// Waits a little until no reader keeps the files open that a compaction removed, and with them their space.
+    fn wait_for_removed_files(&self) {
+        for _ in 0..20 {
+            collect();
+            if self.segments.retired_bytes() == 0 {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -163,10 +170,21 @@ impl Store {
     ) -> Result<Outcome<Option<Position>>> {
         let len = change.record.encoded_len();
         let mut shard = self.index.lock(self.index.shard_of(change.hash));
-        let before = shard.resolve(change.hash, change.record.key, &change.hint, &self.segments, guard);
+        let before = shard.resolve(
+            change.hash,
+            change.record.key,
+            change.newest,
+            &change.others,
+            &self.segments,
+            guard,
+        );
         let Ok(before) = before else { return Ok(Outcome::LookAgain) };
         if !change.is_effective(before) {
             return Ok(Outcome::Done(None));
+        }
+        if before.is_none() {
+            // Before the log has the record: a refusal changes nothing.
+            shard.reserve(1, self.dir.path())?;
         }
         let mut end = self.end.lock();
         if !self.make_room(&mut end, len, attempt)? {
@@ -174,104 +192,8 @@ impl Store {
         }
         change.record.lsn = end.next_lsn().get();
         let location = end.head.append(&change.record, change.body_checksum);
-        self.publish(&mut shard, change, before, location, guard);
+        self.publish(&mut shard, change.hash, &change.record, before, location, guard);
         Ok(Outcome::Done(Some(self.committed(&mut end, len))))
-    }
-
-    /// Commits a batch: adjacent records in one segment under one LSN. All shards it touches stay
-    /// locked until the last of its changes is in the index.
-    pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Position> {
-        self.options.limits.check_batch(batch)?;
-        let records: Vec<Record<'_>> = batch
-            .effective_changes()
-            .into_iter()
-            .map(|change| match change {
-                Change::Put { key, value } => Record::put(0, key, value),
-                Change::Delete { key } => Record::delete(0, key),
-            })
-            .collect();
-        let len_max: usize = records.iter().map(Record::encoded_len).sum();
-        check_batch_len(len_max)?;
-
-        let is_relief = records.iter().all(|record| record.kind == RecordKind::Delete);
-        let mut attempt = Attempt::first(is_relief);
-        loop {
-            self.health.check_writable()?;
-            let guard = pin();
-            let prepare = |record| Prepared::new(self, record, &guard);
-            let mut changes: Vec<Prepared<'_>> =
-                records.iter().copied().map(prepare).collect::<Result<_>>()?;
-            let outcome = loop {
-                match self.try_commit_batch(&mut changes, attempt, &guard) {
-                    Ok(Outcome::LookAgain) => {
-                        changes.iter_mut().try_for_each(|change| change.look_up(self, &guard))?;
-                    }
-                    outcome => break outcome,
-                }
-            };
-            drop(changes);
-            drop(guard);
-            attempt = match outcome {
-                Ok(Outcome::Done(position)) => return Ok(position),
-                Ok(Outcome::LookAgain | Outcome::NoRoom) => {
-                    self.wait_for_room(len_max)?;
-                    attempt.after_waiting()
-                }
-                Err(error) => self.make_way(attempt, error)?,
-            };
-        }
-    }
-
-    fn try_commit_batch(
-        &self,
-        changes: &mut [Prepared<'_>],
-        attempt: Attempt,
-        guard: &Guard,
-    ) -> Result<Outcome<Position>> {
-        let mut shards: Vec<usize> = changes.iter().map(|change| self.index.shard_of(change.hash)).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        let mut locked: Vec<LockedShard<'_>> = shards.iter().map(|shard| self.index.lock(*shard)).collect();
-        let Ok(before) = self.resolve_all(changes, &shards, &locked, guard) else {
-            return Ok(Outcome::LookAgain);
-        };
-        let mut effective: Vec<(&mut Prepared<'_>, Option<Newest>)> =
-            changes.iter_mut().zip(before).filter(|(change, before)| change.is_effective(*before)).collect();
-        let len: usize = effective.iter().map(|(change, _)| change.record.encoded_len()).sum();
-        let mut end = self.end.lock();
-        let Some(last) = effective.len().checked_sub(1) else {
-            self.health.check_writable()?;
-            return Ok(Outcome::Done(end.position()));
-        };
-        if !self.make_room(&mut end, len, attempt)? {
-            return Ok(Outcome::NoRoom);
-        }
-        let lsn = end.next_lsn();
-        for (position, (change, before)) in effective.iter_mut().enumerate() {
-            change.record.lsn = lsn.get();
-            change.record.more = position < last;
-            let location = end.head.append(&change.record, change.body_checksum);
-            let shard = position_of(&shards, self.index.shard_of(change.hash));
-            let shard = locked.get_mut(shard).expect("every touched shard is locked");
-            self.publish(shard, change, *before, location, guard);
-        }
-        Ok(Outcome::Done(self.committed(&mut end, len)))
-    }
-
-    /// What each of the changes would replace.
-    fn resolve_all(
-        &self,
-        changes: &[Prepared<'_>],
-        shards: &[usize],
-        locked: &[LockedShard<'_>],
-        guard: &Guard,
-    ) -> Result<Vec<Option<Newest>>, Unresolved> {
-        let resolve = |change: &Prepared<'_>| {
-            let shard = position_of(shards, self.index.shard_of(change.hash));
-            let shard = locked.get(shard).expect("every touched shard is locked");
-            shard.resolve(change.hash, change.record.key, &change.hint, &self.segments, guard)
-        };
-        changes.iter().map(resolve).collect()
     }
 
     /// Seals the head if it holds any change, so that compaction may look at all of it.
@@ -284,7 +206,7 @@ impl Store {
     /// Sees to it that the head can take a change with records of `len` bytes. `false` when too much is unflushed: then the
     /// caller has to wait, with no lock held, and once is enough.
     #[inline]
-    fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, attempt: Attempt) -> Result<bool> {
+    pub(crate) fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, attempt: Attempt) -> Result<bool> {
         self.health.check_writable()?;
         if !attempt.has_waited && !self.has_room_for(len, end.position()) {
             return Ok(false);
@@ -307,21 +229,22 @@ impl Store {
 
     /// Has the index point at the record of a change, or forget the key. To be seen when the shard is unlocked.
     #[inline]
-    fn publish(
+    pub(crate) fn publish(
         &self,
         shard: &mut LockedShard<'_>,
-        change: &Prepared<'_>,
+        hash: KeyHash,
+        record: &Record<'_>,
         before: Option<Newest>,
         location: Location,
         guard: &Guard,
     ) {
-        let Record { kind, key, value, .. } = change.record;
+        let Record { kind, key, value, .. } = *record;
         let went = before.map_or(0, |before| key.len() + before.value_len);
         if kind == RecordKind::Put {
-            shard.insert(change.hash, before.map(|before| before.location), location);
+            shard.insert(hash, before.map(|before| before.location), location);
             shard.count_pairs(key.len() + value.len(), went);
         } else if let Some(before) = before {
-            shard.remove(change.hash, before.location);
+            shard.remove(hash, before.location);
             shard.count_pairs(0, went);
         }
         if let Some(Newest { location, value_len }) = before {
@@ -334,12 +257,103 @@ impl Store {
     /// Counts a change that is in the log. Before its shards are unlocked: whoever reads it finds it counted, so that a sync
     /// that follows covers it.
     #[inline]
-    fn committed(&self, end: &mut LockedEnd<'_>, len: usize) -> Position {
+    pub(crate) fn committed(&self, end: &mut LockedEnd<'_>, len: usize) -> Position {
         if end.head.spare_becomes_due() {
             self.spares_due();
         }
         let position = end.advance(len);
         self.progress.changed(&*self.env.clock);
         position
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crate::index::gate;
+    use crate::{LogEngine, Options};
+    use kv_core::{Background, Batch, Engine, EngineExt, Env, Error, Lsn};
+    use std::collections::BTreeMap;
+    use std::io::ErrorKind;
+
+    fn is_refused<T>(answer: Result<T, Error>) -> bool {
+        matches!(
+            answer,
+            Err(Error::Io { op: "allocate memory for the index", source, .. })
+                if source.kind() == ErrorKind::OutOfMemory
+        )
+    }
+
+    #[test]
+    fn where_the_index_cannot_grow_changes_are_refused_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let open = || LogEngine::open_in(dir.path(), &env, Options { index_shards: 4, ..Options::default() });
+        let store = open().unwrap();
+        gate::shut(true);
+        let mut model = BTreeMap::new();
+        let (mut refused, mut taken_later) = (Vec::new(), 0);
+        for key in (0..60_u8).map(|key| vec![key]) {
+            let last = store.last_lsn();
+            let answer = store.put(&key, b"first");
+            if answer.is_ok() {
+                taken_later += usize::from(!refused.is_empty());
+                model.insert(key, b"first".to_vec());
+            } else {
+                assert!(is_refused(answer) && store.last_lsn() == last && store.get(&key).unwrap().is_none());
+                refused.push(key);
+            }
+        }
+        assert!(taken_later > 0, "other shards still have room");
+        assert!(refused.len() > 30, "each of four shards has room for six");
+
+        // One new key that finds no room, among others.
+        let (known, last) = (model.keys().next().unwrap().clone(), store.last_lsn());
+        let mut batch = Batch::new();
+        batch.put(&known, b"second").put(&refused[0], b"second").delete(&known);
+        assert!(is_refused(store.apply(&batch)) && store.last_lsn() == last);
+        let sorted = |model: &BTreeMap<Vec<u8>, Vec<u8>>| model.clone().into_iter().collect::<Vec<_>>();
+        assert_eq!(store.to_sorted_vec().unwrap(), sorted(&model));
+
+        // What takes no room goes on, and what it gives back is used again.
+        let mut batch = Batch::new();
+        for key in model.keys() {
+            batch.put(key, b"second");
+        }
+        assert_eq!(store.apply(&batch).unwrap(), Lsn::new(last.get() + 1));
+        for key in model.keys() {
+            store.delete(key).unwrap().unwrap();
+        }
+        model.clear();
+        store.put(&refused[0], b"third").unwrap();
+        model.insert(refused[0].clone(), b"third".to_vec());
+        store.sync().unwrap();
+
+        gate::shut(false);
+        for key in &refused {
+            store.put(key, b"fourth").unwrap();
+            model.insert(key.clone(), b"fourth".to_vec());
+        }
+        assert_eq!(store.to_sorted_vec().unwrap(), sorted(&model));
+        store.close().unwrap();
+
+        gate::shut(true);
+        let answer = open();
+        gate::shut(false);
+        assert!(is_refused(answer));
+        assert_eq!(open().unwrap().to_sorted_vec().unwrap(), sorted(&model));
+    }
+
+    #[test]
+    fn a_batch_makes_room_for_all_its_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { index_shards: 2, ..Options::default() };
+        let store = LogEngine::open(dir.path(), options).unwrap();
+        let mut batch = Batch::new();
+        for key in 0..5000_u32 {
+            batch.put(&(key % 4000).to_le_bytes(), b"value").delete(&(key + 5000).to_le_bytes());
+        }
+        store.apply(&batch).unwrap();
+        assert_eq!(store.stats().keys, 4000);
+        assert_eq!(store.to_sorted_vec().unwrap().len(), 4000);
     }
 }

@@ -1,6 +1,6 @@
 //! The names of a store's files, and what a directory's names say about it.
 
-use kv_core::{LOCK_FILE, SegmentId};
+use kv_core::{LOCK_FILE, Reserve, SegmentId, is_system_file};
 
 /// The file that names all others.
 pub(crate) const MANIFEST: &str = "MANIFEST";
@@ -32,7 +32,8 @@ pub(crate) enum Content {
     Foreign(String),
 }
 
-/// Judges a directory by its names. A store has its manifest from the first moment on.
+/// Judges a directory by its names. A store has its manifest from the first moment on. Files that systems leave count
+/// as none.
 pub(crate) fn classify(names: &[String]) -> Content {
     if names.iter().any(|name| name == MANIFEST) {
         return Content::Store;
@@ -40,7 +41,10 @@ pub(crate) fn classify(names: &[String]) -> Content {
     if names.iter().any(|name| parse_segment_file_name(name).is_some()) {
         return Content::ManifestMissing;
     }
-    match names.iter().find(|name| ![LOCK_FILE, MANIFEST_TEMPORARY].contains(&name.as_str())) {
+    let is_foreign = |name: &&String| {
+        ![LOCK_FILE, Reserve::FILE, MANIFEST_TEMPORARY].contains(&name.as_str()) && !is_system_file(name)
+    };
+    match names.iter().find(is_foreign) {
         Some(name) => Content::Foreign(name.clone()),
         None => Content::Empty,
     }
@@ -68,7 +72,9 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let segment = segment_file_name(SegmentId::new(1));
         assert_eq!(classify(&names(&[])), Content::Empty);
-        assert_eq!(classify(&names(&["LOCK", "MANIFEST.tmp"])), Content::Empty);
+        assert_eq!(classify(&names(&["LOCK", "MANIFEST.tmp", "RESERVE"])), Content::Empty);
+        assert_eq!(classify(&names(&["lost+found", ".DS_Store", ".gitkeep"])), Content::Empty);
+        assert_eq!(classify(&names(&["lost+found", "letter"])), Content::Foreign("letter".to_owned()));
         assert_eq!(classify(&names(&["LOCK", "MANIFEST", "x"])), Content::Store);
         assert_eq!(classify(&names(&["LOCK", &segment])), Content::ManifestMissing);
         assert_eq!(classify(&names(&["LOCK", "SNAPSHOT"])), Content::Foreign("SNAPSHOT".to_owned()));

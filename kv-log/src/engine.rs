@@ -8,13 +8,14 @@ use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::background::Workers;
 use crate::compaction::Extent;
 use crate::open;
 use crate::options::Options;
 use crate::readers::collect;
-use crate::store::{Store, is_full};
+use crate::store::Store;
 
 /// A log-structured key-value store. See the [crate documentation](crate).
 #[derive(Debug)]
@@ -54,6 +55,18 @@ impl LogEngine {
     /// What opening the store found and did.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.store.recovery
+    }
+
+    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    fn check_wait(&self, lsn: Lsn) -> Result<()> {
+        self.store.health.check_readable()?;
+        let last = self.store.end.last_lsn();
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -100,15 +113,14 @@ impl Engine for LogEngine {
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.end.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
+        self.check_wait(lsn)?;
         self.store.make_durable(lsn)?;
-        self.store.compact_if_due()
+        if self.store.options.read_only { Ok(()) } else { self.store.compact_if_due() }
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_wait(lsn)?;
+        self.store.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -154,15 +166,19 @@ impl Engine for LogEngine {
 
     fn close(&self) -> Result<()> {
         self.store.health.check_process()?;
-        // Held to the end: a call at the same time returns when the directory is free, too.
-        let mut life = self.life.lock();
-        let workers = match &mut *life {
-            Life::Open(workers) => workers,
-            Life::Closed(answer) => return answer.clone(),
+        let answer = {
+            // Held to the end: a call at the same time returns when the directory is free, too.
+            let mut life = self.life.lock();
+            let workers = match &mut *life {
+                Life::Open(workers) => workers,
+                Life::Closed(answer) => return answer.clone(),
+            };
+            workers.stop(&self.store);
+            let answer = self.store.close();
+            *life = Life::Closed(answer.clone());
+            answer
         };
-        workers.stop(&self.store);
-        let answer = self.store.close();
-        *life = Life::Closed(answer.clone());
+        self.store.wake_tasks();
         // Free memory that waited for readers that have gone on.
         collect();
         answer
@@ -183,11 +199,8 @@ impl Engine for LogEngine {
 
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
-        match self.store.seal_head() {
-            // The full segments are compacted all the same.
-            Err(error) if is_full(&error) => {}
-            sealed => sealed?,
-        }
+        self.store.health.check_writable()?;
+        self.store.seal_if_there_is_room()?;
         self.store.make_all_durable()?;
         let mut report = self.store.compact(Extent::All)?;
         self.store.catalog.remove_leftovers();
@@ -220,7 +233,7 @@ impl EngineFactory for LogFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().compact(true)
+        Capabilities::new().compact(true).read_only(true)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

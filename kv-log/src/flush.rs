@@ -18,7 +18,7 @@
 //!
 //! A failure poisons the engine and is not tried again.
 
-use kv_core::{Action, Lsn, Result};
+use kv_core::{Action, Error, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +30,9 @@ use crate::store::Store;
 impl Store {
     /// Returns once everything up to `lsn` is durable.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
+        if self.options.read_only && self.progress.durable_lsn() < lsn {
+            return Err(Error::ReadOnly);
+        }
         self.flush_until(Action::WriteAndSync, || self.progress.durable_lsn() >= lsn)
     }
 
@@ -126,7 +129,9 @@ impl Store {
     fn write_segment(&self, segment: &Segment, end: usize, via: Via) -> Result<()> {
         let (contents, written) = (segment.contents()?, segment.written());
         if written < end {
-            segment.file.write(contents.bytes(), written..end, via)?;
+            self.catalog.write_with_reserve(end - written, || {
+                segment.file.write(contents.bytes(), written..end, via)
+            })?;
             segment.set_written(end);
             self.counters.bytes_written.fetch_add((end - written) as u64, Ordering::Relaxed);
         }

@@ -27,7 +27,7 @@
 //! | stage | file |
 //! |---|---|
 //! | a call comes in | `engine.rs` |
-//! | it takes its LSN, is encoded once, and becomes visible | `commit.rs`, `head.rs` |
+//! | it takes its LSN, is encoded once, and becomes visible | `commit.rs`, `batch.rs`, `head.rs` |
 //! | into the memory of a segment | `segment/`: `image.rs`, `table.rs`, `location.rs`, `file.rs` |
 //! | which the index points at | `index/`: `shard.rs`, `table.rs`, `slot.rs` |
 //! | which a read follows | `read.rs`, `segment/found.rs`, `readers/` |
@@ -41,6 +41,7 @@
 //! a flush, and what a failure means for everybody after it, is in `kv_core`'s `Leadership` and `Health`.
 
 mod background;
+mod batch;
 mod catalog;
 mod commit;
 mod compaction;

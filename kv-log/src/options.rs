@@ -1,22 +1,27 @@
 use kv_core::{CompactionPolicy, Error, Greedy, Limits, OpenOptions, PersistencePolicy, Result, Scale};
-use kv_wal_format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::segment::{SEGMENT_BYTES_MAX, Via};
+use crate::batch::BATCH_BYTES_MAX;
+use crate::segment::Via;
 
 /// Settings of a [`LogEngine`](crate::LogEngine): plain data, checked at open.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Create the store when its directory is missing or empty. Default true.
     pub create_if_missing: bool,
+    /// Open the store for reading only: its log is replayed in memory, and nothing on the disk is changed, so a store on a
+    /// read-only medium can be opened. Other readers may have it open too, and no writer. Default false.
+    pub read_only: bool,
     /// When the log is dumped to disk. Default [`kv_core::default_persistence`]: every 100 ms or
     /// 8 MiB.
     pub persistence: Arc<dyn PersistencePolicy>,
     /// Which segments are compacted. Default [`Greedy::default`].
     pub compaction: Arc<dyn CompactionPolicy>,
-    /// Longest key, value and batch. Default [`Limits::default`].
+    /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one segment, and so
+    /// `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to fit a batch, which bounds `value_len_max`:
+    /// at most 133,169,152 less `key_len_max` and [`Limits::CHANGE_OVERHEAD`].
     pub limits: Limits,
     /// Size of a segment, in memory and on disk, bytes; a multiple of 8, from 1 KiB to 64 MiB. Default
     /// 16 MiB. Larger segments mean fewer files and syncs at roll-over, and coarser compaction. A
@@ -25,7 +30,8 @@ pub struct Options {
     /// Bytes of changes that may wait to be written; beyond, writers wait. Default 64 MiB.
     pub unflushed_bytes_max: u64,
     /// Memory for records and the index, bytes. Beyond, the segments that were written longest ago leave memory, and
-    /// their records are read from their files. The index always stays: 9 to 15 bytes a key. At least
+    /// their records are read from their files. The index always stays: 9 to 15 bytes a key. Where the system has no memory for a
+    /// larger one, a put of a new key is refused with an I/O error of the kind `OutOfMemory`, and the store goes on. At least
     /// `unflushed_bytes_max` and five segments; see [`with_memory_budget`](Self::with_memory_budget). Default none:
     /// everything stays in memory.
     pub memory_budget: Option<u64>,
@@ -46,6 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             create_if_missing: true,
+            read_only: false,
             persistence: Arc::new(kv_core::default_persistence()),
             compaction: Arc::new(Greedy::default()),
             limits: Limits::default(),
@@ -116,6 +123,7 @@ impl From<&OpenOptions> for Options {
     fn from(open: &OpenOptions) -> Self {
         let options = Options {
             create_if_missing: open.create_if_missing,
+            read_only: open.read_only,
             persistence: Arc::clone(&open.persistence),
             limits: open.limits,
             ..Options::default()
@@ -191,13 +199,10 @@ impl Options {
                 self.segment_bytes
             ));
         }
-        // The worst batch: every byte of its budget spent on one-byte keys would be larger still, so
-        // the head room is checked again for the batch at hand.
-        if self.limits.batch_bytes_max + RECORD_HEADER_LEN + SEGMENT_HEADER_LEN > SEGMENT_BYTES_MAX / 2 {
+        if self.limits.batch_bytes_max > BATCH_BYTES_MAX {
             return refuse(format!(
-                "batch_bytes_max is {}, kv-log holds batches of at most {} bytes",
-                self.limits.batch_bytes_max,
-                SEGMENT_BYTES_MAX / 2 - RECORD_HEADER_LEN - SEGMENT_HEADER_LEN
+                "batch_bytes_max is {}, it must be at most {BATCH_BYTES_MAX}: kv-log stores a batch in one segment",
+                self.limits.batch_bytes_max
             ));
         }
         if self.unflushed_bytes_max == 0 {
@@ -236,6 +241,7 @@ mod tests {
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
         assert_eq!((options.memory_budget, options.index_shards, options.open_files_max), (None, 256, 256));
         assert!(options.create_if_missing && options.direct_io && options.on_recovery.is_none());
+        assert!(!options.read_only);
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();
     }
 
@@ -255,8 +261,13 @@ mod tests {
         refused(base().with_memory_budget(1000), "memory_budget");
         refused(Options { index_shards: 0, ..base() }, "index_shards");
         refused(Options { index_shards: 3, ..base() }, "index_shards");
-        let limits = Limits { batch_bytes_max: 64 << 20, ..Limits::default() };
-        refused(Options { limits, ..base() }, "batch_bytes_max");
+        let limits = |batch_bytes_max| Limits { batch_bytes_max, ..Limits::default() };
+        refused(Options { limits: limits(133_169_153), ..base() }, "at most 133169152");
+        Options { limits: limits(133_169_152), ..base() }.validate().unwrap();
+        let value_len_max = 133_169_152 - 64 - Limits::CHANGE_OVERHEAD;
+        let largest = |value_len_max| Limits { value_len_max, ..limits(133_169_152) };
+        Options { limits: largest(value_len_max), ..base() }.validate().unwrap();
+        refused(Options { limits: largest(value_len_max + 1), ..base() }, "batch_bytes_max");
     }
 
     #[test]

@@ -67,7 +67,13 @@ impl Store {
     #[inline]
     fn check_look_up(&self, key: &[u8]) -> Result<()> {
         self.health.check_readable()?;
-        self.options.limits.check_key(key)
+        self.check_key(key)
+    }
+
+    /// Refuses to look for a key that is longer than any key here can be.
+    #[inline]
+    pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
+        if key.len() <= self.key_len_max { Ok(()) } else { self.options.limits.check_key(key) }
     }
 
     /// As [`Engine::read_many`](kv_core::Engine::read_many).
@@ -81,7 +87,7 @@ impl Store {
         visit: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
         self.health.check_readable()?;
-        keys.iter().try_for_each(|key| self.options.limits.check_key(key))?;
+        keys.iter().try_for_each(|key| self.check_key(key))?;
         for (group, keys) in keys.chunks(KEYS_AT_A_TIME).enumerate() {
             let (guard, mut values) = (pin(), [None; KEYS_AT_A_TIME]);
             let hold = guard.hold();

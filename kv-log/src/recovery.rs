@@ -21,6 +21,7 @@ use kv_wal_format::{
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -47,6 +48,8 @@ pub(crate) struct Recovered {
     pub(crate) head: Option<Arc<Segment>>,
     /// The newest segment, if a crash tore it: its end is where it is to be cut.
     pub(crate) torn: Option<Arc<Segment>>,
+    /// Length of the longest key, bytes.
+    pub(crate) longest_key: usize,
     pub(crate) report: RecoveryReport,
 }
 
@@ -73,6 +76,7 @@ struct Replay<'a> {
     now: Duration,
     /// Bytes of images that stay.
     resident_bytes: AtomicU64,
+    longest_key: AtomicUsize,
     progress: Mutex<RecoveryProgress>,
 }
 
@@ -102,6 +106,7 @@ pub(crate) fn recover(
         store_id: manifest.store_id,
         now: env.clock.monotonic(),
         resident_bytes: AtomicU64::new(0),
+        longest_key: AtomicUsize::new(0),
         progress: Mutex::default(),
     };
     let (replayed, tombstones) = replay.all(manifest)?;
@@ -141,10 +146,11 @@ pub(crate) fn recover(
         segments.insert(one.segment.id, Arc::clone(&one.segment));
     }
 
-    for (hash, location) in tombstones {
+    for (hash, location) in tombstones.into_iter().flatten() {
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
-    Ok(Recovered { index, table, segments, head, torn, report })
+    let longest_key = replay.longest_key.into_inner();
+    Ok(Recovered { index, table, segments, head, torn, longest_key, report })
 }
 
 /// Whether the segment with these bytes has its seal, as it must if the manifest says so.
@@ -207,8 +213,8 @@ fn require_blank(one: &Replayed, unfinished: &Segment) -> Result<()> {
 }
 
 impl Replay<'_> {
-    /// Replays every segment, in the order of ids in the answer, on all processors.
-    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Tombstones)> {
+    /// Replays every segment, in the order of ids in the answer, on all processors. Tombstones come as each of these found them.
+    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
         let newest_first: Vec<(SegmentId, Entry)> =
             manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();
         let workers = match self.env.background {
@@ -219,7 +225,7 @@ impl Replay<'_> {
         };
         self.progress.lock().files_total = newest_first.len() as u64;
         let next = AtomicUsize::new(0);
-        let results = Mutex::new((Vec::with_capacity(newest_first.len()), Tombstones::new()));
+        let results = Mutex::new((Vec::with_capacity(newest_first.len()), Vec::new()));
         let work = || {
             let mut tombstones = Tombstones::new();
             while let Some((id, entry)) = newest_first.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -230,17 +236,14 @@ impl Replay<'_> {
                     next.store(newest_first.len(), Ordering::Relaxed);
                 }
             }
-            results.lock().1.append(&mut tombstones);
+            results.lock().1.push(tombstones);
         };
-        if workers <= 1 {
+        thread::scope(|scope| {
+            // Where the system has no more threads, fewer do it.
+            let start = |_| thread::Builder::new().spawn_scoped(scope, work).is_ok();
+            let _all_started = (1..workers).all(start);
             work();
-        } else {
-            thread::scope(|scope| {
-                for _ in 0..workers {
-                    scope.spawn(work);
-                }
-            });
-        }
+        });
         let (mut results, tombstones) = results.into_inner();
         results.sort_unstable_by_key(|(id, _)| *id);
         Ok((results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?, tombstones))
@@ -271,7 +274,8 @@ impl Replay<'_> {
     /// A segment, and its file, in memory.
     fn load(&self, id: SegmentId, entry: Entry) -> Result<(Arc<Segment>, Contents)> {
         // What is sealed is not written again: on an overlay, opening it for that would copy it.
-        let mode = if entry.sealed { OpenMode::Read } else { OpenMode::ReadWrite };
+        let is_written = !entry.sealed && !self.options.read_only;
+        let mode = if is_written { OpenMode::ReadWrite } else { OpenMode::Read };
         let file = SegmentFile::open(self.files, id, mode)?;
         let path = file.path().to_path_buf();
         let damaged = |offset: usize, detail: &str| Error::corruption(&path, offset as u64, detail);
@@ -325,11 +329,12 @@ impl Replay<'_> {
     /// Puts the changes of one segment with these bytes into the index.
     fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<Stop> {
         let mut scanner = Scanner::new(segment.id.get(), bytes, SEGMENT_HEADER_LEN);
-        let guard = pin();
+        let (guard, mut longest_key) = (pin(), 0);
         for (offset, record) in scanner.by_ref() {
             if !record.kind.is_change() {
                 continue;
             }
+            longest_key = longest_key.max(record.key.len());
             if record.lsn == 0 {
                 let detail = "a change without LSN";
                 return Err(Error::corruption(segment.file.path(), offset as u64, detail));
@@ -337,6 +342,7 @@ impl Replay<'_> {
             segment.add_record(Lsn::new(record.lsn), record.kind, record.encoded_len());
             self.replay(&record, Location::new(segment.slot, offset), tombstones, &guard)?;
         }
+        self.longest_key.fetch_max(longest_key, Ordering::Relaxed);
         Ok(scanner.stop())
     }
 
@@ -369,7 +375,14 @@ impl Replay<'_> {
             }
         }
         shard.count_pairs(pair.map_or(0, |pair| pair.bytes), went);
+        if known.is_none() {
+            shard.reserve(1, self.table.get(location, guard).file.path())?;
+        }
         if pair.is_none() {
+            let path = self.table.get(location, guard).file.path();
+            tombstones
+                .try_reserve(1)
+                .map_err(|_| Error::io("allocate memory to recover", path, ErrorKind::OutOfMemory.into()))?;
             tombstones.push((hash, location));
         }
         shard.insert(hash, known.map(|(at, ..)| at), location);

@@ -15,6 +15,9 @@ use crate::options::Options;
 use crate::segment::Segment;
 use crate::store::{Store, is_refusal};
 
+/// The head of a new store, bytes, where a segment is not smaller.
+const FIRST_HEAD_BYTES: usize = 1 << 20;
+
 /// The smallest head, bytes, where segments are not smaller themselves.
 const SMALL_HEAD_BYTES: usize = 64 << 10;
 
@@ -89,7 +92,7 @@ impl Store {
         let missing = wanted.saturating_sub(self.spares.ready.lock().len());
         if missing > 0 {
             self.evict_in_place();
-            match self.catalog.create_heads(missing, self.options.segment_bytes, Need::Growth, last_lsn) {
+            match self.catalog.create_heads(missing, self.next_capacity(), Need::Growth, last_lsn) {
                 Ok(made) => self.spares.ready.lock().extend(made),
                 // There may be room in the head yet, and later on the disk.
                 Err(error) if is_refusal(&error) => return Ok(()),
@@ -124,7 +127,8 @@ impl Store {
         heads.extend(self.spares.ready.lock().drain(..));
         if heads.last().is_none_or(|spare| spare.capacity < capacity) {
             self.evict_in_place();
-            let create = || create_head(&self.catalog, &self.options, capacity, need, last_lsn);
+            let wanted = self.next_capacity();
+            let create = || create_head(&self.catalog, &self.options, capacity, wanted, need, last_lsn);
             match self.stalling(create) {
                 Ok(created) => heads.push(created),
                 Err(error) => {
@@ -134,6 +138,13 @@ impl Store {
             }
         }
         Ok(heads)
+    }
+
+    /// Size of the next head: as large as the store is, up to that of a segment. Once a writer had to wait for a spare, a
+    /// whole segment.
+    fn next_capacity(&self) -> usize {
+        let is_fast = self.spares.wanted.load(Ordering::Relaxed) > 1;
+        if is_fast { self.options.segment_bytes } else { fitting_capacity(&self.catalog, &self.options) }
     }
 
     /// A spare. Where there is none, the writer waits for it, and more are wanted from now on.
@@ -154,8 +165,14 @@ impl Store {
     }
 }
 
-/// A new head with room for `least` bytes: as large as a segment, or else as the disk has room for. On a full disk a
-/// [relief](Need::Relief) gets a small one from the reserve.
+/// As large as the store is, from [`FIRST_HEAD_BYTES`] to the size of a segment.
+pub(crate) fn fitting_capacity(catalog: &Catalog, options: &Options) -> usize {
+    let stored = usize::try_from(catalog.segment_file_bytes()).unwrap_or(usize::MAX) / 8 * 8;
+    stored.max(FIRST_HEAD_BYTES).min(options.segment_bytes)
+}
+
+/// A new head with room for `least` bytes: of the `wanted` size, or else as large as the disk has room for. On a full disk
+/// a [relief](Need::Relief) gets a small one from the reserve.
 ///
 /// # Errors
 /// There is no room for any.
@@ -163,6 +180,7 @@ pub(crate) fn create_head(
     catalog: &Catalog,
     options: &Options,
     least: usize,
+    wanted: usize,
     need: Need,
     last_lsn: Lsn,
 ) -> Result<Arc<Segment>> {
@@ -171,7 +189,7 @@ pub(crate) fn create_head(
         Ok(created.pop().expect("one was asked for"))
     };
     let least = least.max(SMALL_HEAD_BYTES.min(options.segment_bytes));
-    let mut capacity = least.max(options.segment_bytes);
+    let mut capacity = least.max(wanted);
     loop {
         match create(capacity, Need::Growth) {
             Err(Error::DiskFull { .. }) if capacity > least => capacity = (capacity / 2 / 8 * 8).max(least),

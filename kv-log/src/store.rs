@@ -4,6 +4,7 @@ use kv_core::{
 use parking_lot::Mutex;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::background::Signals;
 use crate::catalog::Catalog;
@@ -23,6 +24,8 @@ pub(crate) struct Store {
     pub(crate) dir: Arc<dyn Dir>,
     pub(crate) env: Env,
     pub(crate) options: Options,
+    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there before they were lowered.
+    pub(crate) key_len_max: usize,
     /// The policy's answer, asked once.
     pub(crate) acknowledge: Acknowledge,
     pub(crate) end: LogEnd,
@@ -62,7 +65,8 @@ impl Store {
     /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory
     /// go, whatever happens.
     pub(crate) fn close(&self) -> Result<()> {
-        let result = self.close_files().map_err(|error| self.health.poison(error));
+        let result = if self.options.read_only { Ok(()) } else { self.close_files() };
+        let result = result.map_err(|error| self.health.poison(error));
         // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
         let _leading = self.leadership.take_unless(|| false);
         // The same goes for a writer who makes a head, and with it a manifest.
@@ -72,9 +76,29 @@ impl Store {
         result
     }
 
+    /// Whether compaction would leave out the better part of the active segment, if it was sealed.
+    fn is_active_mostly_dead(&self) -> bool {
+        self.end.try_settle();
+        let active = Arc::clone(&self.end.lock().head.segment);
+        let tombstones = active.sums.tombstone_bytes.load(Ordering::Relaxed);
+        active.dead_bytes(tombstones) > active.sums.live_bytes() + tombstones + DEAD_BYTES_MIN
+    }
+
+    /// Seals the active segment; not on a full disk, where compaction has to do without it.
+    pub(crate) fn seal_if_there_is_room(&self) -> Result<()> {
+        match self.seal_head() {
+            Err(error) if is_full(&error) => Ok(()),
+            sealed => sealed,
+        }
+    }
+
     fn close_files(&self) -> Result<()> {
         self.make_all_durable()?;
         // A store that is open for moments only would never be compacted otherwise.
+        if self.is_active_mostly_dead() {
+            self.seal_if_there_is_room()?;
+            self.make_all_durable()?;
+        }
         self.compact_in_passing(Extent::Disk)?;
         let _no_compaction = self.compacting.lock();
         let (last_lsn, active) = {
@@ -101,6 +125,9 @@ fn give_back_unused_space(active: &Segment) -> Result<()> {
     let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
     if (len as u64) < active.file.len()? { active.file.trim(len) } else { Ok(()) }
 }
+
+/// Dead bytes for which the active segment is not sealed when the store is closed.
+const DEAD_BYTES_MIN: u64 = 256 << 10;
 
 /// File systems give out space in such units, bytes.
 const UNUSED_UNIT: usize = 4096;

@@ -125,7 +125,7 @@ fn the_newest_stay_in_memory_also_after_reopening() {
 }
 
 /// Bytes that so small a store holds in reserve, at most.
-const RESERVE: u64 = 32 << 10;
+const RESERVE: u64 = 96 << 10;
 
 /// Of a store whose every key was deleted.
 fn assert_nothing_stays(store: &LogEngine, dir: &Path) {

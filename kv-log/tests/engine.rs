@@ -70,7 +70,7 @@ fn survives_reopening_with_many_segments() {
 }
 
 /// Bytes that so small a store holds in reserve, at most.
-const RESERVE: u64 = 48 << 10;
+const RESERVE: u64 = 96 << 10;
 
 #[test]
 fn space_comes_back_after_overwriting_and_deleting_everything() {
@@ -393,6 +393,30 @@ fn options_that_make_no_sense_are_refused_before_anything_is_created() {
     let error = LogEngine::open(&path, Options { limits, ..Options::default() }).unwrap_err();
     assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
     assert!(!path.exists());
+}
+
+#[test]
+fn a_batch_at_the_largest_limit_is_stored() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { batch_bytes_max: 133_169_152, value_len_max: 64 << 20, ..Limits::default() };
+    let options = || Options { limits, ..Options::default() };
+    let store = LogEngine::open(dir.path(), options()).unwrap();
+    // Records as much longer than their keys and values as can be, and two that fill up the rest.
+    let mut batch = Batch::new();
+    for number in 0..100_000_u32 {
+        batch.put(&number.to_le_bytes()[..3], &[7; 6]);
+    }
+    let rest =
+        limits.batch_bytes_max - 100_000 * (9 + Limits::CHANGE_OVERHEAD) - 2 * (1 + Limits::CHANGE_OVERHEAD);
+    batch.put(b"a", &vec![8; 64 << 20]).put(b"b", &vec![9; rest - (64 << 20)]);
+    store.apply(&batch).unwrap();
+    let mut larger = batch.clone();
+    larger.put(b"", b"");
+    let refused = store.apply(&larger).unwrap_err();
+    assert!(matches!(refused, Error::TooLarge { what: "batch", limit: 133_169_152, .. }), "{refused}");
+    store.close().unwrap();
+    let store = LogEngine::open(dir.path(), options()).unwrap();
+    assert_eq!((store.stats().keys, store.get(b"b").unwrap().unwrap().len()), (100_002, rest - (64 << 20)));
 }
 
 #[test]

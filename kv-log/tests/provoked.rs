@@ -15,6 +15,7 @@ use kv_tests::{Settings, Verdict, all_cases, run_case};
 use short_of_memory::short_of_memory;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 /// What all stores of a run did together.
 #[derive(Clone, Debug, Default)]
@@ -104,6 +105,10 @@ impl Engine for Counted {
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         self.engine.wait_durable(lsn)
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.engine.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {

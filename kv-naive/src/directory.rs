@@ -10,9 +10,9 @@
 //! | no | no | ours or none | empty: nothing, or an unfinished creation |
 //! | no | any | somebody's | foreign |
 //!
-//! Ours are `LOCK`, `NAIVE.tmp` and `SNAPSHOT.tmp`.
+//! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp` and `SNAPSHOT.tmp`. Files that systems leave count as none.
 
-use kv_core::LOCK_FILE;
+use kv_core::{LOCK_FILE, Reserve, is_system_file};
 
 use crate::identity::{self, IDENTITY};
 use crate::snapshot::{self, SNAPSHOT};
@@ -35,7 +35,11 @@ pub(crate) enum Content {
 /// Judges a directory by its names.
 pub(crate) fn classify(names: &[String]) -> Content {
     let has = |name: &str| names.iter().any(|one| one == name);
-    let ours = |name: &str| name == LOCK_FILE || name == SNAPSHOT || TEMPORARIES.contains(&name);
+    let ours = |name: &str| {
+        [LOCK_FILE, Reserve::FILE, SNAPSHOT].contains(&name)
+            || TEMPORARIES.contains(&name)
+            || is_system_file(name)
+    };
     match (has(IDENTITY), has(SNAPSHOT), names.iter().find(|name| !ours(name))) {
         (true, true, _) => Content::Store,
         (true, false, _) => Content::SnapshotMissing,
@@ -62,7 +66,7 @@ mod tests {
         let foreign = |name: &str| Content::Foreign(name.to_owned());
         let cases: [(&[&str], Content); 9] = [
             (&[], Content::Empty),
-            (&["LOCK", "NAIVE.tmp", "SNAPSHOT.tmp"], Content::Empty),
+            (&["LOCK", "NAIVE.tmp", "SNAPSHOT.tmp", "RESERVE", "lost+found", ".DS_Store"], Content::Empty),
             (&["LOCK", "NAIVE", "SNAPSHOT", "SNAPSHOT.tmp"], Content::Store),
             (&["NAIVE", "SNAPSHOT", "notes"], Content::Store),
             (&["NAIVE"], Content::SnapshotMissing),

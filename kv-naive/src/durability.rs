@@ -4,12 +4,12 @@
 //! when it was visible before the cut began, else one of them leads the next (group commit). A failure
 //! poisons the store, and everybody who waits is woken and told.
 
-use kv_core::{Acknowledge, Action, Background, Lsn, Result};
+use kv_core::{Acknowledge, Action, Background, Error, Lsn, Result};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::snapshot;
-use crate::store::Store;
+use crate::store::{IDENTITY_ROOM, Store};
 
 impl Store {
     /// What follows a change, with no lock held: the caller waits for a snapshot, or makes it, or wakes the
@@ -52,6 +52,9 @@ impl Store {
     /// Returns once everything up to `lsn` is in a durable snapshot.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
         let done = || self.progress.durable_lsn() >= lsn;
+        if self.options.read_only && !done() {
+            return Err(Error::ReadOnly);
+        }
         self.leadership.lead_until(&self.health, done, || {
             // Dropped before leadership is given up: who leads next knows already.
             let _poison = self.health.poison_on_panic(self.dir.path());
@@ -61,14 +64,21 @@ impl Store {
 
     /// What the leader does.
     fn snapshot(&self) -> Result<()> {
-        self.progress.before_cut();
-        let cut = self.table.begin_cut();
-        let position = cut.position;
-        let bytes = snapshot::write(&*self.dir, self.id, cut)?;
+        let for_snapshots = self.reserve.len().saturating_sub(IDENTITY_ROOM);
+        let (position, bytes) = self.reserve.lend(for_snapshots, IDENTITY_ROOM, || {
+            self.check_directory()?;
+            self.progress.before_cut();
+            let cut = self.table.begin_cut();
+            let position = cut.position;
+            Ok((position, snapshot::write(&*self.dir, self.id, cut)?))
+        })?;
+        // A snapshot in a directory that is gone is not durable.
+        self.check_directory()?;
         self.counters.file_replaced(bytes);
         self.counters.snapshots.fetch_add(1, Ordering::Relaxed);
         self.counters.snapshot_bytes.store(bytes, Ordering::Relaxed);
         self.progress.became_durable(position, self.env.clock.monotonic());
+        self.hold_reserve();
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::identity;
@@ -16,8 +17,15 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub struct NaiveEngine {
     store: Arc<Store>,
-    /// `None` once the engine was closed; locked while it closes.
-    worker: Mutex<Option<Worker>>,
+    /// Locked while it closes.
+    life: Mutex<Life>,
+}
+
+#[derive(Debug)]
+enum Life {
+    Open(Worker),
+    /// The answer of the first close, and of every further one.
+    Closed(Result<()>),
 }
 
 impl NaiveEngine {
@@ -29,7 +37,19 @@ impl NaiveEngine {
     pub fn open(dir: &Path, env: &Env, options: OpenOptions) -> Result<Self> {
         let store = Arc::new(Store::open(dir, env, options)?);
         let worker = Worker::start(&store)?;
-        Ok(NaiveEngine { store, worker: Mutex::new(Some(worker)) })
+        Ok(NaiveEngine { store, life: Mutex::new(Life::Open(worker)) })
+    }
+
+    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    fn check_wait(&self, lsn: Lsn) -> Result<()> {
+        self.store.health.check_readable()?;
+        let last = self.store.table.last_lsn();
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        Ok(())
     }
 }
 
@@ -50,7 +70,7 @@ impl Engine for NaiveEngine {
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
         let store = &*self.store;
-        store.options.limits.check_key(key)?;
+        store.check_look_up(key)?;
         store.before_change()?;
         let lsn = store.table.delete(key)?;
         lsn.map_or(Ok(()), |lsn| store.after_change(lsn))?;
@@ -59,7 +79,7 @@ impl Engine for NaiveEngine {
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
         let store = &*self.store;
-        store.options.limits.check_batch(batch)?;
+        store.options.limits.check_batch_with(batch, store.key_len_max)?;
         store.before_change()?;
         match store.table.apply(batch)? {
             Some(lsn) => store.after_change(lsn).map(|()| lsn),
@@ -69,13 +89,13 @@ impl Engine for NaiveEngine {
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.store.health.check_readable()?;
-        self.store.options.limits.check_key(key)?;
+        self.store.check_look_up(key)?;
         Ok(self.store.table.get(key))
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         self.store.health.check_readable()?;
-        self.store.options.limits.check_key(key)?;
+        self.store.check_look_up(key)?;
         let value = self.store.table.share(key);
         if let Some(value) = &value {
             visit(value);
@@ -84,7 +104,7 @@ impl Engine for NaiveEngine {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        keys.iter().try_for_each(|key| self.store.options.limits.check_key(key))?;
+        keys.iter().try_for_each(|key| self.store.check_look_up(key))?;
         for (position, key) in keys.iter().enumerate() {
             if !self.read(key, &mut |value| visit(position, Some(value)))? {
                 visit(position, None);
@@ -113,14 +133,13 @@ impl Engine for NaiveEngine {
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.table.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
+        self.check_wait(lsn)?;
         self.store.make_durable(lsn)
+    }
+
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check_wait(lsn)?;
+        self.store.poll_durable(lsn, cx)
     }
 
     fn durable_lsn(&self) -> Lsn {
@@ -142,7 +161,8 @@ impl Engine for NaiveEngine {
         stats.memory_bytes = stats.live_bytes + ALLOCATION_BYTES_PER_KEY * stats.keys;
         stats.index_bytes = table.slot_bytes();
         stats.unflushed_bytes = self.store.progress.pending(position, Duration::ZERO).bytes;
-        stats.disk_bytes = counters.snapshot_bytes.load(Ordering::Relaxed) + identity::FILE_LEN;
+        stats.disk_bytes =
+            counters.snapshot_bytes.load(Ordering::Relaxed) + identity::FILE_LEN + self.store.reserve.len();
         stats.last_lsn = position.lsn;
         stats.changes = position.changes;
         stats.dumps = counters.snapshots.load(Ordering::Relaxed);
@@ -153,11 +173,21 @@ impl Engine for NaiveEngine {
     }
 
     fn close(&self) -> Result<()> {
-        // Held to the end: who closes at the same time returns when the directory is free, too.
-        let mut worker = self.worker.lock();
-        let Some(worker) = worker.take() else { return Ok(()) };
-        worker.stop(&self.store);
-        self.store.close()
+        self.store.health.check_process()?;
+        let answer = {
+            // Held to the end: a call at the same time returns when the directory is free, too.
+            let mut life = self.life.lock();
+            let worker = match &mut *life {
+                Life::Open(worker) => worker,
+                Life::Closed(answer) => return answer.clone(),
+            };
+            worker.stop(&self.store);
+            let answer = self.store.close();
+            *life = Life::Closed(answer.clone());
+            answer
+        };
+        self.store.wake_tasks();
+        answer
     }
 
     fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
@@ -175,7 +205,14 @@ impl Engine for NaiveEngine {
 
 impl Drop for NaiveEngine {
     fn drop(&mut self) {
-        let _ = self.close();
+        if self.store.health.check_process().is_ok() {
+            let _ = self.close();
+            return;
+        }
+        // This process was forked from the one that opened the store. The thread is not here, and locks may be held for
+        // ever: nothing of the store may be dropped.
+        std::mem::forget(std::mem::replace(self.life.get_mut(), Life::Closed(Ok(()))));
+        std::mem::forget(Arc::clone(&self.store));
     }
 }
 
@@ -189,7 +226,7 @@ impl EngineFactory for NaiveFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new()
+        Capabilities::new().read_only(true)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

@@ -14,7 +14,7 @@
 //! last snapshot and when no change can come any more. Creation writes an empty `SNAPSHOT` first and `NAIVE`
 //! last; what a crash leaves in between is a case of [`directory`](crate::directory).
 
-use kv_core::{Dir, DirExt, Error, Lsn, Result};
+use kv_core::{Dir, DirExt, Error, Lsn, Reserve, Result};
 use kv_wal_format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use std::path::Path;
 
@@ -36,12 +36,12 @@ pub(crate) struct Identity {
     pub(crate) lsn_ceiling: Lsn,
 }
 
-/// Writes the identity, atomically and durably.
-pub(crate) fn write(dir: &dyn Dir, identity: Identity) -> Result<()> {
+/// Writes the identity, atomically and durably, on a full disk with space from the reserve.
+pub(crate) fn write(reserve: &Reserve, identity: Identity) -> Result<()> {
     let Identity { store_id, lsn_ceiling } = identity;
     let base_lsn = lsn_ceiling.get();
     let header = SegmentHeader { kind: SegmentKind::Identity, segment_id: 0, base_lsn, store_id };
-    dir.write_file_atomically(IDENTITY, &header.encode())
+    reserve.write_file_atomically(IDENTITY, &header.encode())
 }
 
 /// Reads the identity.
@@ -87,7 +87,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { store_id: 5, lsn_ceiling: Lsn::new(77) };
         let handle = OsFs.open_dir(dir.path()).unwrap();
-        write(&*handle, identity).unwrap();
+        write(&Reserve::open(OsFs.open_dir(dir.path()).unwrap()), identity).unwrap();
         assert_eq!(read(&*handle).unwrap(), identity);
         let whole = OsFs.read_file(&dir.path().join(IDENTITY)).unwrap();
         assert_eq!(whole.len() as u64, FILE_LEN);

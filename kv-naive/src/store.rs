@@ -1,10 +1,9 @@
 //! The state of an open store, and its opening and closing.
 
 use kv_core::{
-    Acknowledge, Dir, DirExt, DirLock, Env, Error, FsExt, Health, Leadership, LockKind, Lsn, OpenOptions,
-    RecoveryReport, Result,
+    Acknowledge, Dir, DirExt, Env, Error, FsExt, Health, Leadership, LockKind, Lsn, OpenOptions,
+    RecoveryReport, Reserve, Result, StoreLock,
 };
-use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,7 +37,11 @@ pub(crate) struct Store {
     pub(crate) signal: Signal,
     pub(crate) counters: Counters,
     pub(crate) recovery: RecoveryReport,
-    lock: Mutex<Option<Box<dyn DirLock>>>,
+    lock: StoreLock,
+    /// For the next snapshot, and for identities.
+    pub(crate) reserve: Reserve,
+    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there before they were lowered.
+    pub(crate) key_len_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -65,14 +68,25 @@ impl Store {
         // nor where nothing shall be created. The rest is judged behind the lock.
         let content = directory::classify(&env.fs.list_if_exists(dir)?.unwrap_or_default());
         refuse_other_directories(dir, &content, &options)?;
-        env.fs.create_dir_durably(dir)?;
+        if !options.read_only {
+            env.fs.create_dir_durably(dir)?;
+        }
         let dir = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
-        let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
+        let kind = if options.read_only { LockKind::Shared } else { LockKind::Exclusive };
+        let lock = StoreLock::new(dir.path(), dir.lock_or_refuse(kind)?);
+        let reserve =
+            if options.read_only { Reserve::none(Arc::clone(&dir)) } else { Reserve::open(Arc::clone(&dir)) };
         let mut table = Table::new(env.background);
         let counters = Counters::default();
         let found = recover(&*dir, &options, &mut table)?;
+        let read_only = options.read_only;
+        let key_len_max = table.longest_loaded_key().max(options.limits.key_len_max);
         let (loaded, ceiling) = match found {
             Some(found) => found,
+            None if options.read_only => {
+                refuse_other_directories(dir.path(), &Content::Empty, &options)?;
+                unreachable!("an empty directory is refused");
+            }
             None => (create(&*dir, env, &table, &counters)?, Lsn::ZERO),
         };
         // Every LSN up to the ceiling may have been given out before a crash.
@@ -93,17 +107,22 @@ impl Store {
             id: loaded.store_id,
             table,
             progress: Progress::new(loaded.lsn, now),
-            health: Health::default(),
+            health: if read_only { Health::read_only() } else { Health::default() },
             leadership: Leadership::default(),
             raise_at: AtomicU64::new(0),
             lsn_floor,
             signal: Signal::new(),
             counters,
             recovery,
-            lock: Mutex::new(Some(lock)),
+            lock,
+            reserve,
+            key_len_max,
         };
-        // The identity comes last: it completes a creation.
-        store.write_ceiling(lsn_floor)?;
+        if !store.options.read_only {
+            // The identity comes last: it completes a creation.
+            store.write_ceiling(lsn_floor)?;
+            store.hold_reserve();
+        }
         Ok(store)
     }
 
@@ -112,6 +131,22 @@ impl Store {
     pub(crate) fn before_change(&self) -> Result<()> {
         self.health.check_writable()?;
         if self.ceiling_is_near() { self.raise_ceiling() } else { Ok(()) }
+    }
+
+    /// Refuses to look up a key that is longer than any key here can be.
+    #[inline]
+    pub(crate) fn check_look_up(&self, key: &[u8]) -> Result<()> {
+        if key.len() <= self.key_len_max { Ok(()) } else { self.options.limits.check_key(key) }
+    }
+
+    /// Checks that the directory is still the store's.
+    pub(crate) fn check_directory(&self) -> Result<()> {
+        self.lock.check()
+    }
+
+    /// Holds space for a snapshot as large as the last one, beside that one, and for an identity.
+    pub(crate) fn hold_reserve(&self) {
+        self.reserve.hold(self.counters.snapshot_bytes.load(Ordering::Relaxed) + IDENTITY_ROOM);
     }
 
     #[inline]
@@ -139,8 +174,8 @@ impl Store {
     }
 
     fn write_identity(&self, ceiling: Lsn) -> Result<()> {
-        let identity = Identity { store_id: self.id, lsn_ceiling: ceiling };
-        identity::write(&*self.dir, identity)?;
+        self.lock.check()?;
+        identity::write(&self.reserve, Identity { store_id: self.id, lsn_ceiling: ceiling })?;
         self.counters.file_replaced(identity::FILE_LEN);
         Ok(())
     }
@@ -148,12 +183,12 @@ impl Store {
     /// Makes everything durable, gives unused LSNs back, and lets the directory go whatever happens. The
     /// worker has ended.
     pub(crate) fn close(&self) -> Result<()> {
-        let result = self.close_files();
-        // If that gave up early, somebody may still be writing: the directory is theirs until they are done.
+        let result = if self.options.read_only { Ok(()) } else { self.close_files() };
+        // If that gave up early, a caller may still be writing: the directory is its own until it is done.
         let _leading = self.leadership.take_unless(|| false);
         self.health.close();
         self.table.close();
-        *self.lock.lock() = None;
+        self.lock.release();
         result
     }
 
@@ -165,18 +200,27 @@ impl Store {
         let last = self.table.close();
         self.make_durable(last)?;
         match self.leadership.take_unless(|| self.health.is_poisoned()) {
-            Some(_leading) => {
-                self.write_identity(self.lsn_floor.max(last)).map_err(|error| self.health.poison(error))
-            }
+            Some(_leading) => match self.write_identity(self.lsn_floor.max(last)) {
+                // Everything is durable; only the unused LSNs are not given back.
+                Ok(()) | Err(Error::DiskFull { .. }) => Ok(()),
+                Err(error) => Err(self.health.poison(error)),
+            },
             None => Err(self.health.poisoned()),
         }
     }
 }
 
-/// Refuses what is somebody else's, or is not to be created.
+/// Bytes of the reserve that are for identities only.
+pub(crate) const IDENTITY_ROOM: u64 = 16 << 10;
+
+/// Refuses directories of other owners, and empty ones where no store is to be created.
 fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions) -> Result<()> {
     let detail = match content {
         Content::Foreign(name) => directory::describe_foreign(name),
+        Content::Empty if options.read_only => {
+            "there is no kv-naive store here, and none is created to be read only; correct the path"
+                .to_owned()
+        }
         Content::Empty if !options.create_if_missing => {
             "there is no kv-naive store here; set create_if_missing, or correct the path".to_owned()
         }
@@ -212,11 +256,18 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
                 let detail = "this is the snapshot of another store; restore both files from one backup";
                 return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, detail));
             }
+            if identity.lsn_ceiling < loaded.lsn {
+                let detail = "the identity is older than the snapshot; restore both files from one backup";
+                return Err(Error::corruption(&dir.path_of(IDENTITY), 0, detail));
+            }
             Some((loaded, identity.lsn_ceiling))
         }
         Content::Empty | Content::Foreign(_) => None,
     };
-    // The store can be opened: what a crash left goes. That it is gone need not be durable.
+    if options.read_only {
+        return Ok(found);
+    }
+    // The store can be opened: temporary files that a crash left go. Their removal need not be durable.
     for name in TEMPORARIES.into_iter().filter(|temporary| names.iter().any(|name| name == temporary)) {
         dir.remove_file(name).map_err(|error| Error::io("remove", &dir.path_of(name), error))?;
     }

@@ -77,6 +77,7 @@ pub(crate) struct Table {
     /// The LSN recovered, and the highest one of earlier openings.
     recovered: Lsn,
     floor: Lsn,
+    longest_loaded_key: usize,
     cut: CutState,
     /// Odd while a batch is applied.
     batches: CacheLine<AtomicU64>,
@@ -95,6 +96,7 @@ impl Table {
             map: DashMap::with_capacity_and_hasher_and_shard_amount(0, hasher, SHARDS),
             recovered: Lsn::ZERO,
             floor: Lsn::ZERO,
+            longest_loaded_key: 0,
             cut: CutState::default(),
             batches: CacheLine::default(),
             gate: CacheLine(RwLock::new(Gate::Open)),
@@ -112,6 +114,7 @@ impl Table {
     /// Adds a recovered entry; `false` when its key is there already.
     pub(crate) fn load(&mut self, key: &[u8], entry: Entry) -> bool {
         *self.totals.0.live_bytes.get_mut() += (key.len() + entry.value.len()) as u64;
+        self.longest_loaded_key = self.longest_loaded_key.max(key.len());
         self.map.insert(Box::from(key), entry).is_none()
     }
 
@@ -119,6 +122,11 @@ impl Table {
     pub(crate) fn start(&mut self, recovered: Lsn, floor: Lsn) {
         (self.recovered, self.floor) = (recovered, floor);
         *self.totals.0.next_lsn.get_mut() = floor.next().get();
+    }
+
+    /// Length of the longest key that was loaded, bytes.
+    pub(crate) fn longest_loaded_key(&self) -> usize {
+        self.longest_loaded_key
     }
 
     /// The value of `key`, never from the middle of a batch.

@@ -4,9 +4,10 @@
 //! a time, it wakes the worker unless that will ask by then: see [`NextAsk`].
 
 use crossbeam_channel::{Receiver, Sender};
-use kv_core::{Action, Background, Error, NextAsk, Result};
+use kv_core::{Action, Background, Error, Lsn, NextAsk, Result, Wakers};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -20,13 +21,33 @@ pub(crate) struct Signal {
     receiver: Receiver<()>,
     /// When the worker will ask the policy again by itself.
     next_ask: NextAsk,
+    /// The highest LSN that a task waits for: the worker takes a snapshot, whatever the policy says.
+    snapshot_wanted: AtomicU64,
+    /// The tasks that wait for a snapshot.
+    tasks: Wakers,
     stopping: AtomicBool,
 }
 
 impl Signal {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = crossbeam_channel::bounded(1);
-        Signal { sender, receiver, next_ask: NextAsk::default(), stopping: AtomicBool::new(false) }
+        Signal {
+            sender,
+            receiver,
+            next_ask: NextAsk::default(),
+            snapshot_wanted: AtomicU64::new(0),
+            tasks: Wakers::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// A task waits for `lsn`: has the worker take a snapshot of it.
+    fn want_snapshot(&self, lsn: Lsn) {
+        self.snapshot_wanted.fetch_max(lsn.get(), Ordering::Relaxed);
+        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the worker's last one, or the worker,
+        // which took the last one before it asks, sees the LSN.
+        fence(Ordering::SeqCst);
+        self.wake();
     }
 
     /// Wakes the worker.
@@ -57,13 +78,15 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts the thread. It shares the store, not the engine: so dropping the engine can stop it.
     pub(crate) fn start(store: &Arc<Store>) -> Result<Self> {
-        if store.env.background == Background::Inline {
+        if store.env.background == Background::Inline || store.options.read_only {
             return Ok(Worker { thread: None });
         }
         let of_thread = Arc::clone(store);
         let thread = thread::Builder::new()
             .name("kv-naive snapshot".to_owned())
             .spawn(move || {
+                // Dropped last: a task that is woken by a panic sees the store poisoned.
+                let _wakes = WakesTasks(&of_thread.signal);
                 let _poison = of_thread.health.poison_on_panic(of_thread.dir.path());
                 of_thread.snapshot_when_due();
             })
@@ -72,24 +95,69 @@ impl Worker {
     }
 
     /// Ends the thread, and waits for it.
-    pub(crate) fn stop(self, store: &Store) {
+    pub(crate) fn stop(&mut self, store: &Store) {
         store.signal.stopping.store(true, Ordering::Release);
         store.signal.wake();
-        if let Some(thread) = self.thread {
+        // A worker that wakes a task may drop the last handle of the store with it, and so come here itself.
+        if let Some(thread) =
+            self.thread.take().filter(|thread| thread.thread().id() != thread::current().id())
+        {
             // A panic has poisoned the store.
             let _ = thread.join();
         }
     }
 }
 
+/// Wakes all tasks when it is dropped: a worker that ended serves them no more. They see the store poisoned or closed, or wait
+/// for `close`.
+#[derive(Debug)]
+struct WakesTasks<'a>(&'a Signal);
+
+impl Drop for WakesTasks<'_> {
+    fn drop(&mut self) {
+        self.0.tasks.wake_all();
+    }
+}
+
 impl Store {
+    /// As [`Engine::poll_durable`](kv_core::Engine::poll_durable), of an LSN that was given out.
+    pub(crate) fn poll_durable(&self, lsn: Lsn, task: &mut Context<'_>) -> Poll<Result<()>> {
+        // No thread would wake the task.
+        if self.env.background == Background::Inline || self.options.read_only {
+            return Poll::Ready(self.make_durable(lsn));
+        }
+        let answer = self.signal.tasks.poll(lsn, task, || {
+            if self.progress.durable_lsn() >= lsn {
+                return Some(Ok(()));
+            }
+            // Asked as the worker asks before it ends.
+            if self.health.is_poisoned() {
+                return Some(Err(self.health.poisoned()));
+            }
+            self.health.check_readable().err().map(Err)
+        });
+        if answer.is_pending() {
+            self.signal.want_snapshot(lsn);
+        }
+        answer
+    }
+
+    /// Has the tasks look again that wait for a snapshot. Once the store is closed, and with no lock held.
+    pub(crate) fn wake_tasks(&self) {
+        self.signal.tasks.wake_all();
+    }
+
     /// A failed snapshot poisons the store where it fails; then nothing is left to do.
     fn snapshot_when_due(&self) {
         let signal = &self.signal;
         while !signal.stopping() && !self.health.is_poisoned() {
             signal.next_ask.asking();
+            let durable = self.progress.durable_lsn();
+            signal.tasks.wake_up_to(durable);
             let now = self.env.clock.monotonic();
-            match self.decide(now) {
+            // After `asking`: a later wish wakes this thread once more.
+            let is_wanted = Lsn::new(signal.snapshot_wanted.load(Ordering::Relaxed)) > durable;
+            match if is_wanted { (Action::WriteAndSync, None) } else { self.decide(now) } {
                 (Action::Write | Action::WriteAndSync, _) => {
                     signal.next_ask.at_work();
                     let _ = self.make_durable(self.table.last_lsn());

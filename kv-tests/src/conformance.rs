@@ -188,6 +188,12 @@ macro_rules! for_each_case {
                 optional_kv803_manual_waits_for_the_caller
                 required_kv806_periodic_dumps_by_itself
                 required_kv807_a_policy_may_become_impatient
+                required_kv808_a_future_waits_for_durability
+                required_kv809_futures_share_syncs
+                required_kv810_a_failing_disk_ends_every_future
+                required_kv811_a_dropped_future_leaves_nothing
+                stochastic_kv812_futures_among_threads
+                required_kv813_a_waker_may_hold_the_last_handle
             }
             process {
                 stochastic_kv901_kill_during_writes

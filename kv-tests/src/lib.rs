@@ -59,6 +59,7 @@ mod case;
 mod cases;
 mod conformance;
 mod context;
+mod executor;
 mod explored;
 mod failure;
 mod linearizability;

@@ -10,6 +10,7 @@ use kv_core::{
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 const FILE: &str = "TINY";
@@ -307,6 +308,11 @@ impl Engine for Tiny {
             self.sync()?;
         }
         Ok(())
+    }
+
+    fn poll_durable(&self, lsn: Lsn, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        // It has no thread that could sync later, so the poll does, and never answers `Pending`.
+        Poll::Ready(self.wait_durable(lsn))
     }
 
     fn durable_lsn(&self) -> Lsn {

@@ -1,5 +1,9 @@
 //! Single commands.
 
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::SystemTime;
+
 use crate::run::{ENGINES, command, kv, outcome};
 use std::io::{BufRead, BufReader, Write};
 
@@ -87,5 +91,41 @@ fn a_store_in_use_is_told() {
         assert!(code == 1 && complaint.contains("is open elsewhere"), "{complaint}");
         drop(questions);
         assert!(shell.wait().unwrap().success());
+    }
+}
+
+/// Everything below a directory: names, bytes, times of change.
+#[expect(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
+fn state_of(dir: &Path) -> Vec<(OsString, Vec<u8>, SystemTime)> {
+    let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let mut state: Vec<_> = entries
+        .map(|entry| {
+            let changed = entry.metadata().unwrap().modified().unwrap();
+            (entry.file_name(), std::fs::read(entry.path()).unwrap(), changed)
+        })
+        .collect();
+    state.sort();
+    state
+}
+
+#[test]
+fn commands_that_read_write_nothing_and_run_beside_each_other() {
+    for engine in ENGINES {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(kv(engine, dir.path(), &["put", "k", "v"], b"").status.success());
+        let before = state_of(dir.path());
+        for words in [&["get", "k"][..], &["scan"], &["stats"]] {
+            assert_eq!(outcome(&kv(engine, dir.path(), words, b"")).0, 0, "{words:?}");
+        }
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        assert_eq!(outcome(&kv(engine, dir.path(), &["get", "k"], b"")), (0, "v\n", ""));
+                    }
+                });
+            }
+        });
+        assert_eq!(state_of(dir.path()), before);
     }
 }

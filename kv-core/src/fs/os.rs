@@ -1,7 +1,7 @@
 #![allow(clippy::disallowed_methods, reason = "this module is the one user of `std::fs`")]
 
 use super::{Dir, DirLock, File, Fs, LockKind, OpenMode};
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, statat};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fcntl_getfl, flock, fstat, statat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 use std::fs;
@@ -18,6 +18,12 @@ pub const LOCK_FILE: &str = "LOCK";
 /// Bytes. Disks ask for multiples of their logical block size, which is 512 or 4096.
 #[cfg(target_os = "linux")]
 const DIRECT_IO_ALIGN: usize = 4096;
+
+/// The flag of an open file whose transfers pass by the system's cache.
+#[cfg(target_os = "linux")]
+const DIRECT: OFlags = OFlags::DIRECT;
+#[cfg(not(target_os = "linux"))]
+const DIRECT: OFlags = OFlags::empty();
 
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -200,6 +206,14 @@ struct OsFile(fs::File);
 impl OsFile {
     /// Extends the file to `len` bytes by zeros that take their space now.
     fn write_zeros(&self, len: u64) -> io::Result<()> {
+        let was_direct = fcntl_getfl(&self.0)?.contains(DIRECT);
+        self.set_direct_io(false)?;
+        let written = self.write_zeros_through_cache(len);
+        self.set_direct_io(was_direct)?;
+        written
+    }
+
+    fn write_zeros_through_cache(&self, len: u64) -> io::Result<()> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut end = self.len()?;
         while end < len {
@@ -250,7 +264,7 @@ impl File for OsFile {
 
     #[cfg(target_os = "linux")]
     fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>> {
-        use rustix::fs::{fcntl_getfl, fcntl_setfl};
+        use rustix::fs::fcntl_setfl;
         let mut flags = fcntl_getfl(&self.0)?;
         if flags.contains(OFlags::DIRECT) != on {
             flags.set(OFlags::DIRECT, on);

@@ -13,9 +13,10 @@ mod slot;
 mod table;
 
 use foldhash::fast::FixedState;
-use kv_core::Result;
+use kv_core::{Error, Result};
 use kv_wal_format::Record;
 use std::hash::BuildHasher;
+use std::path::Path;
 
 use crate::prefetch::prefetch;
 use crate::readers::{Guard, pin};
@@ -33,6 +34,9 @@ impl KeyHash {
         self.0 >> (64 - TAG_BITS)
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+pub(crate) use table::gate;
 
 #[derive(Debug)]
 pub(crate) struct Index {
@@ -198,14 +202,6 @@ impl Index {
 #[derive(Debug)]
 pub(crate) struct LockedShard<'a>(shard::LockedShard<'a>);
 
-/// What a caller found out about a key before it locked the shard. It may be outdated.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Hint {
-    pub(crate) newest: Option<Newest>,
-    /// Cold records of other keys with the same tag.
-    pub(crate) others: Vec<Location>,
-}
-
 /// Where the newest record of a key lies, and what the one who replaces it has to know of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Newest {
@@ -234,26 +230,28 @@ impl LockedShard<'_> {
         search(&self.0, hash, key, others, segments, guard, |location, record, _| found(location, record))
     }
 
-    /// Where the newest record of `key` lies, without a look into any file.
+    /// Where the newest record of `key` lies, without a look into any file. The caller found it at `newest` before it locked the
+    /// shard, and at `others` cold records of other keys with the same tag. Both may be outdated.
     ///
     /// # Errors
-    /// The hint does not help, and the record is cold.
+    /// That does not help, and the record is cold.
     #[inline]
     pub(crate) fn resolve(
         &self,
         hash: KeyHash,
         key: &[u8],
-        hint: &Hint,
+        newest: Option<Newest>,
+        others: &[Location],
         segments: &SegmentTable,
         guard: &Guard,
     ) -> Result<Option<Newest>, Unresolved> {
         let (mut value_len, mut unresolved) = (0, false);
         let found = self.0.find(hash.tag(), |location| {
-            if let Some(newest) = hint.newest.filter(|newest| newest.location == location) {
+            if let Some(newest) = newest.filter(|newest| newest.location == location) {
                 value_len = newest.value_len;
                 return true;
             }
-            if hint.others.contains(&location) {
+            if others.contains(&location) {
                 return false;
             }
             match location.look(key, segments, guard) {
@@ -275,7 +273,17 @@ impl LockedShard<'_> {
         self.0.count_pairs(came, went);
     }
 
-    /// Points a key, which pointed at `before` if it was there, at `location`.
+    /// Makes room for so many keys more. Changes nothing that a reader sees.
+    ///
+    /// # Errors
+    /// The system has no memory for a larger table. `path` is the error's.
+    #[inline]
+    pub(crate) fn reserve(&mut self, keys: usize, path: &Path) -> Result<()> {
+        self.0.reserve(keys).map_err(|error| Error::io("allocate memory for the index", path, error))
+    }
+
+    /// Points a key, which pointed at `before` if it was there, at `location`. The caller has [reserved](Self::reserve) room for
+    /// one that was not there.
     #[inline]
     pub(crate) fn insert(&mut self, hash: KeyHash, before: Option<Location>, location: Location) {
         let slot = Slot::new(hash.tag(), location);

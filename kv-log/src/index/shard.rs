@@ -18,6 +18,7 @@
 //!
 //! Readers never make a writer wait. A reader waits only while a change is counted, which is short.
 
+use std::io;
 use std::ptr;
 
 use super::slot::Slot;
@@ -170,12 +171,20 @@ impl LockedShard<'_> {
         self.table().iter()
     }
 
-    /// Adds a slot of a key that is not there.
+    /// Makes room for so many slots more. Changes nothing that a reader sees.
+    ///
+    /// # Errors
+    /// The system has no memory for a larger table.
+    #[inline]
+    pub(super) fn reserve(&mut self, slots: usize) -> io::Result<()> {
+        let len = self.shard.len() + slots;
+        if len > self.table().max_len() { self.grow(len) } else { Ok(()) }
+    }
+
+    /// Adds a slot of a key that is not there. The caller has [reserved](Self::reserve) room for it.
     pub(super) fn insert(&mut self, slot: Slot) {
         let len = self.shard.len();
-        if len == self.table().max_len() {
-            self.grow();
-        }
+        debug_assert!(len < self.table().max_len(), "no room was reserved");
         self.shard.changes.len.store(len + 1, Ordering::Relaxed);
         self.begin();
         self.table().insert(slot);
@@ -198,13 +207,14 @@ impl LockedShard<'_> {
     }
 
     #[cold]
-    fn grow(&mut self) {
-        let larger = Box::into_raw(Box::new(self.table().grown()));
+    fn grow(&mut self, len: usize) -> io::Result<()> {
+        let larger = Box::into_raw(Box::new(self.table().grown(len)?));
         let replaced = self.shard.table.swap(larger, Ordering::AcqRel);
         let replaced = std::sync::atomic::AtomicPtr::new(replaced);
         // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back, and nobody who is pinned
         // from now on finds it.
         defer(move || drop(unsafe { Box::from_raw(replaced.into_inner()) }));
+        Ok(())
     }
 
     /// Counts the bytes of pairs that came and went.
@@ -259,6 +269,7 @@ mod model {
     }
 
     fn insert(shard: &mut LockedShard<'_>, number: usize) {
+        shard.reserve(1).expect("a model has memory");
         shard.insert(Slot::new(TAG, location(number)));
     }
 

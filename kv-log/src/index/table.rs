@@ -7,6 +7,7 @@
 //!
 //! One writer at a time; readers look on meanwhile. See [`Shard`](super::shard::Shard) for what that needs.
 
+use std::io;
 use std::ptr::NonNull;
 
 use super::slot::{Slot, TAG_BITS};
@@ -56,6 +57,12 @@ impl Drop for Table {
     }
 }
 
+/// Slots of so many buckets that may be taken.
+#[inline]
+fn max_len(buckets: usize) -> usize {
+    buckets * SLOTS_PER_BUCKET * LOAD_MAX.0 / LOAD_MAX.1
+}
+
 /// Where a slot is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Position {
@@ -95,17 +102,24 @@ impl Bucket {
 
 impl Table {
     pub(super) fn new() -> Self {
-        Table::with_buckets(1)
+        let one = [Bucket::new()];
+        Table { buckets: NonNull::from(Box::leak(Box::<[Bucket]>::from(one))), map: None }
     }
 
-    fn with_buckets(count: usize) -> Self {
+    /// # Errors
+    /// The system has no memory for it.
+    fn with_buckets(count: usize) -> io::Result<Self> {
+        #[cfg(all(test, not(shuttle)))]
+        gate::check()?;
         if count >= MAPPED_MIN
             && let Ok(mut map) = Mapped::zeroed(count)
         {
-            return Table { buckets: NonNull::from(&mut *map), map: Some(map) };
+            return Ok(Table { buckets: NonNull::from(&mut *map), map: Some(map) });
         }
-        let buckets: Box<[Bucket]> = (0..count).map(|_| Bucket::new()).collect();
-        Table { buckets: NonNull::from(Box::leak(buckets)), map: None }
+        let mut buckets = Vec::new();
+        buckets.try_reserve_exact(count).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        buckets.extend((0..count).map(|_| Bucket::new()));
+        Ok(Table { buckets: NonNull::from(Box::leak(buckets.into_boxed_slice())), map: None })
     }
 
     #[inline]
@@ -116,7 +130,7 @@ impl Table {
 
     /// Slots that may be taken before it has to grow; fewer than there are, so every search ends.
     pub(super) fn max_len(&self) -> usize {
-        self.buckets().len() * SLOTS_PER_BUCKET * LOAD_MAX.0 / LOAD_MAX.1
+        max_len(self.buckets().len())
     }
 
     pub(super) fn allocated_bytes(&self) -> usize {
@@ -124,14 +138,21 @@ impl Table {
         buckets + size_of::<Self>()
     }
 
-    /// A larger one with the same slots: by half, so that at least 54 % of them are taken, and a key costs at most
-    /// 14.8 bytes. Homes keep their order, so both are walked from front to back.
-    pub(super) fn grown(&self) -> Self {
-        let count = self.buckets().len() * 3 / 2 + 1;
-        let in_page = if count < MAPPED_MIN { 1 } else { BUCKETS_PER_PAGE };
-        let next = Table::with_buckets(count / in_page * in_page);
+    /// A larger one with the same slots, and with room for `len`: by half, so that at least 54 % of them are taken, and a key
+    /// costs at most 14.8 bytes. Homes keep their order, so both are walked from front to back.
+    ///
+    /// # Errors
+    /// The system has no memory for it.
+    pub(super) fn grown(&self, len: usize) -> io::Result<Self> {
+        let mut count = self.buckets().len();
+        while max_len(count) < len {
+            let larger = count * 3 / 2 + 1;
+            let in_page = if larger < MAPPED_MIN { 1 } else { BUCKETS_PER_PAGE };
+            count = larger / in_page * in_page;
+        }
+        let next = Table::with_buckets(count)?;
         self.iter().for_each(|slot| next.insert(slot));
-        next
+        Ok(next)
     }
 
     /// The first slot with this tag, in the order of probing, whose location is `wanted`.
@@ -235,6 +256,25 @@ impl Table {
     }
 }
 
+/// Refuses memory to the tables of this thread's changes, for tests.
+#[cfg(all(test, not(shuttle)))]
+pub(crate) mod gate {
+    use std::cell::Cell;
+    use std::io;
+
+    thread_local! {
+        static IS_SHUT: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(crate) fn shut(is_shut: bool) {
+        IS_SHUT.set(is_shut);
+    }
+
+    pub(super) fn check() -> io::Result<()> {
+        if IS_SHUT.get() { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(()) }
+    }
+}
+
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
@@ -250,7 +290,7 @@ mod tests {
         let mut len = 0_usize;
         while len < 100_000 {
             if len == table.max_len() {
-                table = table.grown();
+                table = table.grown(len + 1).unwrap();
                 assert!(len < 64 || table.allocated_bytes() <= 16 * (len + 1), "{len}");
             }
             table.insert(slot((len as u64).wrapping_mul(0x9e37_79b9) & 0xff_ffff, len + 1));
@@ -272,7 +312,7 @@ mod tests {
                 match at {
                     None => {
                         if model.len() == table.max_len() {
-                            table = table.grown();
+                            table = table.grown(model.len() + 1).unwrap();
                         }
                         let tag = (1 << TAG_BITS) - 1 - rng.u64(0..crowd);
                         table.insert(slot(tag, number));
@@ -302,6 +342,19 @@ mod tests {
                 assert_eq!(table.iter().count(), model.len());
             }
         }
+    }
+
+    #[test]
+    fn a_table_grows_at_once_to_the_room_that_is_asked_for() {
+        let table = Table::new();
+        table.insert(slot(5, 1));
+        for len in [2, 7, 100, 13_312, 50_000] {
+            let grown = table.grown(len).unwrap();
+            assert!((len..=2 * len.max(8)).contains(&grown.max_len()), "{len}: {}", grown.max_len());
+            assert_eq!(grown.iter().count(), 1);
+        }
+        // The kernel has no such mapping to give.
+        assert_eq!(table.grown(1 << 55).unwrap_err().kind(), io::ErrorKind::OutOfMemory);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::marker::PhantomData;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence, fence};
 
-use super::{ALL, Reader, current};
+use super::{ALL, Reader, current, give_back_transient};
 
 /// The epoch that readers pin themselves to now.
 static EPOCH: AtomicUsize = AtomicUsize::new(1);
@@ -49,8 +49,43 @@ impl fmt::Debug for Deferred {
 pub(super) struct Pin {
     /// 0 while it is not.
     epoch: AtomicUsize,
-    /// How many guards it has. Only the reader itself asks.
+    /// How many guards it has, counted from [`TRANSIENT`] when it is transient. Only the reader itself asks.
     guards: AtomicUsize,
+}
+
+/// What the guards of a transient reader are counted from: so an ordinary reader does not have to ask which one it is, but
+/// for the second and later guards at a time.
+const TRANSIENT: usize = 1 << (usize::BITS - 1);
+
+impl Pin {
+    /// Its thread gives the reader back with the last guard. There is none yet.
+    pub(super) fn begin_transient(&self) {
+        self.guards.store(TRANSIENT, Ordering::Relaxed);
+    }
+
+    /// Its last guard is gone.
+    pub(super) fn end_transient(&self) {
+        self.guards.store(0, Ordering::Relaxed);
+        // Release: what it looked at came before.
+        self.epoch.store(0, Ordering::Release);
+    }
+
+    #[cold]
+    fn announce_transient(&self) {
+        self.announce();
+    }
+
+    /// Says that the reader is pinned from now on.
+    #[inline]
+    fn announce(&self) {
+        // Acquire: see invariant 2. Release: what an earlier guard of this thread looked at came before.
+        self.epoch.store(EPOCH.load(Ordering::Acquire), Ordering::Release);
+        if READERS_FENCE.load(Ordering::Relaxed) {
+            fence(Ordering::SeqCst);
+        } else {
+            compiler_fence(Ordering::SeqCst);
+        }
+    }
 }
 
 /// Keeps what its thread finds from being freed.
@@ -68,13 +103,9 @@ pub(crate) fn pin() -> Guard {
     let guards = reader.pin.guards.load(Ordering::Relaxed);
     reader.pin.guards.store(guards + 1, Ordering::Relaxed);
     if guards == 0 {
-        // Acquire: see invariant 2. Release: what an earlier guard of this thread looked at came before.
-        reader.pin.epoch.store(EPOCH.load(Ordering::Acquire), Ordering::Release);
-        if READERS_FENCE.load(Ordering::Relaxed) {
-            fence(Ordering::SeqCst);
-        } else {
-            compiler_fence(Ordering::SeqCst);
-        }
+        reader.pin.announce();
+    } else if guards == TRANSIENT {
+        reader.pin.announce_transient();
     }
     Guard { reader, not_send: PhantomData }
 }
@@ -87,6 +118,8 @@ impl Drop for Guard {
         if guards == 0 {
             // Release: what it looked at came before.
             self.reader.pin.epoch.store(0, Ordering::Release);
+        } else if guards == TRANSIENT {
+            give_back_transient(self.reader);
         }
     }
 }

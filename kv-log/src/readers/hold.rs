@@ -31,6 +31,21 @@ pub(super) struct Notes {
     images: [AtomicPtr<Image>; NOTES_MAX],
 }
 
+impl Notes {
+    /// Leaves no note free: whatever is kept is copied. None was in use.
+    pub(super) fn take_all(&self) {
+        for image in &self.images {
+            image.store(ptr::null_mut(), Ordering::Relaxed);
+        }
+        // Release: `is_held` does not take images of earlier notes for held ones.
+        self.used.store(u32::MAX, Ordering::Release);
+    }
+
+    pub(super) fn give_all_back(&self) {
+        self.used.store(0, Ordering::Release);
+    }
+}
+
 /// Whether somebody holds `image`, which nobody can find any more: see invariant 2.
 pub(crate) fn is_held(image: *const Image) -> bool {
     let all = ALL.lock();
@@ -99,8 +114,11 @@ impl Hold {
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        let used = self.notes.used.load(Ordering::Relaxed);
-        self.notes.used.store(used & !self.own.get(), Ordering::Release);
+        // A hold without notes may outlive a transient reader, whose notes are those of another thread by now.
+        if self.own.get() != 0 {
+            let used = self.notes.used.load(Ordering::Relaxed);
+            self.notes.used.store(used & !self.own.get(), Ordering::Release);
+        }
     }
 }
 

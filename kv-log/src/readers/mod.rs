@@ -1,5 +1,9 @@
 //! Who reads, and what must stay meanwhile: everything for the moment of a look-up ([`epoch`]), the image that holds a value
 //! for as long as a visitor looks at it ([`hold`]).
+//!
+//! A thread takes a reader for its first look-up, and gives it back at its end. A thread-local value that uses a store while
+//! it is dropped may come after that. The thread then has a *transient* reader, for one look-up: the last guard gives it
+//! back. Holds outlive the guard, so a transient reader has no notes to give, and its visitors look at copies.
 
 mod epoch;
 mod hold;
@@ -21,7 +25,7 @@ struct Reader {
     notes: hold::Notes,
 }
 
-/// As many as there ever were threads at a time.
+/// As many as there ever were threads at a time, look-ups of ending threads included.
 static ALL: Mutex<Vec<&'static CachePadded<Reader>>> = Mutex::new(Vec::new());
 
 thread_local! {
@@ -60,15 +64,32 @@ fn take() -> &'static Reader {
         reader
     });
     READER.set(Some(reader));
-    // In the last moments of a thread there is nobody any more who would give it back: it stays taken.
-    let _ = GIVES_BACK.try_with(|_| ());
+    // In the last moments of a thread, when its thread-local values are dropped, `GIVES_BACK` may be gone.
+    if GIVES_BACK.try_with(|_| ()).is_err() {
+        reader.pin.begin_transient();
+        reader.notes.take_all();
+    }
     reader
+}
+
+/// Gives back a transient reader, whose last guard is gone.
+#[cold]
+fn give_back_transient(reader: &Reader) {
+    READER.set(None);
+    reader.pin.end_transient();
+    reader.notes.give_all_back();
+    // Release: pairs with the Acquire in `take`, and makes the reader's last steps visible to the next thread that takes it.
+    reader.taken.store(false, Ordering::Release);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{LogEngine, Options};
+    use kv_core::Engine;
+    use std::cell::RefCell;
     use std::ptr;
+    use std::sync::Arc;
     use std::thread;
 
     #[test]
@@ -82,5 +103,47 @@ mod tests {
             assert!(!ptr::eq(here, other));
         }
         assert!(ALL.lock().len() < threads, "every thread took a new one");
+    }
+
+    /// Uses a store when its thread ends.
+    struct UsesStore(Arc<LogEngine>);
+
+    impl Drop for UsesStore {
+        fn drop(&mut self) {
+            let (store, mut seen) = (&self.0, 0);
+            store.put(b"key", b"value").unwrap();
+            assert_eq!(store.get(b"key").unwrap().as_deref(), Some(&b"value"[..]));
+            let found = store.read(b"key", &mut |value| {
+                // A visitor keeps its value, whatever else the thread reads meanwhile.
+                store.read_many(&[b"key", b"none"], &mut |_, _| seen += 1).unwrap();
+                assert_eq!(value, b"value");
+            });
+            assert!(found.unwrap() && seen == 2);
+        }
+    }
+
+    #[test]
+    fn a_thread_in_its_last_moments_leaves_its_reader_to_others() {
+        thread_local! {
+            static LAST: RefCell<Option<UsesStore>> = const { RefCell::new(None) };
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(LogEngine::open(dir.path(), Options::default()).unwrap());
+        let threads = 500;
+        for number in 0..threads {
+            let of_thread = Arc::clone(&store);
+            let ends = thread::spawn(move || {
+                // A value that is dropped later than the one that gives the reader back, or earlier.
+                if number % 4 == 0 {
+                    of_thread.get(b"key").unwrap();
+                }
+                LAST.set(Some(UsesStore(Arc::clone(&of_thread))));
+                if number % 2 == 0 {
+                    of_thread.get(b"key").unwrap();
+                }
+            });
+            ends.join().unwrap();
+        }
+        assert!(ALL.lock().len() < threads / 4, "threads keep readers for ever: {}", ALL.lock().len());
     }
 }

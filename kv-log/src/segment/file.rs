@@ -73,9 +73,23 @@ impl SegmentFile {
         }
     }
 
+    /// A file that is not there, and is never asked for.
+    pub(crate) fn unopened(files: &Arc<SegmentFiles>, id: SegmentId) -> Self {
+        Self::with_handle(files, id, 0, None)
+    }
+
     fn new(files: &Arc<SegmentFiles>, id: SegmentId, capacity: usize, handle: Arc<Handle>) -> Self {
+        Self::with_handle(files, id, capacity, Some(handle))
+    }
+
+    fn with_handle(
+        files: &Arc<SegmentFiles>,
+        id: SegmentId,
+        capacity: usize,
+        handle: Option<Arc<Handle>>,
+    ) -> Self {
         let path = files.path_of(id);
-        let opening = Arc::new(Mutex::new(Opening { handle: Some(handle), stays_open: true }));
+        let opening = Arc::new(Mutex::new(Opening { handle, stays_open: true }));
         SegmentFile { id, path, capacity, opening, files: Arc::clone(files) }
     }
 

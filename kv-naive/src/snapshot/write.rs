@@ -12,8 +12,12 @@ const BUFFER_LEN: usize = 256 << 10;
 pub(crate) fn write(dir: &dyn Dir, store_id: u32, cut: Cut<'_>) -> Result<u64> {
     let temporary = dir.path_of(TEMPORARY);
     let mut writer = Writer::create(dir, &temporary, store_id, cut.position.lsn.get())?;
-    cut.visit(|key, entry| writer.append(key, &entry.value, entry.lsn))?;
-    let len = writer.finish()?;
+    let written =
+        cut.visit(|key, entry| writer.append(key, &entry.value, entry.lsn)).and_then(|()| writer.finish());
+    let len = written.inspect_err(|_| {
+        // A part of it would fill a full disk.
+        let _ = dir.remove_file(TEMPORARY);
+    })?;
     dir.replace_durably(TEMPORARY, SNAPSHOT)?;
     Ok(len)
 }

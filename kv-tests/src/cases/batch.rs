@@ -4,7 +4,7 @@ use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
 use crate::sim::SimFs;
 use crate::{Case, CaseResult, Context, Level, Need};
-use kv_core::{Batch, Engine, Error, Scale};
+use kv_core::{Batch, Engine, Error, Limits, Scale};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) const CASES: &[Case] = &[
@@ -99,6 +99,30 @@ fn one_bad_entry(context: &Context) -> CaseResult {
         ensure!(engine.last_lsn() == last, "a refused batch took an LSN");
         ensure!(state_of(&*engine)?.len() == 1, "a refused batch changed something");
     }
+    drop(engine);
+    many_small_changes(context)
+}
+
+/// Each change counts with its overhead, whatever an engine makes of it.
+fn many_small_changes(context: &Context) -> CaseResult {
+    let batch_bytes_max = 20 * (1 + Limits::CHANGE_OVERHEAD);
+    let limits = Limits { key_len_max: 7, value_len_max: 9, batch_bytes_max };
+    let rig = context.rig(Setup { limits, ..Setup::tiny(context, Policy::Manual) })?;
+    let engine = rig.open()?;
+    let mut batch = Batch::new();
+    for key in 0..20u8 {
+        batch.put(&[key], b"");
+    }
+    let lsn = engine.apply(&batch)?;
+    batch.delete(b"");
+    let answer = engine.apply(&batch);
+    let len = batch_bytes_max + Limits::CHANGE_OVERHEAD;
+    ensure!(
+        matches!(answer, Err(Error::TooLarge { what: "batch", len: told, limit }) if (told, limit) == (len, batch_bytes_max)),
+        "a batch of {len} bytes, overhead included, is answered with {answer:?}; the limit is {batch_bytes_max}"
+    );
+    ensure!(engine.last_lsn() == lsn, "a refused batch took an LSN");
+    ensure!(state_of(&*engine)?.len() == 20, "a batch at the limit is not there");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-use super::case;
+use super::{case, futures};
 use crate::failure::ensure;
 use crate::rig::{Policy, Setup};
 use crate::{Case, CaseResult, Context, Level, Need};
@@ -43,6 +43,48 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "When a later change makes the policy want to be asked sooner, it is.",
         a_policy_may_become_impatient,
+    ),
+    case(
+        "durability::required_kv808_a_future_waits_for_durability",
+        Level::Required,
+        &[],
+        "A future is ready when its LSN is durable, without any further call, whatever the policy.",
+        futures::a_future_waits_for_durability,
+    ),
+    case(
+        "durability::required_kv809_futures_share_syncs",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "Futures that wait at the same time share syncs.",
+        futures::futures_share_syncs,
+    ),
+    case(
+        "durability::required_kv810_a_failing_disk_ends_every_future",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "After a failed sync every future that waits for it ends with an error.",
+        futures::a_failing_disk_ends_every_future,
+    ),
+    case(
+        "durability::required_kv811_a_dropped_future_leaves_nothing",
+        Level::Required,
+        &[],
+        "Polling again, and dropping futures, leaves nothing behind that grows.",
+        futures::a_dropped_future_leaves_nothing,
+    ),
+    case(
+        "durability::stochastic_kv812_futures_among_threads",
+        Level::Stochastic,
+        &[],
+        "Futures and threads that wait for durability all end, with what they waited for durable.",
+        futures::futures_among_threads,
+    ),
+    case(
+        "durability::required_kv813_a_waker_may_hold_the_last_handle",
+        Level::Required,
+        &[],
+        "A waker may hold the last handle of the store; when it drops it, the store closes.",
+        futures::a_waker_may_hold_the_last_handle,
     ),
 ];
 

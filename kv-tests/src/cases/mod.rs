@@ -8,6 +8,7 @@ pub(crate) mod directory;
 pub(crate) mod disk;
 pub(crate) mod durability;
 pub(crate) mod errors;
+mod futures;
 pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
 pub(crate) mod model;

@@ -145,7 +145,8 @@ fn any_bytes(context: &Context) -> CaseResult {
 }
 
 fn limits(context: &Context) -> CaseResult {
-    for limits in [Limits::default(), Limits { key_len_max: 7, value_len_max: 9, batch_bytes_max: 16 }] {
+    let tight = Limits { key_len_max: 7, value_len_max: 9, batch_bytes_max: 16 + Limits::CHANGE_OVERHEAD };
+    for limits in [Limits::default(), tight] {
         let rig = context.rig(Setup { limits, ..Setup::tiny(context, Policy::Manual) })?;
         let engine = rig.open()?;
         let (key, value) = (vec![1; limits.key_len_max], vec![2; limits.value_len_max]);

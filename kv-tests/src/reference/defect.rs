@@ -63,6 +63,14 @@ pub enum Defect {
     LostWakeUp,
     /// `wait_durable` waits for the second change to come, not for the one that it was asked for.
     WaitsForOthers,
+    /// The waker of a future that waits for durability is not kept.
+    WakerForgotten,
+    /// A future waits for durability, and nothing is asked to sync.
+    FutureAsksForNothing,
+    /// A future that waits for durability is ready at once.
+    FutureDoesNotWait,
+    /// After a failure no future that waits for durability is woken.
+    FuturesNotToldOfFailure,
     /// After a crash LSNs that were only reserved count as given out.
     CountsReservedLsns,
     /// A reader can see the first half of a value.
@@ -159,6 +167,10 @@ impl Defect {
         Defect::NoTicker,
         Defect::LostWakeUp,
         Defect::WaitsForOthers,
+        Defect::WakerForgotten,
+        Defect::FutureAsksForNothing,
+        Defect::FutureDoesNotWait,
+        Defect::FuturesNotToldOfFailure,
         Defect::CountsReservedLsns,
         Defect::TornValue,
         Defect::CompactionLosesKey,

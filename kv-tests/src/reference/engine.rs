@@ -3,11 +3,13 @@
 use super::log::{self, Content, Map};
 use super::{Defect, open};
 use kv_core::{
-    Acknowledge, Action, Batch, Change, Checkpoint, Compact, Dir, DirExt, Engine, Env, Error, File, FileExt,
-    Health, Lsn, OpenOptions, Pending, PointInTime, Reserve, Result, ScanVisitor, Stats, StoreLock, Value,
+    Acknowledge, Action, Background, Batch, Change, Checkpoint, Compact, Dir, DirExt, Engine, Env, Error,
+    File, FileExt, Health, Lsn, OpenOptions, Pending, PointInTime, Reserve, Result, ScanVisitor, Stats,
+    StoreLock, Value, Wakers,
 };
 use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ struct Shared {
     copy: Mutex<Map>,
     /// Something changed that the ticker should look at.
     changed: Condvar,
+    /// The tasks that wait for a sync.
+    tasks: Wakers,
 }
 
 #[derive(Debug)]
@@ -49,6 +53,8 @@ struct State {
     opened: Map,
     next: u64,
     durable: u64,
+    /// The highest LSN that a task waits for.
+    wanted: u64,
     file: Box<dyn File>,
     /// Bytes in the file.
     len: u64,
@@ -87,6 +93,7 @@ impl Reference {
         let state = State {
             next: if reuses { content.last + 1 } else { content.epoch << 32 },
             durable: content.last,
+            wanted: 0,
             opened: content.map.clone(),
             content,
             file,
@@ -102,7 +109,8 @@ impl Reference {
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed, health) = (Mutex::new(state), Condvar::new(), Health::default());
-        let shared = Arc::new(Shared { place, options, health, state, copy, changed });
+        let shared =
+            Arc::new(Shared { place, options, health, state, copy, changed, tasks: Wakers::default() });
         Reference { shared, ticker: Mutex::new(None) }
     }
 
@@ -129,8 +137,19 @@ impl Shared {
 
     fn tick(&self) {
         let mut state = self.state();
-        while state.closed.is_none() && !self.health.is_poisoned() {
-            // A failure poisons: whoever calls next hears of it.
+        loop {
+            // A failure poisons: the next caller hears of it.
+            if state.wanted > state.durable && state.closed.is_none() && !self.health.is_poisoned() {
+                let _ = self.dump(&mut state, Action::WriteAndSync);
+            }
+            state = self.wake_tasks(state);
+            // From here to the wait the lock is held: a notification that comes after these looks ends the wait.
+            if state.closed.is_some() || self.health.is_poisoned() {
+                break;
+            }
+            if state.wanted > state.durable {
+                continue;
+            }
             let again = self.obey_policy(&mut state).unwrap_or(None);
             let wake = |error: PoisonError<_>| error.into_inner();
             state = match again {
@@ -138,6 +157,20 @@ impl Shared {
                 Some(after) => self.changed.wait_timeout(state, after).unwrap_or_else(wake).0,
             };
         }
+    }
+
+    /// Wakes the tasks that have their answer, without the lock.
+    fn wake_tasks<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let durable = Lsn::new(state.durable);
+        drop(state);
+        if self.health.is_poisoned() {
+            if !self.has(Defect::FuturesNotToldOfFailure) {
+                self.tasks.wake_all();
+            }
+        } else {
+            self.tasks.wake_up_to(durable);
+        }
+        self.state()
     }
 
     /// Asks the policy, dumps if it says so, and returns when it wants to be asked again.
@@ -527,6 +560,31 @@ impl Engine for Reference {
         if lsn > self.durable_lsn() && !lazy { self.sync().map(drop) } else { Ok(()) }
     }
 
+    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let shared = &*self.shared;
+        shared.health.check_readable()?;
+        if shared.place.env.background == Background::Inline || lsn > self.last_lsn() {
+            return Poll::Ready(self.wait_durable(lsn));
+        }
+        let check = || {
+            if self.durable_lsn() >= lsn || shared.has(Defect::FutureDoesNotWait) {
+                return Some(Ok(()));
+            }
+            shared.health.check_writable().err().map(Err)
+        };
+        let answer = if shared.has(Defect::WakerForgotten) {
+            check().map_or(Poll::Pending, Poll::Ready)
+        } else {
+            shared.tasks.poll(lsn, cx, check)
+        };
+        if answer.is_pending() && !shared.has(Defect::FutureAsksForNothing) {
+            let mut state = self.state();
+            state.wanted = state.wanted.max(lsn.get());
+            shared.changed.notify_one();
+        }
+        answer
+    }
+
     fn durable_lsn(&self) -> Lsn {
         Lsn::new(self.state().durable)
     }
@@ -573,8 +631,10 @@ impl Engine for Reference {
         }
         self.shared.changed.notify_all();
         drop(state);
+        self.shared.tasks.wake_all();
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(ticker) = ticker {
+        // A ticker that wakes a task may drop the last handle with it.
+        if let Some(ticker) = ticker.filter(|ticker| ticker.thread().id() != thread::current().id()) {
             // It panics only if the engine has, and then somebody has heard of it.
             let _ = ticker.join();
         }

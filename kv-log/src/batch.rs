@@ -1,0 +1,238 @@
+//! A batch: adjacent records in one segment under one LSN.
+//!
+//! A batch may have millions of small changes, and until it is committed each of them takes memory here: 48 bytes beside
+//! its place in the caller's [`Batch`].
+
+use kv_core::{Batch, Change, Error, Limits, Result};
+use kv_wal_format::{ALIGNMENT, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, body_checksum};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+
+use crate::commit::{Attempt, Outcome};
+use crate::head::{Position, SEAL_LEN};
+use crate::index::{KeyHash, LockedShard, Newest, Unresolved};
+use crate::readers::{Guard, pin};
+use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
+use crate::store::Store;
+
+/// Largest batch that a segment has room for, as [`Limits::batch_bytes_max`] counts, bytes: 127 MiB.
+pub(crate) const BATCH_BYTES_MAX: usize = 127 << 20;
+
+// A batch within its limit fits a segment: a record is at most as long as the limit counts for its change.
+const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT - 1);
+const _: () = assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + SEAL_LEN <= SEGMENT_BYTES_MAX);
+
+/// One change of a batch, ready to be committed.
+struct Prepared<'a> {
+    change: &'a Change,
+    hash: KeyHash,
+    body_checksum: u32,
+    /// Position of the key's shard among those of the batch.
+    shard: u32,
+    /// Where the key points: a moment ago, or, once its shard is locked and it was resolved, now.
+    newest: Option<Newest>,
+}
+
+const _: () = assert!(size_of::<Prepared<'_>>() == 48);
+
+impl<'a> Prepared<'a> {
+    fn record(&self) -> Record<'a> {
+        record_of(self.change)
+    }
+
+    /// Whether it changes anything.
+    fn is_effective(&self) -> bool {
+        matches!(self.change, Change::Put { .. }) || self.newest.is_some()
+    }
+}
+
+fn record_of(change: &Change) -> Record<'_> {
+    match change {
+        Change::Put { key, value } => Record::put(0, key, value),
+        Change::Delete { key } => Record::delete(0, key),
+    }
+}
+
+/// The changes of a batch that may take effect.
+struct PreparedBatch<'a> {
+    changes: Vec<Prepared<'a>>,
+    /// The shards of their keys, in ascending order.
+    shards: Vec<usize>,
+    /// In each of those, how many keys are new.
+    new_keys: Vec<usize>,
+    /// Of the changes at these positions: cold records of other keys with the same tag. Seldom any.
+    others: BTreeMap<usize, Vec<Location>>,
+}
+
+impl<'a> PreparedBatch<'a> {
+    /// # Errors
+    /// The system has no memory for so many changes.
+    fn new(store: &Store, batch: &'a Batch) -> Result<Self> {
+        let no_memory =
+            |_| Error::io("allocate memory for a batch in", store.dir.path(), ErrorKind::OutOfMemory.into());
+        let effective = batch.try_effective_changes().map_err(no_memory)?;
+        let (mut changes, mut shards) = (Vec::new(), Vec::new());
+        changes.try_reserve_exact(effective.len()).map_err(no_memory)?;
+        for change in effective {
+            let Record { key, value, .. } = record_of(change);
+            let hash = store.index.hash(key);
+            if shards.len() == 2 * store.index.shard_count() {
+                sort_and_deduplicate(&mut shards);
+            }
+            shards.push(store.index.shard_of(hash));
+            let body_checksum = body_checksum(key, value);
+            changes.push(Prepared { change, hash, body_checksum, shard: 0, newest: None });
+        }
+        sort_and_deduplicate(&mut shards);
+        for change in &mut changes {
+            let position = shards.binary_search(&store.index.shard_of(change.hash)).ok();
+            change.shard = position
+                .and_then(|position| u32::try_from(position).ok())
+                .expect("the shard of every change is among at most 65,536");
+        }
+        let new_keys = vec![0; shards.len()];
+        Ok(PreparedBatch { changes, shards, new_keys, others: BTreeMap::new() })
+    }
+
+    /// Bytes of all its records.
+    fn len_max(&self) -> usize {
+        self.changes.iter().map(|change| change.record().encoded_len()).sum()
+    }
+
+    /// Searches for the records that the changes replace, without a lock.
+    fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
+        let mut others = Vec::new();
+        for (at, change) in self.changes.iter_mut().enumerate() {
+            let newest = |location, found: Found<'_>| Newest { location, value_len: found.value.len() };
+            let (hash, key) = (change.hash, change.change.key());
+            // Kept from one search to the next: what was read once is not read again.
+            others.append(self.others.get_mut(&at).unwrap_or(&mut Vec::new()));
+            change.newest = store.index.find(hash, key, Some(&mut others), &store.segments, guard, newest)?;
+            if !others.is_empty() {
+                self.others.insert(at, std::mem::take(&mut others));
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds out what each of the changes replaces now. Returns how many change anything, and the bytes of their records.
+    fn resolve(
+        &mut self,
+        store: &Store,
+        locked: &[LockedShard<'_>],
+        guard: &Guard,
+    ) -> Result<(usize, usize), Unresolved> {
+        let (mut count, mut len) = (0, 0);
+        self.new_keys.fill(0);
+        for (at, change) in self.changes.iter_mut().enumerate() {
+            let shard = locked.get(change.shard as usize).expect("every touched shard is locked");
+            let others = self.others.get(&at).map_or(&[][..], Vec::as_slice);
+            let key = change.change.key();
+            change.newest = shard.resolve(change.hash, key, change.newest, others, &store.segments, guard)?;
+            if change.is_effective() {
+                count += 1;
+                len += change.record().encoded_len();
+                let new_keys = self.new_keys.get_mut(change.shard as usize);
+                *new_keys.expect("every shard counts") += usize::from(change.newest.is_none());
+            }
+        }
+        Ok((count, len))
+    }
+}
+
+fn sort_and_deduplicate(shards: &mut Vec<usize>) {
+    shards.sort_unstable();
+    shards.dedup();
+}
+
+impl Store {
+    /// Commits a batch. All shards it touches stay locked until the last of its changes is in the index.
+    pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Position> {
+        self.options.limits.check_batch_with(batch, self.key_len_max)?;
+        let mut prepared = PreparedBatch::new(self, batch)?;
+        let is_relief = prepared.changes.iter().all(|change| matches!(change.change, Change::Delete { .. }));
+        let mut attempt = Attempt::first(is_relief);
+        loop {
+            self.health.check_writable()?;
+            let guard = pin();
+            prepared.look_up(self, &guard)?;
+            let outcome = loop {
+                match self.try_commit_batch(&mut prepared, attempt, &guard) {
+                    Ok(Outcome::LookAgain) => prepared.look_up(self, &guard)?,
+                    outcome => break outcome,
+                }
+            };
+            // A location leads elsewhere once its finder is not pinned any more.
+            prepared.others.clear();
+            drop(guard);
+            attempt = match outcome {
+                Ok(Outcome::Done(position)) => return Ok(position),
+                Ok(Outcome::LookAgain | Outcome::NoRoom) => {
+                    self.wait_for_room(prepared.len_max())?;
+                    attempt.after_waiting()
+                }
+                Err(error) => self.make_way(attempt, error)?,
+            };
+        }
+    }
+
+    fn try_commit_batch(
+        &self,
+        batch: &mut PreparedBatch<'_>,
+        attempt: Attempt,
+        guard: &Guard,
+    ) -> Result<Outcome<Position>> {
+        let mut locked: Vec<LockedShard<'_>> =
+            batch.shards.iter().map(|shard| self.index.lock(*shard)).collect();
+        let Ok((mut left, len)) = batch.resolve(self, &locked, guard) else {
+            return Ok(Outcome::LookAgain);
+        };
+        for (shard, new_keys) in locked.iter_mut().zip(&batch.new_keys) {
+            // Before the log has a record: a refusal changes nothing.
+            shard.reserve(*new_keys, self.dir.path())?;
+        }
+        let mut end = self.end.lock();
+        if left == 0 {
+            self.health.check_writable()?;
+            return Ok(Outcome::Done(end.position()));
+        }
+        if !self.make_room(&mut end, len, attempt)? {
+            return Ok(Outcome::NoRoom);
+        }
+        let lsn = end.next_lsn().get();
+        for change in batch.changes.iter().filter(|change| change.is_effective()) {
+            left -= 1;
+            let record = Record { lsn, more: left > 0, ..change.record() };
+            let location = end.head.append(&record, change.body_checksum);
+            let shard = locked.get_mut(change.shard as usize).expect("every touched shard is locked");
+            self.publish(shard, change.hash, &record, change.newest, location, guard);
+        }
+        Ok(Outcome::Done(self.committed(&mut end, len)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn records_are_no_longer_than_the_limit_counts(
+            changes in vec((0..70_usize, proptest::option::of(0..300_usize)), 0..40),
+        ) {
+            let mut batch = Batch::new();
+            for (number, (key_len, value_len)) in changes.iter().enumerate() {
+                let key = vec![u8::try_from(number).unwrap(); *key_len];
+                match value_len {
+                    Some(len) => batch.put(&key, &vec![0; *len]),
+                    None => batch.delete(&key),
+                };
+            }
+            let len: usize = batch.changes().iter().map(|change| record_of(change).encoded_len()).sum();
+            let limits = Limits { key_len_max: 70, value_len_max: 300, batch_bytes_max: len.saturating_sub(1) };
+            prop_assert_eq!(limits.check_batch(&batch).is_ok(), batch.is_empty());
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! A process whose address space is limited: the index cannot grow, changes are refused, and nothing is lost. Each test runs
+//! itself in a child process, which sets the limit for itself.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use kv_core::{Batch, Engine, Error, Result};
+use kv_log::{LogEngine, Options};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io::ErrorKind;
+use std::path::Path;
+use std::process::Command;
+use std::{env, fs};
+
+/// Names the store to the child process.
+const STORE: &str = "KV_LOG_TEST_OUT_OF_MEMORY";
+
+/// The index grows by 8 MiB and more at these many keys, so there is memory for what is small.
+const KEYS: u32 = 1_200_000;
+
+fn options() -> Options {
+    // One table, and few other mappings that come while there is little memory.
+    Options { index_shards: 1, segment_bytes: 4 << 20, ..Options::default() }.with_memory_budget(128 << 20)
+}
+
+/// Runs a test of this file in a child process on the store in `dir`.
+fn run_child(test: &str, dir: &Path) {
+    let child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(STORE, dir)
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+}
+
+/// Bytes of this process's address space.
+fn address_space() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmSize:")).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Allows the address space to grow by so much; `None`: as much as it likes.
+fn allow(more: Option<u64>) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::As);
+    let current = more.map(|more| address_space() + more).or(maximum);
+    setrlimit(Resource::As, Rlimit { current, maximum }).unwrap();
+}
+
+fn put(store: &LogEngine, number: u32) -> Result<()> {
+    store.put(&number.to_le_bytes(), b"v").map(drop)
+}
+
+fn is_refused<T: std::fmt::Debug>(answer: Result<T>) {
+    match answer {
+        Err(Error::Io { op: "allocate memory for the index", source, .. })
+            if source.kind() == ErrorKind::OutOfMemory => {}
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[test]
+fn changes_are_refused_and_the_store_goes_on() {
+    let Some(dir) = env::var_os(STORE) else {
+        let dir = tempfile::tempdir().unwrap();
+        return run_child("changes_are_refused_and_the_store_goes_on", dir.path());
+    };
+    let store = LogEngine::open(&dir, options()).unwrap();
+    let mut keys = 0;
+    // Just grown, so that the next growth takes most.
+    let mut index_bytes = 0;
+    while keys < KEYS || store.stats().index_bytes == index_bytes {
+        index_bytes = store.stats().index_bytes;
+        (keys..keys + 1000).for_each(|number| put(&store, number).unwrap());
+        keys += 1000;
+    }
+    let last_before = keys;
+    // The next table would be half as large again. Heads need some memory until then.
+    allow(Some(store.stats().index_bytes));
+    let refused = loop {
+        match put(&store, keys) {
+            Ok(()) => keys += 1,
+            refused => break refused,
+        }
+    };
+    is_refused(refused);
+    assert!(keys > last_before);
+    let last = store.last_lsn();
+    let mut batch = Batch::new();
+    batch.put(&0_u32.to_le_bytes(), b"w").put(&keys.to_le_bytes(), b"w");
+    is_refused(store.apply(&batch));
+    assert_eq!(store.last_lsn(), last);
+    for number in [0, 1, last_before, keys - 1] {
+        assert_eq!(store.get(&number.to_le_bytes()).unwrap().as_deref(), Some(&b"v"[..]), "{number}");
+    }
+    // What takes no room goes on.
+    put(&store, 5).unwrap();
+    store.delete(&7_u32.to_le_bytes()).unwrap().unwrap();
+    put(&store, keys).unwrap();
+    store.sync().unwrap();
+    allow(None);
+    (keys..keys + 1000).for_each(|number| put(&store, number).unwrap());
+    store.close().unwrap();
+    let store = LogEngine::open(&dir, options()).unwrap();
+    assert_eq!(store.stats().keys, u64::from(keys) + 1000 - 1);
+}
+
+#[test]
+fn a_recovery_says_so_and_the_next_one_recovers() {
+    let Some(dir) = env::var_os(STORE) else {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LogEngine::open(dir.path(), options()).unwrap();
+        (0..KEYS).for_each(|number| put(&store, number).unwrap());
+        store.close().unwrap();
+        return run_child("a_recovery_says_so_and_the_next_one_recovers", dir.path());
+    };
+    // There is memory for segments, and for all but the last tables. Threads need some, too, and do with fewer.
+    let mut refusals = 0;
+    for more in [16, 24, 32, 48, 64] {
+        allow(Some(more << 20));
+        let opened = LogEngine::open(&dir, options());
+        allow(None);
+        match opened {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::OutOfMemory => refusals += 1,
+            // A thread of the open store that could not be started.
+            Err(Error::Io { op: "start a thread for", .. }) | Ok(_) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(refusals > 0, "no open ran short of memory");
+    assert_eq!(LogEngine::open(&dir, options()).unwrap().stats().keys, u64::from(KEYS));
+}
