@@ -63,9 +63,10 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 ///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
-/// changes nothing. A `get`, `read` or `delete` of a key over the limit is refused in the same way,
-/// unless such a key is present: a store that was written under higher limits can be read, scanned
-/// and emptied under lower ones.
+/// changes nothing. A `get`, `read` or `delete` of a key over the limit is refused in the same way.
+/// But a store that was written under higher limits can be read, scanned and emptied under lower
+/// ones: a key that is present is found and deleted, also by a batch. An absent key over the limit
+/// is `TooLarge`, or merely absent where one as long was present at open.
 ///
 /// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
 /// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
@@ -81,10 +82,11 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// `Locked`.
 ///
 /// **Reading only.** A store that was opened with [`read_only`](crate::OpenOptions::read_only)
-/// shows what any other open would recover, and changes nothing on the disk. `put`, `delete`,
-/// `apply`, `sync`, and `wait_durable` beyond `durable_lsn`, are
-/// [`Error::ReadOnly`](crate::Error::ReadOnly). Readers exclude a writer, a writer excludes
-/// readers; each is `Locked` meanwhile.
+/// shows the state that any other open would recover, and changes nothing on the disk. It calls
+/// durable only the changes that it knows to be synced: it cannot sync the others. `put`, `delete`,
+/// `apply`, `sync`, and `wait_durable` and `poll_durable` beyond `durable_lsn`, are
+/// [`Error::ReadOnly`](crate::Error::ReadOnly). Readers exclude a writer, and a writer excludes
+/// readers: the later one is `Locked`.
 ///
 /// **Exclusiveness.** A second open of the same directory, by any process, fails with
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.

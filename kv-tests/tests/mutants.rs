@@ -25,6 +25,7 @@ const BY_CASE: &[(Defect, &str)] = &[
     (Defect::RacingCreatorFails, "kv427"),
     (Defect::ReadersExclude, "kv441"),
     (Defect::ReadOnlyWrites, "kv442"),
+    (Defect::ReaderCallsAllDurable, "kv442"),
     (Defect::ReadOnlyTakesChanges, "kv443"),
     (Defect::IgnoresReadOnly, "kv444"),
     (Defect::CloseForgetsFailure, "kv611"),

@@ -42,6 +42,8 @@ pub struct Tiny {
     reserve: Reserve,
     env: Env,
     options: OpenOptions,
+    /// Bytes of the longest key there can be: one at the limit, or one that was there at open.
+    present_key_len_max: usize,
     health: Health,
     state: Mutex<State>,
 }
@@ -93,6 +95,8 @@ impl EngineFactory for TinyFactory {
         } else {
             (BTreeMap::new(), 0, 0)
         };
+        let longest = map.keys().map(Vec::len).max().unwrap_or_default();
+        let present_key_len_max = longest.max(options.limits.key_len_max);
         let state = State {
             map,
             last,
@@ -106,7 +110,7 @@ impl EngineFactory for TinyFactory {
         let (env, options, health, state) =
             (env.clone(), options.clone(), Health::default(), Mutex::new(state));
         let reserve = Reserve::open(Arc::clone(&dir));
-        let tiny = Tiny { dir, lock, reserve, env, options, health, state };
+        let tiny = Tiny { dir, lock, reserve, env, options, present_key_len_max, health, state };
         // A new ceiling, before an LSN is given out.
         tiny.write(&mut tiny.state(), RESERVED)?;
         Ok(Arc::new(tiny))
@@ -192,10 +196,7 @@ impl Tiny {
 
     /// A key that is there may be longer than the limits: they were higher once.
     fn check_key(&self, key: &[u8]) -> Result<()> {
-        match self.options.limits.check_key(key) {
-            Err(_) if self.state().map.contains_key(key) => Ok(()),
-            checked => checked,
-        }
+        if key.len() <= self.present_key_len_max { Ok(()) } else { self.options.limits.check_key(key) }
     }
 
     /// Applies changes under one LSN, if they change anything; dumps if the policy says so.
@@ -254,7 +255,7 @@ impl Engine for Tiny {
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        self.options.limits.check_batch(batch)?;
+        self.options.limits.check_batch_with(batch, self.present_key_len_max)?;
         Ok(self.change(&batch.effective_changes())?.unwrap_or_else(|| self.last_lsn()))
     }
 

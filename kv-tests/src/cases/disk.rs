@@ -226,10 +226,11 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
         // The last answer, if it was a failure: the only one that a poisoned store may name.
         let mut failed: Option<Error> = None;
         for number in 0..context.scaled(600) {
-            if number % 20 == 0 {
-                disk.limit_space(Some(used(&disk) + rng.u64(0..6000)));
+            if number % 40 == 0 {
+                disk.limit_space(Some(used(&disk) + rng.u64(0..2000)));
             }
-            let op = overwriting(&mut rng, 24);
+            // More keys than fit, at first; then some that give space back.
+            let op = overwriting(&mut rng, if number % 200 < 150 { 200 } else { 24 });
             let before = (store.engine.last_lsn(), store.engine.durable_lsn());
             let answer = run_op(&*store.engine, &op, &mut store.history);
             match answer {

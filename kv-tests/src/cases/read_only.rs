@@ -5,7 +5,7 @@ use crate::failure::{ensure, fail};
 use crate::oracle::state_of;
 use crate::rig::{Policy, Rig, Setup};
 use crate::scenario::Run;
-use crate::sim::SimFs;
+use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, random_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use kv_core::{Batch, Engine, Error, FsExt, Lsn, OpenOptions, Result};
@@ -82,9 +82,10 @@ fn nothing_is_written(context: &Context) -> CaseResult {
         let setup = Setup::tiny(context, policy);
         let mut ops = random_ops(&mut rng, 60, 8);
         ops.insert(30, Op::Reopen);
-        // A close at the end every third time, else a crash at some change to the disk, with a torn tail or without.
+        // A close, a power cut that may tear the tail, or a death that leaves a part unsynced.
         let image = match Run::until_cut(context, setup, &ops, rng.u64(4..150)) {
-            Some(run) if round % 3 > 0 => run.disk.power_cut(context.power_cut(round)),
+            Some(run) if round % 3 == 1 => run.disk.power_cut(context.power_cut(round)),
+            Some(run) if round % 3 == 2 => run.disk.process_death(),
             _ => {
                 let run = Run::on(context, SimFs::new(), setup, &ops);
                 run.engine.map_or(Ok(()), |engine| engine.close())?;
@@ -94,6 +95,7 @@ fn nothing_is_written(context: &Context) -> CaseResult {
         context.explored().crash_state();
         let (copy, before) = (image.process_death(), image.files());
         let reader = open_reader(&context.sim_rig(image.clone(), setup));
+        let lost = image.power_cut(PowerCut::LOSE_ALL);
         let recovered = context.sim_rig(copy, setup).open()?;
         let expected = state_of(&*recovered)?;
         match reader {
@@ -102,10 +104,14 @@ fn nothing_is_written(context: &Context) -> CaseResult {
                     state_of(&*reader)? == expected,
                     "a reader shows another state than a writer recovers"
                 );
-                let lsns = |engine: &dyn Engine| (engine.last_lsn(), engine.durable_lsn());
-                let (read, written) = (lsns(&*reader), lsns(&*recovered));
-                ensure!(read == written, "a reader is at the LSNs {read:?}, a writer recovers {written:?}");
+                let (read, written) = (reader.last_lsn(), recovered.last_lsn());
+                ensure!(read == written, "a reader is at LSN {read}, a writer recovers {written}");
+                let durable = reader.durable_lsn();
+                ensure!(durable <= read, "a reader calls LSN {durable} durable and shows only {read}");
+                reader.wait_durable(durable)?;
                 reader.close()?;
+                let left = context.sim_rig(lost, setup).open()?.last_lsn();
+                ensure!(left >= durable, "a reader calls LSN {durable} durable, a power cut leaves {left}");
             }
             // The crash came before there was a store.
             Err(Error::NotAStore { .. }) if expected.is_empty() => {}

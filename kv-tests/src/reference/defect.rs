@@ -113,6 +113,8 @@ pub enum Defect {
     ReadOnlyWrites,
     /// A store that is open for reading only takes changes, in memory.
     ReadOnlyTakesChanges,
+    /// A reader calls everything durable that it finds.
+    ReaderCallsAllDurable,
     /// The engine cannot open for reading only, and opens for writing instead.
     IgnoresReadOnly,
     /// The second `close` is `Ok`, whatever came of the first.
@@ -192,6 +194,7 @@ impl Defect {
         Defect::ReadersExclude,
         Defect::ReadOnlyWrites,
         Defect::ReadOnlyTakesChanges,
+        Defect::ReaderCallsAllDurable,
         Defect::IgnoresReadOnly,
         Defect::CloseForgetsFailure,
         Defect::FailureToldLate,

@@ -36,6 +36,8 @@ pub struct Reference {
 struct Shared {
     place: Place,
     options: OpenOptions,
+    /// Bytes of the longest key that was there at open, if that is beyond the limit.
+    present_key_len_max: usize,
     health: Health,
     state: Mutex<State>,
     /// The map as it once was; only a defect looks at it.
@@ -89,10 +91,18 @@ impl Reference {
             content.last = (content.epoch << 32) - 1;
         }
         let now = place.env.clock.monotonic();
+        // A reader cannot sync the rest.
+        let knows_less = options.read_only && !place.has(Defect::ReaderCallsAllDurable);
+        let durable = if knows_less { content.durable } else { content.last };
+        let takes_changes = !options.read_only || place.has(Defect::ReadOnlyTakesChanges);
+        let health = if takes_changes { Health::default() } else { Health::read_only() };
         let reuses = place.has(Defect::LsnReuse);
+        let longest = content.map.keys().map(Vec::len).max().filter(|_| !place.has(Defect::RefusesLongKeys));
+        let limit = options.limits.key_len_max;
+        let present_key_len_max = longest.filter(|longest| *longest > limit).unwrap_or_default();
         let state = State {
             next: if reuses { content.last + 1 } else { content.epoch << 32 },
-            durable: content.last,
+            durable,
             wanted: 0,
             opened: content.map.clone(),
             content,
@@ -108,9 +118,17 @@ impl Reference {
             closed: None,
         };
         let copy = Mutex::new(state.content.map.clone());
-        let (state, changed, health) = (Mutex::new(state), Condvar::new(), Health::default());
-        let shared =
-            Arc::new(Shared { place, options, health, state, copy, changed, tasks: Wakers::default() });
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared {
+            place,
+            options,
+            present_key_len_max,
+            health,
+            state,
+            copy,
+            changed,
+            tasks: Wakers::default(),
+        });
         Reference { shared, ticker: Mutex::new(None) }
     }
 
@@ -397,6 +415,7 @@ impl Shared {
         } else {
             state.content.map.clone_from(&whole);
         }
+        state.content.durable = state.durable;
         let replaced = self.place.replace(&state.content);
         state.content.map = whole;
         (state.file, state.len) = replaced?;
@@ -430,21 +449,16 @@ impl Shared {
     }
 
     /// A key that is there may be longer than the limits: they were higher once.
-    fn check_present_key(&self, state: &State, key: &[u8]) -> Result<()> {
-        match self.check_key(key) {
-            Err(_) if state.content.map.contains_key(key) && !self.has(Defect::RefusesLongKeys) => Ok(()),
-            checked => checked,
-        }
+    fn check_present_key(&self, key: &[u8]) -> Result<()> {
+        if key.len() <= self.present_key_len_max { Ok(()) } else { self.check_key(key) }
     }
 
     fn check_writable(&self) -> Result<()> {
         if self.has(Defect::PoisonIgnored) {
-            self.health.check_readable()?;
+            self.health.check_readable()
         } else {
-            self.health.check_writable()?;
+            self.health.check_writable()
         }
-        let refuses = self.options.read_only && !self.has(Defect::ReadOnlyTakesChanges);
-        if refuses { Err(Error::ReadOnly) } else { Ok(()) }
     }
 
     fn check_readable(&self) -> Result<()> {
@@ -471,12 +485,12 @@ impl Engine for Reference {
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.shared.check_present_key(&self.state(), key)?;
+        self.shared.check_present_key(key)?;
         self.shared.change(&[&Change::Delete { key: key.to_vec() }])
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        let checked = self.shared.options.limits.check_batch(batch);
+        let checked = self.shared.options.limits.check_batch_with(batch, self.shared.present_key_len_max);
         if self.shared.has(Defect::PartialBatch) && checked.is_err() {
             let first: Vec<&Change> = batch.changes().iter().take(1).collect();
             self.shared.change(&first)?;
@@ -495,12 +509,11 @@ impl Engine for Reference {
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.shared.check_readable()?;
+        self.shared.check_present_key(key)?;
         if self.shared.has(Defect::StaleWhenBusy) {
             return Ok(self.shared.get_stale(key));
         }
-        let state = self.state();
-        self.shared.check_present_key(&state, key)?;
-        Ok(state.content.map.get(key).map(|value| Value::from(value.as_slice())))
+        Ok(self.state().content.map.get(key).map(|value| Value::from(value.as_slice())))
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
@@ -513,7 +526,7 @@ impl Engine for Reference {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        keys.iter().try_for_each(|key| self.shared.check_present_key(&self.state(), key))?;
+        keys.iter().try_for_each(|key| self.shared.check_present_key(key))?;
         for (position, key) in keys.iter().enumerate() {
             let value = self.get(key)?;
             // A loop that forgets what the last key left behind.
@@ -542,9 +555,6 @@ impl Engine for Reference {
     fn sync(&self) -> Result<Lsn> {
         let mut state = self.state();
         self.shared.health.check_writable()?;
-        if self.shared.options.read_only {
-            return Err(Error::ReadOnly);
-        }
         if state.pending.records > 0 {
             self.shared.dump(&mut state, Action::WriteAndSync)?;
         }
@@ -614,8 +624,9 @@ impl Engine for Reference {
             Some(answer) => return answer.clone(),
             None => {}
         }
-        let mut result = self.shared.health.check_writable();
-        if result.is_ok() && !self.shared.options.read_only && !self.shared.has(Defect::CloseDoesNotDump) {
+        let is_reader = self.shared.options.read_only;
+        let mut result = if is_reader { Ok(()) } else { self.shared.health.check_writable() };
+        if result.is_ok() && !is_reader && !self.shared.has(Defect::CloseDoesNotDump) {
             result = self.shared.dump_for_good(&mut state);
         }
         self.shared.health.close();

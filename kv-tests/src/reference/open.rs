@@ -131,7 +131,7 @@ impl Place {
     /// reserve gives the space.
     pub(super) fn replace(&self, content: &Content) -> Result<(Box<dyn File>, u64)> {
         self.check_lock()?;
-        let bytes = log::file(content.epoch, content.last, &content.map);
+        let bytes = log::file(content.epoch, content.last, content.durable, &content.map);
         if self.has(Defect::KeepsOldFiles) {
             self.keep_old_file(&bytes);
         }
