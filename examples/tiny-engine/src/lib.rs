@@ -29,7 +29,7 @@ struct State {
     first_pending: Duration,
     /// Bytes in the file.
     file_len: u64,
-    /// What `close` answered.
+    /// The answer of the first `close`.
     closed: Option<Result<()>>,
 }
 

@@ -1,5 +1,4 @@
-//! What happens to the directory of an open store from outside: other processes move it, remove it, lock it and
-//! create it.
+//! The directory of an open store, and other processes: they move it, remove it, lock it and create it.
 
 use super::case;
 use crate::failure::{ensure, fail};
@@ -88,7 +87,7 @@ fn used_store(context: &Context, rig: &Rig, history: &mut History) -> Result<Arc
     Ok(engine)
 }
 
-/// Changes a store until a call fails, syncs it if none does, and says which error came.
+/// Changes a store until a call fails, syncs it if none does, and returns the error.
 fn use_until_error(context: &Context, engine: &dyn Engine, history: &mut History) -> Option<Error> {
     let mut rng = context.rng();
     let used = run_ops(engine, &random_ops(&mut rng, 60, 8), history).and_then(|()| engine.sync());
@@ -148,7 +147,7 @@ fn moved(context: &Context, rig: &Rig, move_dir: &dyn Fn(&Path, &Path) -> io::Re
     history.check(&state_of(&*moved)?)
 }
 
-/// What a store does that was told that its place is gone.
+/// A store that has lost its directory refuses changes, and reads go on.
 fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     let put = engine.put(b"after", b"x");
     ensure!(
@@ -270,7 +269,7 @@ fn second_open_without_lock_file(context: &Context) -> CaseResult {
                     "two handles use one directory: the first one goes on after a second one was opened"
                 );
                 second.close()?;
-                // What the second one recovered and added is another history.
+                // The second handle recovered, and added a key: another history.
                 continue;
             }
         }

@@ -1,4 +1,4 @@
-//! Disks without room, and processes without descriptors: what may be refused, and the way out.
+//! Full disks, processes without descriptors, files that cannot be removed: refusals, and the way out.
 
 use super::case;
 use super::errors::every_operation_fails;
@@ -69,7 +69,7 @@ fn used(disk: &SimFs) -> u64 {
     disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
-/// An engine, and what was done since its state was known.
+/// An engine, and its changes since it was opened.
 struct Handle<'a> {
     rig: &'a Rig,
     engine: Arc<dyn Engine>,
@@ -91,7 +91,7 @@ impl<'a> Handle<'a> {
         Ok(Handle { rig, engine, history })
     }
 
-    /// Opens the store again after a failure, and checks what comes out.
+    /// Opens the store again after a failure, and checks the recovered state.
     fn reopen(self) -> Result<Self, Failure> {
         let Handle { rig, engine, mut history } = self;
         let closed = engine.close();
@@ -142,7 +142,7 @@ fn way_out_of_a_full_disk(context: &Context) -> CaseResult {
             );
             let full = used(&disk);
             disk.limit_space(Some(full));
-            // What a kill leaves is as good.
+            // A killed process leaves a store that opens as well.
             let killed = disk.process_death();
             killed.limit_space(Some(full));
             let left = context.sim_rig(killed, rig.setup);
@@ -163,7 +163,7 @@ fn way_out_of_a_full_disk(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Puts new keys until there is no more room; opens the store again if it takes no more changes then.
+/// Puts new keys until the disk is full. Opens the store again if that poisoned it.
 fn fill<'a>(mut store: Handle<'a>, value: &[u8]) -> Result<Handle<'a>, Failure> {
     for number in 0..100_000_u32 {
         match store.put(&number.to_be_bytes(), value) {
@@ -215,7 +215,7 @@ fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
     Ok(())
 }
 
-/// Overwrites, deletes and reopens on a disk that is nearly full all the time, and sometimes is not.
+/// Overwrites and deletes on a disk that is nearly full, and opens the store again when it is poisoned.
 fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let mut refusals = 0;

@@ -308,7 +308,7 @@ fn a_failed_close_fails_again(context: &Context) -> CaseResult {
             let again = engine.close();
             ensure!(again.is_err(), "a close that failed with {first:?} is answered with Ok the next time");
         }
-        // The directory is free all the same.
+        // The failed close has freed the directory.
         let second = rig.open()?;
         second.close()?;
         disk.inject(Fault { kind: FaultKind::AnyIo, nth: 0, repeat: Repeat::Always });

@@ -23,7 +23,7 @@ pub(crate) const CASES: &[Case] = &[
         "read_only::required_kv442_nothing_is_written",
         Level::Required,
         &[Need::ReadOnly, Need::SimulatedFs, Need::Inline],
-        "A reader shows what any open recovers, also after a crash, and changes nothing on the disk.",
+        "A reader shows the state that a writer would recover, also after a crash, and changes nothing on the disk.",
         nothing_is_written,
     ),
     case(

@@ -117,7 +117,7 @@ pub enum Defect {
     ReaderCallsAllDurable,
     /// The engine cannot open for reading only, and opens for writing instead.
     IgnoresReadOnly,
-    /// The second `close` is `Ok`, whatever came of the first.
+    /// The second `close` is `Ok`, also after one that failed.
     CloseForgetsFailure,
     /// A change whose dump fails succeeds; the next one hears of it.
     FailureToldLate,

@@ -70,7 +70,7 @@ struct State {
     dumped_len: u64,
     /// Files that could not be removed; only a defect has any.
     leftovers: Vec<String>,
-    /// What `close` answered.
+    /// The answer of the first `close`.
     closed: Option<Result<()>>,
 }
 
