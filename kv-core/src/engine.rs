@@ -48,9 +48,9 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Refusals.** Four failures need not poison: a full disk and a file at the size limit of the
 /// process, both [`DiskFull`](crate::Error::DiskFull), a lack of file descriptors, and a lack of
 /// memory, both [`Io`](crate::Error::Io) errors. The engine may refuse the call instead. A refused
-/// call has changed nothing: no key, neither `last_lsn` nor `durable_lsn`, and nothing that a crash
-/// could show. Once the reason is gone the engine takes changes again. So a `DiskFull` that does
-/// not poison has changed nothing.
+/// call has changed nothing: neither a key nor `last_lsn`, and nothing that a crash could show.
+/// Changes of earlier calls may have become durable. Once the reason is gone the engine takes
+/// changes again. So a `DiskFull` that does not poison has changed nothing.
 ///
 /// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and
 /// closed, and its keys can be deleted one by one; an engine that a put has poisoned is reopened
@@ -75,11 +75,11 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 ///
 /// **Place.** An open store uses the directory that it opened, through a handle, and no other one:
 /// also after another process renames it, and puts something else at its path. After the directory
-/// or its lock file was removed or replaced, the next `sync` fails and poisons, reads go on, and
-/// nothing more becomes durable. A new store may begin in a directory that holds nothing but [files
-/// of the system](crate::is_system_file), and leaves these alone. Any number of threads and
-/// processes may create a store in the same place at the same time: one opens it, the others are
-/// `Locked`.
+/// or its lock file was removed or replaced, the next `sync` of a change fails and poisons, and
+/// nothing more becomes durable. Reads go on, but a value that has to be read from a removed file
+/// is an `Io` error. A new store may begin in a directory that holds nothing but [files of the
+/// system](crate::is_system_file), and leaves these alone. Any number of threads and processes may
+/// create a store in the same place at the same time: one opens it, the others are `Locked`.
 ///
 /// **Reading only.** A store that was opened with [`read_only`](crate::OpenOptions::read_only)
 /// shows the state that any other open would recover, and changes nothing on the disk. It calls
