@@ -32,27 +32,61 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable
 /// when its call returns; it may be visible to others a little before.
 ///
-/// **Failure.** A call that returns an error other than from a failed write or sync changed nothing.
-/// A failed write or sync, or any other failed change to its files that a call reports, *poisons* the
-/// engine: the call that met the failure returns it, every later change, `sync`, `wait_durable` and
-/// `poll_durable` beyond `durable_lsn` returns [`Error::Poisoned`](crate::Error::Poisoned), reads go on with the state
-/// as it was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
-/// own call failed that way may or may not be in the recovered state, as for a crash. A full disk need not poison:
-/// where a call that is answered with [`DiskFull`](crate::Error::DiskFull) has changed nothing, the engine may go on, and
-/// then takes changes again as soon as there is space. In the same way an engine may refuse a change that it finds no memory for,
-/// with [`Error::Io`](crate::Error::Io) of the kind `OutOfMemory`. Where a change
-/// itself sets off a dump under a policy that does not wait for it (inline background work), the change
-/// is visible and its call returns the error all the same. Reopening recovers, with or without a reboot
-/// in between: after a failed sync the system may go on showing bytes that no later sync saves, so an
-/// engine writes again what it did not know to be synced before it calls it durable.
+/// **Failure.** A call that returns an error other than from a failed write or sync changed
+/// nothing. A failed write or sync, or any other failed change to its files that a call reports,
+/// *poisons* the engine: the call that poisons returns the failure that poisoned, not an earlier
+/// one; every later change, `sync`, `wait_durable` and `poll_durable` beyond `durable_lsn` returns
+/// [`Error::Poisoned`](crate::Error::Poisoned) with that failure, reads go on with the state as it
+/// was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
+/// own call failed that way may or may not be in the recovered state, as for a crash. Where a
+/// change itself sets off a dump under a policy that does not wait for it (inline background work),
+/// the change is visible and its call returns the error all the same. Reopening recovers, with or
+/// without a reboot in between: after a failed sync the system may go on showing bytes that no
+/// later sync saves, so an engine writes again what it did not know to be synced before it calls it
+/// durable.
+///
+/// **Refusals.** Four failures need not poison: a full disk and a file at the size limit of the
+/// process, both [`DiskFull`](crate::Error::DiskFull), a lack of file descriptors, and a lack of
+/// memory, both [`Io`](crate::Error::Io) errors. The engine may refuse the call instead. A refused
+/// call has changed nothing: neither a key nor `last_lsn`, and nothing that a crash could show.
+/// Changes of earlier calls may have become durable. Once the reason is gone the engine takes
+/// changes again. So a `DiskFull` that does not poison has changed nothing.
+///
+/// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and
+/// closed, and its keys can be deleted one by one; an engine that a put has poisoned is reopened
+/// first. Deleting gives the space of the deleted keys back, to the store or to the disk. An engine
+/// holds space for that: see [`Reserve`](crate::Reserve).
+///
+/// **Leftovers.** A file that cannot be removed does no harm: the engine goes on, and tries again a
+/// bounded number of times. Neither a failed call nor a crash leaves files behind that add up: the
+/// bytes on the disk stay in proportion to the data, however often the store is opened.
 ///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
-/// changes nothing. A `get` or `delete` of a key over the limit is refused in the same way.
+/// changes nothing. A `get`, `read` or `delete` of a key over the limit is refused in the same way.
+/// But a store that was written under higher limits can be read, scanned and emptied under lower
+/// ones: a key that is present is found and deleted, also by a batch. An absent key over the limit
+/// is `TooLarge`, or merely absent where one as long was present at open.
 ///
 /// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
 /// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
-/// again. Dropping the last handle without `close` closes too, but nobody hears of an error.
+/// again. Another `close` does nothing: it answers `Ok` if the first one succeeded, and an error if
+/// it failed. Dropping the last handle without `close` closes too, but nobody hears of an error.
+///
+/// **Place.** An open store uses the directory that it opened, through a handle, and no other one:
+/// also after another process renames it, and puts something else at its path. After the directory
+/// or its lock file was removed or replaced, the next `sync` of a change fails and poisons, and
+/// nothing more becomes durable. Reads go on, but a value that has to be read from a removed file
+/// is an `Io` error. A new store may begin in a directory that holds nothing but [files of the
+/// system](crate::is_system_file), and leaves these alone. Any number of threads and processes may
+/// create a store in the same place at the same time: one opens it, the others are `Locked`.
+///
+/// **Reading only.** A store that was opened with [`read_only`](crate::OpenOptions::read_only)
+/// shows the state that any other open would recover, and changes nothing on the disk. It calls
+/// durable only the changes that it knows to be synced: it cannot sync the others. `put`, `delete`,
+/// `apply`, `sync`, and `wait_durable` and `poll_durable` beyond `durable_lsn`, are
+/// [`Error::ReadOnly`](crate::Error::ReadOnly). Readers exclude a writer, and a writer excludes
+/// readers: the later one is `Locked`.
 ///
 /// **Exclusiveness.** A second open of the same directory, by any process, fails with
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
@@ -154,8 +188,8 @@ pub trait Engine: Debug + Send + Sync {
     /// Counters and sizes. May take locks; not for the hot path.
     fn stats(&self) -> Stats;
 
-    /// Makes everything durable, stops background work and releases the directory. Closing twice is
-    /// fine. On a poisoned engine it releases the directory and returns `Poisoned`.
+    /// Makes everything durable, stops background work and releases the directory. A second call does nothing and
+    /// answers as the first: `Ok`, or an error. On a poisoned engine it releases the directory and returns `Poisoned`.
     ///
     /// # Errors
     /// As for [`sync`](Engine::sync); the directory is released all the same.

@@ -37,6 +37,8 @@ pub enum Need {
     Checkpoint,
     /// The engine restores past states.
     PointInTime,
+    /// The engine opens stores for reading only.
+    ReadOnly,
     /// The test binary can run itself as a child process (it was started by [`main!`](crate::main)).
     ChildProcess,
 }
@@ -49,6 +51,7 @@ impl Need {
             Need::Compact => capabilities.compact,
             Need::Checkpoint => capabilities.checkpoint,
             Need::PointInTime => capabilities.point_in_time,
+            Need::ReadOnly => capabilities.read_only,
             Need::ChildProcess => can_fork,
         }
     }
@@ -62,6 +65,7 @@ impl fmt::Display for Need {
             Need::Compact => "compact",
             Need::Checkpoint => "checkpoint",
             Need::PointInTime => "point_in_time",
+            Need::ReadOnly => "read_only",
             Need::ChildProcess => "a child process",
         })
     }
@@ -96,8 +100,11 @@ pub fn all_cases() -> Vec<Case> {
         cases::batch::CASES,
         cases::scan::CASES,
         cases::lifecycle::CASES,
+        cases::directory::CASES,
+        cases::read_only::CASES,
         cases::crash::CASES,
         cases::errors::CASES,
+        cases::disk::CASES,
         cases::corruption::CASES,
         cases::concurrency::CASES,
         cases::linearizability::CASES,

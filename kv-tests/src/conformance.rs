@@ -100,6 +100,24 @@ macro_rules! for_each_case {
                 required_kv409_capabilities_are_true
                 required_kv410_a_closed_handle_holds_nothing
                 required_kv411_unwritable_directory
+                required_kv412_system_files_are_left_alone
+                required_kv413_lowered_limits
+                required_kv414_short_runs
+            }
+            directory {
+                required_kv421_moved_on_the_simulated_disk
+                required_kv422_moved_on_the_real_disk
+                required_kv423_a_removed_directory_is_noticed
+                required_kv424_a_lost_lock_file_is_noticed
+                required_kv425_second_open_without_lock_file
+                stochastic_kv426_reopen_while_processes_start
+                stochastic_kv427_racing_creators
+            }
+            read_only {
+                required_kv441_readers_share_the_store
+                required_kv442_nothing_is_written
+                required_kv443_changes_are_refused
+                required_kv444_unsupported_where_not_offered
             }
             crash {
                 required_kv501_power_cut_at_every_operation
@@ -129,6 +147,16 @@ macro_rules! for_each_case {
                 optional_kv608_a_panic_loses_nothing
                 required_kv609_read_errors
                 required_kv610_failed_recovery_does_no_harm
+                required_kv611_a_failed_close_fails_again
+                required_kv612_the_failure_is_told_where_it_happens
+            }
+            disk {
+                required_kv621_way_out_of_a_full_disk
+                required_kv622_a_refused_change_changes_nothing
+                required_kv623_a_limit_of_file_sizes_is_a_full_disk
+                required_kv624_allocation_reserves_nothing
+                required_kv625_no_descriptors
+                required_kv626_refused_removals
             }
             corruption {
                 required_kv651_flipped_bits

@@ -35,10 +35,11 @@
 //!
 //! # Fault model
 //!
-//! Death of the process: all completed writes survive. Power cut: see [`sim`]. Errors: EIO, ENOSPC, short
-//! transfers, EINTR, failed syncs, at each operation in turn. At rest: any damage to the bytes of a file, and files that
-//! are missing, swapped or foreign. Out of scope: drives that lie about flushes, checksums forged on purpose, other
-//! processes that write the files.
+//! Death of the process: all completed writes survive. Power cut: see [`sim`]. Errors: EIO, ENOSPC, EFBIG, EMFILE, short
+//! transfers, EINTR, failed syncs, refused removals, at each operation in turn. A disk without a free byte. At rest: any
+//! damage to the bytes of a file, and files that are missing, swapped or foreign. From outside: the directory of an open
+//! store is renamed or removed, or its lock file is. Out of scope: drives that lie about flushes, checksums forged on
+//! purpose, other processes that write the files.
 //!
 //! # Effort and replay
 //!

@@ -240,7 +240,9 @@ impl Scenario {
     pub(crate) fn check_fault(&self, context: &Context, fault: Fault) -> Result<u64, Failure> {
         let setup = self.setup(context);
         let typed = |error: &Error| match fault.kind {
-            FaultKind::DiskFull => matches!(error, Error::DiskFull { .. } | Error::Poisoned { .. }),
+            kind if kind.is_disk_full() => {
+                matches!(error, Error::DiskFull { .. } | Error::Poisoned { .. })
+            }
             _ => matches!(error, Error::Io { .. } | Error::Poisoned { .. }),
         };
         let disk = SimFs::new();
@@ -250,7 +252,7 @@ impl Scenario {
         if let Some(error) = error {
             ensure!(typed(&error), "a failure of the disk is answered with: {error}");
             match engine.as_deref() {
-                Some(engine) if fault.kind == FaultKind::DiskFull => {
+                Some(engine) if fault.kind.may_be_refused() => {
                     disk.heal();
                     if matches!(engine.sync(), Err(Error::Poisoned { .. })) {
                         check_poisoned(engine, &history)?;
@@ -445,17 +447,19 @@ fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     Ok(())
 }
 
-/// What an engine must do that found the disk full and is not poisoned: the call changed nothing, and now that there is
-/// space it does what it is asked for.
+/// What an engine must do that refused a call and is not poisoned: the call changed nothing, and now that the reason is
+/// gone it does what it is asked for.
 fn check_going_on(engine: &dyn Engine, history: &mut History, ops: &[Op]) -> CaseResult {
     history.refuse();
     history
         .check_visible(&state_of(engine)?)
-        .map_err(|failure| failure.with("where", "after a change that a full disk refused"))?;
+        .map_err(|failure| failure.with("where", "after a change that was refused"))?;
     let stays_open = |op: &&Op| **op != Op::Reopen;
     for op in ops.iter().filter(stays_open).chain(&[Op::Sync]) {
         run_op(engine, op, history).map_err(|error| {
-            Failure::new(format!("with space again, an engine that is not poisoned goes on, but: {error}"))
+            Failure::new(format!(
+                "once the reason is gone, an engine that is not poisoned goes on, but: {error}"
+            ))
         })?;
     }
     Ok(())
@@ -495,6 +499,10 @@ const KINDS: &[(&str, FaultKind)] = &[
     ("sync", FaultKind::Sync),
     ("denied", FaultKind::Denied),
     ("full", FaultKind::DiskFull),
+    ("write_full", FaultKind::WriteDiskFull),
+    ("too_large", FaultKind::FileTooLarge),
+    ("no_descriptors", FaultKind::NoDescriptors),
+    ("remove_refused", FaultKind::RemoveRefused),
     ("short", FaultKind::ShortTransfer),
     ("interrupted", FaultKind::Interrupted),
     ("panic", FaultKind::Panic),

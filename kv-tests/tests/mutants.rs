@@ -11,6 +11,35 @@ use kv_tests::{Case, Settings, Verdict, all_cases, run_case};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Defects for which a case was written, with its number.
+const BY_CASE: &[(Defect, &str)] = &[
+    (Defect::RefusesSystemFiles, "kv412"),
+    (Defect::RefusesLongKeys, "kv413"),
+    (Defect::KeepsOldFiles, "kv414"),
+    (Defect::FollowsPath, "kv421"),
+    (Defect::FollowsPath, "kv422"),
+    (Defect::IgnoresLostLock, "kv423"),
+    (Defect::IgnoresLostLock, "kv424"),
+    (Defect::LocksByName, "kv425"),
+    (Defect::UnlocksLate, "kv426"),
+    (Defect::RacingCreatorFails, "kv427"),
+    (Defect::ReadersExclude, "kv441"),
+    (Defect::ReadOnlyWrites, "kv442"),
+    (Defect::ReaderCallsAllDurable, "kv442"),
+    (Defect::ReadOnlyTakesChanges, "kv443"),
+    (Defect::IgnoresReadOnly, "kv444"),
+    (Defect::CloseForgetsFailure, "kv611"),
+    (Defect::FailureToldLate, "kv612"),
+    (Defect::NoReserve, "kv621"),
+    (Defect::KeepsOldFiles, "kv621"),
+    (Defect::FullDiskTakesLsn, "kv622"),
+    (Defect::FullDiskIgnored, "kv622"),
+    (Defect::FileTooLargeIsIo, "kv623"),
+    (Defect::TrustsAllocation, "kv624"),
+    (Defect::FewDescriptorsIgnored, "kv625"),
+    (Defect::UnlinksAgain, "kv626"),
+];
+
 /// What finds a defect, and how much was looked at until then.
 struct Kill {
     case: &'static str,
@@ -44,7 +73,8 @@ fn every_defect_is_found() {
     let (watchdog, others): (Vec<Case>, Vec<Case>) = all_cases().into_iter().partition(is_about_waking);
     let mut survivors = Vec::new();
     println!("{:<24} {:>7}  found by", "defect", "states");
-    for defect in Defect::ALL {
+    let has_case = |defect: &&Defect| BY_CASE.iter().any(|(known, _)| known == *defect);
+    for defect in Defect::ALL.iter().filter(|defect| !has_case(defect)) {
         let kill = match defect {
             Defect::NoTicker
             | Defect::LostWakeUp
@@ -78,4 +108,19 @@ fn what_only_threads_show_is_found_in_their_history() {
         });
         assert!(shown.is_some(), "no case finds {defect:?}");
     }
+}
+
+/// Any case may find them: the one that was written for the defect must.
+#[test]
+fn the_case_for_a_defect_finds_it() {
+    let cases = all_cases();
+    let mut survivors = Vec::new();
+    for (defect, number) in BY_CASE {
+        let case: Vec<Case> = cases.iter().filter(|case| case.id.contains(*number)).copied().collect();
+        match kill(*defect, &case, Duration::from_mins(1)) {
+            Some(Kill { violated, .. }) => println!("{number} {defect:?}: {violated}"),
+            None => survivors.push((*defect, *number)),
+        }
+    }
+    assert!(survivors.is_empty(), "these cases do not find their defects: {survivors:?}");
 }

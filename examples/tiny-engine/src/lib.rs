@@ -3,9 +3,9 @@
 //! It is slow and right. Run the suite on it: `cargo test`.
 
 use kv_core::{
-    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Dir, DirExt, DirLock, Engine,
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Dir, DirExt, Engine,
     EngineFactory, Env, Error, FsExt, Health, LOCK_FILE, LockKind, Lsn, OpenOptions, Pending, PointInTime,
-    Result, ScanVisitor, Stats, Value,
+    Reserve, Result, ScanVisitor, Stats, StoreLock, Value, is_system_file,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,6 +16,8 @@ use std::time::Duration;
 const FILE: &str = "TINY";
 /// LSNs reserved by each write of the file, so that none is used twice after a crash.
 const RESERVED: u64 = 1 << 32;
+/// Bytes of the reserve beyond the length of the file: for the blocks that both begin.
+const RESERVE_SLACK: u64 = 12 << 10;
 
 #[derive(Debug)]
 struct State {
@@ -25,15 +27,23 @@ struct State {
     durable: u64,
     pending: Pending,
     first_pending: Duration,
-    lock: Option<Box<dyn DirLock>>,
+    /// Bytes in the file.
+    file_len: u64,
+    /// The answer of the first `close`.
+    closed: Option<Result<()>>,
 }
 
 /// The engine.
 #[derive(Debug)]
 pub struct Tiny {
     dir: Arc<dyn Dir>,
+    lock: StoreLock,
+    /// As long as the file, so that there is always room for a file that is no longer.
+    reserve: Reserve,
     env: Env,
     options: OpenOptions,
+    /// Bytes of the longest key there can be: one at the limit, or one that was there at open.
+    present_key_len_max: usize,
     health: Health,
     state: Mutex<State>,
 }
@@ -53,9 +63,14 @@ impl EngineFactory for TinyFactory {
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
         options.limits.validate()?;
+        if options.read_only {
+            return Err(Error::Unsupported("opening for reading only"));
+        }
         let check = |names: &[String]| {
             let not_a_store = |detail| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
-            let foreign = |name: &&String| ![LOCK_FILE, "TINY.tmp"].contains(&name.as_str());
+            let foreign = |name: &&String| {
+                ![LOCK_FILE, Reserve::FILE, "TINY.tmp"].contains(&name.as_str()) && !is_system_file(name)
+            };
             if names.iter().any(|name| name == FILE) {
                 Ok(true)
             } else if let Some(name) = names.iter().find(foreign) {
@@ -71,15 +86,17 @@ impl EngineFactory for TinyFactory {
         env.fs.create_dir_durably(dir)?;
         // From here on the directory is used through its handle, wherever its path leads later.
         let handle = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
-        let lock = handle.lock_or_refuse(LockKind::Exclusive)?;
+        let lock = StoreLock::new(dir, handle.lock_or_refuse(LockKind::Exclusive)?);
         let exists = check(&handle.names()?)?;
         let dir = handle;
+        let bytes = if exists { dir.read_file(FILE, u64::MAX)? } else { Vec::new() };
         let (map, last, ceiling) = if exists {
-            let bytes = dir.read_file(FILE, u64::MAX)?;
             decode(&bytes).ok_or_else(|| Error::corruption(&dir.path_of(FILE), 0, "the file is damaged"))?
         } else {
             (BTreeMap::new(), 0, 0)
         };
+        let longest = map.keys().map(Vec::len).max().unwrap_or_default();
+        let present_key_len_max = longest.max(options.limits.key_len_max);
         let state = State {
             map,
             last,
@@ -87,10 +104,13 @@ impl EngineFactory for TinyFactory {
             durable: last,
             pending: Pending::default(),
             first_pending: Duration::ZERO,
-            lock: Some(lock),
+            file_len: bytes.len() as u64,
+            closed: None,
         };
-        let (env, options) = (env.clone(), options.clone());
-        let tiny = Tiny { dir, env, options, health: Health::default(), state: Mutex::new(state) };
+        let (env, options, health, state) =
+            (env.clone(), options.clone(), Health::default(), Mutex::new(state));
+        let reserve = Reserve::open(Arc::clone(&dir));
+        let tiny = Tiny { dir, lock, reserve, env, options, present_key_len_max, health, state };
         // A new ceiling, before an LSN is given out.
         tiny.write(&mut tiny.state(), RESERVED)?;
         Ok(Arc::new(tiny))
@@ -150,12 +170,33 @@ impl Tiny {
     }
 
     fn write(&self, state: &mut State, reserved: u64) -> Result<()> {
-        self.dir
-            .write_file_atomically(FILE, &encode(state, reserved))
-            .map_err(|error| self.health.poison(error))?;
+        let bytes = encode(state, reserved);
+        self.replace(&bytes, state.file_len).map_err(|error| self.health.poison(error))?;
+        state.file_len = bytes.len() as u64;
         state.durable = state.last;
         state.pending = Pending::default();
         Ok(())
+    }
+
+    /// Replaces the file, which is `file_len` bytes long. A longer one must find its space on the disk, after the
+    /// reserve for the next one has; any other may take it from the reserve.
+    fn replace(&self, bytes: &[u8], file_len: u64) -> Result<()> {
+        // The directory, or its lock file, may be gone.
+        self.lock.check()?;
+        let len = bytes.len() as u64;
+        if len > file_len {
+            self.reserve.hold(len + RESERVE_SLACK);
+            self.dir.write_file_atomically(FILE, bytes)
+        } else {
+            self.reserve.write_file_atomically(FILE, bytes)?;
+            self.reserve.hold(len + RESERVE_SLACK);
+            Ok(())
+        }
+    }
+
+    /// A key that is there may be longer than the limits: they were higher once.
+    fn check_key(&self, key: &[u8]) -> Result<()> {
+        if key.len() <= self.present_key_len_max { Ok(()) } else { self.options.limits.check_key(key) }
     }
 
     /// Applies changes under one LSN, if they change anything; dumps if the policy says so.
@@ -209,18 +250,18 @@ impl Engine for Tiny {
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.options.limits.check_key(key)?;
+        self.check_key(key)?;
         self.change(&[&Change::Delete { key: key.to_vec() }])
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        self.options.limits.check_batch(batch)?;
+        self.options.limits.check_batch_with(batch, self.present_key_len_max)?;
         Ok(self.change(&batch.effective_changes())?.unwrap_or_else(|| self.last_lsn()))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.health.check_readable()?;
-        self.options.limits.check_key(key)?;
+        self.check_key(key)?;
         Ok(self.state().map.get(key).map(|value| Value::from(value.as_slice())))
     }
 
@@ -233,7 +274,7 @@ impl Engine for Tiny {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        keys.iter().try_for_each(|key| self.options.limits.check_key(key))?;
+        keys.iter().try_for_each(|key| self.check_key(key))?;
         for (position, key) in keys.iter().enumerate() {
             if !self.read(key, &mut |value| visit(position, Some(value)))? {
                 visit(position, None);
@@ -291,12 +332,13 @@ impl Engine for Tiny {
 
     fn close(&self) -> Result<()> {
         let mut state = self.state();
-        if state.lock.is_none() {
-            return Ok(());
+        if let Some(answer) = &state.closed {
+            return answer.clone();
         }
         let result = self.health.check_writable().and_then(|()| self.write(&mut state, 0));
         self.health.close();
-        state.lock = None;
+        self.lock.release();
+        state.closed = Some(result.clone());
         result
     }
 

@@ -8,7 +8,7 @@ use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_op, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
-use kv_core::{Engine, Error, LOCK_FILE, Lsn};
+use kv_core::{Engine, Error, LOCK_FILE, Lsn, Reserve};
 use std::path::{Path, PathBuf};
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
@@ -303,9 +303,16 @@ fn truncated_files(context: &Context) -> CaseResult {
     enough(context)
 }
 
+impl Stored {
+    /// Whether the data lies in more than one file. A reserve holds none.
+    fn has_several_files(&self) -> bool {
+        self.files.iter().filter(|(path, _)| !path.ends_with(Reserve::FILE)).count() > 1
+    }
+}
+
 fn missing_files(context: &Context) -> CaseResult {
     let stored = Stored::closed(context)?;
-    if stored.files.len() < 2 {
+    if !stored.has_several_files() {
         // A store of one file is gone without it, and nothing is left that could tell.
         return Ok(());
     }
@@ -329,7 +336,7 @@ fn swapped_and_foreign_files(context: &Context) -> CaseResult {
                 .map_err(|failure| explain(failure, &stored.disk, one, &what, Some(second.clone())))?;
         }
     }
-    if stored.files.len() < 2 {
+    if !stored.has_several_files() {
         // A store of one file, replaced by that of another store, is the other store.
         return Ok(());
     }

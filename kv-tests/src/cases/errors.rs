@@ -85,9 +85,23 @@ pub(crate) const CASES: &[Case] = &[
         "Whichever disk operation fails while a crash is recovered from: a typed error, and the next open recovers.",
         failed_recovery_does_no_harm,
     ),
+    case(
+        "errors::required_kv611_a_failed_close_fails_again",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "A close that failed fails again, and one that succeeded succeeds again.",
+        a_failed_close_fails_again,
+    ),
+    case(
+        "errors::required_kv612_the_failure_is_told_where_it_happens",
+        Level::Required,
+        SIMULATED,
+        "The call that meets a failure returns it, and it is the cause that a poisoned store names.",
+        the_failure_is_told_where_it_happens,
+    ),
 ];
 
-fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> CaseResult {
+pub(super) fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> CaseResult {
     for policy in [Policy::Always, Policy::MaxLogSize(300)] {
         let mut ops = random_ops(&mut context.rng(), 80, 8);
         ops.insert(50, Op::Reopen);
@@ -264,6 +278,78 @@ fn failed_recovery_does_no_harm(context: &Context) -> CaseResult {
                     .with("kept", run.disk.power_cut(cut).kept().join("\n"))
                     .with_image(run.disk.power_cut(cut))
             })?;
+            if fired == 0 {
+                break;
+            }
+            context.explored().add_faults(fired);
+        }
+    }
+    ensure!(context.explored().faults() > 20, "the harness is broken: hardly any fault fired");
+    Ok(())
+}
+
+fn a_failed_close_fails_again(context: &Context) -> CaseResult {
+    for poisoned_before in [false, true] {
+        let disk = SimFs::new();
+        let rig = context.sim_rig(disk.clone(), Setup::tiny(context, Policy::Manual));
+        let engine = rig.open()?;
+        engine.put(b"k", b"v")?;
+        disk.inject(Fault { kind: FaultKind::Sync, nth: 0, repeat: Repeat::Once });
+        if poisoned_before {
+            let synced = engine.sync();
+            ensure!(synced.is_err(), "a sync that meets EIO is answered with {synced:?}");
+        }
+        let first = engine.close();
+        ensure!(disk.faults_fired() == 1, "making a change durable syncs the disk");
+        context.explored().add_faults(1);
+        ensure!(first.is_err(), "a close that meets EIO, or comes after one, is answered with Ok");
+        disk.heal();
+        for _ in 0..2 {
+            let again = engine.close();
+            ensure!(again.is_err(), "a close that failed with {first:?} is answered with Ok the next time");
+        }
+        // The failed close has freed the directory.
+        let second = rig.open()?;
+        second.close()?;
+        disk.inject(Fault { kind: FaultKind::AnyIo, nth: 0, repeat: Repeat::Always });
+        let again = second.close();
+        ensure!(again.is_ok(), "a close that succeeded is answered with {again:?} the next time");
+    }
+    Ok(())
+}
+
+/// A caller that hears of a failure too late, or of another one, looks in the wrong place.
+fn the_failure_is_told_where_it_happens(context: &Context) -> CaseResult {
+    let kinds = [FaultKind::MutationIo, FaultKind::Sync, FaultKind::DiskFull, FaultKind::NoDescriptors];
+    for (policy, kind) in
+        [Policy::Always, Policy::MaxLogSize(300)].into_iter().flat_map(|p| kinds.map(|kind| (p, kind)))
+    {
+        let setup = Setup::tiny(context, policy);
+        let ops = random_ops(&mut context.rng(), 80, 8);
+        for (nth, repeat) in (0..).flat_map(|nth| [(nth, Repeat::Once), (nth, Repeat::Always)]) {
+            let fault = Fault { kind, nth, repeat };
+            let disk = SimFs::new();
+            disk.inject(fault);
+            let Run { engine, error, .. } = Run::on(context, disk.clone(), setup, &ops);
+            let fired = disk.faults_fired();
+            let told = |violated: String| {
+                let scenario = Scenario { policy, ops: ops.clone(), trouble: Trouble::Fault(fault) };
+                Failure::new(violated).with("scenario", scenario.to_string())
+            };
+            if let Some(Error::Poisoned { cause }) = &error {
+                return Err(told(format!("no call returned the failure that poisoned: {cause}")));
+            }
+            disk.heal();
+            if let Some(engine) = engine
+                && let Err(Error::Poisoned { cause }) = engine.sync()
+            {
+                let returned = error.map_or_else(|| "nothing".to_owned(), |error| error.to_string());
+                if returned != cause.to_string() {
+                    return Err(told(format!(
+                        "a store was poisoned by {cause}, and its call told {returned}"
+                    )));
+                }
+            }
             if fired == 0 {
                 break;
             }

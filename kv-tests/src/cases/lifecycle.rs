@@ -1,11 +1,11 @@
 use super::case;
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, state_of};
-use crate::rig::{Policy, Setup};
+use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{Fault, FaultKind, Repeat, SimFs};
 use crate::workload::{random_ops, run_ops};
-use crate::{Case, CaseResult, Context, Level, Need};
-use kv_core::{Batch, Error, FileExt, FsExt, Limits, Lsn, OpenMode, OpenOptions};
+use crate::{Case, CaseResult, Context, Failure, Level, Need};
+use kv_core::{Batch, Engine, Error, FileExt, FsExt, Limits, Lsn, OpenMode, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 
@@ -86,6 +86,27 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::SimulatedFs],
         "Creating or opening a store where nothing may be written is an error that says so, and loses nothing.",
         unwritable_directory,
+    ),
+    case(
+        "lifecycle::required_kv412_system_files_are_left_alone",
+        Level::Required,
+        &[],
+        "A store begins in a directory that holds files of the system only, and leaves them alone.",
+        system_files_are_left_alone,
+    ),
+    case(
+        "lifecycle::required_kv413_lowered_limits",
+        Level::Required,
+        &[],
+        "Keys over a lowered limit can be read, scanned and deleted, and not put.",
+        lowered_limits,
+    ),
+    case(
+        "lifecycle::required_kv414_short_runs",
+        Level::Required,
+        &[],
+        "A hundred short runs, closed or killed, leave no more on the disk than the data asks for.",
+        short_runs,
     ),
 ];
 
@@ -286,5 +307,152 @@ fn unwritable_directory(context: &Context) -> CaseResult {
     refused(&disk)?;
     let engine = context.sim_rig(disk, setup).open()?;
     ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "the refused open lost a value");
+    Ok(())
+}
+
+fn system_files_are_left_alone(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    for rig in [context.rig(setup)?, context.real_rig(setup)?] {
+        let (fs, files) = (rig.fs(), [".DS_Store", ".gitkeep"]);
+        let directory = rig.dir().join("lost+found");
+        fs.create_dir_durably(&directory)?;
+        for name in files {
+            fs.open(&rig.dir().join(name), OpenMode::CreateNew)?.write_all_at(name.as_bytes(), 0)?;
+        }
+        let mut history = History::default();
+        for _ in 0..3 {
+            let engine = rig.open().map_err(|error| {
+                Failure::new(format!("a store lives beside the files of the system, but: {error}"))
+            })?;
+            ensure!(state_of(&*engine)? == history.state(), "beside files of the system another state opens");
+            run_ops(&*engine, &random_ops(&mut context.rng(), 60, 8), &mut history)?;
+            engine.close()?;
+        }
+        ensure!(fs.list(&directory)?.is_empty(), "a store put something into a directory of the system");
+        for name in files {
+            let bytes = fs.read_file(&rig.dir().join(name))?;
+            ensure!(bytes == name.as_bytes(), "a store changed {name}");
+        }
+    }
+    Ok(())
+}
+
+fn lowered_limits(context: &Context) -> CaseResult {
+    let raised = Limits { key_len_max: 300, ..Limits::default() };
+    let rig = context.rig(Setup { limits: raised, ..Setup::tiny(context, Policy::MaxLogSize(300)) })?;
+    let lowered = OpenOptions { limits: Limits::default(), ..rig.setup.options() };
+    let (first, second, third) = ([1; 200], [2; 200], [3; 150]);
+    let absent = [4; 250];
+    let engine = rig.open()?;
+    for key in [&first[..], &second, &third, b"short"] {
+        engine.put(key, b"value")?;
+    }
+    engine.close()?;
+    let is_too_large = |error: Option<Error>| matches!(error, Some(Error::TooLarge { .. }));
+    for round in 0..2 {
+        let engine = rig.open_with(&lowered)?;
+        let expected = |present: bool| present.then_some(b"value".as_slice());
+        for (key, present) in [(&first, round == 0), (&second, true)] {
+            let found = engine.get(key);
+            if present || found.is_ok() {
+                let found = found?;
+                ensure!(found.as_deref() == expected(present), "a long key that is there reads as {found:?}");
+            }
+            let read = engine.read(key, &mut |_| ());
+            ensure!(read.is_ok_and(|read| read) == present, "read and get differ on a long key");
+        }
+        let mut many = 0;
+        engine.read_many(&[&second, b"short"], &mut |_, value| many += usize::from(value.is_some()))?;
+        ensure!(many == 2, "reading many keys finds {many} of 2, one of them over the limit");
+        let count = state_of(&*engine)?.len();
+        ensure!(count == 4 - round, "a scan under lowered limits finds {count} keys");
+        ensure!(
+            is_too_large(engine.put(&second, b"new").err()) && is_too_large(engine.get(&absent).err()),
+            "putting a long key, and getting one that is longer than all there are, is TooLarge"
+        );
+        ensure!(
+            is_too_large(engine.delete(&absent).err()),
+            "deleting a key that is longer than all there are is TooLarge"
+        );
+        if round == 0 {
+            ensure!(engine.delete(&first)?.is_some(), "a long key that is there is not found by a delete");
+        } else {
+            engine.apply(Batch::new().delete(&third))?;
+            ensure!(engine.get(&third)?.is_none(), "a long key that a batch deleted is there");
+        }
+        // The long keys are moved, where anything is.
+        (0..150u8).try_for_each(|number| engine.put(b"short", &[number; 90]).map(drop))?;
+        if let Some(compact) = engine.as_compact() {
+            compact.compact()?;
+        }
+        engine.close()?;
+    }
+    let engine = rig.open()?;
+    ensure!(state_of(&*engine)?.len() == 2, "keys that were deleted under lowered limits are there");
+    ensure!(engine.get(&second)?.as_deref() == Some(b"value".as_slice()), "lowered limits lost a long key");
+    engine.put(&first, b"again")?;
+    ensure!(engine.delete(&second)?.is_some(), "under raised limits a long key is deleted");
+    Ok(())
+}
+
+/// The keys, and the bytes of each value, that every run writes anew.
+const RUN: (u8, usize) = (8, 500);
+
+fn short_runs(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    let rig = context.rig(setup)?;
+    let mut lens = Vec::new();
+    for number in 0..100 {
+        run_shortly(&*rig.open()?, number)?.close()?;
+        lens.push(disk_bytes(&rig)?);
+    }
+    check_lens("closed", &lens)?;
+    if !context.factory().capabilities().simulated_fs {
+        return Ok(());
+    }
+    let (mut disk, mut lens) = (SimFs::new(), Vec::new());
+    for number in 0..100 {
+        let rig = context.sim_rig(disk.clone(), setup);
+        let engine = rig.open()?;
+        run_shortly(&*engine, number)?;
+        // Its files are left as they are now; the close that follows is on the old disk.
+        disk = disk.process_death();
+        lens.push(disk_bytes(&context.sim_rig(disk.clone(), setup))?);
+    }
+    check_lens("killed", &lens)
+}
+
+/// Overwrites all keys.
+fn run_shortly(engine: &dyn Engine, number: u8) -> Result<&dyn Engine, Failure> {
+    for key in 0..RUN.0 {
+        engine.put(&[key], &[number; RUN.1])?;
+    }
+    Ok(engine)
+}
+
+/// The bytes in all files of a store.
+fn disk_bytes(rig: &Rig) -> Result<u64, Failure> {
+    let (fs, mut bytes) = (rig.fs(), 0);
+    for name in fs.list(rig.dir())? {
+        bytes += fs.open(&rig.dir().join(name), OpenMode::Read)?.len()?;
+    }
+    Ok(bytes)
+}
+
+/// Small units are a few KB, and an engine holds a few of them in reserve.
+fn check_lens(how: &str, lens: &[u64]) -> CaseResult {
+    const UNITS: u64 = 64 << 10;
+    let live = u64::from(RUN.0) * RUN.1 as u64;
+    let (early, late) = lens.split_at(lens.len() / 2);
+    let [early, late] = [early, late].map(|lens| lens.iter().copied().max().unwrap_or_default());
+    ensure!(
+        late <= 10 * live + UNITS,
+        "{} short runs, each {how}, leave {late} bytes on the disk for {live} bytes of data",
+        lens.len()
+    );
+    ensure!(
+        late <= early + live,
+        "short runs, each {how}, leave {early} bytes on the disk at first and {late} later"
+    );
     Ok(())
 }

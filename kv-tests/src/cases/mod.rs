@@ -4,6 +4,8 @@ pub(crate) mod batch;
 pub(crate) mod concurrency;
 pub(crate) mod corruption;
 pub(crate) mod crash;
+pub(crate) mod directory;
+pub(crate) mod disk;
 pub(crate) mod durability;
 pub(crate) mod errors;
 mod futures;
@@ -11,6 +13,7 @@ pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
 pub(crate) mod model;
 pub(crate) mod process;
+pub(crate) mod read_only;
 pub(crate) mod scan;
 
 use crate::{Case, CaseResult, Context, Level, Need};

@@ -91,6 +91,48 @@ pub enum Defect {
     StaleWhenBusy,
     /// A change is visible while it is dumped, and taken back when that fails.
     TakesBack,
+    /// A new file is put where the path of the directory leads now.
+    FollowsPath,
+    /// Nothing is checked after the directory or its lock file was removed.
+    IgnoresLostLock,
+    /// A locked directory without a lock file is taken for a free one, and its holder does not notice.
+    LocksByName,
+    /// The lock is let go a moment after `close` returned.
+    UnlocksLate,
+    /// A directory that another thread creates meanwhile is a failure.
+    RacingCreatorFails,
+    /// A directory that holds a file of the system is refused.
+    RefusesSystemFiles,
+    /// A key over the limit cannot be read or deleted, though it is there.
+    RefusesLongKeys,
+    /// Every replaced file is kept under another name.
+    KeepsOldFiles,
+    /// A reader locks out other readers.
+    ReadersExclude,
+    /// An open for reading only writes a new file, as any other.
+    ReadOnlyWrites,
+    /// A store that is open for reading only takes changes, in memory.
+    ReadOnlyTakesChanges,
+    /// A reader calls everything durable that it finds.
+    ReaderCallsAllDurable,
+    /// The engine cannot open for reading only, and opens for writing instead.
+    IgnoresReadOnly,
+    /// The second `close` is `Ok`, also after one that failed.
+    CloseForgetsFailure,
+    /// A change whose dump fails succeeds; the next one hears of it.
+    FailureToldLate,
+    /// No space is held for the way out of a full disk.
+    NoReserve,
+    /// A change that a full disk refuses is taken back, and `last_lsn` is not.
+    FullDiskTakesLsn,
+    /// The limit of file sizes is not taken for a full disk.
+    FileTooLargeIsIo,
+    /// A full disk is no failure of a write: the space was allocated.
+    TrustsAllocation,
+    /// A lack of descriptors is reported, and the change stays.
+    FewDescriptorsIgnored,
+    /// Every change tries to remove all files that could not be removed before.
+    UnlinksAgain,
 }
 
 impl Defect {
@@ -141,6 +183,27 @@ impl Defect {
         Defect::CheckThenAct,
         Defect::StaleWhenBusy,
         Defect::TakesBack,
+        Defect::FollowsPath,
+        Defect::IgnoresLostLock,
+        Defect::LocksByName,
+        Defect::UnlocksLate,
+        Defect::RacingCreatorFails,
+        Defect::RefusesSystemFiles,
+        Defect::RefusesLongKeys,
+        Defect::KeepsOldFiles,
+        Defect::ReadersExclude,
+        Defect::ReadOnlyWrites,
+        Defect::ReadOnlyTakesChanges,
+        Defect::ReaderCallsAllDurable,
+        Defect::IgnoresReadOnly,
+        Defect::CloseForgetsFailure,
+        Defect::FailureToldLate,
+        Defect::NoReserve,
+        Defect::FullDiskTakesLsn,
+        Defect::FileTooLargeIsIo,
+        Defect::TrustsAllocation,
+        Defect::FewDescriptorsIgnored,
+        Defect::UnlinksAgain,
     ];
 
     /// Those that no single thread can show.

@@ -3,10 +3,11 @@
 use super::log::{self, Content, Map};
 use super::{Defect, open};
 use kv_core::{
-    Acknowledge, Action, Background, Batch, Change, Checkpoint, Compact, Dir, DirExt, DirLock, Engine, Env,
-    Error, File, FileExt, Health, Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
-    Wakers,
+    Acknowledge, Action, Background, Batch, Change, Checkpoint, Compact, Dir, DirExt, Engine, Env, Error,
+    File, FileExt, Health, Lsn, OpenOptions, Pending, PointInTime, Reserve, Result, ScanVisitor, Stats,
+    StoreLock, Value, Wakers,
 };
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
@@ -18,6 +19,10 @@ pub(super) struct Place {
     pub(super) dir: Arc<dyn Dir>,
     pub(super) env: Env,
     pub(super) defect: Option<Defect>,
+    /// Until close.
+    pub(super) lock: StoreLock,
+    /// As long as the file would be, were it replaced now. A reader has none.
+    pub(super) reserve: Option<Reserve>,
 }
 
 /// The reference engine. See [the module](crate::reference).
@@ -31,6 +36,8 @@ pub struct Reference {
 struct Shared {
     place: Place,
     options: OpenOptions,
+    /// Bytes of the longest key that was there at open, if that is beyond the limit.
+    present_key_len_max: usize,
     health: Health,
     state: Mutex<State>,
     /// The map as it once was; only a defect looks at it.
@@ -59,8 +66,12 @@ struct State {
     oldest: Duration,
     dumped: Duration,
     changes: u64,
-    /// Until close.
-    lock: Option<Box<dyn DirLock>>,
+    /// Bytes that the file would have, were it replaced, as of the last dump.
+    dumped_len: u64,
+    /// Files that could not be removed; only a defect has any.
+    leftovers: Vec<String>,
+    /// The answer of the first `close`.
+    closed: Option<Result<()>>,
 }
 
 /// A file is compacted when it is longer than this, bytes, and twice as long as what it holds.
@@ -74,17 +85,24 @@ impl Reference {
         content: Content,
         file: Box<dyn File>,
         len: u64,
-        lock: Box<dyn DirLock>,
     ) -> Self {
         let mut content = content;
         if place.has(Defect::CountsReservedLsns) && !content.clean {
             content.last = (content.epoch << 32) - 1;
         }
         let now = place.env.clock.monotonic();
+        // A reader cannot sync the rest.
+        let knows_less = options.read_only && !place.has(Defect::ReaderCallsAllDurable);
+        let durable = if knows_less { content.durable } else { content.last };
+        let takes_changes = !options.read_only || place.has(Defect::ReadOnlyTakesChanges);
+        let health = if takes_changes { Health::default() } else { Health::read_only() };
         let reuses = place.has(Defect::LsnReuse);
+        let longest = content.map.keys().map(Vec::len).max().filter(|_| !place.has(Defect::RefusesLongKeys));
+        let limit = options.limits.key_len_max;
+        let present_key_len_max = longest.filter(|longest| *longest > limit).unwrap_or_default();
         let state = State {
             next: if reuses { content.last + 1 } else { content.epoch << 32 },
-            durable: content.last,
+            durable,
             wanted: 0,
             opened: content.map.clone(),
             content,
@@ -95,12 +113,22 @@ impl Reference {
             oldest: now,
             dumped: now,
             changes: 0,
-            lock: Some(lock),
+            dumped_len: len,
+            leftovers: Vec::new(),
+            closed: None,
         };
         let copy = Mutex::new(state.content.map.clone());
-        let (state, changed, health) = (Mutex::new(state), Condvar::new(), Health::default());
-        let shared =
-            Arc::new(Shared { place, options, health, state, copy, changed, tasks: Wakers::default() });
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared {
+            place,
+            options,
+            present_key_len_max,
+            health,
+            state,
+            copy,
+            changed,
+            tasks: Wakers::default(),
+        });
         Reference { shared, ticker: Mutex::new(None) }
     }
 
@@ -129,12 +157,12 @@ impl Shared {
         let mut state = self.state();
         loop {
             // A failure poisons: the next caller hears of it.
-            if state.wanted > state.durable && state.lock.is_some() && !self.health.is_poisoned() {
+            if state.wanted > state.durable && state.closed.is_none() && !self.health.is_poisoned() {
                 let _ = self.dump(&mut state, Action::WriteAndSync);
             }
             state = self.wake_tasks(state);
             // From here to the wait the lock is held: a notification that comes after these looks ends the wait.
-            if state.lock.is_none() || self.health.is_poisoned() {
+            if state.closed.is_some() || self.health.is_poisoned() {
                 break;
             }
             if state.wanted > state.durable {
@@ -191,11 +219,8 @@ impl Shared {
     /// Applies changes under one LSN; `None` if they change nothing.
     fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
         let mut state = self.state();
-        if self.has(Defect::PoisonIgnored) {
-            self.health.check_readable()?;
-        } else {
-            self.health.check_writable()?;
-        }
+        self.check_writable()?;
+        self.remove_leftovers(&mut state);
         let present = |change: &&&Change| {
             matches!(change, Change::Put { .. })
                 || state.content.map.contains_key(change.key())
@@ -209,7 +234,8 @@ impl Shared {
         let lsn = state.next;
         state.next += 1;
         state = self.let_go(state, Defect::LsnDrawnEarly);
-        let before = self.has(Defect::TakesBack).then(|| state.content.map.clone());
+        let takes_back = self.has(Defect::TakesBack) || self.has(Defect::FullDiskTakesLsn);
+        let before = takes_back.then(|| (state.content.map.clone(), state.unwritten.clone()));
         self.log(&mut state, lsn, &changes);
         let torn = self.has(Defect::TornValue) && changes.len() == 1;
         for change in changes {
@@ -226,9 +252,12 @@ impl Shared {
         if acknowledged.is_err()
             && let Some(before) = before
         {
-            state.content.map = before;
+            (state.content.map, state.unwritten) = before;
         }
-        acknowledged.map(|()| Some(Lsn::new(lsn)))
+        match acknowledged {
+            Err(_) if self.has(Defect::FailureToldLate) => Ok(Some(Lsn::new(lsn))),
+            acknowledged => acknowledged.map(|()| Some(Lsn::new(lsn))),
+        }
     }
 
     /// Lets readers in when half of a value is there.
@@ -284,11 +313,19 @@ impl Shared {
 
     /// Writes what is unwritten and, if asked, syncs. A failure poisons.
     fn dump(&self, state: &mut State, action: Action) -> Result<()> {
-        let result = self.try_dump(state, action);
-        match result {
-            Err(Error::DiskFull { .. }) if self.has(Defect::FullDiskIgnored) => result,
-            Err(error) if !self.has(Defect::Retries) => Err(self.health.poison(error)),
-            result => result,
+        let goes_on = |error: &Error| match error {
+            Error::DiskFull { .. } => self.has(Defect::FullDiskIgnored) || self.has(Defect::FullDiskTakesLsn),
+            Error::Io { source, .. } => self.has(Defect::FewDescriptorsIgnored) && is_few_descriptors(source),
+            _ => false,
+        };
+        match self.try_dump(state, action) {
+            Err(Error::DiskFull { op, path, source })
+                if self.has(Defect::FileTooLargeIsIo) && source.kind() == ErrorKind::FileTooLarge =>
+            {
+                Err(self.health.poison(Error::Io { op, path, source }))
+            }
+            Err(error) if goes_on(&error) || self.has(Defect::Retries) => Err(error),
+            result => result.map_err(|error| self.health.poison(error)),
         }
     }
 
@@ -306,7 +343,17 @@ impl Shared {
             state.durable = state.content.last;
         }
         if !state.unwritten.is_empty() {
-            self.write(state).map_err(|error| Error::io("write", &path, error))?;
+            // First the reserve: on a disk that fills up, the records are refused and not the way out.
+            let whole = log::file_len(&state.content.map);
+            self.place.hold_reserve(whole);
+            match self.write(state).map_err(|error| Error::io("write", &path, error)) {
+                // Nothing was added to the store: a new file fits into the reserve.
+                Err(Error::DiskFull { .. }) if self.place.reserve.is_some() && whole <= state.dumped_len => {
+                    return self.compact(state);
+                }
+                written => written?,
+            }
+            state.dumped_len = whole;
             state.len += state.unwritten.len() as u64;
             state.unwritten.clear();
         }
@@ -320,16 +367,22 @@ impl Shared {
                 synced?;
             }
         }
+        // A directory that is gone keeps nothing.
+        self.place.check_lock()?;
         state.durable = state.content.last;
         state.pending = Pending::default();
         self.compact_if_worth_it(state)
     }
 
-    fn write(&self, state: &State) -> std::io::Result<()> {
+    fn write(&self, state: &State) -> io::Result<()> {
         if self.has(Defect::ShortWriteIgnored) {
-            state.file.write_at(&state.unwritten, state.len).map(drop)
-        } else {
-            state.file.write_all_at(&state.unwritten, state.len)
+            return state.file.write_at(&state.unwritten, state.len).map(drop);
+        }
+        match state.file.write_all_at(&state.unwritten, state.len) {
+            Err(error) if self.has(Defect::TrustsAllocation) && error.kind() == ErrorKind::StorageFull => {
+                Ok(())
+            }
+            written => written,
         }
     }
 
@@ -362,10 +415,22 @@ impl Shared {
         } else {
             state.content.map.clone_from(&whole);
         }
+        state.content.durable = state.durable;
         let replaced = self.place.replace(&state.content);
         state.content.map = whole;
         (state.file, state.len) = replaced?;
+        (state.dumped_len, state.durable) = (state.len, state.content.last);
+        state.unwritten.clear();
+        state.pending = Pending::default();
+        if self.has(Defect::UnlinksAgain) {
+            state.leftovers.push(format!("old.{}", state.leftovers.len()));
+        }
         Ok(())
+    }
+
+    fn remove_leftovers(&self, state: &mut State) {
+        let is_refused = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
+        state.leftovers.retain(|name| self.place.dir.remove_file(name).is_err_and(is_refused));
     }
 
     /// What [`Defect::StaleWhenBusy`] reads.
@@ -383,9 +448,27 @@ impl Shared {
         limits.check_key(key)
     }
 
+    /// A key that is there may be longer than the limits: they were higher once.
+    fn check_present_key(&self, key: &[u8]) -> Result<()> {
+        if key.len() <= self.present_key_len_max { Ok(()) } else { self.check_key(key) }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.has(Defect::PoisonIgnored) {
+            self.health.check_readable()
+        } else {
+            self.health.check_writable()
+        }
+    }
+
     fn check_readable(&self) -> Result<()> {
         if self.has(Defect::ReadsAfterClose) { Ok(()) } else { self.health.check_readable() }
     }
+}
+
+fn is_few_descriptors(error: &io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    error.raw_os_error() == Some(EMFILE)
 }
 
 /// What a user would say a map weighs.
@@ -402,12 +485,12 @@ impl Engine for Reference {
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.shared.check_key(key)?;
+        self.shared.check_present_key(key)?;
         self.shared.change(&[&Change::Delete { key: key.to_vec() }])
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        let checked = self.shared.options.limits.check_batch(batch);
+        let checked = self.shared.options.limits.check_batch_with(batch, self.shared.present_key_len_max);
         if self.shared.has(Defect::PartialBatch) && checked.is_err() {
             let first: Vec<&Change> = batch.changes().iter().take(1).collect();
             self.shared.change(&first)?;
@@ -426,7 +509,7 @@ impl Engine for Reference {
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.shared.check_readable()?;
-        self.shared.check_key(key)?;
+        self.shared.check_present_key(key)?;
         if self.shared.has(Defect::StaleWhenBusy) {
             return Ok(self.shared.get_stale(key));
         }
@@ -443,7 +526,7 @@ impl Engine for Reference {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        keys.iter().try_for_each(|key| self.shared.check_key(key))?;
+        keys.iter().try_for_each(|key| self.shared.check_present_key(key))?;
         for (position, key) in keys.iter().enumerate() {
             let value = self.get(key)?;
             // A loop that forgets what the last key left behind.
@@ -536,15 +619,27 @@ impl Engine for Reference {
 
     fn close(&self) -> Result<()> {
         let mut state = self.state();
-        if state.lock.is_none() {
-            return Ok(());
+        match &state.closed {
+            Some(_) if self.shared.has(Defect::CloseForgetsFailure) => return Ok(()),
+            Some(answer) => return answer.clone(),
+            None => {}
         }
-        let mut result = self.shared.health.check_writable();
-        if result.is_ok() && !self.shared.has(Defect::CloseDoesNotDump) {
+        let is_reader = self.shared.options.read_only;
+        let mut result = if is_reader { Ok(()) } else { self.shared.health.check_writable() };
+        if result.is_ok() && !is_reader && !self.shared.has(Defect::CloseDoesNotDump) {
             result = self.shared.dump_for_good(&mut state);
         }
         self.shared.health.close();
-        state.lock = None;
+        state.closed = Some(result.clone());
+        if self.shared.has(Defect::UnlocksLate) {
+            let shared = Arc::clone(&self.shared);
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(5));
+                shared.place.lock.release();
+            });
+        } else {
+            self.shared.place.lock.release();
+        }
         self.shared.changed.notify_all();
         drop(state);
         self.shared.tasks.wake_all();

@@ -31,6 +31,8 @@ pub(super) struct Content {
     pub(super) epoch: u64,
     pub(super) map: Map,
     pub(super) last: u64,
+    /// The newest change that some record calls durable: it was synced before that record was written.
+    pub(super) durable: u64,
     /// Nothing follows the first record: the store was closed, or nothing changed since.
     pub(super) clean: bool,
 }
@@ -45,14 +47,22 @@ pub(super) struct Damage {
 const HEADER_LEN: usize = 32;
 
 /// The beginning of a file: its header, and the whole map as the first record.
-pub(super) fn file(epoch: u64, lsn: u64, map: &Map) -> Vec<u8> {
-    let first = snapshot(epoch, lsn, map);
+pub(super) fn file(epoch: u64, lsn: u64, durable: u64, map: &Map) -> Vec<u8> {
+    let first = snapshot(epoch, lsn, durable, map);
     let mut bytes = MAGIC.to_vec();
     bytes.extend(epoch.to_le_bytes());
     bytes.extend(((HEADER_LEN + first.len()) as u64).to_le_bytes());
     bytes.extend(checksum(0, &bytes).to_le_bytes());
     bytes.extend(first);
     bytes
+}
+
+/// How many bytes [`file`] makes of a map.
+pub(super) fn file_len(map: &Map) -> u64 {
+    const RECORD_LEN: usize = 4 + 8 + 8 + 8;
+    const PUT_LEN: usize = 1 + 4 + 4;
+    let puts: usize = map.iter().map(|(key, value)| PUT_LEN + key.len() + value.len()).sum();
+    (HEADER_LEN + RECORD_LEN + puts) as u64
 }
 
 /// One record.
@@ -84,10 +94,10 @@ pub(super) fn record<'a>(
 }
 
 /// A whole map as one record.
-fn snapshot(epoch: u64, lsn: u64, map: &Map) -> Vec<u8> {
+fn snapshot(epoch: u64, lsn: u64, durable: u64, map: &Map) -> Vec<u8> {
     let put = |(key, value): (&Vec<u8>, &Vec<u8>)| Change::Put { key: key.clone(), value: value.clone() };
     let changes: Vec<Change> = map.iter().map(put).collect();
-    record(epoch, lsn, 0, &changes)
+    record(epoch, lsn, durable, &changes)
 }
 
 fn part(bytes: &mut Vec<u8>, part: &[u8]) {
@@ -125,6 +135,7 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
             break;
         }
         (first, content.last) = (false, record.lsn);
+        content.durable = content.durable.max(record.durable);
         for change in record.changes {
             apply(&mut content.map, &change);
         }
@@ -218,22 +229,24 @@ mod tests {
     fn sample() -> Vec<u8> {
         let map = Map::from([(b"z".to_vec(), b"0".to_vec())]);
         let changes = [put(b"b", b"2"), Change::Delete { key: DELETE_A.to_vec() }];
-        [file(7, 2, &map), record(7, 3, 2, &[put(b"a", b"1")]), record(7, 4, 3, &changes)].concat()
+        [file(7, 2, 1, &map), record(7, 3, 2, &[put(b"a", b"1")]), record(7, 4, 3, &changes)].concat()
     }
 
     #[test]
     fn what_is_encoded_is_decoded() {
         let content = decode(&sample(), None).unwrap();
-        assert_eq!((content.epoch, content.last), (7, 4));
+        assert_eq!((content.epoch, content.last, content.durable), (7, 4, 3));
         let expected = [(b"b".to_vec(), b"2".to_vec()), (b"z".to_vec(), b"0".to_vec())];
         assert_eq!(content.map, Map::from(expected));
-        assert_eq!(decode(&file(8, 4, &content.map), None).unwrap().map, content.map);
+        let file = file(8, 4, 4, &content.map);
+        assert_eq!(file.len() as u64, file_len(&content.map));
+        assert_eq!(decode(&file, None).unwrap().map, content.map);
     }
 
     #[test]
     fn every_prefix_holds_a_prefix_of_the_records() {
         let sample = sample();
-        let whole = file(7, 2, &Map::from([(b"z".to_vec(), b"0".to_vec())])).len();
+        let whole = file(7, 2, 1, &Map::from([(b"z".to_vec(), b"0".to_vec())])).len();
         for len in 0..sample.len() {
             match decode(&sample[..len], None) {
                 Err(_) => assert!(len < whole),
@@ -256,7 +269,7 @@ mod tests {
 
     #[test]
     fn records_of_another_epoch_are_none() {
-        let stale = [file(8, 0, &Map::new()), record(7, 3, 0, &[put(b"a", b"1")])].concat();
+        let stale = [file(8, 0, 0, &Map::new()), record(7, 3, 0, &[put(b"a", b"1")])].concat();
         assert!(decode(&stale, None).unwrap().map.is_empty());
     }
 }

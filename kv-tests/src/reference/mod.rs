@@ -3,8 +3,8 @@
 //!
 //! A sorted map behind one lock, and one file that changes are appended to, each as a checksummed
 //! record. What cannot be decoded at the end of the file is a torn tail. Every open, and every time the file
-//! has grown to twice what it holds, a new file with one record replaces it atomically. It favours
-//! clarity over speed: readers wait for syncs.
+//! has grown to twice what it holds, a new file with one record replaces it atomically. A reserve as long as that new file
+//! is the way out of a full disk. It favours clarity over speed: readers wait for syncs.
 //!
 //! | file | holds |
 //! |---|---|

@@ -17,6 +17,14 @@ pub enum FaultKind {
     Denied,
     /// An operation that takes space fails with ENOSPC.
     DiskFull,
+    /// A write fails with ENOSPC, also where space was allocated before: a file system that reserves nothing.
+    WriteDiskFull,
+    /// An operation that takes space in a file fails with EFBIG: the limit of the process for file sizes.
+    FileTooLarge,
+    /// Opening or creating a file fails with EMFILE: the process has no descriptors left.
+    NoDescriptors,
+    /// Removing a file fails with EPERM.
+    RemoveRefused,
     /// A read or write of more than one byte moves half of it.
     ShortTransfer,
     /// A read or write is interrupted (EINTR).
@@ -91,6 +99,16 @@ impl FaultState {
 }
 
 impl FaultKind {
+    /// Whether the engine answers it with [`DiskFull`](kv_core::Error::DiskFull).
+    pub(crate) fn is_disk_full(self) -> bool {
+        matches!(self, FaultKind::DiskFull | FaultKind::WriteDiskFull | FaultKind::FileTooLarge)
+    }
+
+    /// Whether an engine may refuse the call that meets it, and go on.
+    pub(crate) fn may_be_refused(self) -> bool {
+        self.is_disk_full() || matches!(self, FaultKind::NoDescriptors | FaultKind::RemoveRefused)
+    }
+
     fn strikes(self, op: OpKind, len: u64) -> bool {
         match self {
             FaultKind::AnyIo => true,
@@ -98,6 +116,10 @@ impl FaultKind {
             FaultKind::ReadIo => !op.is_mutation(),
             FaultKind::Sync => op.is_sync(),
             FaultKind::DiskFull => op.takes_space(),
+            FaultKind::WriteDiskFull => op == OpKind::Write,
+            FaultKind::FileTooLarge => matches!(op, OpKind::Write | OpKind::Allocate),
+            FaultKind::NoDescriptors => matches!(op, OpKind::Open | OpKind::Create),
+            FaultKind::RemoveRefused => op == OpKind::Remove,
             FaultKind::ShortTransfer => op.is_transfer() && len > 1,
             FaultKind::Interrupted => op.is_transfer(),
         }
@@ -105,14 +127,20 @@ impl FaultKind {
 
     fn outcome(self) -> Outcome {
         // By number, as the system makes them: an engine sees the kind that the real error has.
+        const EPERM: i32 = 1;
         const EINTR: i32 = 4;
         const EIO: i32 = 5;
         const EACCES: i32 = 13;
+        const EMFILE: i32 = 24;
+        const EFBIG: i32 = 27;
         let fails = |number| Outcome::Fails(io::Error::from_raw_os_error(number));
         match self {
             FaultKind::AnyIo | FaultKind::MutationIo | FaultKind::ReadIo | FaultKind::Sync => fails(EIO),
             FaultKind::Denied => fails(EACCES),
-            FaultKind::DiskFull => Outcome::Fails(no_space()),
+            FaultKind::DiskFull | FaultKind::WriteDiskFull => Outcome::Fails(no_space()),
+            FaultKind::FileTooLarge => fails(EFBIG),
+            FaultKind::NoDescriptors => fails(EMFILE),
+            FaultKind::RemoveRefused => fails(EPERM),
             FaultKind::ShortTransfer => Outcome::WorksByHalf,
             FaultKind::Panic => Outcome::Panics,
             FaultKind::Interrupted => fails(EINTR),
