@@ -89,6 +89,10 @@ impl Store {
             // Victims of the turn before, among others.
             self.segments.release_held();
             self.evict_all_that_must_go();
+            if extent == Extent::All && self.signals.stopping() {
+                // Writers who make garbage as fast as this cannot put off a close.
+                break;
+            }
             let Some((level, victims)) = self.choose_victims(extent, newest, &left) else { break };
             self.health.check_writable()?;
             if level == CompactionLevel::Memory {
