@@ -91,10 +91,12 @@ fn open_naive(dir: &Path) -> Result<Arc<dyn Engine>> {
     Ok(Arc::new(NaiveEngine::open(dir, &Env::os(), OpenOptions::default())?))
 }
 
-/// Puts values until the disk is full; returns how many keys there are.
+/// Puts values until the disk is full; returns how many keys there are. Synced now and then, so that a
+/// store that keeps changes in memory finds out in time.
 fn fill(store: &dyn Engine, round: u8) -> u32 {
     for number in 0.. {
-        match store.put(&u32::to_be_bytes(number), &[round; 1000]) {
+        let put = store.put(&u32::to_be_bytes(number), &[round; 1000]);
+        match if number % 2048 == 2047 { put.and_then(|_| store.sync()) } else { put } {
             Ok(_) => {}
             Err(Error::DiskFull { .. } | Error::Poisoned { .. }) => return number,
             Err(error) => panic!("{error}"),
