@@ -106,7 +106,7 @@ mod tests {
         assert!(Shares::new(1, 4 << 10, SEGMENT_BYTES).sum() < 256 << 10);
         let large = 100 << 30;
         let sum = Shares::new(1600, large, SEGMENT_BYTES).sum();
-        assert!((large / 32..large / 32 + (66 << 20)).contains(&sum), "{sum} bytes");
+        assert!((large / 32..large / 31).contains(&sum), "{sum} bytes");
     }
 
     #[test]
