@@ -206,7 +206,8 @@ fn removed(
     let fs = rig.fs();
     let mut history = History::default();
     let old = used_store(context, rig, &mut history)?;
-    let durable = old.durable_lsn();
+    // Another thread may be making changes durable.
+    let durable = old.sync()?;
     remove_dir(rig.dir())?;
     if replaced {
         let new = rig.open()?;
@@ -249,7 +250,7 @@ fn a_lost_lock_file_is_noticed(context: &Context) -> CaseResult {
             let (fs, lock_file) = (rig.fs(), rig.dir().join(LOCK_FILE));
             let mut history = History::default();
             let engine = used_store(context, &rig, &mut history)?;
-            let durable = engine.durable_lsn();
+            let durable = engine.sync()?;
             fs.remove_file(&lock_file)?;
             if replaced {
                 fs.open(&lock_file, OpenMode::CreateNew)?;
