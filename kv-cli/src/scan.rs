@@ -6,8 +6,8 @@ use kv_core::{Engine, EngineExt};
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 
-/// Writes a line `KEY<TAB>VALUE` for each key that starts with `prefix`. Returns the number of pairs
-/// that it leaves out because their lines would be ambiguous.
+/// Writes a line `KEY<TAB>VALUE` for each key that starts with `prefix`. Returns the number of
+/// pairs that it leaves out because their lines would be ambiguous.
 pub(crate) fn run(
     engine: &dyn Engine,
     prefix: &[u8],

@@ -40,8 +40,8 @@ pub(crate) enum End {
 
 /// Answers until `quit`, the end of the input, or a line that comes when `is_ending` holds.
 ///
-/// The shell flushes its answers before it waits for more input. So a program that asks one question
-/// at a time gets its answer, and a long script does not pay for a write a line.
+/// The shell flushes its answers before it waits for more input. So a program that asks one
+/// question at a time gets its answer, and a long script does not pay for a write a line.
 pub(crate) fn run(
     engine: &dyn Engine,
     input: impl Read,

@@ -52,8 +52,8 @@ impl Watch {
         self.end.is_claimed()
     }
 
-    /// Returns when the caller is to close the store: no signal does so from here on. Does not return
-    /// once a signal has claimed the end.
+    /// Returns when the caller is to close the store: no signal does so from here on. Does not
+    /// return once a signal has claimed the end.
     pub(crate) fn finish(self) {
         if self.end.claim() {
             return;

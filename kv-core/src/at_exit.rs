@@ -1,21 +1,21 @@
-//! A store in a `static` is never dropped: `main` returns, and the process ends. So an engine asks to
-//! be called before that.
+//! A store in a `static` is never dropped: `main` returns, and the process ends. So an engine asks
+//! to be called before that.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 
-/// An engine that makes its changes durable when the process ends in an orderly way. A part that engines
-/// share.
+/// An engine that makes its changes durable when the process ends in an orderly way. A part that
+/// engines share.
 pub trait AtExit: Send + Sync {
-    /// Makes every visible change durable. The call comes from the thread that ends the process, while other
-    /// threads go on; nothing happens after it. It must do nothing in a forked child.
+    /// Makes every visible change durable. The call comes from the thread that ends the process,
+    /// while other threads go on; nothing happens after it. It must do nothing in a forked child.
     fn at_exit(&self);
 }
 
 static STORES: Mutex<Vec<Weak<dyn AtExit>>> = Mutex::new(Vec::new());
 
-/// Has [`AtExit::at_exit`] called when `main` returns or the process calls [`std::process::exit`], if the
-/// store is still there. A process that is killed, or aborts, makes no such call.
+/// Has [`AtExit::at_exit`] called when `main` returns or the process calls [`std::process::exit`],
+/// if the store is still there. A process that is killed, or aborts, makes no such call.
 pub fn call_at_exit(store: Weak<dyn AtExit>) {
     static ONCE: Once = Once::new();
     ONCE.call_once(register);

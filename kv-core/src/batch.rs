@@ -73,7 +73,8 @@ impl Batch {
         self.try_effective_changes().expect("memory for references to all changes")
     }
 
-    /// As [`effective_changes`](Self::effective_changes), for an engine that refuses a batch which is too large for its memory.
+    /// As [`effective_changes`](Self::effective_changes), for an engine that refuses a batch which
+    /// is too large for its memory.
     ///
     /// # Errors
     /// There is no memory for them: about 19 bytes for each change.
@@ -102,7 +103,8 @@ impl Batch {
     }
 }
 
-/// A set of changes by their keys: 11 bytes for each on 64-bit machines, where a `HashSet` of keys takes 20 to 40.
+/// A set of changes by their keys: 11 bytes for each on 64-bit machines, where a `HashSet` of keys
+/// takes 20 to 40.
 struct LastOfKeys<'a> {
     /// Three quarters of them are taken at most. A search ends at the first free one.
     slots: Vec<Option<&'a Change>>,

@@ -307,11 +307,13 @@ fn is_reached(usage: Usage) -> bool {
 /// How many segments a merge must make one of.
 const MERGE_FACTOR: u64 = 4;
 
-/// More segments than this are many: what names all of them gets long, and slots run out one day. Then the policies of
-/// this crate merge the small ones into segments of [`MERGED_SEGMENT_BYTES`], and an engine makes outputs that long.
+/// More segments than this are many: what names all of them gets long, and slots run out one day.
+/// Then the policies of this crate merge the small ones into segments of [`MERGED_SEGMENT_BYTES`],
+/// and an engine makes outputs that long.
 pub const MANY_SEGMENTS: u64 = 1024;
 
-/// Length of the outputs where there are [many segments](MANY_SEGMENTS), bytes, if a segment is shorter.
+/// Length of the outputs where there are [many segments](MANY_SEGMENTS), bytes, if a segment is
+/// shorter.
 pub const MERGED_SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Most segments that are merged at a time where there are many.

@@ -22,7 +22,8 @@ impl<E: Engine + ?Sized> Future for Durable<'_, E> {
     type Output = Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        // `close` makes changes durable before it refuses calls: then this future has its answer, and no call is needed.
+        // `close` makes changes durable before it refuses calls: then this future has its answer,
+        // and no call is needed.
         if self.waiting && self.engine.durable_lsn() >= self.lsn {
             return Poll::Ready(Ok(()));
         }

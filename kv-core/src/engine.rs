@@ -164,19 +164,20 @@ pub trait Engine: Debug + Send + Sync {
     /// As for [`sync`](Engine::sync).
     fn wait_durable(&self, lsn: Lsn) -> Result<()>;
 
-    /// As [`wait_durable`](Engine::wait_durable), without blocking the thread for others: `Pending` until `lsn` is durable.
-    /// The poll causes the sync itself, whatever the policy says. An engine with background threads asks its thread for
-    /// the sync, and many polls share one. An engine without threads, or in inline mode, syncs within the poll and never
-    /// returns `Pending`.
+    /// As [`wait_durable`](Engine::wait_durable), without blocking the thread for others: `Pending`
+    /// until `lsn` is durable. The poll causes the sync itself, whatever the policy says. An engine
+    /// with background threads asks its thread for the sync, and many polls share one. An engine
+    /// without threads, or in inline mode, syncs within the poll and never returns `Pending`.
     ///
-    /// The engine wakes the task when `lsn` is durable, and when the engine is poisoned or closed. The wake may come from
-    /// a thread of the engine, which dumps nothing while the waker runs: a waker schedules its task and returns. A waker
-    /// that holds the last handle may drop it. A task that polls again replaces its entry. A task that never polls again leaves one entry until the next wake of `lsn`.
-    /// [`EngineExt::durable`] makes a future of it.
+    /// The engine wakes the task when `lsn` is durable, and when the engine is poisoned or closed.
+    /// The wake may come from a thread of the engine, which dumps nothing while the waker runs: a
+    /// waker schedules its task and returns. A waker that holds the last handle may drop it. A task
+    /// that polls again replaces its entry. A task that never polls again leaves one entry until
+    /// the next wake of `lsn`. [`EngineExt::durable`] makes a future of it.
     ///
     /// # Errors
-    /// As for [`wait_durable`](Engine::wait_durable). Where a sync fails for several tasks, each gets
-    /// [`Error::Poisoned`](crate::Error::Poisoned) or the failure itself.
+    /// As for [`wait_durable`](Engine::wait_durable). Where a sync fails for several tasks, each
+    /// gets [`Error::Poisoned`](crate::Error::Poisoned) or the failure itself.
     fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>>;
 
     /// The newest durable change. See the contract.
@@ -188,8 +189,9 @@ pub trait Engine: Debug + Send + Sync {
     /// Counters and sizes. May take locks; not for the hot path.
     fn stats(&self) -> Stats;
 
-    /// Makes everything durable, stops background work and releases the directory. A second call does nothing and
-    /// answers as the first: `Ok`, or an error. On a poisoned engine it releases the directory and returns `Poisoned`.
+    /// Makes everything durable, stops background work and releases the directory. A second call
+    /// does nothing and answers as the first: `Ok`, or an error. On a poisoned engine it releases
+    /// the directory and returns `Poisoned`.
     ///
     /// # Errors
     /// As for [`sync`](Engine::sync); the directory is released all the same.
@@ -217,17 +219,19 @@ pub trait EngineExt: Engine {
         Ok(lsn)
     }
 
-    /// A future that is ready once `lsn` is durable: [`Engine::poll_durable`] for use with `.await`. It depends on no
-    /// runtime.
+    /// A future that is ready once `lsn` is durable: [`Engine::poll_durable`] for use with
+    /// `.await`. It depends on no runtime.
     ///
     /// # Async use
-    /// `put`, `delete`, `apply` and reads of resident values return quickly under a policy that acknowledges
-    /// [`WhenVisible`](crate::Acknowledge::WhenVisible): call them in a task, and await this future where the task needs
-    /// durability. Tasks that wait at the same time share one sync (group commit).
+    /// `put`, `delete`, `apply` and reads of resident values return quickly under a policy that
+    /// acknowledges [`WhenVisible`](crate::Acknowledge::WhenVisible): call them in a task, and
+    /// await this future where the task needs durability. Tasks that wait at the same time share
+    /// one sync (group commit).
     ///
-    /// `wait_durable`, `sync`, and `put` under [`Always`](crate::Always) block their thread for a whole sync. In a task they stop
-    /// all other tasks of that thread. Those tasks cannot put meanwhile, so there is nothing to share: each sync covers
-    /// one change. Run these calls on threads for blocking work (`spawn_blocking` in tokio).
+    /// `wait_durable`, `sync`, and `put` under [`Always`](crate::Always) block their thread for a
+    /// whole sync. In a task they stop all other tasks of that thread. Those tasks cannot put
+    /// meanwhile, so there is nothing to share: each sync covers one change. Run these calls on
+    /// threads for blocking work (`spawn_blocking` in tokio).
     ///
     /// ```
     /// use kv_core::{Engine, EngineExt, Result};
@@ -247,7 +251,8 @@ pub trait EngineExt: Engine {
     /// ```
     ///
     /// # Errors
-    /// As for [`Engine::poll_durable`]. A future that waits while `close` makes its change durable is ready without an error.
+    /// As for [`Engine::poll_durable`]. A future that waits while `close` makes its change durable
+    /// is ready without an error.
     fn durable(&self, lsn: Lsn) -> Durable<'_, Self> {
         Durable::new(self, lsn)
     }

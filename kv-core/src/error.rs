@@ -20,8 +20,9 @@ pub enum Error {
         /// The system's answer.
         source: Arc<io::Error>,
     },
-    /// No space is left on the device, in the user's quota, or under the process's limit of file sizes. Free some, or raise
-    /// the limit; then try again, or reopen the store if it takes no more changes by now: what was durable is safe.
+    /// No space is left on the device, in the user's quota, or under the process's limit of file
+    /// sizes. Free some, or raise the limit; then try again, or reopen the store if it takes no
+    /// more changes by now: what was durable is safe.
     #[error("cannot {op} {}: the disk is full ({source}); free some space, and reopen the store if it takes no more changes", path.display())]
     DiskFull {
         /// What was attempted.
@@ -90,15 +91,15 @@ pub enum Error {
     /// The engine was closed.
     #[error("the store is closed")]
     Closed,
-    /// The store was opened by the process that this one was forked from. It stays usable there. A child
-    /// process opens a store of its own, or executes another program.
+    /// The store was opened by the process that this one was forked from. It stays usable there. A
+    /// child process opens a store of its own, or executes another program.
     #[error("the store was opened by the parent of this process; only the process that opened it may use it")]
     Forked,
     /// The store was opened for reading only; nothing was changed.
     #[error("the store is open for reading only; open it without read_only to change it")]
     ReadOnly,
-    /// The store has as many segments as it can have. Nothing was changed. Delete something, compact, or
-    /// reopen the store with larger segments.
+    /// The store has as many segments as it can have. Nothing was changed. Delete something,
+    /// compact, or reopen the store with larger segments.
     #[error("{} has {limit} segments, the most there can be; compact it, or reopen it with larger segment_bytes", path.display())]
     TooManySegments {
         /// The directory.

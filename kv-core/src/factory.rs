@@ -24,9 +24,11 @@ pub struct OpenOptions {
     /// Create the store when `dir` is missing or empty; else such an open is `NotAStore`.
     /// Default true.
     pub create_if_missing: bool,
-    /// Open the store for reading only: nothing on the disk is changed, other readers may have it open too, and no writer.
-    /// Changes, `sync` and waits beyond `durable_lsn` are [`Error::ReadOnly`](crate::Error::ReadOnly). An engine without
-    /// the [capability](Capabilities::read_only) answers [`Error::Unsupported`](crate::Error::Unsupported). Default false.
+    /// Open the store for reading only: nothing on the disk is changed, other readers may have it
+    /// open too, and no writer. Changes, `sync` and waits beyond `durable_lsn` are
+    /// [`Error::ReadOnly`](crate::Error::ReadOnly). An engine without the
+    /// [capability](Capabilities::read_only) answers
+    /// [`Error::Unsupported`](crate::Error::Unsupported). Default false.
     pub read_only: bool,
     /// When changes go to disk. Default [`default_persistence`].
     pub persistence: Arc<dyn PersistencePolicy>,

@@ -8,8 +8,8 @@ use std::thread;
 
 /// Whether an engine takes changes: a part that engines share.
 ///
-/// It goes from open to poisoned, and from either to closed; never back. Of a store that is only read, it goes from
-/// there to closed.
+/// It goes from open to poisoned, and from either to closed; never back. Of a store that is only
+/// read, it goes from there to closed.
 #[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
@@ -57,7 +57,8 @@ impl Health {
     /// `Ok` while changes are taken.
     ///
     /// # Errors
-    /// [`Error::Closed`], [`Error::Forked`], [`Error::ReadOnly`], or [`Error::Poisoned`] with the cause.
+    /// [`Error::Closed`], [`Error::Forked`], [`Error::ReadOnly`], or [`Error::Poisoned`] with the
+    /// cause.
     #[inline]
     pub fn check_writable(&self) -> Result<()> {
         self.check_process()?;
@@ -75,7 +76,8 @@ impl Health {
     }
 
     /// Takes no more changes, because of `error`; the first one counts. Returns what the caller who
-    /// met the failure shall see: `error` itself. `Poisoned`, `Closed`, `Forked` and `ReadOnly` do not poison.
+    /// met the failure shall see: `error` itself. `Poisoned`, `Closed`, `Forked` and `ReadOnly` do
+    /// not poison.
     pub fn poison(&self, error: Error) -> Error {
         if matches!(error, Error::Poisoned { .. } | Error::Closed | Error::Forked | Error::ReadOnly) {
             return error;

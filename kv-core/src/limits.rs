@@ -3,18 +3,22 @@ use crate::{Batch, Change, Error, Result};
 /// The sizes an engine accepts; anything longer is refused with [`Error::TooLarge`] and changes
 /// nothing.
 ///
-/// Three bounds apply. The limits set here are the ones that a call meets. The log format bounds what limits may be set
-/// for any engine ([`validate`](Self::validate)). An engine may allow less than the format, and then refuses the options at open
-/// with [`Error::InvalidArgument`], which names the limit and its bound; the documentation of its options has the bound.
+/// Three bounds apply. The limits set here are the ones that a call meets. The log format bounds
+/// what limits may be set for any engine ([`validate`](Self::validate)). An engine may allow less
+/// than the format, and then refuses the options at open with [`Error::InvalidArgument`], which
+/// names the limit and its bound; the documentation of its options has the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest key, bytes. Default 64; at most [`FORMAT_KEY_LEN_MAX`](Self::FORMAT_KEY_LEN_MAX), 65,535.
+    /// Longest key, bytes. Default 64; at most [`FORMAT_KEY_LEN_MAX`](Self::FORMAT_KEY_LEN_MAX),
+    /// 65,535.
     pub key_len_max: usize,
-    /// Longest value, bytes. Default 1,048,576 (1 MiB); at most [`FORMAT_VALUE_LEN_MAX`](Self::FORMAT_VALUE_LEN_MAX),
-    /// 4,294,967,295, and by `batch_bytes_max` below that.
+    /// Longest value, bytes. Default 1,048,576 (1 MiB); at most
+    /// [`FORMAT_VALUE_LEN_MAX`](Self::FORMAT_VALUE_LEN_MAX), 4,294,967,295, and by
+    /// `batch_bytes_max` below that.
     pub value_len_max: usize,
-    /// Largest batch, bytes: the sum of its keys and values, and [`CHANGE_OVERHEAD`](Self::CHANGE_OVERHEAD) for each change.
-    /// Default 16 MiB. At least one put with key and value at their limits.
+    /// Largest batch, bytes: the sum of its keys and values, and
+    /// [`CHANGE_OVERHEAD`](Self::CHANGE_OVERHEAD) for each change. Default 16 MiB. At least one put
+    /// with key and value at their limits.
     pub batch_bytes_max: usize,
 }
 
@@ -29,8 +33,9 @@ impl Limits {
     pub const FORMAT_KEY_LEN_MAX: usize = 65_535;
     /// Longest value the shared log format can hold, bytes.
     pub const FORMAT_VALUE_LEN_MAX: usize = u32::MAX as usize;
-    /// Counted for each change of a batch beside its key and value, bytes: as much as an engine adds to them at most
-    /// when it stores them. So a batch within its limit is one that an engine can store.
+    /// Counted for each change of a batch beside its key and value, bytes: as much as an engine
+    /// adds to them at most when it stores them. So a batch within its limit is one that an engine
+    /// can store.
     pub const CHANGE_OVERHEAD: usize = 32;
 
     /// Checks that the limits make sense together.
@@ -90,8 +95,8 @@ impl Limits {
         self.check_batch_with(batch, self.key_len_max)
     }
 
-    /// As [`check_batch`](Self::check_batch), of a store with keys of up to `present_key_len_max` bytes from
-    /// the time before its limits were lowered: such keys can be deleted.
+    /// As [`check_batch`](Self::check_batch), of a store with keys of up to `present_key_len_max`
+    /// bytes from the time before its limits were lowered: such keys can be deleted.
     ///
     /// # Errors
     /// As there.

@@ -2,8 +2,8 @@
 //!
 //! A forked child has a copy of its parent's memory and none of its threads: an engine in it would
 //! write to its parent's files, and wait for threads that do not exist. So an engine remembers the
-//! process that opened it. Asking the system for the process at each call would cost a tenth of a put;
-//! a page that the system wipes in a child costs a load.
+//! process that opened it. Asking the system for the process at each call would cost a tenth of a
+//! put; a page that the system wipes in a child costs a load.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -43,10 +43,10 @@ fn wiped_in_children() -> Option<&'static AtomicU32> {
     use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
     // The system rounds it up to a page.
     const LEN: usize = size_of::<AtomicU32>();
-    // SAFETY: a new mapping at an address of the system's choice changes no other memory. It is never
-    // unmapped, and so valid for 'static; it is zeroed, aligned to a page, and only this reference leads
-    // to it. `LinuxWipeOnFork` has an effect in children only, and there every value of the number is
-    // valid.
+    // SAFETY: a new mapping at an address of the system's choice changes no other memory. It is
+    // never unmapped, and so valid for 'static; it is zeroed, aligned to a page, and only this
+    // reference leads to it. `LinuxWipeOnFork` has an effect in children only, and there every
+    // value of the number is valid.
     unsafe {
         let page =
             mmap_anonymous(std::ptr::null_mut(), LEN, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);

@@ -2,12 +2,14 @@ use crate::{Dir, DirExt, Error, File, OpenMode, Result};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Space on the disk that an engine holds back for the way out of a full disk: a part that engines share.
+/// Space on the disk that an engine holds back for the way out of a full disk: a part that engines
+/// share.
 ///
-/// The space lies in a file of its own, [`Reserve::FILE`]. When an operation finds the disk full, the
-/// engine [gives](Self::give) a part of it back to the disk, and tries the operation again; when there is
-/// room again, it [holds](Self::hold) as much as before. Nothing depends on the file: it holds no data, is
-/// never synced, and may be missing. Another process may take the space between the two steps.
+/// The space lies in a file of its own, [`Reserve::FILE`]. When an operation finds the disk full,
+/// the engine [gives](Self::give) a part of it back to the disk, and tries the operation again;
+/// when there is room again, it [holds](Self::hold) as much as before. Nothing depends on the file:
+/// it holds no data, is never synced, and may be missing. Another process may take the space
+/// between the two steps.
 ///
 /// ```
 /// use kv_core::{Fs, OsFs, Reserve};
@@ -64,9 +66,10 @@ impl Reserve {
         self.len() == 0
     }
 
-    /// Holds `len` bytes, rounded up to blocks, or as many as the disk has room for: then the answer is
-    /// `false`. Gives back the excess where that is half or more. Where a reserve cannot be had for another
-    /// reason (a limit of file sizes), the store has to do with less, and the answer is `true`.
+    /// Holds `len` bytes, rounded up to blocks, or as many as the disk has room for: then the
+    /// answer is `false`. Gives back the excess where that is half or more. Where a reserve cannot
+    /// be had for another reason (a limit of file sizes), the store has to do with less, and the
+    /// answer is `true`.
     pub fn hold(&self, len: u64) -> bool {
         let len = len.next_multiple_of(BLOCK_LEN);
         let mut held = self.held();
@@ -87,8 +90,8 @@ impl Reserve {
         !is_full
     }
 
-    /// Gives `len` bytes back to the disk, rounded up to blocks, or as many as there are above `keep`.
-    /// `false` when there is nothing to give.
+    /// Gives `len` bytes back to the disk, rounded up to blocks, or as many as there are above
+    /// `keep`. `false` when there is nothing to give.
     pub fn give(&self, len: u64, keep: u64) -> bool {
         let mut held = self.held();
         let left = held.len.saturating_sub(len.max(1).next_multiple_of(BLOCK_LEN));
@@ -96,8 +99,8 @@ impl Reserve {
         left < held.len && held.shrink(left)
     }
 
-    /// Carries out `operation`; where it finds the disk full, gives it `len` bytes of the reserve, and
-    /// carries it out once more. If that fails as well, the reserve takes its space back.
+    /// Carries out `operation`; where it finds the disk full, gives it `len` bytes of the reserve,
+    /// and carries it out once more. If that fails as well, the reserve takes its space back.
     ///
     /// # Errors
     /// As `operation` answers, the second time if there is one.

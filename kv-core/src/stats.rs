@@ -22,7 +22,8 @@ pub struct Stats {
     pub unflushed_bytes: u64,
     /// Files of the store, bytes, as far as the engine knows; files that are about to be removed included.
     pub disk_bytes: u64,
-    /// Files that the store does not need any more and that could not be removed. Their bytes count as `disk_bytes`.
+    /// Files that the store does not need any more and that could not be removed. Their bytes count
+    /// as `disk_bytes`.
     pub leftover_files: u64,
     /// Log segments that hold data.
     pub segments: u64,

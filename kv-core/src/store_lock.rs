@@ -4,8 +4,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// The lock of an open store's directory: a part that engines share.
 ///
-/// An engine checks it before it replaces a file, and before it calls anything durable: a directory that
-/// was removed, or whose lock file was, may be another store's by now.
+/// An engine checks it before it replaces a file, and before it calls anything durable: a directory
+/// that was removed, or whose lock file was, may be another store's by now.
 #[derive(Debug)]
 pub struct StoreLock {
     dir: PathBuf,
@@ -22,8 +22,8 @@ impl StoreLock {
     /// Checks that the directory is still the store's.
     ///
     /// # Errors
-    /// [`Error::Closed`] once it was given back; [`Error::Io`] when it was removed, or its lock file was
-    /// removed or replaced: then the engine takes no more changes.
+    /// [`Error::Closed`] once it was given back; [`Error::Io`] when it was removed, or its lock
+    /// file was removed or replaced: then the engine takes no more changes.
     pub fn check(&self) -> Result<()> {
         match &*self.held.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(lock) => lock.check().map_err(|error| Error::io("go on with", &self.dir, error)),

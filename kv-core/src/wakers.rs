@@ -13,13 +13,14 @@ use std::sync::{Mutex, MutexGuard};
 /// The tasks that wait for an LSN to become durable: the counterpart of a condition variable for
 /// [`Engine::poll_durable`](crate::Engine::poll_durable). A part that engines share.
 ///
-/// A poll looks at the state, registers its waker, and looks again ([`poll`](Self::poll)). The engine changes the state
-/// and *then* wakes. Registering and waking take one lock, so no wake-up is lost: a waker that registers before the engine
-/// wakes is woken, and one that registers later sees the new state at its second look.
+/// A poll looks at the state, registers its waker, and looks again ([`poll`](Self::poll)). The
+/// engine changes the state and *then* wakes. Registering and waking take one lock, so no wake-up
+/// is lost: a waker that registers before the engine wakes is woken, and one that registers later
+/// sees the new state at its second look.
 ///
-/// A task has one entry, however often it polls and however many LSNs it waits for: the entry keeps the lowest of them,
-/// and the task registers for the rest when it polls again. A dropped future leaves its entry until the next wake of its
-/// LSN.
+/// A task has one entry, however often it polls and however many LSNs it waits for: the entry keeps
+/// the lowest of them, and the task registers for the rest when it polls again. A dropped future
+/// leaves its entry until the next wake of its LSN.
 ///
 /// ```
 /// use kv_core::{Lsn, Wakers};
@@ -40,8 +41,8 @@ pub struct Wakers {
     waiting: Mutex<HashMap<Task, Waiting>>,
 }
 
-/// The two addresses that make up a waker: equal for wakers that wake the same task. The waker is kept beside them, so
-/// no other task gets these addresses meanwhile.
+/// The two addresses that make up a waker: equal for wakers that wake the same task. The waker is
+/// kept beside them, so no other task gets these addresses meanwhile.
 type Task = (usize, usize);
 
 struct Waiting {
@@ -56,23 +57,26 @@ impl fmt::Debug for Wakers {
 }
 
 impl Wakers {
-    /// Returns the answer of `check`, or registers the task for `lsn` and returns `Pending`. A caller that gets `Pending`
-    /// then makes sure that something leads to a wake.
+    /// Returns the answer of `check`, or registers the task for `lsn` and returns `Pending`. A
+    /// caller that gets `Pending` then makes sure that something leads to a wake.
     pub fn poll<T>(&self, lsn: Lsn, task: &mut Context<'_>, check: impl Fn() -> Option<T>) -> Poll<T> {
         if let Some(answer) = check() {
             return Poll::Ready(answer);
         }
         self.register(lsn, task.waker());
-        // The engine may have changed the state, and have woken, between the first look and the registration.
+        // The engine may have changed the state, and have woken, between the first look and the
+        // registration.
         check().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// Wakes the tasks that wait for `lsn` or an LSN below. Call it without a lock: a waker runs foreign code.
+    /// Wakes the tasks that wait for `lsn` or an LSN below. Call it without a lock: a waker runs
+    /// foreign code.
     pub fn wake_up_to(&self, lsn: Lsn) {
         self.wake_if(|waiting| waiting.lsn <= lsn);
     }
 
-    /// Wakes all tasks: the engine is poisoned or closed. Call it without a lock, as [`wake_up_to`](Self::wake_up_to).
+    /// Wakes all tasks: the engine is poisoned or closed. Call it without a lock, as
+    /// [`wake_up_to`](Self::wake_up_to).
     pub fn wake_all(&self) {
         self.wake_if(|_| true);
     }
@@ -104,7 +108,8 @@ impl Wakers {
             due
         };
         for waiting in due {
-            // A waker that panics is the fault of its task, and must not keep the others asleep or end the engine's thread.
+            // A waker that panics is the fault of its task, and must not keep the others asleep or
+            // end the engine's thread.
             let _ = catch_unwind(AssertUnwindSafe(|| waiting.waker.wake()));
         }
     }

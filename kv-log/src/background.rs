@@ -23,7 +23,8 @@ pub(crate) struct Signals {
     compact: Wake,
     /// When the flush thread will ask the policy again by itself.
     next_ask: NextAsk,
-    /// The highest LSN that a task waits for: the flush thread syncs up to it, whatever the policy says.
+    /// The highest LSN that a task waits for: the flush thread syncs up to it, whatever the policy
+    /// says.
     sync_wanted: AtomicU64,
     /// The tasks that wait for a sync.
     tasks: Wakers,
@@ -83,8 +84,9 @@ impl Signals {
     /// A task waits for `lsn`: has the flush thread sync up to it.
     fn want_sync(&self, lsn: Lsn) {
         self.sync_wanted.fetch_max(lsn.get(), Ordering::Relaxed);
-        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the flush thread's last one, or the
-        // flush thread, which took the last one before it asks, sees the LSN.
+        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the flush
+        // thread's last one, or the flush thread, which took the last one before it asks, sees the
+        // LSN.
         fence(Ordering::SeqCst);
         self.flush.wake();
     }
@@ -148,7 +150,8 @@ impl Workers {
         store.signals.spares.wake();
         store.signals.compact.wake();
         for thread in self.threads.drain(..) {
-            // A worker that wakes a task may drop the last handle of the store with it, and so come here itself.
+            // A worker that wakes a task may drop the last handle of the store with it, and so come
+            // here itself.
             if thread.thread().id() == thread::current().id() {
                 continue;
             }
@@ -161,8 +164,8 @@ impl Workers {
 /// What a worker does until the store closes.
 type Work = fn(&Store);
 
-/// Wakes all tasks when it is dropped: a flush thread that ended serves them no more. They see the store poisoned or closed, or
-/// wait for `close`.
+/// Wakes all tasks when it is dropped: a flush thread that ended serves them no more. They see the
+/// store poisoned or closed, or wait for `close`.
 struct WakesTasks<'a>(&'a Signals);
 
 impl Drop for WakesTasks<'_> {
@@ -285,7 +288,8 @@ impl Store {
         answer
     }
 
-    /// Has the tasks look again that wait for a sync. Once the store is closed, and with no lock held.
+    /// Has the tasks look again that wait for a sync. Once the store is closed, and with no lock
+    /// held.
     pub(crate) fn wake_tasks(&self) {
         self.signals.tasks.wake_all();
     }

@@ -1,7 +1,7 @@
 //! A batch: adjacent records in one segment under one LSN.
 //!
-//! A batch may have millions of small changes, and until it is committed each of them takes memory here: 48 bytes beside
-//! its place in the caller's [`Batch`].
+//! A batch may have millions of small changes, and until it is committed each of them takes memory
+//! here: 48 bytes beside its place in the caller's [`Batch`].
 
 use kv_core::{Batch, Change, Error, Limits, Result};
 use kv_wal_format::{ALIGNMENT, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, body_checksum};
@@ -15,10 +15,12 @@ use crate::readers::{Guard, pin};
 use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
 use crate::store::Store;
 
-/// Largest batch that a segment has room for, as [`Limits::batch_bytes_max`] counts, bytes: 127 MiB.
+/// Largest batch that a segment has room for, as [`Limits::batch_bytes_max`] counts, bytes: 127
+/// MiB.
 pub(crate) const BATCH_BYTES_MAX: usize = 127 << 20;
 
-// A batch within its limit fits a segment: a record is at most as long as the limit counts for its change.
+// A batch within its limit fits a segment: a record is at most as long as the limit counts for its
+// change.
 const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT - 1);
 const _: () = assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + SEAL_LEN <= SEGMENT_BYTES_MAX);
 
@@ -115,7 +117,8 @@ impl<'a> PreparedBatch<'a> {
         Ok(())
     }
 
-    /// Finds out what each of the changes replaces now. Returns how many change anything, and the bytes of their records.
+    /// Finds out what each of the changes replaces now. Returns how many change anything, and the
+    /// bytes of their records.
     fn resolve(
         &mut self,
         store: &Store,
@@ -146,7 +149,8 @@ fn sort_and_deduplicate(shards: &mut Vec<usize>) {
 }
 
 impl Store {
-    /// Commits a batch. All shards it touches stay locked until the last of its changes is in the index.
+    /// Commits a batch. All shards it touches stay locked until the last of its changes is in the
+    /// index.
     pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Position> {
         self.options.limits.check_batch_with(batch, self.key_len_max)?;
         let mut prepared = PreparedBatch::new(self, batch)?;

@@ -86,8 +86,9 @@ impl Catalog {
         self.parts.reserve.len() + Manifest::len_with(self.segments.lock().len()) as u64
     }
 
-    /// Begins the life of an opened store: LSNs above `floor` and segment ids are reserved, blank segments are
-    /// dropped, orphans are removed. The newest change recovered has the LSN `last_lsn`.
+    /// Begins the life of an opened store: LSNs above `floor` and segment ids are reserved, blank
+    /// segments are dropped, orphans are removed. The newest change recovered has the LSN
+    /// `last_lsn`.
     ///
     /// # Errors
     /// An orphan holds changes that the manifest does not know of; the manifest cannot be stored.
@@ -96,8 +97,8 @@ impl Catalog {
         let mut next = stored.manifest.clone();
         for (id, verdict) in self.examine_orphans(&stored.manifest, last_lsn)? {
             match verdict {
-                // It goes once the next manifest is durable: a power cut may bring back the one before this one,
-                // which may name it.
+                // It goes once the next manifest is durable: a power cut may bring back the one
+                // before this one, which may name it.
                 Verdict::Rubbish => self.leftovers.add(directory::segment_file_name(id), 0),
                 _ => drop(stored.foreign_ids.insert(id)),
             }
@@ -216,8 +217,8 @@ impl Catalog {
         Ok(SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id })
     }
 
-    /// An id that no file has. It was reserved by a durable manifest, so that its file is known to be the
-    /// store's after a crash.
+    /// An id that no file has. It was reserved by a durable manifest, so that its file is known to
+    /// be the store's after a crash.
     fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
         if stored.next_id >= stored.manifest.next_segment {
             let next = stored.manifest.clone();
@@ -386,8 +387,9 @@ impl Catalog {
         self.leftovers.remove(&*self.parts.dir, Attempt::All);
     }
 
-    /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to be used. A power cut
-    /// may bring it back; the id is reserved, so the next opening knows it for rubbish.
+    /// Gives back the space of a file that no manifest ever named, and of which `end` bytes were to
+    /// be used. A power cut may bring it back; the id is reserved, so the next opening knows it for
+    /// rubbish.
     fn discard(&self, id: SegmentId, end: usize) {
         let name = directory::segment_file_name(id);
         // Emptied first: the file may still be open, or refuse to go.
@@ -402,9 +404,10 @@ impl Catalog {
         self.leftovers.add(directory::segment_file_name(segment.id), segment.file_len() as u64);
     }
 
-    /// Carries out a write of `len` bytes, on a full disk with space from the reserve: not every file system keeps the
-    /// space that it reserved, and some need a little more when it is written. The second attempt writes the same bytes to
-    /// the same place, and only a sync tells that they are on the disk.
+    /// Carries out a write of `len` bytes, on a full disk with space from the reserve: not every
+    /// file system keeps the space that it reserved, and some need a little more when it is
+    /// written. The second attempt writes the same bytes to the same place, and only a sync tells
+    /// that they are on the disk.
     pub(crate) fn write_with_reserve(&self, len: usize, write: impl FnMut() -> Result<()>) -> Result<()> {
         self.parts.reserve.lend(with_metadata(len as u64), 0, write)
     }
@@ -419,8 +422,8 @@ impl Catalog {
         self.segments.lock().insert(segment.id, Arc::clone(segment));
     }
 
-    /// Stores the last manifest of a store that is closed in order. Everything is durable, and no LSN
-    /// above `last_lsn` was given out. The files of `spares` go.
+    /// Stores the last manifest of a store that is closed in order. Everything is durable, and no
+    /// LSN above `last_lsn` was given out. The files of `spares` go.
     pub(crate) fn end(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
         let stored = self.stored.lock();
         let mut closing = stored.manifest.clone();
@@ -443,8 +446,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Stores `next` in place of the manifest, knowing what is durable, with ids and with LSNs above
-    /// `last_lsn` reserved. Files that it does not name go.
+    /// Stores `next` in place of the manifest, knowing what is durable, with ids and with LSNs
+    /// above `last_lsn` reserved. Files that it does not name go.
     fn store(&self, stored: &mut Stored, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
         next.durable_lsn = next.durable_lsn.max(self.parts.progress.durable_lsn());
         next.reserve_lsns(last_lsn);

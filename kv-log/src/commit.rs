@@ -1,16 +1,18 @@
 //! Commit: a change takes its LSN, is encoded once into the head segment, and becomes visible.
 //!
-//! All of that happens under one lock, the commit lock, so the order of LSNs, the order of bytes in the
-//! log and the order of visibility are one and the same: what the contract calls log order. What can be
-//! done before it is done before: limits, hash, checksum of key and value, the search for the record that the
-//! change replaces, which may have to be read from a file, and then, with the key's shard of the index locked, another look
-//! whether that is still the one. If it has moved on, and to where only a file would tell, the shard is given back, and
-//! the search is done once more. The shard makes room for a new key then, too: a change that there is no memory for is refused
-//! before the log has it.
+//! All of that happens under one lock, the commit lock, so the order of LSNs, the order of bytes in
+//! the log and the order of visibility are one and the same: what the contract calls log order.
+//! What can be done before it is done before: limits, hash, checksum of key and value, the search
+//! for the record that the change replaces, which may have to be read from a file, and then, with
+//! the key's shard of the index locked, another look whether that is still the one. If it has moved
+//! on, and to where only a file would tell, the shard is given back, and the search is done once
+//! more. The shard makes room for a new key then, too: a change that there is no memory for is
+//! refused before the log has it.
 //!
-//! Lock order of the engine: compaction -> leadership of a flush (`flush`) -> shards of the index in ascending
-//! order -> commit lock -> making of spares -> spares -> manifest -> segments -> leftovers, reserve, directory.
-//! No lock but compaction's is held while a caller's code runs, and that one only while a policy plans.
+//! Lock order of the engine: compaction -> leadership of a flush (`flush`) -> shards of the index
+//! in ascending order -> commit lock -> making of spares -> spares -> manifest -> segments ->
+//! leftovers, reserve, directory. No lock but compaction's is held while a caller's code runs, and
+//! that one only while a policy plans.
 
 use kv_core::{Error, Result};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, body_checksum, encoded_len};
@@ -116,7 +118,8 @@ impl Store {
                     outcome => break outcome,
                 }
             };
-            // The thread is not pinned while it waits, so it has to find out again what it found out before.
+            // The thread is not pinned while it waits, so it has to find out again what it found
+            // out before.
             drop(guard);
             attempt = match outcome {
                 Ok(Outcome::Done(position)) => return Ok(position),
@@ -129,8 +132,8 @@ impl Store {
         }
     }
 
-    /// Compacts on behalf of a change that found the disk full, or no segment free; returns how the change may try
-    /// again.
+    /// Compacts on behalf of a change that found the disk full, or no segment free; returns how the
+    /// change may try again.
     ///
     /// # Errors
     /// `error`, where nothing is to be gained, and all other errors.
@@ -151,7 +154,8 @@ impl Store {
         }
     }
 
-    /// Waits a little until no reader keeps the files open that a compaction removed, and with them their space.
+    /// Waits a little until no reader keeps the files open that a compaction removed, and with them
+    /// their space.
     fn wait_for_removed_files(&self) {
         for _ in 0..20 {
             collect();

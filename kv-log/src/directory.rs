@@ -32,8 +32,8 @@ pub(crate) enum Content {
     Foreign(String),
 }
 
-/// Judges a directory by its names. A store has its manifest from the first moment on. Files that systems leave count
-/// as none.
+/// Judges a directory by its names. A store has its manifest from the first moment on. Files that
+/// systems leave count as none.
 pub(crate) fn classify(names: &[String]) -> Content {
     if names.iter().any(|name| name == MANIFEST) {
         return Content::Store;

@@ -21,14 +21,16 @@ use crate::store::Store;
 /// A log-structured key-value store. See the [crate documentation](crate).
 ///
 /// # The end of the process
-/// Dropping the last handle closes the store. A store in a `static`, or one that was leaked, is never dropped: when
-/// `main` returns, or the process calls [`std::process::exit`], its visible changes are made durable as by
-/// [`sync`](Engine::sync), and an error is not told. Call [`close`](Engine::close) before that to hear of errors. A
-/// process that aborts or is killed loses what the [policy](kv_core::PersistencePolicy) had not dumped.
+/// Dropping the last handle closes the store. A store in a `static`, or one that was leaked, is
+/// never dropped: when `main` returns, or the process calls [`std::process::exit`], its visible
+/// changes are made durable as by [`sync`](Engine::sync), and an error is not told. Call
+/// [`close`](Engine::close) before that to hear of errors. A process that aborts or is killed loses
+/// what the [policy](kv_core::PersistencePolicy) had not dumped.
 ///
 /// # Forked children
-/// A child process that was forked from the one that opened the store gets [`Forked`](Error::Forked) from every call that
-/// reads, changes, syncs or closes. The parent goes on; a child opens a store of its own.
+/// A child process that was forked from the one that opened the store gets
+/// [`Forked`](Error::Forked) from every call that reads, changes, syncs or closes. The parent goes
+/// on; a child opens a store of its own.
 #[derive(Debug)]
 pub struct LogEngine {
     store: Arc<Store>,
@@ -239,8 +241,8 @@ impl Drop for LogEngine {
             let _ = self.close();
             return;
         }
-        // This process was forked from the one that opened the store. The threads are not here, and locks may be held
-        // for ever: nothing of the store may be dropped.
+        // This process was forked from the one that opened the store. The threads are not here, and
+        // locks may be held for ever: nothing of the store may be dropped.
         std::mem::forget(std::mem::replace(self.life.get_mut(), Life::Closed(Ok(()))));
         std::mem::forget(Arc::clone(&self.store));
     }

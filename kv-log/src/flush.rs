@@ -83,7 +83,8 @@ impl Store {
             if self.health.is_poisoned() {
                 return Err(self.health.poisoned());
             }
-            // Closing leads a flush as others do, and gives the directory back before it stops leading.
+            // Closing leads a flush as others do, and gives the directory back before it stops
+            // leading.
             self.lock.check()?;
             if to_sync {
                 self.progress.begin_sync();

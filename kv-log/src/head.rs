@@ -71,8 +71,8 @@ pub(crate) struct LockedEnd<'a> {
 }
 
 impl LogEnd {
-    /// Of a store that was recovered up to `last_lsn`, or is new, and goes on in `head`, of which `capacity` bytes may be
-    /// used, with LSNs above `lsn_floor`.
+    /// Of a store that was recovered up to `last_lsn`, or is new, and goes on in `head`, of which
+    /// `capacity` bytes may be used, with LSNs above `lsn_floor`.
     pub(crate) fn new(head: Arc<Segment>, capacity: usize, last_lsn: Lsn, lsn_floor: Lsn) -> Self {
         let mut head = Head::new(head, lsn_floor);
         head.capacity = head.capacity.min(capacity);

@@ -1,7 +1,7 @@
 //! Files that the manifest does not name any more, and that are still there.
 //!
-//! They go with the next manifest. One that cannot be removed then (an immutable file, a directory of
-//! another owner) is tried again ever more seldom, so that many of them cost next to nothing.
+//! They go with the next manifest. One that cannot be removed then (an immutable file, a directory
+//! of another owner) is tried again ever more seldom, so that many of them cost next to nothing.
 
 use kv_core::Dir;
 use parking_lot::Mutex;

@@ -1,12 +1,12 @@
 //! Opening a store: check, lock, recover, and only then change anything.
 //!
 //! On disk after a power cut between any two steps of a creation: nothing, an empty directory, a
-//! temporary manifest, or a manifest that names no segment; each can be opened, and is then created to
-//! its end. When an existing store is opened, in this order: torn bytes are cut by a seal in their
-//! place; what is not known to be durable is written again and synced; a manifest with reserved LSNs
-//! replaces the old one; orphans go; a head is made if there is none. A crash between any two leaves a
-//! store that recovers to the same state. So it does where the manifest that was read is not durable
-//! itself, and a power cut brings back the one before.
+//! temporary manifest, or a manifest that names no segment; each can be opened, and is then created
+//! to its end. When an existing store is opened, in this order: torn bytes are cut by a seal in
+//! their place; what is not known to be durable is written again and synced; a manifest with
+//! reserved LSNs replaces the old one; orphans go; a head is made if there is none. A crash between
+//! any two leaves a store that recovers to the same state. So it does where the manifest that was
+//! read is not durable itself, and a power cut brings back the one before.
 
 use kv_core::{DirExt, Env, Error, FsExt, Health, Leadership, LockKind, Lsn, Reserve, Result, StoreLock};
 use kv_wal_format::{Encoder, Record};
@@ -115,14 +115,15 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     if store.options.read_only {
         return Ok(store);
     }
-    // One plan now, however soon the process ends: a store that is opened often and killed each time would never be
-    // compacted otherwise. The rest is left to the background.
+    // One plan now, however soon the process ends: a store that is opened often and killed each
+    // time would never be compacted otherwise. The rest is left to the background.
     store.compact_in_passing(Extent::OnePlan)?;
     store.compaction_due();
     Ok(store)
 }
 
-/// The segment in which the log goes on, and how many bytes of it may be used: the one that was recovered, or a new one.
+/// The segment in which the log goes on, and how many bytes of it may be used: the one that was
+/// recovered, or a new one.
 fn begin_log(
     recovered: Option<Arc<Segment>>,
     catalog: &Catalog,

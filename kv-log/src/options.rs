@@ -11,17 +11,19 @@ use crate::segment::Via;
 pub struct Options {
     /// Create the store when its directory is missing or empty. Default true.
     pub create_if_missing: bool,
-    /// Open the store for reading only: its log is replayed in memory, and nothing on the disk is changed, so a store on a
-    /// read-only medium can be opened. Other readers may have it open too, and no writer. Default false.
+    /// Open the store for reading only: its log is replayed in memory, and nothing on the disk is
+    /// changed, so a store on a read-only medium can be opened. Other readers may have it open too,
+    /// and no writer. Default false.
     pub read_only: bool,
     /// When the log is dumped to disk. Default [`kv_core::default_persistence`]: every 100 ms or
     /// 8 MiB.
     pub persistence: Arc<dyn PersistencePolicy>,
     /// Which segments are compacted. Default [`Greedy::default`].
     pub compaction: Arc<dyn CompactionPolicy>,
-    /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one segment, and so
-    /// `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to fit a batch, which bounds `value_len_max`:
-    /// at most 133,169,152 less `key_len_max` and [`Limits::CHANGE_OVERHEAD`].
+    /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one
+    /// segment, and so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has
+    /// to fit a batch, which bounds `value_len_max`: at most 133,169,152 less `key_len_max` and
+    /// [`Limits::CHANGE_OVERHEAD`].
     pub limits: Limits,
     /// Size of a segment, in memory and on disk, bytes; a multiple of 8, from 1 KiB to 64 MiB. Default
     /// 16 MiB. Larger segments mean fewer files and syncs at roll-over, and coarser compaction. A
@@ -29,11 +31,12 @@ pub struct Options {
     pub segment_bytes: usize,
     /// Bytes of changes that may wait to be written; beyond, writers wait. Default 64 MiB.
     pub unflushed_bytes_max: u64,
-    /// Memory for records and the index, bytes. Beyond, the segments that were written longest ago leave memory, and
-    /// their records are read from their files. The index always stays: 9 to 15 bytes a key. Where the system has no memory for a
-    /// larger one, a put of a new key is refused with an I/O error of the kind `OutOfMemory`, and the store goes on. At least
-    /// `unflushed_bytes_max` and five segments; see [`with_memory_budget`](Self::with_memory_budget). Default none:
-    /// everything stays in memory.
+    /// Memory for records and the index, bytes. Beyond, the segments that were written longest ago
+    /// leave memory, and their records are read from their files. The index always stays: 9 to 15
+    /// bytes a key. Where the system has no memory for a larger one, a put of a new key is refused
+    /// with an I/O error of the kind `OutOfMemory`, and the store goes on. At least
+    /// `unflushed_bytes_max` and five segments; see
+    /// [`with_memory_budget`](Self::with_memory_budget). Default none: everything stays in memory.
     pub memory_budget: Option<u64>,
     /// Whether what is synced at once is written past the system's cache, where the system can: it costs a fraction of
     /// the time and memory, and leaves the cache to others. What is read back after the process died comes from the disk

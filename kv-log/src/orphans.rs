@@ -1,10 +1,11 @@
-//! Segment files that the manifest does not name: rubbish that a crash left, files of other owners, or
-//! changes that an older manifest does not know of.
+//! Segment files that the manifest does not name: rubbish that a crash left, files of other owners,
+//! or changes that an older manifest does not know of.
 //!
-//! A manifest reserves segment ids ahead, as it reserves LSNs: a file with an id beyond them is not this
-//! store's. Until a manifest that names it is durable, a log segment holds no change, and a compacted one
-//! only changes of segments that the manifest names. So no crash leaves a file with a newer change than the
-//! named segments hold. An older manifest, put back by hand, does; removing the file would lose its changes.
+//! A manifest reserves segment ids ahead, as it reserves LSNs: a file with an id beyond them is not
+//! this store's. Until a manifest that names it is durable, a log segment holds no change, and a
+//! compacted one only changes of segments that the manifest names. So no crash leaves a file with a
+//! newer change than the named segments hold. An older manifest, put back by hand, does; removing
+//! the file would lose its changes.
 //!
 //! | the name's id | the header is of | newest change in the file | verdict |
 //! |---|---|---|---|

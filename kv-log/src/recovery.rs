@@ -213,7 +213,8 @@ fn require_blank(one: &Replayed, unfinished: &Segment) -> Result<()> {
 }
 
 impl Replay<'_> {
-    /// Replays every segment, in the order of ids in the answer, on all processors. Tombstones come as each of these found them.
+    /// Replays every segment, in the order of ids in the answer, on all processors. Tombstones come
+    /// as each of these found them.
     fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
         let newest_first: Vec<(SegmentId, Entry)> =
             manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();

@@ -8,7 +8,8 @@ use crate::manifest::Manifest;
 pub(crate) enum Need {
     /// New data: nothing of the reserve.
     Growth,
-    /// Tombstones, or the seal of the active segment so that it can be compacted: the share for relief.
+    /// Tombstones, or the seal of the active segment so that it can be compacted: the share for
+    /// relief.
     Relief,
     /// Relief again, after a compaction that gave nothing back: all but the share for manifests.
     LastRelief,
@@ -69,8 +70,8 @@ impl Shares {
     }
 }
 
-/// The most bytes that a file of `len` bytes takes up on a disk: a file system also writes down where
-/// the file's blocks are.
+/// The most bytes that a file of `len` bytes takes up on a disk: a file system also writes down
+/// where the file's blocks are.
 pub(crate) fn with_metadata(len: u64) -> u64 {
     len + len / 128 + (16 << 10)
 }

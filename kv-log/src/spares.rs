@@ -141,8 +141,8 @@ impl Store {
         Ok(heads)
     }
 
-    /// Size of the next head: as large as the store is, up to that of a segment. Once a writer had to wait for a spare, a
-    /// whole segment.
+    /// Size of the next head: as large as the store is, up to that of a segment. Once a writer had
+    /// to wait for a spare, a whole segment.
     fn next_capacity(&self) -> usize {
         let is_fast = self.spares.wanted.load(Ordering::Relaxed) > 1;
         if is_fast { self.options.segment_bytes } else { fitting_capacity(&self.catalog, &self.options) }
@@ -172,8 +172,8 @@ pub(crate) fn fitting_capacity(catalog: &Catalog, options: &Options) -> usize {
     stored.max(FIRST_HEAD_BYTES).min(options.segment_bytes)
 }
 
-/// A new head with room for `least` bytes: of the `wanted` size, or else as large as the disk has room for. On a full disk
-/// a [relief](Need::Relief) gets a small one from the reserve.
+/// A new head with room for `least` bytes: of the `wanted` size, or else as large as the disk has
+/// room for. On a full disk a [relief](Need::Relief) gets a small one from the reserve.
 ///
 /// # Errors
 /// There is no room for any.

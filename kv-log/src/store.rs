@@ -24,7 +24,8 @@ pub(crate) struct Store {
     pub(crate) dir: Arc<dyn Dir>,
     pub(crate) env: Env,
     pub(crate) options: Options,
-    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there before they were lowered.
+    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there
+    /// before they were lowered.
     pub(crate) key_len_max: usize,
     /// The policy's answer, asked once.
     pub(crate) acknowledge: Acknowledge,
@@ -67,8 +68,8 @@ impl Store {
     pub(crate) fn close(&self) -> Result<()> {
         let result = if self.options.read_only { Ok(()) } else { self.close_files() };
         let result = result.map_err(|error| self.health.poison(error));
-        // If that gave up early, others may still be at work on the files. The directory is theirs until
-        // they are done: a compaction, the leader of a flush, and a writer who makes a head.
+        // If that gave up early, others may still be at work on the files. The directory is theirs
+        // until they are done: a compaction, the leader of a flush, and a writer who makes a head.
         let _no_compaction = self.compacting.lock();
         let _leading = self.leadership.take_unless(|| false);
         let _no_writer = self.end.lock();
@@ -85,8 +86,8 @@ impl Store {
         active.dead_bytes(tombstones) > active.sums.live_bytes() + tombstones + DEAD_BYTES_MIN
     }
 
-    /// Seals the active segment, unless something that its successor takes is short: then compaction
-    /// has to do without it.
+    /// Seals the active segment, unless something that its successor takes is short: then
+    /// compaction has to do without it.
     pub(crate) fn seal_if_possible(&self) -> Result<()> {
         unless_refused(self.seal_head())
     }

@@ -1,5 +1,6 @@
-//! Trouble of real life, on real files: another working directory, a forked child, limits of the system. What changes a
-//! whole process happens in a child process, which runs this test binary again with one test.
+//! Trouble of real life, on real files: another working directory, a forked child, limits of the
+//! system. What changes a whole process happens in a child process, which runs this test binary
+//! again with one test.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
@@ -17,8 +18,8 @@ use std::sync::{Arc, OnceLock};
 /// Tells a process that it is the child of a test, and gives it a directory.
 const CHILD: &str = "KV_LOG_FIELD_DIR";
 
-/// Runs `test` again in a process of its own, where it does `work` in a directory. Returns whether this is the parent,
-/// in which the child has done its work well.
+/// Runs `test` again in a process of its own, where it does `work` in a directory. Returns whether
+/// this is the parent, in which the child has done its work well.
 fn in_child(test: &str, dir: &Path, work: impl FnOnce(&Path)) -> bool {
     if let Some(dir) = std::env::var_os(CHILD) {
         work(Path::new(&dir));
@@ -121,7 +122,8 @@ fn a_forked_child_is_told_and_the_parent_goes_on() {
     let work = |dir: &Path| {
         let store = LogEngine::open(dir, Options::default()).unwrap();
         store.put(b"k", b"parent").unwrap();
-        // SAFETY: the child ends without returning from here, and uses no lock that another thread may hold.
+        // SAFETY: the child ends without returning from here, and uses no lock that another thread
+        // may hold.
         let child = unsafe { libc::fork() };
         if child == 0 {
             let told = [

@@ -156,7 +156,8 @@ fn names(disk: &SimFs) -> Vec<String> {
     disk.list(Path::new(DIR)).unwrap()
 }
 
-/// Fills the disk, and deletes the keys in `order`: each delete must go well, and afterwards most of the space is back.
+/// Fills the disk, and deletes the keys in `order`: each delete must go well, and afterwards most
+/// of the space is back.
 fn fill_and_delete(
     disk: &SimFs,
     mut store: LogEngine,
@@ -288,7 +289,8 @@ fn only_the_stores_own_rubbish_is_removed() {
     for (name, bytes) in &foreign {
         disk.damage(&dir.join(name), Some(bytes.clone()));
     }
-    // As a compaction leaves them that a crash ends: not a byte of it made it to the disk, or garbage.
+    // As a compaction leaves them that a crash ends: not a byte of it made it to the disk, or
+    // garbage.
     for (name, bytes) in
         [("0000000000000077.segment", vec![7; SEGMENT]), ("0000000000000078.segment", Vec::new())]
     {

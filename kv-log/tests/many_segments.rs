@@ -1,4 +1,5 @@
-//! Very many segments: their number stays bounded, and with it the cost of a roll-over, which rewrites the manifest.
+//! Very many segments: their number stays bounded, and with it the cost of a roll-over, which
+//! rewrites the manifest.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

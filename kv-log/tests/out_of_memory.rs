@@ -1,5 +1,5 @@
-//! A process whose address space is limited: the index cannot grow, changes are refused, and nothing is lost. Each test runs
-//! itself in a child process, which sets the limit for itself.
+//! A process whose address space is limited: the index cannot grow, changes are refused, and
+//! nothing is lost. Each test runs itself in a child process, which sets the limit for itself.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -114,7 +114,8 @@ fn a_recovery_says_so_and_the_next_one_recovers() {
         store.close().unwrap();
         return run_child("a_recovery_says_so_and_the_next_one_recovers", dir.path());
     };
-    // There is memory for segments, and for all but the last tables. Threads need some, too, and do with fewer.
+    // There is memory for segments, and for all but the last tables. Threads need some, too, and do
+    // with fewer.
     let mut refusals = 0;
     for more in [16, 24, 32, 48, 64] {
         allow(Some(more << 20));

@@ -1,5 +1,6 @@
-//! Full disks for real: small file systems, made and mounted for a moment, are filled, emptied by deletes, and filled
-//! again, with kills in between. Making them needs root; without it the tests are ignored.
+//! Full disks for real: small file systems, made and mounted for a moment, are filled, emptied by
+//! deletes, and filled again, with kills in between. Making them needs root; without it the tests
+//! are ignored.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
@@ -91,8 +92,8 @@ fn open_naive(dir: &Path) -> Result<Arc<dyn Engine>> {
     Ok(Arc::new(NaiveEngine::open(dir, &Env::os(), OpenOptions::default())?))
 }
 
-/// Puts values until the disk is full; returns how many keys there are. Synced now and then, so that a
-/// store that keeps changes in memory finds out in time.
+/// Puts values until the disk is full; returns how many keys there are. Synced now and then, so
+/// that a store that keeps changes in memory finds out in time.
 fn fill(store: &dyn Engine, round: u8) -> u32 {
     for number in 0.. {
         let put = store.put(&u32::to_be_bytes(number), &[round; 1000]);
@@ -122,7 +123,8 @@ fn drill(kind: Kind, mib: u64, open: Open) -> std::result::Result<(), Failed> {
         assert!(u64::from(count) > (mib << 20) / 1000 / 8, "round {round}: only {count} keys fit");
         assert!(count > first * 6 / 10, "round {round}: {count} keys fit now, {first} did before");
         take_what_is_free(&disk);
-        // A store that dumps everything at once may have poisoned itself; so is one that lost its process.
+        // A store that dumps everything at once may have poisoned itself; so is one that lost its
+        // process.
         let closed = store.close();
         drop(store);
         let store = open(&dir)?;

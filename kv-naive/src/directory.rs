@@ -10,7 +10,8 @@
 //! | no | no | ours or none | empty: nothing, or an unfinished creation |
 //! | no | any | somebody's | foreign |
 //!
-//! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp` and `SNAPSHOT.tmp`. Files that systems leave count as none.
+//! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp` and `SNAPSHOT.tmp`. Files that systems leave count as
+//! none.
 
 use kv_core::{LOCK_FILE, Reserve, is_system_file};
 

@@ -15,9 +15,9 @@ use crate::worker::Worker;
 
 /// A hash table with snapshots. See the [crate documentation](crate).
 ///
-/// Dropping the last handle closes the store. Of a store in a `static`, which is never dropped, the visible changes are
-/// made durable when `main` returns, and an error is not told; [`close`](Engine::close) tells it. A forked child gets
-/// [`Forked`](Error::Forked).
+/// Dropping the last handle closes the store. Of a store in a `static`, which is never dropped, the
+/// visible changes are made durable when `main` returns, and an error is not told;
+/// [`close`](Engine::close) tells it. A forked child gets [`Forked`](Error::Forked).
 #[derive(Debug)]
 pub struct NaiveEngine {
     store: Arc<Store>,
@@ -225,8 +225,8 @@ impl Drop for NaiveEngine {
             let _ = self.close();
             return;
         }
-        // This process was forked from the one that opened the store. The thread is not here, and locks may be held for
-        // ever: nothing of the store may be dropped.
+        // This process was forked from the one that opened the store. The thread is not here, and
+        // locks may be held for ever: nothing of the store may be dropped.
         std::mem::forget(std::mem::replace(self.life.get_mut(), Life::Closed(Ok(()))));
         std::mem::forget(Arc::clone(&self.store));
     }

@@ -46,9 +46,10 @@
 //!
 //! # Limits
 //!
-//! The table, its keys and its values are in memory, and so is a copy of the keys of one shard (of 256) during a snapshot or
-//! a scan. Where the system has no memory for a change, the process ends (Rust's `handle_alloc_error`): every put allocates
-//! its key and its value, and dashmap grows a shard within its entry API, which cannot refuse. `kv-log` refuses such a change.
+//! The table, its keys and its values are in memory, and so is a copy of the keys of one shard (of
+//! 256) during a snapshot or a scan. Where the system has no memory for a change, the process ends
+//! (Rust's `handle_alloc_error`): every put allocates its key and its value, and dashmap grows a
+//! shard within its entry API, which cannot refuse. `kv-log` refuses such a change.
 
 #![forbid(unsafe_code)]
 

@@ -40,7 +40,8 @@ pub(crate) struct Store {
     lock: StoreLock,
     /// For the next snapshot, and for identities.
     pub(crate) reserve: Reserve,
-    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there before they were lowered.
+    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there
+    /// before they were lowered.
     pub(crate) key_len_max: usize,
 }
 
@@ -92,8 +93,8 @@ impl Store {
         // Every LSN up to the ceiling may have been given out before a crash.
         let lsn_floor = ceiling.max(loaded.lsn);
         table.start(loaded.lsn, lsn_floor);
-        // Who cannot sync the directory only knows a snapshot to be durable that an identity was written
-        // after.
+        // Who cannot sync the directory only knows a snapshot to be durable that an identity was
+        // written after.
         let is_durable = !options.read_only || ceiling == loaded.lsn;
         let durable_lsn = if is_durable { loaded.lsn } else { Lsn::ZERO };
         let now = env.clock.monotonic();
@@ -188,7 +189,8 @@ impl Store {
     /// worker has ended.
     pub(crate) fn close(&self) -> Result<()> {
         let result = if self.options.read_only { Ok(()) } else { self.close_files() };
-        // If that gave up early, a caller may still be writing: the directory is its own until it is done.
+        // If that gave up early, a caller may still be writing: the directory is its own until it
+        // is done.
         let _leading = self.leadership.take_unless(|| false);
         self.health.close();
         self.table.close();
@@ -271,7 +273,8 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
     if options.read_only {
         return Ok(found);
     }
-    // The store can be opened: temporary files that a crash left go. Their removal need not be durable.
+    // The store can be opened: temporary files that a crash left go. Their removal need not be
+    // durable.
     for name in TEMPORARIES.into_iter().filter(|temporary| names.iter().any(|name| name == temporary)) {
         dir.remove_file(name).map_err(|error| Error::io("remove", &dir.path_of(name), error))?;
     }

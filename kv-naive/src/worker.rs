@@ -21,7 +21,8 @@ pub(crate) struct Signal {
     receiver: Receiver<()>,
     /// When the worker will ask the policy again by itself.
     next_ask: NextAsk,
-    /// The highest LSN that a task waits for: the worker takes a snapshot, whatever the policy says.
+    /// The highest LSN that a task waits for: the worker takes a snapshot, whatever the policy
+    /// says.
     snapshot_wanted: AtomicU64,
     /// The tasks that wait for a snapshot.
     tasks: Wakers,
@@ -44,8 +45,8 @@ impl Signal {
     /// A task waits for `lsn`: has the worker take a snapshot of it.
     fn want_snapshot(&self, lsn: Lsn) {
         self.snapshot_wanted.fetch_max(lsn.get(), Ordering::Relaxed);
-        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the worker's last one, or the worker,
-        // which took the last one before it asks, sees the LSN.
+        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the worker's
+        // last one, or the worker, which took the last one before it asks, sees the LSN.
         fence(Ordering::SeqCst);
         self.wake();
     }
@@ -98,7 +99,8 @@ impl Worker {
     pub(crate) fn stop(&mut self, store: &Store) {
         store.signal.stopping.store(true, Ordering::Release);
         store.signal.wake();
-        // A worker that wakes a task may drop the last handle of the store with it, and so come here itself.
+        // A worker that wakes a task may drop the last handle of the store with it, and so come
+        // here itself.
         if let Some(thread) =
             self.thread.take().filter(|thread| thread.thread().id() != thread::current().id())
         {
@@ -108,8 +110,8 @@ impl Worker {
     }
 }
 
-/// Wakes all tasks when it is dropped: a worker that ended serves them no more. They see the store poisoned or closed, or wait
-/// for `close`.
+/// Wakes all tasks when it is dropped: a worker that ended serves them no more. They see the store
+/// poisoned or closed, or wait for `close`.
 #[derive(Debug)]
 struct WakesTasks<'a>(&'a Signal);
 
@@ -142,7 +144,8 @@ impl Store {
         answer
     }
 
-    /// Has the tasks look again that wait for a snapshot. Once the store is closed, and with no lock held.
+    /// Has the tasks look again that wait for a snapshot. Once the store is closed, and with no
+    /// lock held.
     pub(crate) fn wake_tasks(&self) {
         self.signal.tasks.wake_all();
     }

@@ -45,8 +45,8 @@ pub trait FileExt: File {
 
 impl<F: File + ?Sized> FileExt for F {}
 
-/// Operations on paths, on top of any [`Fs`]: for tools and tests. An engine opens its directory once and
-/// uses [`DirExt`].
+/// Operations on paths, on top of any [`Fs`]: for tools and tests. An engine opens its directory
+/// once and uses [`DirExt`].
 pub trait FsExt: Fs {
     /// Opens the file at `path`.
     ///
@@ -93,8 +93,8 @@ pub trait FsExt: Fs {
         dir.read_file(&name, u64::MAX)
     }
 
-    /// Creates `path` and its missing parents, durably. Existing directories are fine, also those that
-    /// another process creates meanwhile.
+    /// Creates `path` and its missing parents, durably. Existing directories are fine, also those
+    /// that another process creates meanwhile.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -164,7 +164,8 @@ pub trait DirExt: Dir {
     /// The whole content of the file `name`.
     ///
     /// # Errors
-    /// [`Error::Corruption`] when it is longer than `len_max` bytes; then it was not read. [`Error::Io`].
+    /// [`Error::Corruption`] when it is longer than `len_max` bytes; then it was not read.
+    /// [`Error::Io`].
     fn read_file(&self, name: &str, len_max: u64) -> Result<Vec<u8>> {
         let path = self.path_of(name);
         let file = self.open(name, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
@@ -179,9 +180,9 @@ pub trait DirExt: Dir {
         Ok(content)
     }
 
-    /// Replaces the file `name` by `content`, atomically and durably: after a power cut at any moment the
-    /// file has its old content or the new one. Writes `name.tmp`, syncs it, renames it, syncs the
-    /// directory.
+    /// Replaces the file `name` by `content`, atomically and durably: after a power cut at any
+    /// moment the file has its old content or the new one. Writes `name.tmp`, syncs it, renames it,
+    /// syncs the directory.
     ///
     /// # Errors
     /// [`Error::DiskFull`]: the file is as it was, and nothing more lies beside it. [`Error::Io`]: it has its old content or
@@ -205,7 +206,8 @@ pub trait DirExt: Dir {
     /// Gives the synced file `from` the name `to`, durably. On a failure `from` is removed.
     ///
     /// # Errors
-    /// [`Error::Io`], never [`Error::DiskFull`]: not every file system tells whether the renaming happened.
+    /// [`Error::Io`], never [`Error::DiskFull`]: not every file system tells whether the renaming
+    /// happened.
     fn replace_durably(&self, from: &str, to: &str) -> Result<()> {
         if let Err(error) = self.rename(from, to) {
             let _ = self.remove_file(from);

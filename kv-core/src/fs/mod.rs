@@ -1,8 +1,8 @@
 //! The only door to the disk.
 //!
-//! Engines do all I/O through [`Fs`], [`Dir`] and [`File`], so a test can hand them a simulated disk
-//! that loses power at any operation. [`OsFs`] is the real one. An engine opens its directory once
-//! and names its files relative to that handle.
+//! Engines do all I/O through [`Fs`], [`Dir`] and [`File`], so a test can hand them a simulated
+//! disk that loses power at any operation. [`OsFs`] is the real one. An engine opens its directory
+//! once and names its files relative to that handle.
 
 mod ext;
 mod os;
@@ -16,8 +16,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Whether a file of this name is put into directories by systems and tools of their own accord:
-/// `lost+found`, `.DS_Store`, `.gitkeep`, … A directory that holds nothing else is as good as empty for a
-/// new store, which leaves such files alone.
+/// `lost+found`, `.DS_Store`, `.gitkeep`, … A directory that holds nothing else is as good as empty
+/// for a new store, which leaves such files alone.
 pub fn is_system_file(name: &str) -> bool {
     const NAMES: [&str; 5] =
         ["lost+found", "Thumbs.db", "desktop.ini", "System Volume Information", "$RECYCLE.BIN"];
@@ -53,7 +53,8 @@ pub trait Fs: Debug + Send + Sync {
     /// `NotFound` when there is no such directory; as the system answers.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
 
-    /// Creates one directory whose parent exists; durable after a [`sync`](Dir::sync) of the parent.
+    /// Creates one directory whose parent exists; durable after a [`sync`](Dir::sync) of the
+    /// parent.
     ///
     /// # Errors
     /// As the system answers: `AlreadyExists`, `NotFound` (of the parent), …
@@ -125,7 +126,8 @@ pub trait DirLock: Debug + Send + Sync {
     /// lock file at its name is the one that was locked.
     ///
     /// # Errors
-    /// `NotFound` when the directory or the lock file is gone or was replaced; as the system answers.
+    /// `NotFound` when the directory or the lock file is gone or was replaced; as the system
+    /// answers.
     fn check(&self) -> io::Result<()>;
 }
 

@@ -94,8 +94,8 @@ impl Dir for OsDir {
         Ok(retry_on_intr(|| rustix::fs::fsync(&self.fd))?)
     }
 
-    /// Locks the directory itself first, where the file system can: such a lock survives the removal
-    /// of the lock file. Network file systems lock files only.
+    /// Locks the directory itself first, where the file system can: such a lock survives the
+    /// removal of the lock file. Network file systems lock files only.
     fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
         if !try_flock(&*self.fd, kind).or_else(unless_unsupported)? {
             return Ok(None);
@@ -158,7 +158,8 @@ fn unless_unsupported(error: io::Error) -> io::Result<bool> {
 struct OsDirLock {
     dir: Arc<OwnedFd>,
     file: Option<fs::File>,
-    /// The process that took the lock. A forked child shares the open files, and must not unlock them.
+    /// The process that took the lock. A forked child shares the open files, and must not unlock
+    /// them.
     pid: u32,
 }
 
@@ -191,8 +192,8 @@ impl Drop for OsDirLock {
     }
 }
 
-/// Refuses a file size over the limit of the process (`ulimit -f`). The system would refuse it with a
-/// signal, whose default action ends the process.
+/// Refuses a file size over the limit of the process (`ulimit -f`). The system would refuse it with
+/// a signal, whose default action ends the process.
 fn check_size(end: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(limit) if end > limit => Err(Errno::FBIG.into()),

@@ -241,7 +241,8 @@ impl Store {
         Ok(())
     }
 
-    /// Length of an output, bytes: that of a segment. Where there are very many of those, longer ones leave fewer.
+    /// Length of an output, bytes: that of a segment. Where there are very many of those, longer
+    /// ones leave fewer.
     fn output_bytes(&self) -> usize {
         let segments = self.catalog.segments().len() as u64;
         let least = if segments > MANY_SEGMENTS { MERGED_SEGMENT_BYTES } else { 0 };

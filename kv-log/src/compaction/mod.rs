@@ -32,18 +32,18 @@ pub(crate) struct Move {
 pub(crate) enum Extent {
     /// Until the policy is content.
     All,
-    /// Until it is content with the disk, or all segments of now have been victims: an end that writers
-    /// cannot put off.
+    /// Until it is content with the disk, or all segments of now have been victims: an end that
+    /// writers cannot put off.
     Disk,
     /// One plan at most.
     OnePlan,
-    /// The disk is full, or there are too many segments: whatever gives something back, one victim at a time, until
-    /// that is enough for a change with this need.
+    /// The disk is full, or there are too many segments: whatever gives something back, one victim
+    /// at a time, until that is enough for a change with this need.
     Pressed(Need),
 }
 
-/// Under pressure a change pays for a compaction only where at least so small a part of a victim comes free. Relief has
-/// to get by with less: it pays with what it deletes.
+/// Under pressure a change pays for a compaction only where at least so small a part of a victim
+/// comes free. Relief has to get by with less: it pays with what it deletes.
 const PRESSED_SHARE_FOR_GROWTH: u64 = 16;
 const PRESSED_SHARE_FOR_RELIEF: u64 = 128;
 
@@ -143,7 +143,8 @@ impl Store {
         failure.map_or(Ok(total), Err)
     }
 
-    /// Compacts what is due while the store is opened or closed. A lack of room is no failure of that.
+    /// Compacts what is due while the store is opened or closed. A lack of room is no failure of
+    /// that.
     pub(crate) fn compact_in_passing(&self, extent: Extent) -> Result<()> {
         match self.compact(extent) {
             Err(error) if self.health.is_poisoned() => Err(error),
@@ -161,8 +162,8 @@ impl Store {
         }
     }
 
-    /// The victims that the policy names, as far as they may be compacted at all, and are none of those
-    /// `except`ed. The `newest` segment is that of when the compaction began.
+    /// The victims that the policy names, as far as they may be compacted at all, and are none of
+    /// those `except`ed. The `newest` segment is that of when the compaction began.
     fn choose_victims(
         &self,
         extent: Extent,

@@ -230,8 +230,9 @@ impl LockedShard<'_> {
         search(&self.0, hash, key, others, segments, guard, |location, record, _| found(location, record))
     }
 
-    /// Where the newest record of `key` lies, without a look into any file. The caller found it at `newest` before it locked the
-    /// shard, and at `others` cold records of other keys with the same tag. Both may be outdated.
+    /// Where the newest record of `key` lies, without a look into any file. The caller found it at
+    /// `newest` before it locked the shard, and at `others` cold records of other keys with the
+    /// same tag. Both may be outdated.
     ///
     /// # Errors
     /// That does not help, and the record is cold.
@@ -282,8 +283,8 @@ impl LockedShard<'_> {
         self.0.reserve(keys).map_err(|error| Error::io("allocate memory for the index", path, error))
     }
 
-    /// Points a key, which pointed at `before` if it was there, at `location`. The caller has [reserved](Self::reserve) room for
-    /// one that was not there.
+    /// Points a key, which pointed at `before` if it was there, at `location`. The caller has
+    /// [reserved](Self::reserve) room for one that was not there.
     #[inline]
     pub(crate) fn insert(&mut self, hash: KeyHash, before: Option<Location>, location: Location) {
         let slot = Slot::new(hash.tag(), location);

@@ -181,7 +181,8 @@ impl LockedShard<'_> {
         if len > self.table().max_len() { self.grow(len) } else { Ok(()) }
     }
 
-    /// Adds a slot of a key that is not there. The caller has [reserved](Self::reserve) room for it.
+    /// Adds a slot of a key that is not there. The caller has [reserved](Self::reserve) room for
+    /// it.
     pub(super) fn insert(&mut self, slot: Slot) {
         let len = self.shard.len();
         debug_assert!(len < self.table().max_len(), "no room was reserved");

@@ -138,8 +138,9 @@ impl Table {
         buckets + size_of::<Self>()
     }
 
-    /// A larger one with the same slots, and with room for `len`: by half, so that at least 54 % of them are taken, and a key
-    /// costs at most 14.8 bytes. Homes keep their order, so both are walked from front to back.
+    /// A larger one with the same slots, and with room for `len`: by half, so that at least 54 % of
+    /// them are taken, and a key costs at most 14.8 bytes. Homes keep their order, so both are
+    /// walked from front to back.
     ///
     /// # Errors
     /// The system has no memory for it.

@@ -49,12 +49,13 @@ impl fmt::Debug for Deferred {
 pub(super) struct Pin {
     /// 0 while it is not.
     epoch: AtomicUsize,
-    /// How many guards it has, counted from [`TRANSIENT`] when it is transient. Only the reader itself asks.
+    /// How many guards it has, counted from [`TRANSIENT`] when it is transient. Only the reader
+    /// itself asks.
     guards: AtomicUsize,
 }
 
-/// What the guards of a transient reader are counted from: so an ordinary reader does not have to ask which one it is, but
-/// for the second and later guards at a time.
+/// What the guards of a transient reader are counted from: so an ordinary reader does not have to
+/// ask which one it is, but for the second and later guards at a time.
 const TRANSIENT: usize = 1 << (usize::BITS - 1);
 
 impl Pin {

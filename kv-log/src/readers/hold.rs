@@ -114,7 +114,8 @@ impl Hold {
 impl Drop for Hold {
     #[inline]
     fn drop(&mut self) {
-        // A hold without notes may outlive a transient reader, whose notes are those of another thread by now.
+        // A hold without notes may outlive a transient reader, whose notes are those of another
+        // thread by now.
         if self.own.get() != 0 {
             let used = self.notes.used.load(Ordering::Relaxed);
             self.notes.used.store(used & !self.own.get(), Ordering::Release);

@@ -1,9 +1,10 @@
 //! Who reads, and what must stay meanwhile: everything for the moment of a look-up ([`epoch`]), the image that holds a value
 //! for as long as a visitor looks at it ([`hold`]).
 //!
-//! A thread takes a reader for its first look-up, and gives it back at its end. A thread-local value that uses a store while
-//! it is dropped may come after that. The thread then has a *transient* reader, for one look-up: the last guard gives it
-//! back. Holds outlive the guard, so a transient reader has no notes to give, and its visitors look at copies.
+//! A thread takes a reader for its first look-up, and gives it back at its end. A thread-local
+//! value that uses a store while it is dropped may come after that. The thread then has a
+//! *transient* reader, for one look-up: the last guard gives it back. Holds outlive the guard, so a
+//! transient reader has no notes to give, and its visitors look at copies.
 
 mod epoch;
 mod hold;
@@ -64,7 +65,8 @@ fn take() -> &'static Reader {
         reader
     });
     READER.set(Some(reader));
-    // In the last moments of a thread, when its thread-local values are dropped, `GIVES_BACK` may be gone.
+    // In the last moments of a thread, when its thread-local values are dropped, `GIVES_BACK` may
+    // be gone.
     if GIVES_BACK.try_with(|_| ()).is_err() {
         reader.pin.begin_transient();
         reader.notes.take_all();
@@ -78,7 +80,8 @@ fn give_back_transient(reader: &Reader) {
     READER.set(None);
     reader.pin.end_transient();
     reader.notes.give_all_back();
-    // Release: pairs with the Acquire in `take`, and makes the reader's last steps visible to the next thread that takes it.
+    // Release: pairs with the Acquire in `take`, and makes the reader's last steps visible to the
+    // next thread that takes it.
     reader.taken.store(false, Ordering::Release);
 }
 
@@ -133,7 +136,8 @@ mod tests {
         for number in 0..threads {
             let of_thread = Arc::clone(&store);
             let ends = thread::spawn(move || {
-                // A value that is dropped later than the one that gives the reader back, or earlier.
+                // A value that is dropped later than the one that gives the reader back, or
+                // earlier.
                 if number % 4 == 0 {
                     of_thread.get(b"key").unwrap();
                 }

@@ -135,8 +135,8 @@ impl SegmentFile {
         Ok((handle, true))
     }
 
-    /// Sees to it that there is space for `len` bytes, or for as many as the disk has room for, and for `least` bytes at
-    /// any rate; returns for how many.
+    /// Sees to it that there is space for `len` bytes, or for as many as the disk has room for, and
+    /// for `least` bytes at any rate; returns for how many.
     pub(crate) fn reserve(&self, len: usize, least: usize) -> Result<usize> {
         let present = usize::try_from(self.len()?).unwrap_or(usize::MAX);
         let mut wanted = len.max(least);
@@ -182,8 +182,8 @@ impl SegmentFile {
         handle.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
     }
 
-    /// Reads the file from its start on into `buf`, which holds zeros; returns how many bytes. Zeros of the file are not
-    /// written to the memory, so that what was only reserved takes none.
+    /// Reads the file from its start on into `buf`, which holds zeros; returns how many bytes.
+    /// Zeros of the file are not written to the memory, so that what was only reserved takes none.
     pub(crate) fn read_sparsely(&self, buf: &mut [u8]) -> Result<usize> {
         let mut piece = vec![0; PIECE_LEN.min(buf.len())];
         let mut offset = 0;

@@ -4,7 +4,8 @@ use crate::readers::Guard;
 /// Most segments of a store at a time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;
 
-/// Slots that only outputs of compaction may have: so that a store with too many segments can have fewer.
+/// Slots that only outputs of compaction may have: so that a store with too many segments can have
+/// fewer.
 pub(crate) const SLOTS_FOR_COMPACTION: usize = 1 << 8;
 
 /// Records start at multiples of this, bytes.
