@@ -1,4 +1,4 @@
-//! How much of the disk a store holds in reserve, and for what: see docs/decisions/0013.
+//! The shares of a store's reserve on the disk. See docs/decisions/0013.
 
 use crate::manifest::Manifest;
 

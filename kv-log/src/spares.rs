@@ -1,7 +1,7 @@
-//! Spare heads: segments that are made ahead of need, so that nobody waits for a file to be created and synced.
+//! Spare heads: segments made ahead of need, so that no writer waits while a file is created and synced.
 //!
-//! One is made when the head begins to fill up. When a writer had to wait for one all the same, more are kept from
-//! then on: creation takes syncs, and a disk that is busy with the log takes its time for them.
+//! One is made when the head begins to fill up. Syncs take long on a disk that is busy with the log, so a
+//! writer may have to wait all the same. From then on more spares are kept.
 
 use kv_core::{Error, Lsn, Result};
 use kv_wal_format::SEGMENT_HEADER_LEN;
@@ -33,7 +33,7 @@ pub(crate) struct Spares {
     wanted: AtomicUsize,
     /// Held while some are made, so that they are made in order.
     making: Mutex<()>,
-    /// Whether those that are ready may have memory that nobody has use for while nobody writes.
+    /// Whether those that are ready may take up memory. Nobody needs it while nobody writes.
     in_memory: AtomicBool,
 }
 
@@ -68,7 +68,7 @@ impl Spares {
 
     /// Gives the memory of those that are ready back to the system, until they are needed.
     pub(crate) fn release_memory(&self) {
-        // Held to the end: who takes one writes to it.
+        // Held to the end, since a writer who took one would write to it.
         let ready = self.ready.lock();
         self.in_memory.store(false, Ordering::Relaxed);
         for image in ready.iter().filter_map(|spare| spare.share_image()) {
@@ -102,7 +102,7 @@ impl Store {
         }
         let next = self.spares.ready.lock().front().and_then(|next| next.share_image());
         if let Some(image) = next {
-            // First, so that what is populated is not forgotten.
+            // Noted before there is memory to release.
             self.spares.in_memory.store(true, Ordering::Relaxed);
             image.populate();
         }

@@ -57,14 +57,13 @@ impl Store {
         result
     }
 
-    /// Poisons the store, unless `error` says that what a change or a compaction takes cannot be had now: then it is
-    /// refused, nothing was changed, and later there may be enough.
+    /// Poisons the store, unless `error` is a [refusal](is_refusal).
     pub(crate) fn poison_unless_refused(&self, error: Error) -> Error {
         if is_refusal(&error) { error } else { self.health.poison(error) }
     }
 
-    /// Makes everything durable, notes in the manifest that nothing is missing, and lets the directory
-    /// go, whatever happens.
+    /// Makes everything durable, and notes in the manifest that nothing is missing. Whatever happens, it
+    /// releases the directory.
     pub(crate) fn close(&self) -> Result<()> {
         let result = if self.options.read_only { Ok(()) } else { self.close_files() };
         let result = result.map_err(|error| self.health.poison(error));
@@ -138,12 +137,12 @@ const DEAD_BYTES_MIN: u64 = 256 << 10;
 /// File systems give out space in such units, bytes.
 const UNUSED_UNIT: usize = 4096;
 
-/// Whether space on the disk, or segments, are used up: what compaction may give back.
+/// Whether the disk is full, or no segment is free. Compaction may help.
 pub(crate) fn is_full(error: &Error) -> bool {
     matches!(error, Error::DiskFull { .. } | Error::TooManySegments { .. })
 }
 
-/// The answer of something that may as well be left undone: a refusal is none.
+/// The answer of something that may be left undone: a refusal is no failure.
 fn unless_refused(answer: Result<()>) -> Result<()> {
     match answer {
         Err(error) if is_refusal(&error) => Ok(()),
@@ -151,11 +150,11 @@ fn unless_refused(answer: Result<()>) -> Result<()> {
     }
 }
 
-/// What the system answers when it, or the process, has as many files open as there may be.
+/// The system's error codes for too many open files: of the whole system, and of the process.
 const TOO_MANY_OPEN_FILES: [i32; 2] = [23, 24];
 
-/// Whether there is too little of something, rather than something wrong: then nothing was changed. A sync or a renaming that failed
-/// is wrong, whatever the system says.
+/// Whether `error` is a refusal: something is short now, nothing was changed, and later there may be
+/// enough. A failed sync or rename is never one, whatever the system says.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Io { op: "sync" | "rename", .. } => false,

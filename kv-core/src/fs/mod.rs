@@ -40,12 +40,15 @@ pub enum OpenMode {
 /// A file system: the way to a directory.
 ///
 /// # Contract
-/// What survives a power cut: the data of a file as of its last [`sync_data`](File::sync_data) or
-/// [`sync_all`](File::sync_all), of which each also makes the length durable as far as it is needed
-/// to read that data; a created, renamed or removed directory entry once [`sync`](Dir::sync) was
-/// called on its directory afterwards. Everything else may survive in any part. After a failed
-/// sync nothing is known of the bytes it should have covered, and a second sync that succeeds proves
-/// nothing about them.
+/// This survives a power cut:
+///
+/// - the data of a file as of its last [`sync_data`](File::sync_data) or
+///   [`sync_all`](File::sync_all), with the length that is needed to read that data;
+/// - a created, renamed or removed directory entry, once [`sync`](Dir::sync) was called on its
+///   directory afterwards.
+///
+/// Everything else may survive in any part. After a failed sync nothing is known of the bytes it
+/// should have covered. A second sync that succeeds proves nothing about them.
 pub trait Fs: Debug + Send + Sync {
     /// Opens a directory.
     ///
@@ -63,9 +66,9 @@ pub trait Fs: Debug + Send + Sync {
 
 /// An open directory.
 ///
-/// Every operation acts on the directory that was opened, also after its path leads elsewhere: the
-/// process changed its working directory, or the directory was renamed or removed, and another one
-/// took its place. Names are single names, without a separator.
+/// Every operation acts on the directory that was opened. Its path may lead elsewhere by then, because
+/// the process changed its working directory, or because another directory took the place of this
+/// one. Names are single names, without a separator.
 pub trait Dir: Debug + Send + Sync {
     /// The path it was opened under. For messages only: it may lead elsewhere by now.
     fn path(&self) -> &Path;
@@ -185,9 +188,10 @@ pub trait File: Debug + Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Switches direct I/O on or off: transfers that pass by the system's cache. Answers what their addresses, offsets
-    /// and lengths must be multiples of from now on; `None` when they go through the cache, as they do at first: it was
-    /// switched off, or the system has no other way. When bytes are durable does not change by it.
+    /// Switches direct I/O on or off: transfers that pass by the system's cache. They are off at first.
+    /// Returns the number, bytes, that their addresses, offsets and lengths must be multiples of.
+    /// `None`: transfers go through the cache, since it was switched off or the system has no other
+    /// way. When bytes are durable does not depend on it.
     ///
     /// # Errors
     /// As the system answers.
