@@ -1,21 +1,16 @@
 //! Opening: check, lock, recover, and only then change anything.
 
 use super::Defect;
-use super::engine::{Place, Reference};
-use super::log::{self, Content};
+use super::engine::Reference;
+use super::log::Content;
+use super::place::{FILE, Place, TEMPORARY};
 use kv_core::{
-    Background, Capabilities, Dir, DirExt, DirLock, Engine, EngineFactory, Env, Error, File, FileExt, FsExt,
-    LOCK_FILE, LockKind, OpenMode, OpenOptions, Reserve, Result, StoreLock, is_system_file,
+    Background, Capabilities, Dir, DirExt, DirLock, Engine, EngineFactory, Env, Error, FsExt, LOCK_FILE,
+    LockKind, OpenMode, OpenOptions, Reserve, Result, StoreLock, is_system_file,
 };
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// The file, and what it is called until it is whole.
-pub(super) const FILE: &str = "REFERENCE";
-const TEMPORARY: &str = "REFERENCE.tmp";
-/// Bytes of the reserve beyond the length of the file: for the blocks that both begin, and that a writer finds last.
-const RESERVE_SLACK: u64 = 12 << 10;
 
 /// Opens [`Reference`] engines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,78 +94,6 @@ struct NoLock;
 
 impl DirLock for NoLock {
     fn check(&self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Place {
-    pub(super) fn has(&self, defect: Defect) -> bool {
-        self.defect == Some(defect)
-    }
-
-    fn recover(&self) -> Result<Content> {
-        let bytes = self.dir.read_file(FILE, u64::MAX)?;
-        log::decode(&bytes, self.defect)
-            .map_err(|damage| Error::corruption(&self.dir.path_of(FILE), damage.offset as u64, damage.detail))
-    }
-
-    /// Checks that the directory is still this store's.
-    pub(super) fn check_lock(&self) -> Result<()> {
-        let unchecked = [Defect::IgnoresLostLock, Defect::LocksByName];
-        if unchecked.iter().any(|defect| self.has(*defect)) { Ok(()) } else { self.lock.check() }
-    }
-
-    /// Holds space for replacing a file of this length.
-    pub(super) fn hold_reserve(&self, len: u64) {
-        if let Some(reserve) = &self.reserve {
-            reserve.hold(len + RESERVE_SLACK);
-        }
-    }
-
-    /// Replaces the file by one that holds `content` in one record; returns it with its length. On a full disk the
-    /// reserve gives the space.
-    pub(super) fn replace(&self, content: &Content) -> Result<(Box<dyn File>, u64)> {
-        self.check_lock()?;
-        let bytes = log::file(content.epoch, content.last, content.durable, &content.map);
-        if self.has(Defect::KeepsOldFiles) {
-            self.keep_old_file(&bytes);
-        }
-        let careless = [Defect::NoDirectorySync, Defect::RenameBeforeSync, Defect::FollowsPath];
-        match &self.reserve {
-            _ if careless.iter().any(|defect| self.has(*defect)) => self.replace_carelessly(&bytes)?,
-            Some(reserve) => reserve.write_file_atomically(FILE, &bytes)?,
-            None => self.dir.write_file_atomically(FILE, &bytes)?,
-        }
-        self.hold_reserve(bytes.len() as u64);
-        Ok((self.open_file(OpenMode::ReadWrite)?, bytes.len() as u64))
-    }
-
-    fn open_file(&self, mode: OpenMode) -> Result<Box<dyn File>> {
-        self.dir.open(FILE, mode).map_err(|error| Error::io("open", &self.dir.path_of(FILE), error))
-    }
-
-    fn keep_old_file(&self, bytes: &[u8]) {
-        let name = format!("{TEMPORARY}.{}", self.dir.list().map_or(0, |names| names.len()));
-        let _ = self.dir.open(&name, OpenMode::CreateNew).map(|file| file.write_all_at(bytes, 0));
-    }
-
-    fn replace_carelessly(&self, bytes: &[u8]) -> Result<()> {
-        let path = self.dir.path_of(FILE);
-        let io = |error| Error::io("replace", &path, error);
-        let dir = if self.has(Defect::FollowsPath) {
-            self.env.fs.open_dir(self.dir.path()).map_err(io)?
-        } else {
-            Arc::clone(&self.dir)
-        };
-        let file = dir.open(TEMPORARY, OpenMode::CreateOrTruncate).map_err(io)?;
-        file.write_all_at(bytes, 0).map_err(io)?;
-        if !self.has(Defect::RenameBeforeSync) {
-            file.sync_all().map_err(io)?;
-        }
-        dir.rename(TEMPORARY, FILE).map_err(io)?;
-        if !self.has(Defect::NoDirectorySync) {
-            dir.sync().map_err(io)?;
-        }
         Ok(())
     }
 }

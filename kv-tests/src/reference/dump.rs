@@ -1,0 +1,157 @@
+//! Dumps: when the policy wants one, how records get into the file, and when the file is compacted.
+
+use super::Defect;
+use super::log;
+use super::place::FILE;
+use super::state::{Shared, State, live_bytes};
+use kv_core::{Action, DirExt, Error, FileExt, Pending, Result, Scale};
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+/// A file is compacted when it is longer than this, bytes, and twice as long as what it holds.
+const TINY_FILE_LEN: u64 = 2048;
+const FILE_LEN: u64 = 16 << 20;
+
+impl Shared {
+    /// Asks the policy, dumps if it says so, and returns when it wants to be asked again.
+    pub(super) fn obey_policy(&self, state: &mut State) -> Result<Option<Duration>> {
+        if state.pending.records == 0 || self.has(Defect::PolicyIgnored) {
+            return Ok(None);
+        }
+        let now = self.place.env.clock.monotonic();
+        state.pending.oldest_age = now.saturating_sub(state.oldest);
+        state.pending.since_last_dump = now.saturating_sub(state.dumped);
+        let decision = self.options.persistence.decide(&state.pending);
+        if decision.action != Action::Hold {
+            self.dump(state, decision.action)?;
+        }
+        Ok(decision.ask_again_in)
+    }
+
+    /// Writes what is unwritten and, if asked, syncs. A failure poisons.
+    pub(super) fn dump(&self, state: &mut State, action: Action) -> Result<()> {
+        let goes_on = |error: &Error| match error {
+            Error::DiskFull { .. } => self.has(Defect::FullDiskIgnored) || self.has(Defect::FullDiskTakesLsn),
+            Error::Io { source, .. } => self.has(Defect::FewDescriptorsIgnored) && is_few_descriptors(source),
+            _ => false,
+        };
+        match self.try_dump(state, action) {
+            Err(Error::DiskFull { op, path, source })
+                if self.has(Defect::FileTooLargeIsIo) && source.kind() == ErrorKind::FileTooLarge =>
+            {
+                Err(self.health.poison(Error::Io { op, path, source }))
+            }
+            Err(error) if goes_on(&error) || self.has(Defect::Retries) => Err(error),
+            result => result.map_err(|error| self.health.poison(error)),
+        }
+    }
+
+    /// Dumps what is left, so that the file says where it ends.
+    pub(super) fn dump_for_good(&self, state: &mut State) -> Result<()> {
+        if state.pending.records > 0 {
+            self.dump(state, Action::WriteAndSync)?;
+        }
+        self.compact(state).map_err(|error| self.health.poison(error))
+    }
+
+    fn try_dump(&self, state: &mut State, action: Action) -> Result<()> {
+        let path = self.place.dir.path_of(FILE);
+        if self.has(Defect::DurableBeforeWrite) {
+            state.durable = state.content.last;
+        }
+        if !state.unwritten.is_empty() {
+            // First the reserve: on a disk that fills up, the records are refused and not the way out.
+            let whole = log::file_len(&state.content.map);
+            self.place.hold_reserve(whole);
+            match self.write(state).map_err(|error| Error::io("write", &path, error)) {
+                // Nothing was added to the store: a new file fits into the reserve.
+                Err(Error::DiskFull { .. }) if self.place.reserve.is_some() && whole <= state.dumped_len => {
+                    return self.compact(state);
+                }
+                written => written?,
+            }
+            state.dumped_len = whole;
+            state.len += state.unwritten.len() as u64;
+            state.unwritten.clear();
+        }
+        state.dumped = self.place.env.clock.monotonic();
+        if action != Action::WriteAndSync {
+            return Ok(());
+        }
+        if !self.has(Defect::NoFileSync) {
+            let synced = state.file.sync_data().map_err(|error| Error::sync(&path, error));
+            if !self.has(Defect::SwallowsSyncError) {
+                synced?;
+            }
+        }
+        // A directory that is gone keeps nothing.
+        self.place.check_lock()?;
+        state.durable = state.content.last;
+        state.pending = Pending::default();
+        self.compact_if_worth_it(state)
+    }
+
+    fn write(&self, state: &State) -> io::Result<()> {
+        if self.has(Defect::ShortWriteIgnored) {
+            return state.file.write_at(&state.unwritten, state.len).map(drop);
+        }
+        match state.file.write_all_at(&state.unwritten, state.len) {
+            Err(error) if self.has(Defect::TrustsAllocation) && error.kind() == ErrorKind::StorageFull => {
+                Ok(())
+            }
+            written => written,
+        }
+    }
+
+    fn compact_if_worth_it(&self, state: &mut State) -> Result<()> {
+        let longest = match self.options.scale {
+            Scale::Tiny => TINY_FILE_LEN,
+            Scale::Normal => FILE_LEN,
+        };
+        if state.len <= longest || state.len <= 2 * live_bytes(&state.content.map) {
+            return Ok(());
+        }
+        self.compact(state)
+    }
+
+    /// Replaces the file by one with a single record.
+    fn compact(&self, state: &mut State) -> Result<()> {
+        let whole = std::mem::take(&mut state.content.map);
+        if self.has(Defect::CompactionLosesKey) {
+            state.content.map = whole.clone();
+            state.content.map.pop_last();
+        } else if self.has(Defect::CompactionResurrects) {
+            state.content.map = state.opened.clone();
+            state.content.map.extend(whole.clone());
+        } else if self.has(Defect::CompactionReverts) {
+            let was = |key: &Vec<u8>| state.opened.get(key).cloned();
+            state.content.map = whole
+                .iter()
+                .map(|(key, now)| (key.clone(), was(key).unwrap_or_else(|| now.clone())))
+                .collect();
+        } else {
+            state.content.map.clone_from(&whole);
+        }
+        state.content.durable = state.durable;
+        let replaced = self.place.replace(&state.content);
+        state.content.map = whole;
+        (state.file, state.len) = replaced?;
+        (state.dumped_len, state.durable) = (state.len, state.content.last);
+        state.unwritten.clear();
+        state.pending = Pending::default();
+        if self.has(Defect::UnlinksAgain) {
+            state.leftovers.push(format!("old.{}", state.leftovers.len()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_leftovers(&self, state: &mut State) {
+        let is_refused = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
+        state.leftovers.retain(|name| self.place.dir.remove_file(name).is_err_and(is_refused));
+    }
+}
+
+fn is_few_descriptors(error: &io::Error) -> bool {
+    const EMFILE: i32 = 24;
+    error.raw_os_error() == Some(EMFILE)
+}

@@ -1,0 +1,97 @@
+//! The directory of a store, and the one file in it.
+
+use super::Defect;
+use super::log::{self, Content};
+use kv_core::{Dir, DirExt, Env, Error, File, FileExt, OpenMode, Reserve, Result, StoreLock};
+use std::sync::Arc;
+
+/// The file, and what it is called until it is whole.
+pub(super) const FILE: &str = "REFERENCE";
+pub(super) const TEMPORARY: &str = "REFERENCE.tmp";
+/// Bytes of the reserve beyond the length of the file: for the blocks that both begin, and that a
+/// writer finds last.
+const RESERVE_SLACK: u64 = 12 << 10;
+
+/// Where a store lies.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) dir: Arc<dyn Dir>,
+    pub(super) env: Env,
+    pub(super) defect: Option<Defect>,
+    /// Until close.
+    pub(super) lock: StoreLock,
+    /// As long as the file would be, were it replaced now. A reader has none.
+    pub(super) reserve: Option<Reserve>,
+}
+
+impl Place {
+    pub(super) fn has(&self, defect: Defect) -> bool {
+        self.defect == Some(defect)
+    }
+
+    pub(super) fn recover(&self) -> Result<Content> {
+        let bytes = self.dir.read_file(FILE, u64::MAX)?;
+        log::decode(&bytes, self.defect)
+            .map_err(|damage| Error::corruption(&self.dir.path_of(FILE), damage.offset as u64, damage.detail))
+    }
+
+    /// Checks that the directory is still this store's.
+    pub(super) fn check_lock(&self) -> Result<()> {
+        let unchecked = [Defect::IgnoresLostLock, Defect::LocksByName];
+        if unchecked.iter().any(|defect| self.has(*defect)) { Ok(()) } else { self.lock.check() }
+    }
+
+    /// Holds space for replacing a file of this length.
+    pub(super) fn hold_reserve(&self, len: u64) {
+        if let Some(reserve) = &self.reserve {
+            reserve.hold(len + RESERVE_SLACK);
+        }
+    }
+
+    /// Replaces the file by one that holds `content` in one record; returns it with its length. On a
+    /// full disk the reserve gives the space.
+    pub(super) fn replace(&self, content: &Content) -> Result<(Box<dyn File>, u64)> {
+        self.check_lock()?;
+        let bytes = log::file(content.epoch, content.last, content.durable, &content.map);
+        if self.has(Defect::KeepsOldFiles) {
+            self.keep_old_file(&bytes);
+        }
+        let careless = [Defect::NoDirectorySync, Defect::RenameBeforeSync, Defect::FollowsPath];
+        match &self.reserve {
+            _ if careless.iter().any(|defect| self.has(*defect)) => self.replace_carelessly(&bytes)?,
+            Some(reserve) => reserve.write_file_atomically(FILE, &bytes)?,
+            None => self.dir.write_file_atomically(FILE, &bytes)?,
+        }
+        self.hold_reserve(bytes.len() as u64);
+        Ok((self.open_file(OpenMode::ReadWrite)?, bytes.len() as u64))
+    }
+
+    pub(super) fn open_file(&self, mode: OpenMode) -> Result<Box<dyn File>> {
+        self.dir.open(FILE, mode).map_err(|error| Error::io("open", &self.dir.path_of(FILE), error))
+    }
+
+    fn keep_old_file(&self, bytes: &[u8]) {
+        let name = format!("{TEMPORARY}.{}", self.dir.list().map_or(0, |names| names.len()));
+        let _ = self.dir.open(&name, OpenMode::CreateNew).map(|file| file.write_all_at(bytes, 0));
+    }
+
+    fn replace_carelessly(&self, bytes: &[u8]) -> Result<()> {
+        let path = self.dir.path_of(FILE);
+        let io = |error| Error::io("replace", &path, error);
+        let dir = if self.has(Defect::FollowsPath) {
+            self.env.fs.open_dir(self.dir.path()).map_err(io)?
+        } else {
+            Arc::clone(&self.dir)
+        };
+        let file = dir.open(TEMPORARY, OpenMode::CreateOrTruncate).map_err(io)?;
+        file.write_all_at(bytes, 0).map_err(io)?;
+        if !self.has(Defect::RenameBeforeSync) {
+            file.sync_all().map_err(io)?;
+        }
+        dir.rename(TEMPORARY, FILE).map_err(io)?;
+        if !self.has(Defect::NoDirectorySync) {
+            dir.sync().map_err(io)?;
+        }
+        Ok(())
+    }
+}
