@@ -107,22 +107,23 @@ fn a_close_does_without_what_is_short() {
     }
 }
 
+/// Asks for the oldest segment, for ever.
+#[derive(Debug)]
+struct Insatiable(Arc<AtomicU64>, AtomicBool);
+impl CompactionPolicy for Insatiable {
+    fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
+        let oldest = view.segments.first()?;
+        self.1.load(Ordering::SeqCst).then(|| {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            CompactionPlan { level: CompactionLevel::Disk, victims: vec![oldest.id] }
+        })
+    }
+}
+
 #[test]
 fn a_close_ends_while_others_make_garbage() {
     let dir = tempfile::tempdir().unwrap();
     let compactions = Arc::new(AtomicU64::new(0));
-    /// Asks for the oldest segment, for ever.
-    #[derive(Debug)]
-    struct Insatiable(Arc<AtomicU64>, AtomicBool);
-    impl CompactionPolicy for Insatiable {
-        fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-            let oldest = view.segments.first()?;
-            self.1.load(Ordering::SeqCst).then(|| {
-                self.0.fetch_add(1, Ordering::SeqCst);
-                CompactionPlan { level: CompactionLevel::Disk, victims: vec![oldest.id] }
-            })
-        }
-    }
     let policy = Arc::new(Insatiable(Arc::clone(&compactions), AtomicBool::new(false)));
     let options = Options { compaction: Arc::clone(&policy) as _, ..manual() };
     let store = LogEngine::open(dir.path(), options).unwrap();
