@@ -28,9 +28,11 @@ fn in_child(test: &str, dir: &Path, work: impl FnOnce(&Path)) -> bool {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(CHILD, dir)
-        .status()
+        // Through a pipe: a limit of file sizes counts for a file of output, too.
+        .output()
         .unwrap();
-    assert!(child.success(), "the child of {test} ended with {child}");
+    let (status, told) = (child.status, String::from_utf8_lossy(&child.stderr));
+    assert!(status.success(), "the child of {test} ended with {status}: {told}");
     true
 }
 
