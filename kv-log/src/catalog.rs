@@ -439,6 +439,8 @@ impl Catalog {
         for spare in spares {
             self.segments.lock().remove(&spare.id);
             self.leave(spare);
+            // The table knows it until the store is dropped.
+            spare.file.close();
         }
         self.leftovers.remove(&*self.parts.dir, Attempt::Due);
         let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();

@@ -145,6 +145,26 @@ fn a_close_ends_while_others_make_garbage() {
 }
 
 #[test]
+fn a_closed_store_keeps_no_file_open_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store =
+        LogEngine::open(dir.path(), Options { segment_bytes: 1 << 20, ..Options::default() }).unwrap();
+    let files = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    let segments = || files().filter(|path| path.extension().is_some_and(|kind| kind == "segment")).count();
+    // Until there is a spare, which the background makes while this waits for the disk.
+    while segments() < 2 {
+        store.put_durable(b"key", &[7; 10_000]).unwrap();
+    }
+    store.close().unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| fs::read_link(fd.unwrap().path()).ok());
+    let gone: Vec<_> = open
+        .filter(|path| path.starts_with(dir.path()) && path.to_string_lossy().ends_with("(deleted)"))
+        .collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    assert_eq!(store.stats().keys, 1);
+}
+
+#[test]
 fn hard_links_of_a_closed_store_are_a_copy_of_it() {
     let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let options = || Options { segment_bytes: 64 << 10, ..Options::default() };
