@@ -35,6 +35,9 @@ pub(crate) struct Spares {
     making: Mutex<()>,
     /// Whether those that are ready may take up memory. Nobody needs it while nobody writes.
     in_memory: AtomicBool,
+    /// Whether the disk was full at the last attempt. Then the next one is a small one, since a disk
+    /// takes its time to refuse a large one.
+    disk_was_full: AtomicBool,
 }
 
 impl Default for Spares {
@@ -44,6 +47,7 @@ impl Default for Spares {
             wanted: AtomicUsize::new(1),
             making: Mutex::default(),
             in_memory: AtomicBool::new(false),
+            disk_was_full: AtomicBool::new(false),
         }
     }
 }
@@ -93,7 +97,9 @@ impl Store {
         let missing = wanted.saturating_sub(self.spares.ready.lock().len());
         if missing > 0 {
             self.evict_in_place();
-            match self.catalog.create_heads(missing, self.next_capacity(), Need::Growth, last_lsn) {
+            let made = self.catalog.create_heads(missing, self.next_capacity(), Need::Growth, last_lsn);
+            self.note_whether_full(&made);
+            match made {
                 Ok(made) => self.spares.ready.lock().extend(made),
                 // There may be room in the head yet, and later on the disk.
                 Err(error) if is_refusal(&error) => return Ok(()),
@@ -130,7 +136,9 @@ impl Store {
             self.evict_in_place();
             let wanted = self.next_capacity();
             let create = || create_head(&self.catalog, &self.options, capacity, wanted, need, last_lsn);
-            match self.stalling(create) {
+            let created = self.stalling(create);
+            self.note_whether_full(&created);
+            match created {
                 Ok(created) => heads.push(created),
                 Err(error) => {
                     self.spares.ready.lock().extend(heads);
@@ -141,9 +149,17 @@ impl Store {
         Ok(heads)
     }
 
+    fn note_whether_full<T>(&self, made: &Result<T>) {
+        let is_full = matches!(made, Err(Error::DiskFull { .. }));
+        self.spares.disk_was_full.store(is_full, Ordering::Relaxed);
+    }
+
     /// Size of the next head: as large as the store is, up to that of a segment. Once a writer had
     /// to wait for a spare, a whole segment.
     fn next_capacity(&self) -> usize {
+        if self.spares.disk_was_full.load(Ordering::Relaxed) {
+            return SMALL_HEAD_BYTES.min(self.options.segment_bytes);
+        }
         let is_fast = self.spares.wanted.load(Ordering::Relaxed) > 1;
         if is_fast { self.options.segment_bytes } else { fitting_capacity(&self.catalog, &self.options) }
     }
