@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// The longest key that the command takes, bytes; at most 65535.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = Limits::default().key_len_max)]
     key_len_max: usize,
-    /// The longest value that the command takes, bytes; the log engine takes almost 32 MiB.
+    /// The longest value that the command takes, bytes; the log engine takes almost 127 MiB.
     #[arg(long, global = true, value_name = "BYTES", default_value_t = Limits::default().value_len_max)]
     value_len_max: usize,
     #[command(subcommand)]

@@ -22,62 +22,62 @@ fn keys(engine: &str, dir: &Path) -> String {
     text(&output.stdout).split(' ').next().unwrap().to_owned()
 }
 
-#[test]
-fn a_signal_makes_every_answered_change_durable() {
+/// A shell of every engine, for every signal, in a directory of its own.
+fn with_shells(check: impl Fn(&str, &Path, (&str, i32), Child)) {
     for engine in ENGINES {
-        for (signal, number) in SIGNALS {
+        for signal in SIGNALS {
             let dir = tempfile::tempdir().unwrap();
-            let mut child = command(engine, dir.path(), &MANUAL_SHELL).spawn().unwrap();
-            let mut stdin = child.stdin.take().unwrap();
-            let writer = thread::spawn(move || {
-                for key in 0..50_000 {
-                    writeln!(stdin, "put key{key} value").unwrap();
-                }
-                stdin
-            });
-            let answers = BufReader::new(child.stdout.take().unwrap()).lines();
-            assert_eq!(answers.take(50_000).last().unwrap().unwrap(), "key49999");
-            // The input stays open.
-            let _stdin = writer.join().unwrap();
-            send(signal, &child);
-            let output = child.wait_with_output().unwrap();
-            assert_eq!((output.status.signal(), text(&output.stderr)), (Some(number), ""), "{engine}");
-            assert_eq!(keys(engine, dir.path()), "keys=50000", "{engine} {signal}");
+            let child = command(engine, dir.path(), &MANUAL_SHELL).spawn().unwrap();
+            check(engine, dir.path(), signal, child);
         }
     }
 }
 
 #[test]
-fn a_signal_amid_changes_loses_none_that_was_answered() {
-    for engine in ENGINES {
-        for (signal, number) in SIGNALS {
-            let dir = tempfile::tempdir().unwrap();
-            let mut child = command(engine, dir.path(), &MANUAL_SHELL).spawn().unwrap();
-            let mut stdin = child.stdin.take().unwrap();
-            // Writes until the shell is gone.
-            let writer = thread::spawn(move || {
-                (0..u64::MAX).take_while(|key| writeln!(stdin, "put key{key} value").is_ok()).count()
-            });
-            let mut answers = BufReader::new(child.stdout.take().unwrap());
-            let mut answered = String::new();
-            for _ in 0..1_000 {
-                answers.read_line(&mut answered).unwrap();
+fn a_signal_makes_every_answered_change_durable() {
+    with_shells(|engine, dir, (signal, number), mut child| {
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = thread::spawn(move || {
+            for key in 0..50_000 {
+                writeln!(stdin, "put key{key} value").unwrap();
             }
-            send(signal, &child);
-            // A second one while the store may be closing.
-            send(signal, &child);
-            answers.read_to_string(&mut answered).unwrap();
-            assert_eq!(child.wait().unwrap().signal(), Some(number), "{engine}");
-            writer.join().unwrap();
-            let whole = answered.rsplit_once('\n').unwrap().0;
-            let answered = whole.lines().filter(|answer| !answer.starts_with("ERROR")).count();
-            let stored: usize = keys(engine, dir.path()).strip_prefix("keys=").unwrap().parse().unwrap();
-            assert!(
-                answered >= 1_000 && stored >= answered,
-                "{engine}: {answered} answered, {stored} stored"
-            );
+            stdin
+        });
+        let answers = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert_eq!(answers.take(50_000).last().unwrap().unwrap(), "key49999");
+        // The input stays open.
+        let _stdin = writer.join().unwrap();
+        send(signal, &child);
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.signal(), text(&output.stderr)), (Some(number), ""), "{engine}");
+        assert_eq!(keys(engine, dir), "keys=50000", "{engine} {signal}");
+    });
+}
+
+#[test]
+fn a_signal_amid_changes_loses_none_that_was_answered() {
+    with_shells(|engine, dir, (signal, number), mut child| {
+        let mut stdin = child.stdin.take().unwrap();
+        // Writes until the shell is gone.
+        let writer = thread::spawn(move || {
+            (0..u64::MAX).take_while(|key| writeln!(stdin, "put key{key} value").is_ok()).count()
+        });
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
+        let mut answered = String::new();
+        for _ in 0..1_000 {
+            answers.read_line(&mut answered).unwrap();
         }
-    }
+        send(signal, &child);
+        // A second one while the store may be closing.
+        send(signal, &child);
+        answers.read_to_string(&mut answered).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(number), "{engine}");
+        writer.join().unwrap();
+        let whole = answered.rsplit_once('\n').unwrap().0;
+        let answered = whole.lines().filter(|answer| !answer.starts_with("ERROR")).count();
+        let stored: usize = keys(engine, dir).strip_prefix("keys=").unwrap().parse().unwrap();
+        assert!(answered >= 1_000 && stored >= answered, "{engine}: {answered} answered, {stored} stored");
+    });
 }
 
 #[test]
