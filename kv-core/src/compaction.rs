@@ -161,10 +161,11 @@ impl CompactionPolicy for Greedy {
 /// Compacts where the space freed, weighed by how long it will stay free, is worth the copying. As [`Greedy`] otherwise.
 ///
 /// Ranks by `(1-u)*sqrt(age)/u` where survivors come from memory and by `(1-u)*sqrt(age)/(1+u)` where they must
-/// be read from disk. This is the rule of Rosenblum and Ousterhout ("The Design and Implementation of a Log-Structured
-/// File System", 1992, section 3.5; the first form is Rumble et al., "Log-structured Memory for
-/// DRAM-based Storage", FAST 2014, section 4) but for the root: under zipfian overwriting age by itself makes too much
-/// of segments that are cold and full, and a fifth more is copied.
+/// be read from disk. The second form is the rule of Rosenblum and Ousterhout ("The Design and
+/// Implementation of a Log-Structured File System", 1992, section 3.5), the first that of Rumble et al.
+/// ("Log-structured Memory for DRAM-based Storage", FAST 2014, section 4). The root is our own. Under
+/// zipfian overwriting, age by itself makes too much of segments that are cold and full, and a fifth
+/// more is copied.
 #[derive(Clone, Copy, Debug)]
 pub struct CostBenefit {
     /// Share of all files that shall be live. Default 0.6.

@@ -27,16 +27,15 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// that lead to them, were synced. After any crash the recovered state is the state after some prefix
 /// of the log order, and that prefix contains every change at or below any `durable_lsn` anyone was
 /// told, by this method, [`sync`](Engine::sync), [`wait_durable`](Engine::wait_durable) or
-/// [`poll_durable`](Engine::poll_durable). How far
-/// durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under a
+/// [`poll_durable`](Engine::poll_durable). How far durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under a
 /// policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable
 /// when its call returns; it may be visible to others a little before.
 ///
 /// **Failure.** A call that returns an error other than from a failed write or sync changed
 /// nothing. A failed write or sync, or any other failed change to its files that a call reports,
-/// *poisons* the engine: the call that poisons returns the failure that poisoned, not an earlier
-/// one; every later change, `sync`, `wait_durable` and `poll_durable` beyond `durable_lsn` returns
-/// [`Error::Poisoned`](crate::Error::Poisoned) with that failure, reads go on with the state as it
+/// *poisons* the engine. The call that poisons returns the failure that poisoned, not an earlier
+/// one. Every later change, `sync`, `wait_durable` and `poll_durable` beyond `durable_lsn` returns
+/// [`Error::Poisoned`](crate::Error::Poisoned) with that failure. Reads go on with the state as it
 /// was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
 /// own call failed that way may or may not be in the recovered state, as for a crash. Where a
 /// change itself sets off a dump under a policy that does not wait for it (inline background work),

@@ -1,8 +1,9 @@
 //! Recovery: from the files of a store to its index, by replay.
 //!
-//! Every segment that the manifest names is read into a memory image and scanned; for each key the
-//! record with the highest LSN wins, whatever the order of segments, so they are replayed in parallel, the newest first,
-//! which are to stay where memory has a budget. Tombstones take part, and leave the index at the end.
+//! Every segment that the manifest names is read into a memory image and scanned. For each key the record
+//! with the highest LSN wins, whatever the order of segments. So they are replayed in parallel, and the
+//! newest first: these stay in memory if there is a budget. Tombstones take part, and leave the index at
+//! the end.
 //!
 //! How a log segment may end, and what that means (every other combination is damage, reported with
 //! file and offset, and nothing is changed):

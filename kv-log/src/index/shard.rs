@@ -8,11 +8,13 @@
 //! 2. A reader takes what it read for good only if `version` was even before and is the same afterwards: then it saw the
 //!    shard between two changes. Slots are loaded with acquire and stored with release, so a reader who saw anything of a
 //!    change also sees that `version` moved.
-//! 3. A table that was replaced by a larger one never changes again, and lives until every reader who was pinned then has
-//!    gone on: what such a reader finds in it was true when it was replaced, which was while it read.
-//! 4. A commit changes a shard with the commit lock held, though it locks the shard before and unlocks it after. So
-//!    `version` is odd from before a later change comes, and who sees that one, in whichever shard, and then looks
-//!    here waits for this one: changes are seen in the order in which they were committed.
+//! 3. A table that was replaced by a larger one never changes again. It lives until every reader who was
+//!    pinned at that time has gone on. What such a reader finds in it was true when the table was
+//!    replaced, and that was while it read.
+//! 4. A commit changes a shard with the commit lock held, though it locks the shard before and unlocks it
+//!    after. So `version` is odd before a later change comes. A reader who sees that later change, in
+//!    whichever shard, and then looks here, waits for this one. So changes are seen in the order in which
+//!    they were committed.
 //! 5. A location that compaction replaces leads to the same record in both places, and to no other while a reader is
 //!    pinned: so that moves no version, and readers do not have to look again.
 //!

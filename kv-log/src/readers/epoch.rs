@@ -8,8 +8,8 @@
 //!
 //! 1. What is deferred was taken away before, so that nobody who is pinned later finds it.
 //! 2. Who reads the number after `collect` raised it sees everything that was taken away before.
-//! 3. Who reads it before, and is pinned to an epoch that ends, has either said so where `collect` sees it, or looks for
-//!    anything only after the barrier in `collect`, and so sees everything that was taken away before.
+//! 3. Who reads it before is pinned to an epoch that ends. Either `collect` sees that it is pinned; or its
+//!    first look comes after the barrier in `collect`, and so sees everything that was taken away before.
 //!
 //! For 3, there has to be a barrier between a reader's saying that it is pinned and its first look. Readers are many and
 //! collections few, so `collect` has the system put one into all running threads (`membarrier`); readers only keep the compiler
@@ -125,8 +125,8 @@ impl Drop for Guard {
     }
 }
 
-/// Has `free` called once everybody who is pinned now has gone on, by whoever collects then. What it frees was taken away:
-/// see invariant 1.
+/// Has `free` called by a later [`collect`], once every reader who is pinned now has gone on. What it
+/// frees was taken away: see invariant 1.
 pub(crate) fn defer(free: impl FnOnce() + Send + 'static) {
     DEFERRED.lock().push(Deferred { epoch: None, free: Box::new(free) });
 }

@@ -4,8 +4,9 @@
 //! # Invariants
 //!
 //! 1. A note is made while its reader is pinned, and has found the image as others do.
-//! 2. Whoever frees an image asks for notes of it after it was taken away, and after everybody who was pinned then has gone
-//!    on. From then on nobody can note it any more; and a note that was made is seen, since its reader unpinned after it.
+//! 2. An image is taken away first. Then every reader who was pinned at that time goes on. Only then the
+//!    one who frees it asks for notes of it. By now nobody can note it any more, and a note that was made
+//!    is seen, since its reader unpinned after it.
 //! 3. A note stays where it is until its reader has done with the image. A noted image is asked about again later.
 //!
 //! These are the hazard pointers of Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", 2004, without
@@ -51,7 +52,8 @@ pub(crate) fn is_held(image: *const Image) -> bool {
     let all = ALL.lock();
     all.iter().any(|reader| {
         let notes = &reader.notes;
-        // Acquire, both: who finds it let go, or another one noted in its place, comes after who looked at it.
+        // Acquire, both: whoever finds no note, or a note of another image in its place, comes after the
+        // reader who looked at this one.
         let used = notes.used.load(Ordering::Acquire);
         let mut used = notes.images.iter().enumerate().filter(|(at, _)| used & 1 << at != 0);
         used.any(|(_, noted)| ptr::eq(noted.load(Ordering::Acquire), image))

@@ -2,9 +2,9 @@
 //!
 //! A segment is one memory image ([`image`]) and one file of the same bytes ([`file`], [`files`]). Its slot in
 //! the [`table`] is the first half of every [`Location`] in it. Once it is durable, compaction in memory
-//! may replace it by one with the same id and file, an image of what is left, and another slot; and it may
-//! give up its image ([`residence`]), after which it is cold: records are read from its file ([`cold`]). Nobody finds an
-//! image then, and it is freed once nobody looks at it ([`readers`](crate::readers)).
+//! may replace it by one with the same id and file, an image of what is left, and another slot. It may
+//! also give up its image ([`residence`]). Then it is cold: records are read from its file ([`cold`]). An
+//! image that was given up is freed once nobody looks at it ([`readers`](crate::readers)).
 
 mod cold;
 mod file;

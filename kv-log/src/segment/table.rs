@@ -25,7 +25,7 @@ pub(crate) struct SegmentTable {
     fetches: AtomicU64,
 }
 
-/// What nobody finds any more, and somebody still holds: a slow visitor, a scan, who looks through all segments.
+/// What is out of the table and still in use: by a slow visitor, a scan, or a walk through all segments.
 #[derive(Debug, Default)]
 struct Held {
     /// With the size of the image. To look for that is to pin, and who pins may have to free others: not under a lock.
@@ -252,7 +252,7 @@ impl SegmentTable {
         }
     }
 
-    /// Whether anybody holds an image that nobody can find any more, so that nobody new will.
+    /// Whether an image that is out of the table is in use. Once it is not, it never will be again.
     fn is_held(image: &Arc<Image>) -> bool {
         Arc::strong_count(image) > 1 || is_held(Arc::as_ptr(image))
     }
