@@ -1,5 +1,5 @@
 use crate::process::Process;
-use crate::{Error, Result};
+use crate::{Error, Lsn, Result};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -68,6 +68,26 @@ impl Health {
             READ_ONLY => Err(Error::ReadOnly),
             _ => Err(Error::Closed),
         }
+    }
+
+    /// `Ok` if a caller may wait for `lsn`, and `last` is the newest LSN that was given out.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a later one, and as
+    /// [`check_readable`](Self::check_readable).
+    pub fn check_wait(&self, lsn: Lsn, last: Lsn) -> Result<()> {
+        self.check_readable()?;
+        if lsn > last {
+            return Err(Error::InvalidArgument(format!(
+                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whether the store is open for reading only.
+    pub fn is_read_only(&self) -> bool {
+        self.state.load(Ordering::Acquire) == READ_ONLY
     }
 
     /// Whether a write or sync has failed.
@@ -162,6 +182,7 @@ mod tests {
     #[test]
     fn what_is_only_read_takes_no_changes_until_it_is_closed() {
         let health = Health::read_only();
+        assert!(health.is_read_only() && !Health::default().is_read_only());
         health.check_readable().unwrap();
         assert!(matches!(health.check_writable(), Err(Error::ReadOnly)));
         let _ = health.poison(Error::ReadOnly);

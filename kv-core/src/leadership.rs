@@ -52,13 +52,17 @@ impl Leadership {
     ///
     /// # Errors
     /// The error of `work` for the thread that led; [`Error::Poisoned`](crate::Error::Poisoned) for those who
-    /// wait for what will never be done.
+    /// wait for what will never be done; [`Error::ReadOnly`](crate::Error::ReadOnly) if that is so because the
+    /// store is only read.
     pub fn lead_until(
         &self,
         health: &Health,
         done: impl Fn() -> bool,
         mut work: impl FnMut() -> Result<()>,
     ) -> Result<()> {
+        if health.is_read_only() {
+            return if done() { Ok(()) } else { health.check_writable() };
+        }
         loop {
             match self.take_unless(|| done() || health.is_poisoned()) {
                 Some(_leading) => work()?,
@@ -126,6 +130,9 @@ mod tests {
         assert_eq!((led, told, works.load(Ordering::SeqCst)), (1, 5, 1), "{results:?}");
         // What is done already is fine, whatever failed since.
         leadership.lead_until(&health, || true, fail).unwrap();
+        let reader = Health::read_only();
+        leadership.lead_until(&reader, || true, fail).unwrap();
+        assert!(matches!(leadership.lead_until(&reader, || false, fail), Err(Error::ReadOnly)));
     }
 
     #[test]

@@ -35,7 +35,7 @@
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `fs/` | [`Fs`], [`Dir`], [`File`] and [`OsFs`]: the only door to the disk |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
-//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `wakers.rs`, `reserve.rs`, `store_lock.rs`, `at_exit.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Wakers`] (waiting futures), [`Reserve`] (full disks), [`StoreLock`], [`AtExit`] |
+//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `wakers.rs`, `reserve.rs`, `store_lock.rs`, `life.rs`, `at_exit.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Wakers`] (waiting futures), [`Reserve`] (full disks), [`StoreLock`], [`Life`] (closing once), [`AtExit`] |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 
 #![deny(unsafe_code)]
@@ -53,6 +53,7 @@ mod factory;
 mod fs;
 mod health;
 mod leadership;
+mod life;
 mod limits;
 mod lsn;
 mod next_ask;
@@ -82,6 +83,7 @@ pub use fs::{
 };
 pub use health::{Health, PoisonOnPanic};
 pub use leadership::{Leadership, Leading};
+pub use life::Life;
 pub use limits::Limits;
 pub use lsn::Lsn;
 pub use next_ask::NextAsk;
@@ -93,7 +95,7 @@ pub use reserve::Reserve;
 pub use stats::{RecoveryReport, Stats};
 pub use store_lock::StoreLock;
 pub use value::Value;
-pub use wakers::Wakers;
+pub use wakers::{WakeAllOnDrop, Wakers};
 
 /// The examples of the README are tested.
 #[cfg(doctest)]

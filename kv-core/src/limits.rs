@@ -87,6 +87,16 @@ impl Limits {
         check("value", value.len(), self.value_len_max)
     }
 
+    /// Checks a key to look up or delete, of a store with keys of up to `present_key_len_max` bytes
+    /// from the time before its limits were lowered.
+    ///
+    /// # Errors
+    /// As for [`check_key`](Self::check_key), if no such key can be there.
+    #[inline]
+    pub fn check_key_with(&self, key: &[u8], present_key_len_max: usize) -> Result<()> {
+        if key.len() <= present_key_len_max { Ok(()) } else { self.check_key(key) }
+    }
+
     /// Checks every entry of a batch, and their sum, [overhead](Self::CHANGE_OVERHEAD) included.
     ///
     /// # Errors
@@ -107,8 +117,8 @@ impl Limits {
                 self.check_key(key)?;
                 self.check_value(value)?;
                 bytes = bytes.saturating_add(value.len());
-            } else if change.key().len() > present_key_len_max {
-                self.check_key(change.key())?;
+            } else {
+                self.check_key_with(change.key(), present_key_len_max)?;
             }
             bytes = bytes.saturating_add(Self::CHANGE_OVERHEAD + change.key().len());
         }

@@ -1,4 +1,4 @@
-use crate::Lsn;
+use crate::{Health, Lsn, Result};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -6,7 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 
 #[cfg(all(test, loom))]
+use loom::sync::atomic::{AtomicU64, Ordering, fence};
+#[cfg(all(test, loom))]
 use loom::sync::{Mutex, MutexGuard};
+#[cfg(not(all(test, loom)))]
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 #[cfg(not(all(test, loom)))]
 use std::sync::{Mutex, MutexGuard};
 
@@ -39,6 +43,8 @@ use std::sync::{Mutex, MutexGuard};
 #[derive(Default)]
 pub struct Wakers {
     waiting: Mutex<HashMap<Task, Waiting>>,
+    /// The highest LSN that a task asked a thread for.
+    wanted: AtomicU64,
 }
 
 /// The two addresses that make up a waker: equal for wakers that wake the same task. The waker is
@@ -67,6 +73,50 @@ impl Wakers {
         // The engine may have changed the state, and have woken, between the first look and the
         // registration.
         check().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// As [`Engine::poll_durable`](crate::Engine::poll_durable) of an LSN that was given out, for an
+    /// engine with a thread that makes changes durable. When the answer is `Pending`, the caller
+    /// wakes that thread, which then finds the LSN in [`wanted`](Self::wanted).
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Closed`](crate::Error::Closed).
+    pub fn poll_durable(
+        &self,
+        lsn: Lsn,
+        task: &mut Context<'_>,
+        durable_lsn: impl Fn() -> Lsn,
+        health: &Health,
+    ) -> Poll<Result<()>> {
+        let answer = self.poll(lsn, task, || {
+            if durable_lsn() >= lsn {
+                return Some(Ok(()));
+            }
+            // Asked as the thread asks before it ends.
+            if health.is_poisoned() {
+                return Some(Err(health.poisoned()));
+            }
+            health.check_readable().err().map(Err)
+        });
+        if answer.is_pending() {
+            self.wanted.fetch_max(lsn.get(), Ordering::Relaxed);
+            // Pairs with the fence in `NextAsk::asking`. Either the caller's wake-up comes after the
+            // thread's last one, or the thread, which took that one before it asks, sees the LSN.
+            fence(Ordering::SeqCst);
+        }
+        answer
+    }
+
+    /// The highest LSN that a task waits for, or once waited for. The thread looks after
+    /// [`NextAsk::asking`](crate::NextAsk::asking): who comes later wakes it once more.
+    pub fn wanted(&self) -> Lsn {
+        Lsn::new(self.wanted.load(Ordering::Relaxed))
+    }
+
+    /// Wakes all tasks when the answer is dropped: for a thread that serves them no more once it
+    /// ends. They see the engine poisoned or closed, or wait for `close`.
+    pub fn wake_all_on_drop(&self) -> WakeAllOnDrop<'_> {
+        WakeAllOnDrop(self)
     }
 
     /// Wakes the tasks that wait for `lsn` or an LSN below. Call it without a lock: a waker runs
@@ -120,12 +170,23 @@ impl Wakers {
     }
 }
 
+/// Wakes all tasks when it is dropped. See [`Wakers::wake_all_on_drop`].
+#[derive(Debug)]
+pub struct WakeAllOnDrop<'a>(&'a Wakers);
+
+impl Drop for WakeAllOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.wake_all();
+    }
+}
+
 /// Entries that the map keeps room for.
 const CAPACITY_KEPT: usize = 1024;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::Error;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::task::Wake;
@@ -209,6 +270,33 @@ mod tests {
         wakers.wake_up_to(Lsn::new(1));
         assert!(woken(&tasks).iter().all(|woken| *woken == 1));
         assert!(wakers.lock().capacity() < 10_000);
+    }
+
+    #[test]
+    fn what_a_task_waits_for_is_wanted_and_a_failure_is_an_answer() {
+        let (wakers, health) = (Wakers::default(), Health::default());
+        let poll = |lsn, durable| {
+            let mut task = Context::from_waker(Waker::noop());
+            wakers.poll_durable(Lsn::new(lsn), &mut task, || Lsn::new(durable), &health)
+        };
+        assert!(matches!(poll(7, 7), Poll::Ready(Ok(()))) && wakers.wanted() == Lsn::ZERO);
+        assert!(poll(9, 7).is_pending() && poll(8, 7).is_pending());
+        assert_eq!(wakers.wanted(), Lsn::new(9));
+        let _ = health.poison(Error::InvalidArgument("on purpose".to_owned()));
+        assert!(matches!(poll(8, 7), Poll::Ready(Err(Error::Poisoned { .. }))));
+        assert!(matches!(poll(7, 7), Poll::Ready(Ok(()))));
+        health.close();
+        assert!(matches!(poll(8, 7), Poll::Ready(Err(Error::Poisoned { .. }))));
+    }
+
+    #[test]
+    fn a_thread_that_ends_wakes_all() {
+        let (wakers, task) = (Wakers::default(), Arc::<Counter>::default());
+        let thread = wakers.wake_all_on_drop();
+        pending(&wakers, 1, &task);
+        assert_eq!(woken(std::slice::from_ref(&task)), [0]);
+        drop(thread);
+        assert_eq!(woken(std::slice::from_ref(&task)), [1]);
     }
 
     #[test]

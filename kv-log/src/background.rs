@@ -5,7 +5,7 @@
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use kv_core::{Acknowledge, Action, Background, Error, Lsn, NextAsk, Result, Wakers};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -23,10 +23,8 @@ pub(crate) struct Signals {
     compact: Wake,
     /// When the flush thread will ask the policy again by itself.
     next_ask: NextAsk,
-    /// The highest LSN that a task waits for: the flush thread syncs up to it, whatever the policy
-    /// says.
-    sync_wanted: AtomicU64,
-    /// The tasks that wait for a sync.
+    /// The tasks that wait for a sync. The flush thread syncs up to what they want, whatever the
+    /// policy says.
     tasks: Wakers,
     stopping: AtomicBool,
 }
@@ -75,25 +73,9 @@ impl Signals {
             spares,
             compact,
             next_ask: NextAsk::default(),
-            sync_wanted: AtomicU64::new(0),
             tasks: Wakers::default(),
             stopping: AtomicBool::new(false),
         }
-    }
-
-    /// A task waits for `lsn`: has the flush thread sync up to it.
-    fn want_sync(&self, lsn: Lsn) {
-        self.sync_wanted.fetch_max(lsn.get(), Ordering::Relaxed);
-        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the flush
-        // thread's last one, or the flush thread, which took the last one before it asks, sees the
-        // LSN.
-        fence(Ordering::SeqCst);
-        self.flush.wake();
-    }
-
-    /// After [`NextAsk::asking`]: a later wish wakes the flush thread once more.
-    fn sync_wanted(&self) -> Lsn {
-        Lsn::new(self.sync_wanted.load(Ordering::Relaxed))
     }
 
     /// The policy wants to be asked at `time`: wakes the flush thread unless it will by then.
@@ -164,20 +146,10 @@ impl Workers {
 /// What a worker does until the store closes.
 type Work = fn(&Store);
 
-/// Wakes all tasks when it is dropped: a flush thread that ended serves them no more. They see the
-/// store poisoned or closed, or wait for `close`.
-struct WakesTasks<'a>(&'a Signals);
-
-impl Drop for WakesTasks<'_> {
-    fn drop(&mut self) {
-        self.0.tasks.wake_all();
-    }
-}
-
 /// Runs a worker; a panic poisons the store instead of going unnoticed.
 fn run(store: &Store, work: Work) {
     // Dropped last: a task that is woken by a panic sees the store poisoned.
-    let _wakes = WakesTasks(&store.signals);
+    let _wakes = store.signals.tasks.wake_all_on_drop();
     let _poison = store.health.poison_on_panic(store.dir.path());
     work(store);
 }
@@ -189,7 +161,7 @@ fn flush_loop(store: &Store) {
         signals.next_ask.asking();
         let durable = store.progress.durable_lsn();
         signals.tasks.wake_up_to(durable);
-        let wanted = signals.sync_wanted();
+        let wanted = signals.tasks.wanted();
         if wanted > durable {
             signals.next_ask.at_work();
             if store.make_durable(wanted).is_err() {
@@ -272,18 +244,10 @@ impl Store {
         if self.env.background == Background::Inline || self.options.read_only {
             return Poll::Ready(self.make_durable(lsn).and_then(|()| self.compact_if_due()));
         }
-        let answer = self.signals.tasks.poll(lsn, task, || {
-            if self.progress.durable_lsn() >= lsn {
-                return Some(Ok(()));
-            }
-            // Asked as the worker asks before it ends.
-            if self.health.is_poisoned() {
-                return Some(Err(self.health.poisoned()));
-            }
-            self.health.check_readable().err().map(Err)
-        });
+        let durable_lsn = || self.progress.durable_lsn();
+        let answer = self.signals.tasks.poll_durable(lsn, task, durable_lsn, &self.health);
         if answer.is_pending() {
-            self.signals.want_sync(lsn);
+            self.signals.flush.wake();
         }
         answer
     }

@@ -96,11 +96,6 @@ impl<'a> PreparedBatch<'a> {
         Ok(PreparedBatch { changes, shards, new_keys, others: BTreeMap::new() })
     }
 
-    /// Bytes of all its records.
-    fn len_max(&self) -> usize {
-        self.changes.iter().map(|change| change.record().encoded_len()).sum()
-    }
-
     /// Searches for the records that the changes replace, without a lock.
     fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
         let mut others = Vec::new();
@@ -155,29 +150,18 @@ impl Store {
         self.options.limits.check_batch_with(batch, self.key_len_max)?;
         let mut prepared = PreparedBatch::new(self, batch)?;
         let is_relief = prepared.changes.iter().all(|change| matches!(change.change, Change::Delete { .. }));
-        let mut attempt = Attempt::first(is_relief);
-        loop {
-            self.health.check_writable()?;
+        self.commit_with(is_relief, |attempt| {
             let guard = pin();
-            prepared.look_up(self, &guard)?;
-            let outcome = loop {
-                match self.try_commit_batch(&mut prepared, attempt, &guard) {
-                    Ok(Outcome::LookAgain) => prepared.look_up(self, &guard)?,
-                    outcome => break outcome,
-                }
-            };
-            // A location leads elsewhere once its finder is not pinned any more.
+            // Locations of an earlier attempt may lead elsewhere by now.
             prepared.others.clear();
-            drop(guard);
-            attempt = match outcome {
-                Ok(Outcome::Done(position)) => return Ok(position),
-                Ok(Outcome::LookAgain | Outcome::NoRoom) => {
-                    self.wait_for_room(prepared.len_max())?;
-                    attempt.after_waiting()
+            prepared.look_up(self, &guard)?;
+            loop {
+                match self.try_commit_batch(&mut prepared, attempt, &guard)? {
+                    Outcome::LookAgain => prepared.look_up(self, &guard)?,
+                    outcome => return Ok(outcome),
                 }
-                Err(error) => self.make_way(attempt, error)?,
-            };
-        }
+            }
+        })
     }
 
     fn try_commit_batch(
@@ -201,7 +185,7 @@ impl Store {
             return Ok(Outcome::Done(end.position()));
         }
         if !self.make_room(&mut end, len, attempt)? {
-            return Ok(Outcome::NoRoom);
+            return Ok(Outcome::NoRoom { len });
         }
         let lsn = end.next_lsn().get();
         for change in batch.changes.iter().filter(|change| change.is_effective()) {

@@ -2,12 +2,13 @@
 //!
 //! All of that happens under one lock, the commit lock, so the order of LSNs, the order of bytes in
 //! the log and the order of visibility are one and the same: what the contract calls log order.
-//! What can be done before it is done before: limits, hash, checksum of key and value, the search
-//! for the record that the change replaces, which may have to be read from a file, and then, with
-//! the key's shard of the index locked, another look whether that is still the one. If it has moved
-//! on, and to where only a file would tell, the shard is given back, and the search is done once
-//! more. The shard makes room for a new key then, too: a change that there is no memory for is
-//! refused before the log has it.
+//!
+//! What can be done before is done before. Without any lock: limits, hash, checksum of key and value, and
+//! the search for the record that the change replaces, which may have to be read from a file. Then, with
+//! the key's shard of the index locked, another look tells whether that record is still the newest. If
+//! another one took its place, and only a file would tell which, the shard is unlocked, and the search is
+//! done once more. The locked shard also makes room for a new key: a change that there is no memory for
+//! is refused before the log has it.
 //!
 //! Lock order of the engine: compaction -> leadership of a flush (`flush`) -> shards of the index
 //! in ascending order -> commit lock -> making of spares -> spares -> manifest -> segments ->
@@ -72,11 +73,11 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    pub(crate) fn first(is_relief: bool) -> Self {
+    fn first(is_relief: bool) -> Self {
         Attempt { has_waited: false, need: if is_relief { Need::Relief } else { Need::Growth } }
     }
 
-    pub(crate) fn after_waiting(self) -> Self {
+    fn after_waiting(self) -> Self {
         Attempt { has_waited: true, ..self }
     }
 }
@@ -86,8 +87,10 @@ pub(crate) enum Outcome<T> {
     Done(T),
     /// A record has to be read from a file first.
     LookAgain,
-    /// Too much is unflushed.
-    NoRoom,
+    /// Too much is unflushed for a change with records of `len` bytes.
+    NoRoom {
+        len: usize,
+    },
 }
 
 impl Store {
@@ -107,24 +110,34 @@ impl Store {
     /// Commits a change; `None` when there is nothing to change.
     #[inline]
     fn commit_one(&self, record: Record<'_>) -> Result<Option<Position>> {
-        let mut attempt = Attempt::first(record.kind == RecordKind::Delete);
-        loop {
-            self.health.check_writable()?;
+        self.commit_with(record.kind == RecordKind::Delete, |attempt| {
             let guard = pin();
             let mut change = Prepared::new(self, record, &guard)?;
-            let outcome = loop {
-                match self.try_commit_one(&mut change, attempt, &guard) {
-                    Ok(Outcome::LookAgain) => change.look_up(self, &guard)?,
-                    outcome => break outcome,
+            loop {
+                match self.try_commit_one(&mut change, attempt, &guard)? {
+                    Outcome::LookAgain => change.look_up(self, &guard)?,
+                    outcome => return Ok(outcome),
                 }
-            };
-            // The thread is not pinned while it waits, so it has to find out again what it found
-            // out before.
-            drop(guard);
-            attempt = match outcome {
-                Ok(Outcome::Done(position)) => return Ok(position),
-                Ok(Outcome::LookAgain | Outcome::NoRoom) => {
-                    self.wait_for_room(record.encoded_len())?;
+            }
+        })
+    }
+
+    /// Calls `commit` until it is done, and between two calls waits for room or makes some. The thread
+    /// must not be pinned then, so each call finds out again what the one before found out.
+    #[inline]
+    pub(crate) fn commit_with<T>(
+        &self,
+        is_relief: bool,
+        mut commit: impl FnMut(Attempt) -> Result<Outcome<T>>,
+    ) -> Result<T> {
+        let mut attempt = Attempt::first(is_relief);
+        loop {
+            self.health.check_writable()?;
+            attempt = match commit(attempt) {
+                Ok(Outcome::Done(done)) => return Ok(done),
+                Ok(Outcome::LookAgain) => attempt,
+                Ok(Outcome::NoRoom { len }) => {
+                    self.wait_for_room(len)?;
                     attempt.after_waiting()
                 }
                 Err(error) => self.make_way(attempt, error)?,
@@ -138,7 +151,7 @@ impl Store {
     /// # Errors
     /// `error`, where nothing is to be gained, and all other errors.
     #[cold]
-    pub(crate) fn make_way(&self, attempt: Attempt, error: Error) -> Result<Attempt> {
+    fn make_way(&self, attempt: Attempt, error: Error) -> Result<Attempt> {
         if !is_full(&error) || self.health.is_poisoned() {
             return Err(error);
         }
@@ -193,7 +206,7 @@ impl Store {
         }
         let mut end = self.end.lock();
         if !self.make_room(&mut end, len, attempt)? {
-            return Ok(Outcome::NoRoom);
+            return Ok(Outcome::NoRoom { len });
         }
         change.record.lsn = end.next_lsn().get();
         let location = end.head.append(&change.record, change.body_checksum);

@@ -2,17 +2,15 @@
 
 use kv_core::{
     AtExit, Background, Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory,
-    Env, Error, Lsn, OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
+    Env, Life, Lsn, OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
     call_at_exit,
 };
 use kv_wal_format::SEGMENT_HEADER_LEN;
-use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use crate::background::Workers;
-use crate::compaction::Extent;
 use crate::open;
 use crate::options::Options;
 use crate::readers::collect;
@@ -29,20 +27,12 @@ use crate::store::Store;
 ///
 /// # Forked children
 /// A child process that was forked from the one that opened the store gets
-/// [`Forked`](Error::Forked) from every call that reads, changes, syncs or closes. The parent goes
+/// [`Forked`](kv_core::Error::Forked) from every call that reads, changes, syncs or closes. The parent goes
 /// on; a child opens a store of its own.
 #[derive(Debug)]
 pub struct LogEngine {
     store: Arc<Store>,
-    /// Locked while it closes.
-    life: Mutex<Life>,
-}
-
-#[derive(Debug)]
-enum Life {
-    Open(Workers),
-    /// The answer of the first close, and of every further one.
-    Closed(Result<()>),
+    life: Life<Workers>,
 }
 
 impl LogEngine {
@@ -66,7 +56,7 @@ impl LogEngine {
             let weak: Weak<Store> = Arc::downgrade(&store);
             call_at_exit(weak);
         }
-        Ok(LogEngine { store, life: Mutex::new(Life::Open(workers)) })
+        Ok(LogEngine { store, life: Life::new(workers) })
     }
 
     /// What opening the store found and did.
@@ -76,14 +66,7 @@ impl LogEngine {
 
     /// Refuses to wait on a closed store, or for an LSN that was not given out.
     fn check_wait(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.end.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
-        Ok(())
+        self.store.health.check_wait(lsn, self.store.end.last_lsn())
     }
 }
 
@@ -183,18 +166,10 @@ impl Engine for LogEngine {
 
     fn close(&self) -> Result<()> {
         self.store.health.check_process()?;
-        let answer = {
-            // Held to the end: a call at the same time returns when the directory is free, too.
-            let mut life = self.life.lock();
-            let workers = match &mut *life {
-                Life::Open(workers) => workers,
-                Life::Closed(answer) => return answer.clone(),
-            };
+        let answer = self.life.close(|workers| {
             workers.stop(&self.store);
-            let answer = self.store.close();
-            *life = Life::Closed(answer.clone());
-            answer
-        };
+            self.store.close()
+        });
         self.store.wake_tasks();
         // Free memory that waited for readers that have gone on.
         collect();
@@ -217,13 +192,7 @@ impl Engine for LogEngine {
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
         self.store.health.check_writable()?;
-        self.store.seal_if_possible()?;
-        self.store.make_all_durable()?;
-        let mut report = self.store.compact(Extent::All)?;
-        self.store.remove_leftovers()?;
-        report.leftover_files = self.store.catalog.leftovers().0;
-        self.store.segments.trim();
-        Ok(report)
+        self.store.compact_all()
     }
 }
 
@@ -243,7 +212,7 @@ impl Drop for LogEngine {
         }
         // This process was forked from the one that opened the store. The threads are not here, and
         // locks may be held for ever: nothing of the store may be dropped.
-        std::mem::forget(std::mem::replace(self.life.get_mut(), Life::Closed(Ok(()))));
+        self.life.forget();
         std::mem::forget(Arc::clone(&self.store));
     }
 }

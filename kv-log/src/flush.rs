@@ -1,7 +1,7 @@
 //! Flush: the log's complete prefix is written to its files and synced, and durability moves.
 //!
-//! One thread leads at a time; whoever needs something durable leads if nobody does, and waits
-//! otherwise (group commit: when the leader is done, one of those it did not cover leads next). The
+//! One thread leads at a time. A thread that needs something durable leads if nobody does, and waits
+//! otherwise. When the leader is done, one of those that it did not cover leads next: group commit. The
 //! background worker is one caller among others.
 //!
 //! The order of system calls keeps the recovered state a prefix of the log: a sealed segment is written
@@ -18,7 +18,7 @@
 //!
 //! A failure poisons the engine and is not tried again.
 
-use kv_core::{Action, Error, Lsn, Result};
+use kv_core::{Action, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,9 +30,6 @@ use crate::store::Store;
 impl Store {
     /// Returns once everything up to `lsn` is durable.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
-        if self.options.read_only && self.progress.durable_lsn() < lsn {
-            return Err(Error::ReadOnly);
-        }
         self.flush_until(Action::WriteAndSync, || self.progress.durable_lsn() >= lsn)
     }
 

@@ -73,7 +73,7 @@ impl Store {
     /// Refuses to look for a key that is longer than any key here can be.
     #[inline]
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
-        if key.len() <= self.key_len_max { Ok(()) } else { self.options.limits.check_key(key) }
+        self.options.limits.check_key_with(key, self.key_len_max)
     }
 
     /// As [`Engine::read_many`](kv_core::Engine::read_many).

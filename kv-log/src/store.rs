@@ -91,15 +91,6 @@ impl Store {
         unless_refused(self.seal_head())
     }
 
-    /// Tries once more to remove all files that are not needed.
-    pub(crate) fn remove_leftovers(&self) -> Result<()> {
-        // The directory stays this store's until then.
-        let _no_close = self.compacting.lock();
-        self.health.check_writable()?;
-        self.catalog.remove_leftovers();
-        Ok(())
-    }
-
     fn close_files(&self) -> Result<()> {
         self.make_all_durable()?;
         // A store that is open for moments only would never be compacted otherwise.
@@ -107,7 +98,7 @@ impl Store {
             self.seal_if_possible()?;
             self.make_all_durable()?;
         }
-        self.compact_in_passing(Extent::Disk)?;
+        self.compact_in_passing(Extent::DiskUpTo(self.end.head_capacity().0))?;
         let _no_compaction = self.compacting.lock();
         let (last_lsn, active) = {
             // No change comes between the last sync and the last manifest.

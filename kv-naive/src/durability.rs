@@ -4,7 +4,7 @@
 //! when it was visible before the cut began, else one of them leads the next (group commit). A failure
 //! poisons the store, and everybody who waits is woken and told.
 
-use kv_core::{Acknowledge, Action, Background, Error, Lsn, Result};
+use kv_core::{Acknowledge, Action, Background, Lsn, Result};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -52,9 +52,6 @@ impl Store {
     /// Returns once everything up to `lsn` is in a durable snapshot.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
         let done = || self.progress.durable_lsn() >= lsn;
-        if self.options.read_only && !done() {
-            return Err(Error::ReadOnly);
-        }
         self.leadership.lead_until(&self.health, done, || {
             // Dropped before leadership is given up: who leads next knows already.
             let _poison = self.health.poison_on_panic(self.dir.path());

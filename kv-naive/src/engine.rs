@@ -1,8 +1,7 @@
 use kv_core::{
-    AtExit, Background, Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Error, Lsn,
+    AtExit, Background, Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Life, Lsn,
     OpenOptions, PointInTime, Result, ScanVisitor, Stats, Value, call_at_exit,
 };
-use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -17,19 +16,11 @@ use crate::worker::Worker;
 ///
 /// Dropping the last handle closes the store. Of a store in a `static`, which is never dropped, the
 /// visible changes are made durable when `main` returns, and an error is not told;
-/// [`close`](Engine::close) tells it. A forked child gets [`Forked`](Error::Forked).
+/// [`close`](Engine::close) tells it. A forked child gets [`Forked`](kv_core::Error::Forked).
 #[derive(Debug)]
 pub struct NaiveEngine {
     store: Arc<Store>,
-    /// Locked while it closes.
-    life: Mutex<Life>,
-}
-
-#[derive(Debug)]
-enum Life {
-    Open(Worker),
-    /// The answer of the first close, and of every further one.
-    Closed(Result<()>),
+    life: Life<Worker>,
 }
 
 impl NaiveEngine {
@@ -45,19 +36,12 @@ impl NaiveEngine {
             let weak: Weak<Store> = Arc::downgrade(&store);
             call_at_exit(weak);
         }
-        Ok(NaiveEngine { store, life: Mutex::new(Life::Open(worker)) })
+        Ok(NaiveEngine { store, life: Life::new(worker) })
     }
 
     /// Refuses to wait on a closed store, or for an LSN that was not given out.
     fn check_wait(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_readable()?;
-        let last = self.store.table.last_lsn();
-        if lsn > last {
-            return Err(Error::InvalidArgument(format!(
-                "cannot wait for LSN {lsn}: the newest change has LSN {last}"
-            )));
-        }
-        Ok(())
+        self.store.health.check_wait(lsn, self.store.table.last_lsn())
     }
 }
 
@@ -182,18 +166,10 @@ impl Engine for NaiveEngine {
 
     fn close(&self) -> Result<()> {
         self.store.health.check_process()?;
-        let answer = {
-            // Held to the end: a call at the same time returns when the directory is free, too.
-            let mut life = self.life.lock();
-            let worker = match &mut *life {
-                Life::Open(worker) => worker,
-                Life::Closed(answer) => return answer.clone(),
-            };
+        let answer = self.life.close(|worker| {
             worker.stop(&self.store);
-            let answer = self.store.close();
-            *life = Life::Closed(answer.clone());
-            answer
-        };
+            self.store.close()
+        });
         self.store.wake_tasks();
         answer
     }
@@ -227,7 +203,7 @@ impl Drop for NaiveEngine {
         }
         // This process was forked from the one that opened the store. The thread is not here, and
         // locks may be held for ever: nothing of the store may be dropped.
-        std::mem::forget(std::mem::replace(self.life.get_mut(), Life::Closed(Ok(()))));
+        self.life.forget();
         std::mem::forget(Arc::clone(&self.store));
     }
 }

@@ -141,7 +141,7 @@ impl Store {
     /// Refuses to look up a key that is longer than any key here can be.
     #[inline]
     pub(crate) fn check_look_up(&self, key: &[u8]) -> Result<()> {
-        if key.len() <= self.key_len_max { Ok(()) } else { self.options.limits.check_key(key) }
+        self.options.limits.check_key_with(key, self.key_len_max)
     }
 
     /// Checks that the directory is still the store's.

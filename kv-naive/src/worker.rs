@@ -6,7 +6,7 @@
 use crossbeam_channel::{Receiver, Sender};
 use kv_core::{Action, Background, Error, Lsn, NextAsk, Result, Wakers};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -21,10 +21,8 @@ pub(crate) struct Signal {
     receiver: Receiver<()>,
     /// When the worker will ask the policy again by itself.
     next_ask: NextAsk,
-    /// The highest LSN that a task waits for: the worker takes a snapshot, whatever the policy
-    /// says.
-    snapshot_wanted: AtomicU64,
-    /// The tasks that wait for a snapshot.
+    /// The tasks that wait for a snapshot. The worker takes the one that they want, whatever the
+    /// policy says.
     tasks: Wakers,
     stopping: AtomicBool,
 }
@@ -36,19 +34,9 @@ impl Signal {
             sender,
             receiver,
             next_ask: NextAsk::default(),
-            snapshot_wanted: AtomicU64::new(0),
             tasks: Wakers::default(),
             stopping: AtomicBool::new(false),
         }
-    }
-
-    /// A task waits for `lsn`: has the worker take a snapshot of it.
-    fn want_snapshot(&self, lsn: Lsn) {
-        self.snapshot_wanted.fetch_max(lsn.get(), Ordering::Relaxed);
-        // Pairs with the fence in `NextAsk::asking`: the wake-up below comes after the worker's
-        // last one, or the worker, which took the last one before it asks, sees the LSN.
-        fence(Ordering::SeqCst);
-        self.wake();
     }
 
     /// Wakes the worker.
@@ -87,7 +75,7 @@ impl Worker {
             .name("kv-naive snapshot".to_owned())
             .spawn(move || {
                 // Dropped last: a task that is woken by a panic sees the store poisoned.
-                let _wakes = WakesTasks(&of_thread.signal);
+                let _wakes = of_thread.signal.tasks.wake_all_on_drop();
                 let _poison = of_thread.health.poison_on_panic(of_thread.dir.path());
                 of_thread.snapshot_when_due();
             })
@@ -110,17 +98,6 @@ impl Worker {
     }
 }
 
-/// Wakes all tasks when it is dropped: a worker that ended serves them no more. They see the store
-/// poisoned or closed, or wait for `close`.
-#[derive(Debug)]
-struct WakesTasks<'a>(&'a Signal);
-
-impl Drop for WakesTasks<'_> {
-    fn drop(&mut self) {
-        self.0.tasks.wake_all();
-    }
-}
-
 impl Store {
     /// As [`Engine::poll_durable`](kv_core::Engine::poll_durable), of an LSN that was given out.
     pub(crate) fn poll_durable(&self, lsn: Lsn, task: &mut Context<'_>) -> Poll<Result<()>> {
@@ -128,18 +105,10 @@ impl Store {
         if self.env.background == Background::Inline || self.options.read_only {
             return Poll::Ready(self.make_durable(lsn));
         }
-        let answer = self.signal.tasks.poll(lsn, task, || {
-            if self.progress.durable_lsn() >= lsn {
-                return Some(Ok(()));
-            }
-            // Asked as the worker asks before it ends.
-            if self.health.is_poisoned() {
-                return Some(Err(self.health.poisoned()));
-            }
-            self.health.check_readable().err().map(Err)
-        });
+        let durable_lsn = || self.progress.durable_lsn();
+        let answer = self.signal.tasks.poll_durable(lsn, task, durable_lsn, &self.health);
         if answer.is_pending() {
-            self.signal.want_snapshot(lsn);
+            self.signal.wake();
         }
         answer
     }
@@ -158,9 +127,11 @@ impl Store {
             let durable = self.progress.durable_lsn();
             signal.tasks.wake_up_to(durable);
             let now = self.env.clock.monotonic();
-            // After `asking`: a later wish wakes this thread once more.
-            let is_wanted = Lsn::new(signal.snapshot_wanted.load(Ordering::Relaxed)) > durable;
-            match if is_wanted { (Action::WriteAndSync, None) } else { self.decide(now) } {
+            match if signal.tasks.wanted() > durable {
+                (Action::WriteAndSync, None)
+            } else {
+                self.decide(now)
+            } {
                 (Action::Write | Action::WriteAndSync, _) => {
                     signal.next_ask.at_work();
                     let _ = self.make_durable(self.table.last_lsn());

@@ -196,7 +196,7 @@ impl Tiny {
 
     /// A key that is there may be longer than the limits: they were higher once.
     fn check_key(&self, key: &[u8]) -> Result<()> {
-        if key.len() <= self.present_key_len_max { Ok(()) } else { self.options.limits.check_key(key) }
+        self.options.limits.check_key_with(key, self.present_key_len_max)
     }
 
     /// Applies changes under one LSN, if they change anything; dumps if the policy says so.

@@ -5,6 +5,7 @@ mod disk;
 mod memory;
 
 use kv_core::{CompactionLevel, CompactionReport, CompactionView, Result, SegmentId, SegmentStats, Usage};
+use parking_lot::MutexGuard;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -32,9 +33,9 @@ pub(crate) struct Move {
 pub(crate) enum Extent {
     /// Until the policy is content.
     All,
-    /// Until it is content with the disk, or all segments of now have been victims: an end that
-    /// writers cannot put off.
-    Disk,
+    /// Until it is content with the disk, as far as the segments up to this one go: an end that writers
+    /// cannot put off.
+    DiskUpTo(SegmentId),
     /// One plan at most.
     OnePlan,
     /// The disk is full, or there are too many segments: whatever gives something back, one victim
@@ -80,11 +81,28 @@ impl Store {
     /// What was in the way of a victim that was left; there is no room for what is to be written. All others poison
     /// the store.
     pub(crate) fn compact(&self, extent: Extent) -> Result<CompactionReport> {
-        let _one_at_a_time = self.compacting.lock();
+        self.compact_alone(extent, &self.compacting.lock())
+    }
+
+    /// As [`Compact::compact`](kv_core::Compact::compact): with the active segment, and leftovers.
+    pub(crate) fn compact_all(&self) -> Result<CompactionReport> {
+        // Taken first: else the background may compact what is sealed here, and the report would not
+        // count it. And the directory stays this store's until the leftovers are gone.
+        let alone = self.compacting.lock();
+        self.seal_if_possible()?;
+        self.make_all_durable()?;
+        let mut report = self.compact_alone(Extent::All, &alone)?;
+        self.health.check_writable()?;
+        self.catalog.remove_leftovers();
+        report.leftover_files = self.catalog.leftovers().0;
+        self.segments.trim();
+        Ok(report)
+    }
+
+    fn compact_alone(&self, extent: Extent, _one_at_a_time: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
         let _poison = self.health.poison_on_panic(self.dir.path());
         let (mut total, mut left, mut failure) = (CompactionReport::default(), Vec::new(), None);
         let mut extent = extent;
-        let newest = self.catalog.segments().last().map(|segment| segment.id);
         loop {
             // Victims of the turn before, among others.
             self.segments.release_held();
@@ -93,13 +111,10 @@ impl Store {
                 // Writers who make garbage as fast as this cannot put off a close.
                 break;
             }
-            let Some((level, victims)) = self.choose_victims(extent, newest, &left) else { break };
+            let Some((level, victims)) = self.choose_victims(extent, &left) else { break };
             self.health.check_writable()?;
             if level == CompactionLevel::Memory {
-                if self.compact_in_memory(&victims) == 0 {
-                    break;
-                }
-                if extent == Extent::OnePlan {
+                if self.compact_in_memory(&victims) == 0 || extent == Extent::OnePlan {
                     break;
                 }
                 continue;
@@ -163,21 +178,23 @@ impl Store {
     }
 
     /// The victims that the policy names, as far as they may be compacted at all, and are none of
-    /// those `except`ed. The `newest` segment is that of when the compaction began.
+    /// those `except`ed.
     fn choose_victims(
         &self,
         extent: Extent,
-        newest: Option<SegmentId>,
         except: &[SegmentId],
     ) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
         let segments = self.catalog.segments();
         let (mut views, memory, disk) = self.view(&segments);
-        let is_later = |view: &SegmentStats| extent == Extent::Disk && Some(view.id) > newest;
-        views.retain(|view| !except.contains(&view.id) && !is_later(view));
+        views.retain(|view| !except.contains(&view.id));
         let share = match extent {
             Extent::Pressed(Need::Growth) => Some(PRESSED_SHARE_FOR_GROWTH),
             Extent::Pressed(_) => Some(PRESSED_SHARE_FOR_RELIEF),
-            _ => None,
+            Extent::DiskUpTo(last) => {
+                views.retain(|view| view.id <= last);
+                None
+            }
+            Extent::All | Extent::OnePlan => None,
         };
         if let Some(share) = share {
             views.retain(|view| view.dead_bytes >= view.disk_bytes / share);
@@ -190,7 +207,7 @@ impl Store {
             slots: Usage { used: segments.len() as u64, limit: Some(SEGMENTS_MAX as u64) },
         };
         let plan = self.options.compaction.plan(&view)?;
-        if plan.level == CompactionLevel::Memory && (extent == Extent::Disk || share.is_some()) {
+        if plan.level == CompactionLevel::Memory && !matches!(extent, Extent::All | Extent::OnePlan) {
             return None;
         }
         let named =

@@ -199,7 +199,7 @@ fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
             Err(error) if reopened => {
                 fail!("on a full disk keys are deleted, but {} of {all} are left: {error}", keys.len() + 1)
             }
-            Err(_e) => {
+            Err(_) => {
                 store = store.reopen()?;
                 (keys, reopened) = (remaining(&store)?, true);
             }

@@ -2,12 +2,10 @@
 //! that lock and the one of the ticker's handle at the same time.
 
 use super::Defect;
-use super::log::Content;
-use super::place::Place;
 use super::state::{Shared, State, live_bytes};
 use kv_core::{
-    Action, Background, Batch, Change, Checkpoint, Compact, Engine, Error, File, Lsn, OpenOptions,
-    PointInTime, Result, ScanVisitor, Stats, Value,
+    Action, Background, Batch, Change, Checkpoint, Compact, Engine, Error, Lsn, PointInTime, Result,
+    ScanVisitor, Stats, Value,
 };
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -22,15 +20,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub(super) fn new(
-        place: Place,
-        options: OpenOptions,
-        content: Content,
-        file: Box<dyn File>,
-        len: u64,
-    ) -> Self {
-        let shared = Arc::new(Shared::new(place, options, content, file, len));
-        Reference { shared, ticker: Mutex::new(None) }
+    pub(super) fn new(shared: Shared) -> Self {
+        Reference { shared: Arc::new(shared), ticker: Mutex::new(None) }
     }
 
     /// Starts the thread that dumps when the policy's time has come, without any call.

@@ -4,6 +4,7 @@ use super::Defect;
 use super::engine::Reference;
 use super::log::Content;
 use super::place::{FILE, Place, TEMPORARY};
+use super::state::Shared;
 use kv_core::{
     Background, Capabilities, Dir, DirExt, DirLock, Engine, EngineFactory, Env, Error, FsExt, LOCK_FILE,
     LockKind, OpenMode, OpenOptions, Reserve, Result, StoreLock, is_system_file,
@@ -58,7 +59,7 @@ impl EngineFactory for ReferenceFactory {
         let recovered = if exists { place.recover()? } else { Content { clean: true, ..Content::default() } };
         if options.read_only && !has(Defect::ReadOnlyWrites) {
             let file = place.open_file(OpenMode::Read)?;
-            return Ok(Arc::new(Reference::new(place, options, recovered, file, 0)));
+            return Ok(Arc::new(Reference::new(Shared::new(place, options, recovered, file, 0))));
         }
         // A new epoch on disk, before an LSN of it is given out.
         let step = u64::from(!has(Defect::LsnReuse) || recovered.epoch == 0);
@@ -66,7 +67,7 @@ impl EngineFactory for ReferenceFactory {
         let (file, len) = place.replace(&content)?;
         let has_ticker =
             env.background == Background::Threads && !options.read_only && !has(Defect::NoTicker);
-        let engine = Arc::new(Reference::new(place, options, content, file, len));
+        let engine = Arc::new(Reference::new(Shared::new(place, options, content, file, len)));
         if has_ticker {
             engine.start_ticker();
         }
