@@ -5,16 +5,16 @@ use kv_core::{
     Env, Life, Lsn, OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
     call_at_exit,
 };
-use kv_wal_format::SEGMENT_HEADER_LEN;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use crate::background::Workers;
-use crate::open;
+use crate::commit::commit_batch;
 use crate::options::Options;
 use crate::readers::collect;
+use crate::recovery::open;
 use crate::store::Store;
+use crate::workers::Workers;
 
 /// A log-structured key-value store. See the [crate documentation](crate).
 ///
@@ -50,9 +50,9 @@ impl LogEngine {
     /// # Errors
     /// As for [`open`](Self::open).
     pub fn open_in(dir: &Path, env: &Env, options: Options) -> Result<Self> {
-        let store = Arc::new(open::open(dir, env, options)?);
+        let store = Arc::new(open(dir, env, options)?);
         let workers = Workers::start(&store)?;
-        if env.background == Background::Threads && !store.options.read_only {
+        if env.background == Background::Threads && !store.context.options.read_only {
             let weak: Weak<Store> = Arc::downgrade(&store);
             call_at_exit(weak);
         }
@@ -61,30 +61,30 @@ impl LogEngine {
 
     /// What opening the store found and did.
     pub fn recovery_report(&self) -> &RecoveryReport {
-        &self.store.recovery
+        &self.store.recovery.report
     }
 
     /// Refuses to wait on a closed store, or for an LSN that was not given out.
     fn check_wait(&self, lsn: Lsn) -> Result<()> {
-        self.store.health.check_wait(lsn, self.store.end.last_lsn())
+        self.store.context.health.check_wait(lsn, self.store.log.end.last_lsn())
     }
 }
 
 impl Engine for LogEngine {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        let end = self.store.commit_put(key, value)?;
+        let end = self.store.committer.put(key, value)?;
         self.store.after_change(end)?;
         Ok(end.lsn)
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        let Some(end) = self.store.commit_delete(key)? else { return Ok(None) };
+        let Some(end) = self.store.committer.delete(key)? else { return Ok(None) };
         self.store.after_change(end)?;
         Ok(Some(end.lsn))
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        let end = self.store.commit_batch(batch)?;
+        let end = commit_batch(&self.store.committer, batch)?;
         self.store.after_change(end)?;
         Ok(end.lsn)
     }
@@ -106,16 +106,16 @@ impl Engine for LogEngine {
     }
 
     fn sync(&self) -> Result<Lsn> {
-        self.store.health.check_writable()?;
-        self.store.make_durable(self.store.end.last_lsn())?;
+        self.store.context.health.check_writable()?;
+        self.store.flusher.make_durable(self.store.log.end.last_lsn())?;
         self.store.compact_if_due()?;
         Ok(self.store.progress.durable_lsn())
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         self.check_wait(lsn)?;
-        self.store.make_durable(lsn)?;
-        if self.store.options.read_only { Ok(()) } else { self.store.compact_if_due() }
+        self.store.flusher.make_durable(lsn)?;
+        if self.store.context.options.read_only { Ok(()) } else { self.store.compact_if_due() }
     }
 
     fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -128,44 +128,15 @@ impl Engine for LogEngine {
     }
 
     fn last_lsn(&self) -> Lsn {
-        self.store.end.last_lsn()
+        self.store.log.end.last_lsn()
     }
 
     fn stats(&self) -> Stats {
-        let store = &*self.store;
-        let mut stats = Stats::default();
-        store.end.try_settle();
-        let durable_lsn = store.progress.durable_lsn();
-        store.progress.fill(&mut stats, durable_lsn, store.end.position());
-        store.counters.fill(&mut stats);
-        stats.keys = store.index.len() as u64;
-        stats.live_bytes = store.index.pair_bytes() as u64;
-        stats.index_bytes = store.index.allocated_bytes() as u64;
-        stats.retired_bytes = store.segments.retired_bytes();
-        stats.fetches = store.segments.fetches();
-        stats.recovery = store.recovery.clone();
-        let (leftover_files, leftover_bytes) = store.catalog.leftovers();
-        stats.leftover_files = leftover_files;
-        stats.disk_bytes = leftover_bytes + store.catalog.overhead_bytes();
-        stats.retired_bytes += store.spares.memory_bytes();
-        let active = store.end.head_capacity();
-        for segment in store.catalog.segments() {
-            // Spares hold nothing yet.
-            stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
-            // Of an image, only what was touched is memory.
-            stats.memory_bytes += segment.memory_bytes().min(segment.end()) as u64;
-            let is_active = segment.id == active.0;
-            stats.disk_bytes += match (segment.is_durable(), is_active) {
-                (true, _) => segment.file_len(),
-                (false, true) => active.1,
-                (false, false) => segment.capacity,
-            } as u64;
-        }
-        stats
+        self.store.stats()
     }
 
     fn close(&self) -> Result<()> {
-        self.store.health.check_process()?;
+        self.store.context.health.check_process()?;
         let answer = self.life.close(|workers| {
             workers.stop(&self.store);
             self.store.close()
@@ -191,22 +162,22 @@ impl Engine for LogEngine {
 
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
-        self.store.health.check_writable()?;
-        self.store.compact_all()
+        self.store.context.health.check_writable()?;
+        self.store.compactor.compact_all()
     }
 }
 
 impl AtExit for Store {
     fn at_exit(&self) {
-        if self.health.check_writable().is_ok() {
-            let _ = self.make_durable(self.end.last_lsn());
+        if self.context.health.check_writable().is_ok() {
+            let _ = self.flusher.make_durable(self.log.end.last_lsn());
         }
     }
 }
 
 impl Drop for LogEngine {
     fn drop(&mut self) {
-        if self.store.health.check_process().is_ok() {
+        if self.store.context.health.check_process().is_ok() {
             let _ = self.close();
             return;
         }

@@ -40,34 +40,31 @@
 //! `store.rs` holds the parts together; `mapped.rs` has arrays that give their memory back. The bytes are those of [`kv_wal_format`]; who leads
 //! a flush, and what a failure means for everybody after it, is in `kv_core`'s `Leadership` and `Health`.
 
-mod background;
-mod batch;
-mod catalog;
 mod commit;
 mod compaction;
+mod context;
 mod counters;
 mod directory;
 mod engine;
 mod eviction;
 mod flush;
-mod head;
 mod index;
-mod leftovers;
+mod log;
 mod manifest;
 mod mapped;
-mod open;
 mod options;
-mod orphans;
 mod prefetch;
 mod progress;
 mod read;
 mod readers;
 mod recovery;
-mod reserve;
+mod refusal;
+mod relocation;
 mod segment;
-mod spares;
+mod signals;
 mod store;
 mod sync;
+mod workers;
 
 pub use engine::{LogEngine, LogFactory};
 pub use options::{OnRecovery, Options, RecoveryProgress};

@@ -3,7 +3,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::batch::BATCH_BYTES_MAX;
+use crate::commit::BATCH_BYTES_MAX;
 use crate::segment::Via;
 
 /// Settings of a [`LogEngine`](crate::LogEngine): plain data, checked at open.

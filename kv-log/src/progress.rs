@@ -4,29 +4,36 @@ use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::head::Position;
+/// A place in log order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) lsn: Lsn,
+    /// Bytes of the records of changes since the store was opened.
+    pub(crate) bytes: u64,
+}
 
-/// How far the log is written and durable. How far it is visible is in [`LogEnd`](crate::head::LogEnd).
+/// How far the log is written and durable. [`LogEnd`](crate::log::LogEnd) holds how far it is visible.
 ///
-/// Moves under the leadership of a flush, but for what tells when changes came: that moves under the commit lock.
+/// The leader of a flush moves it. Only the arrival times of changes move under the commit lock.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// LSNs up to this one belong to earlier openings; those above are given out without a gap.
+    /// LSNs up to this one belong to earlier openings. Above it, LSNs have no gaps.
     lsn_floor: Lsn,
     durable_lsn: AtomicU64,
     /// Bytes of changes that are durable.
     durable_bytes: AtomicU64,
-    /// Bytes of changes that were handed to the operating system.
+    /// Bytes of changes that were written to files.
     written_bytes: AtomicU64,
-    /// Whether a change came since the last sync began: then `since_sync_began` is set.
+    /// Whether `since_sync_began` is set. Every change reads it.
     changed_since_sync_began: AtomicBool,
-    /// When the first change came after the last sync began.
+    /// When the first change after the begin of the last sync was made.
     since_sync_began: Mutex<Option<Duration>>,
-    /// When the oldest change that is not durable came, nanoseconds; `NONE` if there is none. Changed
-    /// with `since_sync_began` locked.
+    /// When the oldest change that is not durable was made, nanoseconds, or `NONE`. Changed with
+    /// `since_sync_began` locked.
     oldest_ns: AtomicU64,
     last_dump_ns: AtomicU64,
-    /// The clock as it was last read for a change, nanoseconds. Apart from the rest, which every change looks at.
+    /// The last reading of the clock for a change, nanoseconds. It has a cache line of its own,
+    /// because every change reads the fields beside it.
     now_ns: CachePadded<AtomicU64>,
 }
 
@@ -40,7 +47,7 @@ fn to_ns(time: Duration) -> u64 {
 const CHANGES_PER_CLOCK_READING: u64 = 16;
 
 impl Progress {
-    /// Of a store that was just recovered up to `lsn`, and goes on above `lsn_floor`.
+    /// Of a store that was recovered up to `lsn`. New changes have LSNs above `lsn_floor`.
     pub(crate) fn new(lsn: Lsn, lsn_floor: Lsn, now: Duration) -> Self {
         Progress {
             lsn_floor,
@@ -60,13 +67,13 @@ impl Progress {
         Lsn::new(self.durable_lsn.load(Ordering::Acquire))
     }
 
-    /// How many changes there were since the store was opened, the one with this LSN included.
+    /// Number of changes since the store was opened, up to the one with this LSN.
     #[inline]
     fn changes(&self, lsn: Lsn) -> u64 {
         lsn.get().saturating_sub(self.lsn_floor.get())
     }
 
-    /// A change was made. Under the commit lock.
+    /// Notes a change. The caller holds the commit lock.
     #[inline]
     pub(crate) fn changed(&self, clock: &dyn Clock) {
         if !self.changed_since_sync_began.load(Ordering::Relaxed) {
@@ -80,19 +87,19 @@ impl Progress {
         }
     }
 
-    /// A flush that will end in a sync takes stock. Under the commit lock.
+    /// Notes that a flush with a sync begins. The caller holds the commit lock.
     pub(crate) fn begin_sync(&self) {
         *self.since_sync_began.lock() = None;
         self.changed_since_sync_began.store(false, Ordering::Relaxed);
     }
 
-    /// Everything up to `position` was written.
+    /// Notes that everything up to `position` is written.
     pub(crate) fn written(&self, position: Position, now: Duration) {
         self.written_bytes.store(position.bytes, Ordering::Release);
         self.last_dump_ns.store(to_ns(now), Ordering::Relaxed);
     }
 
-    /// Everything up to `position` was written and synced.
+    /// Notes that everything up to `position` is written and synced.
     pub(crate) fn synced(&self, position: Position, now: Duration) {
         self.durable_bytes.store(position.bytes, Ordering::Relaxed);
         self.durable_lsn.store(position.lsn.get(), Ordering::Release);
@@ -101,13 +108,13 @@ impl Progress {
         self.oldest_ns.store(since_sync_began.map_or(NONE, to_ns), Ordering::Relaxed);
     }
 
-    /// Bytes of changes that are in memory only, where the log ends at `end`.
+    /// Bytes of changes that are in memory only, if the log ends at `end`.
     #[inline]
     pub(crate) fn unflushed_bytes(&self, end: Position) -> u64 {
         end.bytes.saturating_sub(self.written_bytes.load(Ordering::Acquire))
     }
 
-    /// What a policy sees at the time `now`, where the log ends at `end`.
+    /// What a policy sees at the time `now`, if the log ends at `end`.
     pub(crate) fn pending(&self, end: Position, now: Duration) -> Pending {
         let durable_lsn = self.durable_lsn();
         let age = |ns: u64| now.saturating_sub(Duration::from_nanos(ns));
@@ -119,7 +126,7 @@ impl Progress {
         }
     }
 
-    /// The time, at most a few changes old: the newest has this LSN.
+    /// The time as of a few changes ago at most. The newest change has this LSN.
     pub(crate) fn recent_time(&self, lsn: Lsn, clock: &dyn Clock) -> Duration {
         if self.changes(lsn).is_multiple_of(CHANGES_PER_CLOCK_READING) {
             let now = clock.monotonic();
@@ -129,7 +136,7 @@ impl Progress {
         Duration::from_nanos(self.now_ns.load(Ordering::Relaxed))
     }
 
-    /// `durable_lsn` was read before `end`, which it never passes.
+    /// Fills in the LSNs and counts. The caller read `durable_lsn` before `end`, so it is not above it.
     pub(crate) fn fill(&self, stats: &mut Stats, durable_lsn: Lsn, end: Position) {
         stats.durable_lsn = durable_lsn;
         stats.last_lsn = end.lsn;

@@ -66,14 +66,8 @@ impl Store {
 
     #[inline]
     fn check_look_up(&self, key: &[u8]) -> Result<()> {
-        self.health.check_readable()?;
-        self.check_key(key)
-    }
-
-    /// Refuses to look for a key that is longer than any key here can be.
-    #[inline]
-    pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
-        self.options.limits.check_key_with(key, self.key_len_max)
+        self.context.health.check_readable()?;
+        self.context.check_key(key)
     }
 
     /// As [`Engine::read_many`](kv_core::Engine::read_many).
@@ -86,8 +80,8 @@ impl Store {
         keys: &[&[u8]],
         visit: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<()> {
-        self.health.check_readable()?;
-        keys.iter().try_for_each(|key| self.check_key(key))?;
+        self.context.health.check_readable()?;
+        keys.iter().try_for_each(|key| self.context.check_key(key))?;
         for (group, keys) in keys.chunks(KEYS_AT_A_TIME).enumerate() {
             let (guard, mut values) = (pin(), [None; KEYS_AT_A_TIME]);
             let hold = guard.hold();
@@ -128,7 +122,7 @@ impl Store {
 
     /// As [`Engine::scan`](kv_core::Engine::scan). A shard at a time, and each in the order of memory.
     pub(crate) fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
-        self.health.check_readable()?;
+        self.context.health.check_readable()?;
         let mut locations = Vec::new();
         for shard in 0..self.index.shard_count() {
             for stop in self.stops(shard, &mut locations) {

@@ -1,118 +1,283 @@
-use kv_core::{
-    Acknowledge, Action, Dir, Env, Error, Health, Leadership, Lsn, RecoveryReport, Result, StoreLock,
-};
-use parking_lot::Mutex;
-use std::io::ErrorKind;
+//! The store: the parts of an open store, wired in one place.
+//!
+//! Each part is a type that owns what it changes, and its constructor names what it needs. From
+//! bottom to top: [`Catalog`], [`Evictor`], [`Log`], [`Flusher`], [`Compactor`], [`Committer`]. No
+//! part knows one above it. A lower part asks for work above it through
+//! [`Signals`](crate::signals::Signals).
+
+use kv_core::{Acknowledge, Action, Background, Lsn, RecoveryReport, Result, Stats, StoreLock};
+use kv_wal_format::SEGMENT_HEADER_LEN;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context as Task, Poll};
 
-use crate::background::Signals;
-use crate::catalog::Catalog;
-use crate::compaction::Extent;
-use crate::counters::Counters;
-use crate::head::{LogEnd, MARK_LEN, SEAL_LEN};
+use crate::commit::Committer;
+use crate::compaction::{Compactor, Extent};
+use crate::context::Context;
+use crate::eviction::Evictor;
+use crate::flush::Flusher;
 use crate::index::Index;
-use crate::options::Options;
-use crate::progress::Progress;
+use crate::log::{Log, LogEnd, MARK_LEN, SEAL_LEN, Spares};
+use crate::manifest::{Catalog, Room};
+use crate::progress::{Position, Progress};
+use crate::readers::collect;
+use crate::refusal::unless_refused;
 use crate::segment::{Segment, SegmentTable};
-use crate::spares::Spares;
 
-/// The parts of an open store: what callers and background workers share. Each part is a file of its
-/// own; what is done with them is in `commit`, `flush`, `compaction`.
+/// An open store. Callers and background workers share it.
 #[derive(Debug)]
 pub(crate) struct Store {
-    pub(crate) dir: Arc<dyn Dir>,
-    pub(crate) env: Env,
-    pub(crate) options: Options,
-    /// Longest key that can be looked up, bytes: that of the limits, or of a key that was there
-    /// before they were lowered.
-    pub(crate) key_len_max: usize,
-    /// The policy's answer, asked once.
-    pub(crate) acknowledge: Acknowledge,
-    pub(crate) end: LogEnd,
-    /// The heads after this one, made ahead of need.
-    pub(crate) spares: Spares,
+    pub(crate) context: Arc<Context>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) segments: Arc<SegmentTable>,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) log: Arc<Log>,
+    pub(crate) flusher: Arc<Flusher>,
+    pub(crate) compactor: Arc<Compactor>,
+    pub(crate) committer: Committer,
+    pub(crate) recovery: Recovery,
+    evictor: Arc<Evictor>,
+    lock: Arc<StoreLock>,
+}
+
+/// The parts that recovery leaves, on which the others stand.
+#[derive(Debug)]
+pub(crate) struct Foundation {
+    pub(crate) context: Arc<Context>,
+    pub(crate) lock: Arc<StoreLock>,
     pub(crate) index: Index,
     pub(crate) segments: Arc<SegmentTable>,
     pub(crate) catalog: Catalog,
+    pub(crate) room: Arc<Room>,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) leadership: Leadership,
-    pub(crate) health: Health,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) signals: Signals,
-    /// Held while a compaction runs: one at a time.
-    pub(crate) compacting: Mutex<()>,
-    pub(crate) recovery: RecoveryReport,
-    /// LSNs up to this one belong to earlier openings.
-    pub(crate) lsn_floor: Lsn,
-    pub(crate) lock: Arc<StoreLock>,
 }
 
+/// The result of recovery.
+#[derive(Debug)]
+pub(crate) struct Recovery {
+    pub(crate) report: RecoveryReport,
+    /// LSNs up to this one belong to earlier openings.
+    pub(crate) lsn_floor: Lsn,
+}
+
+/// Dead bytes below which a close does not seal the active segment.
+const DEAD_BYTES_MIN: u64 = 256 << 10;
+
+/// The unit in which file systems give out space, bytes.
+const UNUSED_UNIT: usize = 4096;
+
 impl Store {
-    /// Counts what a writer has to wait for.
-    pub(crate) fn stalling<R>(&self, wait: impl FnOnce() -> R) -> R {
-        let start = self.env.clock.monotonic();
-        let result = wait();
-        self.counters.stalled(self.env.clock.monotonic().saturating_sub(start));
-        result
+    /// Wires the parts of a recovered store whose log goes on at `end`.
+    pub(crate) fn new(foundation: Foundation, end: LogEnd, recovery: Recovery) -> Self {
+        let Foundation { context, lock, index, segments, catalog, room, progress } = foundation;
+        let (index, catalog) = (Arc::new(index), Arc::new(catalog));
+        let evictor = Arc::new(Evictor::new(
+            Arc::clone(&context),
+            Arc::clone(&index),
+            Arc::clone(&segments),
+            Arc::clone(&catalog),
+        ));
+        let spares = Spares::new(Arc::clone(&context), Arc::clone(&catalog), Arc::clone(&evictor));
+        let log = Arc::new(Log::new(Arc::clone(&context), end, spares));
+        let flusher = Arc::new(Flusher::new(
+            Arc::clone(&context),
+            Arc::clone(&log),
+            room,
+            Arc::clone(&evictor),
+            Arc::clone(&progress),
+            Arc::clone(&lock),
+        ));
+        let compactor = Arc::new(Compactor::new(
+            Arc::clone(&context),
+            &index,
+            Arc::clone(&segments),
+            Arc::clone(&catalog),
+            Arc::clone(&evictor),
+            Arc::clone(&log),
+            Arc::clone(&flusher),
+        ));
+        let committer = Committer::new(
+            Arc::clone(&context),
+            Arc::clone(&index),
+            Arc::clone(&segments),
+            Arc::clone(&log),
+            Arc::clone(&progress),
+            Arc::clone(&flusher),
+            Arc::clone(&compactor),
+        );
+        Store {
+            context,
+            index,
+            segments,
+            catalog,
+            progress,
+            log,
+            flusher,
+            compactor,
+            committer,
+            recovery,
+            evictor,
+            lock,
+        }
     }
 
-    /// Poisons the store, unless `error` is a [refusal](is_refusal).
-    pub(crate) fn poison_unless_refused(&self, error: Error) -> Error {
-        if is_refusal(&error) { error } else { self.health.poison(error) }
+    /// Completes the opening. Carries out one compaction plan, however soon the process may end: a
+    /// store that is opened often and killed each time would otherwise never be compacted. The
+    /// background worker does the rest.
+    pub(crate) fn begin(&self) -> Result<()> {
+        // The index grew while segments were replayed.
+        self.evictor.evict_in_place();
+        if self.context.options.read_only {
+            return Ok(());
+        }
+        self.compactor.compact_in_passing(Extent::OnePlan)?;
+        self.context.signals.compact.wake();
+        Ok(())
     }
 
-    /// Makes everything durable, and notes in the manifest that nothing is missing. Whatever happens, it
-    /// releases the directory.
+    /// Does the work that follows a change, after all locks are released. The log ends at `end` with
+    /// that change.
+    #[inline]
+    pub(crate) fn after_change(&self, end: Position) -> Result<()> {
+        if self.context.acknowledge == Acknowledge::WhenDurable {
+            self.flusher.make_durable(end.lsn)?;
+        }
+        match self.context.env.background {
+            Background::Threads => {
+                let now = self.progress.recent_time(end.lsn, &*self.context.env.clock);
+                let signals = &self.context.signals;
+                match self.flusher.decide(end, now) {
+                    (Action::Hold, None) => {}
+                    (Action::Hold, Some(pause)) => signals.ask_at(now.saturating_add(pause)),
+                    (Action::Write | Action::WriteAndSync, _) => signals.flush.wake(),
+                }
+                Ok(())
+            }
+            Background::Inline => {
+                self.flusher.flush_if_due()?;
+                self.compact_if_due()
+            }
+        }
+    }
+
+    /// Compacts if a part has asked for it. For inline mode.
+    pub(crate) fn compact_if_due(&self) -> Result<()> {
+        // An unreadable victim is no failure of the change, as in the background.
+        if self.context.env.background == Background::Inline && self.context.signals.compact.take() {
+            self.compactor.compact_in_passing(Extent::All)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Engine::poll_durable`](kv_core::Engine::poll_durable), for the LSN of a change.
+    pub(crate) fn poll_durable(&self, lsn: Lsn, task: &mut Task<'_>) -> Poll<Result<()>> {
+        // Without a worker, no thread would wake the task.
+        if self.context.env.background == Background::Inline || self.context.options.read_only {
+            return Poll::Ready(self.flusher.make_durable(lsn).and_then(|()| self.compact_if_due()));
+        }
+        let durable_lsn = || self.progress.durable_lsn();
+        let signals = &self.context.signals;
+        let answer = signals.tasks.poll_durable(lsn, task, durable_lsn, &self.context.health);
+        if answer.is_pending() {
+            signals.flush.wake();
+        }
+        answer
+    }
+
+    /// Wakes all tasks that wait for a sync, so that they see the closed store. The caller holds no
+    /// lock.
+    pub(crate) fn wake_tasks(&self) {
+        self.context.signals.tasks.wake_all();
+    }
+
+    /// Gives back recycled memory while no changes wait for a flush.
+    pub(crate) fn release_idle_memory(&self) {
+        if self.flusher.is_idle() {
+            // Frees retired images first. The trim would otherwise miss them.
+            collect();
+            self.segments.trim();
+        }
+    }
+
+    /// As [`Engine::stats`](kv_core::Engine::stats).
+    pub(crate) fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.log.end.try_settle();
+        let durable_lsn = self.progress.durable_lsn();
+        self.progress.fill(&mut stats, durable_lsn, self.log.end.position());
+        self.context.counters.fill(&mut stats);
+        stats.keys = self.index.len() as u64;
+        stats.live_bytes = self.index.pair_bytes() as u64;
+        stats.index_bytes = self.index.allocated_bytes() as u64;
+        stats.retired_bytes = self.segments.retired_bytes() + self.log.spares.memory_bytes();
+        stats.fetches = self.segments.fetches();
+        stats.recovery = self.recovery.report.clone();
+        let (leftover_files, leftover_bytes) = self.catalog.leftovers();
+        stats.leftover_files = leftover_files;
+        stats.disk_bytes = leftover_bytes + self.catalog.overhead_bytes();
+        let active = self.log.end.active_capacity();
+        for segment in self.catalog.segments() {
+            // A spare holds no record.
+            stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
+            // Only the touched part of an image takes memory.
+            stats.memory_bytes += segment.memory_bytes().min(segment.end()) as u64;
+            let is_active = segment.id == active.0;
+            stats.disk_bytes += match (segment.is_durable(), is_active) {
+                (true, _) => segment.file_len(),
+                (false, true) => active.1,
+                (false, false) => segment.capacity,
+            } as u64;
+        }
+        stats
+    }
+
+    /// Makes everything durable, stores the last manifest, and releases the directory even after a
+    /// failure.
     pub(crate) fn close(&self) -> Result<()> {
-        let result = if self.options.read_only { Ok(()) } else { self.close_files() };
-        let result = result.map_err(|error| self.health.poison(error));
-        // If that gave up early, others may still be at work on the files. The directory is theirs
-        // until they are done: a compaction, the leader of a flush, and a writer who makes a head.
-        let _no_compaction = self.compacting.lock();
-        let _leading = self.leadership.take_unless(|| false);
-        let _no_writer = self.end.lock();
-        self.health.close();
+        let result = if self.context.options.read_only { Ok(()) } else { self.close_files() };
+        let result = result.map_err(|error| self.context.health.poison(error));
+        // After a failure, other threads may still work on the files: a compaction, the leader of a
+        // flush, and a writer that creates a segment. The directory is released after they are done.
+        let _no_compaction = self.compactor.exclude();
+        let _no_flush = self.flusher.exclude();
+        let _no_writer = self.log.end.lock();
+        self.context.health.close();
         self.lock.release();
         result
     }
 
-    /// Whether compaction would leave out the better part of the active segment, if it was sealed.
-    fn is_active_mostly_dead(&self) -> bool {
-        self.end.try_settle();
-        let active = Arc::clone(&self.end.lock().head.segment);
-        let tombstones = active.sums.tombstone_bytes.load(Ordering::Relaxed);
-        active.dead_bytes(tombstones) > active.sums.live_bytes() + tombstones + DEAD_BYTES_MIN
-    }
-
-    /// Seals the active segment, unless something that its successor takes is short: then
-    /// compaction has to do without it.
-    pub(crate) fn seal_if_possible(&self) -> Result<()> {
-        unless_refused(self.seal_head())
-    }
-
     fn close_files(&self) -> Result<()> {
-        self.make_all_durable()?;
-        // A store that is open for moments only would never be compacted otherwise.
+        self.flusher.make_all_durable()?;
+        // Without this, a store that is open only for moments would never be compacted.
         if self.is_active_mostly_dead() {
-            self.seal_if_possible()?;
-            self.make_all_durable()?;
+            self.log.seal_if_possible()?;
+            self.flusher.make_all_durable()?;
         }
-        self.compact_in_passing(Extent::DiskUpTo(self.end.head_capacity().0))?;
-        let _no_compaction = self.compacting.lock();
+        self.compactor.compact_in_passing(Extent::DiskUpTo(self.log.end.active_capacity().0))?;
+        let _no_compaction = self.compactor.exclude();
         let (last_lsn, active) = {
             // No change comes between the last sync and the last manifest.
-            let end = self.end.lock();
-            self.health.check_writable()?;
-            self.health.close();
-            (end.last_lsn(), Arc::clone(&end.head.segment))
+            let end = self.log.end.lock();
+            self.context.health.check_writable()?;
+            self.context.health.close();
+            (end.last_lsn(), Arc::clone(&end.active.segment))
         };
-        // Changes, and segments sealed, since the first time.
-        self.flush(Action::WriteAndSync)?;
+        // Changes and sealed segments since the first flush.
+        self.flusher.flush(Action::WriteAndSync)?;
+        let spares = self.log.spares.take_all();
         let ended = give_back_unused_space(&active)
-            .and_then(|()| self.catalog.end(&self.spares.take_all(), last_lsn.max(self.lsn_floor)));
-        // Everything is durable: the next opening finds the end of the log by itself.
+            .and_then(|()| self.catalog.end(&spares, last_lsn.max(self.recovery.lsn_floor)));
+        // Everything is durable: the next opening finds the end of the log without the last manifest.
         unless_refused(ended)
+    }
+
+    /// Whether compaction would drop most of the active segment if it was sealed.
+    fn is_active_mostly_dead(&self) -> bool {
+        self.log.end.try_settle();
+        let active = Arc::clone(&self.log.end.lock().active.segment);
+        let tombstones = active.sums.tombstone_bytes.load(Ordering::Relaxed);
+        active.dead_bytes(tombstones) > active.sums.live_bytes() + tombstones + DEAD_BYTES_MIN
     }
 }
 
@@ -120,59 +285,4 @@ impl Store {
 fn give_back_unused_space(active: &Segment) -> Result<()> {
     let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
     if (len as u64) < active.file.len()? { active.file.trim(len) } else { Ok(()) }
-}
-
-/// Dead bytes for which the active segment is not sealed when the store is closed.
-const DEAD_BYTES_MIN: u64 = 256 << 10;
-
-/// File systems give out space in such units, bytes.
-const UNUSED_UNIT: usize = 4096;
-
-/// Whether the disk is full, or no segment is free. Compaction may help.
-pub(crate) fn is_full(error: &Error) -> bool {
-    matches!(error, Error::DiskFull { .. } | Error::TooManySegments { .. })
-}
-
-/// The answer of something that may be left undone: a refusal is no failure.
-fn unless_refused(answer: Result<()>) -> Result<()> {
-    match answer {
-        Err(error) if is_refusal(&error) => Ok(()),
-        answer => answer,
-    }
-}
-
-/// The system's error codes for too many open files: of the whole system, and of the process.
-const TOO_MANY_OPEN_FILES: [i32; 2] = [23, 24];
-
-/// Whether `error` is a refusal: something is short now, nothing was changed, and later there may be
-/// enough. A failed sync or rename is never one, whatever the system says.
-pub(crate) fn is_refusal(error: &Error) -> bool {
-    match error {
-        Error::Io { op: "sync" | "rename", .. } => false,
-        Error::DiskFull { .. } | Error::TooManySegments { .. } => true,
-        Error::Io { source, .. } => {
-            source.kind() == ErrorKind::OutOfMemory
-                || source.raw_os_error().is_some_and(|number| TOO_MANY_OPEN_FILES.contains(&number))
-        }
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io;
-    use std::path::Path;
-
-    #[test]
-    fn what_is_short_now_is_refused_and_what_is_wrong_is_not() {
-        let io = |number| Error::io("create", Path::new("f"), io::Error::from_raw_os_error(number));
-        let (eio, out_of_memory, files_of_all, files_of_process, enospc) = (5, 12, 23, 24, 28);
-        for number in [out_of_memory, files_of_all, files_of_process, enospc] {
-            assert!(is_refusal(&io(number)), "{number}");
-            let sync = Error::sync(Path::new("f"), io::Error::from_raw_os_error(number));
-            assert!(!is_refusal(&sync), "{sync}");
-        }
-        assert!(!is_refusal(&io(eio)) && !is_refusal(&Error::Closed));
-    }
 }

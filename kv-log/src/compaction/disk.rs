@@ -26,14 +26,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{LOOK_UPS_AT_A_TIME, Move, oldest_dead_put};
-use crate::head::SEAL_LEN;
-use crate::index::KeyHash;
+use super::choice::oldest_dead_put;
+use crate::context::Context;
+use crate::flush::Flusher;
+use crate::index::{Index, KeyHash};
+use crate::log::{Log, SEAL_LEN};
+use crate::manifest::Catalog;
 use crate::mapped::{Mapped, Plain};
 use crate::readers::{collect, pin};
-use crate::reserve::Need;
-use crate::segment::{Contents, Location, Segment};
-use crate::store::Store;
+use crate::relocation::{LOOK_UPS_AT_A_TIME, Move, relocate_all};
+use crate::segment::{Contents, Location, Segment, SegmentTable};
 
 /// A record that is to be kept. There may be very many.
 #[derive(Clone, Copy)]
@@ -68,15 +70,41 @@ struct Output {
     survivors: Range<usize>,
 }
 
-impl Store {
+/// Compacts segments on disk.
+#[derive(Debug)]
+pub(super) struct DiskCompactor {
+    context: Arc<Context>,
+    index: Arc<Index>,
+    segments: Arc<SegmentTable>,
+    catalog: Arc<Catalog>,
+    log: Arc<Log>,
+    flusher: Arc<Flusher>,
+}
+
+impl DiskCompactor {
+    pub(super) fn new(
+        context: &Arc<Context>,
+        index: &Arc<Index>,
+        segments: &Arc<SegmentTable>,
+        catalog: &Arc<Catalog>,
+        log: &Arc<Log>,
+        flusher: &Arc<Flusher>,
+    ) -> Self {
+        DiskCompactor {
+            context: Arc::clone(context),
+            index: Arc::clone(index),
+            segments: Arc::clone(segments),
+            catalog: Arc::clone(catalog),
+            log: Arc::clone(log),
+            flusher: Arc::clone(flusher),
+        }
+    }
+
     /// Compacts the victims together.
     ///
     /// # Errors
     /// Outside: a victim is unreadable, and nothing was changed. Inside: what is in the way of writing.
-    pub(super) fn compact_on_disk(
-        &self,
-        segments: &[Arc<Segment>],
-    ) -> Result<Result<CompactionReport>, Unreadable> {
+    pub(super) fn compact(&self, segments: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
         let report = self.load_and_replace(segments);
         if !matches!(report, Ok(Ok(_))) {
             for victim in segments {
@@ -100,10 +128,11 @@ impl Store {
         survivors: &[Survivor],
     ) -> Result<CompactionReport> {
         // What the choice of survivors saw: only durable changes may make others obsolete on disk.
-        let horizon = self.end.last_lsn();
+        let horizon = self.log.end.last_lsn();
         let mut outputs: Vec<Output> = Vec::new();
-        let written =
-            self.write_outputs(&victims, survivors, &mut outputs).and_then(|()| self.make_durable(horizon));
+        let written = self
+            .write_outputs(&victims, survivors, &mut outputs)
+            .and_then(|()| self.flusher.make_durable(horizon));
         if let Err(error) = written {
             for output in &outputs {
                 self.catalog.discard_segment(&output.segment);
@@ -112,12 +141,12 @@ impl Store {
             return Err(error);
         }
         let new: Vec<Arc<Segment>> = outputs.iter().map(|output| Arc::clone(&output.segment)).collect();
-        if let Err(error) = self.catalog.exchange(segments, &new, self.end.last_lsn()) {
+        if let Err(error) = self.catalog.exchange(segments, &new, self.log.end.last_lsn()) {
             self.forget(&outputs);
             return Err(error);
         }
         for output in &outputs {
-            self.relocate_all(&output.segment, output.moves(survivors, &victims));
+            relocate_all(&self.index, &output.segment, output.moves(survivors, &victims));
         }
         // Let go of, so that their images can be used again as soon as no reader looks at them.
         drop(victims);
@@ -129,8 +158,8 @@ impl Store {
         let copied_bytes = survivors.iter().filter(|one| one.is_put).map(|one| u64::from(one.len)).sum();
         let before: u64 = segments.iter().map(|segment| segment.file_len() as u64).sum();
         let after: u64 = outputs.iter().map(|output| output.segment.file_len() as u64).sum();
-        self.counters.compactions.fetch_add(1, Ordering::Relaxed);
-        self.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
+        self.context.counters.compactions.fetch_add(1, Ordering::Relaxed);
+        self.context.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
         Ok(CompactionReport {
             victims: segments.len() as u64,
             outputs: outputs.len() as u64,
@@ -246,7 +275,7 @@ impl Store {
     fn output_bytes(&self) -> usize {
         let segments = self.catalog.segments().len() as u64;
         let least = if segments > MANY_SEGMENTS { MERGED_SEGMENT_BYTES } else { 0 };
-        self.options.segment_bytes.max(usize::try_from(least).unwrap_or(usize::MAX))
+        self.context.options.segment_bytes.max(usize::try_from(least).unwrap_or(usize::MAX))
     }
 
     /// Writes survivors, in the order of their LSNs, to a new segment that is just as large as they need, and syncs it.
@@ -256,21 +285,20 @@ impl Store {
         let end = SEGMENT_HEADER_LEN
             + survivors.iter().map(|survivor| survivor.len as usize).sum::<usize>()
             + SEAL_LEN;
-        let header = self.catalog.compacted_header(min_lsn, self.end.last_lsn())?;
+        let header = self.catalog.compacted_header(min_lsn, self.log.end.last_lsn())?;
         let created = mean_time(survivors, victims);
-        let output =
-            self.catalog.create_segment(header, end, end, created, Need::Compaction, |mut out| {
-                let encoder = Encoder::new(header.segment_id);
-                let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
-                for survivor in survivors {
-                    let contents =
-                        victims.get(usize::from(survivor.victim)).map(|victim| victim.contents.bytes());
-                    let record = survivor.encoded(contents.unwrap_or_default());
-                    let len = encoder.copy(record, out).expect("the segment was made to fit");
-                    out = out.split_at_mut(len).1;
-                }
-                encoder.encode(&Record::seal(max_lsn, &seal), out).expect("the segment was made to fit");
-            })?;
+        let output = self.catalog.create_output(header, end, created, |mut out| {
+            let encoder = Encoder::new(header.segment_id);
+            let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
+            for survivor in survivors {
+                let contents =
+                    victims.get(usize::from(survivor.victim)).map(|victim| victim.contents.bytes());
+                let record = survivor.encoded(contents.unwrap_or_default());
+                let len = encoder.copy(record, out).expect("the segment was made to fit");
+                out = out.split_at_mut(len).1;
+            }
+            encoder.encode(&Record::seal(max_lsn, &seal), out).expect("the segment was made to fit");
+        })?;
         for survivor in survivors {
             let kind = if survivor.is_put { RecordKind::Put } else { RecordKind::Delete };
             output.add_record(Lsn::new(survivor.lsn), kind, survivor.len as usize);

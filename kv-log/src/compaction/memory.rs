@@ -9,12 +9,14 @@ use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{LOOK_UPS_AT_A_TIME, oldest_dead_put};
-use crate::index::KeyHash;
+use super::choice::oldest_dead_put;
+use crate::context::Context;
+use crate::index::{Index, KeyHash};
+use crate::manifest::Catalog;
 use crate::prefetch::prefetch;
 use crate::readers::{Guard, collect, pin};
-use crate::segment::{Contents, Image, Location, Segment};
-use crate::store::Store;
+use crate::relocation::{LOOK_UPS_AT_A_TIME, count_relocated};
+use crate::segment::{Contents, Image, Location, Segment, SegmentTable};
 
 /// How far a walk through an image asks for memory ahead, bytes.
 const AHEAD: usize = 2048;
@@ -29,9 +31,32 @@ struct Candidate<'a> {
     is_put: bool,
 }
 
-impl Store {
+/// Compacts segments in memory.
+#[derive(Debug)]
+pub(super) struct MemoryCompactor {
+    context: Arc<Context>,
+    index: Arc<Index>,
+    segments: Arc<SegmentTable>,
+    catalog: Arc<Catalog>,
+}
+
+impl MemoryCompactor {
+    pub(super) fn new(
+        context: &Arc<Context>,
+        index: &Arc<Index>,
+        segments: &Arc<SegmentTable>,
+        catalog: &Arc<Catalog>,
+    ) -> Self {
+        MemoryCompactor {
+            context: Arc::clone(context),
+            index: Arc::clone(index),
+            segments: Arc::clone(segments),
+            catalog: Arc::clone(catalog),
+        }
+    }
+
     /// Compacts each of the victims, which are durable, by itself. Returns how many bytes of images came free.
-    pub(super) fn compact_in_memory(&self, victims: &[Arc<Segment>]) -> u64 {
+    pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> u64 {
         victims.iter().filter_map(|victim| self.shrink(victim)).sum()
     }
 
@@ -57,7 +82,7 @@ impl Store {
         drop(contents);
         self.segments.retire(old);
         collect();
-        self.counters.memory_compactions.fetch_add(1, Ordering::Relaxed);
+        self.context.counters.memory_compactions.fetch_add(1, Ordering::Relaxed);
         Some(freed as u64)
     }
 
@@ -91,7 +116,7 @@ impl Store {
                 .iter()
                 .filter(|candidate| candidate.is_put)
                 .map(|candidate| candidate.encoded.len() as u64);
-            Self::count_relocated(new, puts.sum(), || {
+            count_relocated(new, puts.sum(), || {
                 let mut moved = 0;
                 for candidate in group.drain(..) {
                     let len = self.move_record(&candidate, new, &image, to, &guard);

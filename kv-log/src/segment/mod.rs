@@ -63,7 +63,7 @@ pub(crate) struct Segment {
 }
 
 /// What a segment holds. Of the head, most of it is up to date only when somebody needs it: see
-/// [`head`](crate::head). On a cache line of its own, since whoever replaces a record writes here.
+/// [`log`](crate::log). On a cache line of its own, since whoever replaces a record writes here.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Sums {

@@ -1,11 +1,11 @@
-//! Segment files that the manifest does not name: rubbish that a crash left, files of other owners,
-//! or changes that an older manifest does not know of.
+//! Orphans: segment files that the manifest does not name. They are rubbish that a crash left, files
+//! of other owners, or changes that an older manifest does not know.
 //!
 //! A manifest reserves segment ids ahead, as it reserves LSNs: a file with an id beyond them is not
 //! this store's. Until a manifest that names it is durable, a log segment holds no change, and a
-//! compacted one only changes of segments that the manifest names. So no crash leaves a file with a
-//! newer change than the named segments hold. An older manifest, put back by hand, does; removing
-//! the file would lose its changes.
+//! compacted segment holds only changes of segments that the manifest names. So no crash leaves a
+//! file with a newer change than the named segments hold. Such a file is left when a user restores
+//! an older manifest, and to remove the file would lose its changes.
 //!
 //! | the name's id | the header is of | newest change in the file | verdict |
 //! |---|---|---|---|
@@ -19,20 +19,21 @@ use kv_core::{Dir, DirExt, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader};
 
 use crate::directory;
+use crate::manifest::{Manifest, Unnamed};
 use crate::segment::SEGMENT_BYTES_MAX;
 
-/// Whose a file is that the manifest does not name.
+/// The owner of a file that the manifest does not name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// The store's: it can go.
+enum Verdict {
+    /// The store's: it can be removed.
     Rubbish,
-    /// Left as it is, and its id is not used.
+    /// Another owner's: it stays as it is, and its id is not used.
     Foreign,
-    /// The store's, with changes that the manifest does not know of.
+    /// The store's, with changes that the manifest does not know.
     NewerChanges,
 }
 
-/// What a header tells of its file.
+/// The origin of a file, as its header tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
     /// This store, with the id that the name says.
@@ -53,24 +54,40 @@ fn judge(origin: Origin, is_reserved: bool, is_newer: bool) -> Verdict {
     }
 }
 
-/// What the store knows without its orphans.
+/// The facts about the store that a verdict needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known {
-    pub(crate) store_id: u32,
-    /// Ids from this one on were not reserved.
-    pub(crate) ids_end: SegmentId,
-    /// The newest change in the segments that the manifest names, or known to have been durable.
-    pub(crate) last_lsn: Lsn,
+struct Known {
+    store_id: u32,
+    /// The first id that was not reserved.
+    ids_end: SegmentId,
+    /// The newest change that the named segments hold, or that is known to have been durable.
+    last_lsn: Lsn,
 }
 
-/// Judges the file of the segment `id`, which the manifest does not name.
+/// Judges every file with a segment name in `dir` that `manifest` does not name. The newest recovered
+/// change has the LSN `last_lsn`.
 ///
 /// # Errors
-/// The file cannot be read; it is damage: see the table.
-pub(crate) fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Verdict> {
+/// A file cannot be read. A file holds changes that the manifest does not know: see the table.
+pub(super) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> Result<Unnamed> {
+    let known = Known { store_id: manifest.store_id, ids_end: manifest.next_segment, last_lsn };
+    let mut unnamed = Unnamed::default();
+    for id in dir.names()?.iter().filter_map(|name| directory::parse_segment_file_name(name)) {
+        if !manifest.segments.contains_key(&id) {
+            match examine(dir, id, known)? {
+                Verdict::Rubbish => unnamed.orphans.push(id),
+                Verdict::Foreign | Verdict::NewerChanges => drop(unnamed.foreign.insert(id)),
+            }
+        }
+    }
+    Ok(unnamed)
+}
+
+/// Judges the file of the segment `id`.
+fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Verdict> {
     let name = directory::segment_file_name(id);
     let is_reserved = id < known.ids_end && id.get() > 0;
-    // A longer file is no segment; it is not read.
+    // A longer file is not a segment, and is not read.
     let bytes = match dir.read_file(&name, SEGMENT_BYTES_MAX as u64) {
         Ok(bytes) => bytes,
         Err(Error::Corruption { .. }) => return Ok(Verdict::Foreign),

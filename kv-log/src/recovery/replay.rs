@@ -1,25 +1,15 @@
-//! Recovery: from the files of a store to its index, by replay.
+//! Replay: from the files of a store to its index.
 //!
-//! Every segment that the manifest names is read into a memory image and scanned. For each key the record
-//! with the highest LSN wins, whatever the order of segments. So they are replayed in parallel, and the
-//! newest first: these stay in memory if there is a budget. Tombstones take part, and leave the index at
-//! the end.
+//! Recovery reads every segment that the manifest names into a memory image and scans it. For each
+//! key, the record with the highest LSN wins, whatever the order of segments. So all processors
+//! replay segments in parallel. They begin with the newest: with a memory budget, those stay in
+//! memory. Tombstones take part, and leave the index at the end.
 //!
-//! How a log segment may end, and what that means (every other combination is damage, reported with
-//! file and offset, and nothing is changed):
-//!
-//! | the manifest says | the scan finds | a later segment holds bytes | verdict |
-//! |---|---|---|---|
-//! | sealed | the seal, at the known length, with the right counts | any | whole |
-//! | not sealed | the seal, with the right counts | any | whole |
-//! | not sealed | zeros after whole batches | no | the head: go on here |
-//! | not sealed | torn bytes beyond what is known durable, and no mark that proves a later sync | no | torn: cut and sealed here |
+//! [`verdict`](super::verdict) decides what becomes of each segment. Recovery changes nothing on
+//! disk.
 
 use kv_core::{Background, Env, Error, Lsn, OpenMode, RecoveryReport, Result, SegmentId};
-use kv_wal_format::{
-    Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind, Stop, StopReason,
-    Tail, judge_tail, parse_trusted,
-};
+use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -29,8 +19,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::head::SEAL_LEN;
+use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
 use crate::index::{Index, KeyHash};
+use crate::log::SEAL_LEN;
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
 use crate::readers::{Guard, collect, pin};
@@ -38,16 +29,16 @@ use crate::segment::{
     Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable,
 };
 
-/// A store as its files say, before anything is changed on disk.
+/// A store as its files describe it. Nothing on disk has changed.
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) index: Index,
     pub(crate) table: Arc<SegmentTable>,
-    /// Finished segments, and the head, if there is one.
+    /// Whole segments, and the active or torn one, if there is one.
     pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
-    /// Where the log goes on.
-    pub(crate) head: Option<Arc<Segment>>,
-    /// The newest segment, if a crash tore it: its end is where it is to be cut.
+    /// The segment in which the log goes on.
+    pub(crate) active: Option<Arc<Segment>>,
+    /// The newest segment, if a crash has torn it. Its end is the place to cut.
     pub(crate) torn: Option<Arc<Segment>>,
     /// Length of the longest key, bytes.
     pub(crate) longest_key: usize,
@@ -59,10 +50,31 @@ struct Replayed {
     segment: Arc<Segment>,
     entry: Entry,
     stop: Stop,
-    /// All of the file, where the segment does not have its seal.
-    unfinished: Option<Contents>,
+    /// How a segment with a seal ends, or all bytes of one without.
+    end: End,
     /// Highest LSN of any record, marks and seal included.
     last_lsn: u64,
+}
+
+enum End {
+    Sealed(Ending),
+    Unfinished(Contents),
+}
+
+impl Replayed {
+    fn scanned<'a>(&self, bytes: &'a [u8]) -> Scanned<'a> {
+        scanned(&self.segment, self.entry, bytes, self.stop)
+    }
+}
+
+/// The facts for the verdict on a segment.
+fn scanned<'a>(segment: &Segment, entry: Entry, bytes: &'a [u8], stop: Stop) -> Scanned<'a> {
+    let (id, seal) = (segment.id.get(), segment.seal());
+    Scanned { id, bytes, stop, seal, known_len: entry.durable_len }
+}
+
+fn named(entry: Entry) -> Named {
+    if entry.sealed { Named::Sealed } else { Named::Unsealed }
 }
 
 /// Where segments are replayed into.
@@ -73,15 +85,15 @@ struct Replay<'a> {
     index: &'a Index,
     table: &'a Arc<SegmentTable>,
     store_id: u32,
-    /// When all segments are taken to have been written: it is not known when they were.
+    /// The age of all segments is counted from here, because the time of their records is unknown.
     now: Duration,
-    /// Bytes of images that stay.
+    /// Bytes of images that stay in memory.
     resident_bytes: AtomicU64,
     longest_key: AtomicUsize,
     progress: Mutex<RecoveryProgress>,
 }
 
-/// Deletes that the index points at, unless something newer was found.
+/// Deletes that the index points at, unless a newer record of the key was found.
 type Tombstones = Vec<(KeyHash, Location)>;
 
 /// Reads and replays all segments of `manifest`. Changes nothing on disk.
@@ -123,24 +135,38 @@ pub(crate) fn recover(
     report.last_lsn = Lsn::new(last_lsn);
 
     let mut segments = BTreeMap::new();
-    let (mut head, mut torn): (Option<Arc<Segment>>, Option<Arc<Segment>>) = (None, None);
-    // LSNs that are durable, and not in the segment at hand or covered by its known length.
+    let (mut active, mut torn): (Option<Arc<Segment>>, Option<Arc<Segment>>) = (None, None);
+    // The newest durable LSN that neither lies in the next segment nor is covered by its known length.
     let mut lsn_before = manifest.durable_lsn.get();
     for one in &replayed {
-        let unfinished = head.as_ref().or(torn.as_ref());
-        if let Some(unfinished) = unfinished.filter(|_| one.entry.kind == SegmentKind::Log) {
-            // Made ahead of need, and never used: left out, and so dropped.
-            require_blank(one, unfinished)?;
-            table.retire(&one.segment);
-            continue;
-        }
-        if let Some(file) = &one.unfinished {
-            match judge(one, file.bytes(), lsn_before)? {
-                None => head = Some(Arc::clone(&one.segment)),
-                Some(torn_bytes) => {
-                    report.torn_bytes = torn_bytes;
-                    torn = Some(Arc::clone(&one.segment));
-                }
+        let unfinished = active.as_ref().or(torn.as_ref());
+        let unfinished = unfinished.filter(|_| one.entry.kind == SegmentKind::Log);
+        let before = if unfinished.is_some() { Before::Unfinished } else { Before::AllSealed };
+        let (ending, bytes) = match &one.end {
+            End::Sealed(ending) => (*ending, &[][..]),
+            End::Unfinished(file) => (unsealed_ending(&one.scanned(file.bytes()), lsn_before), file.bytes()),
+        };
+        match (decide(named(one.entry), ending, before), unfinished) {
+            (Verdict::Whole, _) => {}
+            (Verdict::Active, _) => {
+                debug_assert!(
+                    one.stop.offset + SEAL_LEN <= one.segment.capacity,
+                    "`load` keeps room for a seal"
+                );
+                active = Some(Arc::clone(&one.segment));
+            }
+            (Verdict::Torn, _) => {
+                report.torn_bytes = (bytes.len() - one.stop.offset) as u64;
+                torn = Some(Arc::clone(&one.segment));
+            }
+            (Verdict::Spare, _) => {
+                // Left out, and so dropped.
+                table.retire(&one.segment);
+                continue;
+            }
+            (Verdict::Damaged(_), Some(unfinished)) => return Err(later_changes(one, unfinished)),
+            (Verdict::Damaged(damage), None) => {
+                return Err(damage.error(one.segment.file.path(), &one.scanned(bytes), lsn_before));
             }
         }
         lsn_before = lsn_before.max(one.last_lsn);
@@ -151,71 +177,36 @@ pub(crate) fn recover(
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
     let longest_key = replay.longest_key.into_inner();
-    Ok(Recovered { index, table, segments, head, torn, longest_key, report })
+    Ok(Recovered { index, table, segments, active, torn, longest_key, report })
 }
 
-/// Whether the segment with these bytes has its seal, as it must if the manifest says so.
-fn check_finished(segment: &Segment, entry: Entry, bytes: &[u8], stop: &Stop) -> Result<bool> {
-    let path = segment.file.path();
-    let damaged = |offset: usize, detail: String| Err(Error::corruption(path, offset as u64, detail));
-    if stop.reason == StopReason::Sealed {
-        let seal_at = stop.offset - SEAL_LEN;
-        let expected = segment.seal();
-        let seal = bytes.get(seal_at..).and_then(parse_trusted).as_ref().and_then(Seal::from_record);
-        let (end, known) = (stop.offset as u64, entry.durable_len);
-        return if seal == Some(expected) && if entry.sealed { end == known } else { end >= known } {
-            Ok(true)
-        } else {
-            damaged(seal_at, format!("the seal says {seal:?}, the segment holds {expected:?}"))
-        };
-    }
-    if entry.sealed {
-        return damaged(stop.fault, format!("a sealed segment ends before its seal: {:?}", stop.reason));
-    }
-    Ok(false)
+/// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and syncs
+/// a segment before it writes to the next one, so `unfinished` has lost its seal.
+fn later_changes(later: &Replayed, unfinished: &Segment) -> Error {
+    let detail = format!("the seal is missing or damaged: segment {} holds later changes", later.segment.id);
+    Error::corruption(unfinished.file.path(), unfinished.end() as u64, detail)
 }
 
-/// Judges the end of the newest segment: `None` when the log can go on there, or how many bytes a crash
-/// has torn.
-fn judge(one: &Replayed, bytes: &[u8], lsn_before: u64) -> Result<Option<u64>> {
-    let path = one.segment.file.path();
-    if (one.stop.fault as u64) < one.entry.durable_len {
-        return Err(Error::corruption(
-            path,
-            one.stop.fault as u64,
-            format!(
-                "no record can be read here ({:?}), and {} bytes are known to have been synced",
-                one.stop.reason, one.entry.durable_len
-            ),
-        ));
+/// How a segment with a seal ends. `None` for a segment without one, which may be unfinished.
+///
+/// # Errors
+/// The segment is damaged, whatever the others hold.
+fn check_seal(segment: &Segment, entry: Entry, bytes: &[u8], stop: Stop) -> Result<Option<Ending>> {
+    let scanned = scanned(segment, entry, bytes, stop);
+    let ending = match sealed_ending(&scanned) {
+        Some(ending) => ending,
+        None if entry.sealed => unsealed_ending(&scanned, stop.last_lsn),
+        None => return Ok(None),
+    };
+    match decide(named(entry), ending, Before::AllSealed) {
+        Verdict::Damaged(damage) => Err(damage.error(segment.file.path(), &scanned, stop.last_lsn)),
+        _ => Ok(Some(ending)),
     }
-    match judge_tail(one.segment.id.get(), bytes, &one.stop, lsn_before) {
-        Tail::Clean if one.stop.offset + SEAL_LEN <= one.segment.capacity => Ok(None),
-        Tail::Clean => Ok(Some(0)),
-        Tail::Torn { offset } => Ok(Some((bytes.len() - offset) as u64)),
-        Tail::Corrupt { offset, evidence } => {
-            Err(Error::corruption(path, offset as u64, evidence.to_string()))
-        }
-    }
-}
-
-/// A segment after the unfinished one must be blank: nothing is written to it before its predecessor is
-/// sealed and synced.
-fn require_blank(one: &Replayed, unfinished: &Segment) -> Result<()> {
-    let is_blank = |file: &Contents| file.bytes().iter().skip(SEGMENT_HEADER_LEN).all(|byte| *byte == 0);
-    if !one.unfinished.as_ref().is_some_and(is_blank) {
-        return Err(Error::corruption(
-            unfinished.file.path(),
-            unfinished.end() as u64,
-            format!("the seal is missing or damaged: segment {} holds later changes", one.segment.id),
-        ));
-    }
-    Ok(())
 }
 
 impl Replay<'_> {
-    /// Replays every segment, in the order of ids in the answer, on all processors. Tombstones come
-    /// as each of these found them.
+    /// Replays every segment on all processors. The answer is in the order of ids, with the
+    /// tombstones that each thread found.
     fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
         let newest_first: Vec<(SegmentId, Entry)> =
             manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();
@@ -241,7 +232,7 @@ impl Replay<'_> {
             results.lock().1.push(tombstones);
         };
         thread::scope(|scope| {
-            // Where the system has no more threads, fewer do it.
+            // If the system refuses a thread, fewer threads do the work.
             let start = |_| thread::Builder::new().spawn_scoped(scope, work).is_ok();
             let _all_started = (1..workers).all(start);
             work();
@@ -258,24 +249,25 @@ impl Replay<'_> {
         segment.set_written(stop.offset);
         let durable_len = usize::try_from(entry.durable_len).unwrap_or(usize::MAX);
         segment.set_synced(durable_len.min(stop.offset));
-        let is_finished = check_finished(&segment, entry, file.bytes(), &stop)?;
-        if is_finished {
+        let sealed = check_seal(&segment, entry, file.bytes(), stop)?;
+        if sealed.is_some() {
             segment.mark_sealed();
             if entry.sealed {
                 segment.mark_durable();
             }
         }
         let last_lsn = stop.last_lsn;
-        // Before the budget is looked at: an image that is shared could not go.
-        let unfinished = (!is_finished).then_some(file);
+        // Before the budget is checked: an image that is shared cannot be evicted.
+        let end = sealed.map_or_else(|| End::Unfinished(file), End::Sealed);
         self.keep_within_budget(&segment);
         self.tell(&segment);
-        Ok(Replayed { segment, entry, stop, unfinished, last_lsn })
+        Ok(Replayed { segment, entry, stop, end, last_lsn })
     }
 
-    /// A segment, and its file, in memory.
+    /// Reads a segment's file into an image.
     fn load(&self, id: SegmentId, entry: Entry) -> Result<(Arc<Segment>, Contents)> {
-        // What is sealed is not written again: on an overlay, opening it for that would copy it.
+        // A sealed segment is not written again. On an overlay file system, opening it for writing
+        // would copy it.
         let is_written = !entry.sealed && !self.options.read_only;
         let mode = if is_written { OpenMode::ReadWrite } else { OpenMode::Read };
         let file = SegmentFile::open(self.files, id, mode)?;
@@ -288,14 +280,14 @@ impl Replay<'_> {
         if (file_len as u64) < entry.durable_len {
             return Err(damaged(file_len, &format!("the file was {} bytes long", entry.durable_len)));
         }
-        // A sealed segment needs no more room than its records; the head can grow to its full size, and at least to
-        // take a seal, even if it was made when segments were larger.
+        // A sealed segment needs no more room than its records. The active one may grow to the segment
+        // size, and always has room for a seal, even if it was made when segments were larger.
         let (capacity, read_len) = match usize::try_from(entry.durable_len) {
             Ok(len) if entry.sealed => (len, len),
             _ => ((file_len + SEAL_LEN).max(self.options.segment_bytes), file_len),
         };
         let image = Image::new(capacity).map_err(|error| Error::io("allocate memory for", &path, error))?;
-        // SAFETY: nobody else knows this image yet.
+        // SAFETY: no other thread knows this image yet.
         let (read, bytes) = unsafe {
             let read = image.fill(0, read_len, |bytes| {
                 if entry.sealed { file.read_at(bytes, 0) } else { file.read_sparsely(bytes) }
@@ -324,11 +316,11 @@ impl Replay<'_> {
         let segment = Arc::new(Segment::new(id, slot, entry.kind, image, file, self.now, end));
         self.table.install(&segment);
         let image = segment.share_image().expect("it was just made with one");
-        // SAFETY: this thread filled it, and nobody writes to it during recovery.
+        // SAFETY: this thread filled it, and no thread writes to it during recovery.
         Ok((segment, unsafe { Contents::new(image, read_len) }))
     }
 
-    /// Puts the changes of one segment with these bytes into the index.
+    /// Replays the changes in one segment, whose bytes are `bytes`.
     fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<Stop> {
         let mut scanner = Scanner::new(segment.id.get(), bytes, SEGMENT_HEADER_LEN);
         let (guard, mut longest_key) = (pin(), 0);
@@ -348,7 +340,7 @@ impl Replay<'_> {
         Ok(scanner.stop())
     }
 
-    /// The record with the highest LSN wins.
+    /// Points the index at `record`, unless the index knows a newer record of its key.
     fn replay(
         &self,
         record: &Record<'_>,
@@ -391,7 +383,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    /// One more is replayed.
+    /// Tells the caller that one more segment is replayed.
     fn tell(&self, segment: &Segment) {
         if let Some(on_recovery) = &self.options.on_recovery {
             let mut progress = self.progress.lock();
@@ -402,7 +394,7 @@ impl Replay<'_> {
         }
     }
 
-    /// Gives up the image of a segment that is one too many.
+    /// Evicts the image of a segment that exceeds the budget.
     fn keep_within_budget(&self, segment: &Segment) {
         let Some(limit) = self.options.resident_bytes_max() else { return };
         let bytes = segment.memory_bytes() as u64;
@@ -414,10 +406,10 @@ impl Replay<'_> {
     }
 }
 
-/// What is counted of a put.
+/// The counted sizes of a put.
 #[derive(Clone, Copy)]
 struct Pair {
-    /// Of key and value.
+    /// Bytes of key and value.
     bytes: usize,
     encoded_len: u64,
 }

@@ -1,9 +1,10 @@
-//! The head: the segment at the end of the log, and how far the log is visible.
+//! The end of the log: the active segment, and the newest visible change.
 //!
-//! Every change writes here, and so what it writes lies on one cache line, with the lock: with several writers, that line goes
-//! from processor to processor, and each further one would make the next writer wait once more (decision 12). What
-//! follows from the rest is not written: how many changes there were follows from their LSNs, and what the head's segment
-//! tells of itself is brought up to date when somebody needs it ([`LockedEnd::settle`]).
+//! Every change writes here. All that it writes lies on one cache line, together with the commit
+//! lock: with several writers, this line moves from processor to processor, and each further line
+//! would delay the next writer once more (decision 12). Derived figures are therefore not stored by
+//! each change. The number of changes follows from their LSNs. The sums of the active segment are
+//! updated on demand ([`LockedEnd::settle`]).
 
 use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{Encoder, Mark, Record, RecordKind, Seal, body_checksum, encoded_len};
@@ -11,91 +12,83 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::progress::Position;
 use crate::segment::{Image, Location, Segment};
 use crate::sync::change;
 
-/// Room that every segment keeps for its seal.
+/// Room that every segment keeps for its seal, bytes.
 pub(crate) const SEAL_LEN: usize = encoded_len(0, Seal::BODY_LEN);
 pub(crate) const MARK_LEN: usize = encoded_len(0, Mark::BODY_LEN);
 
-/// A place in log order, as it was at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) lsn: Lsn,
-    /// Of the records of changes since the store was opened.
-    pub(crate) bytes: u64,
-}
-
-/// Where the log ends. On cache lines of its own: others read what lies beside it.
+/// The end of the log. It has cache lines of its own, because other threads read its neighbours.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct LogEnd {
-    /// Of the newest change. Not always the one before the next: numbers are skipped after a crash.
+    /// LSN of the newest change. After a crash, the next change skips LSNs.
     lsn: AtomicU64,
-    /// Of the records of changes since the store was opened.
+    /// Bytes of the records of changes since the store was opened.
     bytes: AtomicU64,
     /// The commit lock.
-    head: Mutex<Head>,
+    active: Mutex<Active>,
 }
 
-/// What the commit lock guards. What every change writes comes first.
+/// The active segment, guarded by the commit lock. The fields that every change writes come first.
 #[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Head {
-    /// Where the next record goes.
+pub(crate) struct Active {
+    /// Offset of the next record.
     end: usize,
-    /// Puts and deletes in the segment, and their bytes.
+    /// Puts and deletes in the segment.
     records: u64,
     put_bytes: u64,
     tombstone_bytes: u64,
-    /// Of the segment.
+    /// The segment's image.
     image: Arc<Image>,
-    /// Bytes that have their space in the file.
+    /// Bytes whose space in the file is reserved.
     capacity: usize,
     slot: u16,
-    /// Whether a spare was asked for.
+    /// Whether the spares worker was woken for this segment.
     spare_due: bool,
     encoder: Encoder,
     /// LSNs up to this one belong to earlier openings.
     lsn_floor: Lsn,
     pub(crate) segment: Arc<Segment>,
-    /// Sealed segments that are not written and synced yet, oldest first.
+    /// Sealed segments that the flusher has not taken yet, oldest first.
     pub(crate) sealed: Vec<Arc<Segment>>,
 }
 
-/// The end of the log, for whom it is locked.
+/// The end of the log, with the commit lock held.
 #[derive(Debug)]
 pub(crate) struct LockedEnd<'a> {
     end: &'a LogEnd,
-    pub(crate) head: MutexGuard<'a, Head>,
+    pub(crate) active: MutexGuard<'a, Active>,
 }
 
 impl LogEnd {
-    /// Of a store that was recovered up to `last_lsn`, or is new, and goes on in `head`, of which
-    /// `capacity` bytes may be used, with LSNs above `lsn_floor`.
-    pub(crate) fn new(head: Arc<Segment>, capacity: usize, last_lsn: Lsn, lsn_floor: Lsn) -> Self {
-        let mut head = Head::new(head, lsn_floor);
-        head.capacity = head.capacity.min(capacity);
-        let head = Mutex::new(head);
-        LogEnd { lsn: last_lsn.get().into(), bytes: 0.into(), head }
+    /// Of a store that was recovered up to `last_lsn`. The next change goes to `active`, of which
+    /// `capacity` bytes may be used, and its LSN is above `lsn_floor`.
+    pub(crate) fn new(active: Arc<Segment>, capacity: usize, last_lsn: Lsn, lsn_floor: Lsn) -> Self {
+        let mut active = Active::new(active, lsn_floor);
+        active.capacity = active.capacity.min(capacity);
+        LogEnd { lsn: last_lsn.get().into(), bytes: 0.into(), active: Mutex::new(active) }
     }
 
     #[inline]
     pub(crate) fn lock(&self) -> LockedEnd<'_> {
-        LockedEnd { end: self, head: self.head.lock() }
+        LockedEnd { end: self, active: self.active.lock() }
     }
 
-    /// Brings what the head's segment tells of itself up to date, unless a writer is at it.
+    /// Updates the sums of the active segment, unless a writer holds the commit lock.
     pub(crate) fn try_settle(&self) {
-        if let Some(head) = self.head.try_lock() {
-            LockedEnd { end: self, head }.settle();
+        if let Some(active) = self.active.try_lock() {
+            LockedEnd { end: self, active }.settle();
         }
     }
 
-    /// The active segment, and the bytes of its file.
-    pub(crate) fn head_capacity(&self) -> (SegmentId, usize) {
-        let head = self.head.lock();
-        (head.segment.id, head.capacity)
+    /// The active segment's id, and the bytes of its file.
+    pub(crate) fn active_capacity(&self) -> (SegmentId, usize) {
+        let active = self.active.lock();
+        (active.segment.id, active.capacity)
     }
 
     #[inline]
@@ -122,59 +115,60 @@ impl LockedEnd<'_> {
     /// The LSN of the next change.
     #[inline]
     pub(crate) fn next_lsn(&self) -> Lsn {
-        self.last_lsn().max(self.head.lsn_floor).next()
+        self.last_lsn().max(self.active.lsn_floor).next()
     }
 
-    /// Counts the change with the next LSN and records of `len` bytes: it is in the log.
+    /// Makes the change with the next LSN the newest one. Its records have `len` bytes and are in the log.
     #[inline]
     pub(crate) fn advance(&mut self, len: usize) -> Position {
         let lsn = self.next_lsn();
         change(&self.end.bytes, |bytes| bytes + len as u64);
-        // Release: who sees the LSN sees the change counted.
+        // Release pairs with the Acquire in `LogEnd::last_lsn`: a thread that sees the LSN also sees
+        // the bytes counted.
         self.end.lsn.store(lsn.get(), Ordering::Release);
         self.position()
     }
 
-    /// Goes on in `next`, which is blank.
+    /// Seals the active segment, and makes `next`, which is blank, the active one.
     pub(crate) fn roll(&mut self, next: Arc<Segment>) {
         self.seal();
-        let sealed = std::mem::take(&mut self.head.sealed);
-        let next = Head { sealed, ..Head::new(next, self.head.lsn_floor) };
-        let full = std::mem::replace(&mut *self.head, next).segment;
-        self.head.sealed.push(full);
+        let sealed = std::mem::take(&mut self.active.sealed);
+        let next = Active { sealed, ..Active::new(next, self.active.lsn_floor) };
+        let full = std::mem::replace(&mut *self.active, next).segment;
+        self.active.sealed.push(full);
     }
 
-    /// Brings what the head's segment tells of itself up to date.
+    /// Updates the sums of the active segment.
     pub(crate) fn settle(&self) {
-        let Head { end, records, put_bytes, tombstone_bytes, .. } = *self.head;
-        self.head.segment.set_end(end);
-        self.head.segment.sums.settle(records, put_bytes, tombstone_bytes, self.last_lsn());
+        let Active { end, records, put_bytes, tombstone_bytes, .. } = *self.active;
+        self.active.segment.set_end(end);
+        self.active.segment.sums.settle(records, put_bytes, tombstone_bytes, self.last_lsn());
     }
 
     fn seal(&mut self) {
         self.settle();
-        let body = self.head.segment.seal().encode_body();
+        let body = self.active.segment.seal().encode_body();
         let seal = Record::seal(self.last_lsn().get(), &body);
-        self.head.append(&seal, body_checksum(b"", &body));
+        self.active.append(&seal, body_checksum(b"", &body));
         self.settle();
-        self.head.segment.mark_sealed();
+        self.active.segment.mark_sealed();
     }
 
-    /// Notes in the log up to where it is durable, if there is room: what later proves that damage
-    /// before the mark is damage, and dates the changes before it.
+    /// Appends a mark with the durable LSN and the time, if there is room. A mark dates the changes
+    /// before it, and lets recovery tell damage from a torn tail.
     pub(crate) fn append_mark(&mut self, durable: Lsn, unix_time_ms: u64) {
-        if self.head.has_room(MARK_LEN) {
+        if self.active.has_room(MARK_LEN) {
             let body = Mark { durable_lsn: durable.get(), unix_time_ms }.encode_body();
             let mark = Record::mark(self.last_lsn().get(), &body);
-            self.head.append(&mark, body_checksum(b"", &body));
+            self.active.append(&mark, body_checksum(b"", &body));
         }
     }
 }
 
-impl Head {
+impl Active {
     fn new(segment: Arc<Segment>, lsn_floor: Lsn) -> Self {
         let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
-        Head {
+        Active {
             end: segment.end(),
             records: read(&segment.sums.records),
             put_bytes: read(&segment.sums.put_bytes),
@@ -193,21 +187,21 @@ impl Head {
     }
 
     #[inline]
-    pub(crate) fn has_room(&self, len: usize) -> bool {
+    pub(super) fn has_room(&self, len: usize) -> bool {
         self.end + len + SEAL_LEN <= self.capacity
     }
 
-    /// Whether it holds any change.
+    /// Whether the segment holds a change.
     pub(crate) fn has_changes(&self) -> bool {
         self.records > 0
     }
 
-    /// Whether it is time to make a spare.
+    /// Whether the segment is full enough for its successor to be made.
     pub(crate) fn is_filling_up(&self) -> bool {
         self.end > self.capacity / 4
     }
 
-    /// The same; true once.
+    /// As [`is_filling_up`](Self::is_filling_up), but true once only.
     #[inline]
     pub(crate) fn spare_becomes_due(&mut self) -> bool {
         let becomes_due = !self.spare_due && self.is_filling_up();
@@ -215,12 +209,12 @@ impl Head {
         becomes_due
     }
 
-    /// Writes one record at the end of the log. The caller made sure that it fits.
+    /// Writes one record at the end of the log. The caller has checked that there is room.
     #[inline]
     pub(crate) fn append(&mut self, record: &Record<'_>, body_checksum: u32) -> Location {
         let len = record.encoded_len();
-        // SAFETY: this is the holder of the commit lock, the only writer of the head, and the bytes
-        // from `end` on were never published.
+        // SAFETY: the caller holds the commit lock, so it is the only writer of the active segment.
+        // The bytes from `end` on were never published.
         let encoded = unsafe {
             self.image
                 .fill(self.end, len, |out| self.encoder.encode_with_body_checksum(record, body_checksum, out))

@@ -1,37 +1,36 @@
 //! A batch: adjacent records in one segment under one LSN.
 //!
-//! A batch may have millions of small changes, and until it is committed each of them takes memory
-//! here: 48 bytes beside its place in the caller's [`Batch`].
+//! A batch may have millions of small changes. Until the batch is committed, each change takes 48
+//! bytes here, beside its place in the caller's [`Batch`].
 
 use kv_core::{Batch, Change, Error, Limits, Result};
 use kv_wal_format::{ALIGNMENT, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, body_checksum};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
-use crate::commit::{Attempt, Outcome};
-use crate::head::{Position, SEAL_LEN};
+use super::committer::Committer;
+use super::pipeline::{Attempt, Outcome, commit_with};
 use crate::index::{KeyHash, LockedShard, Newest, Unresolved};
+use crate::log::SEAL_LEN;
+use crate::progress::Position;
 use crate::readers::{Guard, pin};
 use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
-use crate::store::Store;
 
-/// Largest batch that a segment has room for, as [`Limits::batch_bytes_max`] counts, bytes: 127
-/// MiB.
+/// Largest batch that fits a segment, bytes as [`Limits::batch_bytes_max`] counts them: 127 MiB.
 pub(crate) const BATCH_BYTES_MAX: usize = 127 << 20;
 
-// A batch within its limit fits a segment: a record is at most as long as the limit counts for its
-// change.
+// A batch within its limit fits a segment: the limit counts at least the length of each record.
 const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT - 1);
 const _: () = assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + SEAL_LEN <= SEGMENT_BYTES_MAX);
 
-/// One change of a batch, ready to be committed.
+/// One change of a batch that is ready to be committed.
 struct Prepared<'a> {
     change: &'a Change,
     hash: KeyHash,
     body_checksum: u32,
     /// Position of the key's shard among those of the batch.
     shard: u32,
-    /// Where the key points: a moment ago, or, once its shard is locked and it was resolved, now.
+    /// The record that the key points at: during the last look-up, or, after `resolve`, now.
     newest: Option<Newest>,
 }
 
@@ -42,7 +41,7 @@ impl<'a> Prepared<'a> {
         record_of(self.change)
     }
 
-    /// Whether it changes anything.
+    /// Whether the change has an effect.
     fn is_effective(&self) -> bool {
         matches!(self.change, Change::Put { .. }) || self.newest.is_some()
     }
@@ -60,34 +59,39 @@ struct PreparedBatch<'a> {
     changes: Vec<Prepared<'a>>,
     /// The shards of their keys, in ascending order.
     shards: Vec<usize>,
-    /// In each of those, how many keys are new.
+    /// The number of new keys in each of those shards.
     new_keys: Vec<usize>,
-    /// Of the changes at these positions: cold records of other keys with the same tag. Seldom any.
+    /// Cold records of other keys with the same tag, by the position of the change. Seldom any.
     others: BTreeMap<usize, Vec<Location>>,
 }
 
 impl<'a> PreparedBatch<'a> {
     /// # Errors
     /// The system has no memory for so many changes.
-    fn new(store: &Store, batch: &'a Batch) -> Result<Self> {
-        let no_memory =
-            |_| Error::io("allocate memory for a batch in", store.dir.path(), ErrorKind::OutOfMemory.into());
+    fn new(committer: &Committer, batch: &'a Batch) -> Result<Self> {
+        let no_memory = |_| {
+            Error::io(
+                "allocate memory for a batch in",
+                committer.context.path(),
+                ErrorKind::OutOfMemory.into(),
+            )
+        };
         let effective = batch.try_effective_changes().map_err(no_memory)?;
         let (mut changes, mut shards) = (Vec::new(), Vec::new());
         changes.try_reserve_exact(effective.len()).map_err(no_memory)?;
         for change in effective {
             let Record { key, value, .. } = record_of(change);
-            let hash = store.index.hash(key);
-            if shards.len() == 2 * store.index.shard_count() {
+            let hash = committer.index.hash(key);
+            if shards.len() == 2 * committer.index.shard_count() {
                 sort_and_deduplicate(&mut shards);
             }
-            shards.push(store.index.shard_of(hash));
+            shards.push(committer.index.shard_of(hash));
             let body_checksum = body_checksum(key, value);
             changes.push(Prepared { change, hash, body_checksum, shard: 0, newest: None });
         }
         sort_and_deduplicate(&mut shards);
         for change in &mut changes {
-            let position = shards.binary_search(&store.index.shard_of(change.hash)).ok();
+            let position = shards.binary_search(&committer.index.shard_of(change.hash)).ok();
             change.shard = position
                 .and_then(|position| u32::try_from(position).ok())
                 .expect("the shard of every change is among at most 65,536");
@@ -97,14 +101,15 @@ impl<'a> PreparedBatch<'a> {
     }
 
     /// Searches for the records that the changes replace, without a lock.
-    fn look_up(&mut self, store: &Store, guard: &Guard) -> Result<()> {
+    fn look_up(&mut self, committer: &Committer, guard: &Guard) -> Result<()> {
         let mut others = Vec::new();
         for (at, change) in self.changes.iter_mut().enumerate() {
             let newest = |location, found: Found<'_>| Newest { location, value_len: found.value.len() };
             let (hash, key) = (change.hash, change.change.key());
-            // Kept from one search to the next: what was read once is not read again.
+            // Kept from one search to the next, so that no record is read twice.
             others.append(self.others.get_mut(&at).unwrap_or(&mut Vec::new()));
-            change.newest = store.index.find(hash, key, Some(&mut others), &store.segments, guard, newest)?;
+            change.newest =
+                committer.index.find(hash, key, Some(&mut others), &committer.segments, guard, newest)?;
             if !others.is_empty() {
                 self.others.insert(at, std::mem::take(&mut others));
             }
@@ -112,11 +117,11 @@ impl<'a> PreparedBatch<'a> {
         Ok(())
     }
 
-    /// Finds out what each of the changes replaces now. Returns how many change anything, and the
-    /// bytes of their records.
+    /// Resolves the record that each change replaces, with the shards locked. Returns the number of
+    /// effective changes and the bytes of their records.
     fn resolve(
         &mut self,
-        store: &Store,
+        committer: &Committer,
         locked: &[LockedShard<'_>],
         guard: &Guard,
     ) -> Result<(usize, usize), Unresolved> {
@@ -126,7 +131,8 @@ impl<'a> PreparedBatch<'a> {
             let shard = locked.get(change.shard as usize).expect("every touched shard is locked");
             let others = self.others.get(&at).map_or(&[][..], Vec::as_slice);
             let key = change.change.key();
-            change.newest = shard.resolve(change.hash, key, change.newest, others, &store.segments, guard)?;
+            change.newest =
+                shard.resolve(change.hash, key, change.newest, others, &committer.segments, guard)?;
             if change.is_effective() {
                 count += 1;
                 len += change.record().encoded_len();
@@ -143,60 +149,59 @@ fn sort_and_deduplicate(shards: &mut Vec<usize>) {
     shards.dedup();
 }
 
-impl Store {
-    /// Commits a batch. All shards it touches stay locked until the last of its changes is in the
-    /// index.
-    pub(crate) fn commit_batch(&self, batch: &Batch) -> Result<Position> {
-        self.options.limits.check_batch_with(batch, self.key_len_max)?;
-        let mut prepared = PreparedBatch::new(self, batch)?;
-        let is_relief = prepared.changes.iter().all(|change| matches!(change.change, Change::Delete { .. }));
-        self.commit_with(is_relief, |attempt| {
-            let guard = pin();
-            // Locations of an earlier attempt may lead elsewhere by now.
-            prepared.others.clear();
-            prepared.look_up(self, &guard)?;
-            loop {
-                match self.try_commit_batch(&mut prepared, attempt, &guard)? {
-                    Outcome::LookAgain => prepared.look_up(self, &guard)?,
-                    outcome => return Ok(outcome),
-                }
+/// Commits a batch. The writer holds all shards of the batch until the last of its changes is in
+/// the index.
+pub(crate) fn commit_batch(committer: &Committer, batch: &Batch) -> Result<Position> {
+    let context = &committer.context;
+    context.options.limits.check_batch_with(batch, context.key_len_max)?;
+    let mut prepared = PreparedBatch::new(committer, batch)?;
+    let is_relief = prepared.changes.iter().all(|change| matches!(change.change, Change::Delete { .. }));
+    commit_with(committer, is_relief, |attempt| {
+        let guard = pin();
+        // Locations of an earlier attempt may lead elsewhere by now.
+        prepared.others.clear();
+        prepared.look_up(committer, &guard)?;
+        loop {
+            match try_commit(committer, &mut prepared, attempt, &guard)? {
+                Outcome::LookAgain => prepared.look_up(committer, &guard)?,
+                outcome => return Ok(outcome),
             }
-        })
-    }
+        }
+    })
+}
 
-    fn try_commit_batch(
-        &self,
-        batch: &mut PreparedBatch<'_>,
-        attempt: Attempt,
-        guard: &Guard,
-    ) -> Result<Outcome<Position>> {
-        let mut locked: Vec<LockedShard<'_>> =
-            batch.shards.iter().map(|shard| self.index.lock(*shard)).collect();
-        let Ok((mut left, len)) = batch.resolve(self, &locked, guard) else {
-            return Ok(Outcome::LookAgain);
-        };
-        for (shard, new_keys) in locked.iter_mut().zip(&batch.new_keys) {
-            // Before the log has a record: a refusal changes nothing.
-            shard.reserve(*new_keys, self.dir.path())?;
-        }
-        let mut end = self.end.lock();
-        if left == 0 {
-            self.health.check_writable()?;
-            return Ok(Outcome::Done(end.position()));
-        }
-        if !self.make_room(&mut end, len, attempt)? {
-            return Ok(Outcome::NoRoom { len });
-        }
-        let lsn = end.next_lsn().get();
-        for change in batch.changes.iter().filter(|change| change.is_effective()) {
-            left -= 1;
-            let record = Record { lsn, more: left > 0, ..change.record() };
-            let location = end.head.append(&record, change.body_checksum);
-            let shard = locked.get_mut(change.shard as usize).expect("every touched shard is locked");
-            self.publish(shard, change.hash, &record, change.newest, location, guard);
-        }
-        Ok(Outcome::Done(self.committed(&mut end, len)))
+fn try_commit(
+    committer: &Committer,
+    batch: &mut PreparedBatch<'_>,
+    attempt: Attempt,
+    guard: &Guard,
+) -> Result<Outcome<Position>> {
+    let mut locked: Vec<LockedShard<'_>> =
+        batch.shards.iter().map(|shard| committer.index.lock(*shard)).collect();
+    let Ok((mut left, len)) = batch.resolve(committer, &locked, guard) else {
+        return Ok(Outcome::LookAgain);
+    };
+    for (shard, new_keys) in locked.iter_mut().zip(&batch.new_keys) {
+        // Before a record is in the log: a refusal changes nothing.
+        shard.reserve(*new_keys, committer.context.path())?;
     }
+    let mut end = committer.log.end.lock();
+    if left == 0 {
+        committer.context.health.check_writable()?;
+        return Ok(Outcome::Done(end.position()));
+    }
+    if !committer.make_room(&mut end, len, attempt)? {
+        return Ok(Outcome::NoRoom { len });
+    }
+    let lsn = end.next_lsn().get();
+    for change in batch.changes.iter().filter(|change| change.is_effective()) {
+        left -= 1;
+        let record = Record { lsn, more: left > 0, ..change.record() };
+        let location = end.active.append(&record, change.body_checksum);
+        let shard = locked.get_mut(change.shard as usize).expect("every touched shard is locked");
+        committer.publish(shard, change.hash, &record, change.newest, location, guard);
+    }
+    Ok(Outcome::Done(committer.committed(&mut end, len)))
 }
 
 #[cfg(test)]

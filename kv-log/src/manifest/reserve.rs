@@ -1,9 +1,14 @@
-//! The shares of a store's reserve on the disk. See docs/decisions/0013.
+//! The reserve: disk space that a store holds so that a full disk has a way out (decision 13).
+//! [`Shares`] divides it, and [`Room`] lends it.
 
-use crate::manifest::Manifest;
+use kv_core::{Dir, Error, Reserve, Result};
+use std::io;
+use std::sync::Arc;
 
-/// What a new segment is for. This decides how much of the reserve it may use on a full disk, and
-/// whether it may have one of the last slots.
+use super::content::Manifest;
+
+/// The purpose of a new segment. It decides how much of the reserve the segment may use on a full
+/// disk, and whether it may take one of the last slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// New data: nothing of the reserve.
@@ -19,7 +24,7 @@ pub(crate) enum Need {
 
 /// The shares of a reserve, bytes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shares {
+pub(super) struct Shares {
     manifests: u64,
     /// Two segments of so many bytes of tombstones.
     relief: u64,
@@ -37,7 +42,7 @@ const TOMBSTONES_MIN: u64 = 64 << 10;
 impl Shares {
     /// For `segments` segments with files of `file_bytes` bytes together, if a full one has
     /// `segment_bytes`.
-    pub(crate) fn new(segments: usize, file_bytes: u64, segment_bytes: usize) -> Self {
+    pub(super) fn new(segments: usize, file_bytes: u64, segment_bytes: usize) -> Self {
         let segment_bytes = segment_bytes as u64;
         let largest = file_bytes.min(segment_bytes);
         let tombstones = TOMBSTONES_MIN.min(segment_bytes).max(file_bytes / 64).max(largest / 16);
@@ -50,18 +55,18 @@ impl Shares {
         }
     }
 
-    pub(crate) fn sum(self) -> u64 {
+    fn sum(self) -> u64 {
         self.manifests + self.relief + self.survivors
     }
 
     /// Bytes of one segment of tombstones.
-    pub(crate) fn tombstones(self) -> u64 {
+    pub(super) fn tombstones(self) -> u64 {
         self.tombstones
     }
 
     /// What must remain of the reserve when a segment is created. `None`: the segment may use
     /// nothing of it.
-    pub(crate) fn left_by(self, need: Need) -> Option<u64> {
+    fn left_by(self, need: Need) -> Option<u64> {
         match need {
             Need::Growth => None,
             Need::Relief => Some(self.manifests + self.survivors),
@@ -70,9 +75,69 @@ impl Shares {
     }
 }
 
+/// The reserve of an open store.
+#[derive(Debug)]
+pub(crate) struct Room {
+    dir: Arc<dyn Dir>,
+    reserve: Reserve,
+}
+
+impl Room {
+    /// In `dir`. A store that is only read has none.
+    pub(crate) fn new(dir: &Arc<dyn Dir>, read_only: bool) -> Self {
+        let reserve = if read_only { Reserve::none(Arc::clone(dir)) } else { Reserve::open(Arc::clone(dir)) };
+        Room { dir: Arc::clone(dir), reserve }
+    }
+
+    /// Bytes that the reserve takes on the disk.
+    pub(super) fn len(&self) -> u64 {
+        self.reserve.len()
+    }
+
+    /// Holds these shares, if the disk has room for them.
+    pub(super) fn hold(&self, shares: Shares) -> bool {
+        self.reserve.hold(shares.sum())
+    }
+
+    /// Holds these shares before the store grows. A store that could not be emptied again must not
+    /// grow.
+    ///
+    /// # Errors
+    /// The disk has no room for the shares.
+    pub(super) fn hold_for_growth(&self, shares: Shares) -> Result<()> {
+        if self.hold(shares) {
+            return Ok(());
+        }
+        Err(Error::io("hold a reserve in", self.dir.path(), io::ErrorKind::StorageFull.into()))
+    }
+
+    /// Carries out `create`, which makes a file of `len` bytes for this need. On a full disk it is
+    /// carried out again with space from the reserve, as far as the need allows.
+    pub(super) fn create<T>(
+        &self,
+        len: usize,
+        need: Need,
+        shares: Shares,
+        mut create: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        match shares.left_by(need) {
+            None => create(),
+            Some(left) => self.reserve.lend(with_metadata(len as u64), left, create),
+        }
+    }
+
+    /// Carries out a write of `len` bytes. On a full disk it is carried out again with space from
+    /// the reserve: some file systems do not keep the space that they reserved, or need a little
+    /// more at the write. The second attempt writes the same bytes to the same place, and only a
+    /// sync tells that they are on the disk.
+    pub(crate) fn write<T>(&self, len: usize, write: impl FnMut() -> Result<T>) -> Result<T> {
+        self.reserve.lend(with_metadata(len as u64), 0, write)
+    }
+}
+
 /// The most bytes that a file of `len` bytes takes up on a disk: a file system also writes down
 /// where the file's blocks are.
-pub(crate) fn with_metadata(len: u64) -> u64 {
+fn with_metadata(len: u64) -> u64 {
     len + len / 128 + (16 << 10)
 }
 

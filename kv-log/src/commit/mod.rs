@@ -1,0 +1,8 @@
+//! Commit: the way of a change from the caller into the log and the index.
+
+mod batch;
+mod committer;
+mod pipeline;
+
+pub(crate) use batch::{BATCH_BYTES_MAX, commit_batch};
+pub(crate) use committer::Committer;

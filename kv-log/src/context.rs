@@ -1,0 +1,67 @@
+//! The context of an open store: its settings and environment, and the state that every part shares.
+
+use kv_core::{Acknowledge, Dir, Env, Error, Health, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::counters::Counters;
+use crate::options::Options;
+use crate::refusal::is_refusal;
+use crate::signals::Signals;
+
+/// Parts read the settings and the health. They write only counters and wake-ups, which lie in
+/// allocations of their own, so that a write does not slow down the readers of the rest.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) env: Env,
+    pub(crate) options: Options,
+    /// Longest key that can be looked up, bytes. This is the limit of the options, or the length of
+    /// a longer key that the store held before the limit was lowered.
+    pub(crate) key_len_max: usize,
+    /// The answer of the persistence policy, asked once.
+    pub(crate) acknowledge: Acknowledge,
+    pub(crate) health: Health,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) signals: Arc<Signals>,
+}
+
+impl Context {
+    /// For a store in `dir` whose longest key has `longest_key` bytes.
+    pub(crate) fn new(dir: Arc<dyn Dir>, env: Env, options: Options, longest_key: usize) -> Self {
+        Context {
+            dir,
+            env,
+            key_len_max: longest_key.max(options.limits.key_len_max),
+            acknowledge: options.persistence.acknowledge(),
+            health: if options.read_only { Health::read_only() } else { Health::default() },
+            counters: Arc::default(),
+            signals: Arc::default(),
+            options,
+        }
+    }
+
+    /// The directory's path, for errors.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Calls `wait`, and counts its time as a stall of a writer.
+    pub(crate) fn stalling<R>(&self, wait: impl FnOnce() -> R) -> R {
+        let start = self.env.clock.monotonic();
+        let result = wait();
+        self.counters.stalled(self.env.clock.monotonic().saturating_sub(start));
+        result
+    }
+
+    /// Poisons the store, unless `error` is a [refusal](is_refusal).
+    pub(crate) fn poison_unless_refused(&self, error: Error) -> Error {
+        if is_refusal(&error) { error } else { self.health.poison(error) }
+    }
+
+    /// Refuses a key that is longer than any key of the store.
+    #[inline]
+    pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
+        self.options.limits.check_key_with(key, self.key_len_max)
+    }
+}

@@ -1,0 +1,57 @@
+//! Roll-over: the active segment is sealed, and the log goes on in a spare or a new segment.
+
+use kv_core::Result;
+use kv_wal_format::SEGMENT_HEADER_LEN;
+use std::sync::Arc;
+
+use super::end::{LockedEnd, LogEnd, SEAL_LEN};
+use super::spares::Spares;
+use crate::context::Context;
+use crate::manifest::Need;
+use crate::refusal::unless_refused;
+
+/// The end of the log, and the spares that follow its active segment.
+#[derive(Debug)]
+pub(crate) struct Log {
+    context: Arc<Context>,
+    pub(crate) end: LogEnd,
+    pub(crate) spares: Spares,
+}
+
+impl Log {
+    pub(crate) fn new(context: Arc<Context>, end: LogEnd, spares: Spares) -> Self {
+        Log { context, end, spares }
+    }
+
+    /// Seals the active segment if it holds a change, so that compaction may take all of it.
+    pub(crate) fn seal_active(&self) -> Result<()> {
+        let mut end = self.end.lock();
+        self.context.health.check_writable()?;
+        if end.active.has_changes() { self.roll(&mut end, 0, Need::Relief) } else { Ok(()) }
+    }
+
+    /// Seals the active segment, unless a resource for its successor is short. Compaction then does
+    /// without that segment.
+    pub(crate) fn seal_if_possible(&self) -> Result<()> {
+        unless_refused(self.seal_active())
+    }
+
+    /// Makes room in the active segment for records of `len` bytes.
+    #[inline]
+    pub(crate) fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, need: Need) -> Result<()> {
+        if end.active.has_room(len) { Ok(()) } else { self.roll(end, len, need) }
+    }
+
+    /// Seals the active segment and goes on in one with room for `len` bytes.
+    #[cold]
+    fn roll(&self, end: &mut LockedEnd<'_>, len: usize, need: Need) -> Result<()> {
+        // A new segment that is named in the manifest and never used would be a gap in the log.
+        let _poison = self.context.health.poison_on_panic(self.context.path());
+        let next = self.spares.next(SEGMENT_HEADER_LEN + len + SEAL_LEN, need, end.last_lsn());
+        let next = next.map_err(|error| self.context.poison_unless_refused(error))?;
+        for next in next {
+            end.roll(next);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,385 @@
+//! The catalog: the segments of the store, in memory and in the manifest.
+
+use kv_core::{DirExt, Error, Lsn, Result, SegmentId, StoreLock};
+use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::content::{Entry, Manifest};
+use super::leftovers::{Attempt, Leftovers};
+use super::maker::{Plan, SegmentMaker};
+use super::reserve::{Need, Room, Shares};
+use crate::context::Context;
+use crate::directory;
+use crate::progress::Progress;
+use crate::refusal::is_refusal;
+use crate::segment::Segment;
+
+/// Names the segments of a store, creates them, and replaces them.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    context: Arc<Context>,
+    lock: Arc<StoreLock>,
+    progress: Arc<Progress>,
+    maker: SegmentMaker,
+    room: Arc<Room>,
+    /// Files that the next manifest does not name. They are removed once it is stored.
+    leftovers: Arc<Leftovers>,
+    /// Guards the manifest's file, too. Taken before `segments`.
+    stored: Mutex<Stored>,
+    /// The segments that the manifest names.
+    segments: Mutex<BTreeMap<SegmentId, Arc<Segment>>>,
+}
+
+/// The manifest as it was stored last, and the ids that it reserved.
+#[derive(Debug)]
+struct Stored {
+    manifest: Manifest,
+    /// Id of the next segment. At most the first id that the manifest does not reserve.
+    next_id: SegmentId,
+    /// Ids of files of other owners.
+    foreign_ids: BTreeSet<SegmentId>,
+}
+
+/// Files with segment names that the manifest does not name.
+#[derive(Debug, Default)]
+pub(crate) struct Unnamed {
+    /// Orphans of this store, which a crash left.
+    pub(crate) orphans: Vec<SegmentId>,
+    /// Files of other owners.
+    pub(crate) foreign: BTreeSet<SegmentId>,
+}
+
+impl Catalog {
+    /// Of a store that was recovered from `manifest` with these `segments`.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        lock: Arc<StoreLock>,
+        progress: Arc<Progress>,
+        maker: SegmentMaker,
+        manifest: Manifest,
+        segments: BTreeMap<SegmentId, Arc<Segment>>,
+    ) -> Self {
+        let next_id = manifest.next_segment;
+        let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
+        let segments = Mutex::new(segments);
+        let (room, leftovers) = (Arc::clone(&maker.room), Arc::clone(&maker.leftovers));
+        Catalog { context, lock, progress, maker, room, leftovers, stored, segments }
+    }
+
+    /// All segments, in the order of their ids.
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.lock().values().cloned().collect()
+    }
+
+    /// Number and bytes of the files that the manifest does not name, and that are still there.
+    pub(crate) fn leftovers(&self) -> (u64, u64) {
+        self.leftovers.count()
+    }
+
+    /// Bytes of the store's files other than segments.
+    pub(crate) fn overhead_bytes(&self) -> u64 {
+        self.room.len() + Manifest::len_with(self.segments.lock().len()) as u64
+    }
+
+    /// Begins the life of an opened store: reserves LSNs above `floor` and segment ids, drops blank
+    /// segments, and removes orphans.
+    ///
+    /// # Errors
+    /// The manifest cannot be stored.
+    pub(crate) fn begin(&self, unnamed: Unnamed, floor: Lsn) -> Result<()> {
+        let mut stored = self.stored.lock();
+        let mut next = stored.manifest.clone();
+        stored.foreign_ids = unnamed.foreign;
+        // They are removed once the next manifest is durable: a power cut may bring back the manifest
+        // before this one, which may name them.
+        unnamed.orphans.into_iter().for_each(|id| self.leftovers.add(id, 0));
+        let segments = self.segments.lock();
+        for id in stored.manifest.segments.keys().filter(|id| !segments.contains_key(id)) {
+            next.segments.remove(id);
+            self.leftovers.add(*id, 0);
+        }
+        drop(segments);
+        self.store(&mut stored, next, floor)
+    }
+
+    /// New, blank log segments, in the order in which the log uses them. Their files and their names
+    /// in the manifest are durable on return. Several segments share the syncs of the directory and
+    /// the manifest.
+    ///
+    /// After a power cut between any two steps there is: nothing; orphan files; or blank segments
+    /// that the manifest names. Opening removes each of them.
+    pub(crate) fn create_log_segments(
+        &self,
+        count: usize,
+        capacity: usize,
+        need: Need,
+        last_lsn: Lsn,
+    ) -> Result<Vec<Arc<Segment>>> {
+        if need == Need::Growth {
+            let file_bytes = self.segment_file_bytes() + (count * capacity) as u64;
+            self.room.hold_for_growth(self.shares(file_bytes))?;
+        }
+        let mut stored = self.stored.lock();
+        let mut next = stored.manifest.clone();
+        let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
+        let files = (0..count).try_for_each(|_| {
+            let segment = self.create_log_segment(capacity, need, last_lsn, &mut stored)?;
+            let entry =
+                Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
+            next.segments.insert(segment.id, entry);
+            created.push(segment);
+            Ok(())
+        });
+        // The files must be there before the manifest says so.
+        let result = files
+            .and_then(|()| self.context.dir.sync_durably())
+            .and_then(|()| self.store(&mut stored, next, last_lsn));
+        if let Err(error) = result {
+            for segment in &created {
+                self.discard_unless_named(segment, &error);
+                self.maker.return_slot(segment);
+            }
+            return Err(error);
+        }
+        let mut segments = self.segments.lock();
+        for segment in &created {
+            self.maker.install(segment);
+            segments.insert(segment.id, Arc::clone(segment));
+        }
+        Ok(created)
+    }
+
+    fn create_log_segment(
+        &self,
+        capacity: usize,
+        need: Need,
+        last_lsn: Lsn,
+        stored: &mut Stored,
+    ) -> Result<Arc<Segment>> {
+        let header = SegmentHeader {
+            kind: SegmentKind::Log,
+            segment_id: self.take_id(stored, last_lsn)?.get(),
+            base_lsn: last_lsn.get(),
+            store_id: stored.manifest.store_id,
+        };
+        let created = self.context.env.clock.monotonic();
+        let plan = Plan { header, capacity, end: SEGMENT_HEADER_LEN, created, need };
+        self.maker.make(plan, self.current_shares(), |_| ())
+    }
+
+    /// A segment without a file. It stands for the active one of a store that is only read.
+    pub(crate) fn placeholder(&self) -> Result<Arc<Segment>> {
+        self.maker.placeholder()
+    }
+
+    /// The header of a segment that [`exchange`](Self::exchange) will name.
+    pub(crate) fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
+        let mut stored = self.stored.lock();
+        let segment_id = self.take_id(&mut stored, last_lsn)?.get();
+        let store_id = stored.manifest.store_id;
+        Ok(SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id })
+    }
+
+    /// An id that no file has. It was reserved by a durable manifest, so that its file is known to
+    /// be the store's after a crash.
+    fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
+        if stored.next_id >= stored.manifest.next_segment {
+            let next = stored.manifest.clone();
+            self.store(stored, next, last_lsn)?;
+        }
+        loop {
+            let id = stored.next_id;
+            stored.next_id = following(id);
+            if !stored.foreign_ids.contains(&id) {
+                return Ok(id);
+            }
+        }
+    }
+
+    /// Creates the output of a compaction with `len` bytes, which `fill_rest` writes behind the
+    /// header. Its records date from `created`. The file is synced. Neither the directory's entry is
+    /// synced, nor does the manifest name it.
+    pub(crate) fn create_output(
+        &self,
+        header: SegmentHeader,
+        len: usize,
+        created: Duration,
+        fill_rest: impl FnOnce(&mut [u8]),
+    ) -> Result<Arc<Segment>> {
+        let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
+        self.maker.make(plan, self.current_shares(), fill_rest)
+    }
+
+    /// Bytes of all segments' files. A file that is not full counts with its capacity.
+    pub(crate) fn segment_file_bytes(&self) -> u64 {
+        let segments = self.segments.lock();
+        let len = |segment: &Arc<Segment>| {
+            if segment.is_durable() { segment.file_len() } else { segment.capacity }
+        };
+        segments.values().map(|segment| len(segment) as u64).sum()
+    }
+
+    /// The shares of the reserve of a store whose segments' files have `file_bytes` bytes together.
+    fn shares(&self, file_bytes: u64) -> Shares {
+        Shares::new(self.segments.lock().len(), file_bytes, self.context.options.segment_bytes)
+    }
+
+    fn current_shares(&self) -> Shares {
+        self.shares(self.segment_file_bytes())
+    }
+
+    /// Size of a segment with room for enough tombstones to give compaction a gain, bytes.
+    pub(crate) fn tombstone_segment_bytes(&self) -> u64 {
+        self.current_shares().tombstones()
+    }
+
+    /// Holds as much of the disk in reserve as the store's size asks for, if there is room.
+    pub(crate) fn hold_reserve(&self) {
+        self.room.hold(self.current_shares());
+    }
+
+    /// Makes the manifest name the outputs of a compaction in place of its victims, and removes the
+    /// victims' files. If there is no room for the manifest, it removes the outputs' files.
+    pub(crate) fn exchange(
+        &self,
+        victims: &[Arc<Segment>],
+        outputs: &[Arc<Segment>],
+        last_lsn: Lsn,
+    ) -> Result<()> {
+        let mut stored = self.stored.lock();
+        let mut next = stored.manifest.clone();
+        for victim in victims {
+            next.segments.remove(&victim.id);
+        }
+        for output in outputs {
+            let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
+            next.segments.insert(output.id, entry);
+        }
+        let synced = if outputs.is_empty() { Ok(()) } else { self.context.dir.sync_durably() };
+        if let Err(error) = synced.and_then(|()| self.store(&mut stored, next, last_lsn)) {
+            for output in outputs {
+                self.discard_unless_named(output, &error);
+            }
+            return Err(error);
+        }
+        let mut segments = self.segments.lock();
+        for victim in victims {
+            segments.remove(&victim.id);
+            if self.context.options.memory_budget.is_none() {
+                // All images are in memory, so no reader reads the file. Open, it would keep its space.
+                victim.file.close();
+            }
+            self.leave(victim);
+        }
+        segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
+        drop(segments);
+        self.leftovers.remove(Attempt::Due);
+        Ok(())
+    }
+
+    /// Gives back the space of a segment if `error` says that the manifest that names it was not
+    /// stored. Otherwise the manifest may be stored: the store is then poisoned, and the next opening
+    /// decides.
+    fn discard_unless_named(&self, segment: &Segment, error: &Error) {
+        if is_refusal(error) {
+            self.discard_segment(segment);
+        }
+    }
+
+    /// Gives back the space of a segment that no manifest ever named.
+    pub(crate) fn discard_segment(&self, segment: &Segment) {
+        self.leftovers.discard(segment.id, segment.end());
+    }
+
+    /// Stores a manifest if leftovers wait for one.
+    pub(crate) fn tidy(&self, last_lsn: Lsn) -> Result<()> {
+        if !self.leftovers.any_untried() {
+            return Ok(());
+        }
+        let mut stored = self.stored.lock();
+        let next = stored.manifest.clone();
+        self.store(&mut stored, next, last_lsn)
+    }
+
+    /// Tries again to remove all leftovers.
+    pub(crate) fn remove_leftovers(&self) {
+        self.leftovers.remove(Attempt::All);
+    }
+
+    /// Removes the file of `segment` after the next manifest, which does not name it.
+    fn leave(&self, segment: &Segment) {
+        self.leftovers.add(segment.id, segment.file_len() as u64);
+    }
+
+    /// Replaces the segment of the same id by `segment`, which is another image of the same file.
+    pub(crate) fn replace_image(&self, segment: &Arc<Segment>) {
+        self.segments.lock().insert(segment.id, Arc::clone(segment));
+    }
+
+    /// Stores the last manifest of a store that is closed in order, and removes the files of
+    /// `spares`. Everything is durable, and no change has an LSN above `last_lsn`.
+    pub(crate) fn end(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
+        let stored = self.stored.lock();
+        let mut closing = stored.manifest.clone();
+        for spare in spares {
+            closing.segments.remove(&spare.id);
+        }
+        closing.durable_lsn = self.progress.durable_lsn();
+        closing.lsn_ceiling = last_lsn;
+        closing.next_segment = stored.next_id;
+        self.refresh(&mut closing);
+        self.write_manifest(&closing)?;
+        // Only now: the previous manifest names them.
+        for spare in spares {
+            self.segments.lock().remove(&spare.id);
+            self.leave(spare);
+            // The segment table keeps the segment, and its open file, until the store is dropped.
+            spare.file.close();
+        }
+        self.leftovers.remove(Attempt::Due);
+        let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
+        self.room.hold(self.shares(used));
+        Ok(())
+    }
+
+    /// Stores `next` in place of the manifest, with the durable lengths, and with ids and LSNs above
+    /// `last_lsn` reserved. Then removes the files that it does not name.
+    fn store(&self, stored: &mut Stored, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
+        next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
+        next.reserve_lsns(last_lsn);
+        next.reserve_ids(stored.next_id);
+        self.refresh(&mut next);
+        self.write_manifest(&next)?;
+        stored.manifest = next;
+        self.leftovers.remove(Attempt::Due);
+        self.hold_reserve();
+        Ok(())
+    }
+
+    /// Writes the manifest's file, on a full disk with space from the reserve.
+    fn write_manifest(&self, manifest: &Manifest) -> Result<()> {
+        let content = manifest.encode();
+        self.room.write(content.len(), || {
+            self.lock.check()?;
+            self.context.dir.write_file_atomically(directory::MANIFEST, &content)
+        })
+    }
+
+    /// Updates the durable length of each segment in `manifest`.
+    fn refresh(&self, manifest: &mut Manifest) {
+        let segments = self.segments.lock();
+        for (id, entry) in &mut manifest.segments {
+            if let Some(segment) = segments.get(id) {
+                entry.sealed = segment.is_durable();
+                entry.durable_len = segment.synced() as u64;
+            }
+        }
+    }
+}
+
+fn following(id: SegmentId) -> SegmentId {
+    SegmentId::new(id.get().saturating_add(1))
+}

@@ -1,0 +1,142 @@
+//! Leftovers: files that the manifest does not name, and that are still there.
+//!
+//! They are removed after the next manifest is stored. If a removal fails (an immutable file, a
+//! directory of another owner), the file is tried again after ever longer pauses, so that many such
+//! files cost little.
+
+use kv_core::{Dir, OpenMode, SegmentId};
+use parking_lot::Mutex;
+use std::io;
+use std::sync::Arc;
+
+use crate::directory;
+
+#[derive(Debug)]
+pub(super) struct Leftovers {
+    dir: Arc<dyn Dir>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    files: Vec<Leftover>,
+    /// Number of removal rounds so far.
+    round: u64,
+}
+
+#[derive(Debug)]
+struct Leftover {
+    name: String,
+    bytes: u64,
+    /// Removals that failed.
+    failures: u32,
+    /// The first round that tries it again.
+    due: u64,
+}
+
+/// Rounds between two attempts at the same file, at most.
+const PAUSE_MAX: u64 = 1 << 12;
+
+/// The files to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    Due,
+    All,
+}
+
+impl Leftovers {
+    /// In `dir`; none at first.
+    pub(super) fn new(dir: Arc<dyn Dir>) -> Self {
+        Leftovers { dir, state: Mutex::default() }
+    }
+
+    /// Adds the file of a segment, which takes `bytes` bytes.
+    pub(super) fn add(&self, id: SegmentId, bytes: u64) {
+        self.add_file(directory::segment_file_name(id), bytes);
+    }
+
+    fn add_file(&self, name: String, bytes: u64) {
+        self.state.lock().files.push(Leftover { name, bytes, failures: 0, due: 0 });
+    }
+
+    /// Gives back the space of a segment's file that no manifest ever named, and that would hold
+    /// `end` bytes. A power cut may bring the file back. Its id is reserved, so the next opening
+    /// recognises it as an orphan.
+    pub(super) fn discard(&self, id: SegmentId, end: usize) {
+        let name = directory::segment_file_name(id);
+        // Emptied first: the file may be open, or its removal may fail.
+        let emptied = self.dir.open(&name, OpenMode::ReadWrite).and_then(|file| file.set_len(0));
+        let bytes = if emptied.is_ok() { 0 } else { end as u64 };
+        if remove_file(&*self.dir, &name).is_err() {
+            self.add_file(name, bytes);
+        }
+    }
+
+    /// Removes those that can be removed.
+    pub(super) fn remove(&self, attempt: Attempt) {
+        let mut state = self.state.lock();
+        state.round += 1;
+        let round = state.round;
+        state.files.retain_mut(|leftover| {
+            if attempt == Attempt::Due && leftover.due > round {
+                return true;
+            }
+            let is_left = remove_file(&*self.dir, &leftover.name).is_err();
+            leftover.failures += 1;
+            leftover.due = round + (1 << leftover.failures.min(63)).min(PAUSE_MAX);
+            is_left
+        });
+    }
+
+    /// Whether the removal of any of them was not tried yet. Those wait for a manifest.
+    pub(super) fn any_untried(&self) -> bool {
+        self.state.lock().files.iter().any(|leftover| leftover.failures == 0)
+    }
+
+    /// Number of the files, and their bytes.
+    pub(super) fn count(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.files.len() as u64, state.files.iter().map(|leftover| leftover.bytes).sum())
+    }
+}
+
+/// Removes a file, if it is there.
+fn remove_file(dir: &dyn Dir, name: &str) -> io::Result<()> {
+    match dir.remove_file(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        answer => answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kv_core::Fs;
+    use kv_tests::sim::{Fault, FaultKind, OpKind, Repeat, SimFs};
+    use std::path::Path;
+
+    #[test]
+    fn a_file_whose_removal_fails_is_tried_after_ever_longer_pauses() {
+        let disk = SimFs::new();
+        let dir = disk.open_dir(Path::new("/")).unwrap();
+        let leftovers = Leftovers::new(Arc::clone(&dir));
+        for number in 0..10 {
+            dir.open(&number.to_string(), OpenMode::CreateNew).unwrap();
+            leftovers.add_file(number.to_string(), 5);
+        }
+        disk.inject(Fault { kind: FaultKind::Denied, nth: 0, repeat: Repeat::Always });
+        for _ in 0..1000 {
+            leftovers.remove(Attempt::Due);
+        }
+        let tried = || disk.ops().iter().filter(|op| op.kind == OpKind::Remove).count();
+        assert!((50..200).contains(&tried()), "{}", tried());
+        assert_eq!((leftovers.count(), leftovers.any_untried()), ((10, 50), false));
+        disk.heal();
+        leftovers.remove(Attempt::All);
+        assert_eq!((leftovers.count(), dir.list().unwrap().len()), ((0, 0), 0));
+        leftovers.add_file("absent".to_owned(), 0);
+        assert!(leftovers.any_untried());
+        leftovers.remove(Attempt::Due);
+        assert_eq!(leftovers.count(), (0, 0));
+    }
+}

@@ -1,0 +1,119 @@
+//! The maker: it creates new segments, each with an image, a slot and a synced file.
+
+use kv_core::{Error, Result, SegmentId};
+use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::leftovers::Leftovers;
+use super::reserve::{Need, Room, Shares};
+use crate::context::Context;
+use crate::segment::{
+    Image, SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable,
+};
+
+/// Creates segments.
+#[derive(Debug)]
+pub(crate) struct SegmentMaker {
+    context: Arc<Context>,
+    files: Arc<SegmentFiles>,
+    table: Arc<SegmentTable>,
+    pub(super) room: Arc<Room>,
+    pub(super) leftovers: Arc<Leftovers>,
+}
+
+/// The plan of a new segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) header: SegmentHeader,
+    /// Bytes of the file.
+    pub(super) capacity: usize,
+    /// End of the records, bytes from the start.
+    pub(super) end: usize,
+    /// Monotonic time of its newest record.
+    pub(super) created: Duration,
+    pub(super) need: Need,
+}
+
+impl SegmentMaker {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        files: Arc<SegmentFiles>,
+        table: Arc<SegmentTable>,
+        room: Arc<Room>,
+    ) -> Self {
+        let leftovers = Arc::new(Leftovers::new(Arc::clone(&context.dir)));
+        SegmentMaker { context, files, table, room, leftovers }
+    }
+
+    /// Creates a segment whose bytes behind the header `fill_rest` writes. Its file is written and
+    /// synced. Neither the directory's entry is synced, nor does a manifest name it.
+    pub(super) fn make(
+        &self,
+        plan: Plan,
+        shares: Shares,
+        fill_rest: impl FnOnce(&mut [u8]),
+    ) -> Result<Arc<Segment>> {
+        let Plan { header, capacity, end, created, need } = plan;
+        let id = SegmentId::new(header.segment_id);
+        let image = self
+            .table
+            .image(capacity)
+            .map_err(|error| Error::io("allocate memory for", self.context.path(), error))?;
+        // SAFETY: no other thread knows this image yet.
+        let bytes = unsafe {
+            image.fill(0, end, |out| {
+                let (start, rest) = out.split_at_mut(SEGMENT_HEADER_LEN);
+                start.copy_from_slice(&header.encode());
+                fill_rest(rest);
+            });
+            image.published(0, end).unwrap_or_default()
+        };
+        let kept = if need == Need::Compaction { 0 } else { SLOTS_FOR_COMPACTION };
+        let slot = self.table.reserve_slot(kept).ok_or_else(|| self.too_many_segments())?;
+        let file = self.room.create(capacity, need, shares, || {
+            SegmentFile::create(&self.files, id, capacity, bytes, self.context.options.via())
+                .and_then(|file| file.sync().map(|()| file))
+                .inspect_err(|_| self.leftovers.discard(id, end))
+        });
+        match file {
+            Ok(file) => {
+                self.context.counters.syncs.fetch_add(1, Ordering::Relaxed);
+                self.context.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);
+                Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), created, end)))
+            }
+            Err(error) => {
+                self.table.return_slot(slot);
+                Err(error)
+            }
+        }
+    }
+
+    /// A segment without a file. It stands for the active one of a store that is only read.
+    pub(super) fn placeholder(&self) -> Result<Arc<Segment>> {
+        let image = Image::new(SEGMENT_HEADER_LEN);
+        let image = image.map_err(|error| Error::io("allocate memory for", self.context.path(), error))?;
+        let slot = self.table.reserve_slot(0).ok_or_else(|| self.too_many_segments())?;
+        let id = SegmentId::new(u64::MAX);
+        let file = Arc::new(SegmentFile::unopened(&self.files, id));
+        let now = self.context.env.clock.monotonic();
+        let segment = Segment::new(id, slot, SegmentKind::Log, image, file, now, SEGMENT_HEADER_LEN);
+        Ok(Arc::new(segment))
+    }
+
+    /// Makes a segment reachable by its locations.
+    pub(super) fn install(&self, segment: &Arc<Segment>) {
+        self.table.install(segment);
+    }
+
+    /// Gives back a segment's slot that was never installed.
+    pub(super) fn return_slot(&self, segment: &Segment) {
+        self.table.return_slot(segment.slot);
+    }
+
+    fn too_many_segments(&self) -> Error {
+        let limit = SEGMENTS_MAX - SLOTS_FOR_COMPACTION;
+        Error::TooManySegments { path: self.context.path().to_path_buf(), limit }
+    }
+}

@@ -1,0 +1,184 @@
+//! Opening a store: check, lock, recover, and only then change anything.
+//!
+//! A power cut between any two steps of a creation leaves nothing, an empty directory, a temporary
+//! manifest, or a manifest that names no segment. Opening each of them completes the creation.
+//!
+//! Opening an existing store changes the disk in this order:
+//!
+//! 1. A seal over the torn bytes cuts them off.
+//! 2. Bytes that are not known to be durable are written again and synced.
+//! 3. A manifest with reserved LSNs replaces the old one.
+//! 4. Orphans are removed.
+//! 5. If there is no active segment, one is created.
+//!
+//! A crash between any two steps leaves a store that recovers to the same state. The same holds if
+//! the manifest that was read is not durable, and a power cut brings back the one before.
+
+use kv_core::{DirExt, Env, Error, FsExt, LockKind, Lsn, Result, StoreLock};
+use kv_wal_format::{Encoder, Record};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::orphans;
+use super::replay::recover;
+use crate::context::Context;
+use crate::directory::{self, Content};
+use crate::log::{LogEnd, SEAL_LEN, create_active, fitting_capacity};
+use crate::manifest::{Catalog, Manifest, Need, Room, SegmentMaker};
+use crate::options::Options;
+use crate::progress::Progress;
+use crate::segment::{Segment, SegmentFiles, Via};
+use crate::store::{Foundation, Recovery, Store};
+
+/// Opens the store in `dir`.
+pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
+    options.validate()?;
+    let start = env.clock.monotonic();
+    // Checked before the lock, which may leave a file: a foreign directory stays as it is.
+    check_content(dir, &env.fs.list_if_exists(dir)?.unwrap_or_default(), &options)?;
+    if !options.read_only {
+        env.fs.create_dir_durably(dir)?;
+    }
+    let dir = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+    let kind = if options.read_only { LockKind::Shared } else { LockKind::Exclusive };
+    let lock = Arc::new(StoreLock::new(dir.path(), dir.lock_or_refuse(kind)?));
+    let manifest = if check_content(dir.path(), &dir.names()?, &options)? == Content::Store {
+        Manifest::load(&*dir)?
+    } else {
+        let manifest = Manifest::empty(env.draw_store_id(dir.path()));
+        manifest.store(&*dir)?;
+        manifest
+    };
+    let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
+    let mut recovered = recover(env, &files, &options, &manifest)?;
+    let unnamed = orphans::examine_all(&*dir, &manifest, recovered.report.last_lsn)?;
+    if !options.read_only {
+        if let Some(torn) = &recovered.torn {
+            seal_torn(torn)?;
+        }
+        make_durable(recovered.segments.values())?;
+    }
+
+    // Changes before a crash may have had any LSN up to the ceiling.
+    let lsn_floor = manifest.lsn_ceiling.max(recovered.report.last_lsn);
+    // A reader may not sync, so only the changes that the manifest knows to be durable count.
+    let durable_lsn = if options.read_only { manifest.durable_lsn } else { recovered.report.last_lsn };
+    let progress = Arc::new(Progress::new(durable_lsn, lsn_floor, env.clock.monotonic()));
+    let room = Arc::new(Room::new(&dir, options.read_only));
+    let context = Arc::new(Context::new(dir, env.clone(), options, recovered.longest_key));
+    let maker =
+        SegmentMaker::new(Arc::clone(&context), files, Arc::clone(&recovered.table), Arc::clone(&room));
+    let catalog = Catalog::new(
+        Arc::clone(&context),
+        Arc::clone(&lock),
+        Arc::clone(&progress),
+        maker,
+        manifest,
+        recovered.segments,
+    );
+    let (active, capacity) = if context.options.read_only {
+        (catalog.placeholder()?, 0)
+    } else {
+        catalog.begin(unnamed, lsn_floor)?;
+        begin_log(recovered.active, &catalog, &context.options, lsn_floor)?
+    };
+    recovered.report.duration = env.clock.monotonic().saturating_sub(start);
+    let end = LogEnd::new(active, capacity, recovered.report.last_lsn, lsn_floor);
+    let recovery = Recovery { report: recovered.report, lsn_floor };
+    let foundation = Foundation {
+        context,
+        lock,
+        index: recovered.index,
+        segments: recovered.table,
+        catalog,
+        room,
+        progress,
+    };
+    let store = Store::new(foundation, end, recovery);
+    store.begin()?;
+    Ok(store)
+}
+
+/// The segment in which the log goes on, and the bytes of it that may be used: the recovered active
+/// segment, or a new one.
+fn begin_log(
+    recovered: Option<Arc<Segment>>,
+    catalog: &Catalog,
+    options: &Options,
+    lsn_floor: Lsn,
+) -> Result<(Arc<Segment>, usize)> {
+    let wanted = fitting_capacity(catalog, options);
+    if let Some(active) = recovered {
+        // Its file was cut at close, or made when segments were smaller.
+        let capacity = active.file.reserve(wanted, active.end() + SEAL_LEN)?;
+        return Ok((active, capacity));
+    }
+    let active = create_active(catalog, options, 0, wanted, Need::LastRelief, lsn_floor)?;
+    let capacity = active.capacity;
+    Ok((active, capacity))
+}
+
+/// Judges a directory with these names.
+///
+/// # Errors
+/// No store can be opened or created here.
+fn check_content(dir: &Path, names: &[String], options: &Options) -> Result<Content> {
+    let not_a_store = |detail: String| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
+    match directory::classify(names) {
+        Content::Empty if options.read_only => not_a_store(
+            "there is no kv-log store here, and none is created to be read only; correct the path".to_owned(),
+        ),
+        Content::Empty if !options.create_if_missing => not_a_store(
+            "there is no kv-log store here; set create_if_missing, or correct the path".to_owned(),
+        ),
+        Content::Foreign(name) => not_a_store(format!(
+            "it holds {name}, which is not a file of a kv-log store; choose another directory"
+        )),
+        Content::ManifestMissing => Err(Error::corruption(
+            &dir.join(directory::MANIFEST),
+            0,
+            "the manifest is missing, and segments are there; restore the newest one, or the whole directory, from a \
+             backup",
+        )),
+        content => Ok(content),
+    }
+}
+
+/// Makes the recovered bytes durable. The bytes that a dead process wrote may be in the page cache
+/// only. If a sync of that process failed, the cache shows bytes that no later sync saves. So bytes
+/// that are not known to be synced are written again before the sync.
+fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<()> {
+    for segment in segments.filter(|segment| !segment.is_durable()) {
+        let (synced, end) = (segment.synced(), segment.end());
+        if synced < end {
+            segment.file.write(segment.contents()?.bytes(), synced..end, Via::Cache)?;
+            segment.file.sync()?;
+            segment.set_synced(end);
+        }
+        if segment.is_sealed() {
+            segment.mark_durable();
+        }
+    }
+    Ok(())
+}
+
+/// Writes a seal over the torn bytes. Until the seal is synced, a new opening judges the torn bytes
+/// as this one did. The bytes behind the seal take part in that, so they are trimmed after the sync.
+fn seal_torn(torn: &Segment) -> Result<()> {
+    let (start, body) = (torn.end(), torn.seal().encode_body());
+    let mut bytes = Vec::with_capacity(SEAL_LEN);
+    Encoder::new(torn.id.get())
+        .append(&Record::seal(torn.max_lsn(), &body), &mut bytes)
+        .expect("a seal is a valid record");
+    let image = torn.share_image().expect("only a durable segment has no image");
+    // SAFETY: no reader looks beyond the end of a segment, and recovery is over.
+    unsafe { image.fill(start, bytes.len(), |out| out.copy_from_slice(&bytes)) };
+    let end = start + bytes.len();
+    torn.set_end(end);
+    torn.file.write(torn.contents()?.bytes(), start..end, Via::Cache)?;
+    torn.file.sync()?;
+    torn.file.trim(end)?;
+    torn.set_written(torn.end());
+    torn.mark_sealed();
+    Ok(())
+}
