@@ -2,7 +2,7 @@ use kv_core::Stats;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// What the engine counts for [`Stats`], and nothing depends on. What every change counts is in `Progress`.
+/// Counters for [`Stats`] only. `Progress` holds the figures that every change updates.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) dumps: AtomicU64,

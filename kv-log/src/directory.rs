@@ -1,8 +1,8 @@
-//! The names of a store's files, and what a directory's names say about it.
+//! The names of a store's files, and the classification of a directory by its names.
 
 use kv_core::{LOCK_FILE, Reserve, SegmentId, is_system_file};
 
-/// The file that names all others.
+/// The name of the manifest.
 pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
 const SEGMENT_SUFFIX: &str = ".segment";
@@ -19,21 +19,21 @@ pub(crate) fn parse_segment_file_name(name: &str) -> Option<SegmentId> {
     (segment_file_name(id) == name).then_some(id)
 }
 
-/// What a directory is, judged by its names.
+/// The kind of a directory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     /// A store.
     Store,
-    /// Nothing, or what a crash left of a store's creation: a store can be created here.
+    /// Nothing, or the files of a creation that a crash ended. A store can be created here.
     Empty,
     /// Segments without their manifest.
     ManifestMissing,
-    /// Somebody else's: it holds this file.
+    /// A directory of another owner. It holds this file.
     Foreign(String),
 }
 
-/// Judges a directory by its names. A store has its manifest from the first moment on. Files that
-/// systems leave count as none.
+/// Classifies a directory. A store always has its manifest. Files that operating systems leave do
+/// not count.
 pub(crate) fn classify(names: &[String]) -> Content {
     if names.iter().any(|name| name == MANIFEST) {
         return Content::Store;

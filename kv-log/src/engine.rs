@@ -1,4 +1,4 @@
-//! [`LogEngine`]: opens and closes a store, and answers the calls. The work is done elsewhere.
+//! [`LogEngine`]: opens and closes a store, and hands each call to a part.
 
 use kv_core::{
     AtExit, Background, Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory,
@@ -19,16 +19,16 @@ use crate::workers::Workers;
 /// A log-structured key-value store. See the [crate documentation](crate).
 ///
 /// # The end of the process
-/// Dropping the last handle closes the store. A store in a `static`, or one that was leaked, is
-/// never dropped: when `main` returns, or the process calls [`std::process::exit`], its visible
-/// changes are made durable as by [`sync`](Engine::sync), and an error is not told. Call
-/// [`close`](Engine::close) before that to hear of errors. A process that aborts or is killed loses
-/// what the [policy](kv_core::PersistencePolicy) had not dumped.
+/// Dropping the last handle closes the store. A store in a `static`, or a leaked one, is never
+/// dropped. When `main` returns, or the process calls [`std::process::exit`], the engine makes its
+/// visible changes durable as by [`sync`](Engine::sync), and ignores errors. Call
+/// [`close`](Engine::close) before that to see errors. A process that aborts or is killed loses the
+/// changes that the [policy](kv_core::PersistencePolicy) had not dumped.
 ///
 /// # Forked children
 /// A child process that was forked from the one that opened the store gets
-/// [`Forked`](kv_core::Error::Forked) from every call that reads, changes, syncs or closes. The parent goes
-/// on; a child opens a store of its own.
+/// [`Forked`](kv_core::Error::Forked) from every call that reads, changes, syncs or closes. The
+/// parent's store goes on. The child may open another store.
 #[derive(Debug)]
 pub struct LogEngine {
     store: Arc<Store>,
@@ -36,7 +36,8 @@ pub struct LogEngine {
 }
 
 impl LogEngine {
-    /// Opens the store in `dir`, recovering it if need be, on the operating system's files and clock.
+    /// Opens the store in `dir`, and recovers it if necessary, on the operating system's files and
+    /// clock.
     ///
     /// # Errors
     /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A
@@ -45,7 +46,7 @@ impl LogEngine {
         Self::open_in(dir.as_ref(), &Env::os(), options)
     }
 
-    /// The same in an environment of the caller's choice.
+    /// As [`open`](Self::open), in an environment of the caller's choice.
     ///
     /// # Errors
     /// As for [`open`](Self::open).
@@ -59,12 +60,12 @@ impl LogEngine {
         Ok(LogEngine { store, life: Life::new(workers) })
     }
 
-    /// What opening the store found and did.
+    /// The report of the recovery at open.
     pub fn recovery_report(&self) -> &RecoveryReport {
         &self.store.recovery.report
     }
 
-    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    /// Refuses to wait on a closed store, or for an LSN that no change has.
     fn check_wait(&self, lsn: Lsn) -> Result<()> {
         self.store.context.health.check_wait(lsn, self.store.log.end.last_lsn())
     }
@@ -142,7 +143,7 @@ impl Engine for LogEngine {
             self.store.close()
         });
         self.store.wake_tasks();
-        // Free memory that waited for readers that have gone on.
+        // Frees memory that readers no longer use.
         collect();
         answer
     }
@@ -181,8 +182,8 @@ impl Drop for LogEngine {
             let _ = self.close();
             return;
         }
-        // This process was forked from the one that opened the store. The threads are not here, and
-        // locks may be held for ever: nothing of the store may be dropped.
+        // This process was forked from the one that opened the store. It has no worker threads, and
+        // locks may be held forever, so no part of the store may be dropped.
         self.life.forget();
         std::mem::forget(Arc::clone(&self.store));
     }

@@ -43,7 +43,7 @@ pub(crate) struct Flusher {
     lock: Arc<StoreLock>,
 }
 
-/// What one flush writes. The leader takes it under the commit lock.
+/// The work of one flush. The leader collects it under the commit lock.
 #[derive(Debug)]
 struct Stock {
     /// Oldest first. The flush writes and syncs each of them before its successor.

@@ -3,7 +3,6 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::commit::BATCH_BYTES_MAX;
 use crate::segment::Via;
 
 /// Settings of a [`LogEngine`](crate::LogEngine): plain data, checked at open.
@@ -11,9 +10,9 @@ use crate::segment::Via;
 pub struct Options {
     /// Create the store when its directory is missing or empty. Default true.
     pub create_if_missing: bool,
-    /// Open the store for reading only: its log is replayed in memory, and nothing on the disk is
-    /// changed, so a store on a read-only medium can be opened. Other readers may have it open too,
-    /// and no writer. Default false.
+    /// Open the store for reading only. The engine replays the log in memory and changes nothing on
+    /// the disk, so the medium may be read-only. Other readers may have the store open, but no
+    /// writer. Default false.
     pub read_only: bool,
     /// When the log is dumped to disk. Default [`kv_core::default_persistence`]: every 100 ms or
     /// 8 MiB.
@@ -21,33 +20,35 @@ pub struct Options {
     /// Which segments are compacted. Default [`Greedy::default`].
     pub compaction: Arc<dyn CompactionPolicy>,
     /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one
-    /// segment, and so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has
-    /// to fit a batch, which bounds `value_len_max`: at most 133,169,152 less `key_len_max` and
+    /// segment, so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to fit
+    /// a batch, so `value_len_max` is at most 133,169,152 less `key_len_max` and
     /// [`Limits::CHANGE_OVERHEAD`].
     pub limits: Limits,
-    /// Size of a segment, in memory and on disk, bytes; a multiple of 8, from 1 KiB to 64 MiB. Default
-    /// 16 MiB. Larger segments mean fewer files and syncs at roll-over, and coarser compaction. A
-    /// batch that is larger gets a segment of its own size.
+    /// Size of a segment in memory and on disk, bytes: a multiple of 8, from 1 KiB to 64 MiB. Default
+    /// 16 MiB. Larger segments mean fewer files, fewer syncs at roll-over, and coarser compaction. A
+    /// larger batch gets a segment of its own size.
     pub segment_bytes: usize,
-    /// Bytes of changes that may wait to be written; beyond, writers wait. Default 64 MiB.
+    /// Bytes of changes that may be unwritten. Above it, writers wait for a flush. Default 64 MiB.
     pub unflushed_bytes_max: u64,
-    /// Memory for records and the index, bytes. Beyond, the segments that were written longest ago
-    /// leave memory, and their records are read from their files. The index always stays: 9 to 15
-    /// bytes a key. Where the system has no memory for a larger one, a put of a new key is refused
-    /// with an I/O error of the kind `OutOfMemory`, and the store goes on. At least
-    /// `unflushed_bytes_max` and five segments; see
+    /// Memory for records and the index, bytes. Above it, the oldest segments leave memory, and
+    /// readers read their records from the files. The index always stays in memory, at 9 to 15 bytes
+    /// a key. If the system has no memory for a larger index, a put of a new key is refused with an
+    /// I/O error of the kind `OutOfMemory`, and the store goes on. The least budget is
+    /// `unflushed_bytes_max` and five segments: see
     /// [`with_memory_budget`](Self::with_memory_budget). Default none: everything stays in memory.
     pub memory_budget: Option<u64>,
-    /// Whether what is synced at once is written past the system's cache, where the system can: it costs a fraction of
-    /// the time and memory, and leaves the cache to others. What is read back after the process died comes from the disk
-    /// then. With a memory budget, where files are read all the time, everything goes through the cache. Default true.
+    /// Whether a write that is synced at once bypasses the page cache, on systems with direct I/O.
+    /// This takes a fraction of the time and memory, and leaves the cache to other programs. A later
+    /// recovery then reads from the disk. With a memory budget, all writes go through the cache,
+    /// because readers read the files. Default true.
     pub direct_io: bool,
-    /// Segment files that are open at a time at most, but for those that are still written: up to eight more. Others are
-    /// opened when they are read. At least 1, default 256: processes may often have 1024 files open.
+    /// The most segment files that are open at a time, in addition to up to eight that are still
+    /// written. The engine opens other files when it reads them. At least 1. Default 256: many
+    /// systems allow a process 1,024 open files.
     pub open_files_max: usize,
-    /// Is told how recovery gets on. Default nobody.
+    /// A callback for the progress of recovery. Default none.
     pub on_recovery: Option<OnRecovery>,
-    /// Shards of the index; a power of two up to 65,536. Default 256. Each has its own lock.
+    /// Shards of the index: a power of two up to 65,536. Default 256. Each has its own lock.
     pub index_shards: usize,
 }
 
@@ -70,13 +71,13 @@ impl Default for Options {
     }
 }
 
-/// How far recovery has come. Figures only grow.
+/// The progress of recovery. Figures never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryProgress {
     /// Segment files replayed.
     pub files: u64,
-    /// Segment files there are.
+    /// Segment files in total.
     pub files_total: u64,
     /// Bytes replayed.
     pub bytes: u64,
@@ -84,7 +85,7 @@ pub struct RecoveryProgress {
     pub records: u64,
 }
 
-/// Something to call during recovery: after each file, by one thread at a time, of those that recover.
+/// A callback for recovery. A recovering thread calls it after each file, one thread at a time.
 ///
 /// ```
 /// use kv_log::{LogEngine, OnRecovery, Options};
@@ -99,7 +100,7 @@ pub struct RecoveryProgress {
 pub struct OnRecovery(Arc<dyn Fn(RecoveryProgress) + Send + Sync>);
 
 impl OnRecovery {
-    /// Calls `call`. If that panics, so does opening the store.
+    /// Calls `call`. If `call` panics, opening the store panics.
     pub fn new(call: impl Fn(RecoveryProgress) + Send + Sync + 'static) -> Self {
         OnRecovery(Arc::new(call))
     }
@@ -115,11 +116,14 @@ impl fmt::Debug for OnRecovery {
     }
 }
 
+/// Largest batch that fits a segment, bytes as [`Limits::batch_bytes_max`] counts them: 127 MiB.
+pub(crate) const BATCH_BYTES_MAX: usize = 127 << 20;
+
 /// The smallest and the largest segment, bytes.
 const SEGMENT_BYTES: RangeInclusive<usize> = 1024..=64 << 20;
 
-/// Segments that must find room in a memory budget beside what is unflushed: the head, the next one, an image kept for the
-/// one after, and one for compaction to read and one to write.
+/// Segments that a memory budget must have room for, in addition to the unflushed bytes: the active
+/// one, its spare, a recycled image, and one that compaction reads and one that it writes.
 const SEGMENTS_IN_BUDGET_MIN: u64 = 5;
 
 impl From<&OpenOptions> for Options {
@@ -137,7 +141,7 @@ impl From<&OpenOptions> for Options {
                 segment_bytes: 2048,
                 unflushed_bytes_max: 4096,
                 index_shards: 4,
-                // So that few records keep both levels of compaction at work.
+                // With these targets, few records provoke both levels of compaction.
                 compaction: Arc::new(Greedy {
                     disk_utilization_min: 0.17,
                     memory_utilization_min: 0.95,
@@ -150,8 +154,8 @@ impl From<&OpenOptions> for Options {
 }
 
 impl Options {
-    /// With this [`memory_budget`](Self::memory_budget), and with `segment_bytes` and `unflushed_bytes_max` lowered, where
-    /// they are larger, to a sixteenth and a quarter of it.
+    /// Sets the [`memory_budget`](Self::memory_budget). Lowers `segment_bytes` to at most a sixteenth
+    /// of it, and `unflushed_bytes_max` to at most a quarter.
     #[must_use]
     pub fn with_memory_budget(mut self, bytes: u64) -> Self {
         let share = usize::try_from(bytes / 16).unwrap_or(usize::MAX) / 8 * 8;
@@ -161,8 +165,8 @@ impl Options {
         self
     }
 
-    /// Bytes of images and index above which images go: what compaction loads, what it writes, and images that are kept
-    /// for heads to come must find room, too.
+    /// Bytes of images and index above which the evictor evicts. The rest of the budget is for the
+    /// images that compaction loads and writes, and for recycled images.
     pub(crate) fn resident_bytes_max(&self) -> Option<u64> {
         let recycled = (self.recycled_images_max() * self.segment_bytes) as u64;
         Some(self.memory_budget?.saturating_sub(2 * self.loaded_bytes_max() + recycled))
@@ -173,18 +177,18 @@ impl Options {
         self.memory_budget.map_or(u64::MAX, |budget| (budget / 16).max(self.segment_bytes as u64))
     }
 
-    /// Images of freed segments that are kept for heads and outputs to come. As many as a compaction has victims by
-    /// default; where memory is short, one.
+    /// Images of freed segments that are kept for new segments: as many as a compaction has victims by
+    /// default, or one with a memory budget.
     pub(crate) fn recycled_images_max(&self) -> usize {
         if self.memory_budget.is_none() { 8 } else { 1 }
     }
 
-    /// Heads that are made ahead at most.
+    /// The most spares.
     pub(crate) fn spares_max(&self) -> usize {
         if self.memory_budget.is_none() { 6 } else { 1 }
     }
 
-    /// How to write what is synced at once.
+    /// How the engine writes bytes that it syncs at once.
     pub(crate) fn via(&self) -> Via {
         if self.direct_io && self.memory_budget.is_none() { Via::Direct } else { Via::Cache }
     }

@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 const TOO_MANY_OPEN_FILES: [i32; 2] = [23, 24];
 
 /// Whether `error` is a refusal: a resource is short, nothing was changed, and a later attempt may
-/// succeed. A failed sync or rename is never a refusal, whatever its error code.
+/// succeed. A failed sync or rename is never a refusal.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     match error {
         Error::Io { op: "sync" | "rename", .. } => false,

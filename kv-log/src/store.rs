@@ -1,6 +1,6 @@
 //! The store: the parts of an open store, wired in one place.
 //!
-//! Each part is a type that owns what it changes, and its constructor names what it needs. From
+//! Each part is a type that owns the state that it changes. Its constructor names its needs. From
 //! bottom to top: [`Catalog`], [`Evictor`], [`Log`], [`Flusher`], [`Compactor`], [`Committer`]. No
 //! part knows one above it. A lower part asks for work above it through
 //! [`Signals`](crate::signals::Signals).

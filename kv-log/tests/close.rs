@@ -1,4 +1,4 @@
-//! Closing a store: others may still be at work, and some of what it would do cannot be had.
+//! Closing a store while other threads work on it, and while resources are short.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
@@ -30,7 +30,7 @@ fn always(kind: FaultKind) -> Fault {
     Fault { kind, nth: 0, repeat: Repeat::Always }
 }
 
-/// Plans when it is told to.
+/// A policy that plans when the test tells it to.
 #[derive(Debug)]
 struct Waits {
     reached: Sender<()>,
@@ -62,11 +62,11 @@ fn a_close_that_fails_keeps_the_directory_until_a_compaction_is_over() {
     store.sync().unwrap();
     is_armed.store(true, Ordering::SeqCst);
     thread::scope(|scope| {
-        // Dropped by a panic, which so ends the compaction.
+        // A panic of the test drops the sender, which ends the compaction.
         let go_on = go_on;
         let compaction = scope.spawn(|| store.compact());
         is_reached.recv().unwrap();
-        // It is there at once, and then wants to compact, too.
+        // The close begins at once, and then wants to compact, too.
         let (before, put) = (store.last_lsn(), scope.spawn(|| store.put(b"key", b"value")));
         while store.last_lsn() == before {
             thread::yield_now();
@@ -94,20 +94,20 @@ fn a_close_does_without_what_is_short() {
         let store =
             open(&disk, Options { segment_bytes: 1 << 20, compaction: Arc::new(Never), ..manual() }).unwrap();
         for _ in 0..9000 {
-            // Mostly dead, so that a seal is worth it.
+            // Mostly dead records, so that the close seals the segment.
             store.put(b"key", &[7; 60]).unwrap();
         }
         store.sync().unwrap();
         disk.inject(always(kind));
         store.close().unwrap_or_else(|error| panic!("{kind:?}: {error}"));
-        // The manifest on the disk still names what the last one would not have named.
+        // The manifest on the disk still names the spares that the last manifest would drop.
         assert_eq!(store.stats().leftover_files, 0, "{kind:?}");
         disk.heal();
         assert_eq!(open(&disk, manual()).unwrap().get(b"key").unwrap().unwrap()[..], [7; 60]);
     }
 }
 
-/// Asks for the oldest segment, for ever.
+/// A policy that names the oldest segment forever.
 #[derive(Debug)]
 struct Insatiable(Arc<AtomicU64>, AtomicBool);
 impl CompactionPolicy for Insatiable {
@@ -151,7 +151,7 @@ fn a_closed_store_keeps_no_file_open_that_is_gone() {
         LogEngine::open(dir.path(), Options { segment_bytes: 1 << 20, ..Options::default() }).unwrap();
     let files = || fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
     let segments = || files().filter(|path| path.extension().is_some_and(|kind| kind == "segment")).count();
-    // Until there is a spare, which the background makes while this waits for the disk.
+    // Until the spares worker has made a spare.
     while segments() < 2 {
         store.put_durable(b"key", &[7; 10_000]).unwrap();
     }

@@ -1,5 +1,5 @@
-//! The conformance suite against this engine with as little memory as it can run with, so that most records are read from
-//! files.
+//! The conformance suite against this engine with the smallest memory budget, so that readers read
+//! most records from files.
 
 mod short_of_memory;
 

@@ -1,6 +1,6 @@
 //! Trouble of real life, on real files: another working directory, a forked child, limits of the
-//! system. What changes a whole process happens in a child process, which runs this test binary
-//! again with one test.
+//! system. A test that changes its whole process runs in a child process, which is this test binary
+//! with one test.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
@@ -28,7 +28,7 @@ fn in_child(test: &str, dir: &Path, work: impl FnOnce(&Path)) -> bool {
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(CHILD, dir)
-        // Through a pipe: a limit of file sizes counts for a file of output, too.
+        // Through a pipe: a limit of file sizes would apply to an output file, too.
         .output()
         .unwrap();
     let (status, told) = (child.status, String::from_utf8_lossy(&child.stderr));
@@ -105,7 +105,7 @@ fn a_directory_that_is_gone_takes_no_changes_and_nothing_is_called_durable() {
         assert_eq!(store.durable_lsn(), durable);
         assert!(matches!(store.put(b"k", b"later"), Err(Error::Poisoned { .. })));
         assert_eq!(store.get(b"k").unwrap().as_deref(), Some(b"visible".as_slice()));
-        // Another store may take the place.
+        // Another store may now use the name.
         if name == "all of it" {
             let other = LogEngine::open(&path, manual()).unwrap();
             other.put_durable(b"k", b"other").unwrap();
@@ -265,7 +265,7 @@ fn a_small_store_takes_little_memory_when_it_is_opened_and_little_disk_when_it_i
             .map(|store| LogEngine::open(store.unwrap().path(), Options::default()).unwrap())
             .collect();
         let each = (memory("VmRSS") - before) / stores.len() as u64;
-        // A huge page of the active segment, and the table of slots.
+        // One huge page of the active segment, and the slots.
         assert!(each < 4 << 20, "{each} bytes of memory for one key");
         for store in &stores {
             assert_eq!(store.get(b"key").unwrap().unwrap().len(), 1000);
@@ -304,7 +304,7 @@ fn a_killed_store_is_opened_without_reading_its_padding_into_memory() {
         let path = dir.path().join("live");
         let store = LogEngine::open(&path, Options::default()).unwrap();
         store.put_durable(b"key", b"value").unwrap();
-        // As a kill leaves it.
+        // A copy of the directory is what a kill would leave.
         let copy = dir.path().join("copy");
         fs::create_dir(&copy).unwrap();
         for (file, bytes) in files(&path) {

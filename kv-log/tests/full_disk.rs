@@ -1,4 +1,5 @@
-//! A disk with too little room: what does not fit is refused, nothing is lost, and with room the store goes on.
+//! A disk with too little room: the store refuses changes that do not fit, loses nothing, and goes on
+//! once there is room.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -71,13 +72,13 @@ fn what_does_not_fit_is_refused_and_with_room_the_store_goes_on() {
         disk.limit_space(Some(used(&disk) + 5 * SEGMENT as u64));
         fill(&store, &mut model, round);
         let full = used(&disk);
-        // Again and again: nothing piles up.
+        // Several times: no files pile up.
         for _ in 0..5 {
             assert!(is_full(&store.put(b"another", &[round; 200])));
         }
         assert!(used(&disk) <= full, "{} {full}", used(&disk));
         assert_eq!(content(&store), model);
-        // What was taken can be made durable: its space was reserved.
+        // The accepted changes can be made durable: their space was reserved.
         assert_eq!(store.sync().unwrap(), store.last_lsn());
         let after = disk.power_cut(PowerCut::LOSE_ALL);
         assert_eq!(content(&open(&after, small()).unwrap()), model);
@@ -89,7 +90,7 @@ fn what_does_not_fit_is_refused_and_with_room_the_store_goes_on() {
     assert_eq!(content(&open(&disk, small()).unwrap()), model);
 }
 
-/// Compacts once it is told to.
+/// A policy that plans when the test tells it to.
 #[derive(Debug, Default)]
 struct Later(AtomicBool);
 
@@ -105,7 +106,7 @@ fn compaction_that_has_no_room_leaves_everything_as_it_was() {
     let store = open(&disk, small()).unwrap();
     for round in 0..6 {
         for number in 0..200_u32 {
-            // Half of the keys stay as they were first: no victim is empty.
+            // Half of the keys keep their first value, so no victim is empty.
             if round == 0 || number % 2 == 0 {
                 store.put(&number.to_be_bytes(), &[round; 60]).unwrap();
                 model.insert(number.to_be_bytes().to_vec(), vec![round; 60]);
@@ -118,7 +119,7 @@ fn compaction_that_has_no_room_leaves_everything_as_it_was() {
     let policy = Arc::new(Later::default());
     let store = open(&disk, Options { compaction: Arc::clone(&policy) as _, ..small() }).unwrap();
     policy.0.store(true, Ordering::SeqCst);
-    // From no room at all to nearly enough, and nothing in reserve.
+    // From no room to nearly enough, without a reserve.
     empty_reserve(&disk);
     let start = used(&disk);
     let mut refused = 0;
@@ -143,7 +144,7 @@ fn compaction_that_has_no_room_leaves_everything_as_it_was() {
     assert_eq!(store.sync().unwrap(), store.last_lsn());
 }
 
-/// As after a process that took the space as soon as it was free.
+/// Removes the reserve, as if another process had taken its space.
 fn empty_reserve(disk: &SimFs) {
     disk.damage(&Path::new(DIR).join(Reserve::FILE), Some(Vec::new()));
 }
@@ -156,8 +157,8 @@ fn names(disk: &SimFs) -> Vec<String> {
     disk.list(Path::new(DIR)).unwrap()
 }
 
-/// Fills the disk, and deletes the keys in `order`: each delete must go well, and afterwards most
-/// of the space is back.
+/// Fills the disk, and deletes the keys in `order`. Each delete must succeed, and afterwards most of
+/// the space is free.
 fn fill_and_delete(
     disk: &SimFs,
     mut store: LogEngine,
@@ -203,12 +204,12 @@ fn deleting_on_a_full_disk_is_always_possible_and_brings_its_space_back() {
                 }
             }
             assert!(model.len() > 1000, "{}", model.len());
-            // Scattered over all segments.
+            // Deletes scattered over all segments.
             let mut order: Vec<Vec<u8>> = model.keys().cloned().collect();
             rng.shuffle(&mut order);
             store = fill_and_delete(&disk, store, &mut model, &order, reopens);
             assert!(model.is_empty());
-            // What a kill leaves is as good.
+            // The directory that a kill leaves works as well.
             if reopens {
                 drop(store);
                 store = open(&disk, compacting()).unwrap();
@@ -245,7 +246,7 @@ fn a_store_on_a_disk_without_a_free_byte_is_opened_read_and_closed() {
 fn a_writer_that_overwrites_goes_on_on_a_full_disk_while_there_is_garbage() {
     let (disk, mut model) = (SimFs::new(), Model::new());
     disk.limit_space(Some(40 * SEGMENT as u64));
-    // A policy that would keep the garbage.
+    // A policy that keeps the garbage.
     let lazy = Arc::new(kv_core::Greedy { disk_utilization_min: 0.1, ..kv_core::Greedy::default() });
     let store = open(&disk, Options { compaction: lazy, ..small() }).unwrap();
     for number in 0..20_000_u32 {
@@ -263,10 +264,10 @@ fn only_the_stores_own_rubbish_is_removed() {
     let store = open(&disk, small()).unwrap();
     store.put(b"k", b"v").unwrap();
     store.sync().unwrap();
-    // Killed: the ids that follow were reserved.
+    // The store is killed. Its manifest has reserved the next ids.
     let disk = disk.process_death();
     let other = SimFs::new();
-    // In another directory, so that it gets another id.
+    // Made in another directory, so that it gets another store id.
     let env = Env {
         fs: Arc::new(other.clone()),
         clock: Arc::new(ManualClock::new(0)),
@@ -289,8 +290,7 @@ fn only_the_stores_own_rubbish_is_removed() {
     for (name, bytes) in &foreign {
         disk.damage(&dir.join(name), Some(bytes.clone()));
     }
-    // As a compaction leaves them that a crash ends: not a byte of it made it to the disk, or
-    // garbage.
+    // The outputs of a compaction that a crash ended: empty, or garbage.
     for (name, bytes) in
         [("0000000000000077.segment", vec![7; SEGMENT]), ("0000000000000078.segment", Vec::new())]
     {
@@ -338,7 +338,7 @@ fn a_manifest_that_is_older_than_the_segments_is_refused_and_loses_nothing() {
         disk.damage(&manifest, Some(old));
         let answer = open(&disk, compacting());
         if grown == 3 {
-            // All of it is in the segment that the old manifest names as the active one.
+            // The old manifest names the only segment as the active one.
             assert_eq!(answer.unwrap().stats().keys, 103);
             continue;
         }

@@ -1,4 +1,4 @@
-//! Very many segments: their number stays bounded, and with it the cost of a roll-over, which
+//! Very many segments: their number stays bounded. This bounds the cost of a roll-over, which
 //! rewrites the manifest.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -26,7 +26,7 @@ fn many_small_segments_are_merged_and_a_roll_costs_no_more_than_before() {
         writes.map(|op| op.len).collect::<Vec<_>>()
     };
     let mut most = 0;
-    // All of it live: only merging keeps the number down.
+    // All records are live, so only merging reduces the number.
     for number in 0..30_000_u32 {
         store.put(&number.to_be_bytes(), &[7; 60]).unwrap();
         if number % 1000 == 0 {

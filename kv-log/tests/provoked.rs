@@ -1,5 +1,5 @@
-//! The suite is only worth something for this engine if its runs get to what is dangerous in it: roll-over, both levels of
-//! compaction, eviction. Here some of its cases are run once more, and what the stores in them did is counted.
+//! Some cases of the suite again, with the events in their stores counted. The suite tests this engine
+//! well only if its runs provoke roll-over, both levels of compaction, and eviction.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was counted is for the reader of a test's output")]
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-/// What all stores of a run did together.
+/// The events in all stores of a run.
 #[derive(Clone, Debug, Default)]
 struct Done {
     opened: u64,
@@ -28,7 +28,7 @@ struct Done {
     fetches: u64,
 }
 
-/// Opens stores, and counts what they did when they are dropped.
+/// Opens stores, and counts their events when they are dropped.
 struct Counting {
     memory_budget: bool,
     done: Arc<Mutex<Done>>,
@@ -61,7 +61,7 @@ impl Drop for Counted {
         let Stats { segments, compactions, memory_compactions, evictions, fetches, .. } = self.engine.stats();
         let mut done = self.done.lock().unwrap();
         done.opened += 1;
-        // Beyond the one that every store has.
+        // Without the one that every store has.
         done.segments += segments.saturating_sub(1);
         done.compactions += compactions;
         done.memory_compactions += memory_compactions;
@@ -140,7 +140,7 @@ impl Engine for Counted {
     }
 }
 
-/// Runs one case; what its stores did.
+/// Runs one case, and returns the events in its stores.
 fn run(id: &str, memory_budget: bool) -> Done {
     let done = Arc::new(Mutex::new(Done::default()));
     let factory: Arc<dyn EngineFactory> = Arc::new(Counting { memory_budget, done: Arc::clone(&done) });
@@ -153,7 +153,7 @@ fn run(id: &str, memory_budget: bool) -> Done {
     done
 }
 
-/// What happens in these follows from the seed alone.
+/// The events in these cases follow from the seed alone.
 const CASES: [&str; 5] = [
     "model::required_kv106_random_operations",
     "crash::required_kv501_power_cut_at_every_operation",

@@ -1,6 +1,5 @@
-//! Full disks for real: small file systems, made and mounted for a moment, are filled, emptied by
-//! deletes, and filled again, with kills in between. Making them needs root; without it the tests
-//! are ignored.
+//! Full disks on small real file systems. Each test mounts one, fills it, empties it by deletes, and
+//! fills it again, with kills in between. Mounting needs root. Without root the tests are ignored.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
@@ -14,23 +13,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 
-/// How a file system is made.
+/// The kind of a file system.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Tmpfs,
-    /// In an image, by this program.
+    /// In an image that this program makes.
     Image(&'static str),
 }
 
 const KINDS: [(&str, Kind); 4] = [
     ("tmpfs", Kind::Tmpfs),
     ("ext4", Kind::Image("mkfs.ext4")),
-    // Reserves no space ahead: there is no fallocate.
+    // Reserves no space ahead, because it has no fallocate.
     ("ext2", Kind::Image("mkfs.ext2")),
     ("xfs", Kind::Image("mkfs.xfs")),
 ];
 
-/// A small file system; unmounted when dropped.
+/// A small file system, which is unmounted on drop.
 struct Mounted {
     dir: tempfile::TempDir,
 }
@@ -59,7 +58,7 @@ impl Mounted {
         Ok(mounted)
     }
 
-    /// Bytes that are free.
+    /// Free bytes.
     fn free(&self) -> u64 {
         let stat = rustix::fs::statvfs(self.mount()).unwrap();
         stat.f_bavail * stat.f_frsize
@@ -92,8 +91,8 @@ fn open_naive(dir: &Path) -> Result<Arc<dyn Engine>> {
     Ok(Arc::new(NaiveEngine::open(dir, &Env::os(), OpenOptions::default())?))
 }
 
-/// Puts values until the disk is full; returns how many keys there are. Synced now and then, so
-/// that a store that keeps changes in memory finds out in time.
+/// Puts values until the disk is full, and returns the number of keys. Syncs at intervals, so that a
+/// store that keeps changes in memory notices the full disk in time.
 fn fill(store: &dyn Engine, round: u8) -> u32 {
     for number in 0.. {
         let put = store.put(&u32::to_be_bytes(number), &[round; 1000]);
@@ -106,7 +105,7 @@ fn fill(store: &dyn Engine, round: u8) -> u32 {
     unreachable!("a disk is full before that");
 }
 
-/// Leaves the rest of the disk to another program.
+/// Fills the rest of the disk with another file.
 fn take_what_is_free(disk: &Mounted) {
     let _ = fs::write(disk.mount().join("hog"), vec![1; usize::try_from(disk.free()).unwrap() + (1 << 20)]);
 }
@@ -123,8 +122,7 @@ fn drill(kind: Kind, mib: u64, open: Open) -> std::result::Result<(), Failed> {
         assert!(u64::from(count) > (mib << 20) / 1000 / 8, "round {round}: only {count} keys fit");
         assert!(count > first * 6 / 10, "round {round}: {count} keys fit now, {first} did before");
         take_what_is_free(&disk);
-        // A store that dumps everything at once may have poisoned itself; so is one that lost its
-        // process.
+        // A store that dumps everything at once may be poisoned. The next opening is as after a kill.
         let closed = store.close();
         drop(store);
         let store = open(&dir)?;
@@ -132,7 +130,7 @@ fn drill(kind: Kind, mib: u64, open: Open) -> std::result::Result<(), Failed> {
         if closed.is_ok() {
             assert_eq!(keys.len() as u64, kept, "round {round}");
         }
-        // Scattered over all segments, and not to the end in the middle round.
+        // Deletes scattered over all segments. The middle round stops before the end.
         let mut order: Vec<Vec<u8>> = keys.into_iter().map(|(key, _)| key).collect();
         fastrand::Rng::with_seed(u64::from(round)).shuffle(&mut order);
         for (number, key) in order.iter().enumerate() {
@@ -164,7 +162,7 @@ fn drill(kind: Kind, mib: u64, open: Open) -> std::result::Result<(), Failed> {
     Ok(())
 }
 
-/// The same store, killed again and again while it fills the disk and deletes.
+/// Kills a store several times while it fills the disk and deletes.
 fn kills(kind: Kind, mib: u64) -> std::result::Result<(), Failed> {
     let disk = Mounted::new(kind, mib)?;
     let dir = disk.mount().join("store");
@@ -186,7 +184,7 @@ fn kills(kind: Kind, mib: u64) -> std::result::Result<(), Failed> {
     Ok(())
 }
 
-/// Tells a process to fill a store until it is killed, and where.
+/// Tells a child process to fill the store in a directory until it is killed.
 const CHILD: &str = "KV_LOG_SMALL_DISK_DIR";
 
 fn fill_until_killed(dir: &Path) {
@@ -215,7 +213,7 @@ fn main() -> ExitCode {
         } else {
             ""
         };
-        // XFS has a least size.
+        // XFS has a minimal size.
         let mib = if name == "xfs" { 320 } else { 64 };
         let mut trial = |what: &str, test: Box<dyn FnOnce() -> std::result::Result<(), Failed> + Send>| {
             trials.push(Trial::test(format!("{name}_{what}{why}"), test).with_ignored_flag(!why.is_empty()));

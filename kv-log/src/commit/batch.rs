@@ -12,12 +12,10 @@ use super::committer::Committer;
 use super::pipeline::{Attempt, Outcome, commit_with};
 use crate::index::{KeyHash, LockedShard, Newest, Unresolved};
 use crate::log::SEAL_LEN;
+use crate::options::BATCH_BYTES_MAX;
 use crate::progress::Position;
 use crate::readers::{Guard, pin};
 use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
-
-/// Largest batch that fits a segment, bytes as [`Limits::batch_bytes_max`] counts them: 127 MiB.
-pub(crate) const BATCH_BYTES_MAX: usize = 127 << 20;
 
 // A batch within its limit fits a segment: the limit counts at least the length of each record.
 const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT - 1);

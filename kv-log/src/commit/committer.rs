@@ -287,7 +287,7 @@ mod tests {
         let sorted = |model: &BTreeMap<Vec<u8>, Vec<u8>>| model.clone().into_iter().collect::<Vec<_>>();
         assert_eq!(store.to_sorted_vec().unwrap(), sorted(&model));
 
-        // What takes no room goes on, and what it gives back is used again.
+        // Changes that need no room go on, and the index uses the room that they free.
         let mut batch = Batch::new();
         for key in model.keys() {
             batch.put(key, b"second");

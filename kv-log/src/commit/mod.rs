@@ -4,5 +4,5 @@ mod batch;
 mod committer;
 mod pipeline;
 
-pub(crate) use batch::{BATCH_BYTES_MAX, commit_batch};
+pub(crate) use batch::commit_batch;
 pub(crate) use committer::Committer;

@@ -13,7 +13,7 @@ use crate::refusal::is_full;
 pub(super) struct Attempt {
     /// The writer has waited for a flush. It waits at most once.
     pub(super) has_waited: bool,
-    /// What a new active segment would be for.
+    /// The purpose of a new active segment.
     pub(super) need: Need,
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Outcome<T> {
     },
 }
 
-/// What the loop needs of its surroundings.
+/// The functions that the loop depends on.
 pub(super) trait Pipeline {
     /// Refuses changes once the store is closed or poisoned.
     fn check_writable(&self) -> Result<()>;

@@ -1,20 +1,23 @@
-//! Compaction on disk: survivors of the victims go to new segments, then the victims go.
+//! Compaction on disk: the compactor copies the survivors of the victims to new segments, and then
+//! removes the victims.
 //!
-//! A survivor keeps its LSN, so replay does not care where it lies. Dead records are dropped only when
-//! what supersedes them is durable, and a tombstone only when no segment outside the victims holds a
-//! dead put older than it: a live one is of another key.
+//! A survivor keeps its LSN, so replay finds the same newest record wherever the survivor lies. The
+//! compactor drops a dead record only after the record that replaced it is durable. It drops a
+//! tombstone only if no segment outside the victims holds an older dead put. An older live put
+//! belongs to another key.
 //!
 //! On disk after a power cut between any two steps:
 //!
 //! | after | on disk |
 //! |---|---|
 //! | writing and syncing the new segments | the old manifest, the victims; the new files are orphans |
-//! | syncing the log up to what the choice of survivors saw | the same |
+//! | syncing the log up to the LSN that the choice of survivors saw | the same |
 //! | syncing the directory | the same |
 //! | replacing the manifest | either the above, or the new manifest and both; the victims are orphans |
 //! | removing the victims | the new manifest, the new segments, any of the victims as orphans |
 //!
-//! Recovery removes orphans. Where anything before the new manifest fails, the victims stay, and what was written goes.
+//! Recovery removes orphans. If a step before the new manifest fails, the victims stay, and the
+//! compactor removes the new segments.
 
 use kv_core::{CompactionReport, Error, Lsn, MANY_SEGMENTS, MERGED_SEGMENT_BYTES, Result, SegmentId};
 use kv_wal_format::{
@@ -37,34 +40,34 @@ use crate::readers::{collect, pin};
 use crate::relocation::{LOOK_UPS_AT_A_TIME, Move, relocate_all};
 use crate::segment::{Contents, Location, Segment, SegmentTable};
 
-/// A record that is to be kept. There may be very many.
+/// A record to keep. A compaction may have millions of them.
 #[derive(Clone, Copy)]
 struct Survivor {
     lsn: u64,
     hash: KeyHash,
-    /// Which of the victims it comes from, and where it stands there.
+    /// The victim that holds it. `offset` is its place there.
     victim: u16,
     is_put: bool,
     offset: u32,
     len: u32,
 }
 
-// SAFETY: numbers and a truth value, all of which may be zero.
+// SAFETY: all fields are numbers or booleans, for which zero bytes are valid.
 unsafe impl Plain for Survivor {}
 
-/// A segment to be compacted, and what it holds.
+/// A segment to compact, and its bytes.
 struct Victim {
     segment: Arc<Segment>,
     contents: Contents,
 }
 
-/// A victim that cannot be compacted, since its records cannot be read now.
+/// A victim whose records cannot be read now.
 pub(super) struct Unreadable {
     pub(super) victim: SegmentId,
     pub(super) error: Error,
 }
 
-/// A new segment, and which survivors it holds.
+/// A new segment, and the range of survivors that it holds.
 struct Output {
     segment: Arc<Segment>,
     survivors: Range<usize>,
@@ -103,7 +106,7 @@ impl DiskCompactor {
     /// Compacts the victims together.
     ///
     /// # Errors
-    /// Outside: a victim is unreadable, and nothing was changed. Inside: what is in the way of writing.
+    /// Outer: a victim is unreadable, and nothing was changed. Inner: a write failed.
     pub(super) fn compact(&self, segments: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
         let report = self.load_and_replace(segments);
         if !matches!(report, Ok(Ok(_))) {
@@ -127,7 +130,8 @@ impl DiskCompactor {
         victims: Vec<Victim>,
         survivors: &[Survivor],
     ) -> Result<CompactionReport> {
-        // What the choice of survivors saw: only durable changes may make others obsolete on disk.
+        // The choice of survivors saw changes up to here. They must be durable before the records that
+        // they replaced are dropped.
         let horizon = self.log.end.last_lsn();
         let mut outputs: Vec<Output> = Vec::new();
         let written = self
@@ -148,7 +152,7 @@ impl DiskCompactor {
         for output in &outputs {
             relocate_all(&self.index, &output.segment, output.moves(survivors, &victims));
         }
-        // Let go of, so that their images can be used again as soon as no reader looks at them.
+        // Dropped, so that the images can be recycled once no reader uses them.
         drop(victims);
         for victim in segments {
             self.segments.retire(victim);
@@ -176,8 +180,8 @@ impl DiskCompactor {
         }
     }
 
-    /// The records of the victims that the index points at, and the tombstones that may still hide
-    /// something, in the order of their LSNs.
+    /// The live puts of the victims, and the tombstones that may still hide a put, in the order of
+    /// their LSNs.
     fn survivors(&self, victims: &[Victim]) -> Result<Mapped<Survivor>, Unreadable> {
         let ids: Vec<SegmentId> = victims.iter().map(|victim| victim.segment.id).collect();
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &ids);
@@ -188,8 +192,8 @@ impl DiskCompactor {
         }
         for (number, victim) in (0..).zip(victims) {
             let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
-            // A damaged key would pass for another one, whose record is dead. Changes that come meanwhile may be the
-            // reason as well.
+            // A record with a damaged key looks dead, because the index does not point at it. Writers
+            // that replace records meanwhile are the usual reason, so the scan decides.
             if found < victim.segment.sums.live_bytes() {
                 let bytes = victim.contents.bytes();
                 let stop = Scanner::new(victim.segment.id.get(), bytes, SEGMENT_HEADER_LEN).stop();
@@ -198,13 +202,15 @@ impl DiskCompactor {
                 }
             }
         }
-        // What was written at the same time is likely to be overwritten at the same time, and then a segment of it is
-        // cheap to compact (Rosenblum and Ousterhout: age sort). Victims are sorted already, most of them.
+        // Records written at the same time are likely to be overwritten at the same time, which makes
+        // their segment cheap to compact (Rosenblum and Ousterhout: age sort). Most victims are sorted
+        // already.
         survivors.sort_unstable_by_key(|survivor| (survivor.lsn, survivor.victim, survivor.offset));
         Ok(survivors)
     }
 
-    /// Adds those of one victim; returns how many bytes of puts that were. Only what survives is checked as a whole.
+    /// Adds the survivors of one victim. Returns the bytes of its live puts. Checks the checksums of
+    /// survivors only.
     fn survivors_of(
         &self,
         number: u16,
@@ -252,7 +258,7 @@ impl DiskCompactor {
         Ok(put_bytes)
     }
 
-    /// Writes all survivors to new segments, which are added to `outputs` one by one.
+    /// Writes all survivors to new segments, and adds these to `outputs` one by one.
     fn write_outputs(
         &self,
         victims: &[Victim],
@@ -270,15 +276,15 @@ impl DiskCompactor {
         Ok(())
     }
 
-    /// Length of an output, bytes: that of a segment. Where there are very many of those, longer
-    /// ones leave fewer.
+    /// Length of an output, bytes: the segment size, or more if the store has very many segments.
     fn output_bytes(&self) -> usize {
         let segments = self.catalog.segments().len() as u64;
         let least = if segments > MANY_SEGMENTS { MERGED_SEGMENT_BYTES } else { 0 };
         self.context.options.segment_bytes.max(usize::try_from(least).unwrap_or(usize::MAX))
     }
 
-    /// Writes survivors, in the order of their LSNs, to a new segment that is just as large as they need, and syncs it.
+    /// Writes survivors to a new segment of exactly their size, and syncs it. They are in the order of
+    /// their LSNs.
     fn write_output(&self, survivors: &[Survivor], victims: &[Victim]) -> Result<Arc<Segment>> {
         let min_lsn = survivors.first().map_or(0, |survivor| survivor.lsn);
         let max_lsn = survivors.last().map_or(0, |survivor| survivor.lsn);
@@ -316,7 +322,7 @@ impl Survivor {
         Location::new(slot, self.offset as usize)
     }
 
-    /// The record as it stands in its victim, which holds `contents`.
+    /// The encoded record in its victim, whose bytes are `contents`.
     fn encoded<'a>(&self, contents: &'a [u8]) -> &'a [u8] {
         let start = self.offset as usize;
         contents.get(start..start + self.len as usize).unwrap_or_default()
@@ -324,7 +330,8 @@ impl Survivor {
 }
 
 impl Victim {
-    /// With its file's contents, where it is cold. The file stays open: it is removed before the index points elsewhere.
+    /// Loads the file if the segment is cold. The file stays open, because the compactor removes it
+    /// before it points the index at the copies.
     fn load(segment: &Arc<Segment>) -> Result<Self, Unreadable> {
         match segment.contents().and_then(|contents| segment.file.stay_open().map(|()| contents)) {
             Ok(contents) => Ok(Victim { segment: Arc::clone(segment), contents }),
@@ -345,7 +352,7 @@ impl Victim {
 }
 
 impl Output {
-    /// From the places of its live records in the victims to those here.
+    /// The moves of its live records from the victims to this segment.
     fn moves<'a>(
         &self,
         survivors: &'a [Survivor],
@@ -364,7 +371,7 @@ impl Output {
     }
 }
 
-/// When the survivors were written, on average, as far as their victims know.
+/// The mean time at which the survivors were written, as the victims know it.
 fn mean_time(survivors: &[Survivor], victims: &[Victim]) -> Duration {
     let mut bytes_of = vec![0_u128; victims.len()];
     for survivor in survivors {
@@ -378,7 +385,7 @@ fn mean_time(survivors: &[Survivor], victims: &[Victim]) -> Duration {
     Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
 }
 
-/// As many survivors as fit a segment; one at least.
+/// As many survivors as fit a segment, and at least one.
 fn first_part(survivors: &[Survivor], segment_bytes: usize) -> &[Survivor] {
     let mut bytes = SEGMENT_HEADER_LEN + SEAL_LEN;
     let fitting = survivors.iter().take_while(|survivor| {

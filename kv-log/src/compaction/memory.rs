@@ -1,9 +1,9 @@
-//! Compaction in memory: a segment's live records move to an image that is just as large as they are, and the old
-//! image goes back to the system once no reader can look at it. The file stays as it is; nothing changes on disk, so
-//! nothing can be lost by a crash.
+//! Compaction in memory: the compactor copies a segment's live records to an image of exactly their
+//! size. The old image is freed once no reader uses it. The file stays as it is, so a crash can lose
+//! nothing.
 //!
-//! From Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST 2014: memory is dearer
-//! than disk, so it is kept fuller, and freed without I/O.
+//! Source: Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST 2014.
+//! Memory costs more than disk, so it is kept at a higher utilization, and freed without I/O.
 
 use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::readers::{Guard, collect, pin};
 use crate::relocation::{LOOK_UPS_AT_A_TIME, count_relocated};
 use crate::segment::{Contents, Image, Location, Segment, SegmentTable};
 
-/// How far a walk through an image asks for memory ahead, bytes.
+/// Prefetch distance of a walk through an image, bytes.
 const AHEAD: usize = 2048;
 
-/// A record that may have to stay.
+/// A record that may survive.
 #[derive(Clone, Copy)]
 struct Candidate<'a> {
     encoded: &'a [u8],
     from: Location,
     hash: KeyHash,
-    /// Or else a tombstone, which stays.
+    /// Otherwise it is a tombstone, which survives.
     is_put: bool,
 }
 
@@ -55,16 +55,16 @@ impl MemoryCompactor {
         }
     }
 
-    /// Compacts each of the victims, which are durable, by itself. Returns how many bytes of images came free.
+    /// Compacts each of the durable victims. Returns the bytes of images that came free.
     pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> u64 {
         victims.iter().filter_map(|victim| self.shrink(victim)).sum()
     }
 
-    /// `None` where nothing is to be gained, or what it takes cannot be had now.
+    /// Compacts one victim. `None` if there is nothing to gain, or no memory or slot for the copy.
     fn shrink(&self, old: &Arc<Segment>) -> Option<u64> {
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &[old.id]);
         let hides = |lsn: u64| lsn > oldest_elsewhere;
-        // Records die meanwhile, and none comes to life: there will be room for all that must stay.
+        // Records may die meanwhile, but none becomes live, so the survivors fit.
         let tombstones =
             if hides(old.max_lsn()) { old.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
         let survivors = old.sums.live_bytes() + tombstones;
@@ -78,7 +78,7 @@ impl MemoryCompactor {
         self.catalog.replace_image(&new);
 
         let freed = contents.memory_bytes() - new.capacity;
-        // Let go of, so that the image can be used again as soon as no reader looks at it.
+        // Dropped, so that the image can be recycled once no reader uses it.
         drop(contents);
         self.segments.retire(old);
         collect();
@@ -86,11 +86,11 @@ impl MemoryCompactor {
         Some(freed as u64)
     }
 
-    /// Copies what must stay of the segment in slot `old` to `new`, and points the index there.
+    /// Copies the survivors of the segment in slot `old` to `new`, and points the index at them.
     fn move_records(&self, contents: &Contents, old: u16, new: &Segment, hides: impl Fn(u64) -> bool) {
         let image = new.share_image().expect("only what is in the catalog is evicted");
         let (bytes, mut from, mut to) = (contents.bytes(), SEGMENT_HEADER_LEN, SEGMENT_HEADER_LEN);
-        // SAFETY: `new` has no reader yet, since the index holds no location in it.
+        // SAFETY: `new` has no reader yet, because the index holds no location in it.
         unsafe {
             let header = bytes.get(..SEGMENT_HEADER_LEN).unwrap_or_default();
             image.fill(0, header.len(), |out| out.copy_from_slice(header));
@@ -129,7 +129,7 @@ impl MemoryCompactor {
         }
     }
 
-    /// Copies one record to the end of `new`, and returns how many bytes it takes there: none when it is dead.
+    /// Copies one record to the end of `new`. Returns the bytes that it takes there: 0 if it is dead.
     fn move_record(
         &self,
         candidate: &Candidate<'_>,
@@ -139,19 +139,19 @@ impl MemoryCompactor {
         guard: &Guard,
     ) -> usize {
         let Candidate { encoded, from, hash, is_put } = *candidate;
-        // Most of what is dead is seen to be so without a lock.
+        // Recognises most dead records without a lock.
         if is_put && !self.index.points_at(hash, from, guard) {
             return 0;
         }
-        // SAFETY: the bytes from `to` on were never published: no location of theirs is in the index, and `end` is before
-        // them.
+        // SAFETY: the bytes from `to` on were never published: the index holds no location there, and
+        // the segment's end is before them.
         let copied =
             unsafe { image.fill(to, encoded.len(), |out| Encoder::new(new.id.get()).copy(encoded, out)) };
         assert_eq!(copied, Some(encoded.len()), "an image holds whole records");
         if !is_put {
             new.sums.tombstone_bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);
         } else if !self.index.relocate(hash, from, Location::new(new.slot, to)) {
-            // It died meanwhile. The next one is written over it.
+            // A writer replaced it meanwhile. The next record overwrites the copy.
             return 0;
         }
         encoded.len()

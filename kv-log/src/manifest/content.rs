@@ -1,8 +1,10 @@
-//! The manifest: which segments make up the store. It is replaced as a whole, atomically and durably,
-//! so a missing segment is noticed, and a file that it does not name is an orphan.
+//! The manifest: the list of the segments that make up the store. The catalog replaces it as a
+//! whole, atomically and durably. So recovery notices a missing segment, and a file that the manifest
+//! does not name is an orphan.
 //!
-//! On disk it is a segment of kind `Manifest` (see the format description of `kv-wal-format`): one put
-//! for the store, with an empty key, one for each segment, with its id as the key, and a seal.
+//! On disk it is a segment of kind `Manifest` (see the format description of `kv-wal-format`). It
+//! holds one put with an empty key for the store, one put for each segment with the id as its key,
+//! and a seal.
 
 use kv_core::{Dir, DirExt, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
@@ -18,11 +20,11 @@ use crate::segment::SEGMENTS_MAX;
 /// Segment id that the manifest's own records are bound to.
 const MANIFEST_ID: u64 = 0;
 
-/// Bytes of the values of the store's record and of a segment's.
+/// Lengths of the values of the store's record and of a segment's record, bytes.
 const STORE_VALUE_LEN: usize = 24;
 const ENTRY_VALUE_LEN: usize = 10;
 
-/// The longest manifest, bytes: with an entry for each segment that a store can have.
+/// Length of the longest manifest, bytes. It has an entry for each slot.
 const LEN_MAX: usize = SEGMENT_HEADER_LEN
     + encoded_len(0, STORE_VALUE_LEN)
     + SEGMENTS_MAX * encoded_len(8, ENTRY_VALUE_LEN)
@@ -37,29 +39,29 @@ const LSNS_RESERVED: u64 = 1 << 32;
 /// The content of the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    /// In the header of every file of the store.
+    /// The id in the header of every file of the store.
     pub(crate) store_id: u32,
-    /// Ids from this one on were not reserved: none was ever used.
+    /// The first id that is not reserved. No segment ever had it or a higher one.
     pub(crate) next_segment: SegmentId,
-    /// LSNs up to this one may have been given out; after a crash none at or below it is again.
+    /// Changes may have LSNs up to this one. After a crash, new changes have higher ones.
     pub(crate) lsn_ceiling: Lsn,
-    /// Changes up to this one were durable; their records may have been compacted away since.
+    /// Changes up to this one were durable. Compaction may have dropped their records since.
     pub(crate) durable_lsn: Lsn,
     pub(crate) segments: BTreeMap<SegmentId, Entry>,
 }
 
-/// What the manifest says of one segment.
+/// The manifest's entry for one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) kind: SegmentKind,
-    /// It was sealed and synced: `durable_len` is all of it.
+    /// Whether it was sealed and synced. `durable_len` is then its whole length.
     pub(crate) sealed: bool,
-    /// This many bytes from its start were synced, at least.
+    /// At least this many bytes from the start were synced.
     pub(crate) durable_len: u64,
 }
 
 impl Manifest {
-    /// Of a store in which nothing was ever written.
+    /// Of a store without any change.
     pub(crate) fn empty(store_id: u32) -> Self {
         Manifest {
             store_id,
@@ -84,7 +86,7 @@ impl Manifest {
         }
     }
 
-    /// Length of the file of a manifest that names so many segments, bytes.
+    /// Length of a manifest that names `segments` segments, bytes.
     pub(crate) fn len_with(segments: usize) -> usize {
         LEN_MAX - SEGMENTS_MAX.saturating_sub(segments) * encoded_len(8, ENTRY_VALUE_LEN)
     }
@@ -186,7 +188,7 @@ fn decode_entry(record: &Record<'_>) -> Option<(SegmentId, Entry)> {
     Some((id, Entry { kind, sealed: *sealed == 1, durable_len }))
 }
 
-/// What a bad segment header means for the user.
+/// The error for a bad segment header.
 pub(crate) fn header_error(path: &Path, error: HeaderError) -> Error {
     match error {
         HeaderError::UnsupportedVersion { found, supported } => Error::UnsupportedVersion {

@@ -1,12 +1,11 @@
 //! Replay: from the files of a store to its index.
 //!
 //! Recovery reads every segment that the manifest names into a memory image and scans it. For each
-//! key, the record with the highest LSN wins, whatever the order of segments. So all processors
-//! replay segments in parallel. They begin with the newest: with a memory budget, those stay in
+//! key, the record with the highest LSN wins, in any order of segments. So all processors replay
+//! segments in parallel. They begin with the newest: with a memory budget, those stay in
 //! memory. Tombstones take part, and leave the index at the end.
 //!
-//! [`verdict`](super::verdict) decides what becomes of each segment. Recovery changes nothing on
-//! disk.
+//! [`verdict`](super::verdict) then judges each segment. Replay changes nothing on disk.
 
 use kv_core::{Background, Env, Error, Lsn, OpenMode, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop};
@@ -190,7 +189,7 @@ fn later_changes(later: &Replayed, unfinished: &Segment) -> Error {
 /// How a segment with a seal ends. `None` for a segment without one, which may be unfinished.
 ///
 /// # Errors
-/// The segment is damaged, whatever the others hold.
+/// The segment is damaged in itself.
 fn check_seal(segment: &Segment, entry: Entry, bytes: &[u8], stop: Stop) -> Result<Option<Ending>> {
     let scanned = scanned(segment, entry, bytes, stop);
     let ending = match sealed_ending(&scanned) {

@@ -1,6 +1,6 @@
 //! The verdict on a segment: whole, active, torn, a spare, or damaged.
 //!
-//! [`decide`] is a pure function of three facts: what the manifest says, what the scan found, and
+//! [`decide`] is a pure function of three facts: the manifest's entry, the result of the scan, and
 //! whether an earlier segment is unfinished. Its test lists every combination once. TigerBeetle's
 //! table of journal recovery cases is the model.
 
@@ -10,7 +10,7 @@ use std::path::Path;
 
 use crate::log::SEAL_LEN;
 
-/// What the manifest says of a segment.
+/// The state of a segment in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Named {
     /// Sealed, with its known length.
@@ -47,7 +47,7 @@ pub(super) enum Before {
     Unfinished,
 }
 
-/// What becomes of a segment.
+/// The decision about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is complete.
@@ -62,7 +62,7 @@ pub(super) enum Verdict {
     Damaged(Damage),
 }
 
-/// What is wrong with a segment.
+/// The fault of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Damage {
     SealWrong,
