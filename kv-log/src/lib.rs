@@ -1,13 +1,12 @@
 //! A log-structured key-value store in memory, whose durability you choose.
 //!
-//! Every change is appended once to a log in memory segments, and an index of 8-byte slots points into
-//! it. The log is dumped to disk when a [`PersistencePolicy`](kv_core::PersistencePolicy) says so, by
-//! default every 100 ms or 8 MiB; compaction gives space back; after a failure the index is rebuilt by
-//! replay.
+//! The engine appends every change once to a log in memory segments. An index of 8-byte slots points
+//! into the log. The engine dumps the log to disk when a [`PersistencePolicy`] says so, by default
+//! every 100 ms or 8 MiB. Compaction frees the space of dead records. After a failure, the engine
+//! rebuilds the index by replay.
 //!
 //! ```
-//! use kv_core::{Engine, EngineExt};
-//! use kv_log::{LogEngine, Options};
+//! use kv_log::{Engine, LogEngine, Options};
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("store");
@@ -19,26 +18,99 @@
 //!
 //! let store = LogEngine::open(&dir, Options::default())?;
 //! assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
-//! # Ok::<(), kv_core::Error>(())
+//! # Ok::<(), kv_log::Error>(())
 //! ```
 //!
-//! # Map: the way of one write
+//! # Durability
+//!
+//! A change is *visible* once its call returns, and *durable* once it survives a power cut. A crash
+//! keeps a prefix of the changes: all durable ones, and perhaps newer ones. The policy decides when
+//! changes become durable:
+//!
+//! | policy | a put returns | a power cut loses |
+//! |---|---|---|
+//! | [`default_persistence`] | at once | up to 100 ms or 8 MiB of changes |
+//! | [`Always`] | once it is durable | nothing that returned |
+//! | [`Periodic`], [`MaxLogSize`], [`AnyOf`] | at once | changes since the last dump |
+//! | [`Manual`] | at once | changes since the last [`sync`](Engine::sync) |
+//!
+//! With any policy, [`sync`](Engine::sync) and [`wait_durable`](Engine::wait_durable) make single
+//! changes durable. Threads that wait at the same time share one sync (group commit).
+//!
+//! ```
+//! use kv_log::{Always, Engine, LogEngine, Options};
+//! use std::sync::Arc;
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! let options = Options { persistence: Arc::new(Always), ..Options::default() };
+//! let store = LogEngine::open(dir.path(), options)?;
+//! store.put(b"balance", b"100")?; // durable on return
+//! # Ok::<(), kv_log::Error>(())
+//! ```
+//!
+//! # Errors
+//!
+//! A *refusal* changes nothing, and the store goes on: a full disk ([`Error::DiskFull`]), too few file
+//! descriptors, no memory for the index, a key above the limit. Try again once the cause is gone.
+//! Deletes work on a full disk, because the store holds a reserve.
+//!
+//! Every other failed write or sync *poisons* the store. The call that met the failure returns it.
+//! Later changes return [`Error::Poisoned`] with the cause, and reads go on. Close the store, repair
+//! the cause, and open it again: recovery decides which changes are durable.
+//!
+//! # Async code
+//!
+//! Do not block an async worker thread on a sync. Put, and then await durability:
+//!
+//! ```
+//! use kv_log::{Engine, EngineExt, LogEngine, Options};
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let store = LogEngine::open(dir.path(), Options::default())?;
+//! # let run = |task: std::pin::Pin<Box<dyn Future<Output = kv_log::Result<()>> + '_>>| {
+//! #     let mut task = task;
+//! #     let waker = std::task::Waker::noop();
+//! #     while task.as_mut().poll(&mut std::task::Context::from_waker(waker)).is_pending() {
+//! #         std::thread::yield_now();
+//! #     }
+//! # };
+//! let task = async {
+//!     let lsn = store.put(b"key", b"value")?;
+//!     store.durable(lsn).await
+//! };
+//! # run(Box::pin(task));
+//! # Ok::<(), kv_log::Error>(())
+//! ```
+//!
+//! # Sizing
+//!
+//! | resource | need |
+//! |---|---|
+//! | memory | live records, up to a tenth more until compaction, and 9 to 15 bytes a key for the index |
+//! | beside that | up to [`unflushed_bytes_max`](Options::unflushed_bytes_max), and a few segments |
+//! | less memory | [`Options::with_memory_budget`]: cold records are read from files |
+//! | disk | live records divided by 0.6, the reserve (about a segment and a thirty-second), and spares |
+//! | file descriptors | [`open_files_max`](Options::open_files_max), and about ten |
+//! | small stores | lower [`segment_bytes`](Options::segment_bytes): the unit of allocation |
+//!
+//! # Map of the code
+//!
+//! docs/design.md follows one put, one read, one compaction and one recovery through these files.
 //!
 //! | stage | file |
 //! |---|---|
-//! | a call comes in | `engine.rs` |
-//! | it takes its LSN, is encoded once, and becomes visible | `commit.rs`, `batch.rs`, `head.rs` |
-//! | into the memory of a segment | `segment/`: `image.rs`, `table.rs`, `location.rs`, `file.rs` |
-//! | which the index points at | `index/`: `shard.rs`, `table.rs`, `slot.rs` |
-//! | which a read follows | `read.rs`, `segment/found.rs`, `readers/` |
-//! | the policy asks for a dump; the log is written and synced | `background.rs`, `flush.rs`, `progress.rs` |
-//! | a full segment is sealed, the next was made ahead and is named in the manifest | `spares.rs`, `catalog.rs`, `manifest.rs` |
-//! | survivors of old segments move, in memory or on disk, the rest goes | `compaction/` |
-//! | where memory is short, segments leave it for their files | `eviction.rs`, `segment/`: `residence.rs`, `cold.rs` |
-//! | after a failure: replay | `open.rs`, `recovery.rs`, `directory.rs` |
+//! | the engine handles a call | `engine.rs`, `store.rs` |
+//! | a writer commits a change | `commit/` |
+//! | into the active segment of the log | `log/` |
+//! | into the index | `index/` |
+//! | a reader looks it up | `read.rs`, `segment/`, `readers/` |
+//! | the flusher writes and syncs the log | `workers.rs`, `flush.rs`, `progress.rs` |
+//! | the catalog names segments in the manifest | `manifest/`, `directory.rs` |
+//! | the compactor frees dead records | `compaction/`, `relocation.rs` |
+//! | the evictor frees images | `eviction.rs` |
+//! | after a failure: replay | `recovery/` |
 //!
-//! `store.rs` holds the parts together; `mapped.rs` has arrays that give their memory back. The bytes are those of [`kv_wal_format`]; who leads
-//! a flush, and what a failure means for everybody after it, is in `kv_core`'s `Leadership` and `Health`.
+//! The bytes are those of [`kv_wal_format`].
 
 mod commit;
 mod compaction;
@@ -68,6 +140,14 @@ mod workers;
 
 pub use engine::{LogEngine, LogFactory};
 pub use options::{OnRecovery, Options, RecoveryProgress};
+
+// The contract, for applications: they need no second dependency.
+pub use kv_core::{
+    Acknowledge, Action, Always, AnyOf, Background, Batch, Compact, CompactionLevel, CompactionPlan,
+    CompactionPolicy, CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt, Env, Error,
+    Greedy, Limits, Lsn, Manual, MaxLogSize, Never, Pending, Periodic, PersistencePolicy, RecoveryReport,
+    Result, SegmentId, SegmentStats, Stats, Value, default_persistence,
+};
 
 /// The examples of the README are tested.
 #[cfg(doctest)]
