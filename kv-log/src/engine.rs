@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use crate::commit::commit_batch;
 use crate::options::Options;
-use crate::readers::collect;
+use crate::reclaim::collect;
 use crate::recovery::open;
 use crate::store::Store;
 use crate::workers::Workers;

@@ -18,9 +18,9 @@ use std::sync::atomic::Ordering;
 use crate::context::Context;
 use crate::index::Index;
 use crate::manifest::Catalog;
-use crate::readers::collect;
+use crate::reclaim::collect;
 use crate::relocation::{Move, relocate_all};
-use crate::segment::{Location, Segment, SegmentTable};
+use crate::segments::{Location, Segment, SegmentTable};
 
 /// Keeps the images of segments within the memory budget.
 #[derive(Debug)]
@@ -113,7 +113,7 @@ impl Evictor {
             self.segments.return_slot(slot);
             return 0;
         };
-        new.sums.tombstone_bytes.store(old.sums.tombstone_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
+        new.tally.tombstone_bytes.store(old.tally.tombstone_bytes.load(Ordering::Relaxed), Ordering::Relaxed);
         self.segments.install(&new);
         relocate_all(&self.index, &new, moves.into_iter());
         self.catalog.replace_image(&new);

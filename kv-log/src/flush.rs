@@ -29,7 +29,7 @@ use crate::eviction::Evictor;
 use crate::log::Log;
 use crate::manifest::Room;
 use crate::progress::{Position, Progress};
-use crate::segment::{Segment, Via};
+use crate::segments::{Segment, Via};
 
 /// Writes and syncs the log. One thread at a time leads.
 #[derive(Debug)]

@@ -3,7 +3,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::segment::Via;
+use crate::segments::Via;
 
 /// Settings of a [`LogEngine`](crate::LogEngine): plain data, checked at open.
 #[derive(Clone, Debug)]

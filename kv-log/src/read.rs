@@ -8,13 +8,13 @@ use kv_core::{Result, ScanVisitor, Value};
 use std::sync::Arc;
 
 use crate::index::{Glance, KeyHash};
-use crate::readers::{Guard, Hold, NOTES_MAX, pin};
-use crate::segment::{Contents, Found, Location, Segment};
+use crate::reclaim::{Guard, HAZARDS_MAX, Hold, pin};
+use crate::segments::{Contents, Found, Location, Segment};
 use crate::store::Store;
 
 /// Keys that are looked up at a time: enough to have all of the processor's outstanding misses in use, and few enough for a
 /// visitor to do the same in turn without a copy.
-const KEYS_AT_A_TIME: usize = NOTES_MAX / 2;
+const KEYS_AT_A_TIME: usize = HAZARDS_MAX / 2;
 
 /// A segment that a scan comes to, with its image where it had one, and the places of records there.
 struct Stop {
@@ -37,7 +37,7 @@ impl Store {
         let (hash, guard) = (self.index.hash(key), pin());
         let hold = guard.hold();
         let value = match self.index.glance(hash, key, &self.segments, &guard) {
-            Glance::Found(_, found) => hold.keep(found),
+            Glance::Found(_, found) => found.keep_in(&hold),
             Glance::Absent => return Ok(false),
             Glance::Unsure => return self.read_unsure(hash, key, &hold, guard, visit),
         };
@@ -57,7 +57,7 @@ impl Store {
         guard: Guard,
         visit: &mut dyn FnMut(&[u8]),
     ) -> Result<bool> {
-        let keep = |_, found: Found<'_>| hold.keep(found);
+        let keep = |_, found: Found<'_>| found.keep_in(hold);
         let value = self.index.search(hash, key, None, &self.segments, &guard, keep)?;
         drop(guard);
         value.map(visit);
@@ -87,7 +87,7 @@ impl Store {
             let hold = guard.hold();
             self.look_up_group(keys, &guard, |position, found| {
                 if let Some(value) = values.get_mut(position) {
-                    *value = Some(hold.keep(found));
+                    *value = Some(found.keep_in(&hold));
                 }
             })?;
             drop(guard);

@@ -1,8 +1,8 @@
 //! Relocation: the index is pointed at copies of live records, for compaction and eviction.
 
 use crate::index::{Index, KeyHash};
-use crate::readers::pin;
-use crate::segment::{Location, Segment};
+use crate::reclaim::pin;
+use crate::segments::{Location, Segment};
 
 /// Records whose index entries are prefetched together.
 pub(crate) const LOOK_UPS_AT_A_TIME: usize = 16;
@@ -40,7 +40,7 @@ pub(crate) fn relocate_all(index: &Index, new: &Segment, moves: impl Iterator<It
 /// subtracts them. They are counted for a group, because an atomic addition waits for the earlier
 /// stores of the thread, which are the copy of a record.
 pub(crate) fn count_relocated(new: &Segment, bytes: u64, relocate: impl FnOnce() -> u64) {
-    new.sums.came_to_life(bytes);
+    new.tally.came_to_life(bytes);
     let moved = relocate();
-    new.sums.died(bytes - moved);
+    new.tally.died(bytes - moved);
 }

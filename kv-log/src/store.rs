@@ -20,9 +20,9 @@ use crate::index::Index;
 use crate::log::{Log, LogEnd, MARK_LEN, SEAL_LEN, Spares};
 use crate::manifest::{Catalog, Room};
 use crate::progress::{Position, Progress};
-use crate::readers::collect;
+use crate::reclaim::collect;
 use crate::refusal::unless_refused;
-use crate::segment::{Segment, SegmentTable};
+use crate::segments::{Segment, SegmentTable};
 
 /// An open store. Callers and background workers share it.
 #[derive(Debug)]
@@ -196,7 +196,7 @@ impl Store {
         if self.flusher.is_idle() {
             // Frees retired images first. The trim would otherwise miss them.
             collect();
-            self.segments.trim();
+            self.segments.release_recycled();
         }
     }
 
@@ -276,8 +276,8 @@ impl Store {
     fn is_active_mostly_dead(&self) -> bool {
         self.log.end.try_settle();
         let active = Arc::clone(&self.log.end.lock().active.segment);
-        let tombstones = active.sums.tombstone_bytes.load(Ordering::Relaxed);
-        active.dead_bytes(tombstones) > active.sums.live_bytes() + tombstones + DEAD_BYTES_MIN
+        let tombstones = active.tally.tombstone_bytes.load(Ordering::Relaxed);
+        active.dead_bytes(tombstones) > active.tally.live_bytes() + tombstones + DEAD_BYTES_MIN
     }
 }
 

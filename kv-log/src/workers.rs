@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::compaction::Extent;
-use crate::readers::collect;
+use crate::reclaim::collect;
 use crate::store::Store;
 
 /// The threads of an open store.

@@ -14,8 +14,8 @@ use crate::index::{KeyHash, LockedShard, Newest, Unresolved};
 use crate::log::SEAL_LEN;
 use crate::options::BATCH_BYTES_MAX;
 use crate::progress::Position;
-use crate::readers::{Guard, pin};
-use crate::segment::{Found, Location, SEGMENT_BYTES_MAX};
+use crate::reclaim::{Guard, pin};
+use crate::segments::{Found, Location, SEGMENT_BYTES_MAX};
 
 // A batch within its limit fits a segment: the limit counts at least the length of each record.
 const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT - 1);

@@ -29,8 +29,8 @@ use crate::index::{Index, KeyHash, LockedShard, Newest};
 use crate::log::{LockedEnd, Log};
 use crate::manifest::Need;
 use crate::progress::{Position, Progress};
-use crate::readers::{Guard, collect, pin};
-use crate::segment::{Found, Location, SegmentTable};
+use crate::reclaim::{Guard, collect, pin};
+use crate::segments::{Found, Location, SegmentTable};
 
 /// A change that is ready to be committed.
 struct Prepared<'a> {
@@ -191,7 +191,7 @@ impl Committer {
         if let Some(Newest { location, value_len }) = before {
             // Under the commit lock: the flush that makes this change durable begins later, and
             // compaction may drop the dead record only after that.
-            self.segments.get(location, guard).sums.died(encoded_len(key.len(), value_len) as u64);
+            self.segments.get(location, guard).tally.died(encoded_len(key.len(), value_len) as u64);
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::manifest::Need;
-use crate::segment::{SEGMENTS_MAX, Segment};
+use crate::segments::{SEGMENTS_MAX, Segment};
 
 /// How far a compaction goes, and its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,10 +86,10 @@ impl Candidates {
                 let oldest_elsewhere = if is_oldest { oldest_but_one } else { oldest_of_all };
                 let needed = oldest_elsewhere < segment.max_lsn();
                 let tombstone_bytes =
-                    if needed { segment.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
+                    if needed { segment.tally.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
                 candidates.stats.push(SegmentStats {
                     id: segment.id,
-                    live_bytes: segment.sums.live_bytes(),
+                    live_bytes: segment.tally.live_bytes(),
                     tombstone_bytes,
                     dead_bytes: segment.dead_bytes(tombstone_bytes),
                     memory_bytes,

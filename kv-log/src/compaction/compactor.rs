@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::log::Log;
 use crate::manifest::{Catalog, Need};
 use crate::refusal::is_full;
-use crate::segment::{Segment, SegmentTable};
+use crate::segments::{Segment, SegmentTable};
 
 /// Compacts segments in memory and on disk. One thread at a time.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Compactor {
         self.context.health.check_writable()?;
         self.catalog.remove_leftovers();
         report.leftover_files = self.catalog.leftovers().0;
-        self.segments.trim();
+        self.segments.release_recycled();
         Ok(report)
     }
 

@@ -35,10 +35,10 @@ use crate::flush::Flusher;
 use crate::index::{Index, KeyHash};
 use crate::log::{Log, SEAL_LEN};
 use crate::manifest::Catalog;
-use crate::mapped::{Mapped, Plain};
-use crate::readers::{collect, pin};
+use crate::memory::{Mapped, Plain};
+use crate::reclaim::{collect, pin};
 use crate::relocation::{LOOK_UPS_AT_A_TIME, Move, relocate_all};
-use crate::segment::{Contents, Location, Segment, SegmentTable};
+use crate::segments::{Contents, Location, Segment, SegmentTable};
 
 /// A record to keep. A compaction may have millions of them.
 #[derive(Clone, Copy)]
@@ -111,7 +111,7 @@ impl DiskCompactor {
         let report = self.load_and_replace(segments);
         if !matches!(report, Ok(Ok(_))) {
             for victim in segments {
-                victim.file.may_close();
+                victim.file.allow_close();
             }
         }
         report
@@ -194,7 +194,7 @@ impl DiskCompactor {
             let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
             // A record with a damaged key looks dead, because the index does not point at it. Writers
             // that replace records meanwhile are the usual reason, so the scan decides.
-            if found < victim.segment.sums.live_bytes() {
+            if found < victim.segment.tally.live_bytes() {
                 let bytes = victim.contents.bytes();
                 let stop = Scanner::new(victim.segment.id.get(), bytes, SEGMENT_HEADER_LEN).stop();
                 if stop.offset != bytes.len() {
@@ -309,7 +309,7 @@ impl DiskCompactor {
             let kind = if survivor.is_put { RecordKind::Put } else { RecordKind::Delete };
             output.add_record(Lsn::new(survivor.lsn), kind, survivor.len as usize);
         }
-        output.sums.nothing_lives_yet();
+        output.tally.nothing_lives_yet();
         output.mark_sealed();
         output.mark_durable();
         self.segments.install(&output);

@@ -13,10 +13,10 @@ use super::choice::oldest_dead_put;
 use crate::context::Context;
 use crate::index::{Index, KeyHash};
 use crate::manifest::Catalog;
-use crate::prefetch::prefetch;
-use crate::readers::{Guard, collect, pin};
+use crate::memory::prefetch;
+use crate::reclaim::{Guard, collect, pin};
 use crate::relocation::{LOOK_UPS_AT_A_TIME, count_relocated};
-use crate::segment::{Contents, Image, Location, Segment, SegmentTable};
+use crate::segments::{Contents, Image, Location, Segment, SegmentTable};
 
 /// Prefetch distance of a walk through an image, bytes.
 const AHEAD: usize = 2048;
@@ -66,8 +66,8 @@ impl MemoryCompactor {
         let hides = |lsn: u64| lsn > oldest_elsewhere;
         // Records may die meanwhile, but none becomes live, so the survivors fit.
         let tombstones =
-            if hides(old.max_lsn()) { old.sums.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
-        let survivors = old.sums.live_bytes() + tombstones;
+            if hides(old.max_lsn()) { old.tally.tombstone_bytes.load(Ordering::Relaxed) } else { 0 };
+        let survivors = old.tally.live_bytes() + tombstones;
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
         let contents = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())?;
         let image = Image::new(capacity).ok()?;
@@ -149,7 +149,7 @@ impl MemoryCompactor {
             unsafe { image.fill(to, encoded.len(), |out| Encoder::new(new.id.get()).copy(encoded, out)) };
         assert_eq!(copied, Some(encoded.len()), "an image holds whole records");
         if !is_put {
-            new.sums.tombstone_bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);
+            new.tally.tombstone_bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);
         } else if !self.index.relocate(hash, from, Location::new(new.slot, to)) {
             // A writer replaced it meanwhile. The next record overwrites the copy.
             return 0;

@@ -18,9 +18,9 @@ use kv_wal_format::Record;
 use std::hash::BuildHasher;
 use std::path::Path;
 
-use crate::prefetch::prefetch;
-use crate::readers::{Guard, pin};
-use crate::segment::{Found, Image, Location, Look, SegmentTable};
+use crate::memory::prefetch;
+use crate::reclaim::{Guard, pin};
+use crate::segments::{Found, Image, Location, Look, SegmentTable};
 use shard::Shard;
 use slot::{Slot, TAG_BITS};
 

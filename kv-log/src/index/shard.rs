@@ -25,8 +25,8 @@ use std::ptr;
 
 use super::slot::Slot;
 use super::table::{Position, Table};
-use crate::readers::{Guard, defer};
-use crate::segment::Location;
+use crate::reclaim::{Guard, defer};
+use crate::segments::Location;
 use crate::sync::{AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, back_off};
 
 /// On cache lines of its own, so that changes to one shard do not slow readers of the next.
@@ -250,7 +250,7 @@ impl Drop for LockedShard<'_> {
 #[cfg(all(test, shuttle))]
 mod model {
     use super::*;
-    use crate::readers::pin;
+    use crate::reclaim::pin;
     use crate::sync::AtomicU64;
     use shuttle::thread;
     use std::sync::Arc;

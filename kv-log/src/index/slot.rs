@@ -1,4 +1,4 @@
-use crate::segment::Location;
+use crate::segments::Location;
 
 pub(super) const TAG_BITS: u32 = 64 - Location::BITS;
 

@@ -11,8 +11,8 @@ use std::io;
 use std::ptr::NonNull;
 
 use super::slot::{Slot, TAG_BITS};
-use crate::mapped::{Mapped, Plain};
-use crate::segment::Location;
+use crate::memory::{Mapped, Plain};
+use crate::segments::Location;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Few in a model, so that it soon has many buckets.

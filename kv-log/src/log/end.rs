@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::progress::Position;
-use crate::segment::{Image, Location, Segment};
+use crate::segments::{Image, Location, Segment};
 use crate::sync::change;
 
 /// Room that every segment keeps for its seal, bytes.
@@ -142,7 +142,7 @@ impl LockedEnd<'_> {
     pub(crate) fn settle(&self) {
         let Active { end, records, put_bytes, tombstone_bytes, .. } = *self.active;
         self.active.segment.set_end(end);
-        self.active.segment.sums.settle(records, put_bytes, tombstone_bytes, self.last_lsn());
+        self.active.segment.tally.settle(records, put_bytes, tombstone_bytes, self.last_lsn());
     }
 
     fn seal(&mut self) {
@@ -167,12 +167,12 @@ impl LockedEnd<'_> {
 
 impl Active {
     fn new(segment: Arc<Segment>, lsn_floor: Lsn) -> Self {
-        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        segment.mark_active();
         Active {
             end: segment.end(),
-            records: read(&segment.sums.records),
-            put_bytes: read(&segment.sums.put_bytes),
-            tombstone_bytes: read(&segment.sums.tombstone_bytes),
+            records: segment.tally.records(),
+            put_bytes: segment.tally.put_bytes(),
+            tombstone_bytes: segment.tally.tombstone_bytes.load(Ordering::Relaxed),
             image: segment
                 .share_image()
                 .expect("a segment gives up its image only once it is sealed and durable"),
@@ -227,7 +227,7 @@ impl Active {
         match record.kind {
             RecordKind::Put => {
                 if self.put_bytes == 0 {
-                    self.segment.sums.first_put(record.lsn);
+                    self.segment.tally.first_put(record.lsn);
                 }
                 self.records += 1;
                 self.put_bytes += len as u64;

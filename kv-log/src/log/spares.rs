@@ -18,7 +18,7 @@ use crate::eviction::Evictor;
 use crate::manifest::{Catalog, Need};
 use crate::options::Options;
 use crate::refusal::is_refusal;
-use crate::segment::Segment;
+use crate::segments::Segment;
 
 /// Capacity of a new store's first segment, bytes, unless the segment size is smaller.
 const FIRST_SEGMENT_BYTES: usize = 1 << 20;

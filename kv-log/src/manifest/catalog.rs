@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::directory;
 use crate::progress::Progress;
 use crate::refusal::is_refusal;
-use crate::segment::Segment;
+use crate::segments::Segment;
 
 /// Names the segments of a store, creates them, and replaces them.
 #[derive(Debug)]

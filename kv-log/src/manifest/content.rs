@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::directory;
-use crate::segment::SEGMENTS_MAX;
+use crate::segments::SEGMENTS_MAX;
 
 /// Segment id that the manifest's own records are bound to.
 const MANIFEST_ID: u64 = 0;

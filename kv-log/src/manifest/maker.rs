@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::leftovers::Leftovers;
 use super::reserve::{Need, Room, Shares};
 use crate::context::Context;
-use crate::segment::{
+use crate::segments::{
     Image, SEGMENTS_MAX, SLOTS_FOR_COMPACTION, Segment, SegmentFile, SegmentFiles, SegmentTable,
 };
 

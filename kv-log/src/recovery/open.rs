@@ -27,7 +27,7 @@ use crate::log::{LogEnd, SEAL_LEN, create_active, fitting_capacity};
 use crate::manifest::{Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
 use crate::progress::Progress;
-use crate::segment::{Segment, SegmentFiles, Via};
+use crate::segments::{Segment, SegmentFiles, Via};
 use crate::store::{Foundation, Recovery, Store};
 
 /// Opens the store in `dir`.

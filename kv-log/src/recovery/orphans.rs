@@ -20,7 +20,7 @@ use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader};
 
 use crate::directory;
 use crate::manifest::{Manifest, Unnamed};
-use crate::segment::SEGMENT_BYTES_MAX;
+use crate::segments::SEGMENT_BYTES_MAX;
 
 /// The owner of a file that the manifest does not name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,8 +23,8 @@ use crate::index::{Index, KeyHash};
 use crate::log::SEAL_LEN;
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
-use crate::readers::{Guard, collect, pin};
-use crate::segment::{
+use crate::reclaim::{Guard, collect, pin};
+use crate::segments::{
     Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable,
 };
 
@@ -128,7 +128,7 @@ pub(crate) fn recover(
     for segment in &replayed {
         report.files += 1;
         report.bytes += segment.stop.offset as u64;
-        report.records += segment.segment.sums.records.load(Ordering::Relaxed);
+        report.records += segment.segment.tally.records();
         last_lsn = last_lsn.max(segment.last_lsn);
     }
     report.last_lsn = Lsn::new(last_lsn);
@@ -352,7 +352,7 @@ impl Replay<'_> {
         let known =
             shard.find(hash, record.key, self.table, guard, |at, known| (at, known.lsn, Pair::of(&known)))?;
         let died = |location: Location, pair: Pair| {
-            self.table.get(location, guard).sums.died(pair.encoded_len);
+            self.table.get(location, guard).tally.died(pair.encoded_len);
         };
         let (pair, mut went) = (Pair::of(record), 0);
         if let Some((at, lsn, known)) = known {
@@ -388,7 +388,7 @@ impl Replay<'_> {
             let mut progress = self.progress.lock();
             progress.files += 1;
             progress.bytes += segment.end() as u64;
-            progress.records += segment.sums.records.load(Ordering::Relaxed);
+            progress.records += segment.tally.records();
             on_recovery.call(*progress);
         }
     }

@@ -1,5 +1,5 @@
 use super::{Look, SegmentTable};
-use crate::readers::Guard;
+use crate::reclaim::Guard;
 
 /// Most segments of a store at a time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;

@@ -3,8 +3,7 @@ use memmap2::{MmapMut, MmapRaw};
 use std::io;
 use std::ptr;
 
-use super::CACHE_LINE;
-use crate::prefetch::prefetch;
+use crate::memory::{CACHE_LINE, prefetch};
 
 /// Memory from the system that holds a segment's bytes, shared by one writer and many readers.
 ///

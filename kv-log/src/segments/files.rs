@@ -61,7 +61,7 @@ impl SegmentFiles {
     }
 
     /// This file is open, and may be closed when there are too many.
-    pub(super) fn may_close(&self, opening: &Arc<Mutex<Opening>>) {
+    pub(super) fn allow_close(&self, opening: &Arc<Mutex<Opening>>) {
         let too_many = {
             let mut closable = self.closable.lock();
             closable.push_back(Arc::downgrade(opening));

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::Image;
-use crate::readers::{Guard, pin};
+use crate::reclaim::{Guard, pin};
 
 /// Whether a segment has an image in memory, and which.
 ///

@@ -94,9 +94,9 @@ impl SegmentFile {
     }
 
     /// Nobody writes to it any more: it is closed when too many are open, and opened again by who reads it then.
-    pub(crate) fn may_close(&self) {
+    pub(crate) fn allow_close(&self) {
         self.opening.lock().stays_open = false;
-        self.files.may_close(&self.opening);
+        self.files.allow_close(&self.opening);
     }
 
     /// It is about to be removed, and can be read for as long as anybody may come to it all the same.
@@ -118,7 +118,7 @@ impl SegmentFile {
         let (handle, was_closed) = self.open_if_closed(&mut opening)?;
         drop(opening);
         if was_closed {
-            self.files.may_close(&self.opening);
+            self.files.allow_close(&self.opening);
         }
         Ok(handle)
     }
@@ -283,7 +283,7 @@ impl Handle {
 mod tests {
     use super::*;
     use crate::directory;
-    use crate::segment::{Contents, Image};
+    use crate::segments::{Contents, Image};
     use kv_core::{Fs, FsExt, OsFs};
     use kv_tests::sim::SimFs;
     use proptest::prelude::*;
@@ -393,7 +393,7 @@ mod tests {
         let all: Vec<SegmentFile> = (1..=5).map(create).collect();
         let open = || all.iter().map(|file| file.opening.lock().handle.is_some()).collect::<Vec<_>>();
         assert_eq!(open(), [true; 5], "what is written stays open");
-        all[..4].iter().for_each(SegmentFile::may_close);
+        all[..4].iter().for_each(SegmentFile::allow_close);
         assert_eq!(open(), [false, false, true, true, true]);
         // Who is at it may go on.
         let third = all[2].handle().unwrap();

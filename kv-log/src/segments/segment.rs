@@ -1,0 +1,264 @@
+use kv_core::{Lsn, SegmentId};
+use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::residence::Residence;
+use super::stage::{Life, Stage};
+use super::tally::Tally;
+use super::{Found, Image, Look, SegmentFile};
+use crate::memory::CACHE_LINE;
+use crate::reclaim::{Guard, pin};
+
+/// One segment of the log.
+///
+/// Only the counters and the stage change after creation. The bytes of a published record never
+/// change.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) id: SegmentId,
+    /// Its slot in the segment table, and in every location.
+    pub(crate) slot: u16,
+    pub(crate) kind: SegmentKind,
+    residence: Residence,
+    /// Room for records, bytes from the start: in its first image, and in the file until it is cut.
+    pub(crate) capacity: usize,
+    /// Whether locations are also places in the file. `false` for an image that compaction in memory
+    /// has made.
+    pub(crate) mirrors_file: bool,
+    pub(crate) file: Arc<SegmentFile>,
+    /// Monotonic time of its newest record, as known at creation. Policies see the age since then.
+    pub(crate) created: Duration,
+    pub(crate) tally: Tally,
+    life: Life,
+    /// Bytes from the start that are in the file. Only the leader of a flush changes it.
+    written: AtomicUsize,
+    /// Bytes from the start that are synced. Only the leader of a flush changes it.
+    synced: AtomicUsize,
+    /// Mean length of its records at the seal, bytes.
+    mean_record_len: AtomicUsize,
+}
+
+/// The most cache lines of a record to prefetch. The processor prefetches the rest of a longer one.
+const LINES_MAX: usize = 16;
+
+impl Segment {
+    pub(crate) fn new(
+        id: SegmentId,
+        slot: u16,
+        kind: SegmentKind,
+        image: Image,
+        file: Arc<SegmentFile>,
+        created: Duration,
+        end: usize,
+    ) -> Self {
+        Segment {
+            id,
+            slot,
+            kind,
+            capacity: image.capacity(),
+            residence: Residence::new(Some(image)),
+            mirrors_file: true,
+            file,
+            created,
+            tally: Tally::new(end),
+            life: Life::new(Stage::Blank),
+            written: AtomicUsize::new(end),
+            synced: AtomicUsize::new(end),
+            mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
+        }
+    }
+
+    /// This durable segment with an empty image in another slot, for the survivors of compaction in
+    /// memory. The file stays.
+    pub(crate) fn with_image(&self, slot: u16, image: Image) -> Self {
+        Segment {
+            capacity: image.capacity(),
+            mirrors_file: false,
+            ..self.in_slot(slot, Residence::new(Some(image)), SEGMENT_HEADER_LEN)
+        }
+    }
+
+    /// This durable segment without an image in another slot, with the locations of its file.
+    pub(crate) fn without_image(&self, slot: u16) -> Self {
+        self.in_slot(slot, Residence::new(None), self.file_len())
+    }
+
+    fn in_slot(&self, slot: u16, residence: Residence, end: usize) -> Self {
+        Segment {
+            id: self.id,
+            slot,
+            kind: self.kind,
+            residence,
+            capacity: self.file_len(),
+            mirrors_file: true,
+            file: Arc::clone(&self.file),
+            created: self.created,
+            tally: self.tally.of_same_file(end),
+            life: Life::new(Stage::Durable),
+            written: AtomicUsize::new(self.written()),
+            synced: AtomicUsize::new(self.synced()),
+            mean_record_len: AtomicUsize::new(self.mean_record_len()),
+        }
+    }
+
+    /// The image while the caller is pinned. `None` if the segment is cold.
+    #[inline]
+    pub(crate) fn image<'g>(&self, guard: &'g Guard) -> Option<&'g Image> {
+        self.residence.get(guard)
+    }
+
+    /// The image for longer than the caller is pinned. `None` if the segment is cold.
+    pub(crate) fn share_image(&self) -> Option<Arc<Image>> {
+        self.residence.share()
+    }
+
+    /// Takes the image away.
+    ///
+    /// # Safety
+    /// The answer lives until every reader that is pinned now has unpinned.
+    pub(super) unsafe fn take_image(&self) -> Option<Arc<Image>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.residence.take() }
+    }
+
+    /// The image of a segment that no other thread knows.
+    pub(super) fn into_image(self) -> Option<Arc<Image>> {
+        // SAFETY: the segment is owned, so no reader looks at it.
+        unsafe { self.residence.take() }
+    }
+
+    /// Bytes of the image. 0 if the segment is cold.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.image(&pin()).map_or(0, Image::capacity)
+    }
+
+    /// Used bytes of its file.
+    pub(crate) fn file_len(&self) -> usize {
+        if self.is_durable() { self.synced() } else { self.end() }
+    }
+
+    /// End of the records, bytes from the start of the image.
+    pub(crate) fn end(&self) -> usize {
+        self.tally.end()
+    }
+
+    pub(crate) fn set_end(&self, end: usize) {
+        self.tally.set_end(end);
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        self.life.has_reached(Stage::Sealed)
+    }
+
+    /// Sealed, written and synced: compaction and eviction may take it.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.life.has_reached(Stage::Durable)
+    }
+
+    /// Writers append to it from now on.
+    pub(crate) fn mark_active(&self) {
+        self.life.advance(Stage::Active);
+    }
+
+    /// Its end is final from now on.
+    pub(crate) fn mark_sealed(&self) {
+        let records = usize::try_from(self.tally.records()).unwrap_or(usize::MAX).max(1);
+        self.mean_record_len
+            .store(self.file_len().saturating_sub(SEGMENT_HEADER_LEN) / records, Ordering::Relaxed);
+        self.life.advance(Stage::Sealed);
+    }
+
+    /// All of it is synced from now on.
+    pub(crate) fn mark_durable(&self) {
+        self.life.advance(Stage::Durable);
+        self.file.allow_close();
+    }
+
+    /// The index holds no location in it from now on.
+    pub(super) fn mark_retired(&self) {
+        self.life.advance(Stage::Retired);
+    }
+
+    /// Bytes from the start that are in the file.
+    pub(crate) fn written(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_written(&self, len: usize) {
+        self.written.store(len, Ordering::Relaxed);
+    }
+
+    /// Bytes from the start that are synced.
+    pub(crate) fn synced(&self) -> usize {
+        self.synced.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_synced(&self, len: usize) {
+        self.synced.store(len, Ordering::Relaxed);
+    }
+
+    /// Counts an added put or delete of `len` bytes. One thread at a time writes a segment.
+    #[inline]
+    pub(crate) fn add_record(&self, lsn: Lsn, kind: RecordKind, len: usize) {
+        self.tally.add_record(lsn, kind, len);
+    }
+
+    /// As [`Tally::oldest_dead_put`].
+    pub(crate) fn oldest_dead_put(&self) -> u64 {
+        self.tally.oldest_dead_put()
+    }
+
+    /// As [`Tally::dead_bytes`].
+    pub(crate) fn dead_bytes(&self, needed_tombstone_bytes: u64) -> u64 {
+        self.tally.dead_bytes(needed_tombstone_bytes)
+    }
+
+    /// Highest LSN of its changes. 0 if it holds none.
+    pub(crate) fn max_lsn(&self) -> u64 {
+        self.tally.max_lsn()
+    }
+
+    /// An estimate of the most records that a compaction keeps.
+    pub(crate) fn survivors_max(&self) -> usize {
+        let bytes = self.tally.live_bytes() + self.tally.tombstone_bytes.load(Ordering::Relaxed);
+        usize::try_from(bytes).unwrap_or(usize::MAX) / self.mean_record_len().max(1)
+    }
+
+    /// The seal that finishes the segment as it is now.
+    pub(crate) fn seal(&self) -> Seal {
+        Seal { records: self.tally.records(), max_lsn: self.max_lsn() }
+    }
+
+    pub(super) fn mean_record_len(&self) -> usize {
+        self.mean_record_len.load(Ordering::Relaxed)
+    }
+
+    /// The cache lines of a record of mean length at `offset`. None if the segment is cold.
+    #[inline]
+    pub(crate) fn lines_of(&self, offset: usize, guard: &Guard) -> impl Iterator<Item = *const u8> {
+        let start = self.image(guard).map(|image| image.address(offset));
+        let lines = (self.mean_record_len() / CACHE_LINE + 1).min(LINES_MAX);
+        start
+            .into_iter()
+            .flat_map(move |start| (0..lines).map(move |line| start.wrapping_add(line * CACHE_LINE)))
+    }
+
+    /// Compares the key of the record at `offset`, which the index points at, with `key`.
+    #[inline]
+    pub(crate) fn look<'g>(&self, offset: usize, key: &[u8], guard: &'g Guard) -> Look<'g> {
+        let Some(image) = self.image(guard) else { return Look::Cold };
+        // SAFETY: `offset` comes from the index, which points only at published records.
+        let value = unsafe { image.value_of(key, offset) };
+        value.map_or(Look::OtherKey, |value| Look::Found(Found { value, image: Some(image) }))
+    }
+
+    /// The record at `offset`, which the index points at, and its image. `None` if the segment is cold.
+    pub(crate) fn resident<'g>(&self, offset: usize, guard: &'g Guard) -> Option<(Record<'g>, &'g Image)> {
+        let image = self.image(guard)?;
+        // SAFETY: as above.
+        let record = unsafe { image.record_at(offset) };
+        Some((record.expect("the index points at a published record"), image))
+    }
+}

@@ -1,0 +1,189 @@
+//! The segment table: from a slot to its segment.
+
+use kv_core::Result;
+use std::io;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use super::limbo::Limbo;
+use super::pool::ImagePool;
+use super::slots::Slots;
+use super::{Fetched, Image, Location, SEGMENTS_MAX, Segment};
+use crate::reclaim::{Guard, defer};
+
+/// The segments of a store by slot.
+///
+/// A reader pins itself, finds a location in the index and looks it up here, without a lock or a
+/// reference count. A retired segment keeps its slot and its image until every reader that was pinned
+/// at that time has unpinned. Only then another segment may get the slot.
+#[derive(Debug)]
+pub(crate) struct SegmentTable {
+    /// Each entry is null, or a pointer from `Arc::into_raw`.
+    entries: Box<[AtomicPtr<Segment>; SEGMENTS_MAX]>,
+    slots: Slots,
+    /// Bytes of the images that wait for pinned readers.
+    retired_bytes: AtomicU64,
+    limbo: Limbo,
+    fetches: AtomicU64,
+}
+
+impl SegmentTable {
+    /// For full segments of `capacity` bytes, of whose images at most `recycled_max` are recycled.
+    pub(crate) fn new(capacity: usize, recycled_max: usize) -> Self {
+        let entries: Box<[AtomicPtr<Segment>]> =
+            (0..SEGMENTS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
+        SegmentTable {
+            entries: entries.try_into().expect("that many were made"),
+            slots: Slots::default(),
+            retired_bytes: AtomicU64::new(0),
+            limbo: Limbo::new(ImagePool::new(capacity, recycled_max)),
+            fetches: AtomicU64::new(0),
+        }
+    }
+
+    /// A new or recycled image of at least `capacity` bytes, which hold anything.
+    pub(crate) fn image(&self, capacity: usize) -> io::Result<Image> {
+        self.limbo.pool().take(capacity)
+    }
+
+    /// Gives the memory of recycled images back to the system.
+    pub(crate) fn release_recycled(&self) {
+        self.limbo.pool().clear();
+    }
+
+    /// Takes a slot for a new segment if more than `kept` are free.
+    pub(crate) fn reserve_slot(&self, kept: usize) -> Option<u16> {
+        self.slots.reserve(kept)
+    }
+
+    /// Gives back a slot whose segment was never installed.
+    pub(crate) fn return_slot(&self, slot: u16) {
+        self.slots.give_back(slot);
+    }
+
+    /// Makes `segment` reachable by its locations.
+    ///
+    /// # Panics
+    /// Another segment is in its slot.
+    pub(crate) fn install(&self, segment: &Arc<Segment>) {
+        let pointer = Arc::into_raw(Arc::clone(segment)).cast_mut();
+        let before = self.entry(segment.slot).swap(pointer, Ordering::AcqRel);
+        assert!(before.is_null(), "two segments in one slot");
+    }
+
+    /// The segment at `location`, which the caller found in the index while pinned by `guard`.
+    ///
+    /// # Panics
+    /// There is none: the index is wrong.
+    #[inline]
+    pub(crate) fn get<'g>(&self, location: Location, _guard: &'g Guard) -> &'g Segment {
+        // Acquire pairs with the swap in `install`: the segment is complete.
+        let pointer = self.entry(location.slot()).load(Ordering::Acquire);
+        assert!(!pointer.is_null(), "the index points into a live segment");
+        // SAFETY: `install` stored this pointer with a reference count of its own. `retire` takes the
+        // count back only after all guards that were alive then are gone. A guard that is pinned later
+        // finds no location of a retired segment in the index. So the segment outlives 'g.
+        unsafe { &*pointer }
+    }
+
+    /// As [`get`](Self::get), for longer than the caller is pinned.
+    pub(crate) fn share(&self, location: Location, guard: &Guard) -> Arc<Segment> {
+        let segment = ptr::from_ref(self.get(location, guard));
+        // SAFETY: the pointer came from `Arc::into_raw`, and its count is at least one while the caller
+        // is pinned.
+        unsafe {
+            Arc::increment_strong_count(segment);
+            Arc::from_raw(segment)
+        }
+    }
+
+    /// Reads the cold record at `offset` of `segment` from its file.
+    ///
+    /// # Errors
+    /// As for [`Segment::fetch`].
+    #[cold]
+    pub(crate) fn fetch(&self, segment: &Segment, offset: usize) -> Result<Fetched> {
+        self.fetches.fetch_add(1, Ordering::Relaxed);
+        segment.fetch(offset)
+    }
+
+    /// Number of records that were read from files.
+    pub(crate) fn fetches(&self) -> u64 {
+        self.fetches.load(Ordering::Relaxed)
+    }
+
+    /// Removes a segment in which the index holds no location. It is freed once all readers that are
+    /// pinned now have unpinned.
+    pub(crate) fn retire(self: &Arc<Self>, segment: &Segment) {
+        segment.mark_retired();
+        let slot = segment.slot;
+        self.defer(segment.memory_bytes() as u64, move |table| {
+            table.remove(slot);
+            table.return_slot(slot);
+        });
+    }
+
+    /// Takes the image of a durable segment, which is then cold. Returns its bytes, which are freed once
+    /// all readers that are pinned now have unpinned.
+    pub(crate) fn evict(self: &Arc<Self>, segment: &Segment) -> u64 {
+        debug_assert!(segment.is_durable() && segment.mirrors_file);
+        // SAFETY: the image lives until the deferred release, and so until every reader that is pinned
+        // now has unpinned.
+        let Some(image) = (unsafe { segment.take_image() }) else { return 0 };
+        let bytes = image.capacity() as u64;
+        self.defer(bytes, |table| table.limbo.free_image(image));
+        bytes
+    }
+
+    /// Defers `free` until all readers that are pinned now have unpinned. Until then, `bytes` count as
+    /// retired.
+    fn defer(self: &Arc<Self>, bytes: u64, free: impl FnOnce(&Self) + Send + 'static) {
+        self.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let table = Arc::clone(self);
+        defer(move || {
+            free(&table);
+            table.retired_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        });
+    }
+
+    /// Bytes of images that wait for readers, or for another segment.
+    pub(crate) fn retired_bytes(&self) -> u64 {
+        self.bytes_in_use_by_readers() + self.limbo.pool().bytes()
+    }
+
+    /// Bytes of images that wait for readers.
+    pub(crate) fn bytes_in_use_by_readers(&self) -> u64 {
+        self.retired_bytes.load(Ordering::Relaxed) + self.limbo.bytes()
+    }
+
+    /// Frees the unlinked memory that no visitor or scan uses any more.
+    pub(crate) fn release_held(&self) {
+        self.limbo.release();
+    }
+
+    fn remove(&self, slot: u16) {
+        let pointer = self.entry(slot).swap(ptr::null_mut(), Ordering::AcqRel);
+        if !pointer.is_null() {
+            // SAFETY: the pointer came from `Arc::into_raw` in `install`, and only the thread that
+            // swapped it out takes it back. `retire` and `drop` guarantee that no reader uses it.
+            let segment = unsafe { Arc::from_raw(pointer) };
+            self.limbo.free(segment);
+        }
+    }
+
+    #[inline]
+    #[expect(clippy::indexing_slicing, reason = "there is an entry for every u16")]
+    fn entry(&self, slot: u16) -> &AtomicPtr<Segment> {
+        &self.entries[usize::from(slot)]
+    }
+}
+
+impl Drop for SegmentTable {
+    fn drop(&mut self) {
+        let used = self.slots.used_max();
+        for slot in (0..=u16::MAX).take(used) {
+            self.remove(slot);
+        }
+    }
+}
