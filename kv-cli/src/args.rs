@@ -19,7 +19,7 @@ use std::sync::Arc;
     printf 'put a 1\\nget a\\nquit\\n' | kv shell --dir /tmp/s\n  \
     kv scan --dir /tmp/s pla | sort\n  \
     kv stats --json --engine naive --dir /tmp/n\n\n\
-    Options stand before or after the command. \
+    Options go before or after the command. \
     Put -- before a key or value that begins with a dash.\n\
     Exit codes: 0 done, 1 failed or not found, 2 wrong usage, \
     3 done and durable, but the answer could not be written."
@@ -29,13 +29,13 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_enum, default_value = "log")]
     pub(crate) engine: EngineName,
     /// The directory of the store; every command needs it. Only `shell` and `put` create it.
-    // clap knows no global option that is required: `Args::dir` checks.
+    // clap allows no required option that is global, so `Args::dir` checks.
     #[arg(long, global = true)]
     dir: Option<PathBuf>,
     /// When the changes of a shell go to disk. Single commands are durable when they return.
     #[arg(long, global = true, value_enum, default_value = "periodic")]
     pub(crate) durability: Durability,
-    /// Read and print keys and values as hexadecimal digits, two a byte.
+    /// Read and print keys and values as hexadecimal digits, two for each byte.
     #[arg(long, global = true)]
     pub(crate) hex: bool,
     /// The longest key that the command takes, bytes; at most 65535.
@@ -86,11 +86,11 @@ impl EngineName {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Durability {
-    /// Each change is durable when it is answered.
+    /// Each change is durable before its answer.
     Always,
     /// After 100 ms or 8 MiB of changes, whichever comes first.
     Periodic,
-    /// When the shell ends, also by a signal.
+    /// All changes become durable when the shell ends, also by a signal.
     Manual,
 }
 
@@ -106,45 +106,46 @@ impl Durability {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Read commands from standard input, one a line, and answer one line each.
+    /// Read commands from standard input, one in each line, and answer each with one line.
     #[command(after_help = "Commands and their answers:\n  \
         put KEY VALUE   KEY; the value is the rest of the line, spaces kept\n  \
         get KEY         the value, or NULL\n  \
         delete KEY      KEY, or NULL when it was not there\n  \
         statistic       the figures of the store, name=value\n  \
         quit            no answer; ends the shell, as the end of the input does\n\n\
-        Anything else, and a command that fails, is answered by a line that starts with ERROR. \
-        Empty lines are passed over. When the shell ends, everything is durable.\n\n\
+        The shell answers a command that fails, and any other line, with a line that starts with ERROR. \
+        It skips empty lines. When the shell ends, every change is durable.\n\n\
         A last line without a line break may be cut, so the shell does not execute it: the answer is ERROR, \
-        and the exit code 1. A line that is longer than any command is skipped and answered by ERROR.\n\n\
+        and the exit code 1. The shell skips a line that is longer than any command, and answers ERROR.\n\n\
         SIGINT (Ctrl-C), SIGTERM and SIGHUP end the shell in order: every answered change becomes durable. Then \
         the process dies of the signal, which a command interpreter shows as exit code 130, 143 or 129. If the \
         store cannot be closed, the exit code is 1. Further signals have no effect meanwhile.")]
     Shell,
-    /// Print the value of a key; NULL and exit code 1 when there is none.
+    /// Print the value of a key. For an absent key, print NULL; exit code 1.
     Get {
         /// The key.
         key: OsString,
     },
-    /// Store a value; durable when the command returns. Prints the key.
+    /// Store a value and print the key. The value is durable when the command returns.
     Put {
         /// The key.
         key: OsString,
         /// The value.
         value: OsString,
     },
-    /// Remove a key; durable when the command returns. Prints the key; NULL and exit code 1 when it
-    /// was not there.
+    /// Remove a key and print it. The removal is durable when the command returns. For an absent
+    /// key, print NULL; exit code 1.
     Delete {
         /// The key.
         key: OsString,
     },
-    /// Print every key and value, or those under a prefix of the key, one pair a line.
+    /// Print every key and value, one pair in each line; with a prefix, only the keys that start
+    /// with it.
     #[command(
-        after_help = "A line is KEY, a tab, VALUE. The lines come in no order, since engines keep none: pipe \
-        them to sort. Without --hex, a scan leaves out a pair whose key holds a tab or a line break, or whose value \
-        holds a line break. Then it tells their number at the end, and the exit code is 1. When the reader closes the \
-        pipe, as head does, the exit code is 0."
+        after_help = "A line is KEY, a tab, VALUE. Engines keep no order of keys, so pipe the lines to sort. \
+        Without --hex, a scan leaves out a pair whose key holds a tab or a line break, or whose value \
+        holds a line break. Then it prints their number at the end, and the exit code is 1. When the \
+        reader closes the pipe, as head does, the exit code is 0."
     )]
     Scan {
         /// The first bytes of the keys.

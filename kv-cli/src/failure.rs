@@ -1,4 +1,4 @@
-//! Why a command failed, and the exit code that tells it.
+//! Why a command failed, and its exit code.
 
 use crate::text::NotHex;
 use std::fmt;
@@ -7,13 +7,13 @@ use std::io::{self, Write};
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The command line makes no sense.
+    /// The command line is wrong.
     Usage(String),
     /// The engine refuses.
     Store(kv_core::Error),
-    /// The output has no unambiguous text for some bytes.
+    /// The output has no unambiguous text for these bytes.
     Unprintable(&'static str),
-    /// A scan left out so many pairs, whose lines would be ambiguous.
+    /// A scan left out this number of pairs, because their lines would be ambiguous.
     LeftOut(u64),
     /// The system refuses to watch for signals.
     Signals(io::Error),
@@ -31,9 +31,9 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Tells the user; returns the exit code.
+    /// Prints the failure to standard error, and returns the exit code.
     pub(crate) fn report(&self) -> u8 {
-        // Unlike `eprintln`, this does not panic when standard error is gone, as after a hang-up.
+        // Unlike `eprintln`, this does not panic when standard error is closed, as after a hang-up.
         let _ = writeln!(io::stderr(), "kv: {self}");
         match self {
             Failure::Usage(_) => 2,

@@ -41,12 +41,12 @@ pub(crate) fn of_store(stats: &Stats) -> Figures {
     ]
 }
 
-/// A line each.
+/// One figure in each line.
 pub(crate) fn table(figures: &Figures) -> String {
     joined(figures, "", |name, value| format!("{name:<18} {value:>16}\n"))
 }
 
-/// All on one line.
+/// All figures on one line.
 pub(crate) fn line(figures: &Figures) -> String {
     joined(figures, " ", |name, value| format!("{name}={value}"))
 }

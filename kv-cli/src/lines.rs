@@ -15,12 +15,12 @@ pub(crate) struct Lines<R> {
 pub(crate) enum Next<'a> {
     /// A whole line, without its line break.
     Line(&'a [u8]),
-    /// A line over the limit; the reader has skipped it.
+    /// A line over the limit, which `Lines` has skipped.
     TooLong {
         /// The input ends before the line does.
         cut: bool,
     },
-    /// The input ends amid a line, which may be cut.
+    /// The input ends inside a line, which may be cut.
     Cut,
     /// The input ends.
     End,
@@ -49,7 +49,7 @@ impl<R: Read> Lines<R> {
         Ok(if len == 0 { Next::End } else { Next::Cut })
     }
 
-    /// Skips the rest of a line; whether its line break came.
+    /// Skips the rest of a line. Returns whether it found the line break.
     fn skip_rest(&mut self) -> io::Result<bool> {
         while !self.line.ends_with(b"\n") {
             if self.read_part()? == 0 {
@@ -59,7 +59,8 @@ impl<R: Read> Lines<R> {
         Ok(true)
     }
 
-    /// Reads up to a line break, the limit or the end of the input into `line`; the bytes read.
+    /// Reads up to a line break, the limit or the end of the input into `line`. Returns the number
+    /// of bytes read.
     fn read_part(&mut self) -> io::Result<usize> {
         self.line.clear();
         let bytes_max = u64::try_from(self.bytes_max).unwrap_or(u64::MAX);

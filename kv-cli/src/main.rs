@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `args.rs` | the command line |
-//! | `store.rs` | opens the store as the command needs it |
+//! | `store.rs` | opens the store with the access that the command needs |
 //! | `commands.rs` | opens the store, carries out one command, closes it, answers |
 //! | `shell.rs` | commands from standard input |
 //! | `signals.rs` | the end of a shell by a signal |

@@ -1,4 +1,4 @@
-//! Commands from a stream, one a line, each answered by exactly one line.
+//! Reads commands from a stream, one in each line, and answers each with exactly one line.
 
 use crate::failure::Failure;
 use crate::figures;
@@ -13,7 +13,7 @@ const CUT: &str = "the last line has no line break, so it may be cut; it was not
 /// How a shell reads and writes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
-    /// How keys and values are written.
+    /// The notation of keys and values.
     pub(crate) text: Text,
     /// Whether a prompt asks for each line.
     pub(crate) prompt: bool,
@@ -34,14 +34,14 @@ pub(crate) fn line_bytes_max(limits: &Limits, text: Text) -> usize {
 pub(crate) enum End {
     /// With `quit`, after a whole line, or by a signal.
     Whole,
-    /// Amid a line, which was not executed.
+    /// Inside a line, which the shell did not execute.
     Cut,
 }
 
 /// Answers until `quit`, the end of the input, or a line that comes when `is_ending` holds.
 ///
 /// The shell flushes its answers before it waits for more input. So a program that asks one
-/// question at a time gets its answer, and a long script does not pay for a write a line.
+/// question at a time gets its answer, and a long script does not pay for a write for each line.
 pub(crate) fn run(
     engine: &dyn Engine,
     input: impl Read,
@@ -104,7 +104,7 @@ fn carry_out(engine: &dyn Engine, text: Text, line: &Line<'_>, out: &mut impl Wr
     }
 }
 
-/// The command of a line. Keys and values are as they were written.
+/// The command of a line. Keys and values are the text of the line, not parsed.
 #[derive(Debug, PartialEq, Eq)]
 enum Line<'a> {
     Empty,

@@ -28,7 +28,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// From here on a signal closes `engine` and ends the process.
+    /// From now on a signal closes `engine` and ends the process.
     pub(crate) fn start(engine: Arc<dyn Engine>) -> io::Result<Watch> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
         // nohup ignores SIGHUP, and a handler would undo that.
@@ -52,8 +52,8 @@ impl Watch {
         self.end.is_claimed()
     }
 
-    /// Returns when the caller is to close the store: no signal does so from here on. Does not
-    /// return once a signal has claimed the end.
+    /// Claims the end for the caller, which then closes the store: no signal does so any more. Does
+    /// not return if a signal has claimed the end before.
     pub(crate) fn finish(self) {
         if self.end.claim() {
             return;
@@ -70,7 +70,7 @@ impl Watch {
 struct End(Arc<AtomicBool>);
 
 impl End {
-    /// Whether the caller is the first.
+    /// Claims the end. Returns whether the caller is the first to do so.
     fn claim(&self) -> bool {
         // The flag elects one thread and publishes no other memory.
         !self.0.swap(true, Ordering::Relaxed)
@@ -91,7 +91,7 @@ fn end_process(engine: &dyn Engine, signal: i32) -> ! {
     process::exit(128 + signal)
 }
 
-/// Whether the process ignores `signal`, as far as the system tells.
+/// Whether the process ignores `signal`. False when the system does not tell.
 fn is_ignored(signal: i32) -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, signal))
 }

@@ -29,7 +29,7 @@ impl Access {
 /// Opens the store for the command of `args`.
 pub(crate) fn open(args: &Args) -> Result<Arc<dyn Engine>, Failure> {
     args.engine.factory().open(args.dir()?, &Env::os(), &open_options(args)).map_err(|error| match error {
-        // The limits are the only open options with values of the user's own.
+        // The limits are the only open options that the user sets to arbitrary values.
         Error::InvalidArgument(text) => {
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
         }

@@ -1,21 +1,22 @@
-//! How keys and values are written on the command line and on a terminal.
+//! The notation of keys and values on the command line and on a terminal.
 
 use std::borrow::Cow;
 
 /// The text of an absent value.
 pub(crate) const NULL: &[u8] = b"NULL";
 
-/// One way to write bytes.
+/// A notation for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Text {
-    /// As they are.
+    /// The bytes themselves.
     Plain,
-    /// Two hexadecimal digits a byte; never looks like `NULL`, never holds a line break.
+    /// Two hexadecimal digits for each byte. It never looks like `NULL`, and never holds a line
+    /// break.
     Hex,
 }
 
 impl Text {
-    /// The bytes that `text` stands for.
+    /// The bytes that `text` denotes.
     pub(crate) fn parse(self, text: &[u8]) -> Result<Cow<'_, [u8]>, NotHex> {
         match self {
             Text::Plain => Ok(Cow::Borrowed(text)),
@@ -30,7 +31,7 @@ impl Text {
         }
     }
 
-    /// The characters that stand for one byte.
+    /// The number of characters for one byte.
     pub(crate) fn chars_per_byte(self) -> usize {
         match self {
             Text::Plain => 1,
@@ -38,7 +39,7 @@ impl Text {
         }
     }
 
-    /// `bytes`, written this way.
+    /// `bytes` in this notation.
     pub(crate) fn show(self, bytes: &[u8]) -> Cow<'_, [u8]> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'?');
@@ -49,7 +50,7 @@ impl Text {
     }
 }
 
-/// Something that should be hexadecimal is not.
+/// The text is not hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotHex;
 

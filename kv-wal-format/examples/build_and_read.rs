@@ -1,4 +1,4 @@
-//! Builds a log in memory, reads it back, and shows what a crash and a damaged byte do to it.
+//! Builds a log in memory, reads it back, and shows the effects of a crash and of a damaged byte.
 //!
 //! `cargo run -p kv-wal-format --example build_and_read`
 
@@ -34,11 +34,11 @@ fn build() -> Result<Vec<u8>, Box<dyn Error>> {
     encoder.append(&Record::put(1, b"apple", b"red"), &mut segment)?;
     encoder.append(&Record::put(2, b"plum", b"blue"), &mut segment)?;
 
-    // Here a store syncs the file. The mark says so to whoever reads the log after a crash.
+    // Here a store syncs the file. The mark tells recovery so after a crash.
     let mark = Mark { durable_lsn: 2, unix_time_ms: 1_700_000_000_000 }.encode_body();
     encoder.append(&Record::mark(2, &mark), &mut segment)?;
 
-    // A batch: one LSN, and MORE on all records but the last.
+    // A batch has one LSN, and MORE on all records but the last.
     encoder.append(&Record::put(3, b"pear", b"green").with_more(), &mut segment)?;
     encoder.append(&Record::delete(3, b"plum"), &mut segment)?;
     Ok(segment)

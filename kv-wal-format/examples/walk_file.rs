@@ -1,4 +1,4 @@
-//! Prints the header and every record of a segment file. Without an argument, writes one to walk.
+//! Prints the header and every record of a segment file. Without an argument it writes one first.
 //!
 //! `cargo run -p kv-wal-format --example walk_file -- [FILE]`
 

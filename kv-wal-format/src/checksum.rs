@@ -1,15 +1,16 @@
 //! CRC-32C of bodies and headers.
 //!
-//! The header checksum starts from the segment id, so a record header is valid in one segment only, and
-//! it covers the body checksum, so a body is bound to its header.
+//! The header checksum starts from the segment id, so a record header is valid in one segment only.
+//! It covers the body checksum, which binds a body to its header.
 
 use crate::layout::{self, RECORD_HEADER_LEN};
 use crate::record_header::HEADER_CRC;
 
 /// Checksum of a record's body: CRC-32C over key, then value.
 ///
-/// It depends neither on the LSN nor on the segment, so a writer can compute it before it takes the lock
-/// that assigns both; see [`Encoder::encode_with_body_checksum`](crate::Encoder::encode_with_body_checksum).
+/// It depends neither on the LSN nor on the segment. So a writer can compute it before it takes the
+/// lock that assigns both, and pass it to
+/// [`Encoder::encode_with_body_checksum`](crate::Encoder::encode_with_body_checksum).
 ///
 /// ```
 /// assert_eq!(kv_wal_format::body_checksum(b"1234", b"56789"), 0xe306_9283);
@@ -19,7 +20,7 @@ pub fn body_checksum(key: &[u8], value: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(key), value)
 }
 
-/// CRC-32C over the segment id: the state from which the header checksums of that segment continue.
+/// CRC-32C over the segment id. The header checksums of that segment continue from this state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HeaderSeed(u32);
 
@@ -28,7 +29,7 @@ impl HeaderSeed {
         Self(crc32c::crc32c(&segment_id.to_le_bytes()))
     }
 
-    /// Checksum over everything in the header before the checksum itself.
+    /// Checksum over all header bytes before the checksum field.
     #[inline]
     pub(crate) fn checksum(self, header: &[u8; RECORD_HEADER_LEN]) -> u32 {
         let covered: [u8; HEADER_CRC] = layout::read::<0, HEADER_CRC, RECORD_HEADER_LEN>(header);

@@ -1,4 +1,4 @@
-//! Bytes to records, for any bytes.
+//! Decodes one record from arbitrary bytes.
 
 use crate::checksum::{HeaderSeed, body_checksum};
 use crate::error::Corruption;
@@ -6,42 +6,42 @@ use crate::layout::RECORD_HEADER_LEN;
 use crate::record::Record;
 use crate::record_header::{RawHeader, RecordInfo, read_checksum};
 
-/// What stands at the start of a buffer.
+/// The content at the start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'a> {
     /// A whole, valid record.
     Record {
         /// The record.
         record: Record<'a>,
-        /// Its length in bytes, padding included: where the next step starts.
+        /// Its length in bytes, padding included. The next step starts there.
         len: usize,
     },
-    /// Nothing: the buffer is empty, or starts with zeros for the length of a record header (or all zeros
-    /// where it is shorter).
+    /// No record: the first bytes, up to the length of a record header, are all zero. An empty
+    /// buffer counts, too.
     End,
-    /// The beginning of a record: the buffer ends before the record does. Every non-empty proper prefix
-    /// of a record is torn.
+    /// The beginning of a record: the buffer ends before the record does. Every non-empty proper
+    /// prefix of a record is torn.
     Torn,
     /// Bytes that are neither a record nor the beginning of one.
     Corrupt(Corruption),
 }
 
-/// Decodes the records of one segment. Total: any bytes give a [`Step`], none a panic.
+/// Decodes the records of one segment. It is total: any bytes give a [`Step`], none a panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
     seed: HeaderSeed,
 }
 
 impl Decoder {
-    /// A decoder for the segment with this id. Records of other segments are corrupt to it.
+    /// A decoder for the segment with this id. It takes records of other segments for corrupt.
     pub fn new(segment_id: u64) -> Self {
         Self { seed: HeaderSeed::new(segment_id) }
     }
 
-    /// Says what stands at the start of `buf`.
+    /// Decodes the start of `buf`.
     ///
-    /// A record that is cut off and one that is damaged differ here only where the buffer ends; in a
-    /// preallocated file a lost write shows as [`Step::Corrupt`] or [`Step::End`].
+    /// A step tells a torn record from a damaged one only where the buffer ends inside the record.
+    /// In a preallocated file a lost write shows as [`Step::Corrupt`] or [`Step::End`].
     /// [`judge_tail`](crate::judge_tail) tells the cases apart.
     #[inline]
     pub fn step<'a>(&self, buf: &'a [u8]) -> Step<'a> {
@@ -70,11 +70,11 @@ impl Decoder {
         Step::Record { record, len: encoded_len }
     }
 
-    /// Checks a record header alone, for a reader that has not (or wants not) the body.
+    /// Checks a record header alone, for a reader that does not have the body or does not need it.
     ///
     /// # Errors
     ///
-    /// [`Corruption`] when these bytes are no record header of this segment; all zeros are
+    /// [`Corruption`] when these bytes are no record header of this segment. All zeros are
     /// [`Corruption::ZeroKind`].
     #[inline]
     pub fn check_header(&self, header: &[u8; RECORD_HEADER_LEN]) -> Result<RecordInfo, Corruption> {
@@ -94,7 +94,7 @@ impl Decoder {
     }
 }
 
-/// A buffer too short for a record header.
+/// Decodes a buffer that is too short for a record header.
 #[cold]
 fn step_short(buf: &[u8]) -> Step<'_> {
     match buf.first() {
@@ -141,7 +141,7 @@ mod tests {
         .collect()
     }
 
-    /// The record's bytes with its header changed, and the checksum that goes with it.
+    /// The record's bytes with a changed header and a matching header checksum.
     fn forged(record: &Record<'_>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
         let mut bytes = encoded(record);
         change(&mut bytes);
@@ -239,7 +239,7 @@ mod tests {
         for (bytes, corruption) in cases {
             assert_eq!(Decoder::new(ID).step(&bytes), Step::Corrupt(corruption));
             assert_eq!(Decoder::new(ID).check_header(bytes.first_chunk().unwrap()), Err(corruption));
-            // Known without the body.
+            // The decoder finds it without the body.
             assert_eq!(Decoder::new(ID).step(&bytes[..24]), Step::Corrupt(corruption));
         }
     }

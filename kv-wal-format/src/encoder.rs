@@ -1,4 +1,4 @@
-//! Records to bytes.
+//! Encodes records.
 
 use crate::checksum::{HeaderSeed, body_checksum};
 use crate::error::EncodeError;
@@ -8,7 +8,7 @@ use crate::record_header::{RawHeader, write_checksum};
 
 /// Encodes the records of one segment.
 ///
-/// Cheap to make and to copy; it keeps only the checksum state that the segment id gives.
+/// It is cheap to create and to copy: it holds only the checksum state of the segment id.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoder {
     seed: HeaderSeed,
@@ -21,21 +21,22 @@ impl Encoder {
     }
 
     /// Encodes `record` at the start of `out` and returns its length, which is
-    /// [`Record::encoded_len`]. What `out` held in these bytes is overwritten, padding included; the bytes
-    /// after them are left alone.
+    /// [`Record::encoded_len`]. It overwrites exactly that many bytes, padding included.
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] when the format cannot hold the record, or `out` is too small; `out` is unchanged.
+    /// [`EncodeError`] when the format cannot hold the record, or `out` is too small. `out` is then
+    /// unchanged.
     #[inline]
     pub fn encode(&self, record: &Record<'_>, out: &mut [u8]) -> Result<usize, EncodeError> {
         self.encode_with_body_checksum(record, body_checksum(record.key, record.value), out)
     }
 
-    /// [`encode`](Self::encode) for a caller who has the [`body_checksum`] already: what is left to do is
-    /// a copy and a checksum over 20 bytes, so it can be done under a lock.
+    /// [`encode`](Self::encode) for a caller that has computed the [`body_checksum`] already. It
+    /// copies the record and computes a checksum over 20 bytes, which is short enough for a lock.
     ///
-    /// With a checksum of other bytes the record is written, and decodes as corrupt (debug builds panic).
+    /// With a wrong `body_crc`, debug builds panic. Release builds write a record that decodes as
+    /// corrupt.
     ///
     /// # Errors
     ///
@@ -61,10 +62,14 @@ impl Encoder {
         Ok(needed)
     }
 
-    /// Copies the encoded record at the start of `encoded` to the start of `out`, out of its batch if it was in one, and
-    /// returns its length. Key, value and their checksum are taken as they are: what was damaged stays noticeable, and
-    /// nothing but 20 bytes of header is computed again. `None` when `encoded` does not start with a whole record, or
-    /// `out` is too small; `out` is then unchanged.
+    /// Copies the encoded record at the start of `encoded` to the start of `out`, clears its MORE
+    /// flag, and returns its length.
+    ///
+    /// Key, value and body checksum are copied unchecked, so a damaged body stays detectable. Only
+    /// the header checksum is computed again, over 20 bytes.
+    ///
+    /// `None` when `encoded` does not start with a whole record, or `out` is too small. `out` is
+    /// then unchanged.
     ///
     /// ```
     /// use kv_wal_format::{Decoder, Encoder, Record, Step};
@@ -96,7 +101,7 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`EncodeError`] when the format cannot hold the record; `out` is unchanged.
+    /// [`EncodeError`] when the format cannot hold the record. `out` is then unchanged.
     pub fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<usize, EncodeError> {
         let header = self.header(record, body_checksum(record.key, record.value))?;
         let (start, len) = (out.len(), record.encoded_len());
@@ -174,7 +179,7 @@ mod tests {
         assert_eq!(Encoder::new(2).copy(&original, &mut out), Some(40));
         assert_eq!(out[..40], expected);
         assert_eq!(out[40..], [0xaa; 8]);
-        // A damaged body stays one.
+        // A damaged body stays damaged.
         original[RECORD_HEADER_LEN] ^= 1;
         assert_eq!(Encoder::new(2).copy(&original, &mut out), Some(40));
         let step = crate::Decoder::new(2).step(&out);

@@ -1,4 +1,4 @@
-//! What can be wrong with bytes, and with records that are to become bytes.
+//! The errors of encoding and decoding.
 
 use std::error::Error;
 use std::fmt;
@@ -12,30 +12,30 @@ use crate::record::RecordKind;
 pub enum HeaderError {
     /// The bytes end inside the header.
     TooShort {
-        /// Number of bytes there are.
+        /// Length of the input in bytes.
         found: usize,
     },
-    /// All zeros: a file that was created or preallocated, and its header never written.
+    /// All bytes are zero: the file was created or preallocated, and its header never written.
     Blank,
     /// The file does not start with the magic: it is no segment, or its first bytes are damaged.
     BadMagic,
-    /// Written by another version of the format, which this one does not read.
+    /// Another version of the format, which this crate does not read.
     UnsupportedVersion {
         /// The version in the header.
         found: u16,
-        /// The version this crate reads.
+        /// The version that this crate reads.
         supported: u16,
     },
     /// The header is damaged.
     BadChecksum,
-    /// The header is valid, and its length is not the one this version has.
+    /// The checksum matches, but the length is not the one of this version.
     BadLength {
         /// The length in the header.
         found: u16,
     },
-    /// The header is valid, and its kind is not one this version has.
+    /// The checksum matches, but this version has no such kind.
     UnknownKind(u8),
-    /// The header is valid, and bytes that this version keeps zero are not.
+    /// The checksum matches, but a reserved byte is not zero.
     ReservedNotZero,
 }
 
@@ -66,7 +66,7 @@ impl Error for HeaderError {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ShapeError {
-    /// A delete with a value, or a mark or seal with a body of the wrong length.
+    /// A delete with a value, or a mark or seal whose value has the wrong length.
     ValueLength {
         /// Kind of the record.
         kind: RecordKind,
@@ -115,9 +115,9 @@ pub enum EncodeError {
     },
     /// The record does not fit the buffer.
     BufferTooSmall {
-        /// Bytes the record takes.
+        /// Encoded length of the record in bytes.
         needed: usize,
-        /// Bytes the buffer has.
+        /// Length of the buffer in bytes.
         available: usize,
     },
     /// The record has a flag or length that its kind does not allow.
@@ -143,19 +143,20 @@ impl Error for EncodeError {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Corruption {
-    /// The first byte is zero, which no record's is, and a byte of the header after it is not.
+    /// The first byte is zero, as in no record, but another byte of the header is not.
     ZeroKind,
-    /// The header does not match its checksum: it is damaged, of another segment, or no header.
+    /// The header does not match its checksum: it is damaged, belongs to another segment, or is no
+    /// header.
     HeaderChecksum,
-    /// The header is valid, and its kind is not one this version has.
+    /// The checksum matches, but this version has no such kind.
     UnknownKind(u8),
-    /// The header is valid, and has flags that this version does not have; holds the whole flag byte.
+    /// The checksum matches, but this version has no such flags. Holds the whole flag byte.
     UnknownFlags(u8),
-    /// The header is valid, and has a flag or length that its kind does not allow.
+    /// The checksum matches, but the kind does not allow this flag or length.
     Shape(ShapeError),
-    /// The header is valid, key and value do not match their checksum.
+    /// The header is valid, but key and value do not match their checksum.
     BodyChecksum,
-    /// The record is valid, the padding after it is not zero.
+    /// Header and body are valid, but the padding is not zero.
     Padding,
 }
 

@@ -1,8 +1,9 @@
-//! Widths, limits and the access to fixed-offset fields.
+//! Widths, limits, and the access to fields at fixed offsets.
 //!
-//! A field is named by its offset, a constant; that it lies inside its array is proved at compile time.
+//! A constant names the offset of a field. The compiler proves that the field lies inside its
+//! array.
 
-/// Length of a segment header in bytes; the first record starts at this offset.
+/// Length of a segment header in bytes. The first record starts at this offset.
 pub const SEGMENT_HEADER_LEN: usize = 40;
 
 /// Length of a record header in bytes.
@@ -11,7 +12,7 @@ pub const RECORD_HEADER_LEN: usize = 24;
 /// Every record starts at a multiple of this many bytes from the start of its segment.
 pub const ALIGNMENT: usize = 8;
 
-/// The format version this crate writes, and the only one it reads.
+/// The format version that this crate writes, and the only one that it reads.
 pub const FORMAT_VERSION: u16 = 1;
 
 /// Longest key in bytes: the width of the field that holds its length.
@@ -24,10 +25,10 @@ const _: () = assert!(SEGMENT_HEADER_LEN.is_multiple_of(ALIGNMENT));
 const _: () = assert!(RECORD_HEADER_LEN.is_multiple_of(ALIGNMENT));
 const _: () = assert!(ALIGNMENT.is_power_of_two());
 
-/// Bytes that a record with these key and value lengths takes in a segment: header, key, value, and
-/// padding to a multiple of [`ALIGNMENT`].
+/// Bytes that a record takes in a segment: header, key, value, and padding to a multiple of
+/// [`ALIGNMENT`].
 ///
-/// Lengths that do not fit the address space saturate, to a length that no buffer has.
+/// Lengths beyond the address space saturate, to a length that no buffer has.
 ///
 /// ```
 /// assert_eq!(kv_wal_format::encoded_len(0, 0), 24);

@@ -10,7 +10,7 @@
 //! encoder.append(&Record::put(1, b"colour", b"blue"), &mut segment)?;
 //! encoder.append(&Record::delete(2, b"colour"), &mut segment)?;
 //!
-//! // A crash cuts it somewhere; what was written whole is read back.
+//! // A crash cuts the segment. The scanner still yields the whole records.
 //! segment.truncate(segment.len() - 1);
 //! let (found, mut scanner) = Scanner::open(&segment)?;
 //! assert_eq!(found, header);
@@ -20,19 +20,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What is where:
+//! Where to find each task:
 //!
 //! | to | use |
 //! |---|---|
 //! | begin a segment, or read its first bytes | [`SegmentHeader`] |
-//! | write records | [`Encoder`]; [`Mark`] and [`Seal`] for the records that are no changes |
+//! | write records | [`Encoder`]; [`Mark`] and [`Seal`] for records that change no key |
 //! | read one record from any bytes | [`Decoder::step`] |
-//! | read a record this process wrote or validated | [`parse_trusted`], [`peek`] |
+//! | read a record that this process encoded or validated | [`parse_trusted`], [`peek`] |
 //! | read a segment, whole batches only | [`Scanner`] |
 //! | tell a torn tail from damage | [`judge_tail`] |
 //!
-//! The bytes are specified in [`format`](mod@format). The decoding side is total: any bytes give an answer, none a
-//! panic.
+//! The module [`format`](mod@format) specifies the bytes. The decoding side is total: any bytes
+//! give an answer, none a panic.
 #![forbid(unsafe_code)]
 
 mod checksum;

@@ -1,15 +1,15 @@
-//! Marks: how far the log was durable, and when.
+//! Marks: records that tell how far the log was durable at a point in time.
 
 use crate::layout;
 use crate::record::{Record, RecordKind};
 
-/// Says: when this record was appended, every change with an LSN at or below `durable_lsn` had been
-/// synced, and the clock showed `unix_time_ms`.
+/// A writer's statement in the log: when it appended this mark, it had synced every change with an
+/// LSN at or below `durable_lsn`, and the clock showed `unix_time_ms`.
 ///
-/// Marks tell damage from a torn tail ([`judge_tail`](crate::judge_tail)) and tie LSNs to time.
+/// Marks tell damage from a torn tail ([`judge_tail`](crate::judge_tail)), and relate LSNs to time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mark {
-    /// LSN of the last change known to be synced; zero when none was.
+    /// LSN of the last change known to be synced; zero before the first sync.
     pub durable_lsn: u64,
     /// Milliseconds since the Unix epoch.
     pub unix_time_ms: u64,
@@ -30,7 +30,7 @@ impl Mark {
         body
     }
 
-    /// The mark in `record`; `None` when the record is none.
+    /// The mark in `record`; `None` for any other record.
     pub fn from_record(record: &Record<'_>) -> Option<Self> {
         let body: &[u8; Self::BODY_LEN] = record.value.try_into().ok()?;
         (record.kind == RecordKind::Mark).then(|| Self {

@@ -1,11 +1,11 @@
-//! Records: what a segment holds after its header.
+//! Records: the content of a segment after its header.
 
 use std::fmt;
 
 use crate::error::ShapeError;
 use crate::layout::encoded_len;
 
-/// What a record says. The numbers are the bytes on disk; zero is never a kind, so a record never starts
+/// The kinds of records. The numbers are the bytes on disk. No kind is zero, so no record starts
 /// with a zero byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -14,7 +14,7 @@ pub enum RecordKind {
     Put = 1,
     /// The key is gone (a tombstone).
     Delete = 2,
-    /// How far the log was durable, and when; see [`Mark`](crate::Mark).
+    /// The log was durable up to an LSN at a point in time; see [`Mark`](crate::Mark).
     Mark = 3,
     /// The segment is finished; see [`Seal`](crate::Seal).
     Seal = 4,
@@ -39,7 +39,7 @@ impl RecordKind {
         self as u8
     }
 
-    /// Whether the record changes the table: a put or a delete. Only changes take an LSN of their own.
+    /// Whether the record is a change: a put or a delete. Only changes take an LSN of their own.
     #[inline]
     pub const fn is_change(self) -> bool {
         matches!(self, Self::Put | Self::Delete)
@@ -57,22 +57,22 @@ impl fmt::Display for RecordKind {
     }
 }
 
-/// One record; borrows key and value from the caller, or from the segment it was decoded from.
+/// One record. It borrows key and value from the caller, or from the decoded segment.
 ///
-/// The fields are free, the encoder is not: it refuses a shape that the kind does not have (see
+/// The fields accept any combination. The encoder refuses one that the kind does not allow (see
 /// [`ShapeError`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// What the record says.
+    /// The kind of the record.
     pub kind: RecordKind,
-    /// The batch goes on with the next record. Only puts and deletes can say so.
+    /// MORE: the next record belongs to the same batch. Only puts and deletes can have it.
     pub more: bool,
-    /// Log sequence number: of the change, or, in a mark and a seal, of the last change before it.
+    /// Log sequence number of the change. In a mark or a seal, of the last change before it.
     pub lsn: u64,
     /// Key, at most [`KEY_LEN_MAX`](crate::KEY_LEN_MAX) bytes; empty in a mark and a seal.
     pub key: &'a [u8],
-    /// Value, at most [`VALUE_LEN_MAX`](crate::VALUE_LEN_MAX) bytes; empty in a delete, 16 bytes in a
-    /// mark and a seal.
+    /// Value, at most [`VALUE_LEN_MAX`](crate::VALUE_LEN_MAX) bytes; empty in a delete, 16 bytes in
+    /// a mark and a seal.
     pub value: &'a [u8],
 }
 
@@ -89,19 +89,19 @@ impl<'a> Record<'a> {
         Self { kind: RecordKind::Delete, more: false, lsn, key, value: &[] }
     }
 
-    /// A mark after the change `lsn`, with the bytes of [`Mark::encode_body`](crate::Mark::encode_body).
+    /// A mark after the change `lsn`. [`Mark::encode_body`](crate::Mark::encode_body) makes `body`.
     #[inline]
     pub const fn mark(lsn: u64, body: &'a [u8; crate::Mark::BODY_LEN]) -> Self {
         Self { kind: RecordKind::Mark, more: false, lsn, key: &[], value: body }
     }
 
-    /// A seal after the change `lsn`, with the bytes of [`Seal::encode_body`](crate::Seal::encode_body).
+    /// A seal after the change `lsn`. [`Seal::encode_body`](crate::Seal::encode_body) makes `body`.
     #[inline]
     pub const fn seal(lsn: u64, body: &'a [u8; crate::Seal::BODY_LEN]) -> Self {
         Self { kind: RecordKind::Seal, more: false, lsn, key: &[], value: body }
     }
 
-    /// The same record as a member of a batch which the next record continues.
+    /// The same record with MORE: the next record belongs to the same batch.
     #[inline]
     #[must_use]
     pub const fn with_more(mut self) -> Self {
@@ -116,7 +116,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Whether a record of this kind can have this flag and these lengths.
+/// Checks that a record of this kind can have this flag and these lengths.
 #[inline]
 pub(crate) fn check_shape(
     kind: RecordKind,

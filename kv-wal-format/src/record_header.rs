@@ -1,10 +1,10 @@
-//! The 24 bytes in front of every record's body.
+//! The 24-byte header before every record's key and value.
 
 use crate::error::Corruption;
 use crate::layout::{self, KEY_LEN_MAX, RECORD_HEADER_LEN, VALUE_LEN_MAX, encoded_len};
 use crate::record::{RecordKind, check_shape};
 
-// Offsets of the fields; FORMAT.md has the same table, and a test compares the two.
+// Offsets of the fields. FORMAT.md has the same table, and a test compares the two.
 const KIND: usize = 0;
 const FLAGS: usize = 1;
 const KEY_LEN: usize = 2;
@@ -22,9 +22,9 @@ const FLAG_MORE: u8 = 1;
 /// The fields of a record header, without key and value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordInfo {
-    /// What the record says.
+    /// The kind of the record.
     pub kind: RecordKind,
-    /// The batch goes on with the next record.
+    /// MORE: the next record belongs to the same batch.
     pub more: bool,
     /// Log sequence number.
     pub lsn: u64,
@@ -36,7 +36,7 @@ pub struct RecordInfo {
     pub encoded_len: usize,
 }
 
-/// A header as its bytes say it, before anything is checked.
+/// The fields of a header, unchecked.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RawHeader {
     pub(crate) kind: u8,
@@ -73,7 +73,7 @@ impl RawHeader {
         }
     }
 
-    /// The bytes, with a header checksum of zero; see [`write_checksum`].
+    /// The bytes, with zero in place of the header checksum; see [`write_checksum`].
     #[inline]
     pub(crate) fn to_bytes(self) -> [u8; RECORD_HEADER_LEN] {
         let mut bytes = [0; RECORD_HEADER_LEN];
@@ -86,7 +86,7 @@ impl RawHeader {
         bytes
     }
 
-    /// The fields, when the kind is known; flags and shape are not checked.
+    /// The fields, if the kind is known. It does not check flags and shape.
     #[inline]
     pub(crate) fn info(&self) -> Result<RecordInfo, Corruption> {
         let kind = RecordKind::from_byte(self.kind).ok_or(Corruption::UnknownKind(self.kind))?;
@@ -101,7 +101,7 @@ impl RawHeader {
         })
     }
 
-    /// The fields, when this version of the format allows them.
+    /// The fields, if this version of the format allows them.
     #[inline]
     pub(crate) fn check(&self) -> Result<RecordInfo, Corruption> {
         let info = self.info()?;
@@ -132,7 +132,7 @@ pub(crate) struct Body<'a> {
 }
 
 impl RecordInfo {
-    /// Cuts the body out of `buf`, which starts with the header; `None` when `buf` ends inside the record.
+    /// The body in `buf`, which starts with the header. `None` when `buf` ends inside the record.
     #[inline]
     pub(crate) fn body<'a>(&self, buf: &'a [u8]) -> Option<Body<'a>> {
         let body = buf.get(RECORD_HEADER_LEN..self.encoded_len)?;

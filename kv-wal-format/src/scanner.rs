@@ -1,4 +1,4 @@
-//! The records of a segment, whole batches only.
+//! Reads the records of a segment, whole batches only.
 
 use std::iter::FusedIterator;
 
@@ -13,37 +13,37 @@ use crate::trusted::parse_trusted;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// After a seal: the segment is finished.
+    /// The scan read a seal: the segment is finished.
     Sealed,
-    /// Where no record starts, after whole batches only.
+    /// After a whole batch, the bytes end or only zeros fill the next record header.
     End,
-    /// Inside a record or a batch: the bytes end, or turn to zeros between two records of a batch.
+    /// The bytes end inside a record, or end or turn to zeros between two records of a batch.
     Torn,
-    /// At bytes that are neither a record nor the beginning of one.
+    /// The bytes are neither a record nor the beginning of one.
     Corrupt(Corruption),
-    /// At a valid record that follows a member of a batch and does not continue it. No writer of this
-    /// format produces it, and no lost write does.
+    /// A valid record follows a member of a batch and does not continue the batch. No writer of
+    /// this format and no lost write produces that.
     BrokenBatch,
 }
 
 /// Where and why a scan stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop {
-    /// End of the last whole batch, in bytes from the start of the segment: everything before it was
-    /// yielded, and a log that is cut here is whole.
+    /// End of the last whole batch, in bytes from the start of the segment. The scan yielded
+    /// everything before it. A log that is cut here is whole.
     pub offset: usize,
-    /// Where the scan got no further. Beyond `offset` when that is inside a batch.
+    /// Where the scan stopped. Beyond `offset` when the scan stopped inside a batch.
     pub fault: usize,
-    /// Why it got no further.
+    /// Why the scan stopped.
     pub reason: StopReason,
-    /// Highest LSN that was yielded; zero when nothing was.
+    /// Highest LSN of the yielded records; zero when there are none.
     pub last_lsn: u64,
 }
 
 /// Iterates over the records of one segment, with their offsets from the start of the segment.
 ///
-/// A batch is validated to its end before its first record is yielded, so a reader that applies every
-/// record it gets applies whole batches. Marks and the seal are yielded as well.
+/// The scanner validates a batch to its end before it yields the first record. So a reader that
+/// applies every yielded record applies whole batches. The scanner yields marks and the seal, too.
 ///
 /// ```
 /// use kv_wal_format::{Encoder, Record, Scanner, StopReason};
@@ -64,22 +64,22 @@ pub struct Stop {
 pub struct Scanner<'a> {
     decoder: Decoder,
     segment: &'a [u8],
-    /// Where the next record to yield starts; on a batch boundary once it reaches `validated`.
+    /// Start of the next record to yield. On a batch boundary once it reaches `validated`.
     offset: usize,
-    /// Everything before this offset is valid, and ends with a whole batch.
+    /// All bytes before this offset are valid, and end with a whole batch.
     validated: usize,
     last_lsn: u64,
-    /// Whether validation got no further; `fault` and `reason` then say where and why.
+    /// Whether validation has stopped. `fault` and `reason` then say where and why.
     halted: bool,
     fault: usize,
     reason: StopReason,
 }
 
 impl<'a> Scanner<'a> {
-    /// Scans `segment` (all of its bytes, header included) from offset `start` on, normally
-    /// [`SEGMENT_HEADER_LEN`].
+    /// Scans `segment` from offset `start` on, normally [`SEGMENT_HEADER_LEN`]. `segment` is all
+    /// bytes of the segment, header included.
     ///
-    /// A start beyond the end stops there at once, as [`StopReason::Torn`].
+    /// A `start` beyond the end stops the scan at the end at once, as [`StopReason::Torn`].
     pub fn new(segment_id: u64, segment: &'a [u8], start: usize) -> Self {
         let offset = start.min(segment.len());
         Self {
@@ -94,7 +94,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads the header of `segment`, and scans from the first record on.
+    /// Reads the header of `segment`, and scans from the first record.
     ///
     /// # Errors
     ///
@@ -104,7 +104,7 @@ impl<'a> Scanner<'a> {
         Ok((header, Self::new(header.segment_id, segment, SEGMENT_HEADER_LEN)))
     }
 
-    /// Scans what is left, and says where and why the scan stopped.
+    /// Scans the remaining records, and returns where and why the scan stopped.
     pub fn stop(&mut self) -> Stop {
         while self.next().is_some() {}
         Stop { offset: self.validated, fault: self.fault, reason: self.reason, last_lsn: self.last_lsn }
@@ -114,7 +114,7 @@ impl<'a> Scanner<'a> {
         (self.halted, self.fault, self.reason) = (true, fault, reason);
     }
 
-    /// Validates one more batch, or finds out why not.
+    /// Validates one more batch, or records where and why that fails.
     fn validate_batch(&mut self) {
         let mut at = self.validated;
         let mut batch_lsn = None;
@@ -198,7 +198,7 @@ mod tests {
         Record::put(lsn, b"key", b"value")
     }
 
-    /// Bytes; offsets yielded; where the last batch ends, where the scan stops, why, the highest LSN.
+    /// Bytes, yielded offsets, then the fields of [`Stop`] in their order.
     type Row = (Vec<u8>, &'static [usize], usize, usize, StopReason, u64);
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::layout;
 use crate::record::{Record, RecordKind};
 
-/// Ends a finished segment; whatever follows it in the file is ignored.
+/// Ends a finished segment. Readers ignore all bytes after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Seal {
     /// Number of puts and deletes in the segment.
@@ -27,7 +27,7 @@ impl Seal {
         body
     }
 
-    /// The seal in `record`; `None` when the record is none.
+    /// The seal in `record`; `None` for any other record.
     pub fn from_record(record: &Record<'_>) -> Option<Self> {
         let body: &[u8; Self::BODY_LEN] = record.value.try_into().ok()?;
         (record.kind == RecordKind::Seal).then(|| Self {

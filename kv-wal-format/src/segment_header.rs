@@ -1,4 +1,4 @@
-//! The 40 bytes at the start of every segment.
+//! The 40-byte header at the start of every segment.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use crate::layout::{self, FORMAT_VERSION, SEGMENT_HEADER_LEN};
 /// The first eight bytes of every segment.
 pub const MAGIC: [u8; 8] = *b"KVSEGMNT";
 
-// Offsets of the fields; FORMAT.md has the same table, and a test compares the two.
+// Offsets of the fields. FORMAT.md has the same table, and a test compares the two.
 const MAGIC_AT: usize = 0;
 const VERSION: usize = 8;
 const HEADER_LEN: usize = 10;
@@ -23,7 +23,7 @@ const _: () = assert!(HEADER_CRC + size_of::<u32>() == SEGMENT_HEADER_LEN);
 #[expect(clippy::cast_possible_truncation, reason = "40 fits")]
 const HEADER_LEN_FIELD: u16 = SEGMENT_HEADER_LEN as u16;
 
-/// What a segment is for. The numbers are the bytes on disk.
+/// The purpose of a segment. The numbers are the bytes on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SegmentKind {
@@ -31,11 +31,11 @@ pub enum SegmentKind {
     Log = 1,
     /// Survivors of other segments, each with the LSN it had there.
     Compacted = 2,
-    /// Which segments make up a store.
+    /// The list of the segments of a store.
     Manifest = 3,
-    /// A whole table at one moment.
+    /// A whole table at one point in time.
     Snapshot = 4,
-    /// What a store is; `base_lsn` says up to where LSNs may have been given out.
+    /// The identity of a store. `base_lsn` is the ceiling of its reserved LSNs.
     Identity = 5,
 }
 
@@ -73,15 +73,15 @@ impl fmt::Display for SegmentKind {
 /// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SegmentHeader {
-    /// What the segment is for.
+    /// The purpose of the segment.
     pub kind: SegmentKind,
-    /// Identity of the segment, never used twice in a store; every record's checksum depends on it.
+    /// Identity of the segment, never used twice in a store. Every record's checksum depends on it.
     pub segment_id: u64,
-    /// An LSN whose meaning depends on the kind. In a log segment: the last LSN before the segment was
-    /// created, as known then, so no record in it has a lower one.
+    /// An LSN whose meaning depends on the kind. In a log segment: the last LSN that the writer
+    /// knew when it created the segment. No record in the segment has a lower one.
     pub base_lsn: u64,
-    /// Which store the segment belongs to: drawn when the store is created, the same in all its segments, so a
-    /// segment of another store is noticed. 0 where nobody tells stores apart.
+    /// Identity of the store, drawn at its creation. It is the same in all segments of the store,
+    /// so a reader detects a segment of another store. 0 when stores have no identities.
     pub store_id: u32,
 }
 
@@ -101,14 +101,14 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Reads the header at the start of `bytes`; what follows it is not looked at.
+    /// Reads the header at the start of `bytes`, and ignores the bytes after it.
     ///
-    /// The magic is checked first, then the version, and only then the checksum: another version may
-    /// compute it in another way.
+    /// It checks magic and version before the checksum, because another version may compute the
+    /// checksum in another way.
     ///
     /// # Errors
     ///
-    /// [`HeaderError`] for whatever these bytes are instead.
+    /// [`HeaderError`] says why the bytes are no valid header.
     pub fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
         let too_short = HeaderError::TooShort { found: bytes.len() };
         let start = bytes.get(..SEGMENT_HEADER_LEN).unwrap_or(bytes);
@@ -127,7 +127,7 @@ impl SegmentHeader {
     }
 }
 
-/// The rest of a header whose magic and version are the current ones.
+/// Reads a header whose magic and version are already checked.
 fn decode_current(bytes: &[u8; SEGMENT_HEADER_LEN]) -> Result<SegmentHeader, HeaderError> {
     if u32::from_le_bytes(layout::read::<HEADER_CRC, _, _>(bytes)) != checksum(bytes) {
         return Err(HeaderError::BadChecksum);
@@ -162,7 +162,7 @@ mod tests {
     const HEADER: SegmentHeader =
         SegmentHeader { kind: SegmentKind::Compacted, segment_id: 0x0102, base_lsn: 0x0304, store_id: 5 };
 
-    /// The header with other bytes at `at`, and the checksum that goes with them.
+    /// The header with other bytes at `at`, and a matching checksum.
     fn forged(at: usize, bytes: &[u8]) -> [u8; SEGMENT_HEADER_LEN] {
         let mut header = HEADER.encode();
         header[at..at + bytes.len()].copy_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! What a scan that stopped before a seal says about the log: whole, torn, or damaged.
+//! Judges the end of a log: whole, torn, or damaged.
 
 use std::fmt;
 
@@ -7,34 +7,34 @@ use crate::layout::{ALIGNMENT, RECORD_HEADER_LEN};
 use crate::mark::Mark;
 use crate::scanner::{Stop, StopReason};
 
-/// What follows the last whole batch of a segment.
+/// The bytes after the last whole batch of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tail {
     /// Nothing, zeros, or a seal: the log ends here.
     Clean,
-    /// Bytes that a crash can leave of changes it lost. Nothing shows that they had ever been synced.
+    /// A crash can leave these bytes. No evidence shows that the lost changes had been synced.
     Torn {
-        /// Where to cut: the end of the last whole batch.
+        /// The place to cut: the end of the last whole batch.
         offset: usize,
     },
-    /// Bytes that no crash can leave: changes that had been synced are damaged.
+    /// No crash can leave these bytes: synced changes are damaged.
     Corrupt {
-        /// The first byte that is no valid record.
+        /// Start of the first invalid record.
         offset: usize,
-        /// What shows it.
+        /// The evidence of damage.
         evidence: Evidence,
     },
 }
 
-/// What shows that a tail is damaged, and not torn.
+/// Evidence that a tail is damaged, and not torn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Evidence {
-    /// A mark after the damage says that changes had been synced which are not before it.
+    /// A mark after the damage says that the missing changes had been synced.
     Mark {
         /// Offset of the mark.
         offset: usize,
-        /// The LSN up to which it says that changes had been synced.
+        /// The mark's `durable_lsn`: changes up to it had been synced.
         durable_lsn: u64,
         /// The last LSN before the damage.
         last_lsn: u64,
@@ -55,18 +55,20 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// Judges the tail of the newest segment of a log, in which a scan came to this `stop`.
+/// Judges the tail of the newest segment of a log. `stop` is the result of scanning the segment.
 ///
-/// `segment` is all of the segment's bytes, header included. `last_lsn` is the highest LSN known to lie
-/// before this segment: from the segments before it, their seals, a checkpoint or a manifest. One that is
-/// too low can make a torn tail look damaged.
+/// `segment` is all bytes of the segment, header included. `last_lsn` is the highest LSN known to
+/// lie before this segment: from earlier segments, their seals, a checkpoint or a manifest. A value
+/// that is too low can make a torn tail look damaged.
 ///
-/// A power cut can keep or lose each unsynced sector on its own, so valid changes behind unreadable bytes
-/// prove nothing, nor does a seal. A [`Mark`] does: it was appended after a sync, so if its `durable_lsn`
-/// is above every LSN before the damage, then changes that had been synced are missing. Marks are found
-/// by trying every multiple of [`ALIGNMENT`]; where a record header is valid, its body is skipped. The
-/// cost is linear in the length of the tail. What this cannot tell is in the
-/// [format description](crate::format).
+/// A power cut keeps or loses each unsynced sector independently. So valid changes or a seal behind
+/// unreadable bytes prove nothing. A [`Mark`] is evidence, because a writer appends it after a
+/// sync: if its `durable_lsn` is above every LSN before the damage, then synced changes are
+/// missing.
+///
+/// The search tries every multiple of [`ALIGNMENT`], and skips the body of a valid record header.
+/// Its cost is linear in the length of the tail. The [format description](crate::format) lists the
+/// cases that it cannot tell apart.
 pub fn judge_tail(segment_id: u64, segment: &[u8], stop: &Stop, last_lsn: u64) -> Tail {
     let rest = segment.get(stop.fault..).unwrap_or_default();
     match stop.reason {
@@ -86,7 +88,8 @@ pub fn judge_tail(segment_id: u64, segment: &[u8], stop: &Stop, last_lsn: u64) -
     }
 }
 
-/// The first valid mark at or after `from`, and before any seal, whose `durable_lsn` is above `last_lsn`.
+/// Finds the first valid mark at or after `from`, and before any valid seal, whose `durable_lsn` is
+/// above `last_lsn`. Returns its offset and its `durable_lsn`.
 fn find_later_mark(segment_id: u64, segment: &[u8], from: usize, last_lsn: u64) -> Option<(usize, u64)> {
     let decoder = Decoder::new(segment_id);
     let mut at = from.checked_next_multiple_of(ALIGNMENT)?;
@@ -100,7 +103,7 @@ fn find_later_mark(segment_id: u64, segment: &[u8], from: usize, last_lsn: u64) 
         if !info.kind.is_change()
             && let Step::Record { record, .. } = decoder.step(buf)
         {
-            // What is neither a change nor a mark is a seal: whatever follows it is ignored.
+            // A record that is neither a change nor a mark is a seal. Bytes after it do not count.
             let mark = Mark::from_record(&record)?;
             if mark.durable_lsn > last_lsn {
                 return Some((at, mark.durable_lsn));

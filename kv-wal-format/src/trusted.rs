@@ -1,21 +1,21 @@
-//! Access without checksums, for bytes this process encoded or validated before.
+//! Access without checksums, for bytes that this process has encoded or validated before.
 //!
-//! Both functions are total: any bytes give an answer. The answer means something only for bytes that
-//! hold a record at their start; checking that again on every read is what these functions save.
+//! Both functions are total: any bytes give an answer. The answer is meaningful only for bytes that
+//! start with a valid record. These functions save the check on every read.
 
 use crate::layout::RECORD_HEADER_LEN;
 use crate::record::Record;
 use crate::record_header::{RawHeader, RecordInfo};
 
-/// Reads the header at the start of `buf`, without checksum; `None` when `buf` is shorter than a header
-/// or starts with no known kind.
+/// Reads the header at the start of `buf`, without checksum. `None` when `buf` is shorter than a
+/// header, or its first byte is no known kind.
 #[inline]
 pub fn peek(buf: &[u8]) -> Option<RecordInfo> {
     RawHeader::from_bytes(buf.first_chunk::<RECORD_HEADER_LEN>()?).info().ok()
 }
 
-/// Reads the record at the start of `buf`, without checksums; `None` where [`peek`] says so, or when
-/// `buf` ends inside the record.
+/// Reads the record at the start of `buf`, without checksums. `None` when [`peek`] returns `None`,
+/// or `buf` ends inside the record.
 ///
 /// ```
 /// use kv_wal_format::{Encoder, Record, parse_trusted};

@@ -1,4 +1,4 @@
-//! FORMAT.md against the code: its tables and its worked example.
+//! Compares the tables and the worked example of FORMAT.md with the code.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test panics when it fails")]
 
@@ -11,7 +11,7 @@ fn section(title: &str) -> &'static str {
     after.split("\n## ").next().unwrap()
 }
 
-/// Rows `| offset | size | field |` of the section's byte table.
+/// The rows `| offset | size | field |` of the section's byte table.
 fn byte_table(title: &str) -> Vec<(usize, usize, &'static str)> {
     let mut table = Vec::new();
     for line in section(title).lines() {
@@ -25,7 +25,7 @@ fn byte_table(title: &str) -> Vec<(usize, usize, &'static str)> {
     table
 }
 
-/// Lays out the fields as the table says. Every field must be in the table, and the table without gaps.
+/// Lays out the fields as the table says. The table must hold every field, and no gaps.
 fn lay_out(title: &str, len: usize, fields: &[(&str, &[u8])]) -> Vec<u8> {
     let table = byte_table(title);
     assert_eq!(

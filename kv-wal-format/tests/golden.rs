@@ -1,4 +1,4 @@
-//! The files in `testdata/`: what an earlier build wrote, this one reads, and writes the same bytes.
+//! The golden files in `testdata/`: this build must read them, and write the same bytes.
 //!
 //! They change only together with the format version:
 //! `cargo test -p kv-wal-format --test golden -- --ignored write_golden_files`

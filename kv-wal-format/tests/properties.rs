@@ -53,7 +53,7 @@ fn owned() -> impl Strategy<Value = Owned> {
     prop_oneof![4 => change(), 1 => special]
 }
 
-/// A log as batches: lists of changes, each with the next LSN.
+/// A log as a list of batches. Each batch is a list of changes, and takes the next LSN.
 fn batches() -> impl Strategy<Value = Vec<Vec<Owned>>> {
     vec(vec(change(), 1..4), 0..8).prop_map(|mut batches| {
         for (lsn, batch) in (1..).zip(&mut batches) {
@@ -66,7 +66,7 @@ fn batches() -> impl Strategy<Value = Vec<Vec<Owned>>> {
     })
 }
 
-/// A segment with these batches, and the offset at which each of them ends.
+/// A segment with these batches, and the end offset of each batch.
 fn segment(segment_id: u64, batches: &[Vec<Owned>]) -> (Vec<u8>, Vec<usize>) {
     let mut bytes =
         SegmentHeader { kind: SegmentKind::Log, segment_id, base_lsn: 0, store_id: 0 }.encode().to_vec();
@@ -80,7 +80,7 @@ fn segment(segment_id: u64, batches: &[Vec<Owned>]) -> (Vec<u8>, Vec<usize>) {
     (bytes, ends)
 }
 
-/// What must hold for a scan of any bytes.
+/// Checks the properties of a scan of any bytes.
 fn check_scan(segment_id: u64, bytes: &[u8], start: usize) {
     let mut scanner = Scanner::new(segment_id, bytes, start);
     let mut at = start.min(bytes.len());
@@ -214,7 +214,7 @@ proptest! {
         prop_assert_eq!(stop.last_lsn, batches.len() as u64);
     }
 
-    /// A log cut at any byte, with nothing or zeros behind the cut, yields the batches before the cut.
+    /// A log that is cut at any byte yields the batches before the cut. Nothing or zeros follow.
     #[test]
     fn a_cut_log_is_its_whole_batches(batches in batches(), id: u64, zeros in 0_usize..60) {
         let (bytes, ends) = segment(id, &batches);
@@ -232,8 +232,8 @@ proptest! {
             let tail = judge_tail(id, &bytes[..cut], &stop, 0);
             prop_assert_eq!(tail, if at_boundary { Tail::Clean } else { Tail::Torn { offset: last_end } });
 
-            // A preallocated file: what was cut off reads as zeros. Where those bytes were zeros anyway,
-            // the batch is whole.
+            // In a preallocated file the lost bytes read as zeros. If they were zeros anyway, the
+            // batch is whole.
             let mut preallocated = bytes[..cut].to_vec();
             preallocated.resize(bytes.len() + zeros, 0);
             let whole = ends.iter().filter(|&&end| preallocated[..end] == bytes[..end]).count();
@@ -247,12 +247,11 @@ proptest! {
     }
 }
 
-/// A log written as a writer does: rounds of batches, each followed by a sync, the next round beginning
-/// with a mark that speaks of it.
+/// A log of rounds. Each round is a mark about the sync before it, then batches, then a sync.
 #[derive(Debug)]
 struct SyncedLog {
     bytes: Vec<u8>,
-    /// After each round: the length of the log, and its last LSN.
+    /// The length of the log and its last LSN after each round.
     rounds: Vec<(usize, u64)>,
 }
 
@@ -281,8 +280,8 @@ fn synced_log(rounds_min: usize) -> impl Strategy<Value = SyncedLog> {
 }
 
 proptest! {
-    /// Whatever a crash does to the sectors of the last round, the rounds before it are read, and the tail
-    /// is not taken for damage.
+    /// A crash damages any sectors of the last round. The scan reads the earlier rounds, and the
+    /// tail is not judged corrupt.
     #[test]
     fn a_crash_is_never_damage(log in synced_log(1), fate in vec(0_u8..4, 64), junk: u8) {
         const SECTOR: usize = 64;
@@ -306,7 +305,7 @@ proptest! {
         prop_assert!(!matches!(tail, Tail::Corrupt { .. }), "{:?}", tail);
     }
 
-    /// Any damaged bit before the last sync that a mark speaks of is reported.
+    /// Any damaged bit before the last sync with a mark is reported.
     #[test]
     fn damage_to_synced_bytes_is_reported(log in synced_log(2), at: prop::sample::Index, bit in 0_u8..8) {
         let (synced, _) = log.rounds[log.rounds.len() - 2];

@@ -15,7 +15,7 @@ fn compacting_gives_back_the_bytes_of_dead_records() {
     let mut input = String::new();
     for round in 0..40 {
         for key in 0..20 {
-            // Little enough for the close of the shell to leave it.
+            // Too little dead data for the close of the shell to compact it.
             writeln!(input, "put key{key} {round}{}", "x".repeat(200)).unwrap();
         }
     }

@@ -24,7 +24,7 @@ pub(crate) fn kv(engine: &str, dir: &Path, words: &[&str], input: &[u8]) -> Outp
     feed(command(engine, dir, words), input)
 }
 
-/// Runs `command` with `input`, and reads its answers meanwhile.
+/// Runs `command` with `input`, and reads its answers at the same time.
 pub(crate) fn feed(mut command: Command, input: &[u8]) -> Output {
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();

@@ -57,7 +57,7 @@ fn a_line_beyond_the_limit_is_refused_and_skipped() {
     for engine in ENGINES {
         let dir = tempfile::tempdir().unwrap();
         let limits = ["--key-len-max=10", "--value-len-max=1000", "shell"];
-        // Far beyond any buffer, and it holds the text of another command.
+        // Far longer than any buffer. The line holds the text of another command.
         let long = format!("put k {}", "\rquit get k ".repeat(100_000));
         let input = format!("put a 1\n{long}\nget a\nget k\n");
         let output = kv(engine, dir.path(), &limits, input.as_bytes());

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 const MANUAL_SHELL: [&str; 3] = ["shell", "--durability", "manual"];
-/// Names, and numbers that are the same on every Unix.
+/// Names, and the numbers that they have on every Unix.
 const SIGNALS: [(&str, i32); 2] = [("INT", 2), ("TERM", 15)];
 
 fn send(signal: &str, child: &Child) {
@@ -16,7 +16,7 @@ fn send(signal: &str, child: &Child) {
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
-/// The value of `keys` that the store's own statistic tells.
+/// The value of `keys` in the figures of the store.
 fn keys(engine: &str, dir: &Path) -> String {
     let output = kv(engine, dir, &["shell"], b"statistic\n");
     text(&output.stdout).split(' ').next().unwrap().to_owned()
@@ -58,7 +58,7 @@ fn a_signal_makes_every_answered_change_durable() {
 fn a_signal_amid_changes_loses_none_that_was_answered() {
     with_shells(|engine, dir, (signal, number), mut child| {
         let mut stdin = child.stdin.take().unwrap();
-        // Writes until the shell is gone.
+        // Writes until the shell has ended.
         let writer = thread::spawn(move || {
             (0..u64::MAX).take_while(|key| writeln!(stdin, "put key{key} value").is_ok()).count()
         });
@@ -68,7 +68,7 @@ fn a_signal_amid_changes_loses_none_that_was_answered() {
             answers.read_line(&mut answered).unwrap();
         }
         send(signal, &child);
-        // A second one while the store may be closing.
+        // A second signal while the shell may be closing the store.
         send(signal, &child);
         answers.read_to_string(&mut answered).unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(number), "{engine}");
@@ -117,7 +117,7 @@ fn a_hang_up_ends_a_shell_unless_nohup_ignores_it() {
         stdin.write_all(b"put k v\n").unwrap();
         let mut answer = String::new();
         answers.read_line(&mut answer).unwrap();
-        // Where the tests themselves run under nohup, a shell cannot undo that.
+        // If the tests themselves run under nohup, a shell cannot undo that.
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
         if ends && status.lines().any(|line| line.starts_with("SigIgn:") && line.ends_with('1')) {
             continue;

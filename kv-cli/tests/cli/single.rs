@@ -94,7 +94,7 @@ fn a_store_in_use_is_told() {
     }
 }
 
-/// Everything below a directory: names, bytes, times of change.
+/// All files below a directory: names, bytes, modification times.
 #[expect(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
 fn state_of(dir: &Path) -> Vec<(OsString, Vec<u8>, SystemTime)> {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);

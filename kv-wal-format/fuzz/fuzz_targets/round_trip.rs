@@ -1,4 +1,5 @@
-//! What is encoded is decoded; cut anywhere it is torn, and with a changed byte it is no record.
+//! Decoding returns the encoded record. Cut anywhere it is torn; with a changed byte it is no
+//! record.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Any bytes, read as a segment, give an answer that fits together.
+//! A scan of any bytes gives a consistent answer.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let _ = (SegmentHeader::decode(bytes), peek(bytes), parse_trusted(bytes), Decoder::new(1).step(bytes));
-    // Most inputs are no valid segment, so their records are read as those of segment 1 as well.
+    // Few inputs have a valid segment header. So scan every input as the records of segment 1, too.
     scan(1, bytes, 0);
     if let Ok((header, _)) = Scanner::open(bytes) {
         scan(header.segment_id, bytes, 40);

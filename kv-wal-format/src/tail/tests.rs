@@ -5,7 +5,7 @@ use crate::scanner::Scanner;
 
 const ID: u64 = 7;
 
-/// What a case puts into the segment, one after the other.
+/// One piece of a segment's content. A case puts pieces one after the other.
 #[derive(Clone, Copy)]
 enum Piece {
     /// 32 bytes.
@@ -26,9 +26,9 @@ enum Piece {
     DamagedPutOfMark(u64, u64),
     /// The first 32 bytes of a put of 64.
     HalfPut(u64),
-    /// So many zeros: a write that was lost.
+    /// This number of zeros: a lost write.
     Lost(usize),
-    /// So many bytes that are neither zero nor a record.
+    /// This number of bytes that are neither zero nor a record.
     Damaged(usize),
 }
 use Piece::*;
@@ -101,7 +101,7 @@ fn clean_tails() {
 
 #[test]
 fn torn_tails() {
-    // Pieces, and where to cut.
+    // Pieces, and the place to cut.
     let table: [(&[Piece], usize); 20] = [
         (&[Put(1), HalfPut(2)], 32),
         (&[Put(1), Damaged(8)], 32),
@@ -115,14 +115,14 @@ fn torn_tails() {
         // Changes and seals behind the damage prove nothing.
         (&[Put(1), Lost(32), Put(3), Put(4)], 32),
         (&[Put(1), Damaged(32), Put(3), Seal(3)], 32),
-        // A mark does not, unless it speaks of a change that is missing.
+        // Nor does a mark whose `durable_lsn` is not above the last LSN before the damage.
         (&[Put(1), Lost(32), Mark(2, 1)], 32),
         (&[Put(1), Damaged(32), Put(3), Mark(3, 0), Mark(3, 1), Lost(8)], 32),
         (&[Put(1), Mark(2, 1), Damaged(32), Mark(3, 2)], 72),
         // A damaged mark loses no change.
         (&[Put(1), DamagedMark(1, 1), Put(2), Mark(2, 1)], 32),
         (&[Put(1), Damaged(32), DamagedMark(2, 2)], 32),
-        // Marks that are none: of another segment, behind a seal, off the grid, inside a value.
+        // Marks that do not count: of another segment, behind a seal, off the grid, inside a value.
         (&[Put(1), Damaged(32), ForeignMark(2, 2)], 32),
         (&[Put(1), Damaged(32), Seal(2), Mark(2, 2)], 32),
         (&[Put(1), Damaged(33), Mark(2, 2)], 32),
@@ -136,7 +136,7 @@ fn torn_tails() {
 
 #[test]
 fn corrupt_tails() {
-    // Pieces, where the damage is, where the mark is, what it says.
+    // Pieces, offset of the damage, offset of the mark, its `durable_lsn`.
     let table: [(&[Piece], usize, usize, u64); 9] = [
         (&[Put(1), Damaged(32), Mark(2, 2)], 32, 64, 2),
         (&[Put(1), Lost(32), Mark(2, 2)], 32, 64, 2),
