@@ -5,7 +5,7 @@ use std::fmt;
 /// How binding a case is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// The contract demands it; every run checks the same.
+    /// The contract demands it, and every run checks the same.
     Required,
     /// Good engines do it; the contract does not demand it.
     Optional,
@@ -14,7 +14,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// As it stands in case ids.
+    /// The level as written in case ids.
     pub fn as_str(self) -> &'static str {
         match self {
             Level::Required => "required",
@@ -24,7 +24,7 @@ impl Level {
     }
 }
 
-/// What a case cannot do without.
+/// A capability or facility that a case requires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
     /// All I/O goes through `Env::fs`.
@@ -39,7 +39,7 @@ pub enum Need {
     PointInTime,
     /// The engine opens stores for reading only.
     ReadOnly,
-    /// The test binary can run itself as a child process (it was started by [`main!`](crate::main)).
+    /// The test binary can run itself as a child process: [`main!`](crate::main) started it.
     ChildProcess,
 }
 
@@ -71,23 +71,23 @@ impl fmt::Display for Need {
     }
 }
 
-/// One thing that is checked: plain data, listed by [`all_cases`].
+/// One checked property: plain data, listed by [`all_cases`].
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// Stable name: `group::level_kvNNN_what_holds`.
+    /// Stable name: `group::level_kvNNN_property`.
     pub id: &'static str,
-    /// How binding it is; also part of the id.
+    /// How binding the case is; also part of the id.
     pub level: Level,
-    /// What it cannot do without; an engine that lacks it skips the case.
+    /// The requirements; the suite skips the case for an engine that lacks one.
     pub needs: &'static [Need],
-    /// What the contract demands, in one sentence.
+    /// The contract's demand, in one sentence.
     pub summary: &'static str,
-    /// Checks it.
+    /// The check.
     pub run: fn(&Context) -> CaseResult,
 }
 
 impl Case {
-    /// The first thing the case needs and does not get.
+    /// The first unmet requirement.
     pub(crate) fn unmet(&self, capabilities: Capabilities, can_fork: bool) -> Option<Need> {
         self.needs.iter().copied().find(|need| !need.is_met(capabilities, can_fork))
     }

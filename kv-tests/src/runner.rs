@@ -11,34 +11,34 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-/// What [`main!`](crate::main) tells [`run`] besides the factory.
+/// The arguments of [`run`] besides the factory: [`main!`](crate::main) fills them in.
 #[derive(Clone, Copy, Debug)]
 pub struct Suite {
-    /// Package of the test target, for the command line that replays a failure.
+    /// Package of the test target.
     pub package: &'static str,
     /// Name of the test target, as a crate.
     pub target: &'static str,
-    /// Its source file.
+    /// Source file of the test target.
     pub file: &'static str,
     /// Cases that the engine does not pass, each with the reason.
     pub skip: &'static [(&'static str, &'static str)],
-    /// Where disks that an engine failed on are kept: `CARGO_TARGET_TMPDIR`, or the system's directory for
-    /// temporary files.
+    /// Directory that keeps the disk images of failures: `CARGO_TARGET_TMPDIR`. `None`: the
+    /// system's directory for temporary files.
     pub images: Option<&'static str>,
 }
 
-/// What came of one case.
+/// The outcome of one case.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The engine keeps this part of the contract, as far as the case looks.
+    /// The case found no violation.
     Passed,
-    /// It does not.
+    /// The engine violates the contract.
     Failed(Failure),
-    /// The engine lacks what the case needs.
+    /// The engine does not meet the case's requirements.
     Skipped(String),
 }
 
-/// Runs one case against an engine; also says how much it looked at. For a whole suite use
+/// Runs one case against an engine, and returns the verdict with the counts. For a whole suite use
 /// [`main!`](crate::main).
 pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settings) -> (Verdict, Explored) {
     if let Some(need) = case.unmet(factory.capabilities(), false) {
@@ -54,8 +54,8 @@ pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settin
     (verdict, explored)
 }
 
-/// Runs every case as one trial of a test binary without harness, by the arguments of the process:
-/// `--list`, filters and the rest of libtest's. [`main!`](crate::main) calls it.
+/// Runs every case as one trial of a test binary without harness. The process's arguments select
+/// trials, as with libtest: `--list`, filters and so on. [`main!`](crate::main) calls it.
 pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     let factory: Arc<dyn EngineFactory> = Arc::new(factory);
     if let Some(code) = process::run_as_child(&*factory) {
@@ -120,7 +120,7 @@ fn trials(
             trials.push(skipped(case.id, reason));
         } else if let Some(reason) = &opt_out {
             trials.push(skipped(case.id, reason));
-            // One that is a sample may pass by luck.
+            // A stochastic case may pass by luck.
             if case.level != Level::Stochastic {
                 trials.push(Trial::test(format!("opt_out_is_not_stale::{}", case.id), move || match run() {
                     Err(_) => Ok(()),
@@ -136,8 +136,8 @@ fn trials(
     trials
 }
 
-/// A trial that shows as ignored, with the reason, and fails when it is run in spite of it: there is
-/// nothing that could pass.
+/// A trial shown as ignored, with the reason. It fails when the user runs it in spite of that: the
+/// case cannot pass.
 fn skipped(id: &str, reason: &str) -> Trial {
     let text = format!("skipped: {reason}");
     let answer = Failed::from(&text);
@@ -165,13 +165,14 @@ impl Suite {
         .with("replay", replay)
     }
 
-    /// The name of the target as cargo knows it: a crate's name has no hyphens, its file's may.
+    /// The name of the target as cargo knows it: a file name may have hyphens, a crate name has
+    /// none.
     fn target_name(&self) -> &str {
         let stem = Path::new(self.file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if stem.replace('-', "_") == self.target { stem } else { self.target }
     }
 
-    /// Copies a disk to the real one; returns where.
+    /// Copies a disk image to the real disk; returns its directory.
     fn keep(&self, case: &Case, image: &SimFs) -> kv_core::Result<String> {
         let parent = self.images.map_or_else(std::env::temp_dir, PathBuf::from);
         let name = case.id.rsplit("::").next().unwrap_or(case.id);
@@ -185,7 +186,7 @@ impl Suite {
     }
 }
 
-/// Carries one scenario out, whatever the case.
+/// Runs the scenario of `KV_TESTS_SCENARIO` instead of a case's own work.
 fn run_scenario(line: &str, context: &Context) -> CaseResult {
     let scenario: Scenario =
         line.parse().map_err(|complaint| Failure::new(format!("KV_TESTS_SCENARIO: {complaint}")))?;
@@ -196,8 +197,8 @@ fn run_scenario(line: &str, context: &Context) -> CaseResult {
     }
 }
 
-/// Runs a case on a thread of its own: a panic and a deadlock are failures like others. After a deadlock
-/// the thread is left behind.
+/// Runs a case on its own thread, and turns a panic or a deadlock into a failure. A deadlocked
+/// thread is left behind.
 fn watched(case: &Case, context: &Context) -> CaseResult {
     let (send, receive) = mpsc::channel();
     let (run, theirs) = (case.run, context.clone());
@@ -206,7 +207,7 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
             Some(line) => run_scenario(line, &theirs),
             None => run(&theirs),
         };
-        // Nobody listens any more after a timeout.
+        // After a timeout the receiver is gone.
         let _ = send.send(result);
     })?;
     let in_doubt = |violated: String| {
@@ -218,7 +219,7 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
     };
     match receive.recv_timeout(context.settings().timeout) {
         Ok(result) => {
-            // What it still holds goes before the next case begins, or the process ends.
+            // The thread drops its stores before the next case begins, or the process ends.
             let _ = thread.join();
             result
         }
@@ -252,12 +253,13 @@ mod tests {
         Suite { package: "p", target: "my_suite", file: "tests/my-suite.rs", skip, images: None }
     }
 
-    /// Runs the trials about one case, and counts: passed, failed, ignored.
+    /// Runs the trials of one case, and counts: passed, failed, ignored.
     fn run_trials_of(factory: ReferenceFactory, skip: &'static [(&'static str, &'static str)]) -> [u64; 3] {
         let factory: Arc<dyn EngineFactory> = Arc::new(factory);
         let all = trials(&factory, &suite(skip), &Settings::default(), &Arc::default());
         let chosen = all.into_iter().filter(|trial| trial.name().ends_with(BREAK)).collect();
-        // Its report says that tests failed, and is not to be taken for one of this run.
+        // A file for the report, which says that tests failed: on standard output it would look
+        // like this run's.
         let dir = tempfile::tempdir().unwrap();
         let logfile = Some(dir.path().join("report").display().to_string());
         let arguments = Arguments { logfile, ..Arguments::default() };

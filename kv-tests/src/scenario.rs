@@ -1,14 +1,15 @@
-//! A run that one line tells: operations, and what befalls the disk meanwhile. It can be carried out again from
-//! that line, and made smaller while it still fails.
+//! A scenario: operations, and crashes or one fault of the disk. One line of text describes it. The
+//! suite can run it again from that line, and shrink it while it still fails.
 //!
 //! ```text
 //! max_log_size p1:9 b1:8,2 d1 s r p2:700 / cut 17 power 5 / cut 3 death
 //! max_log_size p1:9 s / sync 2 once
 //! ```
 //!
-//! A policy; operations (`p` put with key and length, `d` delete, `b` batch of puts and deletes, `s` sync, `r` close
-//! and open again, `c` compact); then crashes, the first during the operations and each further one during the
-//! recovery from the one before, or one injected fault.
+//! The line has a policy, then operations: `p` put with key and length, `d` delete, `b` batch of
+//! puts and deletes, `s` sync, `r` close and open again, `c` compact. After them come crashes, or
+//! one injected fault. The first crash happens during the operations, each further one during the
+//! recovery from the one before.
 
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
@@ -20,7 +21,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Operations, and what befalls the disk.
+/// Operations, and one disturbance of the disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scenario {
     pub(crate) policy: Policy,
@@ -30,39 +31,40 @@ pub(crate) struct Scenario {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// The first strikes during the operations, each further one during the recovery from the one before.
+    /// The first crash happens during the operations, each further one during the recovery from the
+    /// one before.
     Crashes(Vec<Crash>),
-    /// Operations of the disk fail; the store is used on, and then opened again.
+    /// Disk operations fail. The scenario uses the store on, and then opens it again.
     Fault(Fault),
 }
 
 /// An end without a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Crash {
-    /// After so many changes to the disk, counted from the crash before.
+    /// The number of changes to the disk before it, counted from the crash before.
     pub(crate) after: u64,
     pub(crate) left: Left,
 }
 
-/// What a crash leaves.
+/// The disk content that a crash leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Left {
-    /// All that was written: the process died, the machine did not.
+    /// All written bytes: the process died, the machine did not.
     Written,
-    /// What a power cut leaves.
+    /// The bytes that a power cut leaves.
     Power(PowerCut),
-    /// All, but the last write of a file reached the medium only up to this byte of it.
+    /// All bytes, but the last write of a file reached the medium only up to this byte.
     Torn { bytes: u64, rest: Rest },
 }
 
-/// What the medium holds behind the torn end of a write.
+/// The bytes on the medium behind the torn end of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rest {
     /// The file ends there.
     Cut,
-    /// The length is there, the data is not.
+    /// The file has its new length, with zeros in it.
     Zeros,
-    /// Something else that the medium once held.
+    /// Other bytes that the medium once held.
     Stale,
 }
 
@@ -76,8 +78,8 @@ impl Left {
     }
 }
 
-/// The disk with its last write torn after `bytes` bytes. What that write put where the medium held the same already is
-/// not at stake.
+/// The disk with its last write torn after `bytes` bytes. Bytes equal to those on the medium cannot
+/// be torn, so the tear moves behind an equal start.
 fn torn(disk: &SimFs, bytes: u64, rest: Rest) -> SimFs {
     let image = disk.power_cut(PowerCut::KEEP_ALL);
     let Some(write) = last_write(disk) else { return image };
@@ -89,7 +91,7 @@ fn torn(disk: &SimFs, bytes: u64, rest: Rest) -> SimFs {
         Rest::Cut => content.truncate(from),
         Rest::Zeros => content.iter_mut().take(to).skip(from).for_each(|byte| *byte = 0),
         Rest::Stale => {
-            // Bytes of the same file that lie elsewhere: the most plausible ones.
+            // Bytes from elsewhere in the same file: they look most like valid data.
             let stale: Vec<u8> = content.iter().copied().cycle().skip(64).take(to - from).collect();
             content.iter_mut().take(to).skip(from).zip(stale).for_each(|(byte, old)| *byte = old);
         }
@@ -102,7 +104,8 @@ fn content_of(disk: &SimFs, write: &OpRecord) -> Option<Vec<u8>> {
     disk.files().into_iter().find(|(path, _)| *path == write.path).map(|(_, content)| content)
 }
 
-/// How many bytes from its start a write put where the medium held the same: direct I/O writes whole sectors.
+/// The length of the equal start of a write: the bytes that the medium already held. Direct I/O
+/// writes whole sectors, so it repeats such bytes.
 pub(crate) fn unchanged_by(disk: &SimFs, write: &OpRecord) -> u64 {
     let [after, before] =
         [PowerCut::KEEP_ALL, PowerCut::LOSE_ALL].map(|cut| content_of(&disk.power_cut(cut), write));
@@ -112,23 +115,23 @@ pub(crate) fn unchanged_by(disk: &SimFs, write: &OpRecord) -> u64 {
     same.min(write.len)
 }
 
-/// The write that was the last operation before the power went, if it was one.
+/// The last operation of the disk, if it was a write.
 pub(crate) fn last_write(disk: &SimFs) -> Option<OpRecord> {
     disk.ops().pop().filter(|op| op.kind == OpKind::Write)
 }
 
-/// What a run left behind.
+/// The result of running operations.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) disk: SimFs,
     pub(crate) history: History,
-    /// The engine, and what its last operation answered.
+    /// `None` after a failed open.
     pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) error: Option<Error>,
 }
 
 impl Run {
-    /// Runs `ops` on `disk`, until one fails.
+    /// Runs `ops` on `disk` until one fails.
     pub(crate) fn on(context: &Context, disk: SimFs, setup: Setup, ops: &[Op]) -> Self {
         let mut run = Run { disk: disk.clone(), history: History::default(), engine: None, error: None };
         let rig = context.sim_rig(disk, setup);
@@ -160,19 +163,20 @@ impl Run {
         run
     }
 
-    /// Runs `ops` on a disk that loses power after `cut` changes, those of closing the store included. `None` when
-    /// it never came to that.
+    /// Runs `ops` on a disk that loses power after `cut` changes, then closes the store. `None`
+    /// when the whole run, its close included, makes fewer changes.
     pub(crate) fn until_cut(context: &Context, setup: Setup, ops: &[Op], cut: u64) -> Option<Self> {
         let disk = SimFs::new();
         disk.cut_after(cut);
         let mut run = Run::on(context, disk, setup, ops);
-        // Its last handle: a close, whose error nobody hears.
+        // Dropping the last handle closes the store; the close cannot report an error.
         run.engine = None;
         run.disk.has_lost_power().then_some(run)
     }
 }
 
-/// Recovers from `image` and judges what comes out; then uses the store, and opens it once more.
+/// Recovers from `image` and judges the recovered state; then uses the store, and opens it once
+/// more.
 pub(crate) fn judge(context: &Context, setup: Setup, image: &SimFs, history: &History) -> CaseResult {
     context.explored().crash_state();
     let rig = context.sim_rig(image.clone(), setup);
@@ -189,7 +193,7 @@ pub(crate) fn judge(context: &Context, setup: Setup, image: &SimFs, history: &Hi
     );
     let lsn = engine.put_durable(b"new", b"value")?;
     ensure!(lsn > history.last_lsn(), "LSN {lsn} is used again: {} was given out before", history.last_lsn());
-    // Its death, not its close: the second recovery has work to do, too.
+    // A crash, not a close: the second recovery has work to do, too.
     let after = image.power_cut(PowerCut::LOSE_ALL);
     drop(engine);
     let again = context.sim_rig(after, setup).open().map_err(in_recovery)?;
@@ -204,8 +208,7 @@ impl Scenario {
         Setup::tiny(context, self.policy)
     }
 
-    /// Carries it out and judges.
-    /// Returns whether it came to its trouble.
+    /// Runs and judges the scenario. Returns whether its crash or fault happened.
     pub(crate) fn check(&self, context: &Context) -> Result<bool, Failure> {
         match &self.trouble {
             Trouble::Crashes(_) => match self.crashed(context) {
@@ -218,7 +221,8 @@ impl Scenario {
         }
     }
 
-    /// The disk after the last crash, and what was done. `None` if it does not come to that crash.
+    /// The disk after the last crash, and the history. `None` if one of the crashes does not
+    /// happen.
     fn crashed(&self, context: &Context) -> Option<(SimFs, History)> {
         let Trouble::Crashes(crashes) = &self.trouble else { return None };
         let (first, further) = crashes.split_first()?;
@@ -236,7 +240,8 @@ impl Scenario {
         Some((image, run.history))
     }
 
-    /// Runs the operations on a disk with a fault, and judges what follows. Returns how often it struck.
+    /// Runs the operations on a disk with a fault, and judges the engine. Returns how often the
+    /// fault struck.
     pub(crate) fn check_fault(&self, context: &Context, fault: Fault) -> Result<u64, Failure> {
         let setup = self.setup(context);
         let typed = |error: &Error| match fault.kind {
@@ -264,7 +269,7 @@ impl Scenario {
                 _ => {}
             }
         }
-        // A close that must fail, if anything did; after it, what it made durable is known.
+        // The close makes changes durable, or fails if the fault strikes it.
         let closed = engine.map(|engine| {
             let closed = engine.close();
             history.told_durable(engine.durable_lsn());
@@ -283,8 +288,8 @@ impl Scenario {
                 failure.with("kept", image.kept().join("\n")).with_image(disk.power_cut(cut))
             })?;
         }
-        // Nobody boots: the next process reads what the last one wrote, synced or not, and whatever it then calls
-        // durable must be.
+        // Without a reboot the next process reads all written bytes, synced or not. Everything that
+        // it then reports as durable must be durable.
         disk.heal();
         let image = disk.process_death();
         judge(context, setup, &image, &history).map_err(|failure| {
@@ -295,7 +300,7 @@ impl Scenario {
         Ok(fired)
     }
 
-    /// The report of a failure, with the smallest scenario that still fails.
+    /// The report of a failure, with the smallest scenario found that still fails.
     pub(crate) fn report(self, context: &Context, failure: Failure) -> Failure {
         let (small, failure) = self.shrunk(context, failure);
         let setup = small.setup(context);
@@ -329,7 +334,7 @@ impl Scenario {
         failure.with("scenario", small.to_string())
     }
 
-    /// The smallest scenario found that still fails, and how.
+    /// The smallest scenario found that still fails, and its failure.
     fn shrunk(self, context: &Context, failure: Failure) -> (Scenario, Failure) {
         let mut best = (self, failure);
         let mut budget = SHRINK_RUNS;
@@ -349,7 +354,7 @@ impl Scenario {
         best
     }
 
-    /// Scenarios a step smaller than this one, the boldest steps first.
+    /// Scenarios one step smaller than this one, the largest steps first.
     fn smaller(&self) -> Vec<Scenario> {
         let mut candidates = Vec::new();
         if let Trouble::Crashes(crashes) = &self.trouble {
@@ -372,7 +377,8 @@ impl Scenario {
         }
         let mut candidates: Vec<Scenario> =
             candidates.into_iter().map(|trouble| Scenario { trouble, ..self.clone() }).collect();
-        // Without some of the operations, the trouble comes earlier: where, has to be tried.
+        // With fewer operations the crash or fault comes earlier. Its new place is unknown, so each
+        // is a candidate.
         let mut chunk = self.ops.len().div_ceil(2);
         while chunk > 0 {
             for start in (0..self.ops.len()).step_by(chunk) {
@@ -390,7 +396,7 @@ impl Scenario {
     }
 }
 
-/// How many runs shrinking may take.
+/// The maximum of runs for shrinking.
 const SHRINK_RUNS: u32 = 3000;
 
 impl Left {
@@ -400,7 +406,8 @@ impl Left {
 }
 
 impl Trouble {
-    /// The same trouble, now or earlier: near first, and not more than 24 of them.
+    /// The same crash or fault at this place or an earlier one: at most 24 places, the nearest
+    /// first.
     fn earlier(&self) -> impl Iterator<Item = Trouble> + '_ {
         let now = match self {
             Trouble::Crashes(crashes) => crashes.first().map_or(0, |crash| crash.after),
@@ -426,7 +433,7 @@ fn last_ops(disk: &SimFs) -> String {
     format!("{} operations, the last:\n{}", ops.len(), last.join("\n"))
 }
 
-/// What a poisoned engine must do: read on, refuse changes, and stand still.
+/// Checks a poisoned engine: it reads on, refuses changes, and its durable LSN stays.
 fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     let visible = state_of(engine)?;
     history
@@ -447,8 +454,8 @@ fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     Ok(())
 }
 
-/// What an engine must do that refused a call and is not poisoned: the call changed nothing, and now that the reason is
-/// gone it does what it is asked for.
+/// Checks an engine that refused a call without being poisoned: the call changed nothing, and the
+/// engine accepts changes once the reason for the refusal is gone.
 fn check_going_on(engine: &dyn Engine, history: &mut History, ops: &[Op]) -> CaseResult {
     history.refuse();
     history

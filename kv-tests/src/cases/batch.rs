@@ -103,7 +103,7 @@ fn one_bad_entry(context: &Context) -> CaseResult {
     many_small_changes(context)
 }
 
-/// Each change counts with its overhead, whatever an engine makes of it.
+/// Each change counts with its overhead, in every engine's format.
 fn many_small_changes(context: &Context) -> CaseResult {
     let batch_bytes_max = 20 * (1 + Limits::CHANGE_OVERHEAD);
     let limits = Limits { key_len_max: 7, value_len_max: 9, batch_bytes_max };
@@ -174,7 +174,7 @@ fn visible_at_once(context: &Context) -> CaseResult {
     })
 }
 
-/// LSNs that a crash skipped were never visible: nothing may return or wait for one.
+/// LSNs that a crash skipped were never visible: no call may return or wait for one.
 fn nothing_to_change_after_a_crash(context: &Context) -> CaseResult {
     let setup = Setup::tiny(context, Policy::Manual);
     let disk = SimFs::new();

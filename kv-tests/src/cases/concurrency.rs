@@ -52,7 +52,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// Runs every closure on a thread of its own; the first failure counts.
+/// Runs every closure on its own thread; the first failure counts.
 fn all_at_once(work: Vec<Box<dyn FnOnce() -> CaseResult + Send + '_>>) -> CaseResult {
     std::thread::scope(|scope| {
         let threads: Vec<_> = work.into_iter().map(|one| scope.spawn(one)).collect();
@@ -63,7 +63,7 @@ fn all_at_once(work: Vec<Box<dyn FnOnce() -> CaseResult + Send + '_>>) -> CaseRe
     })
 }
 
-/// Ends the readers' work if the writer panics: who waits for ever reports a deadlock.
+/// Ends the readers if a writer panics: readers that wait for ever would report a deadlock.
 struct EndWithPanic<'a>(&'a AtomicBool);
 
 impl Drop for EndWithPanic<'_> {
@@ -205,7 +205,7 @@ fn lsns_are_unique(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// What one writer was told: its change number `n` got `lsns[n]`.
+/// The answers to one writer: its change number `n` got `lsns[n]`.
 struct Told {
     lsns: Vec<Lsn>,
     durable: Lsn,
@@ -259,8 +259,8 @@ fn write_until_cut(engine: &dyn Engine, writer: u8) -> Told {
     told
 }
 
-/// There is an LSN such that the changes up to it are there, and none beyond. The last change of each
-/// writer, whose LSN nobody heard, may be there or not.
+/// Checks that some LSN divides the changes: those up to it are present, those beyond are absent.
+/// The last change of each writer, with unknown LSN, may be present or absent.
 fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> CaseResult {
     let engine = context.sim_rig(image.clone(), setup).open()?;
     let state = state_of(&*engine)?;
@@ -298,7 +298,7 @@ fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> C
     Ok(())
 }
 
-/// One writer; a reader notes which change it saw, and what `last_lsn` said right after.
+/// One writer. A reader notes each change that it saw, with the `last_lsn` right after.
 fn what_was_seen_counts_as_visible(context: &Context) -> CaseResult {
     const PUTS: u64 = 60_000;
     let setup = Setup {

@@ -143,7 +143,7 @@ fn workloads(context: &Context) -> Vec<Vec<Op>> {
     workloads
 }
 
-/// What the power cuts of a sweep leave after `cut` changes: all lost, all kept, and other draws each time.
+/// The power cuts of a sweep after `cut` changes: all lost, all kept, and other draws each time.
 fn power_cuts(context: &Context, cut: u64) -> Vec<Left> {
     (0..context.scaled(5)).map(|n| Left::Power(context.power_cut(n + n / 2 * cut))).collect()
 }
@@ -158,7 +158,8 @@ fn sweep(context: &Context, policies: &[Policy], lefts: &dyn Fn(u64) -> Vec<Left
     Ok(())
 }
 
-/// Crashes after `from` changes to the disk, and `step` more, and so on to the end, and judges all that it leaves.
+/// Crashes after `from` changes to the disk, then after `step` more, and so on to the end. Judges
+/// every disk that the crashes leave.
 fn crash_everywhere(
     context: &Context,
     policy: Policy,
@@ -180,7 +181,8 @@ fn crash_everywhere(
     Ok(())
 }
 
-/// Three crashes: one under way, one at every change of the recovery from it, and one at some change of the next.
+/// Three crashes: one during the operations, one at every change of the recovery from it, and one
+/// at some change of the next recovery.
 fn crash_during_recovery(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let policy = Policy::MaxLogSize(300);
@@ -217,7 +219,8 @@ fn crash_during_recovery(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// What the dead process renamed, the next one finds renamed; and yet no directory was synced, so the power cut may undo it.
+/// The next process finds the renames of the dead one. But no directory was synced, so the power
+/// cut may undo them.
 fn power_cut_after_a_death(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let policy = Policy::MaxLogSize(300);
@@ -252,7 +255,7 @@ fn power_cut_after_a_death(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// The disk when an opening of `image` loses power after so many changes. `None` if it ends before.
+/// The disk when opening `image` loses power after so many changes. `None` if the open makes fewer.
 fn recovery_cut_short(context: &Context, setup: Setup, image: &SimFs, after: u64) -> Option<SimFs> {
     let disk = image.process_death();
     disk.cut_after(after);
@@ -287,7 +290,7 @@ fn nothing_comes_back(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Few keys and large values: what is written dies quickly.
+/// Few keys and large values, so that written data is soon garbage.
 fn overwriting(rng: &mut Rng, count: usize) -> Vec<Op> {
     let mut change = || {
         let key = rng.u8(0..6);
@@ -322,7 +325,7 @@ fn loss_stays_within_the_window(context: &Context) -> CaseResult {
         let recovered = state_of(&*context.sim_rig(image, setup).open()?)?;
         context.explored().crash_state();
         history.check(&recovered)?;
-        // Keys and values only: what an engine adds to them may only make it dump earlier.
+        // The sizes of keys and values only: an engine's overhead may only make it dump earlier.
         let lost = history.lost(&recovered).map_or(u64::MAX, |changes| 21 * changes as u64);
         ensure!(lost < limit, "{lost} bytes are lost under a policy that promises fewer than {limit}");
     }
@@ -354,8 +357,8 @@ fn torn_at_every_byte(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// All of them, from an alphabet of seven. What crashes during the first two leave, shorter sequences have shown, so
-/// the power goes in the third and during the close.
+/// All of them, from an alphabet of seven. Shorter sequences cover crashes during the first two
+/// operations, so the power fails in the third and during the close.
 fn every_sequence_of_three(context: &Context) -> CaseResult {
     let alphabet = [
         Op::Put { key: 1, len: 9 },
@@ -411,7 +414,7 @@ fn periodic_keeps_its_window(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// One writer, so that the history is known; the engine's own threads race with it and with the cut.
+/// One writer makes the history known. The engine's own threads race with it and with the cut.
 fn background_work_under_the_cut(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     for round in 0..context.scaled(150) {
@@ -499,8 +502,8 @@ fn closed_is_durable(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Fills a store and closes it; then, on the same disk, deletes and overwrites until files are compacted,
-/// and crashes at every operation of that.
+/// Fills a store and closes it. Then, on the same disk, deletes and overwrites until the engine
+/// compacts, and crashes at every operation of that phase.
 fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
     let policy = Policy::MaxLogSize(300);
     let mut ops: Vec<Op> = (0..24).map(|key| Op::Put { key, len: 80 }).collect();

@@ -1,4 +1,5 @@
-//! Full disks, processes without descriptors, files that cannot be removed: refusals, and the way out.
+//! Full disks, processes without descriptors, refused removals: the engine refuses, and finds the
+//! way out.
 
 use super::case;
 use super::errors::every_operation_fails;
@@ -64,12 +65,12 @@ fn fails_once_and_for_good(context: &Context, kind: FaultKind) -> CaseResult {
     every_operation_fails(context, kind, Repeat::Always)
 }
 
-/// How many bytes all files have.
+/// The bytes of all files.
 fn used(disk: &SimFs) -> u64 {
     disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
-/// An engine, and its changes since it was opened.
+/// An engine, and its changes since the open.
 struct Handle<'a> {
     rig: &'a Rig,
     engine: Arc<dyn Engine>,
@@ -142,7 +143,7 @@ fn way_out_of_a_full_disk(context: &Context) -> CaseResult {
             );
             let full = used(&disk);
             disk.limit_space(Some(full));
-            // A killed process leaves a store that opens as well.
+            // A killed process must leave a store that opens, too.
             let killed = disk.process_death();
             killed.limit_space(Some(full));
             let left = context.sim_rig(killed, rig.setup);
@@ -163,7 +164,7 @@ fn way_out_of_a_full_disk(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Puts new keys until the disk is full. Opens the store again if that poisoned it.
+/// Puts new keys until the disk is full. Opens the store again if a put poisoned it.
 fn fill<'a>(mut store: Handle<'a>, value: &[u8]) -> Result<Handle<'a>, Failure> {
     for number in 0..100_000_u32 {
         match store.put(&number.to_be_bytes(), value) {
@@ -183,7 +184,7 @@ fn fill<'a>(mut store: Handle<'a>, value: &[u8]) -> Result<Handle<'a>, Failure> 
     Err(Failure::new("the disk is never full"))
 }
 
-/// Deletes all keys one by one, in no order.
+/// Deletes all keys one by one, in random order.
 fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
     let remaining = |store: &Handle<'_>| -> Result<Vec<Vec<u8>>, Failure> {
         let mut keys: Vec<Vec<u8>> = state_of(&*store.engine)?.into_keys().collect();
@@ -215,7 +216,7 @@ fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
     Ok(())
 }
 
-/// Overwrites and deletes on a disk that is nearly full, and opens the store again when it is poisoned.
+/// Overwrites and deletes on a nearly full disk, and opens a poisoned store again.
 fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let mut refusals = 0;
@@ -223,13 +224,14 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
         let disk = SimFs::new();
         let rig = context.sim_rig(disk.clone(), Setup::tiny(context, policy));
         let mut store = Handle::open(&rig)?;
-        // The last answer, if it was a failure: the only one that a poisoned store may name.
+        // The failure of the call before, if it failed: the only cause that a poisoned store may
+        // name.
         let mut failed: Option<Error> = None;
         for number in 0..context.scaled(600) {
             if number % 40 == 0 {
                 disk.limit_space(Some(used(&disk) + rng.u64(0..2000)));
             }
-            // More keys than fit, at first; then some that give space back.
+            // At first more keys than fit, then a few, which gives space back.
             let op = overwriting(&mut rng, if number % 200 < 150 { 200 } else { 24 });
             let before = store.engine.last_lsn();
             let answer = run_op(&*store.engine, &op, &mut store.history);
@@ -260,7 +262,8 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Either the store is as it was, or it is poisoned by the dump that the change itself set off.
+/// Checks that the refused change left the store as it was, or poisoned it by the dump that it
+/// started.
 fn check_refusal(
     context: &Context,
     disk: &SimFs,
@@ -272,10 +275,10 @@ fn check_refusal(
     let visible = state_of(engine)?;
     let after = engine.last_lsn();
     if after == before && visible == store.history.state() {
-        // The same goes for the disk, unless a write failed.
+        // The disk must be as it was, too, unless a write failed.
         if is_writable(engine) {
             store.history.refuse();
-            // Earlier changes may have become durable.
+            // Earlier changes may be durable since.
             store.history.told_durable(engine.durable_lsn());
             let image = disk.power_cut(PowerCut::LOSE_ALL);
             let recovered: State = state_of(&*context.sim_rig(image, store.rig.setup).open()?)?;
@@ -293,12 +296,12 @@ fn check_refusal(
     Ok(())
 }
 
-/// Whether it takes changes: a delete of an absent key changes nothing.
+/// Whether the engine accepts changes. Deleting an absent key changes nothing.
 fn is_writable(engine: &dyn Engine) -> bool {
     !matches!(engine.delete(b"there is no such key"), Err(Error::Poisoned { .. }))
 }
 
-/// One change with a value that makes the next compaction come soon.
+/// One change; its values are large enough to start a compaction soon.
 fn overwriting(rng: &mut fastrand::Rng, keys: u8) -> Op {
     let key = rng.u8(0..keys);
     match rng.u8(0..12) {
@@ -332,7 +335,8 @@ fn refused_removals(context: &Context) -> CaseResult {
         Ok(disk.ops().iter().filter(|op| op.kind == OpKind::Remove).count())
     };
     let (few, many) = (attempts(300)?, attempts(1200)?);
-    // Four times the work is four times the files, not sixteen times the attempts.
+    // Four times the operations make four times the files, but must not make sixteen times the
+    // attempts.
     ensure!(
         many <= 8 * few + 50,
         "{few} attempts to remove files during 300 operations became {many} during 1200"

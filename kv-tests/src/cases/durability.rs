@@ -140,7 +140,7 @@ fn periodic_dumps_by_itself(context: &Context) -> CaseResult {
     let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Periodic) };
     let rig = context.real_rig(setup)?;
     let engine = rig.open()?;
-    // A watchdog against a deadlock, not a demand on speed.
+    // A watchdog against a deadlock, not a limit on speed.
     let patience = context.settings().timeout.min(Duration::from_mins(1)) / 2;
     for number in 0..3u8 {
         let lsn = engine.put(b"k", &[number])?;
@@ -157,7 +157,7 @@ fn periodic_dumps_by_itself(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// In no hurry until a hundred bytes are pending.
+/// Waits an hour until a hundred bytes are pending.
 #[derive(Debug)]
 struct Impatient;
 
@@ -187,9 +187,10 @@ fn a_policy_may_become_impatient(context: &Context) -> CaseResult {
     let engine = rig.open_with(&OpenOptions { persistence: Arc::new(Impatient), ..setup.options() })?;
     let patience = context.settings().timeout.min(Duration::from_mins(1)) / 2;
     engine.put(b"first", b"v")?;
-    // Time for the engine to fall asleep; one that has not yet is none the worse for it.
+    // Gives the engine time to fall asleep. The case is valid without that, too.
     std::thread::sleep(2 * Policy::INTERVAL);
-    // One change: of several, some could be dumped before the last ones come, and those would be too few.
+    // One change only. Of several, the engine could dump some before the last ones arrive, and the
+    // rest would be below the policy's limit.
     let lsn = engine.put(b"second", &[2; 200])?;
     let start = Instant::now();
     while engine.durable_lsn() < lsn {

@@ -206,15 +206,15 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     );
     let read = engine.get(b"k");
     ensure!(matches!(read, Err(Error::Closed)), "a read after that is answered with {read:?}");
-    // The first handle still lives: it is its close that freed the directory.
+    // The first handle is still alive: its close freed the directory.
     let again = rig.open()?;
     again.put(b"k", b"recovered")?;
     again.sync()?;
     Ok(())
 }
 
-/// A bug strikes while the engine is at work, and the caller goes on: whatever was half done, the engine must not forget
-/// that it was not done.
+/// A bug panics inside the engine, and the caller continues. The engine must remember the
+/// operations that it did not complete.
 fn a_panic_loses_nothing(context: &Context) -> CaseResult {
     for policy in [Policy::Always, Policy::MaxLogSize(300)] {
         let setup = Setup::tiny(context, policy);
@@ -318,7 +318,7 @@ fn a_failed_close_fails_again(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// A caller that hears of a failure too late, or of another one, looks in the wrong place.
+/// A late or different error leads its reader to the wrong place.
 fn the_failure_is_told_where_it_happens(context: &Context) -> CaseResult {
     let kinds = [FaultKind::MutationIo, FaultKind::Sync, FaultKind::DiskFull, FaultKind::NoDescriptors];
     for (policy, kind) in

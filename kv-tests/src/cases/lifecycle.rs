@@ -380,7 +380,7 @@ fn lowered_limits(context: &Context) -> CaseResult {
             engine.apply(Batch::new().delete(&third))?;
             ensure!(engine.get(&third)?.is_none(), "a long key that a batch deleted is there");
         }
-        // The long keys are moved, where anything is.
+        // Makes an engine that moves records move the long keys.
         (0..150u8).try_for_each(|number| engine.put(b"short", &[number; 90]).map(drop))?;
         if let Some(compact) = engine.as_compact() {
             compact.compact()?;
@@ -395,7 +395,7 @@ fn lowered_limits(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// The keys, and the bytes of each value, that every run writes anew.
+/// Every run overwrites this number of keys, with values of this many bytes.
 const RUN: (u8, usize) = (8, 500);
 
 fn short_runs(context: &Context) -> CaseResult {
@@ -415,7 +415,7 @@ fn short_runs(context: &Context) -> CaseResult {
         let rig = context.sim_rig(disk.clone(), setup);
         let engine = rig.open()?;
         run_shortly(&*engine, number)?;
-        // Its files are left as they are now; the close that follows is on the old disk.
+        // A copy of the disk as it is now. The close that follows changes the old disk only.
         disk = disk.process_death();
         lens.push(disk_bytes(&context.sim_rig(disk.clone(), setup))?);
     }
@@ -439,7 +439,7 @@ fn disk_bytes(rig: &Rig) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// Small units are a few KB, and an engine holds a few of them in reserve.
+/// Tiny units are a few KB, and an engine may hold a few of them in reserve.
 fn check_lens(how: &str, lens: &[u64]) -> CaseResult {
     const UNITS: u64 = 64 << 10;
     let live = u64::from(RUN.0) * RUN.1 as u64;

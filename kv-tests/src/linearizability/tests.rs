@@ -33,7 +33,7 @@ fn crashed(operations: impl Into<Vec<Operation>>, durable: u64, recovered: &[(Ke
     History { crash: Some(crash), ..history(operations) }
 }
 
-/// The first demand that is not met.
+/// The first violated demand.
 fn missed(history: &History) -> Option<Demand> {
     Demand::ALL.into_iter().find(|demand| !is_met(*demand, history))
 }
@@ -48,24 +48,24 @@ fn good_histories_are_good() {
     let gone = Answer::Changed(Lsn::new(2));
     for good in [
         history([]),
-        // Overlapping: the get may see either.
+        // Overlapping: the get may see the state before or after the put.
         history([put(1, 7, 1, 1, 4), get(1, None, 2, 3)]),
         history([put(1, 7, 1, 1, 4), get(1, Some(7), 2, 3)]),
-        // Two puts overlap, the one called later comes first.
+        // Two puts overlap; the one with the later call takes effect first.
         history([put(1, 7, 2, 1, 4), put(1, 8, 1, 2, 3), get(1, Some(7), 5, 6)]),
         // A batch between two gets.
         history([change(both(), 1, 1, 8), get(1, None, 2, 3), get(2, Some(5), 4, 5), get(1, Some(5), 6, 7)]),
         history([put(1, 7, 1, 1, 2), delete(1, 3, 6, gone), delete(1, 4, 5, Answer::Absent)]),
-        // In flight: seen, or never seen.
+        // In flight: visible later, or never.
         history([pending(Call::Put(1, 7), 1), get(1, None, 2, 3), get(1, Some(7), 4, 5)]),
         history([pending(Call::Put(1, 7), 1), get(1, None, 2, 3), get(1, None, 4, 5)]),
         history([put(1, 7, 1, 1, 2), pending(Call::Delete(1), 3), get(1, Some(7), 4, 5), get(1, None, 6, 7)]),
-        // Crashes take a tail, or nothing, or what was in flight.
+        // A crash takes a tail, or nothing, or the operation in flight.
         crashed([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 4)], 0, &[]),
         crashed([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 4)], 1, &[(1, 7)]),
         crashed([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 4)], 2, &[(1, 8)]),
         crashed([put(1, 7, 1, 1, 2), pending(Call::Put(2, 8), 3)], 1, &[(1, 7), (2, 8)]),
-        // What was in flight may stand anywhere after its call.
+        // An operation in flight may take effect at any time after its call.
         crashed([pending(Call::Put(2, 8), 1), put(1, 7, 1, 2, 3)], 0, &[(2, 8)]),
     ] {
         assert_eq!(missed(&good), None, "{good}");
@@ -119,7 +119,7 @@ fn lsns_are_the_order_of_changes() {
             let puts = [put(1, 7, 1, 1, 4), put(1, 8, 2, 2, 3)];
             history([puts.to_vec(), vec![get(1, Some(7), 5, 6)]].concat())
         }),
-        // Each key by itself is right: the log order joins them.
+        // Each key by itself is right; the log order joins them.
         ("of two keys, the later one seen first", {
             let puts = [put(1, 7, 1, 1, 8), put(2, 8, 2, 2, 7)];
             history([puts.to_vec(), vec![get(2, Some(8), 3, 4), get(1, None, 5, 6)]].concat())
@@ -145,7 +145,8 @@ fn crashes_take_a_tail_and_nothing_durable() {
         (prefix, "in flight, and recovered too early", {
             crashed([put(1, 7, 1, 1, 2), pending(Call::Put(2, 8), 3)], 0, &[(2, 8)])
         }),
-        // Somebody saw it after the other one: its place in the log is known, though its LSN is not.
+        // A reader saw the change after the other one. So its place in the log is known, though its
+        // LSN is not.
         (prefix, "in flight, seen late, recovered early", {
             let seen = [get(2, None, 4, 5), get(2, Some(8), 6, 7)];
             let mut operations = vec![pending(Call::Put(2, 8), 1), put(1, 7, 1, 2, 3)];
@@ -174,7 +175,7 @@ fn a_failure_shows_the_least_history() {
     assert!(failure.contains("3 of 43 operations"), "{failure}");
 }
 
-/// The checker as one would write it without a thought for time: tries every sequence.
+/// A simple and slow checker: it tries every sequence.
 fn is_met_by_brute_force(demand: Demand, history: &History) -> bool {
     fn extend(demand: Demand, history: &History, sequence: &mut Vec<usize>) -> bool {
         if explains(demand, history, sequence) {
@@ -226,13 +227,13 @@ fn explains(demand: Demand, history: &History, sequence: &[usize]) -> bool {
     })
 }
 
-/// One operation to be run: its kind, its key, and how far its call and its return are from the moment when it
-/// takes effect.
+/// One operation to run: its kind, its key, and the distance of its call and its return from the
+/// moment of its effect.
 type Step = (u8, Key, u64, u64);
 
 const SPACING: u64 = 1000;
 
-/// Runs the steps one after the other on a map, and then forgets more or less when.
+/// Runs the steps one after the other on a map, and widens each to an interval of time.
 fn run(steps: &[Step], crash_after: Option<usize>) -> History {
     let (mut state, mut states, mut lsn) = (State::new(), vec![State::new()], 0);
     let mut operations = Vec::new();
@@ -272,7 +273,7 @@ fn run(steps: &[Step], crash_after: Option<usize>) -> History {
     History { operations, crash, ..History::default() }
 }
 
-/// Spoils a history, perhaps.
+/// Damages a history, or leaves it as it is.
 fn mutate(history: &mut History, (what, index, by): (u8, usize, u64)) {
     let count = history.operations.len();
     let other = history.operations[(index + 1) % count].clone();
@@ -367,7 +368,7 @@ proptest! {
         prop_assert!(least.operations.len() <= history.operations.len());
     }
 
-    /// Leaving out never makes a good history bad.
+    /// Leaving operations out never makes a good history bad.
     #[test]
     fn what_is_right_stays_right_when_shrunk(
         steps in steps(20),
