@@ -65,7 +65,7 @@ mod tests {
     use std::future::{pending, poll_fn, ready};
 
     #[test]
-    fn it_polls_what_was_woken_and_nothing_else() {
+    fn it_polls_woken_futures_only() {
         assert_eq!(run_all([ready(1), ready(2)], Duration::ZERO), Some(vec![1, 2]));
         assert_eq!(run(pending::<()>(), Duration::from_millis(5)), None);
         let mut polls = 0;

@@ -53,7 +53,7 @@ impl Failure {
 /// An operation that must succeed failed.
 impl From<kv_core::Error> for Failure {
     fn from(error: kv_core::Error) -> Self {
-        Failure::new(format!("an operation failed that must succeed: {error}"))
+        Failure::new(format!("an operation that must succeed failed: {error}"))
     }
 }
 

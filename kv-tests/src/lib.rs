@@ -2,8 +2,8 @@
 //! consistency after crashes. A simulated disk loses power at every operation. On the real disk the
 //! suite kills processes.
 //!
-//! Write an [`EngineFactory`](kv_core::EngineFactory), and declare a test target with `harness =
-//! false`. The target is one line:
+//! Write an [`EngineFactory`](kv_core::EngineFactory), and declare a test target with
+//! `harness = false`. The target is one line:
 //!
 //! ```no_run
 //! # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};

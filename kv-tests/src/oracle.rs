@@ -98,7 +98,7 @@ impl History {
         if answered || state == *seen {
             return Ok(());
         }
-        Err(Failure::new("reads go on with the state as it was visible, but they show another")
+        Err(Failure::new("reads still show the visible state, but these show another")
             .with("seen", summary(seen))
             .with("expected", summary(&self.state())))
     }
@@ -125,7 +125,7 @@ impl History {
             return Ok(());
         }
         Err(Failure::new(format!(
-            "last_lsn is that of the newest change recovered, one of {possible:?}, but it is {last}"
+            "last_lsn is that of the newest recovered change, one of {possible:?}, but it is {last}"
         )))
     }
 
@@ -163,9 +163,9 @@ impl History {
         }
         let violated = match too_early {
             Some(prefix) => format!(
-                "what was reported durable survives, but of {durable} durable changes only {prefix} were recovered"
+                "changes reported as durable survive, but of {durable} durable changes only {prefix} were recovered"
             ),
-            None => "the recovered state is the state after a prefix of the changes, but it is after none"
+            None => "the recovered state is the state after a prefix of the changes, but no prefix gives it"
                 .to_owned(),
         };
         Err(Failure::new(violated)

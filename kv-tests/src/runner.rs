@@ -192,7 +192,7 @@ fn run_scenario(line: &str, context: &Context) -> CaseResult {
         line.parse().map_err(|complaint| Failure::new(format!("KV_TESTS_SCENARIO: {complaint}")))?;
     match scenario.check(context) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::new("KV_TESTS_SCENARIO: it never comes to this crash or fault")),
+        Ok(false) => Err(Failure::new("KV_TESTS_SCENARIO: this crash or fault does not happen in this run")),
         Err(failure) => Err(scenario.report(context, failure)),
     }
 }

@@ -180,26 +180,30 @@ impl Run {
 pub(crate) fn judge(context: &Context, setup: Setup, image: &SimFs, history: &History) -> CaseResult {
     context.explored().crash_state();
     let rig = context.sim_rig(image.clone(), setup);
-    let in_recovery = |error: Error| Failure::new(format!("a crash is recovered from, but: {error}"));
+    let in_recovery = |error: Error| Failure::new(format!("an engine recovers from a crash, but: {error}"));
     let engine = rig.open().map_err(in_recovery)?;
     let state = state_of(&*engine)?;
     history.check(&state)?;
     history.check_last_lsn(&state, engine.last_lsn())?;
     ensure!(
         engine.durable_lsn() == engine.last_lsn(),
-        "what was recovered is durable, but durable_lsn is {} and last_lsn {}",
+        "recovered changes are durable, but durable_lsn is {} and last_lsn {}",
         engine.durable_lsn(),
         engine.last_lsn()
     );
     let lsn = engine.put_durable(b"new", b"value")?;
-    ensure!(lsn > history.last_lsn(), "LSN {lsn} is used again: {} was given out before", history.last_lsn());
+    ensure!(
+        lsn > history.last_lsn(),
+        "LSN {lsn} is used again: the engine gave out {} before",
+        history.last_lsn()
+    );
     // A crash, not a close: the second recovery has work to do, too.
     let after = image.power_cut(PowerCut::LOSE_ALL);
     drop(engine);
     let again = context.sim_rig(after, setup).open().map_err(in_recovery)?;
     let mut expected = state;
     expected.insert(b"new".to_vec(), b"value".to_vec());
-    ensure!(state_of(&*again)? == expected, "a second recovery gives another state than the first");
+    ensure!(state_of(&*again)? == expected, "the second recovery gives another state than the first");
     Ok(())
 }
 
@@ -294,7 +298,7 @@ impl Scenario {
         let image = disk.process_death();
         judge(context, setup, &image, &history).map_err(|failure| {
             failure
-                .with("where", "opened again without a reboot: reads show what no sync has saved")
+                .with("where", "opened again without a reboot: reads show bytes that no sync saved")
                 .with_image(disk.process_death())
         })?;
         Ok(fired)
@@ -465,7 +469,7 @@ fn check_going_on(engine: &dyn Engine, history: &mut History, ops: &[Op]) -> Cas
     for op in ops.iter().filter(stays_open).chain(&[Op::Sync]) {
         run_op(engine, op, history).map_err(|error| {
             Failure::new(format!(
-                "once the reason is gone, an engine that is not poisoned goes on, but: {error}"
+                "once the reason for a refusal is gone, an engine that is not poisoned accepts changes, but: {error}"
             ))
         })?;
     }

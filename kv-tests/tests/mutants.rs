@@ -98,7 +98,7 @@ fn every_defect_is_found() {
 
 /// Other cases may find these defects, too. Here the judge of histories must find them.
 #[test]
-fn what_only_threads_show_is_found_in_their_history() {
+fn the_judge_of_histories_finds_concurrent_defects() {
     let judges: Vec<Case> =
         all_cases().into_iter().filter(|case| case.id.starts_with("linearizability")).collect();
     for defect in Defect::CONCURRENT {

@@ -12,7 +12,7 @@ pub(crate) const CASES: &[Case] = &[
         "concurrency::stochastic_kv701_readers_see_whole_and_growing_values",
         Level::Stochastic,
         &[],
-        "Readers never see a torn or foreign value, nor an older one after a newer one.",
+        "Readers never see a torn or foreign value, or an older one after a newer one.",
         readers_see_whole_and_growing_values,
     ),
     case(
@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[
         "concurrency::stochastic_kv703_a_failed_sync_wakes_everybody",
         Level::Stochastic,
         &[Need::SimulatedFs],
-        "When a sync fails, all who wait for it return with an error.",
+        "When a sync fails, all threads that wait for it return with an error.",
         a_failed_sync_wakes_everybody,
     ),
     case(
@@ -40,14 +40,14 @@ pub(crate) const CASES: &[Case] = &[
         "concurrency::stochastic_kv705_power_cut_under_writers",
         Level::Stochastic,
         &[Need::SimulatedFs],
-        "A power cut under concurrent writers leaves the changes up to some LSN, with all durable ones.",
+        "A power cut under concurrent writers leaves exactly the changes up to some LSN, with all durable ones.",
         power_cut_under_writers,
     ),
     case(
         "concurrency::stochastic_kv706_what_was_seen_counts_as_visible",
         Level::Stochastic,
         &[],
-        "A change that a reader has seen is at or below last_lsn, and so covered by the sync that follows.",
+        "A change that a reader has seen is at or below last_lsn, so the next sync covers it.",
         what_was_seen_counts_as_visible,
     ),
 ];
@@ -106,7 +106,7 @@ fn readers_see_whole_and_growing_values(context: &Context) -> CaseResult {
                 for (writer, seen) in (0u8..).zip(&mut seen) {
                     for (key, seen) in (0u8..).zip(seen) {
                         let Some(value) = engine.get(&[writer, key])? else {
-                            ensure!(*seen == 0, "a key that was there is gone");
+                            ensure!(*seen == 0, "a present key is gone");
                             continue;
                         };
                         let unit = value.get(..6).unwrap_or_default();
@@ -278,7 +278,7 @@ fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> C
                 number as usize + 1
             }
         };
-        ensure!(there <= told.lsns.len() + 1, "nothing is there that was not written");
+        ensure!(there <= told.lsns.len() + 1, "every recovered change is one that was written");
         newest_there =
             newest_there.max(told.lsns.iter().take(there).next_back().copied().unwrap_or_default());
         if let Some(missing) = told.lsns.get(there) {
@@ -292,7 +292,7 @@ fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> C
         );
         ensure!(
             missing > newest_there,
-            "no prefix: the change of LSN {missing} is gone, and that of LSN {newest_there} is there"
+            "no prefix: the change of LSN {missing} is gone, but that of LSN {newest_there} is present"
         );
     }
     Ok(())
@@ -338,7 +338,7 @@ fn what_was_seen_counts_as_visible(context: &Context) -> CaseResult {
             if let Some(lsn) = given_out.get(index) {
                 ensure!(
                     *lsn <= last,
-                    "a reader has seen LSN {lsn}, and was then told that the newest visible change is {last}"
+                    "a reader saw the change of LSN {lsn}, but last_lsn was {last} afterwards"
                 );
             }
         }

@@ -24,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
         "corruption::required_kv652_flipped_bits_after_a_crash",
         Level::Required,
         SIMULATED,
-        "After a crash a flipped bit is an error, or costs at most what the last sync wrote: never a hole, never more.",
+        "After a crash a flipped bit is an error, or costs at most the changes of the last sync: never a hole, never more.",
         flipped_bits_after_a_crash,
     ),
     case(
@@ -52,14 +52,14 @@ pub(crate) const CASES: &[Case] = &[
         "corruption::required_kv656_swapped_and_foreign_files",
         Level::Required,
         SIMULATED,
-        "Two files that changed places, or a file of another store, are an error, or change nothing.",
+        "Two swapped files, or a file of another store, are an error, or change nothing.",
         swapped_and_foreign_files,
     ),
     case(
         "corruption::required_kv657_garbage",
         Level::Required,
         SIMULATED,
-        "Whatever bytes a file of a closed store holds: an error that names it, or the right values; no panic.",
+        "Garbage in a file of a closed store is an error that names it, or changes nothing; no panic.",
         garbage,
     ),
 ];
@@ -169,7 +169,7 @@ fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
         return Ok(());
     }
     let surplus: Vec<_> = state.keys().filter(|key| !expected.contains_key(*key)).collect();
-    Err(wrong(format!("a damaged store opens, and a scan shows keys that are not there: {surplus:?}")))
+    Err(wrong(format!("a damaged store opens, and a scan shows keys that were never put: {surplus:?}")))
 }
 
 fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {
@@ -316,10 +316,10 @@ fn missing_files(context: &Context) -> CaseResult {
         return Ok(());
     }
     for (path, _) in &stored.files {
-        context.set_doing(format!("{} taken away", path.display()));
+        context.set_doing(format!("{} removed", path.display()));
         stored
             .check(context, &[(path, None)], false)
-            .map_err(|failure| explain(failure, &stored.disk, path, "taken away", None))?;
+            .map_err(|failure| explain(failure, &stored.disk, path, "removed", None))?;
     }
     Ok(())
 }
@@ -328,7 +328,7 @@ fn swapped_and_foreign_files(context: &Context) -> CaseResult {
     let stored = Stored::closed(context)?;
     for (nth, (one, first)) in stored.files.iter().enumerate() {
         for (other, second) in stored.files.iter().skip(nth + 1) {
-            let what = format!("changed places with {}", other.display());
+            let what = format!("swapped with {}", other.display());
             let damage = [(one.as_path(), Some(second.clone())), (other, Some(first.clone()))];
             stored
                 .check(context, &damage, true)

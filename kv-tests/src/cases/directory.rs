@@ -21,49 +21,49 @@ pub(crate) const CASES: &[Case] = &[
         "directory::required_kv421_moved_on_the_simulated_disk",
         Level::Required,
         &[Need::SimulatedFs],
-        "An open store whose directory is renamed touches no store that is created at the old path.",
+        "An open store whose directory was renamed does not touch a new store at the old path.",
         moved_on_the_simulated_disk,
     ),
     case(
         "directory::required_kv422_moved_on_the_real_disk",
         Level::Required,
         &[],
-        "On the real disk, too, a renamed store touches no store that is created at the old path.",
+        "On the real disk, too, a renamed store does not touch a new store at the old path.",
         moved_on_the_real_disk,
     ),
     case(
         "directory::required_kv423_a_removed_directory_is_noticed",
         Level::Required,
         &[],
-        "After its directory was removed a store calls nothing durable any more, and writes nowhere else.",
+        "After the removal of its directory a store reports nothing more as durable, and writes nowhere else.",
         a_removed_directory_is_noticed,
     ),
     case(
         "directory::required_kv424_a_lost_lock_file_is_noticed",
         Level::Required,
         &[],
-        "After its lock file was removed or replaced a store calls nothing durable any more.",
+        "After the removal or replacement of its lock file a store reports nothing more as durable.",
         a_lost_lock_file_is_noticed,
     ),
     case(
         "directory::required_kv425_second_open_without_lock_file",
         Level::Required,
         &[],
-        "Without its lock file an open store stays Locked, or its handle touches nothing more.",
+        "Without its lock file an open store stays Locked, or its old handle changes nothing more.",
         second_open_without_lock_file,
     ),
     case(
         "directory::stochastic_kv426_reopen_while_processes_start",
         Level::Stochastic,
         &[],
-        "While other threads start processes, a store that was closed opens again at once.",
+        "While other threads start processes, a closed store opens again at once.",
         reopen_while_processes_start,
     ),
     case(
         "directory::stochastic_kv427_racing_creators",
         Level::Stochastic,
         &[],
-        "Threads that create one store under a missing parent at the same time open it or are Locked.",
+        "Of threads that create one store under a missing parent at the same time, one opens it and the others get Locked.",
         racing_creators,
     ),
 ];
@@ -129,7 +129,7 @@ fn moved(context: &Context, rig: &Rig, move_dir: &dyn Fn(&Path, &Path) -> io::Re
     let old = used_store(context, rig, &mut history)?;
     move_dir(rig.dir(), &away)?;
     let new = rig.open().map_err(|error| {
-        Failure::new(format!("a store begins where another one was moved away from, but: {error}"))
+        Failure::new(format!("a new store opens at the old path of a moved one, but: {error}"))
     })?;
     new.put(b"new", b"store")?;
     new.close()?;
@@ -237,7 +237,7 @@ fn check_lost(
     let error = use_until_error(context, engine, history);
     ensure!(
         error.is_some() && engine.durable_lsn() == durable,
-        "a store that has lost its directory or lock file calls LSN {} durable, {durable} was before",
+        "a store that has lost its directory or lock file reports LSN {} as durable; before it was {durable}",
         engine.durable_lsn()
     );
     check_poisoned(engine, history)?;

@@ -20,42 +20,42 @@ pub(crate) const CASES: &[Case] = &[
         "disk::required_kv621_way_out_of_a_full_disk",
         Level::Required,
         SIMULATED,
-        "With no byte free a store is opened, read, closed and emptied, and its space comes back.",
+        "On a disk without a free byte a store opens, reads, closes and deletes all keys, and its space is free again.",
         way_out_of_a_full_disk,
     ),
     case(
         "disk::required_kv622_a_refused_change_changes_nothing",
         Level::Required,
         SIMULATED,
-        "A DiskFull that does not poison changed nothing, and one that poisons is the cause that is told.",
+        "A DiskFull that does not poison changed nothing; one that poisons is the cause that Poisoned names.",
         a_refused_change_changes_nothing,
     ),
     case(
         "disk::required_kv623_a_limit_of_file_sizes_is_a_full_disk",
         Level::Required,
         SIMULATED,
-        "Whichever operation meets the limit of file sizes: DiskFull, and nothing is lost.",
+        "The limit of file sizes is DiskFull at every operation, and nothing is lost.",
         |context| fails_once_and_for_good(context, FaultKind::FileTooLarge),
     ),
     case(
         "disk::required_kv624_allocation_reserves_nothing",
         Level::Required,
         SIMULATED,
-        "Whichever write finds the disk full, in allocated space too: DiskFull, and nothing is lost.",
+        "A full disk is DiskFull at every write, in allocated space too, and nothing is lost.",
         |context| fails_once_and_for_good(context, FaultKind::WriteDiskFull),
     ),
     case(
         "disk::required_kv625_no_descriptors",
         Level::Required,
         SIMULATED,
-        "Whichever file cannot be opened for want of descriptors: a refusal or a poisoning, and no loss.",
+        "Without descriptors for any file the engine refuses the call or is poisoned, and loses nothing.",
         |context| fails_once_and_for_good(context, FaultKind::NoDescriptors),
     ),
     case(
         "disk::required_kv626_refused_removals",
         Level::Required,
         SIMULATED,
-        "Where no file can be removed a store goes on, loses nothing, and does not try for ever.",
+        "While no file can be removed a store goes on, loses nothing, and does not try for ever.",
         refused_removals,
     ),
 ];
@@ -81,7 +81,7 @@ impl<'a> Handle<'a> {
     fn open(rig: &'a Rig) -> Result<Self, Failure> {
         let engine = rig
             .open()
-            .map_err(|error| Failure::new(format!("a store on a full disk is opened, but: {error}")))?;
+            .map_err(|error| Failure::new(format!("a store on a full disk opens, but: {error}")))?;
         let mut history = History::default();
         let state = state_of(&*engine)?;
         if !state.is_empty() {
@@ -157,7 +157,7 @@ fn way_out_of_a_full_disk(context: &Context) -> CaseResult {
             let left = used(&disk);
             ensure!(
                 left < full / 2,
-                "round {round} under {policy:?}: every key was deleted, and {left} of {full} bytes are still used"
+                "round {round} under {policy:?}: every key was deleted, but {left} of {full} bytes are still used"
             );
         }
     }
@@ -196,9 +196,12 @@ fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
     while let Some(key) = keys.pop() {
         match store.delete(&key) {
             Ok(Some(_)) => {}
-            Ok(None) => fail!("a key that is there is not found by a delete on a full disk"),
+            Ok(None) => fail!("a delete on a full disk does not find a present key"),
             Err(error) if reopened => {
-                fail!("on a full disk keys are deleted, but {} of {all} are left: {error}", keys.len() + 1)
+                fail!(
+                    "deletes succeed on a full disk, but {} of {all} keys are left: {error}",
+                    keys.len() + 1
+                )
             }
             Err(_) => {
                 store = store.reopen()?;
@@ -207,11 +210,11 @@ fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
         }
     }
     let synced = store.engine.sync();
-    ensure!(synced.is_ok(), "on a full disk deletes are synced, but: {synced:?}");
+    ensure!(synced.is_ok(), "deletes on a full disk can be synced, but: {synced:?}");
     if let Some(compact) = store.engine.as_compact() {
         compact.compact()?;
     }
-    ensure!(state_of(&*store.engine)?.is_empty(), "every key was deleted, and some are there");
+    ensure!(state_of(&*store.engine)?.is_empty(), "every key was deleted, but some are present");
     store.engine.close()?;
     Ok(())
 }
@@ -241,7 +244,7 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
                     let told = failed.take().map(|error| error.to_string());
                     ensure!(
                         told.as_deref() == Some(&*cause.to_string()),
-                        "{policy:?}, operation {number}: a store is poisoned by {cause}, and the call before answered {told:?}"
+                        "{policy:?}, operation {number}: {cause} poisoned the store, but the call before answered {told:?}"
                     );
                     disk.limit_space(None);
                     store = store.reopen()?;
@@ -322,10 +325,13 @@ fn refused_removals(context: &Context) -> CaseResult {
         let mut history = History::default();
         let ops: Vec<Op> = (0..count).map(|_| overwriting(&mut rng, 8)).collect();
         let goes_on =
-            |error| Failure::new(format!("where no file can be removed a store goes on, but: {error}"));
+            |error| Failure::new(format!("while no file can be removed a store goes on, but: {error}"));
         for part in ops.chunks(count.div_ceil(3)) {
             let engine = rig.open().map_err(goes_on)?;
-            ensure!(state_of(&*engine)? == history.state(), "files that stay bring back another state");
+            ensure!(
+                state_of(&*engine)? == history.state(),
+                "files that the engine could not remove bring back another state"
+            );
             run_ops(&*engine, part, &mut history).map_err(goes_on)?;
             engine.close().map_err(goes_on)?;
         }

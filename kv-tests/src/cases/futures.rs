@@ -96,7 +96,7 @@ pub(super) fn a_failing_disk_ends_every_future(context: &Context) -> CaseResult 
                 "the sync failed, and a future that waits for it is answered with {answer:?}"
             );
         }
-        ensure!(engine.durable_lsn() == durable, "durable_lsn moved in spite of the failed sync");
+        ensure!(engine.durable_lsn() == durable, "durable_lsn moved though the sync failed");
         wait(context, &*engine, durable)??;
         let late = wait(context, &*engine, engine.last_lsn())?;
         ensure!(
@@ -104,7 +104,10 @@ pub(super) fn a_failing_disk_ends_every_future(context: &Context) -> CaseResult 
             "a future on a poisoned store is answered with {late:?}"
         );
         let closed = engine.close();
-        ensure!(matches!(closed, Err(Error::Poisoned { .. })), "closing it is answered with {closed:?}");
+        ensure!(
+            matches!(closed, Err(Error::Poisoned { .. })),
+            "closing a poisoned store is answered with {closed:?}"
+        );
     }
     Ok(())
 }
@@ -177,7 +180,7 @@ pub(super) fn a_waker_may_hold_the_last_handle(context: &Context) -> CaseResult 
         }
     };
     ensure!(engine.durable_lsn() == lsn, "the store was not closed in order");
-    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "what was waited for is gone");
+    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "a value that was waited for is gone");
     Ok(())
 }
 

@@ -16,7 +16,7 @@ pub(crate) const CASES: &[Case] = &[case(
     "process::stochastic_kv901_kill_during_writes",
     Level::Stochastic,
     &[Need::ChildProcess],
-    "After kill -9 during writes nothing reported durable is missing, and the state is a prefix.",
+    "After kill -9 during writes the state is a prefix with all changes reported as durable.",
     kill_during_writes,
 )];
 
@@ -81,7 +81,7 @@ fn kill_during_writes(context: &Context) -> CaseResult {
         child.wait()?;
         ensure!(
             works && ended.is_none(),
-            "a process that writes goes on until it is killed, but it ended by itself: {ended:?}"
+            "a writing process runs until it is killed, but it ended by itself: {ended:?}"
         );
         let durable = reader.join().ok().flatten();
         ensure!(
@@ -98,7 +98,7 @@ fn kill_during_writes(context: &Context) -> CaseResult {
         ensure!(last >= durable, "round {round}: change {durable:?} was durable, recovered up to {last:?}");
         // The state after changes `0..=last` has one number under each key.
         let count = last.map_or(0, |last| (last + 1).min(KEYS));
-        ensure!(state.len() as u64 == count, "round {round}: {} keys are there, not {count}", state.len());
+        ensure!(state.len() as u64 == count, "round {round}: {} keys are present, not {count}", state.len());
         for (key, number) in numbers {
             let last = last.unwrap_or_default();
             let expected = last - (last + KEYS - key) % KEYS;

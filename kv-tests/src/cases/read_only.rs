@@ -53,7 +53,7 @@ fn readers_share_the_store(context: &Context) -> CaseResult {
         writer.put(b"k", b"v")?;
         let refused = |answer: Result<_>, name: &str| match answer {
             Err(Error::Locked { .. }) => Ok(()),
-            Ok(_) => Err(Failure::new(format!("{name} is opened beside the other kind"))),
+            Ok(_) => Err(Failure::new(format!("{name} opened a store that the other kind holds"))),
             Err(error) => Err(Failure::new(format!("{name} is answered with {error}, not Locked"))),
         };
         refused(open_reader(&rig), "a reader")?;
@@ -116,7 +116,7 @@ fn nothing_is_written(context: &Context) -> CaseResult {
             }
             // The crash happened before the store existed.
             Err(Error::NotAStore { .. }) if expected.is_empty() => {}
-            Err(error) => fail!("a store that a writer opens a reader opens, too, but: {error}"),
+            Err(error) => fail!("a reader opens every store that a writer opens, but: {error}"),
         }
         ensure!(
             image.mutations() == 0 && image.files() == before,

@@ -140,9 +140,9 @@ impl fmt::Display for Answer {
         match self {
             Answer::Found(Some(number)) => write!(f, "#{number}"),
             Answer::Found(None) => f.write_str("none"),
-            Answer::Garbage => f.write_str("bytes that nobody wrote"),
+            Answer::Garbage => f.write_str("bytes that no operation wrote"),
             Answer::Changed(lsn) => write!(f, "lsn {lsn}"),
-            Answer::Absent => f.write_str("was not there"),
+            Answer::Absent => f.write_str("absent"),
         }
     }
 }

@@ -17,10 +17,10 @@ pub(crate) fn judge(history: &History) -> CaseResult {
             "changes become visible in the order of their LSNs, but only another order explains the answers"
         }
         Demand::RecoversPrefix => {
-            "the recovered state is the state after a prefix of the changes, but it is after none"
+            "the recovered state is the state after a prefix of the changes, but no prefix gives it"
         }
         Demand::RecoversDurable => {
-            "what was reported durable survives, but the recovered state is that of a shorter prefix"
+            "changes reported as durable survive, but the recovered state is that of a shorter prefix"
         }
     };
     let minimal = minimal(demand, history);

@@ -84,7 +84,7 @@ fn bad_histories_are_bad_for_the_right_reason() {
         ("own write not read", history([put(1, 7, 1, 1, 2), get(1, None, 3, 4)])),
         ("garbage", history([operation(Call::Get(1), 1, Some((2, Answer::Garbage)))])),
         (
-            "lost update: it was read, then overwritten by nobody, then gone",
+            "lost update: read once, never overwritten, then gone",
             history([put(1, 7, 1, 1, 8), put(1, 8, 2, 2, 3), get(1, Some(8), 4, 5), get(1, None, 6, 7)]),
         ),
         (
@@ -95,8 +95,8 @@ fn bad_histories_are_bad_for_the_right_reason() {
             "new, then old, by two readers",
             history([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 8), get(1, Some(8), 4, 5), get(1, Some(7), 6, 7)]),
         ),
-        ("delete found what was not there", history([delete(1, 1, 2, gone(1))])),
-        ("delete missed what was there", history([put(1, 7, 1, 1, 2), delete(1, 3, 4, Answer::Absent)])),
+        ("delete found an absent key", history([delete(1, 1, 2, gone(1))])),
+        ("delete missed a present key", history([put(1, 7, 1, 1, 2), delete(1, 3, 4, Answer::Absent)])),
         ("deleted twice", history([put(1, 7, 1, 1, 2), delete(1, 3, 6, gone(2)), delete(1, 4, 5, gone(3))])),
         (
             "in flight: seen, then not",
@@ -140,7 +140,7 @@ fn crashes_take_a_tail_and_nothing_durable() {
         (durable, "everything is gone", crashed(puts(), 1, &[])),
         (prefix, "a later one is kept, an earlier one gone", crashed(puts(), 0, &[(2, 8)])),
         (prefix, "an old value with a newer key", crashed(puts(), 0, &[(1, 9)])),
-        (prefix, "a value of nobody", crashed(puts(), 0, &[(3, 3)])),
+        (prefix, "a value that no operation wrote", crashed(puts(), 0, &[(3, 3)])),
         (prefix, "half a batch", crashed([change(both, 1, 1, 2)], 0, &[(1, 5)])),
         (prefix, "in flight, and recovered too early", {
             crashed([put(1, 7, 1, 1, 2), pending(Call::Put(2, 8), 3)], 0, &[(2, 8)])
@@ -309,13 +309,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_really_happened_is_accepted(steps in steps(60), crash in prop::option::of(0..60usize)) {
+    fn real_histories_are_accepted(steps in steps(60), crash in prop::option::of(0..60usize)) {
         let history = run(&steps, crash);
         prop_assert_eq!(missed(&history), None, "{}", history);
     }
 
     #[test]
-    fn what_is_in_flight_may_have_happened(steps in steps(30), unanswered in prop::collection::vec(0..30usize, 3)) {
+    fn operations_in_flight_may_have_happened(steps in steps(30), unanswered in prop::collection::vec(0..30usize, 3)) {
         let mut history = run(&steps, Some(30));
         for index in unanswered {
             mutate(&mut history, (0, index, 0));
@@ -353,7 +353,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_least_is_as_wrong_as_the_whole(
+    fn the_least_history_is_as_wrong_as_the_whole(
         steps in steps(12),
         crash in prop::option::of(0..12usize),
         mutations in prop::collection::vec((0..6u8, 0..12usize, 0..60u64), 1..4),
@@ -370,7 +370,7 @@ proptest! {
 
     /// Leaving operations out never makes a good history bad.
     #[test]
-    fn what_is_right_stays_right_when_shrunk(
+    fn a_right_history_stays_right_when_shrunk(
         steps in steps(20),
         crash in prop::option::of(0..20usize),
         key in 0..6u8,

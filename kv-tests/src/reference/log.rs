@@ -10,8 +10,8 @@
 //! key, value = length u32, bytes
 //! ```
 //! Numbers are little-endian. Every checksum covers the epoch, so recovery never takes stale bytes
-//! of an earlier file for records. Each open begins a new epoch, and its LSNs begin at `epoch <<
-//! 32`: the engine gives out none twice.
+//! of an earlier file for records. Each open begins a new epoch, and its LSNs begin at
+//! `epoch << 32`: the engine gives out none twice.
 //!
 //! The first record holds the whole map, and is synced before the file gets its name. Of the other
 //! records the last ones may be torn. But each record also names an LSN that was durable when it
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn a_file_decodes_to_its_content() {
         let content = decode(&sample(), None).unwrap();
         assert_eq!((content.epoch, content.last, content.durable), (7, 4, 3));
         let expected = [(b"b".to_vec(), b"2".to_vec()), (b"z".to_vec(), b"0".to_vec())];
