@@ -31,7 +31,7 @@ macro_rules! conformance {
             ::std::sync::Arc::new($factory)
         }
         const KV_TESTS_SUITE: $crate::Suite = $crate::Suite {
-            package: env!("CARGO_PKG_NAME"),
+            manifest_dir: env!("CARGO_MANIFEST_DIR"),
             target: env!("CARGO_CRATE_NAME"),
             file: file!(),
             skip: &[],

@@ -33,6 +33,7 @@
 //! | `scenario.rs` | a run in one line of text: run, judged, shrunk, replayed |
 //! | `reference/` | the mutants' home: an engine with deliberate defects, to test the suite |
 //! | `runner.rs`, `settings.rs`, `explored.rs`, `failure.rs` | trials, seed and effort, counts, reports |
+//! | `replay.rs` | the command that replays a failure |
 //!
 //! # Fault model
 //!
@@ -77,6 +78,7 @@ mod failure;
 mod linearizability;
 mod oracle;
 pub mod reference;
+mod replay;
 mod rig;
 mod runner;
 mod scenario;
@@ -128,7 +130,7 @@ macro_rules! main {
             $crate::run(
                 $factory,
                 &$crate::Suite {
-                    package: env!("CARGO_PKG_NAME"),
+                    manifest_dir: env!("CARGO_MANIFEST_DIR"),
                     target: env!("CARGO_CRATE_NAME"),
                     file: file!(),
                     skip: &[$(($id, $reason)),*],

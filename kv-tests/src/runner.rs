@@ -1,6 +1,7 @@
 //! Turns cases into trials, and trials into a report.
 
 use crate::cases::process;
+use crate::replay::Replay;
 use crate::scenario::Scenario;
 use crate::sim::SimFs;
 use crate::{Case, CaseResult, Context, Explored, Failure, Level, Settings, all_cases};
@@ -14,8 +15,8 @@ use std::thread;
 /// The arguments of [`run`] besides the factory: [`main!`](crate::main) fills them in.
 #[derive(Clone, Copy, Debug)]
 pub struct Suite {
-    /// Package of the test target.
-    pub package: &'static str,
+    /// Directory of the package's `Cargo.toml`.
+    pub manifest_dir: &'static str,
     /// Name of the test target, as a crate.
     pub target: &'static str,
     /// Source file of the test target.
@@ -148,14 +149,14 @@ impl Suite {
     /// The whole report of a failed case.
     pub(crate) fn report(&self, case: &Case, failure: Failure, settings: &Settings) -> Failure {
         let image = failure.image().map(|image| self.keep(case, image));
-        let scenario =
-            failure.fact("scenario").map_or_else(String::new, |line| format!("KV_TESTS_SCENARIO='{line}' "));
-        let replay = format!(
-            "{settings} {scenario}cargo test -p {} --test {} -- --exact {}",
-            self.package,
-            self.target_name(),
-            case.id
-        );
+        let replay = Replay {
+            settings,
+            scenario: failure.fact("scenario"),
+            manifest_dir: Path::new(self.manifest_dir),
+            target: self.target_name(),
+            case: case.id,
+        }
+        .line(std::env::var_os("PWD").as_deref().map(Path::new));
         let failure = failure.with("demand", case.summary).with("seed", settings.seed.to_string());
         match image {
             Some(Ok(dir)) => failure.with("image", dir),
@@ -250,7 +251,7 @@ mod tests {
     const BREAK: &str = "scan::required_kv301_every_key_once";
 
     fn suite(skip: &'static [(&'static str, &'static str)]) -> Suite {
-        Suite { package: "p", target: "my_suite", file: "tests/my-suite.rs", skip, images: None }
+        Suite { manifest_dir: "/p", target: "my_suite", file: "tests/my-suite.rs", skip, images: None }
     }
 
     /// Runs the trials of one case, and counts: passed, failed, ignored.
