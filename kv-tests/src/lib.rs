@@ -77,6 +77,7 @@ mod explored;
 mod failure;
 mod linearizability;
 mod oracle;
+#[doc(hidden)]
 pub mod reference;
 mod replay;
 mod rig;
