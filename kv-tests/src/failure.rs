@@ -78,14 +78,32 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Returns a [`Failure`] with a formatted sentence.
+/// Returns a [`Failure`] with a formatted sentence from the case.
+///
+/// ```
+/// # fn case() -> kv_tests::CaseResult {
+/// kv_tests::fail!("the log has {} segments, not one", 2)
+/// # }
+/// # assert_eq!(case().unwrap_err().violated(), "the log has 2 segments, not one");
+/// ```
+#[macro_export]
 macro_rules! fail {
     ($($text:tt)+) => {
         return Err($crate::Failure::new(format!($($text)+)))
     };
 }
 
-/// Returns a [`Failure`] unless the condition holds.
+/// Returns a [`Failure`] with a formatted sentence from the case, unless the condition holds.
+///
+/// ```
+/// # fn case() -> kv_tests::CaseResult {
+/// let segments = 2;
+/// kv_tests::ensure!(segments == 1, "the log has {segments} segments, not one");
+/// # Ok(())
+/// # }
+/// # assert_eq!(case().unwrap_err().violated(), "the log has 2 segments, not one");
+/// ```
+#[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($text:tt)+) => {
         if !$condition {

@@ -60,7 +60,53 @@
 //! line is a command that replays it; `KV_TESTS_SCENARIO` in it names the operations and the crash.
 //! A run ends with the numbers of explored histories, crashes and faults.
 //!
-//! # Adding a case
+//! # Cases of your own
+//!
+//! An engine promises more than the contract. Test such a promise with a case of your own: pass a
+//! list of [`Case`]s to [`main!`] as `cases`. The suite selects, runs, reports and replays them like
+//! its own. Their ids begin with `own::`, a group that the suite never uses.
+//!
+//! A case gets a [`Context`], and opens stores through it. A [`Rig`] is one store: its disk, its
+//! clock, and the [`Setup`] to open it with. [`Context::rig`] takes the simulated disk if the engine
+//! supports it, [`Context::real_rig`] the real one, and [`Context::sim_rig`] a [`sim::SimFs`] on
+//! which the case cuts the power or injects faults.
+//!
+//! ```no_run
+//! # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};
+//! # struct MyFactory;
+//! # impl EngineFactory for MyFactory {
+//! #     fn name(&self) -> &str { "mine" }
+//! #     fn capabilities(&self) -> Capabilities { Capabilities::new() }
+//! #     fn open(&self, _: &std::path::Path, _: &Env, _: &OpenOptions) -> Result<std::sync::Arc<dyn Engine>> {
+//! #         Err(kv_core::Error::Closed)
+//! #     }
+//! # }
+//! use kv_tests::sim::{PowerCut, SimFs};
+//! use kv_tests::{Case, CaseResult, Context, Level, Need, Policy, Setup, ensure};
+//!
+//! const CASES: &[Case] = &[Case {
+//!     id: "own::required_stats_count_recovered_keys",
+//!     level: Level::Required,
+//!     needs: &[Need::SimulatedFs],
+//!     summary: "After a power cut the statistics count the recovered keys.",
+//!     run: stats_count_recovered_keys,
+//! }];
+//!
+//! fn stats_count_recovered_keys(context: &Context) -> CaseResult {
+//!     let (disk, setup) = (SimFs::new(), Setup::tiny(context, Policy::Always));
+//!     let engine = context.sim_rig(disk.clone(), setup).open()?;
+//!     engine.put(b"a", b"1")?;
+//!     engine.put(b"b", b"2")?;
+//!     let after_cut = disk.power_cut(PowerCut::LOSE_ALL);
+//!     let keys = context.sim_rig(after_cut, setup).open()?.stats().keys;
+//!     ensure!(keys == 2, "after a power cut the statistics count {keys} of 2 keys");
+//!     Ok(())
+//! }
+//!
+//! kv_tests::main!(MyFactory, cases = CASES);
+//! ```
+//!
+//! # Adding a case to the suite
 //!
 //! Add a function and an entry in its group's `CASES`, with the next free number in the id. Ids are
 //! stable: the opt-outs of other projects name them. The guide is `docs/testing.md` of the
@@ -105,7 +151,8 @@ pub use settings::Settings;
 /// The first argument is an expression whose value implements
 /// [`EngineFactory`](kv_core::EngineFactory). `skip` lists the cases that the engine does not pass,
 /// each with a reason. The suite shows such a case as ignored. An extra trial fails once the engine
-/// passes it.
+/// passes it. `cases` adds [cases of your own](crate#cases-of-your-own): an expression of type
+/// `&'static [Case]`. With both, `cases` comes first.
 ///
 /// ```no_run
 /// # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};
@@ -126,7 +173,13 @@ macro_rules! main {
     ($factory:expr $(,)?) => {
         $crate::main!($factory, skip = []);
     };
+    ($factory:expr, cases = $cases:expr $(,)?) => {
+        $crate::main!($factory, cases = $cases, skip = []);
+    };
     ($factory:expr, skip = [$(($id:expr, $reason:expr)),* $(,)?] $(,)?) => {
+        $crate::main!($factory, cases = &[], skip = [$(($id, $reason)),*]);
+    };
+    ($factory:expr, cases = $cases:expr, skip = [$(($id:expr, $reason:expr)),* $(,)?] $(,)?) => {
         fn main() -> ::std::process::ExitCode {
             $crate::run(
                 $factory,
@@ -134,6 +187,7 @@ macro_rules! main {
                     manifest_dir: env!("CARGO_MANIFEST_DIR"),
                     target: env!("CARGO_CRATE_NAME"),
                     file: file!(),
+                    cases: $cases,
                     skip: &[$(($id, $reason)),*],
                     images: option_env!("CARGO_TARGET_TMPDIR"),
                 },

@@ -1,5 +1,6 @@
 //! Turns cases into trials, and trials into a report.
 
+use crate::case::check_own;
 use crate::cases::process;
 use crate::replay::Replay;
 use crate::scenario::Scenario;
@@ -21,6 +22,8 @@ pub struct Suite {
     pub target: &'static str,
     /// Source file of the test target.
     pub file: &'static str,
+    /// Cases that the engine's author adds to those of the suite.
+    pub cases: &'static [Case],
     /// Cases that the engine does not pass, each with the reason.
     pub skip: &'static [(&'static str, &'static str)],
     /// Directory that keeps the disk images of failures: `CARGO_TARGET_TMPDIR`. `None`: the
@@ -63,7 +66,7 @@ pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
         return code;
     }
     let arguments = Arguments::from_args();
-    let settings = match check_settings(suite) {
+    let settings = match check(suite).and_then(|()| Settings::from_env()) {
         Ok(settings) => settings,
         Err(complaint) => {
             #[expect(clippy::print_stderr, reason = "a test binary that cannot begin")]
@@ -85,8 +88,9 @@ pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     conclusion.exit_code()
 }
 
-fn check_settings(suite: &Suite) -> Result<Settings, String> {
-    let cases = all_cases();
+fn check(suite: &Suite) -> Result<(), String> {
+    check_own(suite.cases)?;
+    let cases = suite.all_cases();
     for (id, reason) in suite.skip {
         if cases.iter().all(|case| case.id != *id) {
             return Err(format!("the opt-out of {id} names no case"));
@@ -95,7 +99,7 @@ fn check_settings(suite: &Suite) -> Result<Settings, String> {
             return Err(format!("the opt-out of {id} gives no reason"));
         }
     }
-    Settings::from_env()
+    Ok(())
 }
 
 fn trials(
@@ -105,7 +109,7 @@ fn trials(
     explored: &Arc<Explored>,
 ) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for case in all_cases() {
+    for case in suite.all_cases() {
         let opt_out =
             suite.skip.iter().find(|(id, _)| *id == case.id).map(|(_, reason)| (*reason).to_owned());
         let unmet = case.unmet(factory.capabilities(), true).map(|need| format!("needs {need}"));
@@ -146,6 +150,11 @@ fn skipped(id: &str, reason: &str) -> Trial {
 }
 
 impl Suite {
+    /// The cases of the suite, then those of the engine's author.
+    fn all_cases(&self) -> Vec<Case> {
+        [all_cases().as_slice(), self.cases].concat()
+    }
+
     /// The whole report of a failed case.
     pub(crate) fn report(&self, case: &Case, failure: Failure, settings: &Settings) -> Failure {
         let image = failure.image().map(|image| self.keep(case, image));
@@ -251,14 +260,34 @@ mod tests {
     const BREAK: &str = "scan::required_kv301_every_key_once";
 
     fn suite(skip: &'static [(&'static str, &'static str)]) -> Suite {
-        Suite { manifest_dir: "/p", target: "my_suite", file: "tests/my-suite.rs", skip, images: None }
+        Suite {
+            manifest_dir: "/p",
+            target: "my_suite",
+            file: "tests/my-suite.rs",
+            cases: &[OWN],
+            skip,
+            images: None,
+        }
     }
 
+    /// A case that every engine fails.
+    const OWN: Case = Case {
+        id: "own::required_the_impossible",
+        level: Level::Required,
+        needs: &[],
+        summary: "The impossible happens.",
+        run: |_| Err(Failure::new("the impossible does not happen")),
+    };
+
     /// Runs the trials of one case, and counts: passed, failed, ignored.
-    fn run_trials_of(factory: ReferenceFactory, skip: &'static [(&'static str, &'static str)]) -> [u64; 3] {
+    fn run_trials_of(
+        id: &str,
+        factory: ReferenceFactory,
+        skip: &'static [(&'static str, &'static str)],
+    ) -> [u64; 3] {
         let factory: Arc<dyn EngineFactory> = Arc::new(factory);
         let all = trials(&factory, &suite(skip), &Settings::default(), &Arc::default());
-        let chosen = all.into_iter().filter(|trial| trial.name().ends_with(BREAK)).collect();
+        let chosen = all.into_iter().filter(|trial| trial.name().ends_with(id)).collect();
         // A file for the report, which says that tests failed: on standard output it would look
         // like this run's.
         let dir = tempfile::tempdir().unwrap();
@@ -271,18 +300,44 @@ mod tests {
     #[test]
     fn an_opt_out_is_ignored_and_fails_once_it_is_stale() {
         let broken = ReferenceFactory::with_defect(Defect::ScanDoesNotBreak);
-        assert_eq!(run_trials_of(broken, &[]), [0, 1, 0]);
-        assert_eq!(run_trials_of(broken, &[(BREAK, "it has no Break yet")]), [1, 0, 1]);
-        assert_eq!(run_trials_of(ReferenceFactory::default(), &[(BREAK, "it has no Break yet")]), [0, 1, 1]);
+        let skip = &[(BREAK, "it has no Break yet")];
+        assert_eq!(run_trials_of(BREAK, broken, &[]), [0, 1, 0]);
+        assert_eq!(run_trials_of(BREAK, broken, skip), [1, 0, 1]);
+        assert_eq!(run_trials_of(BREAK, ReferenceFactory::default(), skip), [0, 1, 1]);
+    }
+
+    #[test]
+    fn an_own_case_fails_the_run_and_can_be_opted_out_of() {
+        let correct = ReferenceFactory::default;
+        assert_eq!(run_trials_of(OWN.id, correct(), &[]), [0, 1, 0]);
+        assert_eq!(run_trials_of(OWN.id, correct(), &[("own::required_the_impossible", "later")]), [1, 0, 1]);
+    }
+
+    #[test]
+    fn an_own_case_is_reported_like_one_of_the_suite() {
+        let failure =
+            (OWN.run)(&Context::new(Arc::new(ReferenceFactory::default()), Settings::default(), OWN.id))
+                .unwrap_err();
+        let report = suite(&[]).report(&OWN, failure, &Settings::default());
+        assert_eq!(report.fact("demand"), Some(OWN.summary));
+        let replay = report.fact("replay").unwrap();
+        assert!(replay.ends_with("--test my-suite -- --exact own::required_the_impossible"), "{replay}");
+    }
+
+    #[test]
+    fn a_clash_of_ids_is_refused() {
+        const CLASH: &[Case] = &[Case { id: BREAK, ..OWN }];
+        let complaint = check(&Suite { cases: CLASH, ..suite(&[]) }).unwrap_err();
+        assert!(complaint.contains("the suite has a case scan::required_kv301"), "{complaint}");
     }
 
     #[test]
     fn opt_outs_need_a_case_and_a_reason() {
-        let complaint = check_settings(&suite(&[("scan::no_such_case", "reason")])).unwrap_err();
+        let complaint = check(&suite(&[("scan::no_such_case", "reason")])).unwrap_err();
         assert!(complaint.contains("names no case"), "{complaint}");
-        let complaint = check_settings(&suite(&[(BREAK, " ")])).unwrap_err();
+        let complaint = check(&suite(&[(BREAK, " ")])).unwrap_err();
         assert!(complaint.contains("gives no reason"), "{complaint}");
-        check_settings(&suite(&[(BREAK, "reason")])).unwrap();
+        check(&suite(&[(BREAK, "reason")])).unwrap();
     }
 
     #[test]

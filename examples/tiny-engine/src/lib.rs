@@ -2,7 +2,7 @@
 //! sync replaces the file atomically.
 //!
 //! The engine is slow and correct. It is the engine to learn from: read this file, then run the
-//! suite on it with `cargo test`.
+//! suite on it with `cargo test`. `tests/conformance.rs` also adds a case of the engine's own.
 //!
 //! To begin your engine with a copy of this directory, replace the two `path` lines in its
 //! `Cargo.toml`. The comment there shows how.
