@@ -1,14 +1,15 @@
-use super::case;
+//! Crashes at every change of the disk, and the state that an engine recovers after them.
+
+use super::{case, loss};
 use crate::failure::ensure;
-use crate::oracle::{History, state_of};
+use crate::oracle::History;
 use crate::rig::{Policy, Setup};
 use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write, unchanged_by};
 use crate::sim::{OpKind, PowerCut, SimFs};
-use crate::workload::{Op, random_ops, run_op, run_ops};
+use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use fastrand::Rng;
-use kv_core::{Background, Lsn};
-use std::time::Duration;
+use kv_core::Background;
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
 
@@ -49,7 +50,7 @@ pub(crate) const CASES: &[Case] = &[
         Level::Required,
         SIMULATED,
         "A power cut loses at most the policy's loss window.",
-        loss_stays_within_the_window,
+        loss::loss_stays_within_the_window,
     ),
     case(
         "crash::required_kv506_same_seed_same_run",
@@ -77,7 +78,7 @@ pub(crate) const CASES: &[Case] = &[
         Level::Required,
         SIMULATED,
         "Under Periodic the worst power cut loses no change that was older than the interval at the last change.",
-        periodic_keeps_its_window,
+        loss::periodic_keeps_its_window,
     ),
     case(
         "crash::stochastic_kv510_background_work_under_the_cut",
@@ -98,14 +99,14 @@ pub(crate) const CASES: &[Case] = &[
         Level::Required,
         &[Need::SimulatedFs],
         "Changes that sync, wait_durable or durable_lsn reported as durable survive the worst power cut.",
-        durable_survives_power_cut,
+        loss::durable_survives_power_cut,
     ),
     case(
         "crash::required_kv523_closed_is_durable",
         Level::Required,
         &[Need::SimulatedFs],
         "After a close, or the drop of the last handle, the worst power cut loses nothing.",
-        closed_is_durable,
+        loss::closed_is_durable,
     ),
     case(
         "crash::required_kv524_recovered_keys_stay_deleted",
@@ -119,7 +120,7 @@ pub(crate) const CASES: &[Case] = &[
         Level::Required,
         &[Need::SimulatedFs],
         "Over many crashes the engine gives out no LSN twice, not even one whose change a crash lost.",
-        lsns_are_never_reused,
+        loss::lsns_are_never_reused,
     ),
 ];
 
@@ -313,25 +314,6 @@ fn mutations_of(context: &Context, setup: Setup, ops: &[Op]) -> Result<u64, Fail
     }
 }
 
-fn loss_stays_within_the_window(context: &Context) -> CaseResult {
-    let limit = 300u64;
-    let setup = Setup::tiny(context, Policy::MaxLogSize(limit));
-    let disk = SimFs::new();
-    let engine = context.sim_rig(disk.clone(), setup).open()?;
-    let mut history = History::default();
-    for number in 0..200u8 {
-        run_op(&*engine, &Op::Put { key: number % 9, len: 20 }, &mut history)?;
-        let image = disk.power_cut(PowerCut::LOSE_ALL);
-        let recovered = state_of(&*context.sim_rig(image, setup).open()?)?;
-        context.explored().crash_state();
-        history.check(&recovered)?;
-        // The sizes of keys and values only: an engine's overhead may only make it dump earlier.
-        let lost = history.lost(&recovered).map_or(u64::MAX, |changes| 21 * changes as u64);
-        ensure!(lost < limit, "{lost} bytes are lost under a policy that promises fewer than {limit}");
-    }
-    Ok(())
-}
-
 fn torn_at_every_byte(context: &Context) -> CaseResult {
     let mut ops = random_ops(&mut context.rng(), 10, 6);
     ops.push(Op::Reopen);
@@ -386,34 +368,6 @@ fn every_sequence_of_three(context: &Context) -> CaseResult {
     Ok(())
 }
 
-fn periodic_keeps_its_window(context: &Context) -> CaseResult {
-    let setup = Setup::tiny(context, Policy::Periodic);
-    let disk = SimFs::new();
-    let rig = context.sim_rig(disk.clone(), setup);
-    let engine = rig.open()?;
-    let mut rng = context.rng();
-    let mut now = Duration::ZERO;
-    let (mut history, mut times) = (History::default(), Vec::new());
-    for _ in 0..context.scaled(100) {
-        let step = Policy::INTERVAL * rng.u32(0..8) / 4;
-        rig.advance(step);
-        now += step;
-        run_op(&*engine, &Op::Put { key: rng.u8(0..9), len: 8 }, &mut history)?;
-        times.push(now);
-        let recovered = state_of(&*context.sim_rig(disk.power_cut(PowerCut::LOSE_ALL), setup).open()?)?;
-        context.explored().crash_state();
-        history.check(&recovered)?;
-        let kept = times.len() - history.lost(&recovered).unwrap_or(times.len());
-        let oldest_lost = times.get(kept).copied().unwrap_or(now);
-        ensure!(
-            now.saturating_sub(oldest_lost) < Policy::INTERVAL,
-            "after a change at {now:?} a power cut takes one visible since {oldest_lost:?}, under Periodic({:?})",
-            Policy::INTERVAL
-        );
-    }
-    Ok(())
-}
-
 /// One writer makes the history known. The engine's own threads race with it and with the cut.
 fn background_work_under_the_cut(context: &Context) -> CaseResult {
     let mut rng = context.rng();
@@ -457,51 +411,6 @@ fn same_seed_same_run(context: &Context) -> CaseResult {
     Ok(())
 }
 
-fn durable_survives_power_cut(context: &Context) -> CaseResult {
-    let mut rng = context.rng();
-    for policy in Policy::ALL {
-        let setup = Setup::tiny(context, policy);
-        for round in 0..context.scaled(20) {
-            let disk = SimFs::new();
-            let engine = context.sim_rig(disk.clone(), setup).open()?;
-            let mut history = History::default();
-            run_ops(&*engine, &random_ops(&mut rng, 30, 8), &mut history)?;
-            history.told_durable(engine.sync()?);
-            run_ops(&*engine, &random_ops(&mut rng, 10, 8), &mut history)?;
-            engine.wait_durable(history.last_lsn())?;
-            history.told_durable(history.last_lsn());
-            let image = disk.power_cut(context.power_cut(round));
-            judge(context, setup, &image, &history).map_err(|failure| {
-                failure.with("policy", format!("{policy:?}")).with("kept", image.kept().join("\n"))
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn closed_is_durable(context: &Context) -> CaseResult {
-    for policy in Policy::ALL {
-        for by_drop in [false, true] {
-            let setup = Setup::tiny(context, policy);
-            let disk = SimFs::new();
-            let engine = context.sim_rig(disk.clone(), setup).open()?;
-            let mut history = History::default();
-            run_ops(&*engine, &random_ops(&mut context.rng(), 60, 8), &mut history)?;
-            if !by_drop {
-                engine.close()?;
-            }
-            drop(engine);
-            history.told_durable(history.last_lsn());
-            let image = disk.power_cut(PowerCut::LOSE_ALL);
-            judge(context, setup, &image, &history).map_err(|failure| {
-                let how = if by_drop { "dropped" } else { "closed" };
-                failure.with("policy", format!("{policy:?}, {how}")).with("kept", image.kept().join("\n"))
-            })?;
-        }
-    }
-    Ok(())
-}
-
 /// Fills a store and closes it. Then, on the same disk, deletes and overwrites until the engine
 /// compacts, and crashes at every operation of that phase.
 fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
@@ -512,33 +421,4 @@ fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
     ops.extend((0..20).map(|key| Op::Delete { key }));
     ops.extend((0..60).map(|number| Op::Put { key: 20 + number % 4, len: 80 }));
     crash_everywhere(context, policy, &ops, filled, 1, &|cut| three_cuts(context, cut))
-}
-
-fn lsns_are_never_reused(context: &Context) -> CaseResult {
-    let mut rng = context.rng();
-    for _ in 0..context.scaled(20) {
-        let policy = rng.choice(Policy::ALL).unwrap_or(Policy::Manual);
-        let setup = Setup::tiny(context, policy);
-        let (mut disk, mut newest) = (SimFs::new(), Lsn::ZERO);
-        for round in 0..8 {
-            let ops = random_ops(&mut rng, 20, 6);
-            context.set_doing(format!("round {round} under {policy:?}: {ops:?}"));
-            disk.cut_after(rng.u64(0..60));
-            let mut history = History::default();
-            if let Ok(engine) = context.sim_rig(disk.clone(), setup).open() {
-                let _ = run_ops(&*engine, &ops, &mut history);
-            }
-            history.check_order()?;
-            if let Some(first) = history.first_lsn() {
-                ensure!(
-                    first > newest,
-                    "round {round} under {policy:?}: LSN {first} is used again, {newest} was given out before"
-                );
-                newest = history.last_lsn();
-            }
-            context.explored().crash_state();
-            disk = disk.power_cut(PowerCut::seeded(rng.u64(..4)));
-        }
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ pub(crate) mod errors;
 mod futures;
 pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
+mod loss;
 pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod read_only;
