@@ -10,8 +10,8 @@ use std::sync::Arc;
 ///
 /// [`main!`](crate::main) shows a case that the engine cannot take part in as ignored. A plain test
 /// cannot decide that while it runs: it passes, and prints the reason. For the same reason there
-/// are no opt-outs, and the cases that kill a process are skipped. A case of your own is a `#[test]`
-/// that calls [`run_case`](crate::run_case).
+/// are no opt-outs, and the cases that kill a process are skipped. A case of your own is a
+/// `#[test]` that calls [`run_case`](crate::run_case).
 ///
 /// ```no_run
 /// # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};

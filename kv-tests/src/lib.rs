@@ -63,13 +63,13 @@
 //! # Cases of your own
 //!
 //! An engine promises more than the contract. Test such a promise with a case of your own: pass a
-//! list of [`Case`]s to [`main!`] as `cases`. The suite selects, runs, reports and replays them like
-//! its own. Their ids begin with `own::`, a group that the suite never uses.
+//! list of [`Case`]s to [`main!`] as `cases`. The suite selects, runs, reports and replays them
+//! like its own. Their ids begin with `own::`, a group that the suite never uses.
 //!
 //! A case gets a [`Context`], and opens stores through it. A [`Rig`] is one store: its disk, its
-//! clock, and the [`Setup`] to open it with. [`Context::rig`] takes the simulated disk if the engine
-//! supports it, [`Context::real_rig`] the real one, and [`Context::sim_rig`] a [`sim::SimFs`] on
-//! which the case cuts the power or injects faults.
+//! clock, and the [`Setup`] to open it with. [`Context::rig`] takes the simulated disk if the
+//! engine supports it, [`Context::real_rig`] the real one, and [`Context::sim_rig`] a
+//! [`sim::SimFs`] on which the case cuts the power or injects faults.
 //!
 //! ```no_run
 //! # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};

@@ -14,9 +14,9 @@ pub(crate) struct Replay<'a> {
 impl Replay<'_> {
     /// The command for a shell in the directory `shell_dir`: `PWD` in the environment.
     ///
-    /// Cargo runs a test in the directory of its package, so the process's own directory says nothing
-    /// about the reader. The package may lie outside the workspace of that directory, so the command
-    /// names the manifest instead of the package.
+    /// Cargo runs a test in the directory of its package, so the process's own directory says
+    /// nothing about the reader. The package may lie outside the workspace of that directory, so
+    /// the command names the manifest instead of the package.
     pub(crate) fn line(&self, shell_dir: Option<&Path>) -> String {
         let Replay { settings, scenario, manifest_dir, target, case } = *self;
         let scenario = scenario.map_or_else(String::new, |line| format!("KV_TESTS_SCENARIO='{line}' "));
