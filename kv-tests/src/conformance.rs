@@ -5,12 +5,13 @@ use crate::{Settings, all_cases};
 use kv_core::EngineFactory;
 use std::sync::Arc;
 
-/// The whole suite against one engine as plain `#[test]` functions, a module for each group, beside other tests in the
-/// same target.
+/// The whole suite against one engine as plain `#[test]` functions, beside other tests in the same
+/// target. Each group becomes a module.
 ///
-/// With [`main!`](crate::main) a case that the engine cannot take part in is shown as ignored; here it passes, and says
-/// on standard output why it was skipped, because a plain test cannot decide that while it runs. For the same reason
-/// there are no opt-outs, and the cases that kill a process are skipped.
+/// [`main!`](crate::main) shows a case that the engine cannot take part in as ignored. A plain test
+/// cannot decide that while it runs: it passes, and prints the reason. For the same reason there
+/// are no opt-outs, and the cases that kill a process are skipped. A case of your own is a
+/// `#[test]` that calls [`run_case`](crate::run_case).
 ///
 /// ```no_run
 /// # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};
@@ -31,9 +32,10 @@ macro_rules! conformance {
             ::std::sync::Arc::new($factory)
         }
         const KV_TESTS_SUITE: $crate::Suite = $crate::Suite {
-            package: env!("CARGO_PKG_NAME"),
+            manifest_dir: env!("CARGO_MANIFEST_DIR"),
             target: env!("CARGO_CRATE_NAME"),
             file: file!(),
+            cases: &[],
             skip: &[],
             images: option_env!("CARGO_TARGET_TMPDIR"),
         };
@@ -59,7 +61,8 @@ macro_rules! plain_tests {
     };
 }
 
-/// Calls a macro with the ids of all cases: macros cannot ask [`all_cases`]. A test compares the two.
+/// Calls a macro with the ids of all cases, because macros cannot call [`all_cases`]. A test
+/// compares the two.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! for_each_case {
@@ -205,7 +208,8 @@ macro_rules! for_each_case {
 /// Runs one case as a plain test.
 ///
 /// # Panics
-/// When the engine fails it, with the report; when `id` names no case; when the environment holds nonsense.
+/// When the engine fails the case, with the report; when `id` names no case; when an environment
+/// variable of the suite has an invalid value.
 #[doc(hidden)]
 pub fn check_plain(id: &str, factory: &Arc<dyn EngineFactory>, suite: &Suite) {
     let settings = Settings::from_env().unwrap_or_else(|complaint| panic!("kv-tests: {complaint}"));

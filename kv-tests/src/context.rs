@@ -5,7 +5,8 @@ use fastrand::Rng;
 use kv_core::{Background, EngineFactory};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a case works with: the engine, chance, and a place to count.
+/// The tools of a running case: the engine's factory, stores to open, a random generator and
+/// counters.
 #[derive(Clone)]
 pub struct Context {
     shared: Arc<Shared>,
@@ -45,17 +46,17 @@ impl Context {
         &self.shared.settings
     }
 
-    /// The case that runs.
+    /// The id of the running case.
     pub fn id(&self) -> &'static str {
         self.shared.id
     }
 
-    /// What was looked at so far.
+    /// The counts of this case so far.
     pub fn explored(&self) -> &Explored {
         &self.shared.explored
     }
 
-    /// `count` times the effort, at least 1.
+    /// `count` times the effort, at least 1. Scale numbers of rounds and histories with it.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -66,21 +67,21 @@ impl Context {
         ((count as f64 * self.shared.settings.effort).round() as u64).max(1)
     }
 
-    /// Chance, the same in every run with this seed.
+    /// A random generator that draws the same in every run with this seed.
     pub fn rng(&self) -> Rng {
         Rng::with_seed(self.seed())
     }
 
-    /// A seed for this case.
+    /// A seed of this case's own, derived from the seed of the run.
     pub fn seed(&self) -> u64 {
-        // FNV-1a over the id, so that cases do not all draw the same.
+        // FNV-1a over the id, so that two cases draw different numbers.
         let id = self.shared.id.bytes();
         id.fold(0xcbf2_9ce4_8422_2325 ^ self.shared.settings.seed, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         })
     }
 
-    /// A power cut: 0 loses all, 1 keeps all, anything else is a draw that depends on the seed of the run.
+    /// A power cut: draw 0 loses all, 1 keeps all, and any other depends on the seed of the run.
     pub(crate) fn power_cut(&self, draw: u64) -> PowerCut {
         match draw {
             0 | 1 => PowerCut::seeded(draw),
@@ -90,7 +91,7 @@ impl Context {
         }
     }
 
-    /// Notes what is being done, for the report of a panic or a deadlock.
+    /// Notes the current step for the report of a panic or a deadlock.
     pub fn set_doing(&self, text: String) {
         *self.shared.doing.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
     }
@@ -99,16 +100,16 @@ impl Context {
         self.shared.doing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Inline if the engine can, otherwise threads.
+    /// Inline if the engine supports it, otherwise threads.
     pub fn quiet_background(&self) -> Background {
         if self.factory().capabilities().inline { Background::Inline } else { Background::Threads }
     }
 
-    /// A store yet to be opened: on a simulated disk if the engine can, otherwise in a temporary
-    /// directory.
+    /// A store that is not open yet: on a simulated disk if the engine supports one, otherwise in a
+    /// temporary directory.
     ///
     /// # Errors
-    /// No temporary directory could be made.
+    /// The system refuses a temporary directory.
     pub fn rig(&self, setup: Setup) -> std::io::Result<Rig> {
         let disk = if self.factory().capabilities().simulated_fs {
             Disk::Simulated(SimFs::new())
@@ -118,15 +119,17 @@ impl Context {
         Ok(Rig::new(self, disk, setup))
     }
 
-    /// A store yet to be opened in a temporary directory on the real disk, with background threads.
+    /// A store that is not open yet, in a temporary directory on the real disk, with background
+    /// threads.
     ///
     /// # Errors
-    /// No temporary directory could be made.
+    /// The system refuses a temporary directory.
     pub fn real_rig(&self, setup: Setup) -> std::io::Result<Rig> {
         Ok(Rig::new(self, Disk::temporary()?, Setup { background: Background::Threads, ..setup }))
     }
 
-    /// A store yet to be opened on `disk`.
+    /// A store that is not open yet, on `disk`. The case must require
+    /// [`Need::SimulatedFs`](crate::Need).
     pub fn sim_rig(&self, disk: SimFs, setup: Setup) -> Rig {
         Rig::new(self, Disk::Simulated(disk), setup)
     }

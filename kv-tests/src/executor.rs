@@ -1,4 +1,4 @@
-//! Runs futures on the thread of the caller: as much of an executor as the cases need.
+//! Runs futures on the caller's thread: as much of an executor as the cases need.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// Wakes one future. It is polled only when it was woken, so a lost wake-up shows.
+/// Wakes one future. The executor polls only after a wake, so a lost wake-up shows.
 struct Task {
     woken: AtomicBool,
     thread: Thread,
@@ -20,8 +20,8 @@ impl Wake for Task {
     }
 }
 
-/// Runs `futures`, each with a waker of its own, until all have an answer: in their order. `None` when one of them is not
-/// woken within `patience`.
+/// Runs `futures`, each with its own waker, until all are ready; returns the answers in order.
+/// `None` when one of them is not woken within `patience`.
 pub(crate) fn run_all<F: Future + Unpin>(
     futures: impl IntoIterator<Item = F>,
     patience: Duration,
@@ -37,7 +37,8 @@ pub(crate) fn run_all<F: Future + Unpin>(
     let start = Instant::now();
     loop {
         for one in running.iter_mut().filter(|one| one.answer.is_none()) {
-            // Acquire: pairs with the store in `wake`, so the poll sees the change that it was woken for.
+            // Acquire pairs with the Release store in `wake`: the poll sees the change that caused
+            // the wake.
             if one.task.woken.swap(false, Ordering::Acquire) {
                 let waker = Waker::from(Arc::clone(&one.task));
                 if let Poll::Ready(answer) = Pin::new(&mut one.future).poll(&mut Context::from_waker(&waker))
@@ -64,7 +65,7 @@ mod tests {
     use std::future::{pending, poll_fn, ready};
 
     #[test]
-    fn it_polls_what_was_woken_and_nothing_else() {
+    fn it_polls_woken_futures_only() {
         assert_eq!(run_all([ready(1), ready(2)], Duration::ZERO), Some(vec![1, 2]));
         assert_eq!(run(pending::<()>(), Duration::from_millis(5)), None);
         let mut polls = 0;

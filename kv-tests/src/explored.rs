@@ -1,7 +1,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How much was looked at: a suite that explored nothing proves nothing.
+/// Counts of the explored histories, crashes and faults: a suite that explores nothing proves
+/// nothing.
 #[derive(Debug, Default)]
 pub struct Explored {
     histories: AtomicU64,
@@ -32,17 +33,17 @@ impl Explored {
         self.histories.load(Ordering::Relaxed)
     }
 
-    /// Disks recovered from after a crash.
+    /// Disks that an engine recovered after a crash.
     pub fn crash_states(&self) -> u64 {
         self.crash_states.load(Ordering::Relaxed)
     }
 
-    /// Operations that were made to fail.
+    /// Operations that an injected fault struck.
     pub fn faults(&self) -> u64 {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Stores opened after damage at rest.
+    /// Closed stores that were damaged and opened.
     pub fn damages(&self) -> u64 {
         self.damages.load(Ordering::Relaxed)
     }

@@ -1,25 +1,25 @@
 use crate::sim::SimFs;
 use std::fmt;
 
-/// What a case returns.
+/// The result of a case.
 pub type CaseResult = Result<(), Failure>;
 
-/// How an engine broke the contract: one sentence, and the facts that lead there.
+/// A violation of the contract: one sentence, and the facts that lead there.
 #[derive(Clone, Debug)]
 pub struct Failure {
     violated: String,
     facts: Vec<(&'static str, String)>,
-    /// The disk that the engine did not make sense of.
+    /// The disk image that the engine failed on.
     image: Option<SimFs>,
 }
 
 impl Failure {
-    /// A failure that says what was violated, in one sentence.
+    /// A failure with the violated sentence of the contract.
     pub fn new(violated: impl Into<String>) -> Self {
         Failure { violated: violated.into(), facts: Vec::new(), image: None }
     }
 
-    /// Adds a fact, unless there is one of this name already.
+    /// Adds a fact, unless the failure has one of this name.
     #[must_use]
     pub fn with(mut self, name: &'static str, fact: impl Into<String>) -> Self {
         if self.facts.iter().all(|(known, _)| *known != name) {
@@ -28,7 +28,7 @@ impl Failure {
         self
     }
 
-    /// Keeps the disk, as it was before the engine was opened on it.
+    /// Keeps the disk image from before the engine opened it.
     #[must_use]
     pub(crate) fn with_image(mut self, image: SimFs) -> Self {
         self.image = Some(image);
@@ -39,21 +39,21 @@ impl Failure {
         self.image.as_ref()
     }
 
-    /// A fact by its name.
+    /// The fact of this name.
     pub fn fact(&self, name: &str) -> Option<&str> {
         self.facts.iter().find(|(known, _)| *known == name).map(|(_, fact)| fact.as_str())
     }
 
-    /// What was violated.
+    /// The violated sentence.
     pub fn violated(&self) -> &str {
         &self.violated
     }
 }
 
-/// An operation that had to succeed did not.
+/// An operation that must succeed failed.
 impl From<kv_core::Error> for Failure {
     fn from(error: kv_core::Error) -> Self {
-        Failure::new(format!("an operation failed that must succeed: {error}"))
+        Failure::new(format!("an operation that must succeed failed: {error}"))
     }
 }
 
@@ -78,14 +78,32 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Returns a [`Failure`] with a formatted sentence.
+/// Returns a [`Failure`] with a formatted sentence from the case.
+///
+/// ```
+/// # fn case() -> kv_tests::CaseResult {
+/// kv_tests::fail!("the log has {} segments, not one", 2)
+/// # }
+/// # assert_eq!(case().unwrap_err().violated(), "the log has 2 segments, not one");
+/// ```
+#[macro_export]
 macro_rules! fail {
     ($($text:tt)+) => {
         return Err($crate::Failure::new(format!($($text)+)))
     };
 }
 
-/// Returns a [`Failure`] unless the condition holds.
+/// Returns a [`Failure`] with a formatted sentence from the case, unless the condition holds.
+///
+/// ```
+/// # fn case() -> kv_tests::CaseResult {
+/// let segments = 2;
+/// kv_tests::ensure!(segments == 1, "the log has {segments} segments, not one");
+/// # Ok(())
+/// # }
+/// # assert_eq!(case().unwrap_err().violated(), "the log has 2 segments, not one");
+/// ```
+#[macro_export]
 macro_rules! ensure {
     ($condition:expr, $($text:tt)+) => {
         if !$condition {

@@ -1,8 +1,9 @@
-//! Tests for any storage engine written against `kv-core`: conformance to the contract, and consistency after
-//! crashes, on a simulated disk that loses power at every operation and on the real one with killed processes.
+//! Tests for any storage engine written against `kv-core`: conformance to the contract, and
+//! consistency after crashes. A simulated disk loses power at every operation. On the real disk the
+//! suite kills processes.
 //!
-//! Write an [`EngineFactory`](kv_core::EngineFactory), declare a test target with `harness = false`, and let it be
-//! one line:
+//! Write an [`EngineFactory`](kv_core::EngineFactory), and declare a test target with
+//! `harness = false`. The target is one line:
 //!
 //! ```no_run
 //! # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};
@@ -17,42 +18,99 @@
 //! kv_tests::main!(MyFactory);
 //! ```
 //!
-//! Each case is one test: `cargo test` filters, `--list` and nextest work. A case that the engine cannot take part
-//! in, for lack of a capability, is shown as ignored with the reason.
+//! Each case is one test: `cargo test` filters, `--list` and nextest work. A case that needs a
+//! capability that the engine lacks is shown as ignored, with the reason.
 //!
 //! # Map
 //!
 //! | file | holds |
 //! |---|---|
-//! | `case.rs`, `cases/` | what is checked, a file a group |
+//! | `case.rs`, `cases/` | the cases, one file for each group |
 //! | `sim/` | the simulated disk: [`sim::SimFs`] |
 //! | `oracle.rs` | the judge of recovered states |
 //! | `linearizability/` | the judge of concurrent histories |
-//! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; what a case works with |
-//! | `scenario.rs` | a run that one line tells: carried out, judged, shrunk, replayed |
-//! | `reference/` | a correct engine to learn from, and its deliberate defects: [`mod@reference`] |
+//! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; the tools of a case |
+//! | `scenario/` | a run in one line of text: run, judged, shrunk, replayed |
+//! | `reference/` | the mutants' home: an engine with deliberate defects, to test the suite |
 //! | `runner.rs`, `settings.rs`, `explored.rs`, `failure.rs` | trials, seed and effort, counts, reports |
+//! | `replay.rs` | the command that replays a failure |
 //!
 //! # Fault model
 //!
-//! Death of the process: all completed writes survive. Power cut: see [`sim`]. Errors: EIO, ENOSPC, EFBIG, EMFILE, short
-//! transfers, EINTR, failed syncs, refused removals, at each operation in turn. A disk without a free byte. At rest: any
-//! damage to the bytes of a file, and files that are missing, swapped or foreign. From outside: the directory of an open
-//! store is renamed or removed, or its lock file is. Out of scope: drives that lie about flushes, checksums forged on
-//! purpose, other processes that write the files.
+//! | event | effect on the disk |
+//! |---|---|
+//! | death of the process | all completed writes survive |
+//! | power cut | see [`sim`] |
+//! | errors, at each operation in turn | EIO, ENOSPC, EFBIG, EMFILE, EINTR, short transfers, failed syncs, refused removals |
+//! | full disk | no free byte |
+//! | damage to a closed store | any change of a file's bytes; missing, swapped and foreign files |
+//! | other processes | they rename or remove the directory of an open store, or its lock file |
+//!
+//! Out of scope: drives that lie about flushes, checksums forged on purpose, other processes that
+//! write the files.
 //!
 //! # Effort and replay
 //!
-//! `KV_TESTS_EFFORT` multiplies the number of histories and crash states (default 1), `KV_TESTS_SEED` sets where
-//! chance begins (default 1), `KV_TESTS_TIMEOUT_S` when a case that does not end is called a deadlock (default 300). A
-//! failure prints what was violated, the fewest operations that still fail, the crash point, what the disk kept, where
-//! the disk was copied to, and the command that replays it, with that scenario in `KV_TESTS_SCENARIO`. The end of a run
-//! prints how much was explored.
+//! `KV_TESTS_EFFORT` multiplies the number of histories and crash states (default 1).
+//! `KV_TESTS_SEED` is the seed of all random draws (default 1). `KV_TESTS_TIMEOUT_S` limits the
+//! time of a case; a longer one is reported as a deadlock (default 300).
 //!
-//! # Adding a case
+//! A failure prints the violated sentence, the fewest operations that still fail, and the crash
+//! point. It also prints the bytes that the disk kept, and where a copy of the disk is. Its last
+//! line is a command that replays it; `KV_TESTS_SCENARIO` in it names the operations and the crash.
+//! A run ends with the numbers of explored histories, crashes and faults.
 //!
-//! Add a function and an entry in its group's `CASES`, with the next free number in the id. Ids are stable: other
-//! people's opt-outs name them. The workspace's `docs/testing.md` is the guide to all of this.
+//! # Cases of your own
+//!
+//! An engine promises more than the contract. Test such a promise with a case of your own: pass a
+//! list of [`Case`]s to [`main!`] as `cases`. The suite selects, runs, reports and replays them
+//! like its own. Their ids begin with `own::`, a group that the suite never uses.
+//!
+//! A case gets a [`Context`], and opens stores through it. A [`Rig`] is one store: its disk, its
+//! clock, and the [`Setup`] to open it with. [`Context::rig`] takes the simulated disk if the
+//! engine supports it, [`Context::real_rig`] the real one, and [`Context::sim_rig`] a
+//! [`sim::SimFs`] on which the case cuts the power or injects faults.
+//!
+//! ```no_run
+//! # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};
+//! # struct MyFactory;
+//! # impl EngineFactory for MyFactory {
+//! #     fn name(&self) -> &str { "mine" }
+//! #     fn capabilities(&self) -> Capabilities { Capabilities::new() }
+//! #     fn open(&self, _: &std::path::Path, _: &Env, _: &OpenOptions) -> Result<std::sync::Arc<dyn Engine>> {
+//! #         Err(kv_core::Error::Closed)
+//! #     }
+//! # }
+//! use kv_tests::sim::{PowerCut, SimFs};
+//! use kv_tests::{Case, CaseResult, Context, Level, Need, Policy, Setup, ensure};
+//!
+//! const CASES: &[Case] = &[Case {
+//!     id: "own::required_stats_count_recovered_keys",
+//!     level: Level::Required,
+//!     needs: &[Need::SimulatedFs],
+//!     summary: "After a power cut the statistics count the recovered keys.",
+//!     run: stats_count_recovered_keys,
+//! }];
+//!
+//! fn stats_count_recovered_keys(context: &Context) -> CaseResult {
+//!     let (disk, setup) = (SimFs::new(), Setup::tiny(context, Policy::Always));
+//!     let engine = context.sim_rig(disk.clone(), setup).open()?;
+//!     engine.put(b"a", b"1")?;
+//!     engine.put(b"b", b"2")?;
+//!     let after_cut = disk.power_cut(PowerCut::LOSE_ALL);
+//!     let keys = context.sim_rig(after_cut, setup).open()?.stats().keys;
+//!     ensure!(keys == 2, "after a power cut the statistics count {keys} of 2 keys");
+//!     Ok(())
+//! }
+//!
+//! kv_tests::main!(MyFactory, cases = CASES);
+//! ```
+//!
+//! # Adding a case to the suite
+//!
+//! Add a function and an entry in its group's `CASES`, with the next free number in the id. Ids are
+//! stable: the opt-outs of other projects name them. The guide is `docs/testing.md` of the
+//! workspace.
 
 #![forbid(unsafe_code)]
 
@@ -65,7 +123,9 @@ mod explored;
 mod failure;
 mod linearizability;
 mod oracle;
+#[doc(hidden)]
 pub mod reference;
+mod replay;
 mod rig;
 mod runner;
 mod scenario;
@@ -89,8 +149,10 @@ pub use settings::Settings;
 /// The `main` of a test target without harness: the whole suite against one engine.
 ///
 /// The first argument is an expression whose value implements
-/// [`EngineFactory`](kv_core::EngineFactory). An engine that does not pass a case says so, with a reason:
-/// the case is then shown as ignored, and an extra trial fails once the engine passes it.
+/// [`EngineFactory`](kv_core::EngineFactory). `skip` lists the cases that the engine does not pass,
+/// each with a reason. The suite shows such a case as ignored. An extra trial fails once the engine
+/// passes it. `cases` adds [cases of your own](crate#cases-of-your-own): an expression of type
+/// `&'static [Case]`. With both, `cases` comes first.
 ///
 /// ```no_run
 /// # use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};
@@ -111,14 +173,21 @@ macro_rules! main {
     ($factory:expr $(,)?) => {
         $crate::main!($factory, skip = []);
     };
+    ($factory:expr, cases = $cases:expr $(,)?) => {
+        $crate::main!($factory, cases = $cases, skip = []);
+    };
     ($factory:expr, skip = [$(($id:expr, $reason:expr)),* $(,)?] $(,)?) => {
+        $crate::main!($factory, cases = &[], skip = [$(($id, $reason)),*]);
+    };
+    ($factory:expr, cases = $cases:expr, skip = [$(($id:expr, $reason:expr)),* $(,)?] $(,)?) => {
         fn main() -> ::std::process::ExitCode {
             $crate::run(
                 $factory,
                 &$crate::Suite {
-                    package: env!("CARGO_PKG_NAME"),
+                    manifest_dir: env!("CARGO_MANIFEST_DIR"),
                     target: env!("CARGO_CRATE_NAME"),
                     file: file!(),
+                    cases: $cases,
                     skip: &[$(($id, $reason)),*],
                     images: option_env!("CARGO_TARGET_TMPDIR"),
                 },

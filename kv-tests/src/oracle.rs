@@ -1,28 +1,29 @@
-//! The judge of recovered states: a state is right if it is the state after a prefix of the history that
-//! contains everything that was reported durable.
+//! The judge of recovered states. A state is right if it is the state after a prefix of the
+//! history, and the prefix holds every change that was reported durable.
 
 use crate::{CaseResult, Failure};
 use kv_core::{Engine, EngineExt, Lsn};
 use std::collections::BTreeMap;
 
-/// A key, and the value it gets; `None` when it goes.
+/// A key, and its new value; `None` deletes it.
 pub(crate) type Effect = (Vec<u8>, Option<Vec<u8>>);
 
 /// Keys and values.
 pub(crate) type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What was done, in log order, and what was promised.
+/// The changes of a run in log order, and the promises of the engine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     changes: Vec<(Lsn, Vec<Effect>)>,
     in_flight: Option<Vec<Effect>>,
     durable: Lsn,
-    /// Operations begun: the number of the next, which makes its values unique.
+    /// The number of operations begun. It numbers the next operation, and so makes its values
+    /// unique.
     begun: usize,
 }
 
 impl History {
-    /// A history whose operations are numbered from `first` on.
+    /// A history that numbers its operations from `first` on.
     pub(crate) fn numbered_from(first: usize) -> Self {
         History { begun: first, ..History::default() }
     }
@@ -37,7 +38,7 @@ impl History {
         self.begun += 1;
     }
 
-    /// The operation in flight was answered with this LSN, or changed nothing.
+    /// The engine answered the operation in flight: with this LSN, or without a change.
     pub(crate) fn end(&mut self, lsn: Option<Lsn>) {
         let effects = self.in_flight.take().unwrap_or_default();
         if let Some(lsn) = lsn {
@@ -45,7 +46,7 @@ impl History {
         }
     }
 
-    /// The operation in flight was refused, and changed nothing.
+    /// The engine refused the operation in flight, and changed nothing.
     pub(crate) fn refuse(&mut self) {
         self.in_flight = None;
     }
@@ -54,29 +55,29 @@ impl History {
         self.durable = self.durable.max(lsn);
     }
 
-    /// The same history, in which only what is at or below `lsn` is durable.
+    /// The same history, in which only the changes at or below `lsn` are durable.
     pub(crate) fn as_if_durable(&self, lsn: Lsn) -> Self {
         History { durable: lsn, ..self.clone() }
     }
 
-    /// The first LSN that was given out.
+    /// The first LSN that the engine gave out.
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         self.changes.first().map(|(lsn, _)| *lsn)
     }
 
-    /// The highest LSN that was given out.
+    /// The highest LSN that the engine gave out.
     pub(crate) fn last_lsn(&self) -> Lsn {
         self.changes.last().map_or(self.durable, |(lsn, _)| *lsn)
     }
 
-    /// The state after all changes that were answered.
+    /// The state after all answered changes.
     pub(crate) fn state(&self) -> State {
         let mut state = State::new();
         self.changes.iter().for_each(|(_, effects)| apply(&mut state, effects));
         state
     }
 
-    /// Whether LSNs grew strictly.
+    /// Checks that LSNs grew strictly.
     pub(crate) fn check_order(&self) -> CaseResult {
         for pair in self.changes.windows(2) {
             if let [(before, _), (after, _)] = pair
@@ -88,7 +89,8 @@ impl History {
         Ok(())
     }
 
-    /// Whether a reader may see this: the state after all changes that were answered, perhaps with the one in flight.
+    /// Checks that a reader may see this state: after all answered changes, with or without the one
+    /// in flight.
     pub(crate) fn check_visible(&self, seen: &State) -> CaseResult {
         let mut state = self.state();
         let answered = state == *seen;
@@ -96,12 +98,13 @@ impl History {
         if answered || state == *seen {
             return Ok(());
         }
-        Err(Failure::new("reads go on with the state as it was visible, but they show another")
+        Err(Failure::new("reads still show the visible state, but these show another")
             .with("seen", summary(seen))
             .with("expected", summary(&self.state())))
     }
 
-    /// Whether `last` can be the LSN of the newest change in `recovered`, which is the state after a prefix.
+    /// Checks that `last` can be the LSN of the newest change in `recovered`, which is the state
+    /// after a prefix.
     pub(crate) fn check_last_lsn(&self, recovered: &State, last: Lsn) -> CaseResult {
         let mut possible: Vec<Lsn> = Vec::new();
         let mut state = State::new();
@@ -115,18 +118,19 @@ impl History {
             }
         }
         apply(&mut state, self.in_flight.as_deref().unwrap_or_default());
-        // Nobody was told the LSN of what was in flight.
+        // The caller never learns the LSN of the operation in flight.
         let answered = self.changes.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn);
         let in_flight = self.in_flight.is_some() && state == *recovered && last > answered;
         if in_flight || possible.contains(&last) {
             return Ok(());
         }
         Err(Failure::new(format!(
-            "last_lsn is that of the newest change recovered, one of {possible:?}, but it is {last}"
+            "last_lsn is that of the newest recovered change, one of {possible:?}, but it is {last}"
         )))
     }
 
-    /// How many of the changes that were answered `recovered` lacks at most; `None` if it is after no prefix.
+    /// The highest number of answered changes that `recovered` can lack; `None` if it is the state
+    /// after no prefix.
     pub(crate) fn lost(&self, recovered: &State) -> Option<usize> {
         let mut state = State::new();
         let mut longest = (state == *recovered).then_some(0);
@@ -139,7 +143,7 @@ impl History {
         longest.map(|longest| self.changes.len() - longest)
     }
 
-    /// Whether `recovered` is the state after a prefix that holds all that was durable.
+    /// Checks that `recovered` is the state after a prefix that holds all durable changes.
     pub(crate) fn check(&self, recovered: &State) -> CaseResult {
         let durable = self.changes.iter().filter(|(lsn, _)| *lsn <= self.durable).count();
         let mut state = State::new();
@@ -159,9 +163,9 @@ impl History {
         }
         let violated = match too_early {
             Some(prefix) => format!(
-                "what was reported durable survives, but of {durable} durable changes only {prefix} were recovered"
+                "changes reported as durable survive, but of {durable} durable changes only {prefix} were recovered"
             ),
-            None => "the recovered state is the state after a prefix of the changes, but it is after none"
+            None => "the recovered state is the state after a prefix of the changes, but no prefix gives it"
                 .to_owned(),
         };
         Err(Failure::new(violated)
@@ -183,7 +187,7 @@ fn apply(state: &mut State, effects: &[Effect]) {
     }
 }
 
-/// Keys with the numbers of the operations that wrote them.
+/// The keys, each with the number of the operation that wrote it.
 fn summary(state: &State) -> String {
     let number = |value: &[u8]| value.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let pairs: Vec<String> = state

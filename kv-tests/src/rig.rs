@@ -1,4 +1,4 @@
-//! A store under test: where it lies, and how it is opened.
+//! A store under test: its place, and how to open it.
 
 use crate::Context;
 use crate::sim::SimFs;
@@ -14,15 +14,15 @@ use tempfile::TempDir;
 /// The persistence policies that the suite opens engines with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Durable on return.
+    /// Changes are durable on return.
     Always,
-    /// After 10 ms.
+    /// Changes are durable after 10 ms.
     Periodic,
-    /// After this many bytes.
+    /// Changes are durable after this many bytes.
     MaxLogSize(u64),
-    /// Only on request.
+    /// Changes are durable only on request.
     Manual,
-    /// After 10 ms or 300 bytes.
+    /// Changes are durable after 10 ms or 300 bytes.
     AnyOf,
 }
 
@@ -31,7 +31,7 @@ impl Policy {
     pub const ALL: [Policy; 5] =
         [Policy::Always, Policy::Periodic, Policy::MaxLogSize(300), Policy::Manual, Policy::AnyOf];
 
-    /// The policy itself.
+    /// The policy as the engine gets it.
     pub fn build(self) -> Arc<dyn PersistencePolicy> {
         let periodic = Periodic::new(Policy::INTERVAL);
         match self {
@@ -43,7 +43,7 @@ impl Policy {
         }
     }
 
-    /// As it stands in a scenario.
+    /// The name in a scenario.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Policy::Always => "always",
@@ -54,25 +54,25 @@ impl Policy {
         }
     }
 
-    /// The interval of the periodic ones.
+    /// The interval of `Periodic` and `AnyOf`.
     pub const INTERVAL: Duration = Duration::from_millis(10);
 }
 
-/// How a store is opened.
+/// How to open a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// When changes go to disk.
+    /// When changes become durable.
     pub policy: Policy,
-    /// Who does the background work.
+    /// Whether background work runs inline or in threads.
     pub background: Background,
-    /// Size of the engine's units.
+    /// The size of the engine's units, such as segments.
     pub scale: Scale,
     /// Size limits.
     pub limits: Limits,
 }
 
 impl Setup {
-    /// `policy` on tiny units, inline if the engine can.
+    /// `policy` on tiny units, inline if the engine supports it.
     pub fn tiny(context: &Context, policy: Policy) -> Self {
         Setup {
             policy,
@@ -82,7 +82,7 @@ impl Setup {
         }
     }
 
-    /// What an engine is given at open.
+    /// The options for the engine's open.
     pub fn options(&self) -> OpenOptions {
         OpenOptions {
             create_if_missing: true,
@@ -94,7 +94,7 @@ impl Setup {
     }
 }
 
-/// Where a store lies.
+/// The place of a store.
 #[derive(Debug)]
 pub(crate) enum Disk {
     Simulated(SimFs),
@@ -107,14 +107,14 @@ impl Disk {
     }
 }
 
-/// A store: its place, its clock, and how it is opened.
+/// A store: its place, its clock, and how to open it.
 #[derive(Debug)]
 pub struct Rig {
     context: Context,
     disk: Disk,
     dir: PathBuf,
     clock: Option<Arc<ManualClock>>,
-    /// How it is opened.
+    /// How to open the store.
     pub setup: Setup,
 }
 
@@ -124,14 +124,14 @@ impl Rig {
             Disk::Simulated(_) => PathBuf::from("/store"),
             Disk::Temporary(dir) => dir.path().join("store"),
         };
-        // Only who works inline takes the time from the caller alone; a thread that sleeps until a
-        // manual clock moves would sleep for ever.
+        // The manual clock serves inline engines only: an engine thread that sleeps until the clock
+        // moves would sleep for ever.
         let inline = setup.background == Background::Inline;
         let clock = inline.then(|| Arc::new(ManualClock::new(1_700_000_000_000)));
         Rig { context: context.clone(), disk, dir, clock, setup }
     }
 
-    /// The same, with the store in this directory of a simulated disk.
+    /// The same store in this directory of a simulated disk.
     pub(crate) fn in_dir(self, dir: &str) -> Self {
         Rig { dir: PathBuf::from(dir), ..self }
     }
@@ -141,7 +141,7 @@ impl Rig {
         &self.dir
     }
 
-    /// The file system it lies on.
+    /// The file system of the store.
     pub fn fs(&self) -> Arc<dyn Fs> {
         match &self.disk {
             Disk::Simulated(disk) => Arc::new(disk.clone()),
@@ -149,7 +149,7 @@ impl Rig {
         }
     }
 
-    /// What the engine is given besides options.
+    /// The environment for the engine's open: file system, clock and background mode.
     pub fn env(&self) -> Env {
         let clock: Arc<dyn Clock> = match &self.clock {
             Some(clock) => Arc::clone(clock) as Arc<dyn Clock>,
@@ -158,7 +158,7 @@ impl Rig {
         Env { fs: self.fs(), clock, background: self.setup.background }
     }
 
-    /// Moves the manual clock, if there is one.
+    /// Moves the manual clock. Without one, this does nothing.
     pub fn advance(&self, by: Duration) {
         if let Some(clock) = &self.clock {
             clock.advance(by);
@@ -168,7 +168,7 @@ impl Rig {
     /// Opens the store, or creates it.
     ///
     /// # Errors
-    /// As the engine answers.
+    /// The engine's error.
     pub fn open(&self) -> Result<Arc<dyn Engine>> {
         self.open_with(&self.setup.options())
     }
@@ -176,7 +176,7 @@ impl Rig {
     /// Opens the store with these options.
     ///
     /// # Errors
-    /// As the engine answers.
+    /// The engine's error.
     pub fn open_with(&self, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
         self.context.factory().open(&self.dir, &self.env(), options)
     }

@@ -1,6 +1,8 @@
 //! Turns cases into trials, and trials into a report.
 
+use crate::case::check_own;
 use crate::cases::process;
+use crate::replay::Replay;
 use crate::scenario::Scenario;
 use crate::sim::SimFs;
 use crate::{Case, CaseResult, Context, Explored, Failure, Level, Settings, all_cases};
@@ -11,34 +13,36 @@ use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-/// What [`main!`](crate::main) tells [`run`] besides the factory.
+/// The arguments of [`run`] besides the factory: [`main!`](crate::main) fills them in.
 #[derive(Clone, Copy, Debug)]
 pub struct Suite {
-    /// Package of the test target, for the command line that replays a failure.
-    pub package: &'static str,
+    /// Directory of the package's `Cargo.toml`.
+    pub manifest_dir: &'static str,
     /// Name of the test target, as a crate.
     pub target: &'static str,
-    /// Its source file.
+    /// Source file of the test target.
     pub file: &'static str,
+    /// Cases that the engine's author adds to those of the suite.
+    pub cases: &'static [Case],
     /// Cases that the engine does not pass, each with the reason.
     pub skip: &'static [(&'static str, &'static str)],
-    /// Where disks that an engine failed on are kept: `CARGO_TARGET_TMPDIR`, or the system's directory for
-    /// temporary files.
+    /// Directory that keeps the disk images of failures: `CARGO_TARGET_TMPDIR`. `None`: the
+    /// system's directory for temporary files.
     pub images: Option<&'static str>,
 }
 
-/// What came of one case.
+/// The outcome of one case.
 #[derive(Debug)]
 pub enum Verdict {
-    /// The engine keeps this part of the contract, as far as the case looks.
+    /// The case found no violation.
     Passed,
-    /// It does not.
+    /// The engine violates the contract.
     Failed(Failure),
-    /// The engine lacks what the case needs.
+    /// The engine does not meet the case's requirements.
     Skipped(String),
 }
 
-/// Runs one case against an engine; also says how much it looked at. For a whole suite use
+/// Runs one case against an engine, and returns the verdict with the counts. For a whole suite use
 /// [`main!`](crate::main).
 pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settings) -> (Verdict, Explored) {
     if let Some(need) = case.unmet(factory.capabilities(), false) {
@@ -54,15 +58,15 @@ pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settin
     (verdict, explored)
 }
 
-/// Runs every case as one trial of a test binary without harness, by the arguments of the process:
-/// `--list`, filters and the rest of libtest's. [`main!`](crate::main) calls it.
+/// Runs every case as one trial of a test binary without harness. The process's arguments select
+/// trials, as with libtest: `--list`, filters and so on. [`main!`](crate::main) calls it.
 pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     let factory: Arc<dyn EngineFactory> = Arc::new(factory);
     if let Some(code) = process::run_as_child(&*factory) {
         return code;
     }
     let arguments = Arguments::from_args();
-    let settings = match check_settings(suite) {
+    let settings = match check(suite).and_then(|()| Settings::from_env()) {
         Ok(settings) => settings,
         Err(complaint) => {
             #[expect(clippy::print_stderr, reason = "a test binary that cannot begin")]
@@ -84,8 +88,9 @@ pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     conclusion.exit_code()
 }
 
-fn check_settings(suite: &Suite) -> Result<Settings, String> {
-    let cases = all_cases();
+fn check(suite: &Suite) -> Result<(), String> {
+    check_own(suite.cases)?;
+    let cases = suite.all_cases();
     for (id, reason) in suite.skip {
         if cases.iter().all(|case| case.id != *id) {
             return Err(format!("the opt-out of {id} names no case"));
@@ -94,7 +99,7 @@ fn check_settings(suite: &Suite) -> Result<Settings, String> {
             return Err(format!("the opt-out of {id} gives no reason"));
         }
     }
-    Settings::from_env()
+    Ok(())
 }
 
 fn trials(
@@ -104,7 +109,7 @@ fn trials(
     explored: &Arc<Explored>,
 ) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for case in all_cases() {
+    for case in suite.all_cases() {
         let opt_out =
             suite.skip.iter().find(|(id, _)| *id == case.id).map(|(_, reason)| (*reason).to_owned());
         let unmet = case.unmet(factory.capabilities(), true).map(|need| format!("needs {need}"));
@@ -120,7 +125,7 @@ fn trials(
             trials.push(skipped(case.id, reason));
         } else if let Some(reason) = &opt_out {
             trials.push(skipped(case.id, reason));
-            // One that is a sample may pass by luck.
+            // A stochastic case may pass by luck.
             if case.level != Level::Stochastic {
                 trials.push(Trial::test(format!("opt_out_is_not_stale::{}", case.id), move || match run() {
                     Err(_) => Ok(()),
@@ -136,8 +141,8 @@ fn trials(
     trials
 }
 
-/// A trial that shows as ignored, with the reason, and fails when it is run in spite of it: there is
-/// nothing that could pass.
+/// A trial shown as ignored, with the reason. It fails when the user runs it in spite of that: the
+/// case cannot pass.
 fn skipped(id: &str, reason: &str) -> Trial {
     let text = format!("skipped: {reason}");
     let answer = Failed::from(&text);
@@ -145,17 +150,22 @@ fn skipped(id: &str, reason: &str) -> Trial {
 }
 
 impl Suite {
+    /// The cases of the suite, then those of the engine's author.
+    fn all_cases(&self) -> Vec<Case> {
+        [all_cases().as_slice(), self.cases].concat()
+    }
+
     /// The whole report of a failed case.
     pub(crate) fn report(&self, case: &Case, failure: Failure, settings: &Settings) -> Failure {
         let image = failure.image().map(|image| self.keep(case, image));
-        let scenario =
-            failure.fact("scenario").map_or_else(String::new, |line| format!("KV_TESTS_SCENARIO='{line}' "));
-        let replay = format!(
-            "{settings} {scenario}cargo test -p {} --test {} -- --exact {}",
-            self.package,
-            self.target_name(),
-            case.id
-        );
+        let replay = Replay {
+            settings,
+            scenario: failure.fact("scenario"),
+            manifest_dir: Path::new(self.manifest_dir),
+            target: self.target_name(),
+            case: case.id,
+        }
+        .line(std::env::var_os("PWD").as_deref().map(Path::new));
         let failure = failure.with("demand", case.summary).with("seed", settings.seed.to_string());
         match image {
             Some(Ok(dir)) => failure.with("image", dir),
@@ -165,13 +175,14 @@ impl Suite {
         .with("replay", replay)
     }
 
-    /// The name of the target as cargo knows it: a crate's name has no hyphens, its file's may.
+    /// The name of the target as cargo knows it: a file name may have hyphens, a crate name has
+    /// none.
     fn target_name(&self) -> &str {
         let stem = Path::new(self.file).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
         if stem.replace('-', "_") == self.target { stem } else { self.target }
     }
 
-    /// Copies a disk to the real one; returns where.
+    /// Copies a disk image to the real disk; returns its directory.
     fn keep(&self, case: &Case, image: &SimFs) -> kv_core::Result<String> {
         let parent = self.images.map_or_else(std::env::temp_dir, PathBuf::from);
         let name = case.id.rsplit("::").next().unwrap_or(case.id);
@@ -185,19 +196,19 @@ impl Suite {
     }
 }
 
-/// Carries one scenario out, whatever the case.
+/// Runs the scenario of `KV_TESTS_SCENARIO` instead of a case's own work.
 fn run_scenario(line: &str, context: &Context) -> CaseResult {
     let scenario: Scenario =
         line.parse().map_err(|complaint| Failure::new(format!("KV_TESTS_SCENARIO: {complaint}")))?;
     match scenario.check(context) {
         Ok(true) => Ok(()),
-        Ok(false) => Err(Failure::new("KV_TESTS_SCENARIO: it never comes to this crash or fault")),
+        Ok(false) => Err(Failure::new("KV_TESTS_SCENARIO: this crash or fault does not happen in this run")),
         Err(failure) => Err(scenario.report(context, failure)),
     }
 }
 
-/// Runs a case on a thread of its own: a panic and a deadlock are failures like others. After a deadlock
-/// the thread is left behind.
+/// Runs a case on its own thread, and turns a panic or a deadlock into a failure. A deadlocked
+/// thread is left behind.
 fn watched(case: &Case, context: &Context) -> CaseResult {
     let (send, receive) = mpsc::channel();
     let (run, theirs) = (case.run, context.clone());
@@ -206,7 +217,7 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
             Some(line) => run_scenario(line, &theirs),
             None => run(&theirs),
         };
-        // Nobody listens any more after a timeout.
+        // After a timeout the receiver is gone.
         let _ = send.send(result);
     })?;
     let in_doubt = |violated: String| {
@@ -218,7 +229,7 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
     };
     match receive.recv_timeout(context.settings().timeout) {
         Ok(result) => {
-            // What it still holds goes before the next case begins, or the process ends.
+            // The thread drops its stores before the next case begins, or the process ends.
             let _ = thread.join();
             result
         }
@@ -249,15 +260,36 @@ mod tests {
     const BREAK: &str = "scan::required_kv301_every_key_once";
 
     fn suite(skip: &'static [(&'static str, &'static str)]) -> Suite {
-        Suite { package: "p", target: "my_suite", file: "tests/my-suite.rs", skip, images: None }
+        Suite {
+            manifest_dir: "/p",
+            target: "my_suite",
+            file: "tests/my-suite.rs",
+            cases: &[OWN],
+            skip,
+            images: None,
+        }
     }
 
-    /// Runs the trials about one case, and counts: passed, failed, ignored.
-    fn run_trials_of(factory: ReferenceFactory, skip: &'static [(&'static str, &'static str)]) -> [u64; 3] {
+    /// A case that every engine fails.
+    const OWN: Case = Case {
+        id: "own::required_the_impossible",
+        level: Level::Required,
+        needs: &[],
+        summary: "The impossible happens.",
+        run: |_| Err(Failure::new("the impossible does not happen")),
+    };
+
+    /// Runs the trials of one case, and counts: passed, failed, ignored.
+    fn run_trials_of(
+        id: &str,
+        factory: ReferenceFactory,
+        skip: &'static [(&'static str, &'static str)],
+    ) -> [u64; 3] {
         let factory: Arc<dyn EngineFactory> = Arc::new(factory);
         let all = trials(&factory, &suite(skip), &Settings::default(), &Arc::default());
-        let chosen = all.into_iter().filter(|trial| trial.name().ends_with(BREAK)).collect();
-        // Its report says that tests failed, and is not to be taken for one of this run.
+        let chosen = all.into_iter().filter(|trial| trial.name().ends_with(id)).collect();
+        // A file for the report, which says that tests failed: on standard output it would look
+        // like this run's.
         let dir = tempfile::tempdir().unwrap();
         let logfile = Some(dir.path().join("report").display().to_string());
         let arguments = Arguments { logfile, ..Arguments::default() };
@@ -268,18 +300,44 @@ mod tests {
     #[test]
     fn an_opt_out_is_ignored_and_fails_once_it_is_stale() {
         let broken = ReferenceFactory::with_defect(Defect::ScanDoesNotBreak);
-        assert_eq!(run_trials_of(broken, &[]), [0, 1, 0]);
-        assert_eq!(run_trials_of(broken, &[(BREAK, "it has no Break yet")]), [1, 0, 1]);
-        assert_eq!(run_trials_of(ReferenceFactory::default(), &[(BREAK, "it has no Break yet")]), [0, 1, 1]);
+        let skip = &[(BREAK, "it has no Break yet")];
+        assert_eq!(run_trials_of(BREAK, broken, &[]), [0, 1, 0]);
+        assert_eq!(run_trials_of(BREAK, broken, skip), [1, 0, 1]);
+        assert_eq!(run_trials_of(BREAK, ReferenceFactory::default(), skip), [0, 1, 1]);
+    }
+
+    #[test]
+    fn an_own_case_fails_the_run_and_can_be_opted_out_of() {
+        let correct = ReferenceFactory::default;
+        assert_eq!(run_trials_of(OWN.id, correct(), &[]), [0, 1, 0]);
+        assert_eq!(run_trials_of(OWN.id, correct(), &[("own::required_the_impossible", "later")]), [1, 0, 1]);
+    }
+
+    #[test]
+    fn an_own_case_is_reported_like_one_of_the_suite() {
+        let failure =
+            (OWN.run)(&Context::new(Arc::new(ReferenceFactory::default()), Settings::default(), OWN.id))
+                .unwrap_err();
+        let report = suite(&[]).report(&OWN, failure, &Settings::default());
+        assert_eq!(report.fact("demand"), Some(OWN.summary));
+        let replay = report.fact("replay").unwrap();
+        assert!(replay.ends_with("--test my-suite -- --exact own::required_the_impossible"), "{replay}");
+    }
+
+    #[test]
+    fn a_clash_of_ids_is_refused() {
+        const CLASH: &[Case] = &[Case { id: BREAK, ..OWN }];
+        let complaint = check(&Suite { cases: CLASH, ..suite(&[]) }).unwrap_err();
+        assert!(complaint.contains("the suite has a case scan::required_kv301"), "{complaint}");
     }
 
     #[test]
     fn opt_outs_need_a_case_and_a_reason() {
-        let complaint = check_settings(&suite(&[("scan::no_such_case", "reason")])).unwrap_err();
+        let complaint = check(&suite(&[("scan::no_such_case", "reason")])).unwrap_err();
         assert!(complaint.contains("names no case"), "{complaint}");
-        let complaint = check_settings(&suite(&[(BREAK, " ")])).unwrap_err();
+        let complaint = check(&suite(&[(BREAK, " ")])).unwrap_err();
         assert!(complaint.contains("gives no reason"), "{complaint}");
-        check_settings(&suite(&[(BREAK, "reason")])).unwrap();
+        check(&suite(&[(BREAK, "reason")])).unwrap();
     }
 
     #[test]

@@ -3,16 +3,17 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// How hard to look, and where to start: from the environment.
+/// Effort, seed and timeout of a run, from the environment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Where all chance comes from: `KV_TESTS_SEED`. Default 1, so that two runs are the same.
+    /// The source of all random draws: `KV_TESTS_SEED`. Default 1, so two runs are the same.
     pub seed: u64,
     /// Multiplies the number of histories, crash states and rounds: `KV_TESTS_EFFORT`. Default 1.0.
     pub effort: f64,
-    /// When a case that does not end is called a deadlock: `KV_TESTS_TIMEOUT_S`. Default 300 s.
+    /// A case that runs longer is reported as a deadlock: `KV_TESTS_TIMEOUT_S`. Default 300 s.
     pub timeout: Duration,
-    /// Instead of what a case explores, this scenario alone: `KV_TESTS_SCENARIO`, as a failure prints it.
+    /// The one scenario to run instead of a case's own work: `KV_TESTS_SCENARIO`, as a failure
+    /// prints it.
     pub scenario: Option<String>,
 }
 
@@ -26,7 +27,7 @@ impl Settings {
     /// The defaults, overridden by the environment.
     ///
     /// # Errors
-    /// Names a variable whose value is not a number in range.
+    /// Names the variable whose value is not a number in range.
     pub fn from_env() -> Result<Self, String> {
         let default = Settings::default();
         let timeout_s = variable("KV_TESTS_TIMEOUT_S", default.timeout.as_secs())?;

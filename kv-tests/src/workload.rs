@@ -16,17 +16,17 @@ pub(crate) enum Op {
     Delete {
         key: u8,
     },
-    /// Puts with a length, deletes without.
+    /// A put has a length, a delete has none.
     Batch(Vec<(u8, Option<usize>)>),
     Sync,
     /// A compaction, if the engine offers it.
     Compact,
-    /// Close, and open again. Nothing, where only an engine is at hand.
+    /// Close, and open again. [`run_op`] skips it: it has only an engine.
     Reopen,
 }
 
 impl Op {
-    /// For a report.
+    /// The text in a report.
     pub(crate) fn describe(&self) -> String {
         match self {
             Op::Put { key, len } => format!("put key {key}, {len} B"),
@@ -110,7 +110,7 @@ pub(crate) fn random_ops(rng: &mut Rng, count: usize, keys: u8) -> Vec<Op> {
         .collect()
 }
 
-/// The value that operation `number` writes: its number, again and again.
+/// The value that operation `number` writes: its number, repeated.
 pub(crate) fn value(number: usize, len: usize) -> Vec<u8> {
     u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes().into_iter().cycle().take(len).collect()
 }
@@ -126,8 +126,8 @@ fn effects(op: &Op, number: usize) -> Vec<Effect> {
     }
 }
 
-/// Runs `ops` until one fails, and writes down what was answered. What fails is in flight: it may or may
-/// not have happened.
+/// Runs `ops` until one fails, and records the answers. The failed operation stays in flight: the
+/// engine may have applied it or not.
 pub(crate) fn run_ops(engine: &dyn Engine, ops: &[Op], history: &mut History) -> Result<()> {
     ops.iter().try_for_each(|op| run_op(engine, op, history))
 }

@@ -1,5 +1,5 @@
-//! The suite is tested: it must fail the reference engine with any one defect. For the table of which case finds
-//! which defect, after how much:
+//! Tests of the suite: it must fail the mutants' engine with any single defect. This command prints
+//! a table: each defect, the case that finds it, and the number of explored states until then.
 //!
 //! ```text
 //! cargo test -p kv-tests --test mutants -- --nocapture
@@ -40,7 +40,7 @@ const BY_CASE: &[(Defect, &str)] = &[
     (Defect::UnlinksAgain, "kv626"),
 ];
 
-/// What finds a defect, and how much was looked at until then.
+/// A found defect: the case that fails, its failure, and the number of explored states until then.
 struct Kill {
     case: &'static str,
     violated: String,
@@ -64,7 +64,8 @@ fn kill(defect: Defect, cases: &[Case], timeout: Duration) -> Option<Kill> {
 
 #[test]
 fn every_defect_is_found() {
-    // A watchdog ends the wait for a wake-up that never comes: the cases about it alone, and a short wait.
+    // A lost wake-up shows only when a watchdog's time is over: these defects run against their own
+    // cases, with a short wait.
     let is_about_waking = |case: &Case| {
         ["periodic_dumps_by_itself", "_a_future_waits_for_durability", "_a_failing_disk_ends_every_future"]
             .iter()
@@ -95,9 +96,9 @@ fn every_defect_is_found() {
     assert!(survivors.is_empty(), "no case finds {survivors:?}");
 }
 
-/// The rest of the suite may find them too: here the judge of histories must.
+/// Other cases may find these defects, too. Here the judge of histories must find them.
 #[test]
-fn what_only_threads_show_is_found_in_their_history() {
+fn the_judge_of_histories_finds_concurrent_defects() {
     let judges: Vec<Case> =
         all_cases().into_iter().filter(|case| case.id.starts_with("linearizability")).collect();
     for defect in Defect::CONCURRENT {
@@ -110,7 +111,7 @@ fn what_only_threads_show_is_found_in_their_history() {
     }
 }
 
-/// Any case may find them: the one that was written for the defect must.
+/// Other cases may find these defects, too. Here the case written for the defect must find it.
 #[test]
 fn the_case_for_a_defect_finds_it() {
     let cases = all_cases();

@@ -1,5 +1,5 @@
-//! The suite against an engine that does its own I/O: what needs the simulated disk is ignored, with the reason, and the
-//! rest runs in temporary directories.
+//! The suite against an engine that does its own I/O. It ignores the cases that need the simulated
+//! disk, with the reason, and runs the others in temporary directories.
 
 use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result};
 use kv_tests::reference::ReferenceFactory;

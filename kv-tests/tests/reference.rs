@@ -1,3 +1,3 @@
-//! The suite passes a correct engine.
+//! The suite must pass the mutants' engine without a defect.
 
 kv_tests::main!(kv_tests::reference::ReferenceFactory::default());

@@ -1,6 +1,11 @@
-//! A storage engine in one file: a sorted map, and a file with all of it that is replaced at every sync.
+//! A storage engine in one file: a sorted map in memory, and one file with the whole map. Every
+//! sync replaces the file atomically.
 //!
-//! It is slow and right. Run the suite on it: `cargo test`.
+//! The engine is slow and correct. It is the engine to learn from: read this file, then run the
+//! suite on it with `cargo test`. `tests/conformance.rs` also adds a case of the engine's own.
+//!
+//! To begin your engine with a copy of this directory, replace the two `path` lines in its
+//! `Cargo.toml`. The comment there shows how.
 
 use kv_core::{
     Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Dir, DirExt, Engine,
@@ -14,9 +19,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 const FILE: &str = "TINY";
-/// LSNs reserved by each write of the file, so that none is used twice after a crash.
+/// LSNs that each write of the file reserves, so that the engine uses none twice after a crash.
 const RESERVED: u64 = 1 << 32;
-/// Bytes of the reserve beyond the length of the file: for the blocks that both begin.
+/// Bytes of the reserve beyond the length of the file: each of the two may begin one more block.
 const RESERVE_SLACK: u64 = 12 << 10;
 
 #[derive(Debug)]
@@ -27,7 +32,7 @@ struct State {
     durable: u64,
     pending: Pending,
     first_pending: Duration,
-    /// Bytes in the file.
+    /// Length of the file, bytes.
     file_len: u64,
     /// The answer of the first `close`.
     closed: Option<Result<()>>,
@@ -38,11 +43,12 @@ struct State {
 pub struct Tiny {
     dir: Arc<dyn Dir>,
     lock: StoreLock,
-    /// As long as the file, so that there is always room for a file that is no longer.
+    /// Disk space as long as the file: a replacement that is not longer always finds room.
     reserve: Reserve,
     env: Env,
     options: OpenOptions,
-    /// Bytes of the longest key there can be: one at the limit, or one that was there at open.
+    /// Length of the longest possible key, bytes: the limit, or a longer key that the store held at
+    /// open.
     present_key_len_max: usize,
     health: Health,
     state: Mutex<State>,
@@ -81,10 +87,11 @@ impl EngineFactory for TinyFactory {
                 not_a_store("there is none".to_owned())
             }
         };
-        // The lock may leave a file, so a foreign directory is refused before it.
+        // Taking the lock may create a file, so this check refuses a foreign directory before.
         check(&env.fs.list_if_exists(dir)?.unwrap_or_default())?;
         env.fs.create_dir_durably(dir)?;
-        // From here on the directory is used through its handle, wherever its path leads later.
+        // From here on the engine uses the directory through its handle: its path may lead
+        // elsewhere later.
         let handle = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
         let lock = StoreLock::new(dir, handle.lock_or_refuse(LockKind::Exclusive)?);
         let exists = check(&handle.names()?)?;
@@ -111,13 +118,13 @@ impl EngineFactory for TinyFactory {
             (env.clone(), options.clone(), Health::default(), Mutex::new(state));
         let reserve = Reserve::open(Arc::clone(&dir));
         let tiny = Tiny { dir, lock, reserve, env, options, present_key_len_max, health, state };
-        // A new ceiling, before an LSN is given out.
+        // Reserves LSNs on disk before the engine gives one out.
         tiny.write(&mut tiny.state(), RESERVED)?;
         Ok(Arc::new(tiny))
     }
 }
 
-/// The map, the last LSN, and the LSN up to which numbers were reserved.
+/// The map, the last LSN, and the highest reserved LSN.
 type Stored = (BTreeMap<Vec<u8>, Vec<u8>>, u64, u64);
 
 fn encode(state: &State, reserved: u64) -> Vec<u8> {
@@ -178,10 +185,11 @@ impl Tiny {
         Ok(())
     }
 
-    /// Replaces the file, which is `file_len` bytes long. A longer one must find its space on the disk, after the
-    /// reserve for the next one has; any other may take it from the reserve.
+    /// Replaces the file, which is `file_len` bytes long. A longer replacement needs free space,
+    /// and first grows the reserve for the next one. Any other replacement may take its space from
+    /// the reserve.
     fn replace(&self, bytes: &[u8], file_len: u64) -> Result<()> {
-        // The directory, or its lock file, may be gone.
+        // Another process may have removed the directory or its lock file.
         self.lock.check()?;
         let len = bytes.len() as u64;
         if len > file_len {
@@ -194,15 +202,17 @@ impl Tiny {
         }
     }
 
-    /// A key that is there may be longer than the limits: they were higher once.
+    /// A present key may be longer than the limits, if an earlier open had higher ones.
     fn check_key(&self, key: &[u8]) -> Result<()> {
         self.options.limits.check_key_with(key, self.present_key_len_max)
     }
 
-    /// Applies changes under one LSN, if they change anything; dumps if the policy says so.
+    /// Applies changes under one LSN, if they change anything, and writes the file if the policy
+    /// says so.
     fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
         let mut state = self.state();
-        // Under the state's lock: whoever waited for it may find the store closed, or poisoned.
+        // Checked under the state's lock: the store may be closed or poisoned while this call waits
+        // for it.
         self.health.check_writable()?;
         let present =
             |change: &&&Change| matches!(change, Change::Put { .. }) || state.map.contains_key(change.key());
@@ -231,7 +241,7 @@ impl Tiny {
         state.pending.bytes += bytes;
         state.pending.oldest_age = now - state.first_pending;
         let decision = self.options.persistence.decide(&state.pending);
-        // It has no thread that could come back later, so it dumps at once instead.
+        // The engine has no thread that could ask again later, so it writes the file at once.
         let dump = decision.action != Action::Hold
             || decision.ask_again_in.is_some()
             || self.options.persistence.acknowledge() == Acknowledge::WhenDurable;
@@ -285,7 +295,7 @@ impl Engine for Tiny {
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.health.check_readable()?;
-        // A copy, so that the callback may call the engine.
+        // The scan visits a copy, so that the callback may call the engine.
         let map = self.state().map.clone();
         let _ = map.iter().try_for_each(|(key, value)| visit(key, value));
         Ok(())
@@ -312,7 +322,8 @@ impl Engine for Tiny {
     }
 
     fn poll_durable(&self, lsn: Lsn, _cx: &mut Context<'_>) -> Poll<Result<()>> {
-        // It has no thread that could sync later, so the poll does, and never answers `Pending`.
+        // The engine has no thread that could sync later, so the poll syncs. It never returns
+        // `Pending`.
         Poll::Ready(self.wait_durable(lsn))
     }
 

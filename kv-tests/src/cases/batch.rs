@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[
         "batch::required_kv203_one_bad_entry",
         Level::Required,
         &[],
-        "A batch with one entry over its limit, or too large as a whole, changes nothing.",
+        "A batch with one entry over its limit, or over the limit as a whole, changes nothing.",
         one_bad_entry,
     ),
     case(
@@ -40,7 +40,7 @@ pub(crate) const CASES: &[Case] = &[
         "batch::required_kv205_nothing_to_change_after_a_crash",
         Level::Required,
         &[Need::SimulatedFs],
-        "After a crash, too, a batch that changes nothing returns last_lsn and takes none.",
+        "After a crash, too, a batch that changes nothing takes no LSN and returns last_lsn.",
         nothing_to_change_after_a_crash,
     ),
 ];
@@ -103,7 +103,7 @@ fn one_bad_entry(context: &Context) -> CaseResult {
     many_small_changes(context)
 }
 
-/// Each change counts with its overhead, whatever an engine makes of it.
+/// Each change counts with its overhead, in every engine's format.
 fn many_small_changes(context: &Context) -> CaseResult {
     let batch_bytes_max = 20 * (1 + Limits::CHANGE_OVERHEAD);
     let limits = Limits { key_len_max: 7, value_len_max: 9, batch_bytes_max };
@@ -122,7 +122,7 @@ fn many_small_changes(context: &Context) -> CaseResult {
         "a batch of {len} bytes, overhead included, is answered with {answer:?}; the limit is {batch_bytes_max}"
     );
     ensure!(engine.last_lsn() == lsn, "a refused batch took an LSN");
-    ensure!(state_of(&*engine)?.len() == 20, "a batch at the limit is not there");
+    ensure!(state_of(&*engine)?.len() == 20, "a batch at the limit is missing");
     Ok(())
 }
 
@@ -174,7 +174,7 @@ fn visible_at_once(context: &Context) -> CaseResult {
     })
 }
 
-/// LSNs that a crash skipped were never visible: nothing may return or wait for one.
+/// LSNs that a crash skipped were never visible: no call may return or wait for one.
 fn nothing_to_change_after_a_crash(context: &Context) -> CaseResult {
     let setup = Setup::tiny(context, Policy::Manual);
     let disk = SimFs::new();
@@ -186,7 +186,7 @@ fn nothing_to_change_after_a_crash(context: &Context) -> CaseResult {
     let engine = context.sim_rig(image, setup).open()?;
     ensure!(
         engine.last_lsn() == put,
-        "after a crash last_lsn is {}, the newest change had {put}",
+        "after a crash last_lsn is {}, but the newest change has {put}",
         engine.last_lsn()
     );
     let mut absent = Batch::new();

@@ -12,7 +12,7 @@ pub(crate) const CASES: &[Case] = &[
         "concurrency::stochastic_kv701_readers_see_whole_and_growing_values",
         Level::Stochastic,
         &[],
-        "Readers never see a torn or foreign value, nor an older one after a newer one.",
+        "Readers never see a torn or foreign value, or an older one after a newer one.",
         readers_see_whole_and_growing_values,
     ),
     case(
@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[
         "concurrency::stochastic_kv703_a_failed_sync_wakes_everybody",
         Level::Stochastic,
         &[Need::SimulatedFs],
-        "When a sync fails, all who wait for it return with an error.",
+        "When a sync fails, all threads that wait for it return with an error.",
         a_failed_sync_wakes_everybody,
     ),
     case(
@@ -40,19 +40,19 @@ pub(crate) const CASES: &[Case] = &[
         "concurrency::stochastic_kv705_power_cut_under_writers",
         Level::Stochastic,
         &[Need::SimulatedFs],
-        "A power cut under concurrent writers leaves the changes up to some LSN, with all durable ones.",
+        "A power cut under concurrent writers leaves exactly the changes up to some LSN, with all durable ones.",
         power_cut_under_writers,
     ),
     case(
         "concurrency::stochastic_kv706_what_was_seen_counts_as_visible",
         Level::Stochastic,
         &[],
-        "A change that a reader has seen is at or below last_lsn, and so covered by the sync that follows.",
+        "A change that a reader has seen is at or below last_lsn, so the next sync covers it.",
         what_was_seen_counts_as_visible,
     ),
 ];
 
-/// Runs every closure on a thread of its own; the first failure counts.
+/// Runs every closure on its own thread; the first failure counts.
 fn all_at_once(work: Vec<Box<dyn FnOnce() -> CaseResult + Send + '_>>) -> CaseResult {
     std::thread::scope(|scope| {
         let threads: Vec<_> = work.into_iter().map(|one| scope.spawn(one)).collect();
@@ -63,7 +63,7 @@ fn all_at_once(work: Vec<Box<dyn FnOnce() -> CaseResult + Send + '_>>) -> CaseRe
     })
 }
 
-/// Ends the readers' work if the writer panics: who waits for ever reports a deadlock.
+/// Ends the readers if a writer panics: readers that wait for ever would report a deadlock.
 struct EndWithPanic<'a>(&'a AtomicBool);
 
 impl Drop for EndWithPanic<'_> {
@@ -106,7 +106,7 @@ fn readers_see_whole_and_growing_values(context: &Context) -> CaseResult {
                 for (writer, seen) in (0u8..).zip(&mut seen) {
                     for (key, seen) in (0u8..).zip(seen) {
                         let Some(value) = engine.get(&[writer, key])? else {
-                            ensure!(*seen == 0, "a key that was there is gone");
+                            ensure!(*seen == 0, "a present key is gone");
                             continue;
                         };
                         let unit = value.get(..6).unwrap_or_default();
@@ -205,7 +205,7 @@ fn lsns_are_unique(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// What one writer was told: its change number `n` got `lsns[n]`.
+/// The answers to one writer: its change number `n` got `lsns[n]`.
 struct Told {
     lsns: Vec<Lsn>,
     durable: Lsn,
@@ -259,8 +259,8 @@ fn write_until_cut(engine: &dyn Engine, writer: u8) -> Told {
     told
 }
 
-/// There is an LSN such that the changes up to it are there, and none beyond. The last change of each
-/// writer, whose LSN nobody heard, may be there or not.
+/// Checks that some LSN divides the changes: those up to it are present, those beyond are absent.
+/// The last change of each writer, with unknown LSN, may be present or absent.
 fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> CaseResult {
     let engine = context.sim_rig(image.clone(), setup).open()?;
     let state = state_of(&*engine)?;
@@ -278,7 +278,7 @@ fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> C
                 number as usize + 1
             }
         };
-        ensure!(there <= told.lsns.len() + 1, "nothing is there that was not written");
+        ensure!(there <= told.lsns.len() + 1, "every recovered change is one that was written");
         newest_there =
             newest_there.max(told.lsns.iter().take(there).next_back().copied().unwrap_or_default());
         if let Some(missing) = told.lsns.get(there) {
@@ -292,13 +292,13 @@ fn check_cut(context: &Context, setup: Setup, image: &SimFs, told: &[Told]) -> C
         );
         ensure!(
             missing > newest_there,
-            "no prefix: the change of LSN {missing} is gone, and that of LSN {newest_there} is there"
+            "no prefix: the change of LSN {missing} is gone, but that of LSN {newest_there} is present"
         );
     }
     Ok(())
 }
 
-/// One writer; a reader notes which change it saw, and what `last_lsn` said right after.
+/// One writer. A reader notes each change that it saw, with the `last_lsn` right after.
 fn what_was_seen_counts_as_visible(context: &Context) -> CaseResult {
     const PUTS: u64 = 60_000;
     let setup = Setup {
@@ -338,7 +338,7 @@ fn what_was_seen_counts_as_visible(context: &Context) -> CaseResult {
             if let Some(lsn) = given_out.get(index) {
                 ensure!(
                     *lsn <= last,
-                    "a reader has seen LSN {lsn}, and was then told that the newest visible change is {last}"
+                    "a reader saw the change of LSN {lsn}, but last_lsn was {last} afterwards"
                 );
             }
         }

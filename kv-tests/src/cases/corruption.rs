@@ -1,5 +1,4 @@
-//! Damage at rest: whatever happens to the bytes of a store while it is closed, its engine says so or has
-//! lost nothing.
+//! Damage to a closed store: the engine reports it, or has lost nothing.
 
 use super::case;
 use crate::failure::ensure;
@@ -25,7 +24,7 @@ pub(crate) const CASES: &[Case] = &[
         "corruption::required_kv652_flipped_bits_after_a_crash",
         Level::Required,
         SIMULATED,
-        "After a crash a flipped bit is an error, or costs at most what the last sync wrote: never a hole, never more.",
+        "After a crash a flipped bit is an error, or costs at most the changes of the last sync: never a hole, never more.",
         flipped_bits_after_a_crash,
     ),
     case(
@@ -53,19 +52,19 @@ pub(crate) const CASES: &[Case] = &[
         "corruption::required_kv656_swapped_and_foreign_files",
         Level::Required,
         SIMULATED,
-        "Two files that changed places, or a file of another store, are an error, or change nothing.",
+        "Two swapped files, or a file of another store, are an error, or change nothing.",
         swapped_and_foreign_files,
     ),
     case(
         "corruption::required_kv657_garbage",
         Level::Required,
         SIMULATED,
-        "Whatever bytes a file of a closed store holds: an error that names it, or the right values; no panic.",
+        "Garbage in a file of a closed store is an error that names it, or changes nothing; no panic.",
         garbage,
     ),
 ];
 
-/// A store at rest: its disk, its files, and what it holds.
+/// A closed store: its disk, its files, and its state.
 struct Stored {
     disk: SimFs,
     files: Vec<(PathBuf, Vec<u8>)>,
@@ -75,7 +74,7 @@ struct Stored {
 }
 
 impl Stored {
-    /// A closed store with several files, if its engine ever makes several, that was compacted, if it ever is.
+    /// A closed store with several files and a compaction, if its engine makes any.
     fn closed(context: &Context) -> Result<Self, Failure> {
         let mut rng = context.rng();
         let mut ops: Vec<Op> = (0..14).map(|key| Op::Put { key, len: 60 }).collect();
@@ -93,8 +92,8 @@ impl Stored {
         context.sim_rig(disk.clone(), self.setup)
     }
 
-    /// Opens the store after some of its files were replaced or (`None`) taken away, and judges. `named` says whether
-    /// the error has to name one of them.
+    /// Opens the store after some of its files were replaced or (`None`) removed, and judges the
+    /// answer. With `named`, the error must name one of these files.
     fn check(&self, context: &Context, damage: &[(&Path, Option<Vec<u8>>)], named: bool) -> CaseResult {
         context.explored().damage();
         let disk = self.disk.process_death();
@@ -114,7 +113,7 @@ impl Stored {
             Err(error) => error,
         };
         check_error(&error, &paths, named)?;
-        // What was refused was not touched either: with its bytes back, the store is whole.
+        // The engine must leave a refused store untouched: with the old bytes back, it is whole.
         for path in paths {
             let bytes = self.files.iter().find(|(known, _)| known == path).map(|(_, bytes)| bytes.clone());
             disk.damage(path, bytes);
@@ -133,7 +132,7 @@ impl Stored {
     }
 }
 
-/// Runs `ops` with values numbered from `first` on, and closes the store; returns what it holds.
+/// Runs `ops` with values numbered from `first` on, and closes the store; returns its state.
 fn fill(rig: &Rig, ops: &[Op], first: usize) -> Result<State, Failure> {
     let engine = rig.open()?;
     let mut history = History::numbered_from(first);
@@ -142,7 +141,7 @@ fn fill(rig: &Rig, ops: &[Op], first: usize) -> Result<State, Failure> {
     Ok(history.state())
 }
 
-/// The files of a store, without its lock.
+/// The files of a store, without its lock file.
 fn data_files(disk: &SimFs) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = disk.files();
     files.retain(|(path, _)| path.file_name().is_none_or(|name| name != LOCK_FILE));
@@ -154,7 +153,7 @@ enum Wrong {
     Refused(Error),
 }
 
-/// Reads every key, and everything at once; a damaged store may refuse, but not answer wrongly.
+/// Reads every key, and then scans. A damaged store may refuse, but must not answer wrongly.
 fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
     let wrong = |what: String| Wrong::State(Failure::new(what));
     for (key, value) in expected {
@@ -170,7 +169,7 @@ fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
         return Ok(());
     }
     let surplus: Vec<_> = state.keys().filter(|key| !expected.contains_key(*key)).collect();
-    Err(wrong(format!("a damaged store opens, and a scan shows keys that are not there: {surplus:?}")))
+    Err(wrong(format!("a damaged store opens, and a scan shows keys that were never put: {surplus:?}")))
 }
 
 fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {
@@ -186,14 +185,14 @@ fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {
     Ok(())
 }
 
-/// Adds to a failure what was done to which file, and the disk with the damage.
+/// Adds to a failure the damage, its file, and the damaged disk.
 fn explain(failure: Failure, disk: &SimFs, path: &Path, what: &str, bytes: Option<Vec<u8>>) -> Failure {
     let image = disk.process_death();
     image.damage(path, bytes);
     failure.with("damage", format!("{}: {what}", path.display())).with_image(image)
 }
 
-/// Bits to flip: one in each byte, another for each further effort, at most all.
+/// Bits to flip: one in each byte, another one for each further effort, at most all.
 fn bits(context: &Context, len: usize) -> impl Iterator<Item = (usize, u8)> {
     let each = usize::try_from(context.scaled(1).min(8)).unwrap_or(8);
     (0..len).flat_map(move |at| (0..each).map(move |nth| (at, 1u8 << ((at * 5 + nth) % 8))))
@@ -227,8 +226,8 @@ fn enough(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Everything is durable, but the store was not closed: its end cannot be told from a torn one, so the newest
-/// dump may go; what earlier ones wrote is covered by what came later.
+/// Everything is durable, but the store was not closed. The engine cannot tell damage at the end
+/// from a torn write, so the newest dump may be lost. Later records cover the dumps before it.
 fn flipped_bits_after_a_crash(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let setup = Setup::tiny(context, Policy::MaxLogSize(300));
@@ -313,14 +312,14 @@ impl Stored {
 fn missing_files(context: &Context) -> CaseResult {
     let stored = Stored::closed(context)?;
     if !stored.has_several_files() {
-        // A store of one file is gone without it, and nothing is left that could tell.
+        // Without its one file the store is gone, and no file is left to tell.
         return Ok(());
     }
     for (path, _) in &stored.files {
-        context.set_doing(format!("{} taken away", path.display()));
+        context.set_doing(format!("{} removed", path.display()));
         stored
             .check(context, &[(path, None)], false)
-            .map_err(|failure| explain(failure, &stored.disk, path, "taken away", None))?;
+            .map_err(|failure| explain(failure, &stored.disk, path, "removed", None))?;
     }
     Ok(())
 }
@@ -329,7 +328,7 @@ fn swapped_and_foreign_files(context: &Context) -> CaseResult {
     let stored = Stored::closed(context)?;
     for (nth, (one, first)) in stored.files.iter().enumerate() {
         for (other, second) in stored.files.iter().skip(nth + 1) {
-            let what = format!("changed places with {}", other.display());
+            let what = format!("swapped with {}", other.display());
             let damage = [(one.as_path(), Some(second.clone())), (other, Some(first.clone()))];
             stored
                 .check(context, &damage, true)
@@ -337,7 +336,7 @@ fn swapped_and_foreign_files(context: &Context) -> CaseResult {
         }
     }
     if !stored.has_several_files() {
-        // A store of one file, replaced by that of another store, is the other store.
+        // With the one file of another store, the directory is the other store.
         return Ok(());
     }
     let foreign = another_store(context, &stored)?;
@@ -350,8 +349,8 @@ fn swapped_and_foreign_files(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// The files of another store, with the same history but for the values' bytes, under the names that they would have
-/// in this one: nothing but the identity of the store tells them apart.
+/// The files of another store under the names that they would have in this one. Its history differs
+/// in the values' bytes only, so only the identity of the store tells them apart.
 fn another_store(context: &Context, stored: &Stored) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
     let disk = SimFs::new();
     let other = context.sim_rig(disk.clone(), stored.setup).in_dir("/another");

@@ -1,14 +1,15 @@
-use super::case;
+//! Crashes at every change of the disk, and the state that an engine recovers after them.
+
+use super::{case, loss};
 use crate::failure::ensure;
-use crate::oracle::{History, state_of};
+use crate::oracle::History;
 use crate::rig::{Policy, Setup};
 use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write, unchanged_by};
 use crate::sim::{OpKind, PowerCut, SimFs};
-use crate::workload::{Op, random_ops, run_op, run_ops};
+use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use fastrand::Rng;
-use kv_core::{Background, Lsn};
-use std::time::Duration;
+use kv_core::Background;
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
 
@@ -17,7 +18,7 @@ pub(crate) const CASES: &[Case] = &[
         "crash::required_kv501_power_cut_at_every_operation",
         Level::Required,
         SIMULATED,
-        "After a power cut at any disk operation the state is a prefix that holds all that was durable.",
+        "After a power cut at any disk operation the state is a prefix with all durable changes.",
         |context| {
             let policies = [Policy::Always, Policy::MaxLogSize(300), Policy::Manual];
             sweep(context, &policies, &|cut| power_cuts(context, cut))
@@ -27,7 +28,7 @@ pub(crate) const CASES: &[Case] = &[
         "crash::required_kv502_process_death_at_every_operation",
         Level::Required,
         SIMULATED,
-        "After the death of the process at any disk operation the state is a prefix that holds all that was durable.",
+        "After the death of the process at any disk operation the state is a prefix with all durable changes.",
         |context| sweep(context, &[Policy::Always, Policy::MaxLogSize(300)], &|_| vec![Left::Written]),
     ),
     case(
@@ -41,15 +42,15 @@ pub(crate) const CASES: &[Case] = &[
         "crash::required_kv504_nothing_comes_back",
         Level::Required,
         SIMULATED,
-        "Under overwriting and deleting that sets off compaction, no crash brings back a deleted or an old value.",
+        "Under overwrites and deletes that start compactions, no crash brings back a deleted or an old value.",
         nothing_comes_back,
     ),
     case(
         "crash::required_kv505_loss_stays_within_the_window",
         Level::Required,
         SIMULATED,
-        "A power cut takes at most what the policy's loss window says.",
-        loss_stays_within_the_window,
+        "A power cut loses at most the policy's loss window.",
+        loss::loss_stays_within_the_window,
     ),
     case(
         "crash::required_kv506_same_seed_same_run",
@@ -69,57 +70,57 @@ pub(crate) const CASES: &[Case] = &[
         "crash::required_kv508_every_sequence_of_three",
         Level::Required,
         SIMULATED,
-        "No sequence of three operations has a crash point that leaves anything but a prefix.",
+        "Every crash point in every sequence of three operations leaves a prefix.",
         every_sequence_of_three,
     ),
     case(
         "crash::required_kv509_periodic_keeps_its_window",
         Level::Required,
         SIMULATED,
-        "Under Periodic the worst power cut takes nothing that was older than the interval at the last change.",
-        periodic_keeps_its_window,
+        "Under Periodic the worst power cut loses no change that was older than the interval at the last change.",
+        loss::periodic_keeps_its_window,
     ),
     case(
         "crash::stochastic_kv510_background_work_under_the_cut",
         Level::Stochastic,
         &[Need::SimulatedFs],
-        "With background threads at work, a power cut at any moment leaves a prefix with all that was durable.",
+        "With background threads at work, a power cut at any moment leaves a prefix with all durable changes.",
         background_work_under_the_cut,
     ),
     case(
         "crash::required_kv511_power_cut_after_a_death",
         Level::Required,
         SIMULATED,
-        "After a process died right after a renaming, a power cut while the next one recovers loses nothing durable.",
+        "After a process died right after a rename, a power cut during the next recovery loses nothing durable.",
         power_cut_after_a_death,
     ),
     case(
         "crash::required_kv522_durable_survives_power_cut",
         Level::Required,
         &[Need::SimulatedFs],
-        "What sync, wait_durable or durable_lsn reported durable survives the worst power cut.",
-        durable_survives_power_cut,
+        "Changes that sync, wait_durable or durable_lsn reported as durable survive the worst power cut.",
+        loss::durable_survives_power_cut,
     ),
     case(
         "crash::required_kv523_closed_is_durable",
         Level::Required,
         &[Need::SimulatedFs],
-        "After a close, or the drop of the last handle, the worst power cut takes nothing.",
-        closed_is_durable,
+        "After a close, or the drop of the last handle, the worst power cut loses nothing.",
+        loss::closed_is_durable,
     ),
     case(
         "crash::required_kv524_recovered_keys_stay_deleted",
         Level::Required,
         SIMULATED,
-        "Keys that an earlier open recovered, then deleted and compacted away, come back after no crash.",
+        "No crash brings back keys that an earlier open recovered, and that were then deleted and compacted away.",
         recovered_keys_stay_deleted,
     ),
     case(
         "crash::required_kv525_lsns_are_never_reused",
         Level::Required,
         &[Need::SimulatedFs],
-        "Over many crashes no LSN is given out twice, not even one whose change a crash took away.",
-        lsns_are_never_reused,
+        "Over many crashes the engine gives out no LSN twice, not even one whose change a crash lost.",
+        loss::lsns_are_never_reused,
     ),
 ];
 
@@ -143,7 +144,7 @@ fn workloads(context: &Context) -> Vec<Vec<Op>> {
     workloads
 }
 
-/// What the power cuts of a sweep leave after `cut` changes: all lost, all kept, and other draws each time.
+/// The power cuts of a sweep after `cut` changes: all lost, all kept, and other draws each time.
 fn power_cuts(context: &Context, cut: u64) -> Vec<Left> {
     (0..context.scaled(5)).map(|n| Left::Power(context.power_cut(n + n / 2 * cut))).collect()
 }
@@ -158,7 +159,8 @@ fn sweep(context: &Context, policies: &[Policy], lefts: &dyn Fn(u64) -> Vec<Left
     Ok(())
 }
 
-/// Crashes after `from` changes to the disk, and `step` more, and so on to the end, and judges all that it leaves.
+/// Crashes after `from` changes to the disk, then after `step` more, and so on to the end. Judges
+/// every disk that the crashes leave.
 fn crash_everywhere(
     context: &Context,
     policy: Policy,
@@ -180,7 +182,8 @@ fn crash_everywhere(
     Ok(())
 }
 
-/// Three crashes: one under way, one at every change of the recovery from it, and one at some change of the next.
+/// Three crashes: one during the operations, one at every change of the recovery from it, and one
+/// at some change of the next recovery.
 fn crash_during_recovery(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let policy = Policy::MaxLogSize(300);
@@ -217,7 +220,8 @@ fn crash_during_recovery(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// What the dead process renamed, the next one finds renamed; and yet no directory was synced, so the power cut may undo it.
+/// The next process finds the renames of the dead one. But no directory was synced, so the power
+/// cut may undo them.
 fn power_cut_after_a_death(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let policy = Policy::MaxLogSize(300);
@@ -252,7 +256,7 @@ fn power_cut_after_a_death(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// The disk when an opening of `image` loses power after so many changes. `None` if it ends before.
+/// The disk when opening `image` loses power after so many changes. `None` if the open makes fewer.
 fn recovery_cut_short(context: &Context, setup: Setup, image: &SimFs, after: u64) -> Option<SimFs> {
     let disk = image.process_death();
     disk.cut_after(after);
@@ -287,7 +291,7 @@ fn nothing_comes_back(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Few keys and large values: what is written dies quickly.
+/// Few keys and large values, so that written data is soon garbage.
 fn overwriting(rng: &mut Rng, count: usize) -> Vec<Op> {
     let mut change = || {
         let key = rng.u8(0..6);
@@ -308,25 +312,6 @@ fn mutations_of(context: &Context, setup: Setup, ops: &[Op]) -> Result<u64, Fail
         Some(error) => Err(error.into()),
         None => Ok(disk.mutations()),
     }
-}
-
-fn loss_stays_within_the_window(context: &Context) -> CaseResult {
-    let limit = 300u64;
-    let setup = Setup::tiny(context, Policy::MaxLogSize(limit));
-    let disk = SimFs::new();
-    let engine = context.sim_rig(disk.clone(), setup).open()?;
-    let mut history = History::default();
-    for number in 0..200u8 {
-        run_op(&*engine, &Op::Put { key: number % 9, len: 20 }, &mut history)?;
-        let image = disk.power_cut(PowerCut::LOSE_ALL);
-        let recovered = state_of(&*context.sim_rig(image, setup).open()?)?;
-        context.explored().crash_state();
-        history.check(&recovered)?;
-        // Keys and values only: what an engine adds to them may only make it dump earlier.
-        let lost = history.lost(&recovered).map_or(u64::MAX, |changes| 21 * changes as u64);
-        ensure!(lost < limit, "{lost} bytes are lost under a policy that promises fewer than {limit}");
-    }
-    Ok(())
 }
 
 fn torn_at_every_byte(context: &Context) -> CaseResult {
@@ -354,8 +339,8 @@ fn torn_at_every_byte(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// All of them, from an alphabet of seven. What crashes during the first two leave, shorter sequences have shown, so
-/// the power goes in the third and during the close.
+/// All of them, from an alphabet of seven. Shorter sequences cover crashes during the first two
+/// operations, so the power fails in the third and during the close.
 fn every_sequence_of_three(context: &Context) -> CaseResult {
     let alphabet = [
         Op::Put { key: 1, len: 9 },
@@ -383,35 +368,7 @@ fn every_sequence_of_three(context: &Context) -> CaseResult {
     Ok(())
 }
 
-fn periodic_keeps_its_window(context: &Context) -> CaseResult {
-    let setup = Setup::tiny(context, Policy::Periodic);
-    let disk = SimFs::new();
-    let rig = context.sim_rig(disk.clone(), setup);
-    let engine = rig.open()?;
-    let mut rng = context.rng();
-    let mut now = Duration::ZERO;
-    let (mut history, mut times) = (History::default(), Vec::new());
-    for _ in 0..context.scaled(100) {
-        let step = Policy::INTERVAL * rng.u32(0..8) / 4;
-        rig.advance(step);
-        now += step;
-        run_op(&*engine, &Op::Put { key: rng.u8(0..9), len: 8 }, &mut history)?;
-        times.push(now);
-        let recovered = state_of(&*context.sim_rig(disk.power_cut(PowerCut::LOSE_ALL), setup).open()?)?;
-        context.explored().crash_state();
-        history.check(&recovered)?;
-        let kept = times.len() - history.lost(&recovered).unwrap_or(times.len());
-        let oldest_lost = times.get(kept).copied().unwrap_or(now);
-        ensure!(
-            now.saturating_sub(oldest_lost) < Policy::INTERVAL,
-            "after a change at {now:?} a power cut takes one visible since {oldest_lost:?}, under Periodic({:?})",
-            Policy::INTERVAL
-        );
-    }
-    Ok(())
-}
-
-/// One writer, so that the history is known; the engine's own threads race with it and with the cut.
+/// One writer makes the history known. The engine's own threads race with it and with the cut.
 fn background_work_under_the_cut(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     for round in 0..context.scaled(150) {
@@ -454,53 +411,8 @@ fn same_seed_same_run(context: &Context) -> CaseResult {
     Ok(())
 }
 
-fn durable_survives_power_cut(context: &Context) -> CaseResult {
-    let mut rng = context.rng();
-    for policy in Policy::ALL {
-        let setup = Setup::tiny(context, policy);
-        for round in 0..context.scaled(20) {
-            let disk = SimFs::new();
-            let engine = context.sim_rig(disk.clone(), setup).open()?;
-            let mut history = History::default();
-            run_ops(&*engine, &random_ops(&mut rng, 30, 8), &mut history)?;
-            history.told_durable(engine.sync()?);
-            run_ops(&*engine, &random_ops(&mut rng, 10, 8), &mut history)?;
-            engine.wait_durable(history.last_lsn())?;
-            history.told_durable(history.last_lsn());
-            let image = disk.power_cut(context.power_cut(round));
-            judge(context, setup, &image, &history).map_err(|failure| {
-                failure.with("policy", format!("{policy:?}")).with("kept", image.kept().join("\n"))
-            })?;
-        }
-    }
-    Ok(())
-}
-
-fn closed_is_durable(context: &Context) -> CaseResult {
-    for policy in Policy::ALL {
-        for by_drop in [false, true] {
-            let setup = Setup::tiny(context, policy);
-            let disk = SimFs::new();
-            let engine = context.sim_rig(disk.clone(), setup).open()?;
-            let mut history = History::default();
-            run_ops(&*engine, &random_ops(&mut context.rng(), 60, 8), &mut history)?;
-            if !by_drop {
-                engine.close()?;
-            }
-            drop(engine);
-            history.told_durable(history.last_lsn());
-            let image = disk.power_cut(PowerCut::LOSE_ALL);
-            judge(context, setup, &image, &history).map_err(|failure| {
-                let how = if by_drop { "dropped" } else { "closed" };
-                failure.with("policy", format!("{policy:?}, {how}")).with("kept", image.kept().join("\n"))
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// Fills a store and closes it; then, on the same disk, deletes and overwrites until files are compacted,
-/// and crashes at every operation of that.
+/// Fills a store and closes it. Then, on the same disk, deletes and overwrites until the engine
+/// compacts, and crashes at every operation of that phase.
 fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
     let policy = Policy::MaxLogSize(300);
     let mut ops: Vec<Op> = (0..24).map(|key| Op::Put { key, len: 80 }).collect();
@@ -509,33 +421,4 @@ fn recovered_keys_stay_deleted(context: &Context) -> CaseResult {
     ops.extend((0..20).map(|key| Op::Delete { key }));
     ops.extend((0..60).map(|number| Op::Put { key: 20 + number % 4, len: 80 }));
     crash_everywhere(context, policy, &ops, filled, 1, &|cut| three_cuts(context, cut))
-}
-
-fn lsns_are_never_reused(context: &Context) -> CaseResult {
-    let mut rng = context.rng();
-    for _ in 0..context.scaled(20) {
-        let policy = rng.choice(Policy::ALL).unwrap_or(Policy::Manual);
-        let setup = Setup::tiny(context, policy);
-        let (mut disk, mut newest) = (SimFs::new(), Lsn::ZERO);
-        for round in 0..8 {
-            let ops = random_ops(&mut rng, 20, 6);
-            context.set_doing(format!("round {round} under {policy:?}: {ops:?}"));
-            disk.cut_after(rng.u64(0..60));
-            let mut history = History::default();
-            if let Ok(engine) = context.sim_rig(disk.clone(), setup).open() {
-                let _ = run_ops(&*engine, &ops, &mut history);
-            }
-            history.check_order()?;
-            if let Some(first) = history.first_lsn() {
-                ensure!(
-                    first > newest,
-                    "round {round} under {policy:?}: LSN {first} is used again, {newest} was given out before"
-                );
-                newest = history.last_lsn();
-            }
-            context.explored().crash_state();
-            disk = disk.power_cut(PowerCut::seeded(rng.u64(..4)));
-        }
-    }
-    Ok(())
 }

@@ -1,4 +1,5 @@
-//! The directory of an open store, and other processes: they move it, remove it, lock it and create it.
+//! The directory of an open store, and other processes: they move it, remove it, lock it and create
+//! it.
 
 use super::case;
 use crate::failure::{ensure, fail};
@@ -20,49 +21,49 @@ pub(crate) const CASES: &[Case] = &[
         "directory::required_kv421_moved_on_the_simulated_disk",
         Level::Required,
         &[Need::SimulatedFs],
-        "An open store whose directory is renamed touches no store that is created at the old path.",
+        "An open store whose directory was renamed does not touch a new store at the old path.",
         moved_on_the_simulated_disk,
     ),
     case(
         "directory::required_kv422_moved_on_the_real_disk",
         Level::Required,
         &[],
-        "On the real disk, too, a renamed store touches no store that is created at the old path.",
+        "On the real disk, too, a renamed store does not touch a new store at the old path.",
         moved_on_the_real_disk,
     ),
     case(
         "directory::required_kv423_a_removed_directory_is_noticed",
         Level::Required,
         &[],
-        "After its directory was removed a store calls nothing durable any more, and writes nowhere else.",
+        "After the removal of its directory a store reports nothing more as durable, and writes nowhere else.",
         a_removed_directory_is_noticed,
     ),
     case(
         "directory::required_kv424_a_lost_lock_file_is_noticed",
         Level::Required,
         &[],
-        "After its lock file was removed or replaced a store calls nothing durable any more.",
+        "After the removal or replacement of its lock file a store reports nothing more as durable.",
         a_lost_lock_file_is_noticed,
     ),
     case(
         "directory::required_kv425_second_open_without_lock_file",
         Level::Required,
         &[],
-        "Without its lock file an open store stays Locked, or its handle touches nothing more.",
+        "Without its lock file an open store stays Locked, or its old handle changes nothing more.",
         second_open_without_lock_file,
     ),
     case(
         "directory::stochastic_kv426_reopen_while_processes_start",
         Level::Stochastic,
         &[],
-        "While other threads start processes, a store that was closed opens again at once.",
+        "While other threads start processes, a closed store opens again at once.",
         reopen_while_processes_start,
     ),
     case(
         "directory::stochastic_kv427_racing_creators",
         Level::Stochastic,
         &[],
-        "Threads that create one store under a missing parent at the same time open it or are Locked.",
+        "Of threads that create one store under a missing parent at the same time, one opens it and the others get Locked.",
         racing_creators,
     ),
 ];
@@ -71,14 +72,14 @@ const POLICIES: [Policy; 3] = [Policy::Manual, Policy::MaxLogSize(300), Policy::
 
 type Files = BTreeMap<String, Vec<u8>>;
 
-/// The files of a directory, with their content; `None` without the directory.
+/// The files of a directory, with their content; `None` if there is no directory.
 fn files_in(fs: &dyn Fs, dir: &Path) -> Result<Option<Files>, Failure> {
     let Some(names) = fs.list_if_exists(dir)? else { return Ok(None) };
     let read = |name: String| Ok((name.clone(), fs.read_file(&dir.join(name))?));
     names.into_iter().map(read).collect::<kv_core::Result<Files>>().map(Some).map_err(Failure::from)
 }
 
-/// An open store with some changes, the first of them durable.
+/// An open store with some changes; the first ones are durable.
 fn used_store(context: &Context, rig: &Rig, history: &mut History) -> Result<Arc<dyn Engine>, Failure> {
     let engine = rig.open()?;
     run_ops(&*engine, &random_ops(&mut context.rng(), 60, 8), history)?;
@@ -92,7 +93,7 @@ fn use_until_error(context: &Context, engine: &dyn Engine, history: &mut History
     let mut failed = run_ops(engine, &random_ops(&mut context.rng(), 60, 8), history).err();
     let is_poisoned = || matches!(engine.delete(b"there is no such key"), Err(Error::Poisoned { .. }));
     if failed.is_some() && !is_poisoned() {
-        // It did not find an old value: a change that needs none comes to the disk.
+        // The delete failed to read an old value. A put needs none, so it reaches the disk.
         history.refuse();
         failed = run_op(engine, &Op::Put { key: 200, len: 9 }, history).err();
     }
@@ -128,7 +129,7 @@ fn moved(context: &Context, rig: &Rig, move_dir: &dyn Fn(&Path, &Path) -> io::Re
     let old = used_store(context, rig, &mut history)?;
     move_dir(rig.dir(), &away)?;
     let new = rig.open().map_err(|error| {
-        Failure::new(format!("a store begins where another one was moved away from, but: {error}"))
+        Failure::new(format!("a new store opens at the old path of a moved one, but: {error}"))
     })?;
     new.put(b"new", b"store")?;
     new.close()?;
@@ -158,7 +159,8 @@ fn moved(context: &Context, rig: &Rig, move_dir: &dyn Fn(&Path, &Path) -> io::Re
     history.check(&state_of(&*moved)?)
 }
 
-/// A store that has lost its directory refuses changes, and reads go on where the values are in memory.
+/// Checks that a store without its directory refuses changes, and reads on if its values are in
+/// memory.
 fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     let put = engine.put(b"after", b"x");
     ensure!(
@@ -167,7 +169,7 @@ fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     );
     match state_of(engine) {
         Ok(visible) => history.check_visible(&visible),
-        // An engine that reads values from files finds none in a directory that was removed.
+        // An engine that reads values from files finds none in a removed directory.
         Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => fail!("a store that has lost its directory answers a scan with {error}"),
     }
@@ -206,7 +208,7 @@ fn removed(
     let fs = rig.fs();
     let mut history = History::default();
     let old = used_store(context, rig, &mut history)?;
-    // Another thread may be making changes durable.
+    // The engine's own thread may be making changes durable.
     let durable = old.sync()?;
     remove_dir(rig.dir())?;
     if replaced {
@@ -224,7 +226,8 @@ fn removed(
     Ok(())
 }
 
-/// A store that has lost its place says so at the latest when it is to make something durable.
+/// Checks that a store without its directory or lock fails, at the latest when it makes a change
+/// durable.
 fn check_lost(
     context: &Context,
     engine: &dyn Engine,
@@ -234,7 +237,7 @@ fn check_lost(
     let error = use_until_error(context, engine, history);
     ensure!(
         error.is_some() && engine.durable_lsn() == durable,
-        "a store that has lost its directory or lock file calls LSN {} durable, {durable} was before",
+        "a store that has lost its directory or lock file reports LSN {} as durable; before it was {durable}",
         engine.durable_lsn()
     );
     check_poisoned(engine, history)?;
@@ -286,7 +289,8 @@ fn second_open_without_lock_file(context: &Context) -> CaseResult {
                     "two handles use one directory: the first one goes on after a second one was opened"
                 );
                 second.close()?;
-                // The second handle recovered, and added a key: another history.
+                // The second handle recovered the store and added a key, so `history` is not its
+                // history.
                 continue;
             }
         }
@@ -296,7 +300,7 @@ fn second_open_without_lock_file(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// A child process shares the open files of its parent for a moment: until it executes its program.
+/// A child process shares its parent's open files, and so its locks, until it executes its program.
 fn reopen_while_processes_start(context: &Context) -> CaseResult {
     let rig = context.real_rig(Setup::tiny(context, Policy::Manual))?;
     let stop = AtomicBool::new(false);
@@ -337,7 +341,7 @@ fn racing_creators(context: &Context) -> CaseResult {
                         open()
                     })
                 });
-                // Every handle stays open until all have tried.
+                // Every handle stays open until all threads have tried.
                 creators.map(std::thread::ScopedJoinHandle::join)
             });
             let mut opened = 0;

@@ -1,4 +1,5 @@
-//! Full disks, processes without descriptors, files that cannot be removed: refusals, and the way out.
+//! Full disks, processes without descriptors, refused removals: the engine refuses, and finds the
+//! way out.
 
 use super::case;
 use super::errors::every_operation_fails;
@@ -19,42 +20,42 @@ pub(crate) const CASES: &[Case] = &[
         "disk::required_kv621_way_out_of_a_full_disk",
         Level::Required,
         SIMULATED,
-        "With no byte free a store is opened, read, closed and emptied, and its space comes back.",
+        "On a disk without a free byte a store opens, reads, closes and deletes all keys, and its space is free again.",
         way_out_of_a_full_disk,
     ),
     case(
         "disk::required_kv622_a_refused_change_changes_nothing",
         Level::Required,
         SIMULATED,
-        "A DiskFull that does not poison changed nothing, and one that poisons is the cause that is told.",
+        "A DiskFull that does not poison changed nothing; one that poisons is the cause that Poisoned names.",
         a_refused_change_changes_nothing,
     ),
     case(
         "disk::required_kv623_a_limit_of_file_sizes_is_a_full_disk",
         Level::Required,
         SIMULATED,
-        "Whichever operation meets the limit of file sizes: DiskFull, and nothing is lost.",
+        "The limit of file sizes is DiskFull at every operation, and nothing is lost.",
         |context| fails_once_and_for_good(context, FaultKind::FileTooLarge),
     ),
     case(
         "disk::required_kv624_allocation_reserves_nothing",
         Level::Required,
         SIMULATED,
-        "Whichever write finds the disk full, in allocated space too: DiskFull, and nothing is lost.",
+        "A full disk is DiskFull at every write, in allocated space too, and nothing is lost.",
         |context| fails_once_and_for_good(context, FaultKind::WriteDiskFull),
     ),
     case(
         "disk::required_kv625_no_descriptors",
         Level::Required,
         SIMULATED,
-        "Whichever file cannot be opened for want of descriptors: a refusal or a poisoning, and no loss.",
+        "Without descriptors for any file the engine refuses the call or is poisoned, and loses nothing.",
         |context| fails_once_and_for_good(context, FaultKind::NoDescriptors),
     ),
     case(
         "disk::required_kv626_refused_removals",
         Level::Required,
         SIMULATED,
-        "Where no file can be removed a store goes on, loses nothing, and does not try for ever.",
+        "While no file can be removed a store goes on, loses nothing, and does not try for ever.",
         refused_removals,
     ),
 ];
@@ -64,12 +65,12 @@ fn fails_once_and_for_good(context: &Context, kind: FaultKind) -> CaseResult {
     every_operation_fails(context, kind, Repeat::Always)
 }
 
-/// How many bytes all files have.
+/// The bytes of all files.
 fn used(disk: &SimFs) -> u64 {
     disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()
 }
 
-/// An engine, and its changes since it was opened.
+/// An engine, and its changes since the open.
 struct Handle<'a> {
     rig: &'a Rig,
     engine: Arc<dyn Engine>,
@@ -80,7 +81,7 @@ impl<'a> Handle<'a> {
     fn open(rig: &'a Rig) -> Result<Self, Failure> {
         let engine = rig
             .open()
-            .map_err(|error| Failure::new(format!("a store on a full disk is opened, but: {error}")))?;
+            .map_err(|error| Failure::new(format!("a store on a full disk opens, but: {error}")))?;
         let mut history = History::default();
         let state = state_of(&*engine)?;
         if !state.is_empty() {
@@ -142,7 +143,7 @@ fn way_out_of_a_full_disk(context: &Context) -> CaseResult {
             );
             let full = used(&disk);
             disk.limit_space(Some(full));
-            // A killed process leaves a store that opens as well.
+            // A killed process must leave a store that opens, too.
             let killed = disk.process_death();
             killed.limit_space(Some(full));
             let left = context.sim_rig(killed, rig.setup);
@@ -156,14 +157,14 @@ fn way_out_of_a_full_disk(context: &Context) -> CaseResult {
             let left = used(&disk);
             ensure!(
                 left < full / 2,
-                "round {round} under {policy:?}: every key was deleted, and {left} of {full} bytes are still used"
+                "round {round} under {policy:?}: every key was deleted, but {left} of {full} bytes are still used"
             );
         }
     }
     Ok(())
 }
 
-/// Puts new keys until the disk is full. Opens the store again if that poisoned it.
+/// Puts new keys until the disk is full. Opens the store again if a put poisoned it.
 fn fill<'a>(mut store: Handle<'a>, value: &[u8]) -> Result<Handle<'a>, Failure> {
     for number in 0..100_000_u32 {
         match store.put(&number.to_be_bytes(), value) {
@@ -183,7 +184,7 @@ fn fill<'a>(mut store: Handle<'a>, value: &[u8]) -> Result<Handle<'a>, Failure> 
     Err(Failure::new("the disk is never full"))
 }
 
-/// Deletes all keys one by one, in no order.
+/// Deletes all keys one by one, in random order.
 fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
     let remaining = |store: &Handle<'_>| -> Result<Vec<Vec<u8>>, Failure> {
         let mut keys: Vec<Vec<u8>> = state_of(&*store.engine)?.into_keys().collect();
@@ -195,9 +196,12 @@ fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
     while let Some(key) = keys.pop() {
         match store.delete(&key) {
             Ok(Some(_)) => {}
-            Ok(None) => fail!("a key that is there is not found by a delete on a full disk"),
+            Ok(None) => fail!("a delete on a full disk does not find a present key"),
             Err(error) if reopened => {
-                fail!("on a full disk keys are deleted, but {} of {all} are left: {error}", keys.len() + 1)
+                fail!(
+                    "deletes succeed on a full disk, but {} of {all} keys are left: {error}",
+                    keys.len() + 1
+                )
             }
             Err(_) => {
                 store = store.reopen()?;
@@ -206,16 +210,16 @@ fn empty(context: &Context, mut store: Handle<'_>) -> CaseResult {
         }
     }
     let synced = store.engine.sync();
-    ensure!(synced.is_ok(), "on a full disk deletes are synced, but: {synced:?}");
+    ensure!(synced.is_ok(), "deletes on a full disk can be synced, but: {synced:?}");
     if let Some(compact) = store.engine.as_compact() {
         compact.compact()?;
     }
-    ensure!(state_of(&*store.engine)?.is_empty(), "every key was deleted, and some are there");
+    ensure!(state_of(&*store.engine)?.is_empty(), "every key was deleted, but some are present");
     store.engine.close()?;
     Ok(())
 }
 
-/// Overwrites and deletes on a disk that is nearly full, and opens the store again when it is poisoned.
+/// Overwrites and deletes on a nearly full disk, and opens a poisoned store again.
 fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     let mut refusals = 0;
@@ -223,13 +227,14 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
         let disk = SimFs::new();
         let rig = context.sim_rig(disk.clone(), Setup::tiny(context, policy));
         let mut store = Handle::open(&rig)?;
-        // The last answer, if it was a failure: the only one that a poisoned store may name.
+        // The failure of the call before, if it failed: the only cause that a poisoned store may
+        // name.
         let mut failed: Option<Error> = None;
         for number in 0..context.scaled(600) {
             if number % 40 == 0 {
                 disk.limit_space(Some(used(&disk) + rng.u64(0..2000)));
             }
-            // More keys than fit, at first; then some that give space back.
+            // At first more keys than fit, then a few, which gives space back.
             let op = overwriting(&mut rng, if number % 200 < 150 { 200 } else { 24 });
             let before = store.engine.last_lsn();
             let answer = run_op(&*store.engine, &op, &mut store.history);
@@ -239,7 +244,7 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
                     let told = failed.take().map(|error| error.to_string());
                     ensure!(
                         told.as_deref() == Some(&*cause.to_string()),
-                        "{policy:?}, operation {number}: a store is poisoned by {cause}, and the call before answered {told:?}"
+                        "{policy:?}, operation {number}: {cause} poisoned the store, but the call before answered {told:?}"
                     );
                     disk.limit_space(None);
                     store = store.reopen()?;
@@ -260,7 +265,8 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Either the store is as it was, or it is poisoned by the dump that the change itself set off.
+/// Checks that the refused change left the store as it was, or poisoned it by the dump that it
+/// started.
 fn check_refusal(
     context: &Context,
     disk: &SimFs,
@@ -272,10 +278,10 @@ fn check_refusal(
     let visible = state_of(engine)?;
     let after = engine.last_lsn();
     if after == before && visible == store.history.state() {
-        // The same goes for the disk, unless a write failed.
+        // The disk must be as it was, too, unless a write failed.
         if is_writable(engine) {
             store.history.refuse();
-            // Earlier changes may have become durable.
+            // Earlier changes may be durable since.
             store.history.told_durable(engine.durable_lsn());
             let image = disk.power_cut(PowerCut::LOSE_ALL);
             let recovered: State = state_of(&*context.sim_rig(image, store.rig.setup).open()?)?;
@@ -293,12 +299,12 @@ fn check_refusal(
     Ok(())
 }
 
-/// Whether it takes changes: a delete of an absent key changes nothing.
+/// Whether the engine accepts changes. Deleting an absent key changes nothing.
 fn is_writable(engine: &dyn Engine) -> bool {
     !matches!(engine.delete(b"there is no such key"), Err(Error::Poisoned { .. }))
 }
 
-/// One change with a value that makes the next compaction come soon.
+/// One change; its values are large enough to start a compaction soon.
 fn overwriting(rng: &mut fastrand::Rng, keys: u8) -> Op {
     let key = rng.u8(0..keys);
     match rng.u8(0..12) {
@@ -319,10 +325,13 @@ fn refused_removals(context: &Context) -> CaseResult {
         let mut history = History::default();
         let ops: Vec<Op> = (0..count).map(|_| overwriting(&mut rng, 8)).collect();
         let goes_on =
-            |error| Failure::new(format!("where no file can be removed a store goes on, but: {error}"));
+            |error| Failure::new(format!("while no file can be removed a store goes on, but: {error}"));
         for part in ops.chunks(count.div_ceil(3)) {
             let engine = rig.open().map_err(goes_on)?;
-            ensure!(state_of(&*engine)? == history.state(), "files that stay bring back another state");
+            ensure!(
+                state_of(&*engine)? == history.state(),
+                "files that the engine could not remove bring back another state"
+            );
             run_ops(&*engine, part, &mut history).map_err(goes_on)?;
             engine.close().map_err(goes_on)?;
         }
@@ -332,7 +341,8 @@ fn refused_removals(context: &Context) -> CaseResult {
         Ok(disk.ops().iter().filter(|op| op.kind == OpKind::Remove).count())
     };
     let (few, many) = (attempts(300)?, attempts(1200)?);
-    // Four times the work is four times the files, not sixteen times the attempts.
+    // Four times the operations make four times the files, but must not make sixteen times the
+    // attempts.
     ensure!(
         many <= 8 * few + 50,
         "{few} attempts to remove files during 300 operations became {many} during 1200"

@@ -27,7 +27,7 @@ pub(crate) const CASES: &[Case] = &[
         "durability::optional_kv803_manual_waits_for_the_caller",
         Level::Optional,
         &[Need::Inline],
-        "Under Manual little becomes durable by itself.",
+        "Under Manual a small change does not become durable by itself.",
         manual_waits_for_the_caller,
     ),
     case(
@@ -41,14 +41,14 @@ pub(crate) const CASES: &[Case] = &[
         "durability::required_kv807_a_policy_may_become_impatient",
         Level::Required,
         &[],
-        "When a later change makes the policy want to be asked sooner, it is.",
+        "When a later change makes the policy ask for an earlier check, the engine checks earlier.",
         a_policy_may_become_impatient,
     ),
     case(
         "durability::required_kv808_a_future_waits_for_durability",
         Level::Required,
         &[],
-        "A future is ready when its LSN is durable, without any further call, whatever the policy.",
+        "Under every policy a future is ready when its LSN is durable, without any further call.",
         futures::a_future_waits_for_durability,
     ),
     case(
@@ -69,21 +69,21 @@ pub(crate) const CASES: &[Case] = &[
         "durability::required_kv811_a_dropped_future_leaves_nothing",
         Level::Required,
         &[],
-        "Polling again, and dropping futures, leaves nothing behind that grows.",
+        "Repeated polls and dropped futures do not make the engine's memory grow.",
         futures::a_dropped_future_leaves_nothing,
     ),
     case(
         "durability::stochastic_kv812_futures_among_threads",
         Level::Stochastic,
         &[],
-        "Futures and threads that wait for durability all end, with what they waited for durable.",
+        "Futures and threads that wait for durability all end, each with its LSN durable.",
         futures::futures_among_threads,
     ),
     case(
         "durability::required_kv813_a_waker_may_hold_the_last_handle",
         Level::Required,
         &[],
-        "A waker may hold the last handle of the store; when it drops it, the store closes.",
+        "A waker may hold the last handle of the store; dropping the waker closes the store.",
         futures::a_waker_may_hold_the_last_handle,
     ),
 ];
@@ -121,7 +121,10 @@ fn sync_covers_what_was_visible(context: &Context) -> CaseResult {
             } else {
                 engine.wait_durable(lsn)?;
             }
-            ensure!(engine.durable_lsn() >= lsn, "durable_lsn does not show what was just made durable");
+            ensure!(
+                engine.durable_lsn() >= lsn,
+                "durable_lsn does not show the LSN that just became durable"
+            );
         }
     }
     Ok(())
@@ -140,7 +143,7 @@ fn periodic_dumps_by_itself(context: &Context) -> CaseResult {
     let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Periodic) };
     let rig = context.real_rig(setup)?;
     let engine = rig.open()?;
-    // A watchdog against a deadlock, not a demand on speed.
+    // A watchdog against a deadlock, not a limit on speed.
     let patience = context.settings().timeout.min(Duration::from_mins(1)) / 2;
     for number in 0..3u8 {
         let lsn = engine.put(b"k", &[number])?;
@@ -157,7 +160,7 @@ fn periodic_dumps_by_itself(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// In no hurry until a hundred bytes are pending.
+/// Waits an hour until a hundred bytes are pending.
 #[derive(Debug)]
 struct Impatient;
 
@@ -187,9 +190,10 @@ fn a_policy_may_become_impatient(context: &Context) -> CaseResult {
     let engine = rig.open_with(&OpenOptions { persistence: Arc::new(Impatient), ..setup.options() })?;
     let patience = context.settings().timeout.min(Duration::from_mins(1)) / 2;
     engine.put(b"first", b"v")?;
-    // Time for the engine to fall asleep; one that has not yet is none the worse for it.
+    // Gives the engine time to fall asleep. The case is valid without that, too.
     std::thread::sleep(2 * Policy::INTERVAL);
-    // One change: of several, some could be dumped before the last ones come, and those would be too few.
+    // One change only. Of several, the engine could dump some before the last ones arrive, and the
+    // rest would be below the policy's limit.
     let lsn = engine.put(b"second", &[2; 200])?;
     let start = Instant::now();
     while engine.durable_lsn() < lsn {

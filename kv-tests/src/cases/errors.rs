@@ -16,28 +16,28 @@ pub(crate) const CASES: &[Case] = &[
         "errors::required_kv601_every_operation_fails_once",
         Level::Required,
         SIMULATED,
-        "Whichever disk operation fails once: a typed error, right reads, and a prefix after reopening.",
+        "Any disk operation that fails once gives a typed error, right reads, and a prefix after reopening.",
         |context| every_operation_fails(context, FaultKind::MutationIo, Repeat::Once),
     ),
     case(
         "errors::required_kv602_every_operation_fails_for_good",
         Level::Required,
         SIMULATED,
-        "Whichever disk operation begins to fail: a typed error, right reads, and a prefix after reopening.",
+        "From any disk operation on, lasting failures give a typed error, right reads, and a prefix after reopening.",
         |context| every_operation_fails(context, FaultKind::MutationIo, Repeat::Always),
     ),
     case(
         "errors::required_kv603_failed_sync_poisons",
         Level::Required,
         SIMULATED,
-        "A failed sync is reported, poisons the engine, and is never made good by another sync.",
+        "The engine reports a failed sync and is poisoned; no later sync makes up for it.",
         |context| every_operation_fails(context, FaultKind::Sync, Repeat::Once),
     ),
     case(
         "errors::required_kv604_disk_full",
         Level::Required,
         SIMULATED,
-        "A full disk is DiskFull; either that is a failed write, or nothing was changed, and with space it goes on.",
+        "A full disk is DiskFull: a failed write that poisons, or no change at all, and the store goes on once there is space.",
         |context| every_operation_fails(context, FaultKind::DiskFull, Repeat::Always),
     ),
     case(
@@ -51,28 +51,28 @@ pub(crate) const CASES: &[Case] = &[
         "errors::required_kv606_failed_open_does_no_harm",
         Level::Required,
         &[Need::SimulatedFs],
-        "An open that meets EIO at any disk operation says so, loses nothing, and holds no lock.",
+        "An open that meets EIO at any disk operation reports it, loses nothing, and holds no lock.",
         failed_open_does_no_harm,
     ),
     case(
         "errors::required_kv607_poisoned_store_reads_and_closes",
         Level::Required,
         &[Need::SimulatedFs],
-        "A poisoned store still tells what is durable, says Poisoned at close, and frees its directory.",
+        "A poisoned store still reports its durable LSN, answers close with Poisoned, and frees its directory.",
         poisoned_store_reads_and_closes,
     ),
     case(
         "errors::optional_kv608_a_panic_loses_nothing",
         Level::Optional,
         SIMULATED,
-        "After a panic in the middle of any disk operation, what is then reported durable still is.",
+        "After a panic in any disk operation, every change that the engine reports as durable is durable.",
         a_panic_loses_nothing,
     ),
     case(
         "errors::required_kv609_read_errors",
         Level::Required,
         SIMULATED,
-        "Whichever read fails while a store is used: a typed error or the right answer, and nothing is lost.",
+        "Any read that fails while a store is used gives a typed error or the right answer, and nothing is lost.",
         |context| {
             every_operation_fails(context, FaultKind::ReadIo, Repeat::Once)?;
             every_operation_fails(context, FaultKind::ReadIo, Repeat::Always)
@@ -82,7 +82,7 @@ pub(crate) const CASES: &[Case] = &[
         "errors::required_kv610_failed_recovery_does_no_harm",
         Level::Required,
         SIMULATED,
-        "Whichever disk operation fails while a crash is recovered from: a typed error, and the next open recovers.",
+        "Any disk operation that fails during a recovery gives a typed error, and the next open recovers.",
         failed_recovery_does_no_harm,
     ),
     case(
@@ -96,7 +96,7 @@ pub(crate) const CASES: &[Case] = &[
         "errors::required_kv612_the_failure_is_told_where_it_happens",
         Level::Required,
         SIMULATED,
-        "The call that meets a failure returns it, and it is the cause that a poisoned store names.",
+        "The call that meets a failure returns it, and a poisoned store names it as its cause.",
         the_failure_is_told_where_it_happens,
     ),
 ];
@@ -130,7 +130,7 @@ fn short_transfers_and_interruptions(context: &Context) -> CaseResult {
         for _ in 0..3 {
             let engine = rig.open()?;
             if state_of(&*engine)? != history.state() {
-                fail!("{kind:?} changes what is recovered");
+                fail!("{kind:?} changes the recovered state");
             }
             run_ops(&*engine, &random_ops(&mut rng, 100, 8), &mut history)?;
             engine.close()?;
@@ -197,7 +197,7 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     let found = engine.get(b"k")?;
     ensure!(
         found.as_deref() == Some(b"visible".as_slice()),
-        "a poisoned store reads what was visible, not {found:?}"
+        "a poisoned store reads the visible value, not {found:?}"
     );
     let closed = engine.close();
     ensure!(
@@ -206,15 +206,15 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     );
     let read = engine.get(b"k");
     ensure!(matches!(read, Err(Error::Closed)), "a read after that is answered with {read:?}");
-    // The first handle still lives: it is its close that freed the directory.
+    // The first handle is still alive: its close freed the directory.
     let again = rig.open()?;
     again.put(b"k", b"recovered")?;
     again.sync()?;
     Ok(())
 }
 
-/// A bug strikes while the engine is at work, and the caller goes on: whatever was half done, the engine must not forget
-/// that it was not done.
+/// A bug panics inside the engine, and the caller continues. The engine must remember the
+/// operations that it did not complete.
 fn a_panic_loses_nothing(context: &Context) -> CaseResult {
     for policy in [Policy::Always, Policy::MaxLogSize(300)] {
         let setup = Setup::tiny(context, policy);
@@ -318,7 +318,7 @@ fn a_failed_close_fails_again(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// A caller that hears of a failure too late, or of another one, looks in the wrong place.
+/// A late or different error leads its reader to the wrong place.
 fn the_failure_is_told_where_it_happens(context: &Context) -> CaseResult {
     let kinds = [FaultKind::MutationIo, FaultKind::Sync, FaultKind::DiskFull, FaultKind::NoDescriptors];
     for (policy, kind) in
@@ -337,7 +337,7 @@ fn the_failure_is_told_where_it_happens(context: &Context) -> CaseResult {
                 Failure::new(violated).with("scenario", scenario.to_string())
             };
             if let Some(Error::Poisoned { cause }) = &error {
-                return Err(told(format!("no call returned the failure that poisoned: {cause}")));
+                return Err(told(format!("no call returned the failure that poisoned the store: {cause}")));
             }
             disk.heal();
             if let Some(engine) = engine
@@ -346,7 +346,7 @@ fn the_failure_is_told_where_it_happens(context: &Context) -> CaseResult {
                 let returned = error.map_or_else(|| "nothing".to_owned(), |error| error.to_string());
                 if returned != cause.to_string() {
                     return Err(told(format!(
-                        "a store was poisoned by {cause}, and its call told {returned}"
+                        "{cause} poisoned the store, but the call returned {returned}"
                     )));
                 }
             }

@@ -12,7 +12,7 @@ use std::task::{Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A watchdog against a lost wake-up, not a demand on speed.
+/// A watchdog against a lost wake-up, not a limit on speed.
 fn patience(context: &Context) -> Duration {
     context.settings().timeout.min(Duration::from_mins(1)) / 2
 }
@@ -96,7 +96,7 @@ pub(super) fn a_failing_disk_ends_every_future(context: &Context) -> CaseResult 
                 "the sync failed, and a future that waits for it is answered with {answer:?}"
             );
         }
-        ensure!(engine.durable_lsn() == durable, "durable_lsn moved in spite of the failed sync");
+        ensure!(engine.durable_lsn() == durable, "durable_lsn moved though the sync failed");
         wait(context, &*engine, durable)??;
         let late = wait(context, &*engine, engine.last_lsn())?;
         ensure!(
@@ -104,7 +104,10 @@ pub(super) fn a_failing_disk_ends_every_future(context: &Context) -> CaseResult 
             "a future on a poisoned store is answered with {late:?}"
         );
         let closed = engine.close();
-        ensure!(matches!(closed, Err(Error::Poisoned { .. })), "closing it is answered with {closed:?}");
+        ensure!(
+            matches!(closed, Err(Error::Poisoned { .. })),
+            "closing a poisoned store is answered with {closed:?}"
+        );
     }
     Ok(())
 }
@@ -130,7 +133,8 @@ pub(super) fn a_dropped_future_leaves_nothing(context: &Context) -> CaseResult {
             let polled = engine.poll_durable(lsn, &mut std::task::Context::from_waker(&waker));
             ensure!(!matches!(polled, Poll::Ready(Err(_))), "a poll is answered with {polled:?}");
         }
-        // The task, its waker, one entry, and one that is about to be woken.
+        // The owners: the task, its waker, one entry, and one waker that the engine is about to
+        // wake.
         let owners = Arc::strong_count(&task);
         ensure!(owners <= 4, "after polling again and again the engine holds {} wakers", owners - 2);
     }
@@ -143,7 +147,7 @@ pub(super) fn a_dropped_future_leaves_nothing(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// As a task whose future holds the store, and that has no other owner than the engine.
+/// Models a task whose future holds the store, and that only the engine's waker keeps alive.
 #[derive(Default)]
 struct Owner(Mutex<Option<Arc<dyn Engine>>>);
 
@@ -160,7 +164,7 @@ pub(super) fn a_waker_may_hold_the_last_handle(context: &Context) -> CaseResult 
     let lsn = engine.put(b"k", b"v")?;
     let task = Arc::new(Owner(Mutex::new(Some(Arc::clone(&engine)))));
     let waker = Waker::from(task);
-    // An engine that answers at once keeps no waker.
+    // An engine that answers at once keeps no waker, so the case wakes it.
     if let Poll::Ready(answer) = engine.poll_durable(lsn, &mut std::task::Context::from_waker(&waker)) {
         answer?;
         waker.wake_by_ref();
@@ -176,11 +180,11 @@ pub(super) fn a_waker_may_hold_the_last_handle(context: &Context) -> CaseResult 
         }
     };
     ensure!(engine.durable_lsn() == lsn, "the store was not closed in order");
-    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "what was waited for is gone");
+    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "a value that was waited for is gone");
     Ok(())
 }
 
-/// Futures, threads that wait, threads that sync, and at the end a close, all at once.
+/// Futures, waiting threads, syncing threads, and a close at the end, all at once.
 pub(super) fn futures_among_threads(context: &Context) -> CaseResult {
     let rounds = context.scaled(200);
     for policy in [Policy::Manual, Policy::MaxLogSize(300)] {
@@ -216,7 +220,7 @@ pub(super) fn futures_among_threads(context: &Context) -> CaseResult {
         closed?;
         context.explored().history();
         match waited {
-            // It may be polled for the first time before or after the close.
+            // The first poll may come before or after the close.
             Ok(Some(Ok(()) | Err(Error::Closed))) => {}
             other => fail!("a future that waits while the store is closed is answered with {other:?}"),
         }

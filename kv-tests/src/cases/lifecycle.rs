@@ -14,7 +14,7 @@ pub(crate) const CASES: &[Case] = &[
         "lifecycle::required_kv401_reopen_after_close",
         Level::Required,
         &[],
-        "After close, reopening gives the same state, and LSNs go on.",
+        "After close, reopening gives the same state, and LSNs continue.",
         reopen_after_close,
     ),
     case(
@@ -49,21 +49,21 @@ pub(crate) const CASES: &[Case] = &[
         "lifecycle::required_kv406_foreign_directory",
         Level::Required,
         &[],
-        "A directory that holds somebody else's file is refused and left as it is.",
+        "The engine refuses a directory with a foreign file, and leaves it as it is.",
         foreign_directory,
     ),
     case(
         "lifecycle::required_kv407_nonsense_options",
         Level::Required,
         &[],
-        "Limits that no format holds are InvalidArgument, and nothing is created.",
+        "Limits beyond those of the format are InvalidArgument, and nothing is created.",
         nonsense_options,
     ),
     case(
         "lifecycle::required_kv408_lsns_grow_though_nothing_is_left",
         Level::Required,
         &[],
-        "LSNs grow over reopens even if every record was deleted, and compacted away where that is offered.",
+        "LSNs grow over reopens, even if all keys were deleted, and compacted away where the engine offers it.",
         lsns_grow_though_nothing_is_left,
     ),
     case(
@@ -84,28 +84,28 @@ pub(crate) const CASES: &[Case] = &[
         "lifecycle::required_kv411_unwritable_directory",
         Level::Required,
         &[Need::SimulatedFs],
-        "Creating or opening a store where nothing may be written is an error that says so, and loses nothing.",
+        "Creating or opening a store without the right to write is an error with that reason, and loses nothing.",
         unwritable_directory,
     ),
     case(
         "lifecycle::required_kv412_system_files_are_left_alone",
         Level::Required,
         &[],
-        "A store begins in a directory that holds files of the system only, and leaves them alone.",
+        "The engine creates a store in a directory with files of the system only, and leaves them alone.",
         system_files_are_left_alone,
     ),
     case(
         "lifecycle::required_kv413_lowered_limits",
         Level::Required,
         &[],
-        "Keys over a lowered limit can be read, scanned and deleted, and not put.",
+        "Keys over a lowered limit can be read, scanned and deleted, but not put.",
         lowered_limits,
     ),
     case(
         "lifecycle::required_kv414_short_runs",
         Level::Required,
         &[],
-        "A hundred short runs, closed or killed, leave no more on the disk than the data asks for.",
+        "After a hundred short runs, closed or killed, the store is not larger than its data requires.",
         short_runs,
     ),
 ];
@@ -140,7 +140,7 @@ fn drop_closes(context: &Context) -> CaseResult {
     engine.put(b"k", b"v")?;
     drop(engine);
     let engine = rig.open()?;
-    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "what was put before the drop is gone");
+    ensure!(engine.get(b"k")?.as_deref() == Some(b"v".as_slice()), "a value put before the drop is gone");
     Ok(())
 }
 
@@ -210,10 +210,10 @@ fn foreign_directory(context: &Context) -> CaseResult {
     file.write_all_at(b"dear", 0)?;
     match rig.open() {
         Err(Error::NotAStore { .. }) => {}
-        other => fail!("opening somebody else's directory is answered with {other:?}, not NotAStore"),
+        other => fail!("opening a foreign directory is answered with {other:?}, not NotAStore"),
     }
     ensure!(fs.list(rig.dir())? == ["letter.txt"], "the refused open left something behind");
-    ensure!(fs.read_file(&path)? == b"dear", "the refused open changed somebody else's file");
+    ensure!(fs.read_file(&path)? == b"dear", "the refused open changed a foreign file");
     Ok(())
 }
 
@@ -222,7 +222,9 @@ fn nonsense_options(context: &Context) -> CaseResult {
     let rig = context.rig(Setup { limits, ..Setup::tiny(context, Policy::Manual) })?;
     match rig.open() {
         Err(Error::InvalidArgument(_)) => {}
-        other => fail!("a key limit that no format holds is answered with {other:?}, not InvalidArgument"),
+        other => {
+            fail!("a key limit beyond that of the format is answered with {other:?}, not InvalidArgument")
+        }
     }
     ensure!(rig.fs().list_if_exists(rig.dir())?.is_none(), "the refused open created the directory");
     let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
@@ -262,7 +264,7 @@ fn capabilities_are_true(context: &Context) -> CaseResult {
         ("point_in_time", said.point_in_time, engine.as_point_in_time().is_some()),
         ("compact", said.compact, engine.as_compact().is_some()),
     ] {
-        ensure!(said == is, "the capability {name} is told as {said}, but its accessor says {is}");
+        ensure!(said == is, "the factory reports capability {name} as {said}, but the accessor says {is}");
     }
     Ok(())
 }
@@ -356,7 +358,7 @@ fn lowered_limits(context: &Context) -> CaseResult {
             let found = engine.get(key);
             if present || found.is_ok() {
                 let found = found?;
-                ensure!(found.as_deref() == expected(present), "a long key that is there reads as {found:?}");
+                ensure!(found.as_deref() == expected(present), "a present long key reads as {found:?}");
             }
             let read = engine.read(key, &mut |_| ());
             ensure!(read.is_ok_and(|read| read) == present, "read and get differ on a long key");
@@ -368,19 +370,19 @@ fn lowered_limits(context: &Context) -> CaseResult {
         ensure!(count == 4 - round, "a scan under lowered limits finds {count} keys");
         ensure!(
             is_too_large(engine.put(&second, b"new").err()) && is_too_large(engine.get(&absent).err()),
-            "putting a long key, and getting one that is longer than all there are, is TooLarge"
+            "putting a long key, and getting one longer than all present keys, is TooLarge"
         );
         ensure!(
             is_too_large(engine.delete(&absent).err()),
-            "deleting a key that is longer than all there are is TooLarge"
+            "deleting a key longer than all present keys is TooLarge"
         );
         if round == 0 {
-            ensure!(engine.delete(&first)?.is_some(), "a long key that is there is not found by a delete");
+            ensure!(engine.delete(&first)?.is_some(), "a delete does not find a present long key");
         } else {
             engine.apply(Batch::new().delete(&third))?;
-            ensure!(engine.get(&third)?.is_none(), "a long key that a batch deleted is there");
+            ensure!(engine.get(&third)?.is_none(), "a long key that a batch deleted is still present");
         }
-        // The long keys are moved, where anything is.
+        // Makes an engine that moves records move the long keys.
         (0..150u8).try_for_each(|number| engine.put(b"short", &[number; 90]).map(drop))?;
         if let Some(compact) = engine.as_compact() {
             compact.compact()?;
@@ -388,14 +390,14 @@ fn lowered_limits(context: &Context) -> CaseResult {
         engine.close()?;
     }
     let engine = rig.open()?;
-    ensure!(state_of(&*engine)?.len() == 2, "keys that were deleted under lowered limits are there");
+    ensure!(state_of(&*engine)?.len() == 2, "keys that were deleted under lowered limits are still present");
     ensure!(engine.get(&second)?.as_deref() == Some(b"value".as_slice()), "lowered limits lost a long key");
     engine.put(&first, b"again")?;
     ensure!(engine.delete(&second)?.is_some(), "under raised limits a long key is deleted");
     Ok(())
 }
 
-/// The keys, and the bytes of each value, that every run writes anew.
+/// Every run overwrites this number of keys, with values of this many bytes.
 const RUN: (u8, usize) = (8, 500);
 
 fn short_runs(context: &Context) -> CaseResult {
@@ -415,7 +417,7 @@ fn short_runs(context: &Context) -> CaseResult {
         let rig = context.sim_rig(disk.clone(), setup);
         let engine = rig.open()?;
         run_shortly(&*engine, number)?;
-        // Its files are left as they are now; the close that follows is on the old disk.
+        // A copy of the disk as it is now. The close that follows changes the old disk only.
         disk = disk.process_death();
         lens.push(disk_bytes(&context.sim_rig(disk.clone(), setup))?);
     }
@@ -439,7 +441,7 @@ fn disk_bytes(rig: &Rig) -> Result<u64, Failure> {
     Ok(bytes)
 }
 
-/// Small units are a few KB, and an engine holds a few of them in reserve.
+/// Tiny units are a few KB, and an engine may hold a few of them in reserve.
 fn check_lens(how: &str, lens: &[u64]) -> CaseResult {
     const UNITS: u64 = 64 << 10;
     let live = u64::from(RUN.0) * RUN.1 as u64;

@@ -1,8 +1,8 @@
-//! Threads on few keys: what they were answered must have an order, that of the LSNs.
+//! Threads on few keys: an order must explain their answers, and it must be the order of the LSNs.
 //!
-//! Chance draws the operations; the threads' interleaving is the machine's, so a replay may differ. Many short
-//! rounds with a common start meet more interleavings than few long ones, and their histories are small enough
-//! to read.
+//! The seed determines the operations. The machine determines how threads interleave, so a replay
+//! may differ. Many short rounds with a common start meet more interleavings than few long ones.
+//! Their histories are small enough to read.
 
 use super::case;
 use crate::failure::{ensure, fail};
@@ -36,26 +36,26 @@ pub(crate) const CASES: &[Case] = &[
         "linearizability::stochastic_kv753_power_cut_under_threads",
         Level::Stochastic,
         &[Need::SimulatedFs],
-        "What a crash under concurrent changes leaves is a prefix of the order that readers saw, with all durable ones.",
+        "A crash under concurrent changes leaves a prefix of the order that readers saw, with all durable changes.",
         power_cut_under_threads,
     ),
     case(
         "linearizability::stochastic_kv754_close_under_threads",
         Level::Stochastic,
         &[],
-        "A close under concurrent operations saves what was answered, and refuses the rest without effect.",
+        "A close under concurrent operations saves the answered changes, and refuses the others without effect.",
         close_under_threads,
     ),
     case(
         "linearizability::stochastic_kv755_waiters_under_a_failing_disk",
         Level::Stochastic,
         &[Need::SimulatedFs],
-        "Concurrent syncs and waits all return when the disk fails: well if durable, otherwise with the failure.",
+        "Concurrent syncs and waits all return when the disk fails: Ok if durable, otherwise with the failure.",
         waiters_under_a_failing_disk,
     ),
 ];
 
-/// What threads do.
+/// The kinds of calls to draw.
 #[derive(Clone, Copy)]
 struct Mix {
     keys: Key,
@@ -63,7 +63,7 @@ struct Mix {
 }
 
 impl Mix {
-    /// What 2 to 4 threads call, 36 operations at most. Numbers grow from `first`, so that none repeats.
+    /// Draws calls for 2 to 4 threads, 36 at most. Numbers grow from `first`, so that none repeats.
     fn draw(self, rng: &mut Rng, first: Number) -> Vec<Vec<Call>> {
         let threads = rng.usize(2..=4);
         let mut number = first;
@@ -101,7 +101,7 @@ impl Mix {
     }
 }
 
-/// The bytes that stand for a number.
+/// The bytes of the value with this number.
 fn value(number: Number) -> Vec<u8> {
     let lens = [4, 12, 40, 90];
     let len = lens.get(number as usize % lens.len()).copied().unwrap_or(4);
@@ -144,7 +144,7 @@ fn perform(engine: &dyn Engine, thread: usize, call: &Call) -> kv_core::Result<A
     })
 }
 
-/// What one thread saw, until an error that ended it.
+/// The answers to one thread, until an error ended it.
 #[derive(Default)]
 struct Seen {
     operations: Vec<Operation>,
@@ -152,12 +152,13 @@ struct Seen {
     error: Option<Error>,
 }
 
-/// Runs what each thread calls, and `meanwhile` on this thread; all begin together.
+/// Runs the calls of each thread, and `meanwhile` on this thread; all begin together.
 fn run(engine: &dyn Engine, calls: &[Vec<Call>], meanwhile: impl FnOnce()) -> Result<Vec<Seen>, Failure> {
     let (clock, missing) = (AtomicU64::new(0), AtomicUsize::new(calls.len() + 1));
     let begin = || {
         missing.fetch_sub(1, Ordering::AcqRel);
-        // Not a barrier: it would wake one after the other, and a round is shorter than a wake-up.
+        // Threads spin here. A barrier would wake one after the other, and a round is shorter than
+        // a wake-up.
         while missing.load(Ordering::Acquire) > 0 {
             thread::yield_now();
         }
@@ -191,7 +192,8 @@ fn run_thread(engine: &dyn Engine, thread: usize, calls: &[Call], clock: &Atomic
         let at = clock.fetch_add(1, Ordering::SeqCst);
         let returned = answer.as_ref().ok().map(|answer| (at, *answer));
         if let Some(error) = answer.err() {
-            // Only a failed write or sync leaves it open whether a change took effect.
+            // After `Closed` a change took no effect. After any other error it may have taken
+            // effect.
             let in_flight = !matches!(error, Error::Closed) && !matches!(call, Call::Get(_));
             if in_flight {
                 seen.operations.push(Operation { thread, call: call.clone(), called, returned });
@@ -205,7 +207,7 @@ fn run_thread(engine: &dyn Engine, thread: usize, calls: &[Call], clock: &Atomic
     seen
 }
 
-/// Reads all keys when nobody else is there.
+/// Reads all keys after all other operations.
 fn read_all(engine: &dyn Engine, mix: Mix, operations: &mut Vec<Operation>) -> Result<State, Failure> {
     let mut state = State::new();
     let times = operations.iter().map(|one| one.returned.map_or(one.called, |(at, _)| at));
@@ -231,7 +233,7 @@ fn live(context: &Context, mix: Mix) -> CaseResult {
             let rig = context.rig(setup)?;
             let engine = rig.open()?;
             let mut state = State::new();
-            // Real syncs take their time.
+            // Real syncs are slow.
             let rounds = context.scaled(if simulated { 400 } else { 20 });
             for round in 0..rounds {
                 let (start, last) = (state, engine.last_lsn());
@@ -271,7 +273,7 @@ fn power_cut_under_threads(context: &Context) -> CaseResult {
     for round in 0..context.scaled(200) {
         let setup = draw_setup(context, &mut rng);
         let mut disk = SimFs::new();
-        // Each life begins with what the last one left.
+        // Each life begins with the disk of the life before.
         for life in 0..3 {
             let engine = context.sim_rig(disk.clone(), setup).open()?;
             let start = recovered(&*engine)?;
@@ -280,7 +282,8 @@ fn power_cut_under_threads(context: &Context) -> CaseResult {
             let syncs = rng.u8(0..4);
             disk.cut_after(disk.mutations() + rng.u64(0..25));
             let durable = run_until_cut(&*engine, setup.policy, &calls, syncs, &mut history)?;
-            // Reads go on: they tell which changes in flight were visible. They may need the disk.
+            // Reads after the cut tell which changes in flight were visible. They may fail, if they
+            // need the disk.
             let _ = read_all(&*engine, mix, &mut history.operations);
             disk.freeze();
             drop(engine);
@@ -300,8 +303,8 @@ fn power_cut_under_threads(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Runs what threads call, with syncs in between, and adds what they saw. Returns the highest LSN that was
-/// reported durable.
+/// Runs the threads' calls, with syncs in between, and adds the answers to the history. Returns the
+/// highest LSN that was reported durable.
 fn run_until_cut(
     engine: &dyn Engine,
     policy: Policy,
@@ -365,7 +368,7 @@ fn close_under_threads(context: &Context) -> CaseResult {
             ensure!(typed, "an operation during close is answered with {:?}", seen.error);
             history.operations.extend(seen.operations);
         }
-        // What is left after the worst power cut; and the directory is free.
+        // The disk after the worst power cut. Opening `again` shows that the directory is free.
         let again = rig.open()?;
         let left = match &disk {
             Some(disk) => context.sim_rig(disk.power_cut(PowerCut::LOSE_ALL), setup).open()?,
@@ -423,11 +426,11 @@ fn waiters_under_a_failing_disk(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// More than a waiter gets done before the disk fails.
+/// More changes than a waiter makes before the disk fails.
 const CHANGES: Number = 500;
 
-/// Puts 1, 2, 3, ... under the waiter's key and waits for each, in one way or another, until it hears of a
-/// failure. Returns the last number that was durable.
+/// Puts 1, 2, 3, ... under the waiter's key, and makes each durable by a sync or a wait, until a
+/// call fails. Returns the last durable number.
 fn wait_until_failure(engine: &dyn Engine, waiter: Key) -> Result<Number, Failure> {
     for number in 1..=CHANGES {
         let answer = engine.put(&[waiter], &value(number)).and_then(|lsn| {

@@ -1,4 +1,5 @@
-//! The cases, a file a group. A new one goes into its group's `CASES`, with the next free number.
+//! The cases: one file for each group. A new case goes into its group's `CASES`, with the next free
+//! number.
 
 pub(crate) mod batch;
 pub(crate) mod concurrency;
@@ -11,6 +12,7 @@ pub(crate) mod errors;
 mod futures;
 pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
+mod loss;
 pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod read_only;
@@ -18,7 +20,7 @@ pub(crate) mod scan;
 
 use crate::{Case, CaseResult, Context, Level, Need};
 
-/// A case whose id says its level.
+/// A case; its id contains its level.
 const fn case(
     id: &'static str,
     level: Level,

@@ -26,7 +26,7 @@ pub(crate) const CASES: &[Case] = &[
         "model::required_kv103_any_bytes",
         Level::Required,
         &[],
-        "Keys and values are any bytes, the empty string included.",
+        "Keys and values are any bytes, including none.",
         any_bytes,
     ),
     case(
@@ -47,28 +47,28 @@ pub(crate) const CASES: &[Case] = &[
         "model::required_kv106_random_operations",
         Level::Required,
         &[],
-        "Random operations, syncs and reopenings give what a sorted map gives, under every policy.",
+        "Under every policy random operations, syncs and reopenings give the same answers as a sorted map.",
         random_operations,
     ),
     case(
         "model::required_kv107_shrinking_model",
         Level::Required,
         &[],
-        "Operations give what a sorted map gives; a counterexample is shrunk.",
+        "Operations give the same answers as a sorted map; the suite shrinks a counterexample.",
         shrinking_model,
     ),
     case(
         "model::required_kv108_values_outlive_their_keys",
         Level::Required,
         &[],
-        "A Value keeps its bytes, whatever becomes of its key and of the engine.",
+        "A Value keeps its bytes after changes of its key and after the close of the engine.",
         values_outlive_their_keys,
     ),
     case(
         "model::required_kv109_reading_many_keys",
         Level::Required,
         &[],
-        "Reading many keys is reading each of them: in their order, absent and repeated ones included.",
+        "Reading many keys equals reading each of them in order, including absent and repeated ones.",
         reading_many_keys,
     ),
 ];
@@ -81,11 +81,11 @@ fn last_put_wins(context: &Context) -> CaseResult {
         engine.put(b"b", &[round])?;
         ensure!(
             engine.get(b"a")?.as_deref() == Some([round; 40].as_slice()),
-            "put {round} of a is not what get finds"
+            "get does not find put {round} of a"
         );
         ensure!(
             engine.get(b"b")?.as_deref() == Some([round].as_slice()),
-            "put {round} of b is not what get finds"
+            "get does not find put {round} of b"
         );
     }
     ensure!(engine.get(b"c")?.is_none(), "a key that was never put is found");
@@ -136,7 +136,7 @@ fn any_bytes(context: &Context) -> CaseResult {
             let value = samples.get((number + 3) % samples.len()).copied();
             ensure!(
                 engine.get(key)?.as_deref() == value,
-                "the value of {key:?} is not what was put (reopened: {reopened})"
+                "the value of {key:?} is not the one put (reopened: {reopened})"
             );
         }
         ensure!(engine.to_sorted_vec()?.len() == samples.len(), "a scan finds another number of keys");

@@ -16,11 +16,11 @@ pub(crate) const CASES: &[Case] = &[case(
     "process::stochastic_kv901_kill_during_writes",
     Level::Stochastic,
     &[Need::ChildProcess],
-    "After kill -9 during writes nothing reported durable is missing, and the state is a prefix.",
+    "After kill -9 during writes the state is a prefix with all changes reported as durable.",
     kill_during_writes,
 )];
 
-/// Tells a process that it is the child, and in which directory it writes.
+/// Set in the environment of a child process: the directory that it writes to.
 const CHILD: &str = "KV_TESTS_CHILD";
 const KEYS: u64 = 50;
 
@@ -28,8 +28,8 @@ fn setup(context: &Context) -> Setup {
     Setup { background: kv_core::Background::Threads, ..Setup::tiny(context, Policy::AnyOf) }
 }
 
-/// If this process is a child: writes until it is killed. Change `n` puts `n` under key `n % 50`; each line on
-/// standard output says which change is durable.
+/// If this process is a child, writes until it is killed. Change `n` puts `n` under key `n % 50`.
+/// Each line on standard output names a durable change.
 pub(crate) fn run_as_child(factory: &dyn EngineFactory) -> Option<ExitCode> {
     let dir = std::env::var_os(CHILD)?;
     let options = kv_core::OpenOptions {
@@ -68,12 +68,12 @@ fn kill_during_writes(context: &Context) -> CaseResult {
             let mut durable = None;
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 durable = line.parse::<u64>().ok().or(durable);
-                // Nobody waits for it but the first time.
+                // The receiver waits for the first line only.
                 let _ = begun.send(());
             }
             durable
         });
-        // The reader ends, and with it the channel, if the child does.
+        // If the child ends, the reader ends and closes the channel.
         let works = begins.recv_timeout(context.settings().timeout / 2).is_ok();
         std::thread::sleep(Duration::from_millis(rng.u64(1..100)));
         let ended = child.try_wait()?;
@@ -81,7 +81,7 @@ fn kill_during_writes(context: &Context) -> CaseResult {
         child.wait()?;
         ensure!(
             works && ended.is_none(),
-            "a process that writes goes on until it is killed, but it ended by itself: {ended:?}"
+            "a writing process runs until it is killed, but it ended by itself: {ended:?}"
         );
         let durable = reader.join().ok().flatten();
         ensure!(
@@ -96,9 +96,9 @@ fn kill_during_writes(context: &Context) -> CaseResult {
         });
         let last = numbers.clone().map(|(_, number)| number).max();
         ensure!(last >= durable, "round {round}: change {durable:?} was durable, recovered up to {last:?}");
-        // The state after changes 0..=last is one number under each key.
+        // The state after changes `0..=last` has one number under each key.
         let count = last.map_or(0, |last| (last + 1).min(KEYS));
-        ensure!(state.len() as u64 == count, "round {round}: {} keys are there, not {count}", state.len());
+        ensure!(state.len() as u64 == count, "round {round}: {} keys are present, not {count}", state.len());
         for (key, number) in numbers {
             let last = last.unwrap_or_default();
             let expected = last - (last + KEYS - key) % KEYS;

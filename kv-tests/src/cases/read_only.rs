@@ -53,7 +53,7 @@ fn readers_share_the_store(context: &Context) -> CaseResult {
         writer.put(b"k", b"v")?;
         let refused = |answer: Result<_>, name: &str| match answer {
             Err(Error::Locked { .. }) => Ok(()),
-            Ok(_) => Err(Failure::new(format!("{name} is opened beside the other kind"))),
+            Ok(_) => Err(Failure::new(format!("{name} opened a store that the other kind holds"))),
             Err(error) => Err(Failure::new(format!("{name} is answered with {error}, not Locked"))),
         };
         refused(open_reader(&rig), "a reader")?;
@@ -82,7 +82,8 @@ fn nothing_is_written(context: &Context) -> CaseResult {
         let setup = Setup::tiny(context, policy);
         let mut ops = random_ops(&mut rng, 60, 8);
         ops.insert(30, Op::Reopen);
-        // A close, a power cut that may tear the tail, or a death that leaves a part unsynced.
+        // A closed store, a power cut that may tear the tail, or a death that leaves unsynced
+        // bytes.
         let image = match Run::until_cut(context, setup, &ops, rng.u64(4..150)) {
             Some(run) if round % 3 == 1 => run.disk.power_cut(context.power_cut(round)),
             Some(run) if round % 3 == 2 => run.disk.process_death(),
@@ -113,9 +114,9 @@ fn nothing_is_written(context: &Context) -> CaseResult {
                 let left = context.sim_rig(lost, setup).open()?.last_lsn();
                 ensure!(left >= durable, "a reader calls LSN {durable} durable, a power cut leaves {left}");
             }
-            // The crash came before there was a store.
+            // The crash happened before the store existed.
             Err(Error::NotAStore { .. }) if expected.is_empty() => {}
-            Err(error) => fail!("a store that a writer opens a reader opens, too, but: {error}"),
+            Err(error) => fail!("a reader opens every store that a writer opens, but: {error}"),
         }
         ensure!(
             image.mutations() == 0 && image.files() == before,

@@ -12,7 +12,7 @@ pub(crate) const CASES: &[Case] = &[
         "scan::required_kv301_every_key_once",
         Level::Required,
         &[],
-        "A scan visits every key once with its value, and stops when it is told to.",
+        "A scan visits every key once with its value, and stops at Break.",
         every_key_once,
     ),
     case(
@@ -47,7 +47,7 @@ fn every_key_once(context: &Context) -> CaseResult {
         ControlFlow::Continue(())
     })?;
     ensure!(!twice, "a scan visits a key twice");
-    ensure!(seen == model, "a scan does not visit what is there");
+    ensure!(seen == model, "a scan does not visit exactly the present keys and values");
     let mut visits = 0;
     engine.scan(&mut |_, _| {
         visits += 1;

@@ -1,34 +1,35 @@
 //! The search for an order that explains a history.
 //!
-//! It is Wing and Gong's ("Testing and Verifying Concurrent Objects", JPDC 1993): begin with the state before,
-//! take any operation that no other one must precede, and whose answer is right, apply it, go on; give up a path where
-//! none is left to take. It finds an order if there is one. Three things keep it short:
+//! The algorithm is Wing and Gong's ("Testing and Verifying Concurrent Objects", JPDC 1993). It
+//! begins with the start state and takes one operation after the other: one that no other operation
+//! must precede, and whose answer is right in the current state. It gives up a path when no such
+//! operation is left. It finds an order if there is one. Three rules keep the search short:
 //!
-//! - A *position* (the operations taken, and the state) is visited once, as in Lowe's "Testing for
-//!   Linearizability", CCPE 2017. Whole positions are remembered, not hashes of them, so nothing is taken for visited
-//!   that was not.
-//! - An operation that only reads is taken as soon as its answer is right: it changes nothing, so whatever
-//!   order takes it later could as well take it now.
-//! - In log order a change waits for all changes of smaller LSN. Only operations that nobody heard the LSN of
-//!   are then left to choice, and the search is linear without them.
+//! - It visits a *position* (the set of taken operations, and the state) once, as in Lowe's
+//!   "Testing for Linearizability", CCPE 2017. It remembers whole positions instead of hashes, so
+//!   two positions never count as one.
+//! - It takes a read as soon as its answer is right. A read changes nothing, so any order that
+//!   takes it later could take it now.
+//! - In log order, a change waits for all changes of smaller LSN. Then only operations without a
+//!   known LSN leave a choice; without them the search is linear.
 //!
-//! Without regard to LSNs a history is linearizable if and only if each part of it is, where no operation
-//! names keys of two parts (Herlihy and Wing's locality; Horn and Kroening, "Faster Linearizability Checking
-//! via P-Compositionality", FORTE 2015). The log order joins all keys: there the parts may be right
-//! and the whole wrong.
+//! Without regard to LSNs, a history can be split into parts that share no keys. It is linearizable
+//! if and only if each part is (Herlihy and Wing's locality; Horn and Kroening, "Faster
+//! Linearizability Checking via P-Compositionality", FORTE 2015). The log order joins all keys:
+//! there each part may be right and the whole wrong.
 
 use super::{History, Key, Operation, State};
 use kv_core::Lsn;
 use std::collections::{BTreeMap, HashSet};
 
-/// What is demanded of a history. Each demands also what stands before it.
+/// A demand on a history. Each includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Demand {
     /// Some order of the operations explains the answers.
     Linearizable,
-    /// In it the changes stand in the order of their LSNs.
+    /// In that order the changes are sorted by LSN.
     InLogOrder,
-    /// After some prefix of it the state is what was recovered.
+    /// The recovered state is the state after some prefix of that order.
     RecoversPrefix,
     /// That prefix holds every change that was reported durable.
     RecoversDurable,
@@ -39,7 +40,7 @@ impl Demand {
         [Demand::Linearizable, Demand::InLogOrder, Demand::RecoversPrefix, Demand::RecoversDurable];
 }
 
-/// Whether `history` is as demanded. Demands on a crash mean nothing where there was none.
+/// Whether `history` meets the demand. Demands on a crash hold where there was none.
 pub(super) fn is_met(demand: Demand, history: &History) -> bool {
     match demand {
         Demand::Linearizable => parts(history).iter().all(|part| order_exists(demand, part)),
@@ -47,25 +48,25 @@ pub(super) fn is_met(demand: Demand, history: &History) -> bool {
     }
 }
 
-/// How far an order has come.
+/// A step of the search.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Position {
-    /// Of the operations, by index.
+    /// Whether each operation is taken, by index.
     taken: Vec<bool>,
     state: State,
-    /// LSN of the last change taken that has one.
+    /// LSN of the last taken change with a known LSN.
     last: Lsn,
-    /// Whether the state was once, at a prefix long enough, what was recovered.
+    /// Whether the state after some long enough prefix was the recovered one.
     recovers: bool,
 }
 
-/// What the operations that are not taken yet allow to be taken next.
+/// The limits that the untaken operations set for the next one.
 struct Frontier {
-    /// Only what was called before this.
+    /// The next operation was called before this time: the first return of an untaken operation.
     returns: u64,
-    /// Only the change of this LSN; none is left if `None`.
+    /// The next change with a known LSN has this one. `None`: all of them are taken.
     lsn: Option<Lsn>,
-    /// Whether all that was answered is taken.
+    /// Whether all answered operations are taken.
     complete: bool,
 }
 
@@ -107,7 +108,7 @@ impl Position {
         frontier
     }
 
-    /// Takes whatever only reads, may be taken and is right.
+    /// Takes the reads that may be next and have the right answer.
     fn take_reads(&mut self, operations: &[Operation]) -> Frontier {
         loop {
             let frontier = self.frontier(operations);
@@ -132,7 +133,7 @@ impl Position {
         }
     }
 
-    /// The position after the change `operation`, if that may be next.
+    /// The position after the change `operation`, if it may be next.
     fn after(
         &self,
         index: usize,
@@ -161,9 +162,9 @@ impl Position {
     }
 }
 
-/// Splits a history into parts of which no two share a key.
+/// Splits a history into parts such that no two share a key.
 fn parts(history: &History) -> Vec<History> {
-    // Each key leads to another one of its part; the last leads to itself.
+    // A union-find forest: each key leads to another one of its part, and the root leads to itself.
     let mut leads_to: BTreeMap<Key, Key> = BTreeMap::new();
     let root = |leads_to: &BTreeMap<Key, Key>, mut key: Key| {
         while let Some(next) = leads_to.get(&key).filter(|next| **next != key) {

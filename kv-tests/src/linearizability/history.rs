@@ -4,43 +4,45 @@ use std::fmt::{self, Write as _};
 
 pub(crate) type Key = u8;
 
-/// Stands for a value: no two operations write the same.
+/// Represents a value: no two operations write the same number.
 pub(crate) type Number = u32;
 
 /// Keys and values.
 pub(crate) type State = BTreeMap<Key, Number>;
 
-/// What is called.
+/// The call of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Get(Key),
     Put(Key, Number),
     Delete(Key),
-    /// Puts with a number, deletes without; no key twice. It must change something: whether one of deletes alone
-    /// did cannot be told from its answer.
+    /// Puts with a number, deletes without; no key twice. At least one is a put: the answer to a
+    /// batch of deletes does not tell whether it changed anything.
     Batch(Vec<(Key, Option<Number>)>),
 }
 
-/// What is answered.
+/// The answer to an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// To a get.
+    /// Answer to a get.
     Found(Option<Number>),
-    /// To a get: bytes that are no value anybody writes.
+    /// Answer to a get: bytes that no operation writes.
     Garbage,
-    /// To a change.
+    /// Answer to a change.
     Changed(Lsn),
-    /// To a delete: the key was not there.
+    /// Answer to a delete: the key was absent.
     Absent,
 }
 
-/// One operation of one thread. Times are ticks of a clock that all threads share; no two are the same.
+/// One operation of one thread. Times are ticks of a clock that all threads share; no two are
+/// equal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Operation {
     pub(crate) thread: usize,
     pub(crate) call: Call,
     pub(crate) called: u64,
-    /// `None`: in flight at a crash, or failed. It may have taken effect at any time since, or never.
+    /// `None`: the operation was in flight at a crash, or failed. It took effect at any time since
+    /// its call, or never.
     pub(crate) returned: Option<(u64, Answer)>,
 }
 
@@ -57,7 +59,7 @@ impl Operation {
         matches!(self.call, Call::Get(_)) || matches!(self.returned, Some((_, Answer::Absent)))
     }
 
-    /// The keys it changes, with the numbers they get.
+    /// The keys that it changes, each with its new number.
     pub(super) fn effects(&self) -> Vec<(Key, Option<Number>)> {
         match &self.call {
             _ if self.only_reads() => Vec::new(),
@@ -68,7 +70,7 @@ impl Operation {
         }
     }
 
-    /// The keys it reads or changes.
+    /// The keys that it reads or changes.
     pub(super) fn keys(&self) -> Vec<Key> {
         match &self.call {
             Call::Get(key) | Call::Put(key, _) | Call::Delete(key) => vec![*key],
@@ -76,7 +78,7 @@ impl Operation {
         }
     }
 
-    /// Whether its answer is right where the state is `state`.
+    /// Whether its answer is right in this state.
     pub(super) fn fits(&self, state: &State) -> bool {
         match (&self.call, self.returned) {
             (Call::Get(key), Some((_, Answer::Found(found)))) => state.get(key).copied() == found,
@@ -97,15 +99,15 @@ impl Operation {
     }
 }
 
-/// How a history ended, if not well.
+/// A crash at the end of a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Crash {
-    /// The highest LSN that anybody was told is durable.
+    /// The highest LSN that the engine reported as durable.
     pub(crate) durable: Lsn,
     pub(crate) recovered: State,
 }
 
-/// What several threads did to one store.
+/// The operations of several threads on one store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct History {
     /// The state before.
@@ -138,9 +140,9 @@ impl fmt::Display for Answer {
         match self {
             Answer::Found(Some(number)) => write!(f, "#{number}"),
             Answer::Found(None) => f.write_str("none"),
-            Answer::Garbage => f.write_str("bytes that nobody wrote"),
+            Answer::Garbage => f.write_str("bytes that no operation wrote"),
             Answer::Changed(lsn) => write!(f, "lsn {lsn}"),
-            Answer::Absent => f.write_str("was not there"),
+            Answer::Absent => f.write_str("absent"),
         }
     }
 }
@@ -155,7 +157,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// A line each: the state before, the operations by the time they were called, the crash.
+/// One line each: the state before, the operations by the time of their call, the crash.
 impl fmt::Display for History {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "before: {} (lsn {})", line(&self.start), self.last)?;

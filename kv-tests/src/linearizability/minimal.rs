@@ -3,8 +3,8 @@ use super::{Answer, Call, History, Key, Number, Operation};
 use crate::{CaseResult, Failure};
 use std::collections::BTreeSet;
 
-/// Whether a history is all that the contract demands; if not, what is wrong and the least history that shows
-/// it.
+/// Checks that a history meets all demands of the contract. A failure names the first violated
+/// demand, and shows the smallest history found that violates it.
 pub(crate) fn judge(history: &History) -> CaseResult {
     if is_met(Demand::RecoversDurable, history) {
         return Ok(());
@@ -17,10 +17,10 @@ pub(crate) fn judge(history: &History) -> CaseResult {
             "changes become visible in the order of their LSNs, but only another order explains the answers"
         }
         Demand::RecoversPrefix => {
-            "the recovered state is the state after a prefix of the changes, but it is after none"
+            "the recovered state is the state after a prefix of the changes, but no prefix gives it"
         }
         Demand::RecoversDurable => {
-            "what was reported durable survives, but the recovered state is that of a shorter prefix"
+            "changes reported as durable survive, but the recovered state is that of a shorter prefix"
         }
     };
     let minimal = minimal(demand, history);
@@ -30,8 +30,9 @@ pub(crate) fn judge(history: &History) -> CaseResult {
 
 /// Leaves out keys and operations as long as `demand` is not met.
 ///
-/// Only such operations are left out that nothing else in the history depends on. So what is wrong with the rest
-/// is wrong with the whole: an order of the whole, without what was left out, would be an order of the rest.
+/// It leaves out an operation only if no answer in the rest can come from it. Then an order that
+/// explains the whole, without the left-out operations, explains the rest: a wrong rest proves that
+/// the whole is wrong.
 pub(super) fn minimal(demand: Demand, history: &History) -> History {
     let mut least = history.clone();
     if demand < Demand::RecoversPrefix {
@@ -64,7 +65,7 @@ fn keys(history: &History) -> BTreeSet<Key> {
     history.start.keys().copied().chain(named).chain(recovered).collect()
 }
 
-/// The history as one who never looks at `key` sees it.
+/// The history without the key `key`.
 pub(super) fn without_key(key: Key, history: &History) -> History {
     let mut without = history.clone();
     without.start.remove(&key);
@@ -88,12 +89,12 @@ pub(super) fn nothing_observes(operation: &Operation, rest: &History) -> bool {
     })
 }
 
-/// Whether `key` having the value `number`, or none, can be what `operation` was answered.
+/// Whether the answer of `operation` can mean that `key` has the value `number`, or none.
 fn observes(operation: &Operation, key: Key, number: Option<Number>) -> bool {
     let answer = operation.returned.map(|(_, answer)| answer);
     match operation.call {
         Call::Get(read) => read == key && answer == Some(Answer::Found(number)),
-        // It tells that something was there, not what.
+        // The answer tells that there was a value, but not which.
         Call::Delete(gone) => {
             gone == key && answer.is_some_and(|answer| (answer == Answer::Absent) == number.is_none())
         }

@@ -1,11 +1,14 @@
 //! The judge of concurrent histories: threads, few keys, overlapping operations.
 //!
-//! A history is *linearizable* (Herlihy and Wing, "Linearizability: A Correctness Condition for Concurrent
-//! Objects", TOPLAS 1990) if each operation can be given a moment between its call and its return such that the
-//! answers are those of a plain map, one operation after the other. The contract demands more: the changes
-//! among them stand in the order of their LSNs. And across a crash the history must be *durably linearizable* in
-//! the buffered sense (Izraelevitz, Mendes and Scott, "Linearizability of Persistent Memory Objects", DISC
-//! 2016): what is recovered is the state after a prefix of that order, with every change that was reported durable.
+//! A history is *linearizable* if it equals a run of single operations on a plain map. Each
+//! operation takes effect at one moment between its call and its return (Herlihy and Wing,
+//! "Linearizability: A Correctness Condition for Concurrent Objects", TOPLAS 1990).
+//!
+//! The contract demands two things more. The changes take effect in the order of their LSNs. Across
+//! a crash the history is *durably linearizable* in the buffered sense (Izraelevitz, Mendes and
+//! Scott, "Linearizability of Persistent Memory Objects", DISC 2016). That means: the recovered
+//! state is the state after a prefix of that order, and the prefix holds every change that was
+//! reported durable.
 //!
 //! | file | holds |
 //! |---|---|

@@ -33,7 +33,7 @@ fn crashed(operations: impl Into<Vec<Operation>>, durable: u64, recovered: &[(Ke
     History { crash: Some(crash), ..history(operations) }
 }
 
-/// The first demand that is not met.
+/// The first violated demand.
 fn missed(history: &History) -> Option<Demand> {
     Demand::ALL.into_iter().find(|demand| !is_met(*demand, history))
 }
@@ -48,24 +48,24 @@ fn good_histories_are_good() {
     let gone = Answer::Changed(Lsn::new(2));
     for good in [
         history([]),
-        // Overlapping: the get may see either.
+        // Overlapping: the get may see the state before or after the put.
         history([put(1, 7, 1, 1, 4), get(1, None, 2, 3)]),
         history([put(1, 7, 1, 1, 4), get(1, Some(7), 2, 3)]),
-        // Two puts overlap, the one called later comes first.
+        // Two puts overlap; the one with the later call takes effect first.
         history([put(1, 7, 2, 1, 4), put(1, 8, 1, 2, 3), get(1, Some(7), 5, 6)]),
         // A batch between two gets.
         history([change(both(), 1, 1, 8), get(1, None, 2, 3), get(2, Some(5), 4, 5), get(1, Some(5), 6, 7)]),
         history([put(1, 7, 1, 1, 2), delete(1, 3, 6, gone), delete(1, 4, 5, Answer::Absent)]),
-        // In flight: seen, or never seen.
+        // In flight: visible later, or never.
         history([pending(Call::Put(1, 7), 1), get(1, None, 2, 3), get(1, Some(7), 4, 5)]),
         history([pending(Call::Put(1, 7), 1), get(1, None, 2, 3), get(1, None, 4, 5)]),
         history([put(1, 7, 1, 1, 2), pending(Call::Delete(1), 3), get(1, Some(7), 4, 5), get(1, None, 6, 7)]),
-        // Crashes take a tail, or nothing, or what was in flight.
+        // A crash takes a tail, or nothing, or the operation in flight.
         crashed([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 4)], 0, &[]),
         crashed([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 4)], 1, &[(1, 7)]),
         crashed([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 4)], 2, &[(1, 8)]),
         crashed([put(1, 7, 1, 1, 2), pending(Call::Put(2, 8), 3)], 1, &[(1, 7), (2, 8)]),
-        // What was in flight may stand anywhere after its call.
+        // An operation in flight may take effect at any time after its call.
         crashed([pending(Call::Put(2, 8), 1), put(1, 7, 1, 2, 3)], 0, &[(2, 8)]),
     ] {
         assert_eq!(missed(&good), None, "{good}");
@@ -84,7 +84,7 @@ fn bad_histories_are_bad_for_the_right_reason() {
         ("own write not read", history([put(1, 7, 1, 1, 2), get(1, None, 3, 4)])),
         ("garbage", history([operation(Call::Get(1), 1, Some((2, Answer::Garbage)))])),
         (
-            "lost update: it was read, then overwritten by nobody, then gone",
+            "lost update: read once, never overwritten, then gone",
             history([put(1, 7, 1, 1, 8), put(1, 8, 2, 2, 3), get(1, Some(8), 4, 5), get(1, None, 6, 7)]),
         ),
         (
@@ -95,8 +95,8 @@ fn bad_histories_are_bad_for_the_right_reason() {
             "new, then old, by two readers",
             history([put(1, 7, 1, 1, 2), put(1, 8, 2, 3, 8), get(1, Some(8), 4, 5), get(1, Some(7), 6, 7)]),
         ),
-        ("delete found what was not there", history([delete(1, 1, 2, gone(1))])),
-        ("delete missed what was there", history([put(1, 7, 1, 1, 2), delete(1, 3, 4, Answer::Absent)])),
+        ("delete found an absent key", history([delete(1, 1, 2, gone(1))])),
+        ("delete missed a present key", history([put(1, 7, 1, 1, 2), delete(1, 3, 4, Answer::Absent)])),
         ("deleted twice", history([put(1, 7, 1, 1, 2), delete(1, 3, 6, gone(2)), delete(1, 4, 5, gone(3))])),
         (
             "in flight: seen, then not",
@@ -119,7 +119,7 @@ fn lsns_are_the_order_of_changes() {
             let puts = [put(1, 7, 1, 1, 4), put(1, 8, 2, 2, 3)];
             history([puts.to_vec(), vec![get(1, Some(7), 5, 6)]].concat())
         }),
-        // Each key by itself is right: the log order joins them.
+        // Each key by itself is right; the log order joins them.
         ("of two keys, the later one seen first", {
             let puts = [put(1, 7, 1, 1, 8), put(2, 8, 2, 2, 7)];
             history([puts.to_vec(), vec![get(2, Some(8), 3, 4), get(1, None, 5, 6)]].concat())
@@ -140,12 +140,13 @@ fn crashes_take_a_tail_and_nothing_durable() {
         (durable, "everything is gone", crashed(puts(), 1, &[])),
         (prefix, "a later one is kept, an earlier one gone", crashed(puts(), 0, &[(2, 8)])),
         (prefix, "an old value with a newer key", crashed(puts(), 0, &[(1, 9)])),
-        (prefix, "a value of nobody", crashed(puts(), 0, &[(3, 3)])),
+        (prefix, "a value that no operation wrote", crashed(puts(), 0, &[(3, 3)])),
         (prefix, "half a batch", crashed([change(both, 1, 1, 2)], 0, &[(1, 5)])),
         (prefix, "in flight, and recovered too early", {
             crashed([put(1, 7, 1, 1, 2), pending(Call::Put(2, 8), 3)], 0, &[(2, 8)])
         }),
-        // Somebody saw it after the other one: its place in the log is known, though its LSN is not.
+        // A reader saw the change after the other one. So its place in the log is known, though its
+        // LSN is not.
         (prefix, "in flight, seen late, recovered early", {
             let seen = [get(2, None, 4, 5), get(2, Some(8), 6, 7)];
             let mut operations = vec![pending(Call::Put(2, 8), 1), put(1, 7, 1, 2, 3)];
@@ -174,7 +175,7 @@ fn a_failure_shows_the_least_history() {
     assert!(failure.contains("3 of 43 operations"), "{failure}");
 }
 
-/// The checker as one would write it without a thought for time: tries every sequence.
+/// A simple and slow checker: it tries every sequence.
 fn is_met_by_brute_force(demand: Demand, history: &History) -> bool {
     fn extend(demand: Demand, history: &History, sequence: &mut Vec<usize>) -> bool {
         if explains(demand, history, sequence) {
@@ -226,13 +227,13 @@ fn explains(demand: Demand, history: &History, sequence: &[usize]) -> bool {
     })
 }
 
-/// One operation to be run: its kind, its key, and how far its call and its return are from the moment when it
-/// takes effect.
+/// One operation to run: its kind, its key, and the distance of its call and its return from the
+/// moment of its effect.
 type Step = (u8, Key, u64, u64);
 
 const SPACING: u64 = 1000;
 
-/// Runs the steps one after the other on a map, and then forgets more or less when.
+/// Runs the steps one after the other on a map, and widens each to an interval of time.
 fn run(steps: &[Step], crash_after: Option<usize>) -> History {
     let (mut state, mut states, mut lsn) = (State::new(), vec![State::new()], 0);
     let mut operations = Vec::new();
@@ -272,7 +273,7 @@ fn run(steps: &[Step], crash_after: Option<usize>) -> History {
     History { operations, crash, ..History::default() }
 }
 
-/// Spoils a history, perhaps.
+/// Damages a history, or leaves it as it is.
 fn mutate(history: &mut History, (what, index, by): (u8, usize, u64)) {
     let count = history.operations.len();
     let other = history.operations[(index + 1) % count].clone();
@@ -308,13 +309,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_really_happened_is_accepted(steps in steps(60), crash in prop::option::of(0..60usize)) {
+    fn real_histories_are_accepted(steps in steps(60), crash in prop::option::of(0..60usize)) {
         let history = run(&steps, crash);
         prop_assert_eq!(missed(&history), None, "{}", history);
     }
 
     #[test]
-    fn what_is_in_flight_may_have_happened(steps in steps(30), unanswered in prop::collection::vec(0..30usize, 3)) {
+    fn operations_in_flight_may_have_happened(steps in steps(30), unanswered in prop::collection::vec(0..30usize, 3)) {
         let mut history = run(&steps, Some(30));
         for index in unanswered {
             mutate(&mut history, (0, index, 0));
@@ -352,7 +353,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_least_is_as_wrong_as_the_whole(
+    fn the_least_history_is_as_wrong_as_the_whole(
         steps in steps(12),
         crash in prop::option::of(0..12usize),
         mutations in prop::collection::vec((0..6u8, 0..12usize, 0..60u64), 1..4),
@@ -367,9 +368,9 @@ proptest! {
         prop_assert!(least.operations.len() <= history.operations.len());
     }
 
-    /// Leaving out never makes a good history bad.
+    /// Leaving operations out never makes a good history bad.
     #[test]
-    fn what_is_right_stays_right_when_shrunk(
+    fn a_right_history_stays_right_when_shrunk(
         steps in steps(20),
         crash in prop::option::of(0..20usize),
         key in 0..6u8,

@@ -8,7 +8,7 @@ use std::sync::MutexGuard;
 use std::thread;
 
 impl Shared {
-    /// With this defect, lets others have the lock for a moment.
+    /// With this defect, releases the state's lock for a moment.
     fn let_go<'a>(&'a self, state: MutexGuard<'a, State>, defect: Defect) -> MutexGuard<'a, State> {
         if !self.has(defect) {
             return state;
@@ -62,7 +62,7 @@ impl Shared {
         }
     }
 
-    /// Lets readers in when half of a value is there.
+    /// Releases the lock while only half of a value is in the map.
     fn apply_in_halves<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
@@ -77,7 +77,7 @@ impl Shared {
         self.state()
     }
 
-    /// Adds the records of a change to what is to be written.
+    /// Adds the records of a change to the unwritten ones.
     fn log(&self, state: &mut State, lsn: u64, changes: &[&Change]) {
         let (epoch, durable) = (state.content.epoch, state.durable);
         let before = state.unwritten.len();
@@ -98,7 +98,7 @@ impl Shared {
         state.pending.bytes += (state.unwritten.len() - before) as u64;
     }
 
-    /// Returns when the caller may: at once, or when the change is durable.
+    /// Returns at once, or waits until the change is durable: as the policy says.
     fn acknowledge(&self, state: &mut State) -> Result<()> {
         let must_wait = self.options.persistence.acknowledge() == Acknowledge::WhenDurable;
         if must_wait && self.has(Defect::AcknowledgeBeforeDump) {

@@ -1,19 +1,19 @@
-/// A deliberate bug: what the suite must find.
+/// A deliberate bug that the suite must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Defect {
-    /// Files are written and never synced.
+    /// The engine writes files and never syncs them.
     NoFileSync,
-    /// A new file gets its name, and the directory is not synced.
+    /// The engine renames a new file into place, and does not sync the directory.
     NoDirectorySync,
     /// `durable_lsn` moves before the write.
     DurableBeforeWrite,
-    /// Under `Always`, a change returns before it is dumped.
+    /// Under `Always`, a change returns before its dump.
     AcknowledgeBeforeDump,
-    /// A file is renamed into place before its content is synced.
+    /// The engine renames a file into place before it syncs the content.
     RenameBeforeSync,
-    /// A record is believed without a look at its checksum.
+    /// Recovery does not check the checksums of records.
     NoChecksum,
-    /// What cannot be read is taken for a torn tail, wherever it is.
+    /// Recovery takes every unreadable record for a torn tail, wherever it is.
     TruncatesMidLog,
     /// Each change of a batch is a record of its own.
     SplitBatch,
@@ -21,122 +21,123 @@ pub enum Defect {
     PartialBatch,
     /// Where a batch names a key twice, the first change wins.
     FirstOfBatchWins,
-    /// LSNs go on behind the last one that was recovered.
+    /// After a recovery the LSNs continue behind the last recovered one.
     LsnReuse,
-    /// Deleting what is not there takes an LSN.
+    /// Deleting an absent key takes an LSN.
     IdleDeleteTakesLsn,
-    /// Deletes are not written.
+    /// Deletes are not logged.
     DeleteNotLogged,
-    /// A key may be one byte too long.
+    /// The engine accepts a key that is one byte too long.
     KeyLimitOffByOne,
-    /// Reading many keys gives an absent one the value of the key before it.
+    /// `read_many` gives an absent key the value of the key before it.
     ReadManyKeepsLast,
     /// A scan leaves out the last key.
     ScanSkips,
-    /// A scan does not listen to `Break`.
+    /// A scan ignores `Break`.
     ScanDoesNotBreak,
-    /// The directory is not locked.
+    /// The engine does not lock the directory.
     NoLock,
-    /// After `close` reads go on.
+    /// Reads work after `close`.
     ReadsAfterClose,
     /// `close` does not dump.
     CloseDoesNotDump,
-    /// A directory with other files is taken for an empty one.
+    /// The engine takes a directory with other files for an empty one.
     TakesForeignDirectory,
-    /// A store is created unasked.
+    /// The engine creates a store without `create_if_missing`.
     CreatesUnasked,
-    /// A failed write or sync is reported, and then tried again.
+    /// The engine reports a failed write or sync, and then tries it again.
     Retries,
-    /// A failed sync is not even reported.
+    /// The engine does not even report a failed sync.
     SwallowsSyncError,
-    /// What a short write left over is not written.
+    /// The engine does not write the rest after a short write.
     ShortWriteIgnored,
-    /// A failed write or sync is reported, and later changes go on as if nothing had been.
+    /// The engine reports a failed write or sync, and accepts later changes.
     PoisonIgnored,
-    /// A change that a full disk refuses stays visible, and the next ones go on.
+    /// A change that a full disk refuses stays visible, and the engine accepts the next ones.
     FullDiskIgnored,
-    /// The policy is never asked.
+    /// The engine never asks the policy.
     PolicyIgnored,
-    /// Nobody dumps when time has passed.
+    /// No thread dumps when the policy's time is over.
     NoTicker,
-    /// Nobody tells the ticker that there is something to dump.
+    /// A change does not wake the ticker.
     LostWakeUp,
-    /// `wait_durable` waits for the second change to come, not for the one that it was asked for.
+    /// `wait_durable` waits for the second pending change instead of the given one.
     WaitsForOthers,
-    /// The waker of a future that waits for durability is not kept.
+    /// The engine does not keep the waker of a future that waits for durability.
     WakerForgotten,
-    /// A future waits for durability, and nothing is asked to sync.
+    /// A future waits for durability, and the engine does not wake the thread that syncs.
     FutureAsksForNothing,
     /// A future that waits for durability is ready at once.
     FutureDoesNotWait,
-    /// After a failure no future that waits for durability is woken.
+    /// A failure does not wake the futures that wait for durability.
     FuturesNotToldOfFailure,
     /// After a crash LSNs that were only reserved count as given out.
     CountsReservedLsns,
     /// A reader can see the first half of a value.
     TornValue,
-    /// A file that is compacted loses its last key.
+    /// A compaction loses the last key.
     CompactionLosesKey,
-    /// A file that is compacted brings back keys of the last open that were deleted since.
+    /// A compaction brings back deleted keys that the store held at open.
     CompactionResurrects,
-    /// A file that is compacted brings back the values that the keys of the last open had then.
+    /// A compaction brings back the values that the store held at open.
     CompactionReverts,
-    /// An LSN is drawn, and the lock let go before the change is applied.
+    /// The engine takes an LSN, and releases the lock before it applies the change.
     LsnDrawnEarly,
-    /// The lock is let go between one change of a batch and the next.
+    /// The engine releases the lock between one change of a batch and the next.
     BatchKeyByKey,
-    /// A delete looks whether the key is there, lets go of the lock, and then removes it.
+    /// A delete checks that the key is present, releases the lock, and then removes the key.
     CheckThenAct,
-    /// A reader who finds the lock taken reads the copy that was made when it last was free.
+    /// A reader that finds the lock taken reads an old copy of the map.
     StaleWhenBusy,
-    /// A change is visible while it is dumped, and taken back when that fails.
+    /// A change is visible during its dump, and disappears when that fails.
     TakesBack,
-    /// A new file is put where the path of the directory leads now.
+    /// The engine puts a new file where the path of the directory leads now.
     FollowsPath,
-    /// Nothing is checked after the directory or its lock file was removed.
+    /// The engine does not notice that its directory or lock file was removed.
     IgnoresLostLock,
-    /// A locked directory without a lock file is taken for a free one, and its holder does not notice.
+    /// The engine takes a locked directory without a lock file for a free one. The first holder
+    /// does not notice.
     LocksByName,
-    /// The lock is let go a moment after `close` returned.
+    /// `close` returns a moment before it releases the lock.
     UnlocksLate,
-    /// A directory that another thread creates meanwhile is a failure.
+    /// The engine fails if another thread creates the directory at the same time.
     RacingCreatorFails,
-    /// A directory that holds a file of the system is refused.
+    /// The engine refuses a directory that holds a file of the system.
     RefusesSystemFiles,
-    /// A key over the limit cannot be read or deleted, though it is there.
+    /// A present key over the limit cannot be read or deleted.
     RefusesLongKeys,
-    /// Every replaced file is kept under another name.
+    /// The engine keeps every replaced file under another name.
     KeepsOldFiles,
     /// A reader locks out other readers.
     ReadersExclude,
-    /// An open for reading only writes a new file, as any other.
+    /// An open for reading only writes a new file, as any other open.
     ReadOnlyWrites,
-    /// A store that is open for reading only takes changes, in memory.
+    /// A store that is open for reading only accepts changes in memory.
     ReadOnlyTakesChanges,
-    /// A reader calls everything durable that it finds.
+    /// A reader reports everything that it finds as durable.
     ReaderCallsAllDurable,
-    /// The engine cannot open for reading only, and opens for writing instead.
+    /// The engine does not support opening for reading only, and opens for writing instead.
     IgnoresReadOnly,
     /// The second `close` is `Ok`, also after one that failed.
     CloseForgetsFailure,
-    /// A change whose dump fails succeeds; the next one hears of it.
+    /// A change whose dump fails succeeds; the next one returns the failure.
     FailureToldLate,
-    /// No space is held for the way out of a full disk.
+    /// The engine holds no reserve of space for the way out of a full disk.
     NoReserve,
-    /// A change that a full disk refuses is taken back, and `last_lsn` is not.
+    /// A change that a full disk refuses disappears, but `last_lsn` keeps its LSN.
     FullDiskTakesLsn,
-    /// The limit of file sizes is not taken for a full disk.
+    /// The engine does not treat the limit of file sizes as a full disk.
     FileTooLargeIsIo,
-    /// A full disk is no failure of a write: the space was allocated.
+    /// The engine ignores that a write found the disk full, because it had allocated the space.
     TrustsAllocation,
-    /// A lack of descriptors is reported, and the change stays.
+    /// The engine reports a lack of descriptors, and the change stays.
     FewDescriptorsIgnored,
     /// Every change tries to remove all files that could not be removed before.
     UnlinksAgain,
 }
 
 impl Defect {
-    /// All of them.
+    /// All defects.
     pub const ALL: &[Defect] = &[
         Defect::NoFileSync,
         Defect::NoDirectorySync,
@@ -206,7 +207,7 @@ impl Defect {
         Defect::UnlinksAgain,
     ];
 
-    /// Those that no single thread can show.
+    /// The defects that only concurrent threads can show.
     pub const CONCURRENT: &[Defect] = &[
         Defect::LsnDrawnEarly,
         Defect::BatchKeyByKey,

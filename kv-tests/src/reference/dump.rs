@@ -1,4 +1,5 @@
-//! Dumps: when the policy wants one, how records get into the file, and when the file is compacted.
+//! Dumps: when the policy asks for one, how records reach the file, and when the engine compacts
+//! the file.
 
 use super::Defect;
 use super::log;
@@ -8,12 +9,12 @@ use kv_core::{Action, DirExt, Error, FileExt, Pending, Result, Scale};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-/// A file is compacted when it is longer than this, bytes, and twice as long as what it holds.
+/// The engine compacts a file that is longer than this, bytes, and twice as long as its data.
 const TINY_FILE_LEN: u64 = 2048;
 const FILE_LEN: u64 = 16 << 20;
 
 impl Shared {
-    /// Asks the policy, dumps if it says so, and returns when it wants to be asked again.
+    /// Asks the policy, and dumps if it says so. Returns the time after which to ask again.
     pub(super) fn obey_policy(&self, state: &mut State) -> Result<Option<Duration>> {
         if state.pending.records == 0 || self.has(Defect::PolicyIgnored) {
             return Ok(None);
@@ -28,7 +29,7 @@ impl Shared {
         Ok(decision.ask_again_in)
     }
 
-    /// Writes what is unwritten and, if asked, syncs. A failure poisons.
+    /// Writes the unwritten records and, if `action` says so, syncs. A failure poisons.
     pub(super) fn dump(&self, state: &mut State, action: Action) -> Result<()> {
         let goes_on = |error: &Error| match error {
             Error::DiskFull { .. } => self.has(Defect::FullDiskIgnored) || self.has(Defect::FullDiskTakesLsn),
@@ -46,7 +47,7 @@ impl Shared {
         }
     }
 
-    /// Dumps what is left, so that the file says where it ends.
+    /// Dumps the pending changes, and compacts: a file of one record is a closed one.
     pub(super) fn dump_for_good(&self, state: &mut State) -> Result<()> {
         if state.pending.records > 0 {
             self.dump(state, Action::WriteAndSync)?;
@@ -60,11 +61,12 @@ impl Shared {
             state.durable = state.content.last;
         }
         if !state.unwritten.is_empty() {
-            // First the reserve: on a disk that fills up, the records are refused and not the way out.
+            // Grow the reserve first: then a disk that fills up refuses the records, and not the
+            // way out.
             let whole = log::file_len(&state.content.map);
             self.place.hold_reserve(whole);
             match self.write(state).map_err(|error| Error::io("write", &path, error)) {
-                // Nothing was added to the store: a new file fits into the reserve.
+                // The data did not grow, so a new file fits into the reserve.
                 Err(Error::DiskFull { .. }) if self.place.reserve.is_some() && whole <= state.dumped_len => {
                     return self.compact(state);
                 }
@@ -84,7 +86,7 @@ impl Shared {
                 synced?;
             }
         }
-        // A directory that is gone keeps nothing.
+        // In a removed directory nothing is durable.
         self.place.check_lock()?;
         state.durable = state.content.last;
         state.pending = Pending::default();
@@ -114,7 +116,7 @@ impl Shared {
         self.compact(state)
     }
 
-    /// Replaces the file by one with a single record.
+    /// Replaces the file by one with a single record: the whole map.
     fn compact(&self, state: &mut State) -> Result<()> {
         let whole = std::mem::take(&mut state.content.map);
         if self.has(Defect::CompactionLosesKey) {

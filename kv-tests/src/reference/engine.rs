@@ -1,5 +1,5 @@
-//! The calls of the contract. An open store does all its I/O under the state's lock. No thread holds
-//! that lock and the one of the ticker's handle at the same time.
+//! The calls of the contract. An open store does all its I/O under the state's lock. No thread
+//! holds the state's lock and the lock of `ticker` at the same time.
 
 use super::Defect;
 use super::state::{Shared, State, live_bytes};
@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// The reference engine. See [the module](crate::reference).
+/// The mutants' engine. See [the module](crate::reference).
 #[derive(Debug)]
 pub struct Reference {
     shared: Arc<Shared>,
@@ -24,7 +24,7 @@ impl Reference {
         Reference { shared: Arc::new(shared), ticker: Mutex::new(None) }
     }
 
-    /// Starts the thread that dumps when the policy's time has come, without any call.
+    /// Starts the thread that dumps when the policy's time is over.
     pub(super) fn start_ticker(&self) {
         let shared = Arc::clone(&self.shared);
         *self.ticker.lock().unwrap_or_else(PoisonError::into_inner) =
@@ -77,7 +77,7 @@ impl Engine for Reference {
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        // A copy, so that the callback may call the engine.
+        // Visits a copy, so that the callback may call the engine.
         let value = self.get(key)?;
         if let Some(value) = &value {
             visit(value);
@@ -89,7 +89,7 @@ impl Engine for Reference {
         keys.iter().try_for_each(|key| self.shared.check_present_key(key))?;
         for (position, key) in keys.iter().enumerate() {
             let value = self.get(key)?;
-            // A loop that forgets what the last key left behind.
+            // The defect: the value of the key before stays in the loop's variable.
             let stale = self.shared.has(Defect::ReadManyKeepsLast) && value.is_none() && position > 0;
             let before = if stale { keys.get(position - 1) } else { None };
             let before = before.map(|key| self.get(key)).transpose()?.flatten();
@@ -204,9 +204,9 @@ impl Engine for Reference {
         drop(state);
         self.shared.tasks.wake_all();
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        // A ticker that wakes a task may drop the last handle with it.
+        // The ticker itself may run this close: a waker that it wakes may drop the last handle.
         if let Some(ticker) = ticker.filter(|ticker| ticker.thread().id() != thread::current().id()) {
-            // It panics only if the engine has, and then somebody has heard of it.
+            // The ticker panics only after a bug that a caller has seen, too.
             let _ = ticker.join();
         }
         result
@@ -227,7 +227,7 @@ impl Engine for Reference {
 
 impl Drop for Reference {
     fn drop(&mut self) {
-        // Nobody is left to hear of a failure.
+        // A drop cannot report a failure.
         let _ = self.close();
     }
 }

@@ -9,12 +9,14 @@
 //!         | 1, key, value     a put
 //! key, value = length u32, bytes
 //! ```
-//! Numbers are little-endian. The epoch takes part in every checksum, so stale bytes of an earlier file are
-//! never taken for records. The last LSN of an epoch is known from its records; the LSNs of an epoch begin at
-//! `epoch << 32`, so none is used twice.
+//! Numbers are little-endian. Every checksum covers the epoch, so recovery never takes stale bytes
+//! of an earlier file for records. Each open begins a new epoch, and its LSNs begin at
+//! `epoch << 32`: the engine gives out none twice.
 //!
-//! The first record, the whole map, is synced before the file gets its name. Of the others the last ones may be torn.
-//! But where a later record says that something was durable which is not before the damage, nothing was torn.
+//! The first record holds the whole map, and is synced before the file gets its name. Of the other
+//! records the last ones may be torn. But each record also names an LSN that was durable when it
+//! was written. If that LSN is beyond the last readable record, the unreadable bytes before it are
+//! damage and no torn tail.
 
 use super::Defect;
 use kv_core::Change;
@@ -25,19 +27,20 @@ const MAGIC: &[u8; 8] = b"KVTESTS1";
 /// Keys and values.
 pub(super) type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     pub(super) epoch: u64,
     pub(super) map: Map,
     pub(super) last: u64,
-    /// The newest change that some record calls durable: it was synced before that record was written.
+    /// The highest LSN that a record names as durable: it was synced before that record was
+    /// written.
     pub(super) durable: u64,
-    /// Nothing follows the first record: the store was closed, or nothing changed since.
+    /// The first record is the only one: the store was closed, or nothing changed since.
     pub(super) clean: bool,
 }
 
-/// What cannot be read, and where.
+/// The position and kind of damage.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Damage {
     pub(super) offset: usize,
@@ -57,7 +60,7 @@ pub(super) fn file(epoch: u64, lsn: u64, durable: u64, map: &Map) -> Vec<u8> {
     bytes
 }
 
-/// How many bytes [`file`] makes of a map.
+/// The length of [`file`] for a map.
 pub(super) fn file_len(map: &Map) -> u64 {
     const RECORD_LEN: usize = 4 + 8 + 8 + 8;
     const PUT_LEN: usize = 1 + 4 + 4;
@@ -129,7 +132,7 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
             rest = before;
             break;
         };
-        // A stale one, of the file that this one replaced.
+        // A stale record, of the file that this one replaced.
         if !first && record.lsn <= content.last {
             rest = before;
             break;
@@ -225,7 +228,7 @@ mod tests {
 
     const DELETE_A: &[u8] = b"a";
 
-    /// A map of LSN 2, and two records.
+    /// A map at LSN 2, and two records.
     fn sample() -> Vec<u8> {
         let map = Map::from([(b"z".to_vec(), b"0".to_vec())]);
         let changes = [put(b"b", b"2"), Change::Delete { key: DELETE_A.to_vec() }];
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_encoded_is_decoded() {
+    fn a_file_decodes_to_its_content() {
         let content = decode(&sample(), None).unwrap();
         assert_eq!((content.epoch, content.last, content.durable), (7, 4, 3));
         let expected = [(b"b".to_vec(), b"2".to_vec()), (b"z".to_vec(), b"0".to_vec())];

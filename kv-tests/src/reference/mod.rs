@@ -1,11 +1,12 @@
-//! A correct engine that is short enough to read in one go: the suite must pass it, and must fail
-//! it with any [`Defect`] switched on. Start here when you write an engine of your own.
+//! The mutants' home: an engine with deliberate defects, for the tests of this suite. The suite
+//! must pass it without a defect, and must fail it with any one [`Defect`] switched on. To learn
+//! how to write an engine, read `examples/tiny-engine` instead.
 //!
 //! A store is a sorted map behind one lock, and one file. The engine appends each change to the
-//! file as a checksummed record. Bytes at the end that it cannot decode are a torn tail. A new file
-//! with one record replaces the old one atomically: at every open, and each time the file has grown
-//! to twice the size of the data. A reserve as long as that new file is the way out of a full disk.
-//! The engine favours clarity over speed: readers wait for syncs.
+//! file as a checksummed record. Undecodable bytes at the end are a torn tail. A new file with one
+//! record replaces the old one atomically: at every open, and each time the file has grown to twice
+//! the size of the data. A reserve as long as that new file is the way out of a full disk. Readers
+//! wait for syncs.
 //!
 //! | file | holds |
 //! |---|---|

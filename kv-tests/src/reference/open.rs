@@ -1,4 +1,4 @@
-//! Opening: check, lock, recover, and only then change anything.
+//! Opening: check, lock, recover; only then change anything.
 
 use super::Defect;
 use super::engine::Reference;
@@ -20,7 +20,7 @@ pub struct ReferenceFactory {
 }
 
 impl ReferenceFactory {
-    /// Opens engines with a deliberate bug.
+    /// Opens engines with this deliberate bug.
     pub fn with_defect(defect: Defect) -> Self {
         ReferenceFactory { defect: Some(defect) }
     }
@@ -41,7 +41,8 @@ impl EngineFactory for ReferenceFactory {
         let mut options = options.clone();
         options.read_only &= !has(Defect::IgnoresReadOnly);
         options.create_if_missing &= !options.read_only;
-        // Looked at before it is locked: a lock may leave a file, and a foreign directory is none of ours.
+        // Checked before the lock, too: taking the lock may create a file, and a foreign directory
+        // must stay as it is.
         let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
         check(self.defect, dir, &names, &options)?;
         if has(Defect::RacingCreatorFails) {
@@ -61,7 +62,7 @@ impl EngineFactory for ReferenceFactory {
             let file = place.open_file(OpenMode::Read)?;
             return Ok(Arc::new(Reference::new(Shared::new(place, options, recovered, file, 0))));
         }
-        // A new epoch on disk, before an LSN of it is given out.
+        // Writes the new epoch to disk before the engine gives out an LSN of it.
         let step = u64::from(!has(Defect::LsnReuse) || recovered.epoch == 0);
         let content = Content { epoch: recovered.epoch + step, ..recovered };
         let (file, len) = place.replace(&content)?;
@@ -75,7 +76,7 @@ impl EngineFactory for ReferenceFactory {
     }
 }
 
-/// Creates a directory as a program does that believes to be alone.
+/// Creates a directory like a program that expects no other creator.
 fn create_dir_alone(dir: &Path, env: &Env) -> Result<()> {
     if env.fs.list_if_exists(dir)?.is_some() {
         return Ok(());
@@ -83,7 +84,7 @@ fn create_dir_alone(dir: &Path, env: &Env) -> Result<()> {
     if let Some(parent) = dir.parent().filter(|parent| *parent != dir) {
         create_dir_alone(parent, env)?;
     }
-    // All others come to this point meanwhile.
+    // Gives other threads time to reach this point.
     std::thread::sleep(Duration::from_millis(5));
     env.fs.create_dir(dir).map_err(|error| Error::io("create directory", dir, error))?;
     env.fs.create_dir_durably(dir)
@@ -114,7 +115,8 @@ fn lock(defect: Option<Defect>, dir: &dyn Dir, options: &OpenOptions) -> Result<
     }
 }
 
-/// Whether these names in `dir` are those of a store; an error if they are not, and none shall be made.
+/// Whether these names in `dir` are those of a store. An error if they are not and the engine must
+/// not create one.
 fn check(defect: Option<Defect>, dir: &Path, names: &[String], options: &OpenOptions) -> Result<bool> {
     let has = |wanted| defect == Some(wanted);
     let not_a_store = |detail| Err(Error::NotAStore { path: dir.to_path_buf(), detail });

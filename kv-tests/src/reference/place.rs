@@ -5,22 +5,22 @@ use super::log::{self, Content};
 use kv_core::{Dir, DirExt, Env, Error, File, FileExt, OpenMode, Reserve, Result, StoreLock};
 use std::sync::Arc;
 
-/// The file, and what it is called until it is whole.
+/// The name of the file, and its name while it is incomplete.
 pub(super) const FILE: &str = "REFERENCE";
 pub(super) const TEMPORARY: &str = "REFERENCE.tmp";
-/// Bytes of the reserve beyond the length of the file: for the blocks that both begin, and that a
-/// writer finds last.
+/// Bytes of the reserve beyond the length of the file: each of the two may begin one more block,
+/// and so may the list of a file's blocks.
 const RESERVE_SLACK: u64 = 12 << 10;
 
-/// Where a store lies.
+/// The place of a store.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) dir: Arc<dyn Dir>,
     pub(super) env: Env,
     pub(super) defect: Option<Defect>,
-    /// Until close.
+    /// Held until close.
     pub(super) lock: StoreLock,
-    /// As long as the file would be, were it replaced now. A reader has none.
+    /// As long as the file that would replace the present one. A reader has none.
     pub(super) reserve: Option<Reserve>,
 }
 
@@ -35,7 +35,7 @@ impl Place {
             .map_err(|damage| Error::corruption(&self.dir.path_of(FILE), damage.offset as u64, damage.detail))
     }
 
-    /// Checks that the directory is still this store's.
+    /// Checks that the directory and the lock still belong to this store.
     pub(super) fn check_lock(&self) -> Result<()> {
         let unchecked = [Defect::IgnoresLostLock, Defect::LocksByName];
         if unchecked.iter().any(|defect| self.has(*defect)) { Ok(()) } else { self.lock.check() }
@@ -48,8 +48,8 @@ impl Place {
         }
     }
 
-    /// Replaces the file by one that holds `content` in one record; returns it with its length. On a
-    /// full disk the reserve gives the space.
+    /// Replaces the file by one that holds `content` in one record; returns it with its length. On
+    /// a full disk the space comes from the reserve.
     pub(super) fn replace(&self, content: &Content) -> Result<(Box<dyn File>, u64)> {
         self.check_lock()?;
         let bytes = log::file(content.epoch, content.last, content.durable, &content.map);

@@ -1,5 +1,4 @@
-//! The state of an open store, which callers and the ticker share. Lock order: the copy, then the
-//! state.
+//! The state of an open store, shared by callers and the ticker. Lock order: `copy`, then `state`.
 
 use super::Defect;
 use super::log::{Content, Map};
@@ -12,13 +11,14 @@ use std::time::Duration;
 pub(super) struct Shared {
     pub(super) place: Place,
     pub(super) options: OpenOptions,
-    /// Bytes of the longest key that was there at open, if that is beyond the limit.
+    /// Length of the longest key that the store held at open, if that is beyond the limit;
+    /// otherwise 0.
     pub(super) present_key_len_max: usize,
     pub(super) health: Health,
     pub(super) state: Mutex<State>,
-    /// The map as it once was; only a defect looks at it.
+    /// An earlier copy of the map; only a defect reads it.
     pub(super) copy: Mutex<Map>,
-    /// Something changed that the ticker should look at.
+    /// Wakes the ticker: it has something to do.
     pub(super) changed: Condvar,
     /// The tasks that wait for a sync.
     pub(super) tasks: Wakers,
@@ -27,7 +27,7 @@ pub(super) struct Shared {
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) content: Content,
-    /// The map as of open; only a defect looks at it.
+    /// The map at open; only a defect reads it.
     pub(super) opened: Map,
     pub(super) next: u64,
     pub(super) durable: u64,
@@ -42,9 +42,9 @@ pub(super) struct State {
     pub(super) oldest: Duration,
     pub(super) dumped: Duration,
     pub(super) changes: u64,
-    /// Bytes that the file would have, were it replaced, as of the last dump.
+    /// Length of a file that replaces this one, as of the last dump, bytes.
     pub(super) dumped_len: u64,
-    /// Files that could not be removed; only a defect has any.
+    /// Files that the engine could not remove; only a defect has any.
     pub(super) leftovers: Vec<String>,
     /// The answer of the first `close`.
     pub(super) closed: Option<Result<()>>,
@@ -63,7 +63,7 @@ impl Shared {
             content.last = (content.epoch << 32) - 1;
         }
         let now = place.env.clock.monotonic();
-        // A reader cannot sync the rest.
+        // A reader cannot sync the newer changes.
         let knows_less = options.read_only && !place.has(Defect::ReaderCallsAllDurable);
         let durable = if knows_less { content.durable } else { content.last };
         let takes_changes = !options.read_only || place.has(Defect::ReadOnlyTakesChanges);
@@ -102,7 +102,7 @@ impl Shared {
         self.place.has(defect)
     }
 
-    /// What [`Defect::StaleWhenBusy`] reads.
+    /// The read of [`Defect::StaleWhenBusy`].
     pub(super) fn get_stale(&self, key: &[u8]) -> Option<Value> {
         let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ok(state) = self.state.try_lock() {
@@ -117,7 +117,7 @@ impl Shared {
         limits.check_key(key)
     }
 
-    /// A key that is there may be longer than the limits: they were higher once.
+    /// A present key may be longer than the limits, if an earlier open had higher ones.
     pub(super) fn check_present_key(&self, key: &[u8]) -> Result<()> {
         if key.len() <= self.present_key_len_max { Ok(()) } else { self.check_key(key) }
     }
@@ -135,7 +135,7 @@ impl Shared {
     }
 }
 
-/// What a user would say a map weighs.
+/// The bytes of all keys and values.
 pub(super) fn live_bytes(map: &Map) -> u64 {
     map.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
 }

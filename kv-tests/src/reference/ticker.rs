@@ -1,4 +1,5 @@
-//! The thread that dumps when the policy's time has come, and wakes the tasks that wait for it.
+//! The thread that dumps when the policy's time is over, and wakes the tasks that wait for
+//! durability.
 
 use super::Defect;
 use super::state::{Shared, State};
@@ -9,13 +10,13 @@ impl Shared {
     pub(super) fn tick(&self) {
         let mut state = self.state();
         loop {
-            // A failure poisons: the next caller hears of it.
+            // A failure poisons, so the next caller gets it.
             if state.wanted > state.durable && state.closed.is_none() && !self.health.is_poisoned() {
                 let _ = self.dump(&mut state, Action::WriteAndSync);
             }
             state = self.wake_tasks(state);
-            // From here to the wait the lock is held: a notification that comes after these looks
-            // ends the wait.
+            // The ticker holds the lock from these checks to its wait, so it cannot miss a
+            // notification.
             if state.closed.is_some() || self.health.is_poisoned() {
                 break;
             }
@@ -31,7 +32,7 @@ impl Shared {
         }
     }
 
-    /// Wakes the tasks that have their answer, without the lock.
+    /// Wakes the tasks whose answer is ready, without the lock.
     fn wake_tasks<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let durable = Lsn::new(state.durable);
         drop(state);

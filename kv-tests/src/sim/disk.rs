@@ -27,7 +27,7 @@ struct Directory {
 
 type Place = (NodeId, String);
 
-/// A change of directory entries that no directory sync has covered yet.
+/// A change of directory entries that no directory sync covers yet.
 #[derive(Clone, Debug)]
 enum NameChange {
     Link { to: Place, node: NodeId },
@@ -52,22 +52,23 @@ impl NameChange {
     }
 }
 
-/// The whole state; `SimFs` puts it behind a lock.
+/// The whole state. `SimFs` guards it with a lock.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     nodes: Vec<Node>,
     pending: Vec<NameChange>,
-    /// Who holds the locks of directories.
+    /// The held locks of each directory.
     locks: BTreeMap<NodeId, Vec<LockKind>>,
     pub(super) log: Vec<OpRecord>,
     pub(super) mutations: u64,
     pub(super) cut_after: Option<u64>,
     pub(super) faults: FaultState,
-    /// How many bytes all files together may have.
+    /// The limit for the bytes of all files together.
     pub(super) space: Option<u64>,
-    /// What direct transfers must be aligned to, as far as is said; `None`: there are none.
+    /// The alignment of direct transfers that files report. `None`: they support no direct
+    /// transfers.
     pub(super) direct_io_align: Option<usize>,
-    /// What the crash that made this disk left of unsynced things.
+    /// The outcome for each unsynced thing in the crash that made this disk, one line each.
     pub(super) kept: Vec<String>,
 }
 
@@ -99,8 +100,8 @@ impl Disk {
         self.cut_after.is_some_and(|count| self.mutations >= count)
     }
 
-    /// Every operation passes here first: logged, counted, refused when there is no power, or struck by a
-    /// fault. Answers how many of `len` bytes a transfer may move.
+    /// The first step of every operation: logs and counts it, fails without power, and applies the
+    /// injected fault. Returns how many of `len` bytes a transfer may move.
     pub(super) fn begin(&mut self, kind: OpKind, path: &Path, offset: u64, len: u64) -> io::Result<u64> {
         if self.has_lost_power() {
             return Err(io::Error::other("the simulated disk has lost power"));
@@ -138,7 +139,8 @@ impl Disk {
         }
     }
 
-    /// Refuses what the disk has no room for: the file `id` with `len` bytes. Files that nothing leads to take none.
+    /// Checks that the disk has room for the file `id` with `len` bytes. Unlinked files take no
+    /// room.
     pub(super) fn check_space(&mut self, id: NodeId, len: usize) -> io::Result<()> {
         let Some(space) = self.space else { return Ok(()) };
         let grows_by = len.saturating_sub(self.file(id)?.len());
@@ -146,7 +148,7 @@ impl Disk {
         if grows_by == 0 || (used + grows_by) as u64 <= space { Ok(()) } else { Err(no_space()) }
     }
 
-    /// The directory and name that a path leads to; the name need not exist.
+    /// The directory and name of a path; the name need not exist.
     fn place(&self, path: &Path) -> io::Result<Place> {
         let names = names(path)?;
         let (last, parents) = names.split_last().ok_or(io::ErrorKind::AlreadyExists)?;
@@ -166,12 +168,12 @@ impl Disk {
         self.dir(dir)?.entries.get(&name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// What lies under `name` in a directory.
+    /// The file or directory called `name` in a directory.
     pub(super) fn entry(&self, dir: NodeId, name: &str) -> io::Result<NodeId> {
         self.dir(dir)?.entries.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// Creates a file in a directory, which is called `path` at this moment.
+    /// Creates a file in a directory; `path` is its present path.
     pub(super) fn create_file(&mut self, dir: NodeId, name: &str, path: PathBuf) -> io::Result<NodeId> {
         self.create((dir, name.to_owned()), Node::File { bytes: FileBytes::default(), name: path })
     }
@@ -242,7 +244,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Moves a directory, or removes it with all that it holds, in the cache and on the medium.
+    /// Moves a directory, or removes it with its content, in the cache and on the medium.
     pub(super) fn move_dir(&mut self, from: &Path, to: Option<&Path>) -> io::Result<()> {
         let id = self.lookup(from)?;
         self.dir(id)?;
@@ -275,7 +277,7 @@ impl Disk {
         false
     }
 
-    /// Carries a name change out on the medium.
+    /// Applies a name change to the medium.
     fn settle(&mut self, change: &NameChange) {
         let mut durable = |dir: NodeId, change: &mut dyn FnMut(&mut BTreeMap<String, NodeId>)| {
             if let Some(Node::Dir(dir)) = self.nodes.get_mut(dir) {
@@ -289,7 +291,7 @@ impl Disk {
             NameChange::Unlink { from, node } => {
                 durable(from.0, &mut |entries| entries.retain(|name, id| *name != from.1 || id != node));
             }
-            // A file has one name: whichever it had on the medium goes.
+            // A file has one name, so the name that it had on the medium goes.
             NameChange::Rename { from, to, node } => {
                 durable(from.0, &mut |entries| entries.retain(|_, id| id != node));
                 durable(to.0, &mut |entries| {
@@ -321,13 +323,13 @@ impl Disk {
         }
     }
 
-    /// The disk as the next process finds it after this one died.
+    /// The disk that the next process finds after the death of this one.
     pub(super) fn after_process_death(&self) -> Disk {
         let kept = vec!["everything written (the process died, the machine did not)".to_owned()];
         Disk::of(self.nodes.clone(), self.pending.clone(), kept)
     }
 
-    /// The disk as it is found after a power cut.
+    /// The disk after a power cut.
     pub(super) fn after_power_cut(&self, cut: PowerCut) -> Disk {
         let mut dice = cut.dice();
         let mut image = Disk::of(self.nodes.clone(), Vec::new(), vec![format!("power cut: {cut}")]);
@@ -368,7 +370,7 @@ impl Disk {
         files
     }
 
-    /// Replaces a file, in the cache and on the medium, or takes it away.
+    /// Replaces or removes a file, in the cache and on the medium.
     pub(super) fn damage(&mut self, path: &Path, bytes: Option<Vec<u8>>) {
         let Ok((dir, name)) = self.place(path) else { return };
         let node = bytes.map(|bytes| {
@@ -385,7 +387,7 @@ impl Disk {
         }
     }
 
-    /// A sector that some file of this disk once held, removed ones included.
+    /// A sector that some file of this disk once held; removed files count, too.
     fn stale_sector(&self, dice: &mut Dice) -> Vec<u8> {
         let files: Vec<&[u8]> = self
             .nodes
@@ -401,7 +403,7 @@ impl Disk {
     }
 }
 
-/// The names that lead from the root to `path`.
+/// The names on the way from the root to `path`.
 fn names(path: &Path) -> io::Result<Vec<String>> {
     path.components()
         .filter(|component| !matches!(component, Component::RootDir | Component::CurDir))

@@ -1,7 +1,7 @@
 use super::OpKind;
 use std::io;
 
-/// What goes wrong.
+/// A kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
     /// Any operation fails with EIO.
@@ -10,16 +10,18 @@ pub enum FaultKind {
     MutationIo,
     /// An operation that changes nothing fails with EIO: opening, reading, listing, measuring.
     ReadIo,
-    /// A sync, of a file or a directory, fails with EIO. The bytes that a file sync should have covered
-    /// stay readable, and no later sync writes them.
+    /// A sync, of a file or a directory, fails with EIO. The bytes that a file sync should have
+    /// covered stay readable, and no later sync writes them.
     Sync,
     /// A mutating operation fails with EACCES.
     Denied,
     /// An operation that takes space fails with ENOSPC.
     DiskFull,
-    /// A write fails with ENOSPC, also where space was allocated before: a file system that reserves nothing.
+    /// A write fails with ENOSPC, even where space was allocated before: a file system that
+    /// reserves nothing.
     WriteDiskFull,
-    /// An operation that takes space in a file fails with EFBIG: the limit of the process for file sizes.
+    /// An operation that takes space in a file fails with EFBIG: the limit of the process for file
+    /// sizes.
     FileTooLarge,
     /// Opening or creating a file fails with EMFILE: the process has no descriptors left.
     NoDescriptors,
@@ -29,33 +31,33 @@ pub enum FaultKind {
     ShortTransfer,
     /// A read or write is interrupted (EINTR).
     Interrupted,
-    /// A mutating operation panics, as a bug would, without a message from the panic hook.
+    /// A mutating operation panics like a bug, but without a message from the panic hook.
     Panic,
 }
 
-/// How often.
+/// How often a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeat {
     /// Once.
     Once,
-    /// From then on.
+    /// From the `nth` operation on, each.
     Always,
-    /// From then on at every other operation.
+    /// From the `nth` operation on, every other one.
     Alternate,
 }
 
 /// A fault to inject: at the `nth` operation (from 0) that it can strike.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What goes wrong.
+    /// The kind of failure.
     pub kind: FaultKind,
-    /// How many operations it could have struck go well before.
+    /// How many operations that it could strike succeed before.
     pub nth: u64,
-    /// How often.
+    /// How often it strikes.
     pub repeat: Repeat,
 }
 
-/// What becomes of one operation.
+/// The outcome of one operation.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Works,
@@ -64,7 +66,7 @@ pub(super) enum Outcome {
     Panics,
 }
 
-/// The injected fault, and what it met so far.
+/// The injected fault, and its counts so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FaultState {
     fault: Option<Fault>,
@@ -99,12 +101,12 @@ impl FaultState {
 }
 
 impl FaultKind {
-    /// Whether the engine answers it with [`DiskFull`](kv_core::Error::DiskFull).
+    /// Whether the engine must answer with [`DiskFull`](kv_core::Error::DiskFull).
     pub(crate) fn is_disk_full(self) -> bool {
         matches!(self, FaultKind::DiskFull | FaultKind::WriteDiskFull | FaultKind::FileTooLarge)
     }
 
-    /// Whether an engine may refuse the call that meets it, and go on.
+    /// Whether an engine may refuse the call and continue.
     pub(crate) fn may_be_refused(self) -> bool {
         self.is_disk_full() || matches!(self, FaultKind::NoDescriptors | FaultKind::RemoveRefused)
     }
@@ -126,7 +128,7 @@ impl FaultKind {
     }
 
     fn outcome(self) -> Outcome {
-        // By number, as the system makes them: an engine sees the kind that the real error has.
+        // By number, as the system makes them, so that an engine sees the kind of the real error.
         const EPERM: i32 = 1;
         const EINTR: i32 = 4;
         const EIO: i32 = 5;

@@ -1,23 +1,23 @@
 use super::power_cut::{Dice, Fate};
 use std::collections::BTreeSet;
 
-/// What the medium writes in one piece, bytes.
+/// The unit that the medium writes, bytes.
 pub(super) const SECTOR_LEN: usize = 512;
 
-/// The bytes of one file: what reads show, and what the medium surely holds.
+/// The bytes of one file: those that reads return, and those on the medium.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileBytes {
     current: Vec<u8>,
     durable: Vec<u8>,
     /// Sectors that the next sync writes.
     dirty: BTreeSet<usize>,
-    /// Sectors whose write-back failed: reads show them, no sync writes them.
+    /// Sectors whose write-back failed: reads return them, but no sync writes them.
     dropped: BTreeSet<usize>,
-    /// Lengths since the last sync, without the present one.
+    /// Lengths since the last sync, except the present one.
     past_lengths: Vec<usize>,
 }
 
-/// Where bytes of the medium come from that nobody wrote to this file.
+/// A source of bytes that the medium held before this file was there.
 pub(super) type Stale<'a> = dyn FnMut(&mut Dice) -> Vec<u8> + 'a;
 
 impl FileBytes {
@@ -63,7 +63,7 @@ impl FileBytes {
         let old = self.current.len();
         if len != old {
             self.past_lengths.push(old);
-            // What is cut off must read as zeros if the file grows again.
+            // Cut-off bytes must read as zeros if the file grows again.
             self.dirty.extend(len / SECTOR_LEN..old.div_ceil(SECTOR_LEN).max(len / SECTOR_LEN));
             self.current.resize(len, 0);
         }
@@ -81,7 +81,7 @@ impl FileBytes {
         self.dropped.append(&mut self.dirty);
     }
 
-    /// What is left after a power cut, and a line for the report when something was unsynced.
+    /// The file after a power cut, and a line for the report when something was unsynced.
     pub(super) fn after_power_cut(
         &self,
         dice: &mut Dice,
@@ -126,13 +126,14 @@ impl FileBytes {
         (FileBytes::holding(left), Some(line))
     }
 
-    /// A file that holds `bytes`, durably.
+    /// A file that holds `bytes` on the medium, too.
     pub(super) fn holding(bytes: Vec<u8>) -> Self {
         FileBytes { durable: bytes.clone(), current: bytes, ..FileBytes::default() }
     }
 }
 
-/// Copies the first `count` bytes of a sector, as far as both have it; what `from` has no longer is zero.
+/// Copies the first `count` bytes of a sector, as far as `to` reaches. Bytes beyond the end of
+/// `from` are zero.
 fn copy_sector(from: &[u8], to: &mut [u8], sector: usize, count: usize) {
     let start = sector * SECTOR_LEN;
     let end = (start + count).min(to.len());

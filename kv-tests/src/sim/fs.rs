@@ -39,8 +39,8 @@ impl SimFs {
         SimFs { disk: Shared(Arc::new(Mutex::new(disk))) }
     }
 
-    /// Cuts the power after `count` mutating operations, counted from the beginning of this disk: the next
-    /// operation of any kind fails, and all after it. 0 is at once.
+    /// Cuts the power after `count` mutating operations since the creation of this disk. All later
+    /// operations fail, of any kind. 0 cuts it at once.
     pub fn cut_after(&self, count: u64) {
         self.disk.lock().cut_after = Some(count);
     }
@@ -55,45 +55,46 @@ impl SimFs {
         self.disk.lock().has_lost_power()
     }
 
-    /// Lets `fault` happen; it replaces the one before.
+    /// Injects `fault`, which replaces the one before.
     pub fn inject(&self, fault: Fault) {
         self.disk.lock().inject(fault);
     }
 
-    /// Nothing fails any more.
+    /// Removes the injected fault.
     pub fn heal(&self) {
         self.disk.lock().faults = FaultState::default();
     }
 
-    /// Lets all files together have so many bytes from now on; `None`: as many as they like. A file counts with its length, so
-    /// the space that was reserved for it does, too.
+    /// Limits the bytes of all files together; `None` removes the limit. A file counts with its
+    /// length, which includes the space reserved for it.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.disk.lock().space = bytes;
     }
 
-    /// How many operations the present fault struck.
+    /// How many operations the injected fault struck.
     pub fn faults_fired(&self) -> u64 {
         self.disk.lock().faults.fired
     }
 
-    /// The disk as the next boot finds it if the power goes now (or went when it was cut). This disk
-    /// is left as it is; any number of images can be taken.
+    /// The disk that the next boot finds if the power fails now, or failed when it was cut. This
+    /// disk stays as it is, and any number of images can be taken.
     #[must_use]
     pub fn power_cut(&self, cut: PowerCut) -> SimFs {
         SimFs::holding(self.disk.lock().after_power_cut(cut))
     }
 
-    /// The disk as the next process finds it if this one dies now: every completed operation counts,
-    /// nothing became durable by it, and no lock is held.
+    /// The disk that the next process finds if this one dies now. Every completed operation counts,
+    /// nothing becomes durable by it, and no lock is held.
     #[must_use]
     pub fn process_death(&self) -> SimFs {
         SimFs::holding(self.disk.lock().after_process_death())
     }
 
-    /// Copies all files, as reads show them, into `dir` on another file system, with the directories they lie in.
+    /// Copies all files and their directories, as reads show them, into `dir` on another file
+    /// system.
     ///
     /// # Errors
-    /// As `to` answers.
+    /// The error of `to`.
     pub fn copy_to(&self, to: &dyn Fs, dir: &Path) -> kv_core::Result<()> {
         for (path, bytes) in self.files() {
             let path = dir.join(path.strip_prefix("/").unwrap_or(&path));
@@ -108,19 +109,20 @@ impl SimFs {
         Ok(())
     }
 
-    /// All files by their paths, as reads show them. Not an operation of the disk.
+    /// All files by their paths, as reads show them. This is not an operation of the disk: no log,
+    /// no count, no fault.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         self.disk.lock().files()
     }
 
-    /// Replaces, at rest, what is under `path`: `None` takes the file away. The medium changes with the cache; not an
-    /// operation of the disk.
+    /// Replaces the file at `path`, or removes it (`None`), in the cache and on the medium. This is
+    /// not an operation of the disk.
     pub fn damage(&self, path: &Path, bytes: Option<Vec<u8>>) {
         self.disk.lock().damage(path, bytes);
     }
 
-    /// Moves the directory `from` to `to`, at rest, as another process would; `None` removes it with all that it holds. Not
-    /// an operation of the disk.
+    /// Moves the directory `from` to `to`, or removes it with its content (`None`), as another
+    /// process would. This is not an operation of the disk.
     ///
     /// # Errors
     /// There is no such directory.
@@ -128,7 +130,8 @@ impl SimFs {
         self.disk.lock().move_dir(from, to)
     }
 
-    /// What files answer who switches direct I/O on, instead of the 512 bytes they insist on; `None`: there is none.
+    /// Sets the alignment that files report for direct I/O, which always demands 512 bytes. `None`:
+    /// files report that they support none.
     pub fn claim_direct_io_align(&self, align: Option<usize>) {
         self.disk.lock().direct_io_align = align;
     }
@@ -143,7 +146,7 @@ impl SimFs {
         self.disk.lock().log.clone()
     }
 
-    /// What the crash that made this disk kept and lost, a line each.
+    /// One line for each thing that the crash kept or lost, on a disk made by a crash.
     pub fn kept(&self) -> Vec<String> {
         self.disk.lock().kept.clone()
     }
@@ -224,7 +227,7 @@ impl Dir for SimDir {
         disk.sync_dir(self.node)
     }
 
-    /// An exclusive lock leaves a file of the name [`LOCK_FILE`], as the real one does.
+    /// An exclusive lock creates a file named [`LOCK_FILE`], as on the real disk.
     fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
         let mut disk = self.disk.lock();
         disk.begin(OpKind::LockDir, &self.path, 0, 0)?;
@@ -275,7 +278,7 @@ struct SimFile {
 }
 
 impl SimFile {
-    /// How many of `count` bytes a transfer of `buf` moves after all: direct I/O moves whole sectors.
+    /// How many of `count` bytes a transfer of `buf` moves. Direct I/O moves whole sectors.
     fn transferred(&self, buf: &[u8], offset: u64, count: u64) -> io::Result<usize> {
         let count = to_usize(count)?;
         if !self.direct.load(Ordering::Acquire) {
@@ -368,7 +371,7 @@ impl File for SimFile {
         Ok(disk.file(self.node)?.len() as u64)
     }
 
-    /// As strict as real ones, in units of its sectors.
+    /// As strict as real disks, in units of 512 bytes.
     fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>> {
         let claimed = self.disk.lock().direct_io_align.filter(|_| on);
         self.direct.store(claimed.is_some(), Ordering::Release);

@@ -1,20 +1,23 @@
-//! A simulated disk: an [`Fs`](kv_core::Fs) in memory that loses power, dies and fails on command.
+//! A simulated disk: an [`Fs`](kv_core::Fs) in memory that can lose power, kill its process and
+//! inject faults.
 //!
-//! The model, and the judge of every crash case:
+//! The model that every crash case relies on:
 //!
-//! - **File data** is in the cache until the file is synced. At a power cut each unsynced 512-byte sector is
-//!   independently kept, lost (as of the last sync; zeros or stale bytes where there was none) or torn.
-//! - **File length** is independent of the data: any length the file had since its last sync, or one
-//!   between.
-//! - **Directory entries** (creations, renames, removals) are pending until their directory is synced. At a
-//!   power cut each pending one is independently kept or lost. A rename is atomic: the old name or the
-//!   new one, never both and never neither. A kept entry may name a file whose data is lost.
-//! - **A failed file sync** leaves its bytes readable and takes them off the list of what a later sync writes.
-//! - **A directory handle** stays with its directory, and its lock tells when that was removed or its lock file replaced:
-//!   [`SimFs::move_dir`].
+//! - **File data** is in the cache until a sync of the file. At a power cut each unsynced 512-byte
+//!   sector is independently kept, lost or torn. A lost sector has its content as of the last sync,
+//!   or zeros or stale bytes where there was none.
+//! - **File length** is independent of the data: any length that the file had since its last sync,
+//!   or one between.
+//! - **Directory entries** (creations, renames, removals) are pending until a sync of their
+//!   directory. At a power cut each pending one is independently kept or lost. A rename is atomic:
+//!   the old name or the new one, never both and never neither. A kept entry may name a file whose
+//!   data is lost.
+//! - **A failed file sync** leaves its bytes readable, and no later sync writes them.
+//! - **A directory handle** stays with its directory. Its lock notices that the directory was
+//!   removed or the lock file replaced: [`SimFs::move_dir`].
 //! - **Process death** keeps every completed operation, and releases the locks.
 //!
-//! Everything is drawn from a seed, and all operations are counted and logged, so a crash can be placed
+//! A seed determines all draws. The disk counts and logs all operations, so a crash can be placed
 //! at each of them: [`SimFs::cut_after`].
 //!
 //! ```

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// What was asked of the simulated disk.
+/// A kind of operation on the simulated disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpKind {
     /// An existing file was opened.
@@ -35,7 +35,7 @@ pub enum OpKind {
 }
 
 impl OpKind {
-    /// Whether the disk may differ afterwards, or what survives a crash may.
+    /// Whether it may change the disk, or the content that survives a crash.
     pub fn is_mutation(self) -> bool {
         use OpKind::{Allocate, Create, CreateDir, Remove, Rename, SetLen, Sync, SyncDir, Write};
         matches!(self, Create | Rename | Remove | CreateDir | SyncDir | Write | Sync | SetLen | Allocate)
@@ -57,16 +57,16 @@ impl OpKind {
     }
 }
 
-/// One operation, as the disk saw it.
+/// One operation on the simulated disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpRecord {
-    /// What.
+    /// The kind.
     pub kind: OpKind,
-    /// On which file or directory; for a rename, the new path.
+    /// The file or directory; for a rename, the new path.
     pub path: PathBuf,
-    /// Where in the file, bytes.
+    /// The offset in the file, bytes.
     pub offset: u64,
-    /// How many bytes; for `SetLen` and `Allocate` the new length.
+    /// The number of bytes; for `SetLen` and `Allocate` the new length.
     pub len: u64,
 }
 

@@ -1,7 +1,7 @@
 use fastrand::Rng;
 use std::fmt;
 
-/// How a power cut treats what was not synced.
+/// How a power cut treats unsynced data and names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PowerCut {
     seed: u64,
@@ -10,7 +10,7 @@ pub struct PowerCut {
 impl PowerCut {
     /// Everything unsynced is lost.
     pub const LOSE_ALL: PowerCut = PowerCut { seed: 0 };
-    /// Everything is kept.
+    /// Everything unsynced is kept.
     pub const KEEP_ALL: PowerCut = PowerCut { seed: 1 };
 
     /// Draws the fate of each sector, length and directory entry from `seed`; 0 is
@@ -19,7 +19,7 @@ impl PowerCut {
         PowerCut { seed }
     }
 
-    /// What it is drawn from.
+    /// The seed of the draws.
     pub const fn seed(self) -> u64 {
         self.seed
     }
@@ -29,7 +29,7 @@ impl PowerCut {
         let (data, names) = match self.seed {
             0 => (0, 0),
             1 => (100, 100),
-            // Uniform halves would hardly ever keep or lose nearly all.
+            // Even odds would hardly ever keep or lose nearly all.
             _ => {
                 let mut odds = || *rng.choice(&[0, 10, 50, 90, 100]).unwrap_or(&50);
                 (odds(), odds())
@@ -49,18 +49,18 @@ impl fmt::Display for PowerCut {
     }
 }
 
-/// What becomes of one unsynced sector.
+/// The outcome for one unsynced sector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Kept,
     Lost,
-    /// Lost; where the file is new there, it shows what the medium held before.
+    /// Lost, and the medium shows its older content there, if the file is new there.
     Stale,
-    /// The first bytes are new, the rest is not.
+    /// The first bytes are new, the others are old.
     Torn(usize),
 }
 
-/// The source of all chance in one power cut.
+/// The random draws of one power cut.
 #[derive(Debug)]
 pub(super) struct Dice {
     rng: Rng,
@@ -85,7 +85,7 @@ impl Dice {
         }
     }
 
-    /// One of the lengths that a file had, or one between: `oldest` is the synced one, `newest` the last.
+    /// A length that the file had, or one between: `oldest` is the synced one, `newest` the last.
     pub(super) fn len(&mut self, oldest: usize, between: &[usize], newest: usize) -> usize {
         match self.data_percent {
             0 => return oldest,

@@ -149,7 +149,7 @@ fn direct_io_is_refused_unless_it_is_aligned_and_moves_whole_sectors() {
 }
 
 #[test]
-fn a_limited_disk_refuses_what_does_not_fit_until_something_goes() {
+fn a_limited_disk_refuses_growth_until_space_is_free() {
     let disk = overwritten();
     disk.limit_space(Some(1536));
     let (fs, other) = (&disk, Path::new(ROOT).join("other"));
