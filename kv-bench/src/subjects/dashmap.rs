@@ -1,7 +1,7 @@
-//! `dashmap`, the volatile table to beat: default shards, the fast hash function that our engines use too,
-//! keys and values on the heap as an application has them.
+//! `dashmap`, the volatile table to beat: default shards, the fast hash function of our engines, keys
+//! and values on the heap as an application has them.
 
-use super::{Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use dashmap::DashMap;
 
