@@ -15,24 +15,26 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Compare the log-structured engine with the hash table with snapshots, and both with a volatile
-    /// table.
+    /// Compare the log-structured engine with the hash table with snapshots, and both with a
+    /// volatile table.
     #[command(after_help = "Examples:\n  \
         kv-bench compare                               the evaluation, under two minutes\n  \
         kv-bench compare --quick                       its shortest form\n  \
         kv-bench compare --engines log --repetitions 5 one engine, measured more often\n  \
         kv-bench compare --commands 500000 --read-fraction 0.2,0.8 --hit-rate 0.6\n\n\
+        Repeats each run 3 times, or once with --quick, which also quarters everything.\n\
         Writes report.html and results.json to the output directory. Verifies every run against a\n\
         ground truth; if one is wrong, it reports nothing.\n\
         Exit codes: 0 done, 1 a run failed or an engine is wrong, 2 wrong usage.")]
     Compare(Compare),
-    /// Measure the log-structured engine against volatile tables, foreign stores and itself, and judge
-    /// each figure by its target.
+    /// Measure the log-structured engine against volatile tables, foreign stores and itself, and
+    /// judge each figure by its target.
     #[command(after_help = "Examples:\n  \
         kv-bench engine                        every row, about ten minutes\n  \
         kv-bench engine --quick                a check that everything runs; its figures mean nothing\n  \
         kv-bench engine --only fill            the rows whose names contain \"fill\"\n  \
         kv-bench engine --only \"500 B, 2 threads\" --only synced\n\n\
+        Repeats each run 5 times, or twice with --quick.\n\
         Measures foreign stores if compiled in: --features peers, and --features rocksdb.\n\
         Writes engine.json to the output directory. A missed target is a result, not a failure.\n\
         Exit codes: 0 done, 1 a run failed or a subject is wrong, 2 wrong usage.")]
@@ -48,9 +50,6 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(allow_negative_numbers = true)]
 pub(crate) struct Compare {
-    /// The shortest form: a quarter of everything, once.
-    #[arg(long)]
-    pub(crate) quick: bool,
     /// Engines to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "log,naive")]
     pub(crate) engines: Vec<SubjectName>,
@@ -75,19 +74,8 @@ pub(crate) struct Compare {
     /// Share of hitting reads that go to hot keys, in those runs.
     #[arg(long, default_value_t = 0.6, value_parser = share)]
     pub(crate) hot_rate: f64,
-    /// Repetitions of each run; the report has their medians. [default: 3, or 1 with --quick]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub(crate) repetitions: Option<u64>,
-    /// Seed of all random choices.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Directory for results.json and report.html.
-    #[arg(long, default_value = "target/kv-bench")]
-    pub(crate) out: PathBuf,
-    /// Directory for the stores during the measurements, a few hundred MB at default size; they are
-    /// removed at the end. [default: the output directory]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
 }
 
 /// Most bytes of keys and values that a run may put. More would only fill the machine.
@@ -122,13 +110,12 @@ impl Compare {
 
     /// `full`, or a quarter of it in the shortest form.
     pub(crate) fn scaled(&self, full: u64) -> u64 {
-        if self.quick { full.div_ceil(4) } else { full }
+        if self.run.quick { full.div_ceil(4) } else { full }
     }
 
     /// Repetitions of each run.
     pub(crate) fn repetitions(&self) -> usize {
-        let repetitions = self.repetitions.unwrap_or(if self.quick { 1 } else { 3 });
-        usize::try_from(repetitions).unwrap_or(1)
+        self.run.repetitions_or(1, 3)
     }
 
     /// Whether the options name an engine.
@@ -136,9 +123,9 @@ impl Compare {
         self.engines.contains(&engine)
     }
 
-    /// The pairs.
+    /// The form of the pairs.
     pub(crate) fn shape(&self) -> Shape {
-        Shape { key_len: self.key_len, value_len: self.value_len, seed: self.seed }
+        Shape { key_len: self.key_len, value_len: self.value_len, seed: self.run.seed }
     }
 
     /// A workload, with hot keys or without.
@@ -157,46 +144,59 @@ impl Compare {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct EngineOptions {
-    /// The shortest form: few keys, two repetitions.
-    #[arg(long)]
-    pub(crate) quick: bool,
-    /// Keys of a store; some rows use ten times as many, or a fraction. [default: 1000000, or 20000 with
-    /// --quick]
+    /// Keys of a store; some rows use ten times as many, or a fraction. [default: 1000000; with
+    /// --quick 20000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
     pub(crate) keys: Option<u64>,
-    /// Repetitions of each run; the verdicts follow from their medians. [default: 5, or 2 with --quick]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub(crate) repetitions: Option<u64>,
     /// Measure only the rows whose names contain this text; repeatable.
     #[arg(long, value_name = "ROW")]
     pub(crate) only: Vec<String>,
-    /// Seed of all random choices.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Directory for engine.json.
-    #[arg(long, default_value = "target/kv-bench")]
-    pub(crate) out: PathBuf,
-    /// Directory for the stores during the measurements, up to some GB at default size; they are removed
-    /// at the end. [default: the output directory]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
 }
 
 impl EngineOptions {
     /// Keys of a store.
     pub(crate) fn keys(&self) -> u64 {
-        self.keys.unwrap_or(if self.quick { 20_000 } else { 1_000_000 })
+        self.keys.unwrap_or(if self.run.quick { 20_000 } else { 1_000_000 })
     }
 
     /// Repetitions of each run.
     pub(crate) fn repetitions(&self) -> usize {
-        let repetitions = self.repetitions.unwrap_or(if self.quick { 2 } else { 5 });
-        usize::try_from(repetitions).unwrap_or(1)
+        self.run.repetitions_or(2, 5)
     }
 
     /// Whether the options name this row.
     pub(crate) fn asks_for(&self, row: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|word| row.contains(word.as_str()))
+    }
+}
+
+/// The options of both commands.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RunOptions {
+    /// The shortest form: smaller stores, fewer repetitions.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Repetitions of each run; their medians count.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    repetitions: Option<u64>,
+    /// Seed of all random choices.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Directory for the results.
+    #[arg(long, default_value = "target/kv-bench")]
+    pub(crate) out: PathBuf,
+    /// Directory for the stores during the measurements: some hundred MB for `compare`, some GB for
+    /// `engine`; they are removed at the end. [default: the output directory]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl RunOptions {
+    fn repetitions_or(&self, quick: usize, full: usize) -> usize {
+        let default = if self.quick { quick } else { full };
+        self.repetitions.map_or(default, |repetitions| usize::try_from(repetitions).unwrap_or(default))
     }
 }
 

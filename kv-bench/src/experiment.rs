@@ -1,6 +1,7 @@
 //! An experiment: several subjects do the same work. And its outcome.
 
 use crate::failure::Failure;
+use crate::load::Shape;
 use crate::process::{Measured, Task};
 use crate::report::results::{Parameters, Results, median};
 use serde_json::Value;
@@ -20,16 +21,19 @@ pub(crate) struct Experiment {
 }
 
 impl Experiment {
-    /// An experiment without parameters, of one repetition, on cold memory, of which all metrics count.
-    pub(crate) fn new(name: impl Into<String>, cases: Vec<Case>) -> Self {
-        Experiment {
-            name: name.into(),
-            parameters: Parameters::new(),
-            cases,
-            repetitions: 1,
-            warm_bytes: 0,
-            metrics: &[],
-        }
+    /// An experiment on cold memory, of which all values count. Its parameters are these, and the
+    /// lengths of `shape`.
+    pub(crate) fn new(
+        name: impl Into<String>,
+        shape: Shape,
+        of: &[(&str, Value)],
+        repetitions: usize,
+        cases: Vec<Case>,
+    ) -> Self {
+        let lengths = [("key_len", shape.key_len.into()), ("value_len", shape.value_len.into())];
+        let parameters = of.iter().chain(&lengths);
+        let parameters = parameters.map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Experiment { name: name.into(), parameters, cases, repetitions, warm_bytes: 0, metrics: &[] }
     }
 }
 

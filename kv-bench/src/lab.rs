@@ -1,27 +1,13 @@
 //! Runs experiments, each run in a process of its own, and collects the results.
 
+use crate::args::RunOptions;
 use crate::experiment::{Case, Experiment, Outcome, Runs};
 use crate::failure::Failure;
 use crate::process::scratch::{Scratch, create_dir};
 use crate::process::{Measured, Run, child};
 use crate::report::results::{Header, Results};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::path::Path;
 use std::time::{Duration, Instant};
-
-/// Settings of a command that measures.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings<'a> {
-    pub(crate) seed: u64,
-    pub(crate) quick: bool,
-    pub(crate) repetitions: usize,
-    /// The directory of the results.
-    pub(crate) out: &'a Path,
-    /// The directory of the stores; without one, `out`.
-    pub(crate) dir: Option<&'a Path>,
-    /// A run that takes longer hangs.
-    pub(crate) run_limit: Duration,
-}
 
 /// The place where experiments run.
 pub(crate) struct Lab {
@@ -33,12 +19,17 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// A lab for `runs` runs.
-    pub(crate) fn open(settings: &Settings<'_>, runs: usize) -> Result<Self, Failure> {
-        let &Settings { seed, quick, repetitions, out, dir, run_limit } = settings;
+    /// A lab for `runs` runs. A run that takes longer than `run_limit` hangs.
+    pub(crate) fn open(
+        options: &RunOptions,
+        repetitions: usize,
+        runs: usize,
+        run_limit: Duration,
+    ) -> Result<Self, Failure> {
+        let RunOptions { seed, quick, out, dir, .. } = options;
         create_dir(out)?;
-        let scratch = Scratch::new(dir.unwrap_or(out))?;
-        let results = Results::new(Header::new(seed, quick, repetitions, scratch.path()));
+        let scratch = Scratch::new(dir.as_ref().unwrap_or(out))?;
+        let results = Results::new(Header::new(*seed, *quick, repetitions, scratch.path()));
         // A progress bar shows itself on a terminal only.
         let bar = ProgressBar::new(runs as u64);
         if let Ok(style) = ProgressStyle::with_template("[{elapsed}] {bar:24} {pos}/{len} {msg}") {
@@ -61,8 +52,8 @@ impl Lab {
         Ok(outcomes)
     }
 
-    /// Runs each case as often as the experiment says. The order turns with each repetition, so that a
-    /// slow moment of the machine does not always meet the same subject.
+    /// Runs each case as often as the experiment says. The order turns with each repetition, so
+    /// that a slow moment of the machine does not always meet the same subject.
     fn take_turns(&mut self, title: &str, experiment: Experiment) -> Result<Outcome, Failure> {
         let cases = &experiment.cases;
         let mut runs = vec![Runs::default(); cases.len()];

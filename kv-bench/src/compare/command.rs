@@ -4,7 +4,7 @@ use super::{kill, mixed, over_commands, persistence, recovery, speed};
 use crate::args::Compare;
 use crate::experiment::{Experiment, Outcome};
 use crate::failure::Failure;
-use crate::lab::{Lab, Settings};
+use crate::lab::Lab;
 use crate::process::scratch::write;
 use crate::report::page;
 use crate::report::results::Results;
@@ -40,29 +40,21 @@ const RUN_LIMIT: Duration = Duration::from_mins(2);
 pub(crate) fn run(options: &Compare) -> Result<(), Failure> {
     let plans = PARTS.iter().map(|part| (part.plan)(options)).collect::<Result<Vec<_>, _>>()?;
     let runs = plans.iter().flatten().map(|experiment| experiment.cases.len() * experiment.repetitions).sum();
-    let settings = Settings {
-        seed: options.seed,
-        quick: options.quick,
-        repetitions: options.repetitions(),
-        out: &options.out,
-        dir: options.dir.as_deref(),
-        run_limit: RUN_LIMIT,
-    };
-    let mut lab = Lab::open(&settings, runs)?;
+    let mut lab = Lab::open(&options.run, options.repetitions(), runs, RUN_LIMIT)?;
     let mut sections = Vec::new();
     for (part, plan) in PARTS.iter().zip(plans) {
         let outcomes = lab.run(part.title, plan)?;
         sections.push((part.report)(options, &outcomes, &mut lab.results));
     }
     let results = lab.close()?;
-    write(&options.out.join("results.json"), &results.to_json()?)?;
-    write(&options.out.join("report.html"), &page::html(&results, &sections)?)?;
+    write(&options.run.out.join("results.json"), &results.to_json()?)?;
+    write(&options.run.out.join("report.html"), &page::html(&results, &sections)?)?;
     print!("{}", section::text(&results, &sections));
     println!(
         "Every run was verified against a ground truth. {:.0} s in all; figures in {out}/report.html, every row in \
          {out}/results.json",
         results.header.duration_s,
-        out = options.out.display()
+        out = options.run.out.display()
     );
     Ok(())
 }

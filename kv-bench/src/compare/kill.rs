@@ -4,7 +4,7 @@ use crate::args::Compare;
 use crate::experiment::{Case, Experiment, Outcome};
 use crate::failure::Failure;
 use crate::report::figure::{Figure, Kind, Series};
-use crate::report::results::{Results, parameters};
+use crate::report::results::Results;
 use crate::report::section::{Section, Table};
 use crate::subjects::{Policy, Setup, SubjectName};
 use crate::tasks::kill::{Kill, PACE_PER_MS, REPORT_EVERY};
@@ -26,24 +26,20 @@ fn setups(options: &Compare) -> impl Iterator<Item = Setup> {
 
 /// Earliest and latest moment of a kill, milliseconds after the start.
 fn moments_ms(options: &Compare) -> (u64, u64) {
-    if options.quick { (150, 300) } else { (500, 1000) }
+    if options.run.quick { (150, 300) } else { (500, 1000) }
 }
 
 pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
     let shape = options.shape();
     let (after_ms_min, after_ms_max) = moments_ms(options);
     let case = |setup: Setup| Case::new(setup.label(), &Kill { setup, shape, after_ms_min, after_ms_max });
-    Ok(vec![Experiment {
-        parameters: parameters(&[
-            ("killed_after_ms_min", after_ms_min.into()),
-            ("killed_after_ms_max", after_ms_max.into()),
-            ("pace_per_ms", PACE_PER_MS.into()),
-            ("key_len", shape.key_len.into()),
-            ("value_len", shape.value_len.into()),
-        ]),
-        repetitions: options.repetitions(),
-        ..Experiment::new("kill", setups(options).map(case).collect::<Result<_, _>>()?)
-    }])
+    let parameters = [
+        ("killed_after_ms_min", after_ms_min.into()),
+        ("killed_after_ms_max", after_ms_max.into()),
+        ("pace_per_ms", PACE_PER_MS.into()),
+    ];
+    let cases = setups(options).map(case).collect::<Result<_, _>>()?;
+    Ok(vec![Experiment::new("kill", shape, &parameters, options.repetitions(), cases)])
 }
 
 pub(super) fn report(options: &Compare, outcomes: &[Outcome], _: &mut Results) -> Section {

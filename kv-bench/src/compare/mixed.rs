@@ -5,7 +5,7 @@ use crate::experiment::{Case, Experiment, Outcome, Runs};
 use crate::failure::Failure;
 use crate::process::probe::nanoseconds;
 use crate::report::figure::{Figure, Kind, Series};
-use crate::report::results::{Results, parameters};
+use crate::report::results::Results;
 use crate::report::section::{Section, Table};
 use crate::subjects::{Policy, Setup, SubjectName};
 use crate::tasks::mixed::{Mixed, QUANTILES, RUN_LIMIT};
@@ -36,21 +36,17 @@ pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
             let task = Mixed { setup: *setup, mix, threads, samples: 1, latencies: true };
             Case::new(setup.label(), &task)
         };
-        Ok(Experiment {
-            parameters: parameters(&[
-                ("workload", workload.into()),
-                ("commands", mix.commands.into()),
-                ("read_fraction", read_fraction.into()),
-                ("hit_rate", mix.hit_rate.into()),
-                ("hot_fraction", mix.hot_fraction.into()),
-                ("hot_rate", mix.hot_rate.into()),
-                ("threads", threads.into()),
-                ("key_len", mix.shape.key_len.into()),
-                ("value_len", mix.shape.value_len.into()),
-            ]),
-            repetitions: options.repetitions(),
-            ..Experiment::new("mixed", setups.iter().map(case).collect::<Result<_, _>>()?)
-        })
+        let parameters = [
+            ("workload", workload.into()),
+            ("commands", mix.commands.into()),
+            ("read_fraction", read_fraction.into()),
+            ("hit_rate", mix.hit_rate.into()),
+            ("hot_fraction", mix.hot_fraction.into()),
+            ("hot_rate", mix.hot_rate.into()),
+            ("threads", threads.into()),
+        ];
+        let cases = setups.iter().map(case).collect::<Result<_, _>>()?;
+        Ok(Experiment::new("mixed", mix.shape, &parameters, options.repetitions(), cases))
     };
     workloads().map(experiment).collect()
 }

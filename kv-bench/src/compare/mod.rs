@@ -1,4 +1,4 @@
-//! `kv-bench compare`. Each file but `command` plans the experiments of one section, and reports them.
+//! `kv-bench compare`. Each file but `command` plans and reports one section.
 
 pub(crate) mod command;
 mod kill;

@@ -5,8 +5,9 @@ use crate::experiment::{Case, Experiment, Outcome, Runs};
 use crate::failure::Failure;
 use crate::process::Sample;
 use crate::report::figure::{Figure, Kind, Series};
-use crate::report::results::{Results, median, parameters};
+use crate::report::results::{Results, median};
 use crate::report::section::{Section, Table};
+use crate::subjects::Setup;
 use crate::tasks::mixed::{Mixed, RUN_LIMIT};
 use crate::units;
 
@@ -16,22 +17,18 @@ const SAMPLES: u64 = 20;
 pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
     let experiment = |read_fraction: &f64| {
         let mix = options.mix(*read_fraction, false);
-        let case = |setup: crate::subjects::Setup| {
+        let case = |setup: Setup| {
             Case::new(setup.label(), &Mixed { setup, mix, threads: 1, samples: SAMPLES, latencies: false })
         };
         let cases = options.engines.iter().map(|engine| case(engine.standard()));
-        Ok(Experiment {
-            parameters: parameters(&[
-                ("read_fraction", (*read_fraction).into()),
-                ("commands", mix.commands.into()),
-                ("hit_rate", mix.hit_rate.into()),
-                ("threads", 1.into()),
-                ("key_len", mix.shape.key_len.into()),
-                ("value_len", mix.shape.value_len.into()),
-            ]),
-            repetitions: options.repetitions(),
-            ..Experiment::new("over_commands", cases.collect::<Result<_, _>>()?)
-        })
+        let parameters = [
+            ("read_fraction", (*read_fraction).into()),
+            ("commands", mix.commands.into()),
+            ("hit_rate", mix.hit_rate.into()),
+            ("threads", 1.into()),
+        ];
+        let cases = cases.collect::<Result<_, _>>()?;
+        Ok(Experiment::new("over_commands", mix.shape, &parameters, options.repetitions(), cases))
     };
     options.read_fraction.iter().map(experiment).collect()
 }

@@ -4,7 +4,7 @@ use crate::args::Compare;
 use crate::experiment::{Case, Experiment, Outcome};
 use crate::failure::Failure;
 use crate::report::figure::{Figure, Kind, Series};
-use crate::report::results::{Results, parameters};
+use crate::report::results::Results;
 use crate::report::section::{Section, Table};
 use crate::subjects::{Policy, Setup, SubjectName};
 use crate::tasks::persistence::{PART_LIMIT, Persistence};
@@ -13,7 +13,7 @@ use crate::units;
 /// Most bytes of bulk puts.
 const BULK_BYTES_MAX: u64 = 64 << 20;
 
-/// Setup, single puts, and bulk puts: as many as its cost allows. A snapshot writes the whole table.
+/// Setup, single puts, bulk puts. A snapshot writes the whole table, so costly setups have fewer.
 const RUNS: [(Setup, u64, u64); 8] = [
     (SubjectName::Log.under(Policy::Always), 300, 2000),
     (SubjectName::Log.under(Policy::Periodic(10)), 300, 20_000),
@@ -35,16 +35,8 @@ pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
         let singles = options.scaled(singles).max(20);
         let bulk = shape.at_most(options.scaled(bulk), BULK_BYTES_MAX);
         let case = Case::new(setup.label(), &Persistence { setup, shape, singles, bulk })?;
-        Ok(Experiment {
-            parameters: parameters(&[
-                ("singles", singles.into()),
-                ("bulk", bulk.into()),
-                ("key_len", shape.key_len.into()),
-                ("value_len", shape.value_len.into()),
-            ]),
-            repetitions: options.repetitions(),
-            ..Experiment::new("persistence", vec![case])
-        })
+        let parameters = [("singles", singles.into()), ("bulk", bulk.into())];
+        Ok(Experiment::new("persistence", shape, &parameters, options.repetitions(), vec![case]))
     };
     runs(options).map(experiment).collect()
 }

@@ -4,7 +4,7 @@ use crate::args::Compare;
 use crate::experiment::{Case, Experiment, Outcome};
 use crate::failure::Failure;
 use crate::report::figure::{Figure, Kind, Series};
-use crate::report::results::{Results, parameters};
+use crate::report::results::Results;
 use crate::report::section::{Section, Table};
 use crate::subjects::Setup;
 use crate::tasks::recovery::Recovery;
@@ -36,15 +36,11 @@ pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
     let shape = options.shape();
     let experiment = |keys: u64| {
         let cases = setups(options).map(|setup| Case::new(setup.label(), &Recovery { setup, shape, keys }));
+        let parameters = [("keys", keys.into())];
+        let cases = cases.collect::<Result<_, _>>()?;
         Ok(Experiment {
-            parameters: parameters(&[
-                ("keys", keys.into()),
-                ("key_len", shape.key_len.into()),
-                ("value_len", shape.value_len.into()),
-            ]),
-            repetitions: options.repetitions(),
             metrics: &METRICS,
-            ..Experiment::new("recovery", cases.collect::<Result<_, _>>()?)
+            ..Experiment::new("recovery", shape, &parameters, options.repetitions(), cases)
         })
     };
     sizes(options).into_iter().map(experiment).collect()

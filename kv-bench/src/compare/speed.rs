@@ -1,11 +1,11 @@
-//! Speed in memory: puts and gets of the engines, of which the log writes to disk meanwhile, against a
-//! table that never persists.
+//! Speed in memory: puts and gets of the engines against a table that never persists. The log
+//! engine writes to disk meanwhile.
 
 use crate::args::Compare;
 use crate::experiment::{Case, Experiment, Outcome};
 use crate::failure::Failure;
 use crate::load::Shape;
-use crate::report::results::{Results, parameters};
+use crate::report::results::Results;
 use crate::report::section::{Section, Table};
 use crate::subjects::{Policy, SubjectName};
 use crate::tasks::speed::{Phases, Speed};
@@ -28,7 +28,7 @@ fn keys(options: &Compare) -> u64 {
 
 /// Single runs scatter and the ratios matter, so two repetitions more than elsewhere.
 fn repetitions(options: &Compare) -> usize {
-    options.repetitions() + if options.quick { 0 } else { 2 }
+    options.repetitions() + if options.run.quick { 0 } else { 2 }
 }
 
 pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
@@ -44,16 +44,10 @@ pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
         let mut cases =
             setups.iter().map(|setup| case(setup.label(), *setup)).collect::<Result<Vec<_>, _>>()?;
         cases.push(case("bare dashmap".to_owned(), bare)?);
+        let parameters = [("keys", keys.into()), ("threads", threads.into())];
         Ok(Experiment {
-            parameters: parameters(&[
-                ("keys", keys.into()),
-                ("key_len", shape.key_len.into()),
-                ("value_len", value_len.into()),
-                ("threads", threads.into()),
-            ]),
-            repetitions: repetitions(options),
             metrics: &METRICS,
-            ..Experiment::new("speed", cases)
+            ..Experiment::new("speed", shape, &parameters, repetitions(options), cases)
         })
     };
     SHAPES.into_iter().map(experiment).collect()
@@ -79,7 +73,8 @@ pub(super) fn report(options: &Compare, outcomes: &[Outcome], results: &mut Resu
             row.extend(rates.iter().map(|(_, rate)| units::number(*rate)));
             if let (true, [(_, log), others @ ..]) = (compares, rates.as_slice()) {
                 for (label, rate) in others {
-                    // A ratio of medians: a slow moment of the machine spoils one run, not the ratio.
+                    // A ratio of medians: a slow moment of the machine spoils one run, not the
+                    // ratio.
                     let ratio = log / rate;
                     let metric = format!("{operation}_ratio_to_{label}");
                     let parameters = &outcome.experiment.parameters;

@@ -5,7 +5,7 @@ use super::{plan, rows};
 use crate::args::EngineOptions;
 use crate::experiment::Outcome;
 use crate::failure::Failure;
-use crate::lab::{Lab, Settings};
+use crate::lab::Lab;
 use crate::process::scratch::write;
 use crate::report::results::Results;
 use crate::report::section::{self, Section, Table};
@@ -35,15 +35,8 @@ pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
     rows.retain(|row| options.asks_for(&row.name));
     let experiments = plan::experiments(options, &rows)?;
     let cases: usize = experiments.iter().map(|experiment| experiment.cases.len()).sum();
-    let settings = Settings {
-        seed: options.seed,
-        quick: options.quick,
-        repetitions: options.repetitions(),
-        out: &options.out,
-        dir: options.dir.as_deref(),
-        run_limit: RUN_LIMIT,
-    };
-    let mut lab = Lab::open(&settings, cases * options.repetitions())?;
+    let repetitions = options.repetitions();
+    let mut lab = Lab::open(&options.run, repetitions, cases * repetitions, RUN_LIMIT)?;
     let mut outcomes = Vec::new();
     for experiment in experiments {
         outcomes.extend(lab.run(&experiment.name.clone(), vec![experiment])?);
@@ -52,7 +45,7 @@ pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
     let series = judge::series(&outcomes);
     let judged: Vec<Judged> = rows.iter().map(|row| judge::judge(row, &series)).collect();
     let json = serde_json::to_string_pretty(&EngineResults { targets: &judged, results: &results })? + "\n";
-    write(&options.out.join("engine.json"), &json)?;
+    write(&options.run.out.join("engine.json"), &json)?;
     let mut sections = vec![targets(&judged)];
     sections.extend(outcomes.iter().map(medians));
     print!("{}", section::text(&results, &sections));
@@ -60,7 +53,7 @@ pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
         "{}\nEvery run was verified against a ground truth. {:.0} s in all; every figure in {}/engine.json",
         summary(&judged),
         results.header.duration_s,
-        options.out.display()
+        options.run.out.display()
     );
     Ok(())
 }

@@ -6,7 +6,6 @@ use crate::args::EngineOptions;
 use crate::experiment::{Case, Experiment};
 use crate::failure::Failure;
 use crate::load::Shape;
-use crate::report::results::parameters;
 use crate::subjects::{Policy, SubjectName};
 use crate::tasks::beyond::Beyond;
 use crate::tasks::dump::{BareDump, Dump};
@@ -19,7 +18,7 @@ use crate::tasks::utilization::{Utilization, record_len};
 
 /// Length of all keys, bytes.
 const KEY_LEN: usize = 24;
-/// Memory to warm for each byte of data: for the store, its files in the page cache, and overwrites.
+/// Memory to warm for each byte of data: for the store, its cached files, and overwrites.
 const WARM_PER_DATA: u64 = 4;
 
 type Cases = Result<Vec<Case>, Failure>;
@@ -43,18 +42,12 @@ pub(super) fn experiments(options: &EngineOptions, rows: &[Row]) -> Result<Vec<E
 /// Every experiment with every subject that is compiled in.
 fn all(options: &EngineOptions) -> Result<Vec<Experiment>, Failure> {
     let keys = options.keys();
-    let shape = |value_len| Shape { key_len: KEY_LEN, value_len, seed: options.seed };
+    let shape = |value_len| Shape { key_len: KEY_LEN, value_len, seed: options.run.seed };
     let experiment = |name: String, value_len: usize, keys: u64, cases: Cases| {
-        Ok(Experiment {
-            parameters: parameters(&[
-                ("keys", keys.into()),
-                ("key_len", KEY_LEN.into()),
-                ("value_len", value_len.into()),
-            ]),
-            repetitions: options.repetitions(),
-            warm_bytes: WARM_PER_DATA * keys * shape(value_len).pair_len(),
-            ..Experiment::new(name, cases?)
-        })
+        let (shape, parameters) = (shape(value_len), [("keys", keys.into())]);
+        let warm_bytes = WARM_PER_DATA * keys * shape.pair_len();
+        let experiment = Experiment::new(name, shape, &parameters, options.repetitions(), cases?);
+        Ok(Experiment { warm_bytes, ..experiment })
     };
     let puts = (keys / 500).max(40);
     let mut experiments = Vec::new();
@@ -139,7 +132,7 @@ fn dump(shape: Shape, keys: u64) -> Cases {
     Ok(vec![Case::new(names::LOG, &Dump { shape, keys })?, Case::new(names::BARE, &BareDump { bytes })?])
 }
 
-/// The naive engine snapshots at the sync only: its recovery reads one snapshot, whatever the policy.
+/// Under `Manual` the naive engine snapshots at the sync only, so its recovery reads one snapshot.
 fn recovery(shape: Shape, keys: u64) -> Cases {
     [SubjectName::Log.under(Policy::Default), SubjectName::Naive.under(Policy::Manual)]
         .into_iter()

@@ -115,53 +115,39 @@ fn foreign(metric: &str) -> Vec<(&'static str, &str)> {
     SubjectName::FOREIGN.iter().map(|foreign| (foreign.label(), metric)).collect()
 }
 
-/// Compaction keeps up if all records, with headers and dead ones, take at most this many times the memory
-/// of the live keys and values. The default policy aims at 1 / 0.75, and headers are a fifth of short
-/// records.
+/// Compaction keeps up if all records, with headers and dead ones, take at most this many times the
+/// memory of the live keys and values. The default policy aims at 1 / 0.75, and headers are a fifth
+/// of short records.
 const RECORDS_PER_LIVE_MAX: f64 = 2.0;
 
 fn speed_rows(value_len: usize, threads: u64) -> Vec<Row> {
     let experiment = names::speed(value_len, threads);
     let shape = format!("{value_len} B, {threads} thread{}", if threads == 1 { "" } else { "s" });
-    let lmdb = SubjectName::Lmdb.label();
-    let against = |name: &str, at_least, of, ours: &str, others: &[(&str, &str)]| {
-        row(format!("{name}, {shape}"), Bound::AtLeast(at_least), of, &experiment, (LOG, ours), others)
+    let row = |name: &str, bound, of, ours: &str, others: &[(&str, &str)]| {
+        row(format!("{name}, {shape}"), bound, of, &experiment, (LOG, ours), others)
     };
-    let dashmap = "x dashmap";
+    let to_dashmap = |name: &str, at_least, metric: &str| {
+        row(name, Bound::AtLeast(at_least), "x dashmap", metric, &[(DASHMAP, metric)])
+    };
+    let (fill, read, read_many) = ("fill_per_s", "read_uniform_per_s", "read_many_uniform_per_s");
+    let lmdb = SubjectName::Lmdb.label();
+    let records = "compaction keeps up: records in memory after the overwrites";
+    let at_most = Bound::AtMost(RECORDS_PER_LIVE_MAX);
     vec![
-        against("fill", 1.1, dashmap, "fill_per_s", &[(DASHMAP, "fill_per_s")]),
-        against("fill", 3.0, "x best peer, no sync", "fill_per_s", &foreign("fill_per_s")),
+        to_dashmap("fill", 1.1, fill),
+        row("fill", Bound::AtLeast(3.0), "x best peer, no sync", fill, &foreign(fill)),
         // Borrowed on both sides.
-        against("get uniform", 1.15, dashmap, "read_uniform_per_s", &[(DASHMAP, "read_uniform_per_s")]),
+        to_dashmap("get uniform", 1.15, read),
         // Kept on both sides.
-        against("get uniform, kept", 1.15, dashmap, "get_uniform_per_s", &[(DASHMAP, "get_uniform_per_s")]),
-        against("get uniform", 2.0, "x LMDB", "read_uniform_per_s", &[(lmdb, "read_uniform_per_s")]),
-        against("get zipfian", 1.1, dashmap, "read_zipfian_per_s", &[(DASHMAP, "read_zipfian_per_s")]),
-        against("get zipfian, kept", 1.1, dashmap, "get_zipfian_per_s", &[(DASHMAP, "get_zipfian_per_s")]),
-        against(
-            "get_many(64) uniform",
-            2.0,
-            "x own get",
-            "read_many_uniform_per_s",
-            &[(LOG, "read_uniform_per_s")],
-        ),
-        against("50/50 zipfian", 1.0, dashmap, "mixed_zipfian_per_s", &[(DASHMAP, "mixed_zipfian_per_s")]),
-        against(
-            "overwrite uniform",
-            1.0,
-            dashmap,
-            "overwrite_uniform_per_s",
-            &[(DASHMAP, "overwrite_uniform_per_s")],
-        ),
+        to_dashmap("get uniform, kept", 1.15, "get_uniform_per_s"),
+        row("get uniform", Bound::AtLeast(2.0), "x LMDB", read, &[(lmdb, read)]),
+        to_dashmap("get zipfian", 1.1, "read_zipfian_per_s"),
+        to_dashmap("get zipfian, kept", 1.1, "get_zipfian_per_s"),
+        row("get_many(64) uniform", Bound::AtLeast(2.0), "x own get", read_many, &[(LOG, read)]),
+        to_dashmap("50/50 zipfian", 1.0, "mixed_zipfian_per_s"),
+        to_dashmap("overwrite uniform", 1.0, "overwrite_uniform_per_s"),
         // Qualifies the two rows before: a store that accumulates garbage overwrites fast.
-        row(
-            format!("compaction keeps up: records in memory after the overwrites, {shape}"),
-            Bound::AtMost(RECORDS_PER_LIVE_MAX),
-            "x live bytes",
-            &experiment,
-            (LOG, "records_in_memory_per_live"),
-            &[],
-        ),
+        row(records, at_most, "x live bytes", "records_in_memory_per_live", &[]),
     ]
 }
 
@@ -169,19 +155,14 @@ fn memory_rows(value_len: usize) -> Vec<Row> {
     let experiment = names::memory(value_len);
     let mut rows = Vec::new();
     for (when, prefix) in [("after filling", "filled"), ("after 5x overwriting", "overwritten")] {
-        let name = format!("resident memory {when}, {value_len} B");
-        let bytes = format!("{prefix}_bytes");
-        rows.push(row(
-            name.clone(),
-            Bound::AtMost(0.8),
-            "x dashmap",
-            &experiment,
-            (LOG, &bytes),
-            &[(DASHMAP, &bytes)],
-        ));
+        let [bytes, per_live] = ["bytes", "per_live"].map(|unit| format!("{prefix}_{unit}"));
+        let row = |bound, of, metric: &str, others: &[(&str, &str)]| {
+            let name = format!("resident memory {when}, {value_len} B");
+            row(name, Bound::AtMost(bound), of, &experiment, (LOG, metric), others)
+        };
+        rows.push(row(0.8, "x dashmap", &bytes, &[(DASHMAP, &bytes)]));
         if value_len == 500 {
-            let per_live = format!("{prefix}_per_live");
-            rows.push(row(name, Bound::AtMost(1.35), "x live bytes", &experiment, (LOG, &per_live), &[]));
+            rows.push(row(1.35, "x live bytes", &per_live, &[]));
         }
     }
     rows
@@ -202,70 +183,52 @@ fn latency_rows() -> Vec<Row> {
 }
 
 fn disk_rows() -> Vec<Row> {
-    let at_least = Bound::AtLeast;
-    let put = "synced_put_per_s";
-    let eight: Vec<String> =
-        SubjectName::FOREIGN.iter().map(|foreign| names::with_8_threads(*foreign)).collect();
-    let best: Vec<(&str, &str)> = eight.iter().map(|name| (name.as_str(), put)).collect();
+    let at_least = |name: &str, bound, of, experiment, ours, others: &[(&str, &str)]| {
+        row(name, Bound::AtLeast(bound), of, experiment, ours, others)
+    };
+    let synced = |name: &str, bound, of, subject, others: &[&str]| {
+        let put = |subject| (subject, "synced_put_per_s");
+        let others: Vec<_> = others.iter().copied().map(put).collect();
+        row(name, Bound::AtLeast(bound), of, names::SYNCED, put(subject), &others)
+    };
+    let foreign_8 = SubjectName::FOREIGN.map(names::with_8_threads);
+    let foreign_8 = foreign_8.each_ref().map(String::as_str);
+    let (dump, pace, records) = ("dump_bytes_per_s", "recovery_pace", "recovered_records_per_s");
+    let (amplification, overwrite) = ("write_amplification", "overwrite_per_s");
+    let recovery = "recovery by replay, warm cache";
+    let replay_target = " GB/s, or 2 M records/s";
     let naive = SubjectName::Naive.label();
+    let zipfian = |what: &str| format!("{what}, overwrite zipfian at 80 % disk utilization");
     vec![
-        row("synced put, 1 thread", at_least(0.9), "x bare loop", names::SYNCED, (LOG, put), &[(BARE, put)]),
-        row(
-            "synced put, 1 thread, space only reserved",
-            at_least(0.9),
-            "x bare loop",
-            names::SYNCED,
-            (LOG, put),
-            &[(BARE_RESERVED, put)],
-        ),
-        row(
-            "synced puts, 8 threads",
-            at_least(3.0),
-            "x 1 thread",
-            names::SYNCED,
-            (LOG_8, put),
-            &[(LOG, put)],
-        ),
-        row("synced puts, 8 threads", at_least(1.0), "x best peer", names::SYNCED, (LOG_8, put), &best),
-        row(
+        synced("synced put, 1 thread", 0.9, "x bare loop", LOG, &[BARE]),
+        synced("synced put, 1 thread, space only reserved", 0.9, "x bare loop", LOG, &[BARE_RESERVED]),
+        synced("synced puts, 8 threads", 3.0, "x 1 thread", LOG_8, &[LOG]),
+        synced("synced puts, 8 threads", 1.0, "x best peer", LOG_8, &foreign_8),
+        at_least(
             "dump bandwidth, 4 KiB values",
-            at_least(0.7),
+            0.7,
             "x bare write+fsync",
             names::DUMP,
-            (LOG, "dump_bytes_per_s"),
-            &[(BARE, "dump_bytes_per_s")],
+            (LOG, dump),
+            &[(BARE, dump)],
         ),
+        at_least(recovery, 1.0, replay_target, names::RECOVERY, (LOG, pace), &[]),
+        at_least(recovery, 3.0, "x kv-naive", names::RECOVERY, (LOG, records), &[(naive, records)]),
         row(
-            "recovery by replay, warm cache",
-            at_least(1.0),
-            " GB/s, or 2 M records/s",
-            names::RECOVERY,
-            (LOG, "recovery_pace"),
-            &[],
-        ),
-        row(
-            "recovery by replay, warm cache",
-            at_least(3.0),
-            "x kv-naive",
-            names::RECOVERY,
-            (LOG, "recovered_records_per_s"),
-            &[(naive, "recovered_records_per_s")],
-        ),
-        row(
-            "write amplification, overwrite zipfian at 80 % disk utilization",
+            zipfian("write amplification"),
             Bound::AtMost(2.0),
             "",
             names::UTILIZATION,
-            (AT_80, "write_amplification"),
+            (AT_80, amplification),
             &[],
         ),
-        row(
-            "throughput, overwrite zipfian at 80 % disk utilization",
-            at_least(0.6),
+        at_least(
+            &zipfian("throughput"),
+            0.6,
             "x at 40 %",
             names::UTILIZATION,
-            (AT_80, "overwrite_per_s"),
-            &[(AT_40, "overwrite_per_s")],
+            (AT_80, overwrite),
+            &[(AT_40, overwrite)],
         ),
     ]
 }

@@ -14,8 +14,8 @@ pub(crate) const WRITES: u32 = 1 << 31;
 /// Most keys that a plan can name.
 const KEYS_MAX: u64 = WRITES as u64 - 1;
 
-/// The skew of the zipfian choice, as in YCSB (Cooper et al., "Benchmarking cloud serving systems with
-/// YCSB", 2010).
+/// The skew of the zipfian choice, as in YCSB (Cooper et al., "Benchmarking cloud serving systems
+/// with YCSB", 2010).
 const THETA: f64 = 0.99;
 
 /// A choice of keys.
@@ -73,8 +73,8 @@ impl Planner {
     }
 }
 
-/// Ranks by the method of Gray et al., "Quickly generating billion-record synthetic databases", 1994,
-/// section 3.2. Each rank has a key of its own.
+/// Ranks by the method of Gray et al., "Quickly generating billion-record synthetic databases",
+/// 1994, section 3.2. Each rank has a key of its own.
 #[derive(Debug)]
 struct Zipf {
     of_rank: Vec<u32>,

@@ -36,9 +36,9 @@ impl Shape {
 
 /// Makes keys and values, cheaply enough not to distort the figures.
 ///
-/// Key `index` is the index, scattered by a bijection: different indexes have different keys. The first
-/// 8 bytes of a value are its `sequence`; the rest comes from a pool of random bytes, from a place
-/// that depends on index and sequence.
+/// Key `index` is the index, scattered by a bijection: different indexes have different keys. The
+/// first 8 bytes of a value are its `sequence`; the rest comes from a pool of random bytes, from a
+/// place that depends on index and sequence.
 #[derive(Debug)]
 pub(crate) struct Dataset {
     shape: Shape,
@@ -117,8 +117,8 @@ impl Dataset {
     }
 }
 
-/// The finalizer of splitmix64, a bijection (Steele, Lea and Flood, "Fast splittable pseudorandom number
-/// generators", 2014).
+/// The finalizer of splitmix64, a bijection (Steele, Lea and Flood, "Fast splittable pseudorandom
+/// number generators", 2014).
 #[inline]
 fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -126,7 +126,7 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// Reads a byte of each cache line, so that the processor loads a borrowed value. Returns their sum.
+/// Sums up a byte of each cache line, so that the processor loads a borrowed value.
 #[inline]
 pub(crate) fn touch(value: &[u8]) -> u64 {
     value.iter().step_by(64).map(|byte| u64::from(*byte)).sum()

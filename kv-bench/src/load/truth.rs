@@ -1,5 +1,5 @@
-//! The ground truth: the keys and values that a subject must hold after a run, and the check against
-//! them. A run's figures count only after it.
+//! The ground truth: the keys and values that a subject must hold after a run, and the check
+//! against them. A run's figures count only after it.
 
 use super::dataset::{Dataset, KEY_LEN_MAX};
 use crate::failure::Failure;
@@ -10,8 +10,8 @@ const ABSENT: u64 = u64::MAX;
 
 /// For each key, the changes that can be its last.
 ///
-/// Threads write the same keys, so their order is unknown. Known is each thread's last change in the
-/// newest phase that wrote the key: the subject must hold one of those.
+/// Threads write the same keys, so the order of their changes is unknown. The subject must hold the
+/// last change of some thread in the newest phase that wrote the key.
 #[derive(Debug)]
 pub(crate) struct Truth {
     threads: usize,
@@ -19,8 +19,8 @@ pub(crate) struct Truth {
     last: Vec<u64>,
 }
 
-/// The number of the change at a place of a thread's plan. No other change has it, and no key's first
-/// value, whose number is the key's index. `phase` starts at 1.
+/// The number of the change at a place of a thread's plan. No other change has it, and no key's
+/// first value, whose number is the key's index. `phase` starts at 1.
 #[inline]
 pub(crate) fn sequence(phase: u64, thread: u64, place: u64) -> u64 {
     (phase << 56) | (thread << 48) | place
@@ -60,8 +60,8 @@ impl Truth {
         }
     }
 
-    /// Checks that `subject` holds exactly these keys, each with a possible value. Then deletes some
-    /// keys and checks again, which also catches false deletes.
+    /// Checks that `subject` holds exactly these keys, each with a possible value. Then deletes
+    /// some keys and checks again, which also catches false deletes.
     pub(crate) fn verify(&self, subject: &dyn Subject, data: &Dataset) -> Result<(), Failure> {
         let count = check(subject, data, self.present())?;
         let mut deleted = 0;
@@ -96,8 +96,8 @@ pub(crate) fn check_filled(
     check(subject, data, indexes.map(|index| (index, std::iter::once(index)))).map(drop)
 }
 
-/// Checks that `subject` holds exactly the keys of `live`, each with the value of one of its changes;
-/// returns their number.
+/// Checks that `subject` holds exactly the keys of `live`, each with the value of one of its
+/// changes; returns their number.
 fn check(
     subject: &dyn Subject,
     data: &Dataset,
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::subjects::SubjectName;
 
-    /// Checks a table with ten keys, of which two threads wrote the first; `tamper` changes it before.
+    /// Checks a table with ten keys. Two threads wrote the first. `tamper` runs before the check.
     fn checked(tamper: impl Fn(&dyn Subject, &Dataset)) -> Result<(), Failure> {
         let data = Dataset::new(Shape { key_len: 24, value_len: 100, seed: 3 });
         let subject = SubjectName::Dashmap.standard().open(std::path::Path::new("")).unwrap();

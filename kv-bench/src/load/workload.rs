@@ -6,7 +6,7 @@ use super::dataset::Shape;
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// The share of deletes among the commands that do not read, as in the study. The others put new keys.
+/// The share of deletes among the commands that do not read, as in the study. The rest put keys.
 const DELETE_SHARE: f64 = 0.1;
 
 /// The parameters of a workload.

@@ -1,6 +1,7 @@
-//! What a child process receives and returns.
+//! The input and the output of a child process.
 
 use crate::failure::Failure;
+use hdrhistogram::Histogram;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -67,6 +68,20 @@ pub(crate) struct Sample {
 impl Measured {
     pub(crate) fn add(&mut self, name: impl Into<String>, value: f64) {
         self.values.insert(name.into(), value);
+    }
+
+    /// Adds quantiles of a histogram of nanoseconds, as `<operation>_<quantile>_us`. An empty
+    /// histogram adds none.
+    pub(crate) fn add_quantiles(
+        &mut self,
+        operation: &str,
+        histogram: &Histogram<u64>,
+        quantiles: &[(&str, f64)],
+    ) {
+        for (name, quantile) in quantiles.iter().filter(|_| !histogram.is_empty()) {
+            let ns = histogram.value_at_quantile(*quantile);
+            self.add(format!("{operation}_{name}_us"), ns as f64 / 1e3);
+        }
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<f64> {

@@ -28,7 +28,7 @@ pub(crate) enum Kind {
     Lines,
     /// Lines over named places 0, 1, …, on a logarithmic axis.
     Percentiles(Vec<String>),
-    /// A bar for each series, with its name below; its one point is the value and the largest value.
+    /// A bar for each series, with its name below. Its one point is the value and the largest value.
     Bars,
 }
 
@@ -58,8 +58,8 @@ impl Series {
     }
 }
 
-/// Colours that colour-blind readers tell apart (Okabe and Ito, "Color universal design", 2008), dark
-/// ones first.
+/// Colours that colour-blind readers tell apart (Okabe and Ito, "Color universal design", 2008),
+/// dark ones first.
 const PALETTE: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),

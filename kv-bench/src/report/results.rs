@@ -54,11 +54,6 @@ pub(crate) struct Row {
 /// The parameters of a measurement, by name.
 pub(crate) type Parameters = BTreeMap<String, Value>;
 
-/// Parameters from names and values.
-pub(crate) fn parameters(of: &[(&str, Value)]) -> Parameters {
-    of.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
-}
-
 impl Header {
     /// The header of measurements that begin now, with stores in `dir`.
     pub(crate) fn new(seed: u64, quick: bool, repetitions: usize, dir: &Path) -> Self {
@@ -157,7 +152,8 @@ pub(crate) mod tests {
     /// Results with a few rows.
     pub(crate) fn sample() -> Results {
         let mut results = Results::new(Header::new(1, false, 3, Path::new("/")));
-        let one = parameters(&[("keys", 1.into()), ("hit_rate", 0.5.into()), ("name", "a < b".into())]);
+        let one = [("keys", 1.into()), ("hit_rate", 0.5.into()), ("name", "a < b".into())];
+        let one = one.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into();
         results.add("recovery", "log", &one, "recovery_ms", "ms", &[3.0, 1.0, 2.0]);
         results.add("recovery", "naive", &one, "recovery_ms", "ms", &[1.0, 2.0]);
         results.add("recovery", "none", &one, "recovery_ms", "ms", &[]);

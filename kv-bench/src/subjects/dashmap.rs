@@ -1,5 +1,5 @@
-//! `dashmap`, the volatile table to beat: default shards, the fast hash function of our engines, keys
-//! and values on the heap as an application has them.
+//! `dashmap`, the volatile table to beat: default shards, the fast hash function of our engines,
+//! keys and values on the heap as an application has them.
 
 use super::subject::{Subject, Visit};
 use crate::failure::Failure;
@@ -30,13 +30,5 @@ impl Subject for Table {
 
     fn count(&self) -> Result<u64, Failure> {
         Ok(self.0.len() as u64)
-    }
-
-    fn sync(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Failure> {
-        Ok(())
     }
 }

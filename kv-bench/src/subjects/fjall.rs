@@ -1,5 +1,5 @@
-//! `fjall`, a log-structured merge tree. No compression, because the values do not compress; a cache
-//! that holds all data; otherwise its defaults.
+//! `fjall`, a log-structured merge tree. No compression, because the values do not compress; a
+//! cache that holds all data; otherwise its defaults.
 //!
 //! In the background: each put hands the journal to the operating system without sync, the default.
 //! Synced: each put also syncs the journal's data.

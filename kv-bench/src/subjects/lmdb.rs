@@ -1,4 +1,5 @@
-//! LMDB, through `heed`. Each put is one write transaction, because it must be visible when it returns.
+//! LMDB, through `heed`. Each put is one write transaction, because it must be visible at its
+//! return.
 //!
 //! In the background: no sync, and writes through the map. This is LMDB's fastest mode, and the
 //! kernel keeps a killed process's writes. Synced: the defaults, at most two syncs a commit.
@@ -28,9 +29,9 @@ impl Store {
         let mut options = EnvOpenOptions::new();
         options.map_size(MAP_BYTES);
         if !synced {
-            // SAFETY: the flags give up consistency after a power cut; the bench removes the store, so
-            // no code relies on it. WRITE_MAP exposes the map to stray writes; no code of this program
-            // writes outside its own memory.
+            // SAFETY: the flags give up consistency after a power cut; the bench removes the store,
+            // so no code relies on it. WRITE_MAP exposes the map to stray writes; no code of this
+            // program writes outside its own memory.
             unsafe { options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP | EnvFlags::MAP_ASYNC) };
         }
         // SAFETY: the directory belongs to this run; no other process opens or changes the file.

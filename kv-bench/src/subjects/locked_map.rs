@@ -1,5 +1,5 @@
-//! The standard hash map in one reader-writer lock, with the hash function of all subjects: the table
-//! that an application has without any crate.
+//! The standard hash map in one reader-writer lock, with the hash function of all subjects: the
+//! table that an application has without any crate.
 
 use super::subject::{Subject, Visit};
 use crate::failure::Failure;
@@ -46,13 +46,5 @@ impl Subject for Table {
 
     fn count(&self) -> Result<u64, Failure> {
         Ok(self.reader().len() as u64)
-    }
-
-    fn sync(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Failure> {
-        Ok(())
     }
 }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// When a subject writes to disk. Volatile tables ignore it. A foreign store syncs each change under
-/// `Always`, and writes without sync under every other policy.
+/// When a subject writes to disk. Volatile tables ignore it. A foreign store syncs each change
+/// under `Always`, and writes without sync under every other policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Policy {
     /// 100 ms or 8 MiB, whichever comes first: `kv_core::default_persistence`.

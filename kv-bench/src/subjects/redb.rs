@@ -1,5 +1,5 @@
-//! `redb`, a copy-on-write B-tree. Each put is one write transaction, because it must be visible when
-//! it returns. The cache, 1 GiB by default, holds all data.
+//! `redb`, a copy-on-write B-tree. Each put is one write transaction, because it must be visible
+//! when it returns. The cache, 1 GiB by default, holds all data.
 //!
 //! In the background: commits without durability. Synced: the defaults, one sync a commit.
 

@@ -1,5 +1,5 @@
-//! `sled`, with its defaults: a cache of 1 GiB, and a background sync every 500 ms, its cheapest
-//! setting that keeps the log. Synced: each put flushes; concurrent puts share a flush.
+//! `sled`, with its defaults: a cache of 1 GiB, and a background sync every 500 ms, the cheapest
+//! setting that keeps its log. Synced: each put flushes; concurrent puts share a flush.
 
 use super::subject::{Subject, Visit};
 use crate::failure::Failure;

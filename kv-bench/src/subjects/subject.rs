@@ -24,11 +24,15 @@ pub(crate) trait Subject: Send + Sync {
     /// Counts the keys. The bench does not time it, so it may visit all of them.
     fn count(&self) -> Result<u64, Failure>;
 
-    /// Makes all earlier changes durable. A volatile table does nothing.
-    fn sync(&self) -> Result<(), Failure>;
+    /// Makes all earlier changes durable. A volatile table has nothing to do.
+    fn sync(&self) -> Result<(), Failure> {
+        Ok(())
+    }
 
-    /// Shuts the subject down cleanly.
-    fn close(self: Box<Self>) -> Result<(), Failure>;
+    /// Shuts the subject down cleanly. A volatile table has nothing to do.
+    fn close(self: Box<Self>) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// The engine of this workspace behind the subject, if any: for its statistics.
     fn engine(&self) -> Option<&dyn Engine> {

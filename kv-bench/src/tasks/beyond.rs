@@ -1,5 +1,5 @@
-//! Reads of more data than memory can hold: the log engine under a memory budget of a quarter of the
-//! data, and a foreign store with the same data.
+//! Reads of more data than memory can hold: the log engine under a memory budget of a quarter of
+//! the data, and a foreign store with the same data.
 
 use crate::failure::Failure;
 use crate::load::{Access, Dataset, KEY_LEN_MAX, Planner, Shape, Truth, touch};

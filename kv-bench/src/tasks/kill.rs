@@ -38,7 +38,8 @@ impl Task for Kill {
     const NAME: &'static str = "kill";
 
     fn measure(self, run: &Run) -> Result<Measured, Failure> {
-        // The moments depend on seed and repetition only, so all subjects are killed at the same ones.
+        // The moments depend on seed and repetition only, so all subjects are killed at the same
+        // ones.
         let mut rng = Rng::with_seed(self.shape.seed);
         let moments = std::iter::repeat_with(|| rng.u64(self.after_ms_min..=self.after_ms_max));
         let after = moments.take(usize::try_from(run.repetition + 1).unwrap_or(1)).last();
@@ -181,15 +182,15 @@ impl Verdict {
     }
 }
 
-/// Compares the recovered state with the commands. The only right states are those after a prefix of
-/// the commands that holds all durable ones.
+/// Compares the recovered state with the commands. The only right states are those after a prefix
+/// of the commands that holds all durable ones.
 fn judge(
     commands: impl Fn() -> Workload,
     reported: Reported,
     recovered: &HashMap<u64, u64>,
 ) -> Result<Verdict, Failure> {
-    // The number of keys that differ between the recovered state and the state after the commands so
-    // far.
+    // The number of keys that differ between the recovered state and the state after the commands
+    // so far.
     let mut different = recovered.len();
     let mut prefix = (different == 0).then_some(0);
     let mut workload = commands();

@@ -55,10 +55,8 @@ impl Task for Latency {
         black_box(touched);
         let mut measured = Measured::default();
         for (name, histogram) in [("put", puts), ("get", gets)] {
-            for (quantile, text) in [(0.5, "p50"), (0.99, "p99"), (0.999, "p999"), (1.0, "max")] {
-                let ns = histogram.value_at_quantile(quantile);
-                measured.add(format!("{name}_{text}_us"), ns as f64 / 1e3);
-            }
+            let quantiles = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
+            measured.add_quantiles(name, &histogram, &quantiles);
         }
         measured.add("compactions", subject.0.stats().compactions as f64);
         truth.verify(&subject, &data)?;

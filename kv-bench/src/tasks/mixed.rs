@@ -3,6 +3,7 @@
 use crate::failure::Failure;
 use crate::load::{Command, Dataset, KEY_LEN_MAX, Mix, Workload, check_filled, touch};
 use crate::process::probe::{directory_bytes, histogram, milliseconds, nanoseconds, resident_bytes};
+use crate::process::threads::concurrently;
 use crate::process::{Measured, Run, Sample, Task};
 use crate::subjects::{Setup, Subject};
 use hdrhistogram::Histogram;
@@ -53,8 +54,8 @@ struct Client {
     touched: u64,
 }
 
-/// Runs a mix on the subject that `open` opens, and verifies it. Then closes, reopens and verifies it
-/// again.
+/// Runs a mix on the subject that `open` opens, and verifies it. Then closes, reopens and verifies
+/// it again.
 pub(super) fn measure(
     open: &dyn Fn() -> Result<Box<dyn Subject>, Failure>,
     mix: &Mix,
@@ -79,6 +80,7 @@ pub(super) fn measure(
     for _ in 0..samples {
         let start = Instant::now();
         let made = concurrently(&mut clients, |client| client.commands(&*subject, &data, part))?;
+        let made: u64 = made.iter().sum();
         let elapsed = start.elapsed().as_secs_f64();
         done += made;
         seconds += elapsed;
@@ -103,11 +105,8 @@ pub(super) fn measure(
             sum.add(one).expect("all have the same bounds");
         }
     }
-    for (kind, histogram) in KINDS.iter().zip(&all).filter(|(_, histogram)| !histogram.is_empty()) {
-        for (name, quantile) in QUANTILES {
-            let latency_us = histogram.value_at_quantile(quantile) as f64 / 1e3;
-            measured.add(format!("{kind}_{name}_us"), latency_us);
-        }
+    for (kind, histogram) in KINDS.iter().zip(&all) {
+        measured.add_quantiles(kind, histogram, &QUANTILES);
     }
     measured.add("live_bytes", workloads.iter().map(Workload::live_bytes).sum::<u64>() as f64);
     let live = || workloads.iter().flat_map(Workload::live);
@@ -119,23 +118,9 @@ pub(super) fn measure(
     Ok(measured)
 }
 
-/// Runs each client on a thread; returns the number of their commands.
-fn concurrently(
-    clients: &mut [Client],
-    work: impl Fn(&mut Client) -> Result<u64, Failure> + Sync,
-) -> Result<u64, Failure> {
-    std::thread::scope(|scope| {
-        let work = &work;
-        let running: Vec<_> = clients.iter_mut().map(|client| scope.spawn(move || work(client))).collect();
-        running.into_iter().try_fold(0, |sum, thread| {
-            let made = thread.join().map_err(|_| Failure::Wrong("a thread panicked".to_owned()))?;
-            Ok(sum + made?)
-        })
-    })
-}
-
 impl Client {
-    /// Carries out the next `count` commands, or as many as the time limit allows; checks each answer.
+    /// Carries out the next `count` commands, or as many as the time limit allows; checks each
+    /// answer.
     fn commands(&mut self, subject: &dyn Subject, data: &Dataset, count: u64) -> Result<u64, Failure> {
         let begin = Instant::now();
         for made in 0..count {

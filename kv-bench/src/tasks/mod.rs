@@ -1,4 +1,5 @@
-//! The measurements, one a file. Each carries out one run in a child process and verifies its subject.
+//! The measurements, one a file. Each carries out one run in a child process and verifies its
+//! subject.
 
 pub(crate) mod beyond;
 pub(crate) mod dump;

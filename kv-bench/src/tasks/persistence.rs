@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::load::{Dataset, KEY_LEN_MAX, Shape, check_filled};
-use crate::process::probe::{directory_bytes, milliseconds};
+use crate::process::probe::{directory_bytes, histogram, milliseconds, nanoseconds};
 use crate::process::{Measured, Run, Task};
 use crate::subjects::{KvEngine, Setup, Subject};
 use kv_core::EngineExt;
@@ -41,24 +41,19 @@ impl Persistence {
         let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
         let engine = self.setup.open_engine(dir)?;
         let begin = Instant::now();
-        let mut latencies = Vec::new();
-        while (latencies.len() as u64) < self.singles && begin.elapsed() < PART_LIMIT {
-            let index = latencies.len() as u64;
+        let mut latencies = histogram();
+        while latencies.len() < self.singles && begin.elapsed() < PART_LIMIT {
+            let index = latencies.len();
             data.value(index, index, &mut value);
             let start = Instant::now();
             engine.put_durable(data.key(index, &mut key), &value)?;
-            latencies.push(start.elapsed().as_secs_f64() * 1e6);
+            latencies.saturating_record(nanoseconds(start));
         }
         let subject = KvEngine(engine);
-        check_filled(&subject, &data, 0..latencies.len() as u64)?;
+        check_filled(&subject, &data, 0..latencies.len())?;
         Box::new(subject).close()?;
-        latencies.sort_by(f64::total_cmp);
-        for (name, hundredth) in [("p50", 50), ("p90", 90), ("p99", 99), ("max", 100)] {
-            let at = (latencies.len() * hundredth).div_ceil(100).saturating_sub(1);
-            if let Some(latency) = latencies.get(at) {
-                measured.add(format!("put_durable_{name}_us"), *latency);
-            }
-        }
+        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)];
+        measured.add_quantiles("put_durable", &latencies, &quantiles);
         Ok(())
     }
 
@@ -92,5 +87,26 @@ impl Persistence {
         Box::new(subject).close()?;
         measured.add("disk_bytes", directory_bytes(dir)?);
         check_filled(&*self.setup.open(dir)?, &data, 0..puts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::measured;
+    use super::*;
+    use crate::subjects::{Policy, SubjectName};
+
+    #[test]
+    fn a_small_run_of_each() {
+        let shape = Shape { key_len: 24, value_len: 100, seed: 1 };
+        for subject in [SubjectName::Log, SubjectName::Naive] {
+            for policy in [Policy::Always, Policy::Periodic(10), Policy::MaxLogSize(1 << 15), Policy::Default]
+            {
+                let setup = subject.under(policy);
+                let measured = measured(&Persistence { setup, shape, singles: 3, bulk: 30 });
+                assert_eq!(measured.get("bulk_puts"), Some(30.0));
+                assert!(measured.get("write_amplification").unwrap() >= 1.0, "{setup:?} {measured:?}");
+            }
+        }
     }
 }

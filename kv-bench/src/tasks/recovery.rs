@@ -64,7 +64,8 @@ impl Task for FillUntilKilled {
         Dataset::new(shape).fill(0..keys, |_, key, value| engine.put(key, value).map(drop))?;
         engine.sync()?;
         loop {
-            // The write fails once the parent is gone, which ends a process that no parent will kill.
+            // The write fails once the parent is gone, which ends a process that no parent will
+            // kill.
             println!("ready");
             std::io::stdout().flush().map_err(Failure::io("report to the parent process"))?;
             std::thread::sleep(Duration::from_secs(1));

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::load::{Access, Dataset, KEY_LEN_MAX, Planner, Shape, Truth, WRITES, sequence, touch};
+use crate::process::threads::concurrently;
 use crate::process::{Measured, Run, Task};
 use crate::subjects::{Policy, Setup, Subject, SubjectName};
 use serde::{Deserialize, Serialize};
@@ -31,8 +32,8 @@ pub(crate) enum Phases {
     All,
 }
 
-/// After this time a phase of a foreign store ends, and counts for its operations so far. This favours
-/// a slow store: its first moments are its fastest, because it is emptiest then.
+/// After this time a phase of a foreign store ends, and counts for its operations so far. This
+/// favours a slow store: its first moments are its fastest, because it is emptiest then.
 const FOREIGN_LIMIT: Duration = Duration::from_secs(4);
 /// The same for all others, long enough for every phase to end by itself.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -136,8 +137,8 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Puts keys `0..keys`, or as many as the time limit allows; returns `n` such that it put all of
-    /// `0..n`.
+    /// Puts keys `0..keys`, or as many as the time limit allows; returns `n` such that it put all
+    /// of `0..n`.
     fn fill(&mut self, keys: u64) -> Result<u64, Failure> {
         let step = usize::try_from(self.threads).unwrap_or(1);
         let all = || 0..u32::try_from(keys).unwrap_or(u32::MAX);
@@ -189,22 +190,12 @@ impl Session<'_> {
     /// stops with the last.
     fn run(&self, work: Work, phase: u64, plans: &[Vec<u32>]) -> Result<Done, Failure> {
         let ready = Barrier::new(plans.len());
-        let (ready, subject, data, limit) = (&ready, self.subject, self.data, self.limit);
-        let work_on = |thread: u64, plan| {
+        let finished = concurrently((0..).zip(plans), |(thread, plan)| {
             ready.wait();
             let begin = Instant::now();
-            let done =
-                work_through(subject, data, work, plan, limit, |place| sequence(phase, thread, place))?;
-            Ok::<_, Failure>((done, begin, Instant::now()))
-        };
-        let finished: Vec<_> = std::thread::scope(|scope| {
-            let work_on = &work_on;
-            let running: Vec<_> =
-                (0..).zip(plans).map(|(thread, plan)| scope.spawn(move || work_on(thread, plan))).collect();
-            running
-                .into_iter()
-                .map(|thread| thread.join().map_err(|_| Failure::Wrong("a thread panicked".to_owned()))?)
-                .collect::<Result<_, Failure>>()
+            let change = |place| sequence(phase, thread, place);
+            let done = work_through(self.subject, self.data, work, plan, self.limit, change)?;
+            Ok((done, begin, Instant::now()))
         })?;
         let operations: Vec<usize> = finished.iter().map(|((operations, _), ..)| *operations).collect();
         let begin = finished.iter().map(|(_, begin, _)| *begin).min();
@@ -218,8 +209,8 @@ impl Session<'_> {
     }
 }
 
-/// Carries out a plan until it ends or the time is up; returns the number of operations, and the sum of
-/// [`touch`] over the values read.
+/// Carries out a plan until it ends or the time is up; returns the number of operations, and the
+/// sum of [`touch`] over the values read.
 fn work_through(
     subject: &dyn Subject,
     data: &Dataset,

@@ -2,8 +2,9 @@
 
 use crate::failure::Failure;
 use crate::load::{Dataset, Shape, check_filled};
+use crate::process::threads::concurrently;
 use crate::process::{Measured, Run, Task};
-use crate::subjects::{Policy, Subject, SubjectName};
+use crate::subjects::{Policy, SubjectName};
 use kv_core::{FsExt, OpenMode, OsFs};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -23,8 +24,8 @@ pub(crate) struct BareSynced {
     /// Bytes of each write.
     pub(crate) bytes: u64,
     pub(crate) puts: u64,
-    /// Whether the loop writes over zeros, so that a sync has no metadata to write. Otherwise the file's
-    /// space is only reserved.
+    /// Whether the loop writes over zeros, so that a sync has no metadata to write. Otherwise the
+    /// file's space is only reserved.
     pub(crate) prefilled: bool,
 }
 
@@ -36,18 +37,10 @@ impl Task for Synced {
         let setup = subject.under(Policy::Always);
         let data = Dataset::new(shape);
         let subject = setup.open(&run.dir)?;
-        let put_all = |subject: &dyn Subject, thread: u64| {
+        let start = Instant::now();
+        concurrently(0..threads, |thread| {
             let indexes = (thread..puts).step_by(usize::try_from(threads).unwrap_or(1));
             data.fill(indexes, |_, key, value| subject.put(key, value))
-        };
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            let (subject, put_all) = (&*subject, &put_all);
-            let running: Vec<_> =
-                (0..threads).map(|thread| scope.spawn(move || put_all(subject, thread))).collect();
-            running.into_iter().try_for_each(|thread| {
-                thread.join().map_err(|_| Failure::Wrong("a thread panicked".to_owned()))?
-            })
         })?;
         let mut measured = Measured::default();
         measured.add("synced_put_per_s", puts as f64 / start.elapsed().as_secs_f64());

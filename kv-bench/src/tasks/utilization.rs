@@ -21,8 +21,8 @@ pub(crate) struct Utilization {
 /// Overwrites for each key before the measurement, and in it.
 const WARM_UP: u64 = 1;
 const MEASURED: u64 = 2;
-/// Compactions for each round over the keys. The clock includes them, so that a store gains nothing by
-/// postponing them.
+/// Compactions for each round over the keys. The clock includes them, so that a store gains nothing
+/// by postponing them.
 const COMPACTIONS: u64 = 25;
 
 impl Task for Utilization {
