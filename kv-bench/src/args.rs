@@ -1,5 +1,7 @@
-use crate::dataset::{KEY_LEN_MAX, LEN_MIN, VALUE_LEN_MAX};
-use crate::engines::EngineName;
+//! The command line.
+
+use crate::load::{KEY_LEN_MAX, LEN_MIN, Mix, Shape, VALUE_LEN_MAX};
+use crate::subjects::SubjectName;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -13,29 +15,31 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Compare the log-structured engine with the hash table with snapshots, and both with a table that
-    /// is never written.
+    /// Compare the log-structured engine with the hash table with snapshots, and both with a
+    /// volatile table.
     #[command(after_help = "Examples:\n  \
         kv-bench compare                               the evaluation, under two minutes\n  \
         kv-bench compare --quick                       its shortest form\n  \
         kv-bench compare --engines log --repetitions 5 one engine, measured more often\n  \
         kv-bench compare --commands 500000 --read-fraction 0.2,0.8 --hit-rate 0.6\n\n\
-        Writes report.html and results.json to the output directory. Every run is verified against a\n\
-        ground truth; if any is wrong, nothing is reported.\n\
+        Repeats each run 3 times, or once with --quick, which also quarters everything.\n\
+        Writes report.html and results.json to the output directory. Verifies every run against a\n\
+        ground truth; if one is wrong, it reports nothing.\n\
         Exit codes: 0 done, 1 a run failed or an engine is wrong, 2 wrong usage.")]
     Compare(Compare),
-    /// Measure the log-structured engine against volatile tables, against stores of others and against
-    /// itself, and hold each figure against its target.
+    /// Measure the log-structured engine against volatile tables, foreign stores and itself, and
+    /// judge each figure by its target.
     #[command(after_help = "Examples:\n  \
         kv-bench engine                        every row, about ten minutes\n  \
-        kv-bench engine --quick                whether everything runs; its figures mean nothing\n  \
-        kv-bench engine --only fill            the rows whose names contain this\n  \
+        kv-bench engine --quick                a check that everything runs; its figures mean nothing\n  \
+        kv-bench engine --only fill            the rows whose names contain \"fill\"\n  \
         kv-bench engine --only \"500 B, 2 threads\" --only synced\n\n\
-        Stores of others are measured if compiled in: --features peers, and --features rocksdb.\n\
+        Repeats each run 5 times, or twice with --quick.\n\
+        Measures foreign stores if compiled in: --features peers, and --features rocksdb.\n\
         Writes engine.json to the output directory. A missed target is a result, not a failure.\n\
         Exit codes: 0 done, 1 a run failed or a subject is wrong, 2 wrong usage.")]
     Engine(EngineOptions),
-    /// One run in a process of its own; started by the others.
+    /// One run in a process of its own; the other commands start it.
     #[command(hide = true)]
     Worker {
         /// The run, as JSON.
@@ -46,25 +50,22 @@ pub(crate) enum Command {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(allow_negative_numbers = true)]
 pub(crate) struct Compare {
-    /// The shortest form: a quarter of everything, once.
-    #[arg(long)]
-    pub(crate) quick: bool,
     /// Engines to measure.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "log,naive")]
-    pub(crate) engines: Vec<EngineName>,
-    /// Commands of a run over the number of commands, and of a mixed one.
+    pub(crate) engines: Vec<SubjectName>,
+    /// Commands of a mixed run, and of a run over the number of commands.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(100..=10_000_000))]
     pub(crate) commands: u64,
     /// Length of keys, bytes.
     #[arg(long, default_value_t = 24, value_parser = key_len)]
     pub(crate) key_len: usize,
-    /// Length of values, bytes. (The speed in memory is measured with 100 and 500.)
+    /// Length of values, bytes. (Speed in memory always uses 100 and 500.)
     #[arg(long, default_value_t = 500, value_parser = value_len)]
     pub(crate) value_len: usize,
     /// Shares of reads in the runs over the number of commands.
     #[arg(long, value_delimiter = ',', default_value = "0.2,0.4,0.6,0.8", value_parser = share)]
     pub(crate) read_fraction: Vec<f64>,
-    /// Probability that a read's key is there.
+    /// Probability that a read finds its key.
     #[arg(long, default_value_t = 0.95, value_parser = share)]
     pub(crate) hit_rate: f64,
     /// Share of keys that are hot, in the runs with hot keys.
@@ -73,22 +74,11 @@ pub(crate) struct Compare {
     /// Share of hitting reads that go to hot keys, in those runs.
     #[arg(long, default_value_t = 0.6, value_parser = share)]
     pub(crate) hot_rate: f64,
-    /// Repetitions of each run; medians are reported. [default: 3, or 1 with --quick]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub(crate) repetitions: Option<u64>,
-    /// Where all chance comes from.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Where results.json and report.html go.
-    #[arg(long, default_value = "target/kv-bench")]
-    pub(crate) out: PathBuf,
-    /// Where the stores go while they are measured, a few hundred MB at default size; what is created
-    /// there is removed. [default: the output directory]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
 }
 
-/// Most bytes of keys and values that a run may put: more would fill the machine, not answer a question.
+/// Most bytes of keys and values that a run may put. More would only fill the machine.
 const RUN_BYTES_MAX: u64 = 2 << 30;
 
 impl Compare {
@@ -111,7 +101,7 @@ impl Compare {
         let bytes = self.scaled(self.commands) * (self.key_len + self.value_len) as u64;
         if bytes > RUN_BYTES_MAX {
             return Err(format!(
-                "--commands times the length of a pair is {bytes} bytes, the limit is {RUN_BYTES_MAX}; \
+                "--commands times the length of a pair is {bytes} bytes, above the limit of {RUN_BYTES_MAX}; \
                  lower --commands or --value-len"
             ));
         }
@@ -120,63 +110,93 @@ impl Compare {
 
     /// `full`, or a quarter of it in the shortest form.
     pub(crate) fn scaled(&self, full: u64) -> u64 {
-        if self.quick { full.div_ceil(4) } else { full }
+        if self.run.quick { full.div_ceil(4) } else { full }
     }
 
-    /// How often each run is repeated.
+    /// Repetitions of each run.
     pub(crate) fn repetitions(&self) -> usize {
-        let repetitions = self.repetitions.unwrap_or(if self.quick { 1 } else { 3 });
-        usize::try_from(repetitions).unwrap_or(1)
+        self.run.repetitions_or(1, 3)
     }
 
-    /// Whether an engine is to be measured.
-    pub(crate) fn has(&self, engine: EngineName) -> bool {
+    /// Whether the options name an engine.
+    pub(crate) fn has(&self, engine: SubjectName) -> bool {
         self.engines.contains(&engine)
+    }
+
+    /// The form of the pairs.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape { key_len: self.key_len, value_len: self.value_len, seed: self.run.seed }
+    }
+
+    /// A workload, with hot keys or without.
+    pub(crate) fn mix(&self, read_fraction: f64, hot: bool) -> Mix {
+        let (hot_fraction, hot_rate) = if hot { (self.hot_fraction, self.hot_rate) } else { (0.0, 0.0) };
+        Mix {
+            shape: self.shape(),
+            commands: self.scaled(self.commands),
+            read_fraction,
+            hit_rate: self.hit_rate,
+            hot_fraction,
+            hot_rate,
+        }
     }
 }
 
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct EngineOptions {
-    /// The shortest form: few keys, two repetitions.
-    #[arg(long)]
-    pub(crate) quick: bool,
-    /// Keys of a store; some rows take ten times as many, or a fraction. [default: 1000000, or 20000 with
-    /// --quick]
+    /// Keys of a store; some rows use ten times as many, or a fraction. [default: 1000000; with
+    /// --quick 20000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
     pub(crate) keys: Option<u64>,
-    /// Repetitions of each run; medians are judged. [default: 5, or 2 with --quick]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
-    pub(crate) repetitions: Option<u64>,
-    /// Only rows whose names contain this; may be given more than once.
+    /// Measure only the rows whose names contain this text; repeatable.
     #[arg(long, value_name = "ROW")]
     pub(crate) only: Vec<String>,
-    /// Where all chance comes from.
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Where engine.json goes.
-    #[arg(long, default_value = "target/kv-bench")]
-    pub(crate) out: PathBuf,
-    /// Where the stores go while they are measured, up to some GB at default size; what is created there is
-    /// removed. [default: the output directory]
-    #[arg(long)]
-    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunOptions,
 }
 
 impl EngineOptions {
     /// Keys of a store.
     pub(crate) fn keys(&self) -> u64 {
-        self.keys.unwrap_or(if self.quick { 20_000 } else { 1_000_000 })
+        self.keys.unwrap_or(if self.run.quick { 20_000 } else { 1_000_000 })
     }
 
-    /// How often each run is repeated.
+    /// Repetitions of each run.
     pub(crate) fn repetitions(&self) -> usize {
-        let repetitions = self.repetitions.unwrap_or(if self.quick { 2 } else { 5 });
-        usize::try_from(repetitions).unwrap_or(1)
+        self.run.repetitions_or(2, 5)
     }
 
-    /// Whether a row of this name is asked for.
+    /// Whether the options name this row.
     pub(crate) fn asks_for(&self, row: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|word| row.contains(word.as_str()))
+    }
+}
+
+/// The options of both commands.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct RunOptions {
+    /// The shortest form: smaller stores, fewer repetitions.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Repetitions of each run; their medians count.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100))]
+    repetitions: Option<u64>,
+    /// Seed of all random choices.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Directory for the results.
+    #[arg(long, default_value = "target/kv-bench")]
+    pub(crate) out: PathBuf,
+    /// Directory for the stores during the measurements: some hundred MB for `compare`, some GB for
+    /// `engine`; they are removed at the end. [default: the output directory]
+    #[arg(long)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+impl RunOptions {
+    fn repetitions_or(&self, quick: usize, full: usize) -> usize {
+        let default = if self.quick { quick } else { full };
+        self.repetitions.map_or(default, |repetitions| usize::try_from(repetitions).unwrap_or(default))
     }
 }
 
@@ -224,19 +244,19 @@ pub(crate) mod tests {
     #[test]
     fn defaults_and_the_shortest_form() {
         let default = options(&[]);
-        assert_eq!(default.engines, [EngineName::Log, EngineName::Naive]);
+        assert_eq!(default.engines, [SubjectName::Log, SubjectName::Naive]);
         assert_eq!(default.read_fraction, [0.2, 0.4, 0.6, 0.8]);
         assert_eq!((default.repetitions(), default.scaled(1000)), (3, 1000));
         let quick = options(&["--quick"]);
         assert_eq!((quick.repetitions(), quick.scaled(1000), quick.scaled(5)), (1, 250, 2));
         assert_eq!(options(&["--quick", "--repetitions", "2"]).repetitions(), 2);
         let one = options(&["--engines", "naive", "--read-fraction", "0,1"]);
-        assert!(one.has(EngineName::Naive) && !one.has(EngineName::Log));
+        assert!(one.has(SubjectName::Naive) && !one.has(SubjectName::Log));
         assert_eq!(one.read_fraction, [0.0, 1.0]);
     }
 
     #[test]
-    fn rows_are_asked_for_by_a_part_of_their_name() {
+    fn a_part_of_a_name_selects_a_row() {
         let parse = |words: &[&str]| {
             let words = ["kv-bench", "engine"].iter().chain(words);
             match Args::try_parse_from(words).unwrap().command {

@@ -1,50 +1,50 @@
 use std::io;
 
-/// What may go wrong in an evaluation. Any of it voids the evaluation: nothing is reported.
+/// The ways in which the bench fails. Any failure voids the command: it reports nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// An engine gave an answer, or holds a state, that the ground truth contradicts.
+    /// An answer or a state of an engine contradicts the ground truth.
     #[error("the engine is wrong: {0}")]
     Wrong(String),
     /// An engine returned an error.
     #[error("the engine failed: {0}")]
     Engine(#[from] kv_core::Error),
-    /// A store of somebody else returned an error.
+    /// A foreign store returned an error.
     #[cfg(any(feature = "peers", feature = "rocksdb"))]
     #[error("{name} failed: {error}")]
-    Peer {
-        /// Which.
+    Foreign {
+        /// The store's name.
         name: &'static str,
-        /// What it said.
+        /// Its error text.
         error: String,
     },
     /// A child process failed, or did not end in time.
     #[error("a run failed, so nothing is reported: {0}")]
     Worker(String),
-    /// A child process said something that makes no sense.
+    /// The program cannot write or parse the JSON that its processes exchange.
     #[error("cannot understand a child process: {0}")]
     Json(#[from] serde_json::Error),
-    /// The operating system refused something.
+    /// The operating system refused an operation.
     #[error("cannot {op}: {source}")]
     Io {
-        /// What was attempted, on what.
+        /// The operation and its object.
         op: String,
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// A figure could not be drawn.
+    /// The plotting library returned an error.
     #[error("cannot draw a figure: {0}")]
     Draw(String),
 }
 
 impl Failure {
-    /// The error of a store of somebody else.
+    /// The error of a foreign store.
     #[cfg(any(feature = "peers", feature = "rocksdb"))]
-    pub(crate) fn peer(name: &'static str, error: impl std::fmt::Display) -> Self {
-        Failure::Peer { name, error: error.to_string() }
+    pub(crate) fn foreign(name: &'static str, error: impl std::fmt::Display) -> Self {
+        Failure::Foreign { name, error: error.to_string() }
     }
 
-    /// For `map_err`: an I/O error with what was attempted.
+    /// For `map_err`: an I/O error with its operation.
     pub(crate) fn io(op: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Failure::Io { op: op.into(), source }
     }

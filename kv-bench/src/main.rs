@@ -1,20 +1,20 @@
-//! The evaluation: runs engines over generated workloads in child processes, verifies each run against a
-//! ground truth, and reports what was measured.
+//! The evaluation: runs subjects over generated loads in child processes, verifies each run against
+//! a ground truth, and reports the figures.
 //!
-//! | file | holds |
+//! | file or folder | holds |
 //! |---|---|
 //! | `args.rs` | the command line |
-//! | `evaluation.rs` | runs the experiments, writes what they measured |
-//! | `experiments/` | one experiment a file: which runs, how one is measured, what is reported |
-//! | `child.rs`, `worker.rs` | a run in a process of its own: the parent's side, and the child's |
-//! | `engine/` | the rows that the log engine is held against, and how each is measured |
-//! | `subjects/` | what is measured there: our engines, volatile tables, stores of others; one a file |
-//! | `scratch.rs` | where stores lie while they are measured |
-//! | `engines.rs` | the engines, and the policies they run under |
-//! | `dataset.rs`, `workload.rs` | keys and values from numbers; commands from a seed, and the ground truth |
-//! | `verify.rs` | an engine against the ground truth |
-//! | `results.rs`, `machine.rs` | `results.json` |
-//! | `report.rs`, `figure.rs`, `units.rs` | tables on the terminal, and `report.html` |
+//! | `compare/` | `kv-bench compare`: for each section of the report, its experiments and its text |
+//! | `engine/` | `kv-bench engine`: the targets of the log engine, its experiments, the verdicts |
+//! | `lab.rs`, `experiment.rs` | runs experiments; an experiment, its cases and its outcome |
+//! | `tasks/` | the measurements, one a file, and the child process that carries them out |
+//! | `process/` | a run in a process of its own, seen by the parent |
+//! | `load/` | keys, values and commands from a seed; the ground truth |
+//! | `subjects/` | the stores and tables under measurement, one a file |
+//! | `report/`, `units.rs` | tables, figures, `report.html`, `results.json` |
+//!
+//! Every measurement takes one way. A command plans experiments. The lab runs each of their cases in
+//! a child process. The child carries out the task, verifies its subject, and returns the values.
 
 #![deny(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]
@@ -22,25 +22,17 @@
 #![allow(clippy::disallowed_methods, reason = "it looks at files and processes from outside the engines")]
 
 mod args;
-mod child;
-mod dataset;
+mod compare;
 mod engine;
-mod engines;
-mod evaluation;
-mod experiments;
+mod experiment;
 mod failure;
-mod figure;
-#[cfg(test)]
-mod lying;
-mod machine;
+mod lab;
+mod load;
+mod process;
 mod report;
-mod results;
-mod scratch;
 mod subjects;
+mod tasks;
 mod units;
-mod verify;
-mod worker;
-mod workload;
 
 use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
@@ -51,16 +43,16 @@ fn main() -> ExitCode {
             if let Err(text) = options.validate() {
                 args::Args::command().error(clap::error::ErrorKind::ValueValidation, text).exit();
             }
-            evaluation::compare(&options)
+            compare::command::run(&options)
         }
         args::Command::Engine(options) => {
-            if !engine::has_row(&options) {
+            if !engine::command::has_row(&options) {
                 let text = "--only names no row; without it, the table lists them all";
                 args::Args::command().error(clap::error::ErrorKind::ValueValidation, text).exit();
             }
-            engine::run(&options)
+            engine::command::run(&options)
         }
-        args::Command::Worker { run } => worker::run(&run),
+        args::Command::Worker { run } => tasks::worker::run(&run),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

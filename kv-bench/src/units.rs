@@ -1,4 +1,4 @@
-//! Numbers for people.
+//! Numbers as text.
 
 /// `1.2 M`, `340 k`, `17.0`, `0.31`.
 pub(crate) fn number(value: f64) -> String {

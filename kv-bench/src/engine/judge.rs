@@ -1,28 +1,43 @@
-//! From measured values to a verdict. Pure: what was measured comes in, a judgement goes out.
+//! From measured values to verdicts, as pure functions.
 
 use super::rows::{Against, Bound, Metric, Row};
-use crate::results::median;
+use crate::experiment::Outcome;
+use crate::report::results::median;
 use crate::units;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Values of one metric of one contestant, one a repetition.
+/// The values of each metric, one a repetition.
 pub(crate) type Series = BTreeMap<Metric, Vec<f64>>;
 
-/// What became of a row.
+/// All values of the outcomes.
+pub(crate) fn series(outcomes: &[Outcome]) -> Series {
+    let mut series = Series::new();
+    for outcome in outcomes {
+        for (subject, runs) in outcome.subjects() {
+            for name in runs.names() {
+                let metric = Metric::new(&outcome.experiment.name, subject, name);
+                series.insert(metric, runs.values(name));
+            }
+        }
+    }
+    series
+}
+
+/// The verdict on a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Verdict {
-    /// The target is met.
+    /// The value meets the target.
     Pass,
-    /// It is not.
+    /// It does not.
     Miss,
-    /// This run did not measure it; why.
+    /// This command did not measure it, for this reason.
     NotMeasured(String),
 }
 
 impl Verdict {
-    /// For people.
+    /// The verdict in the table.
     pub(crate) fn text(&self) -> String {
         match self {
             Verdict::Pass => "pass".to_owned(),
@@ -32,7 +47,7 @@ impl Verdict {
     }
 }
 
-/// A row with what was found.
+/// A row with its values and verdict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Judged {
     pub(crate) row: String,
@@ -40,18 +55,18 @@ pub(crate) struct Judged {
     pub(crate) target: String,
     /// Median of ours.
     pub(crate) ours: Option<f64>,
-    /// Median of what it is held against, if that is something measured.
+    /// Median of the divisor, if the row has one.
     pub(crate) theirs: Option<f64>,
-    /// Who that is.
+    /// The divisor's subject.
     pub(crate) against: Option<String>,
-    /// The ratio of the medians, or ours where nothing is measured beside it: what is judged.
+    /// The judged value: the ratio of the medians, or ours if the row has no divisor.
     pub(crate) value: Option<f64>,
-    /// Least and most of single repetitions.
+    /// Least and most of the single repetitions.
     pub(crate) spread: Option<(f64, f64)>,
     pub(crate) verdict: Verdict,
 }
 
-/// Judges `row` by what was measured.
+/// Judges `row` by the measured values.
 pub(crate) fn judge(row: &Row, series: &Series) -> Judged {
     let mut judged = Judged {
         row: row.name.clone(),
@@ -64,26 +79,26 @@ pub(crate) fn judge(row: &Row, series: &Series) -> Judged {
         verdict: Verdict::Miss,
     };
     let Some(values) = series.get(&row.ours).filter(|values| !values.is_empty()) else {
-        judged.verdict = Verdict::NotMeasured(format!("{} was not run", row.ours.contestant));
+        judged.verdict = Verdict::NotMeasured(format!("{} was not run", row.ours.subject));
         return judged;
     };
     judged.ours = Some(median(values));
     let ratios = match &row.against {
         Against::Nothing => values.clone(),
-        Against::BestOf(rivals) => {
-            let measured = rivals.iter().filter_map(|rival| Some((rival, series.get(rival)?)));
+        Against::BestOf(others) => {
+            let measured = others.iter().filter_map(|other| Some((other, series.get(other)?)));
             let best = measured.max_by(|(_, a), (_, b)| median(a).total_cmp(&median(b)));
-            let Some((rival, theirs)) = best else {
-                judged.verdict = Verdict::NotMeasured(row.missing_rivals());
+            let Some((other, theirs)) = best else {
+                judged.verdict = Verdict::NotMeasured(row.missing_others());
                 return judged;
             };
             judged.theirs = Some(median(theirs));
-            judged.against = Some(rival.contestant.clone());
+            judged.against = Some(other.subject.clone());
             values.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
         }
     };
     let value = match (judged.ours, judged.theirs) {
-        // Medians first: a slow moment of the machine then spoils one run, not a ratio.
+        // A ratio of medians: a slow moment of the machine spoils one run, not the ratio.
         (Some(ours), Some(theirs)) => ours / theirs,
         (Some(ours), None) => ours,
         _ => f64::NAN,
@@ -97,7 +112,7 @@ pub(crate) fn judge(row: &Row, series: &Series) -> Judged {
 }
 
 impl Bound {
-    /// Whether `value` keeps to it. What is no number does not.
+    /// Whether `value` meets the bound. NaN does not.
     pub(crate) fn is_met(self, value: f64) -> bool {
         match self {
             Bound::AtLeast(bound) => value >= bound,
@@ -107,11 +122,11 @@ impl Bound {
 }
 
 impl Judged {
-    /// Cells of a table: row, target, ours, theirs, ratio, spread, verdict.
+    /// Cells of the table: row, target, ours, theirs, value, spread, verdict.
     pub(crate) fn cells(&self) -> [String; 7] {
         let number = |value: Option<f64>| value.map_or("–".to_owned(), units::number);
         let theirs = match (&self.against, self.theirs) {
-            (Some(who), Some(value)) => format!("{} ({who})", units::number(value)),
+            (Some(subject), Some(value)) => format!("{} ({subject})", units::number(value)),
             _ => "–".to_owned(),
         };
         let spread = self.spread.map_or("–".to_owned(), |(least, most)| format!("{least:.2} to {most:.2}"));
@@ -131,8 +146,8 @@ impl Judged {
 mod tests {
     use super::*;
 
-    fn metric(contestant: &str) -> Metric {
-        Metric::new("speed", contestant, "put_per_s")
+    fn metric(subject: &str) -> Metric {
+        Metric::new("speed", subject, "put_per_s")
     }
 
     fn row(bound: Bound, against: Against) -> Row {
@@ -149,7 +164,7 @@ mod tests {
         let measured =
             series(&[("log", &[30.0, 10.0, 20.0]), ("a", &[5.0, 5.0, 5.0]), ("b", &[10.0, 10.0, 40.0])]);
         let judged = judge(&row, &measured);
-        assert_eq!(judged.against.as_deref(), Some("b"), "the rival with the best median");
+        assert_eq!(judged.against.as_deref(), Some("b"), "the subject with the best median");
         assert_eq!((judged.ours, judged.theirs, judged.value), (Some(20.0), Some(10.0), Some(2.0)));
         assert_eq!(judged.spread, Some((0.5, 3.0)));
         assert_eq!(judged.verdict, Verdict::Pass);
@@ -157,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_include_their_ends_and_refuse_what_is_no_number() {
+    fn bounds_include_their_ends_and_refuse_nan() {
         for (bound, value, met) in [
             (Bound::AtLeast(2.0), 2.0, true),
             (Bound::AtLeast(2.0), 1.99, false),
@@ -171,14 +186,14 @@ mod tests {
     }
 
     #[test]
-    fn alone_a_value_is_judged_itself() {
+    fn a_row_without_a_divisor_judges_the_value_itself() {
         let judged = judge(&row(Bound::AtMost(1.0), Against::Nothing), &series(&[("log", &[2.0, 1.0, 0.5])]));
         assert_eq!((judged.value, judged.spread), (Some(1.0), Some((0.5, 2.0))));
         assert_eq!(judged.verdict, Verdict::Pass);
     }
 
     #[test]
-    fn what_is_missing_is_said_and_never_passes() {
+    fn a_missing_metric_is_named_and_never_passes() {
         let against = || Against::BestOf(vec![metric("LMDB")]);
         let alone = series(&[("log", &[1.0])]);
         let Verdict::NotMeasured(why) = judge(&row(Bound::AtLeast(0.0), against()), &alone).verdict else {

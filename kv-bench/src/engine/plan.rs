@@ -1,260 +1,196 @@
-//! The experiments: who runs what, to fill the rows. Plain data.
+//! The experiments: which subject carries out which task, to measure the rows. Plain data.
 
-use super::beyond::Beyond;
-use super::dump::Dump;
-use super::job::Job;
-use super::latency::Latency;
-use super::memory::Memory;
-use super::recovery::Recovery;
+use super::names;
 use super::rows::Row;
-use super::speed::{Phases, Speed};
-use super::synced::{BareSynced, Synced};
-use super::utilization::{Utilization, record_len};
 use crate::args::EngineOptions;
-use crate::dataset::Shape;
-use crate::engines::{Contender, EngineName, Policy};
-use crate::results::{Parameters, parameters};
-use crate::subjects::SubjectName;
-use crate::worker::Task;
+use crate::experiment::{Case, Experiment};
+use crate::failure::Failure;
+use crate::load::Shape;
+use crate::subjects::{Policy, SubjectName};
+use crate::tasks::beyond::Beyond;
+use crate::tasks::dump::{BareDump, Dump};
+use crate::tasks::latency::Latency;
+use crate::tasks::memory::Memory;
+use crate::tasks::recovery::Recovery;
+use crate::tasks::speed::{Phases, Speed};
+use crate::tasks::synced::{BareSynced, Synced};
+use crate::tasks::utilization::{Utilization, record_len};
 
-/// Bytes of all keys.
+/// Length of all keys, bytes.
 const KEY_LEN: usize = 24;
-/// Bytes of values.
-pub(crate) const VALUE_LENS: [usize; 2] = [100, 500];
-/// Bytes of values, and threads, of the experiments on speed.
-pub(crate) const SPEEDS: [(usize, u64); 4] = [(100, 1), (100, 2), (500, 1), (500, 2)];
+/// Memory to warm for each byte of data: for the store, its cached files, and overwrites.
+const WARM_PER_DATA: u64 = 4;
 
-pub(crate) const LATENCY: &str = "latency";
-pub(crate) const SYNCED: &str = "synced";
-pub(crate) const DUMP: &str = "dump";
-pub(crate) const RECOVERY: &str = "recovery";
-pub(crate) const UTILIZATION: &str = "utilization";
-pub(crate) const LARGE: &str = "ten times the keys";
+type Cases = Result<Vec<Case>, Failure>;
 
-pub(crate) fn beyond_name(value_len: usize) -> String {
-    format!("data 4x the memory budget, {value_len} B")
-}
-
-pub(crate) fn speed_name(value_len: usize, threads: u64) -> String {
-    format!("speed {value_len} B {threads} thread{}", if threads == 1 { "" } else { "s" })
-}
-
-pub(crate) fn memory_name(value_len: usize) -> String {
-    format!("memory {value_len} B")
-}
-
-/// Names of contestants that are more than a subject.
-pub(crate) mod contestant {
-    use crate::subjects::SubjectName;
-
-    pub(crate) const WITHOUT_COMPACTION: &str = "kv-log without compaction";
-    pub(crate) const LOG_8: &str = "kv-log, 8 threads";
-    pub(crate) const BARE: &str = "bare loop";
-    pub(crate) const BARE_RESERVED: &str = "bare loop, space only reserved";
-    pub(crate) const AT_80: &str = "kv-log at 80 %";
-    pub(crate) const AT_40: &str = "kv-log at 40 %";
-
-    pub(crate) fn with_8_threads(subject: SubjectName) -> String {
-        format!("{}, 8 threads", subject.label())
-    }
-}
-
-/// Runs that take turns.
-#[derive(Clone, Debug)]
-pub(crate) struct Experiment {
-    pub(crate) name: String,
-    pub(crate) parameters: Parameters,
-    pub(crate) contestants: Vec<Contestant>,
-}
-
-/// Who runs what.
-#[derive(Clone, Debug)]
-pub(crate) struct Contestant {
-    pub(crate) name: String,
-    /// Run first, and killed when it is ready: what it leaves is what the task finds.
-    pub(crate) prepare: Option<Task>,
-    pub(crate) task: Task,
-}
-
-impl Contestant {
-    fn new(name: impl Into<String>, job: Job) -> Self {
-        Contestant { name: name.into(), prepare: None, task: Task::Engine(job) }
-    }
-}
-
-/// What must be run to judge `rows`. Where the options name no rows, subjects without a row run as well.
-pub(crate) fn experiments(options: &EngineOptions, rows: &[Row]) -> Vec<Experiment> {
-    let mut experiments = all(options);
+/// The experiments that `rows` need. If the options name no rows, subjects without a row run too.
+pub(super) fn experiments(options: &EngineOptions, rows: &[Row]) -> Result<Vec<Experiment>, Failure> {
+    let mut experiments = all(options)?;
     let metrics: Vec<_> = rows.iter().flat_map(Row::metrics).collect();
     experiments.retain_mut(|experiment| {
-        let asked = |name: &str| {
-            metrics.iter().any(|metric| metric.experiment == experiment.name && metric.contestant == name)
+        let needed = |subject: &str| {
+            metrics.iter().any(|metric| metric.experiment == experiment.name && metric.subject == subject)
         };
         if !options.only.is_empty() {
-            experiment.contestants.retain(|contestant| asked(&contestant.name));
+            experiment.cases.retain(|case| needed(&case.subject));
         }
-        !experiment.contestants.is_empty()
+        !experiment.cases.is_empty()
     });
-    experiments
+    Ok(experiments)
 }
 
-/// Every experiment with every contestant that is compiled in.
-fn all(options: &EngineOptions) -> Vec<Experiment> {
+/// Every experiment with every subject that is compiled in.
+fn all(options: &EngineOptions) -> Result<Vec<Experiment>, Failure> {
     let keys = options.keys();
-    let shape = |value_len| Shape { key_len: KEY_LEN, value_len, seed: options.seed };
-    let experiment = |name: String, value_len: usize, keys: u64, contestants| Experiment {
-        name,
-        parameters: parameters(&[
-            ("keys", keys.into()),
-            ("key_len", KEY_LEN.into()),
-            ("value_len", value_len.into()),
-        ]),
-        contestants,
+    let shape = |value_len| Shape { key_len: KEY_LEN, value_len, seed: options.run.seed };
+    let experiment = |name: String, value_len: usize, keys: u64, cases: Cases| {
+        let (shape, parameters) = (shape(value_len), [("keys", keys.into())]);
+        let warm_bytes = WARM_PER_DATA * keys * shape.pair_len();
+        let experiment = Experiment::new(name, shape, &parameters, options.repetitions(), cases?);
+        Ok(Experiment { warm_bytes, ..experiment })
     };
-    let mut experiments = Vec::new();
-    for (value_len, threads) in SPEEDS {
-        let contestants = speed(shape(value_len), keys, threads);
-        experiments.push(experiment(speed_name(value_len, threads), value_len, keys, contestants));
-    }
-    for value_len in VALUE_LENS {
-        let subjects = [&[SubjectName::Log], &SubjectName::VOLATILE[..]].concat();
-        let contestant = |subject: SubjectName| {
-            Contestant::new(subject.label(), Job::Memory(Memory { subject, shape: shape(value_len), keys }))
-        };
-        let contestants = subjects.into_iter().map(contestant).collect();
-        experiments.push(experiment(memory_name(value_len), value_len, keys, contestants));
-    }
-    let latency = |name: &str, compaction| {
-        Contestant::new(name, Job::Latency(Latency { shape: shape(100), keys, compaction }))
-    };
-    let contestants =
-        vec![latency(SubjectName::Log.label(), true), latency(contestant::WITHOUT_COMPACTION, false)];
-    experiments.push(experiment(LATENCY.to_owned(), 100, keys, contestants));
     let puts = (keys / 500).max(40);
-    experiments.push(experiment(SYNCED.to_owned(), 100, puts, synced(shape(100), puts)));
-    let dump = Dump { shape: shape(4096), keys: keys / 16 };
-    let contestants = vec![
-        Contestant::new(SubjectName::Log.label(), Job::Dump(dump)),
-        Contestant::new(contestant::BARE, Job::BareDump(dump.keys * record_len(dump.shape))),
-    ];
-    experiments.push(experiment(DUMP.to_owned(), 4096, dump.keys, contestants));
-    experiments.push(experiment(RECOVERY.to_owned(), 100, keys, recovery(shape(100), keys)));
-    let utilization = |name: &str, target| {
-        Contestant::new(name, Job::Utilization(Utilization { shape: shape(100), keys, target }))
-    };
-    let contestants = vec![utilization(contestant::AT_80, 0.8), utilization(contestant::AT_40, 0.4)];
-    experiments.push(experiment(UTILIZATION.to_owned(), 100, keys, contestants));
-    let large = |subject: SubjectName| {
-        let (shape, keys) = (shape(100), 10 * keys);
-        let job = Speed { subject, shape, keys, threads: 1, phases: Phases::All };
-        Contestant::new(subject.label(), Job::Speed(job))
-    };
-    let contestants = vec![large(SubjectName::Log), large(SubjectName::Dashmap)];
-    experiments.push(experiment(LARGE.to_owned(), 100, 10 * keys, contestants));
-    for value_len in VALUE_LENS {
-        let contestants = [SubjectName::Log, SubjectName::Lmdb]
-            .into_iter()
-            .filter(|subject| subject.is_compiled_in())
-            .map(|subject| {
-                let job = Beyond { subject, shape: shape(value_len), keys };
-                Contestant::new(subject.label(), Job::Beyond(job))
-            })
-            .collect();
-        experiments.push(experiment(beyond_name(value_len), value_len, keys, contestants));
+    let mut experiments = Vec::new();
+    for (value_len, threads) in names::SPEEDS {
+        let cases = speed(shape(value_len), keys, threads);
+        experiments.push(experiment(names::speed(value_len, threads), value_len, keys, cases));
     }
-    experiments
+    for value_len in names::VALUE_LENS {
+        let cases = memory(shape(value_len), keys);
+        experiments.push(experiment(names::memory(value_len), value_len, keys, cases));
+    }
+    experiments.extend([
+        experiment(names::LATENCY.into(), 100, keys, latency(shape(100), keys)),
+        experiment(names::SYNCED.into(), 100, puts, synced(shape(100), puts)),
+        experiment(names::DUMP.into(), 4096, keys / 16, dump(shape(4096), keys / 16)),
+        experiment(names::RECOVERY.into(), 100, keys, recovery(shape(100), keys)),
+        experiment(names::UTILIZATION.into(), 100, keys, utilization(shape(100), keys)),
+        experiment(names::LARGE.into(), 100, 10 * keys, large(shape(100), 10 * keys)),
+    ]);
+    for value_len in names::VALUE_LENS {
+        let cases = beyond(shape(value_len), keys);
+        experiments.push(experiment(names::beyond(value_len), value_len, keys, cases));
+    }
+    experiments.into_iter().collect()
 }
 
-/// Volatile tables go all the way, LMDB as far as its row does, other peers fill.
-fn speed(shape: Shape, keys: u64, threads: u64) -> Vec<Contestant> {
-    let tables = [SubjectName::Log].into_iter().chain(SubjectName::VOLATILE);
-    let with = |phases| move |subject: SubjectName| (subject, phases);
-    let peers = SubjectName::PEERS
+/// One case for each of `subjects` that is compiled in, under its label.
+fn each(
+    subjects: impl IntoIterator<Item = SubjectName>,
+    case: impl Fn(&'static str, SubjectName) -> Result<Case, Failure>,
+) -> Cases {
+    let subjects = subjects.into_iter().filter(|subject| subject.is_compiled_in());
+    subjects.map(|subject| case(subject.label(), subject)).collect()
+}
+
+fn log_and(others: impl IntoIterator<Item = SubjectName>) -> impl Iterator<Item = SubjectName> {
+    std::iter::once(SubjectName::Log).chain(others)
+}
+
+/// The tables run all phases, LMDB those of its row, other foreign stores the fill.
+fn speed(shape: Shape, keys: u64, threads: u64) -> Cases {
+    each(log_and(SubjectName::VOLATILE).chain(SubjectName::FOREIGN), |name, subject| {
+        let phases = match subject {
+            SubjectName::Lmdb => Phases::Reads,
+            subject if SubjectName::FOREIGN.contains(&subject) => Phases::Fill,
+            _ => Phases::All,
+        };
+        Case::new(name, &Speed { setup: subject.under(Policy::Default), shape, keys, threads, phases })
+    })
+}
+
+fn large(shape: Shape, keys: u64) -> Cases {
+    each([SubjectName::Log, SubjectName::Dashmap], |name, subject| {
+        let setup = subject.under(Policy::Default);
+        Case::new(name, &Speed { setup, shape, keys, threads: 1, phases: Phases::All })
+    })
+}
+
+fn memory(shape: Shape, keys: u64) -> Cases {
+    each(log_and(SubjectName::VOLATILE), |name, subject| Case::new(name, &Memory { subject, shape, keys }))
+}
+
+fn latency(shape: Shape, keys: u64) -> Cases {
+    let case = |(name, compaction)| Case::new(name, &Latency { shape, keys, compaction });
+    [(names::LOG, true), (names::WITHOUT_COMPACTION, false)].into_iter().map(case).collect()
+}
+
+fn synced(shape: Shape, puts: u64) -> Cases {
+    let bytes = record_len(shape);
+    let bare = |name, prefilled| Case::new(name, &BareSynced { bytes, puts, prefilled });
+    let mut cases = vec![bare(names::BARE, true)?, bare(names::BARE_RESERVED, false)?];
+    for subject in log_and(SubjectName::FOREIGN).filter(|subject| subject.is_compiled_in()) {
+        cases.push(Case::new(subject.label(), &Synced { subject, shape, puts, threads: 1 })?);
+        let name = names::with_8_threads(subject);
+        cases.push(Case::new(name, &Synced { subject, shape, puts, threads: 8 })?);
+    }
+    Ok(cases)
+}
+
+fn dump(shape: Shape, keys: u64) -> Cases {
+    let bytes = keys * record_len(shape);
+    Ok(vec![Case::new(names::LOG, &Dump { shape, keys })?, Case::new(names::BARE, &BareDump { bytes })?])
+}
+
+/// Under `Manual` the naive engine snapshots at the sync only, so its recovery reads one snapshot.
+fn recovery(shape: Shape, keys: u64) -> Cases {
+    [SubjectName::Log.under(Policy::Default), SubjectName::Naive.under(Policy::Manual)]
         .into_iter()
-        .map(|peer| (peer, if peer == SubjectName::Lmdb { Phases::Reads } else { Phases::Fill }));
-    tables
-        .map(with(Phases::All))
-        .chain(peers)
-        .filter(|(subject, _)| subject.is_compiled_in())
-        .map(|(subject, phases)| {
-            let job = Speed { subject, shape, keys, threads, phases };
-            Contestant::new(subject.label(), Job::Speed(job))
-        })
+        .map(|setup| Case::new(setup.subject.label(), &Recovery { setup, shape, keys }))
         .collect()
 }
 
-fn synced(shape: Shape, puts: u64) -> Vec<Contestant> {
-    let bare = |name: &str, prefilled| {
-        Contestant::new(name, Job::BareSynced(BareSynced { bytes: record_len(shape), puts, prefilled }))
-    };
-    let put = |name: String, subject, threads| {
-        Contestant::new(name, Job::Synced(Synced { subject, shape, puts, threads }))
-    };
-    let mut contestants = vec![bare(contestant::BARE, true), bare(contestant::BARE_RESERVED, false)];
-    let peers = SubjectName::PEERS.into_iter().filter(|peer| peer.is_compiled_in());
-    for subject in std::iter::once(SubjectName::Log).chain(peers) {
-        contestants.push(put(subject.label().to_owned(), subject, 1));
-        contestants.push(put(contestant::with_8_threads(subject), subject, 8));
-    }
-    contestants
+fn utilization(shape: Shape, keys: u64) -> Cases {
+    let case = |(name, target)| Case::new(name, &Utilization { shape, keys, target });
+    [(names::AT_80, 0.8), (names::AT_40, 0.4)].into_iter().map(case).collect()
 }
 
-/// The naive engine snapshots when it is told to: its recovery reads one snapshot, however it was written.
-fn recovery(shape: Shape, keys: u64) -> Vec<Contestant> {
-    [
-        (SubjectName::Log, EngineName::Log, Policy::Default),
-        (SubjectName::Naive, EngineName::Naive, Policy::Manual),
-    ]
-    .map(|(subject, engine, policy)| {
-        let contender = Contender::new(engine, policy);
-        Contestant {
-            name: subject.label().to_owned(),
-            prepare: Some(Task::FillUntilKilled { contender, shape, keys }),
-            task: Task::Engine(Job::Recovery(Recovery { contender, shape, keys })),
-        }
+fn beyond(shape: Shape, keys: u64) -> Cases {
+    each([SubjectName::Log, SubjectName::Lmdb], |name, subject| {
+        Case::new(name, &Beyond { subject, shape, keys })
     })
-    .into()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::rows;
     use super::*;
     use crate::args::{Args, Command};
-    use crate::engine::rows::rows;
     use clap::Parser;
 
     fn options(words: &[&str]) -> EngineOptions {
         let words = ["kv-bench", "engine"].iter().chain(words);
         match Args::try_parse_from(words).unwrap().command {
             Command::Engine(options) => options,
-            _ => panic!("the engine was asked for"),
+            _ => panic!("the words name `engine`"),
         }
     }
 
     #[test]
-    fn every_row_is_run_for_unless_a_peer_is_not_compiled_in() {
-        let experiments = experiments(&options(&[]), &rows());
+    fn every_row_is_run_for_unless_a_foreign_store_is_not_compiled_in() {
+        let experiments = experiments(&options(&[]), &rows()).unwrap();
         for row in rows() {
             for metric in row.metrics() {
                 let experiment = experiments.iter().find(|experiment| experiment.name == metric.experiment);
-                let contestants = &experiment.unwrap_or_else(|| panic!("{metric:?}")).contestants;
-                let peer = SubjectName::PEERS.iter().find(|peer| metric.contestant.starts_with(peer.label()));
-                let expected = peer.is_none_or(|peer| peer.is_compiled_in());
-                let runs = contestants.iter().any(|contestant| contestant.name == metric.contestant);
+                let cases = &experiment.unwrap_or_else(|| panic!("{metric:?}")).cases;
+                let mut foreign = SubjectName::FOREIGN.iter();
+                let foreign = foreign.find(|foreign| metric.subject.starts_with(foreign.label()));
+                let expected = foreign.is_none_or(|foreign| foreign.is_compiled_in());
+                let runs = cases.iter().any(|case| case.subject == metric.subject);
                 assert_eq!(runs, expected, "{metric:?}");
             }
         }
     }
 
     #[test]
-    fn only_what_a_row_needs_is_run_when_rows_are_named() {
+    fn named_rows_run_only_what_they_need() {
         let options = options(&["--only", "p99.9 of put", "--only", "recovery"]);
         let mut rows = rows();
         rows.retain(|row| options.asks_for(&row.name));
-        let experiments = experiments(&options, &rows);
-        let names: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
-        assert_eq!(names, [LATENCY, RECOVERY]);
-        let none = super::experiments(&self::options(&["--only", "x"]), &[]);
+        let experiments = experiments(&options, &rows).unwrap();
+        let found: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
+        assert_eq!(found, [names::LATENCY, names::RECOVERY]);
+        let none = super::experiments(&self::options(&["--only", "x"]), &[]).unwrap();
         assert!(none.is_empty());
     }
 }

@@ -1,7 +1,7 @@
-//! `dashmap`, the volatile table to beat: default shards, the fast hash function that our engines use too,
+//! `dashmap`, the volatile table to beat: default shards, the fast hash function of our engines,
 //! keys and values on the heap as an application has them.
 
-use super::{Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use dashmap::DashMap;
 
@@ -30,13 +30,5 @@ impl Subject for Table {
 
     fn count(&self) -> Result<u64, Failure> {
         Ok(self.0.len() as u64)
-    }
-
-    fn sync(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Failure> {
-        Ok(())
     }
 }

@@ -1,10 +1,10 @@
-//! `fjall`, a log-structured merge tree. No compression, as the values cannot be compressed, and a cache that
-//! holds everything; else its defaults.
+//! `fjall`, a log-structured merge tree. No compression, because the values do not compress; a
+//! cache that holds all data; otherwise its defaults.
 //!
-//! In the background: the journal goes to the operating system with each put, without sync, its default.
-//! Synced: each put is followed by a sync of the journal's data.
+//! In the background: each put hands the journal to the operating system without sync, the default.
+//! Synced: each put also syncs the journal's data.
 
-use super::{Mode, Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use std::path::Path;
@@ -18,15 +18,15 @@ pub(crate) struct Store {
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Failure {
-    Failure::peer("fjall", error)
+    Failure::foreign("fjall", error)
 }
 
 impl Store {
-    pub(crate) fn open(dir: &Path, mode: Mode) -> Result<Self, Failure> {
+    pub(crate) fn open(dir: &Path, synced: bool) -> Result<Self, Failure> {
         let database = Database::builder(dir).cache_size(CACHE_BYTES).open().map_err(failed)?;
         let options = || KeyspaceCreateOptions::default().expect_point_read_hits(true);
         let table = database.keyspace("table", options).map_err(failed)?;
-        Ok(Store { database, table, synced: mode == Mode::Synced })
+        Ok(Store { database, table, synced })
     }
 
     fn changed(&self) -> Result<(), Failure> {
@@ -40,7 +40,7 @@ impl Subject for Store {
         self.changed()
     }
 
-    /// Values are shared with the store's cache: there is nothing cheaper to borrow.
+    /// A value shares the cache's memory, so borrowing would cost no less.
     fn read(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
         Ok(self.table.get(key).map_err(failed)?.map(|value| visit(&value)).is_some())
     }

@@ -1,18 +1,20 @@
 //! Any engine of this workspace.
 
-use super::{Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use kv_core::Engine;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 
 /// An open engine.
 #[derive(Debug)]
-pub(crate) struct KvEngine(Arc<dyn Engine>);
+pub(crate) struct KvEngine(pub(crate) Arc<dyn Engine>);
 
 impl KvEngine {
-    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        KvEngine(engine)
+    /// Opens a store of the log engine in `dir`, under settings that no other engine has.
+    pub(crate) fn open_log(dir: &Path, options: kv_log::Options) -> Result<Self, Failure> {
+        Ok(KvEngine(Arc::new(kv_log::LogEngine::open(dir, options)?)))
     }
 }
 
@@ -32,8 +34,8 @@ impl Subject for KvEngine {
     }
 
     fn delete(&self, key: &[u8]) -> Result<(), Failure> {
-        self.0.delete(key)?;
-        Ok(())
+        let deleted = self.0.delete(key)?;
+        deleted.map(drop).ok_or_else(|| Failure::Wrong("a delete did not find its key".to_owned()))
     }
 
     fn count(&self) -> Result<u64, Failure> {

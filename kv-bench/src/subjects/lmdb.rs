@@ -1,16 +1,17 @@
-//! LMDB, by way of `heed`. A put is a write transaction of its own, since it must be visible when it returns.
+//! LMDB, through `heed`. Each put is one write transaction, because it must be visible at its
+//! return.
 //!
-//! In the background: no sync, and writing through the map, which is the fastest that LMDB does and lets it
-//! keep what a killed process wrote. Synced: LMDB's defaults, two syncs a commit at most.
-#![allow(unsafe_code, reason = "a map of a file that others could change")]
+//! In the background: no sync, and writes through the map. This is LMDB's fastest mode, and the
+//! kernel keeps a killed process's writes. Synced: the defaults, at most two syncs a commit.
+#![allow(unsafe_code, reason = "LMDB maps a file that other processes could change")]
 
-use super::{Mode, Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use heed::types::Bytes;
 use heed::{Database, Env, EnvFlags, EnvOpenOptions};
 use std::path::Path;
 
-/// Most bytes of a store; address space, not memory.
+/// Limit of the store, bytes: address space, not memory.
 const MAP_BYTES: usize = 32 << 30;
 
 #[derive(Debug)]
@@ -20,19 +21,20 @@ pub(crate) struct Store {
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Failure {
-    Failure::peer("LMDB", error)
+    Failure::foreign("LMDB", error)
 }
 
 impl Store {
-    pub(crate) fn open(dir: &Path, mode: Mode) -> Result<Self, Failure> {
+    pub(crate) fn open(dir: &Path, synced: bool) -> Result<Self, Failure> {
         let mut options = EnvOpenOptions::new();
         options.map_size(MAP_BYTES);
-        if mode == Mode::Background {
-            // SAFETY: the store is thrown away: nobody relies on what these flags give up after a power cut,
-            // and no other code of this program writes to memory that is not its own.
+        if !synced {
+            // SAFETY: the flags give up consistency after a power cut; the bench removes the store,
+            // so no code relies on it. WRITE_MAP exposes the map to stray writes; no code of this
+            // program writes outside its own memory.
             unsafe { options.flags(EnvFlags::NO_SYNC | EnvFlags::WRITE_MAP | EnvFlags::MAP_ASYNC) };
         }
-        // SAFETY: the directory is this run's own; no other process opens the file or changes it.
+        // SAFETY: the directory belongs to this run; no other process opens or changes the file.
         let env = unsafe { options.open(dir) }.map_err(failed)?;
         let mut writer = env.write_txn().map_err(failed)?;
         let table = env.create_database(&mut writer, None).map_err(failed)?;

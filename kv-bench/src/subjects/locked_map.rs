@@ -1,7 +1,7 @@
-//! The standard hash map in one reader-writer lock: what is there without any crate. The hash function is
-//! the same as for all.
+//! The standard hash map in one reader-writer lock, with the hash function of all subjects: the
+//! table that an application has without any crate.
 
-use super::{Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -23,7 +23,7 @@ impl Table {
 
 impl Subject for Table {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
-        // Allocated outside the lock; what is replaced is freed outside, too.
+        // The writer allocates before it takes the lock, and frees the replaced value after it.
         let (key, value) = (key.to_vec(), value.to_vec());
         let replaced = self.writer().insert(key, value);
         drop(replaced);
@@ -46,13 +46,5 @@ impl Subject for Table {
 
     fn count(&self) -> Result<u64, Failure> {
         Ok(self.reader().len() as u64)
-    }
-
-    fn sync(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Failure> {
-        Ok(())
     }
 }

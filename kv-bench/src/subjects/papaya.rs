@@ -1,6 +1,7 @@
-//! `papaya`, a volatile table whose reads take no lock: default options, the same hash function as all.
+//! `papaya`, a volatile table whose reads take no lock: default options, and the hash function of
+//! all subjects.
 
-use super::{Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use papaya::HashMap;
 
@@ -29,13 +30,5 @@ impl Subject for Table {
 
     fn count(&self) -> Result<u64, Failure> {
         Ok(self.0.len() as u64)
-    }
-
-    fn sync(&self) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn close(self: Box<Self>) -> Result<(), Failure> {
-        Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! `redb`, a copy-on-write B-tree. A put is a write transaction of its own, since it must be visible when it
-//! returns. Its cache, 1 GiB by default, holds everything.
+//! `redb`, a copy-on-write B-tree. Each put is one write transaction, because it must be visible
+//! when it returns. The cache, 1 GiB by default, holds all data.
 //!
-//! In the background: commits without durability. Synced: its defaults, one sync a commit.
+//! In the background: commits without durability. Synced: the defaults, one sync a commit.
 
-use super::{Mode, Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTableMetadata, TableDefinition, WriteTransaction,
@@ -19,14 +19,14 @@ pub(crate) struct Store {
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Failure {
-    Failure::peer("redb", error)
+    Failure::foreign("redb", error)
 }
 
 impl Store {
-    pub(crate) fn open(dir: &Path, mode: Mode) -> Result<Self, Failure> {
+    pub(crate) fn open(dir: &Path, synced: bool) -> Result<Self, Failure> {
         let database =
             Database::builder().set_cache_size(CACHE_BYTES).create(dir.join("redb")).map_err(failed)?;
-        let durability = if mode == Mode::Synced { Durability::Immediate } else { Durability::None };
+        let durability = if synced { Durability::Immediate } else { Durability::None };
         let store = Store { database, durability };
         let writer = store.database.begin_write().map_err(failed)?;
         drop(writer.open_table(TABLE).map_err(failed)?);
@@ -54,7 +54,7 @@ impl Subject for Store {
         Ok(table.get(key).map_err(failed)?.map(|value| visit(value.value())).is_some())
     }
 
-    /// What is read holds on to its page for as long as it is kept: there is nothing to copy.
+    /// The guard of a value keeps its page alive, so the caller can keep the value without a copy.
     fn get(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
         self.read(key, visit)
     }
@@ -70,7 +70,7 @@ impl Subject for Store {
         reader.open_table(TABLE).map_err(failed)?.len().map_err(failed)
     }
 
-    /// A durable commit brings all earlier ones with it.
+    /// A durable commit makes all earlier commits durable.
     fn sync(&self) -> Result<(), Failure> {
         self.database.begin_write().map_err(failed)?.commit().map_err(failed)
     }

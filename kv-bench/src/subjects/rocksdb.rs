@@ -1,10 +1,10 @@
-//! RocksDB: no compression, as the values cannot be compressed; a cache that holds everything, Bloom filters,
-//! and memtables of 128 MiB; else its defaults.
+//! RocksDB: no compression, because the values do not compress; a cache that holds all data; Bloom
+//! filters; memtables of 128 MiB; otherwise its defaults.
 //!
-//! In the background: its log without sync, its default. Synced: a sync of the log with each put, which
-//! concurrent ones share.
+//! In the background: the log without sync, the default. Synced: each put syncs the log; concurrent
+//! puts share a sync.
 
-use super::{Mode, Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, IteratorMode, Options, WriteOptions};
 use std::path::Path;
@@ -18,11 +18,11 @@ pub(crate) struct Store {
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Failure {
-    Failure::peer("RocksDB", error)
+    Failure::foreign("RocksDB", error)
 }
 
 impl Store {
-    pub(crate) fn open(dir: &Path, mode: Mode) -> Result<Self, Failure> {
+    pub(crate) fn open(dir: &Path, synced: bool) -> Result<Self, Failure> {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&Cache::new_lru_cache(CACHE_BYTES));
         table.set_bloom_filter(10.0, false);
@@ -32,19 +32,19 @@ impl Store {
         options.set_write_buffer_size(MEMTABLE_BYTES);
         options.set_block_based_table_factory(&table);
         let db = DB::open(&options, dir.join("rocksdb")).map_err(failed)?;
-        Ok(Store { db, synced: mode == Mode::Synced })
+        Ok(Store { db, synced })
     }
 
-    fn how(&self) -> WriteOptions {
-        let mut how = WriteOptions::default();
-        how.set_sync(self.synced);
-        how
+    fn write_options(&self) -> WriteOptions {
+        let mut options = WriteOptions::default();
+        options.set_sync(self.synced);
+        options
     }
 }
 
 impl Subject for Store {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
-        self.db.put_opt(key, value, &self.how()).map_err(failed)
+        self.db.put_opt(key, value, &self.write_options()).map_err(failed)
     }
 
     fn read(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
@@ -56,7 +56,7 @@ impl Subject for Store {
     }
 
     fn delete(&self, key: &[u8]) -> Result<(), Failure> {
-        self.db.delete_opt(key, &self.how()).map_err(failed)
+        self.db.delete_opt(key, &self.write_options()).map_err(failed)
     }
 
     fn count(&self) -> Result<u64, Failure> {

@@ -1,7 +1,7 @@
-//! `sled`, with its defaults: a cache of 1 GiB, and a sync every 500 ms in the background, which cannot be
-//! had cheaper without giving up its log. Synced: each put is followed by a flush; concurrent ones share it.
+//! `sled`, with its defaults: a cache of 1 GiB, and a background sync every 500 ms, the cheapest
+//! setting that keeps its log. Synced: each put flushes; concurrent puts share a flush.
 
-use super::{Mode, Subject, Visit};
+use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use sled::{Config, Db};
 use std::path::Path;
@@ -13,13 +13,13 @@ pub(crate) struct Store {
 }
 
 fn failed<E: std::fmt::Display>(error: E) -> Failure {
-    Failure::peer("sled", error)
+    Failure::foreign("sled", error)
 }
 
 impl Store {
-    pub(crate) fn open(dir: &Path, mode: Mode) -> Result<Self, Failure> {
+    pub(crate) fn open(dir: &Path, synced: bool) -> Result<Self, Failure> {
         let db = Config::new().path(dir.join("sled")).open().map_err(failed)?;
-        Ok(Store { db, synced: mode == Mode::Synced })
+        Ok(Store { db, synced })
     }
 
     fn changed(&self) -> Result<(), Failure> {
@@ -33,7 +33,7 @@ impl Subject for Store {
         self.changed()
     }
 
-    /// Values are shared with the store's cache: there is nothing cheaper to borrow.
+    /// A value shares the cache's memory, so borrowing would cost no less.
     fn read(&self, key: &[u8], visit: &mut Visit<'_>) -> Result<bool, Failure> {
         Ok(self.db.get(key).map_err(failed)?.map(|value| visit(&value)).is_some())
     }

@@ -1,0 +1,101 @@
+//! Runs the experiments, prints the tables, and writes `engine.json`.
+
+use super::judge::{self, Judged, Verdict};
+use super::{plan, rows};
+use crate::args::EngineOptions;
+use crate::experiment::Outcome;
+use crate::failure::Failure;
+use crate::lab::Lab;
+use crate::process::scratch::write;
+use crate::report::results::Results;
+use crate::report::section::{self, Section, Table};
+use crate::units;
+use serde::Serialize;
+use std::time::Duration;
+
+/// The content of `engine.json`: the rows of `results.json`, and the targets.
+#[derive(Debug, Serialize)]
+struct EngineResults<'a> {
+    targets: &'a [Judged],
+    #[serde(flatten)]
+    results: &'a Results,
+}
+
+/// A run is as large as the options say.
+const RUN_LIMIT: Duration = Duration::from_mins(20);
+
+/// Whether the options name any row.
+pub(crate) fn has_row(options: &EngineOptions) -> bool {
+    rows::rows().iter().any(|row| options.asks_for(&row.name))
+}
+
+/// Measures, prints the tables, writes `engine.json`.
+pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
+    let mut rows = rows::rows();
+    rows.retain(|row| options.asks_for(&row.name));
+    let experiments = plan::experiments(options, &rows)?;
+    let cases: usize = experiments.iter().map(|experiment| experiment.cases.len()).sum();
+    let repetitions = options.repetitions();
+    let mut lab = Lab::open(&options.run, repetitions, cases * repetitions, RUN_LIMIT)?;
+    let mut outcomes = Vec::new();
+    for experiment in experiments {
+        outcomes.extend(lab.run(&experiment.name.clone(), vec![experiment])?);
+    }
+    let results = lab.close()?;
+    let series = judge::series(&outcomes);
+    let judged: Vec<Judged> = rows.iter().map(|row| judge::judge(row, &series)).collect();
+    let json = serde_json::to_string_pretty(&EngineResults { targets: &judged, results: &results })? + "\n";
+    write(&options.run.out.join("engine.json"), &json)?;
+    let mut sections = vec![targets(&judged)];
+    sections.extend(outcomes.iter().map(medians));
+    print!("{}", section::text(&results, &sections));
+    println!(
+        "{}\nEvery run was verified against a ground truth. {:.0} s in all; every figure in {}/engine.json",
+        summary(&judged),
+        results.header.duration_s,
+        options.run.out.display()
+    );
+    Ok(())
+}
+
+fn section(title: &str, table: Table) -> Section {
+    Section { title: title.to_owned(), method: String::new(), table, figures: Vec::new() }
+}
+
+fn targets(judged: &[Judged]) -> Section {
+    let mut table = Table::new(["what", "target", "kv-log", "against", "value", "spread", "verdict"]);
+    for judged in judged {
+        table.push(judged.cells());
+    }
+    section("Targets", table)
+}
+
+/// A table of the medians of all values.
+fn medians(outcome: &Outcome) -> Section {
+    let mut subjects: Vec<_> = outcome.subjects().collect();
+    subjects.sort_by_key(|(subject, _)| *subject);
+    let mut metrics: Vec<&str> = Vec::new();
+    for metric in subjects.iter().flat_map(|(_, runs)| runs.names()) {
+        if !metrics.contains(&metric) {
+            metrics.push(metric);
+        }
+    }
+    let mut table = Table::new(std::iter::once("medians").chain(metrics.iter().copied()));
+    for (subject, runs) in outcome.subjects() {
+        // The median of no values is NaN, which is a dash in the table.
+        let cells = metrics.iter().map(|metric| units::number(runs.median(metric)));
+        table.push(std::iter::once(subject.to_owned()).chain(cells));
+    }
+    section(&outcome.experiment.name, table)
+}
+
+/// `3 pass, 1 miss, 2 not measured`.
+fn summary(judged: &[Judged]) -> String {
+    let count = |is: fn(&Verdict) -> bool| judged.iter().filter(|judged| is(&judged.verdict)).count();
+    format!(
+        "{} pass, {} miss, {} not measured",
+        count(|verdict| *verdict == Verdict::Pass),
+        count(|verdict| *verdict == Verdict::Miss),
+        count(|verdict| matches!(verdict, Verdict::NotMeasured(_))),
+    )
+}

@@ -1,0 +1,19 @@
+//! The measurements, one a file. Each carries out one run in a child process and verifies its
+//! subject.
+
+pub(crate) mod beyond;
+pub(crate) mod dump;
+pub(crate) mod kill;
+pub(crate) mod latency;
+#[cfg(test)]
+mod lying;
+pub(crate) mod memory;
+pub(crate) mod mixed;
+pub(crate) mod persistence;
+pub(crate) mod recovery;
+pub(crate) mod speed;
+pub(crate) mod synced;
+#[cfg(test)]
+mod testing;
+pub(crate) mod utilization;
+pub(crate) mod worker;
