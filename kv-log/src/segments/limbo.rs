@@ -69,8 +69,12 @@ impl Limbo {
             let images: Vec<Arc<Image>> = waiting.images.extract_if(.., |image| !is_used(image)).collect();
             (segments, images)
         };
-        segments.into_iter().for_each(|segment| self.free(segment));
-        images.into_iter().for_each(|image| self.free_image(image));
+        for segment in segments {
+            self.free(segment);
+        }
+        for image in images {
+            self.free_image(image);
+        }
     }
 
     /// Bytes of the images that wait.
