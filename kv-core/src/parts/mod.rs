@@ -1,0 +1,34 @@
+//! Parts for engine authors: the pieces of an engine that the [contract](crate::Engine) determines,
+//! so that each is written and proved once.
+//!
+//! | a question that the contract asks | the part that answers it |
+//! |---|---|
+//! | when does the background thread dump? | [`NextAsk`], [`Wakers`] |
+//! | which of several callers dumps for all? | [`Leadership`]: group commit |
+//! | does the engine take changes? | [`Health`]: poisoned, closed, read only, forked |
+//! | who closes the store, and what ends with it? | [`Life`], [`AtExit`] |
+//! | is the directory still the store's? | [`StoreLock`] |
+//! | how does a full disk become usable again? | [`Reserve`] |
+//! | which merges keep the number of segments bounded? | [`MANY_SEGMENTS`], [`MERGED_SEGMENT_BYTES`] |
+//!
+//! An engine uses as many of them as it likes: the contract names none.
+
+mod at_exit;
+mod health;
+mod leadership;
+mod life;
+mod next_ask;
+mod process;
+mod reserve;
+mod store_lock;
+mod wakers;
+
+pub use crate::compaction::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
+pub use at_exit::{AtExit, call_at_exit};
+pub use health::{Health, PoisonOnPanic};
+pub use leadership::{Leadership, Leading};
+pub use life::Life;
+pub use next_ask::NextAsk;
+pub use reserve::Reserve;
+pub use store_lock::StoreLock;
+pub use wakers::{WakeAllOnDrop, Wakers};
