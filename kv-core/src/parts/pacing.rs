@@ -125,10 +125,18 @@ pub struct Pacing {
     wake: Wake,
     /// When the thread asks the policy again by itself.
     next_ask: NextAsk,
-    /// The tasks that wait for an LSN. The thread makes durable the highest one that they want,
-    /// whatever the policy says.
+    /// The tasks that wait for an LSN. The thread makes the highest of their LSNs durable even if the
+    /// policy holds.
     tasks: Wakers,
     is_stopping: AtomicBool,
+}
+
+/// The sleep of the thread between two questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sleep {
+    Not,
+    UntilWoken,
+    AtMost(Duration),
 }
 
 /// Sleep after a dump that made nothing durable. The policy may ask for the same dump at once.
@@ -141,16 +149,17 @@ impl Pacing {
         let _watch = self.watch(health, dir);
         while !self.is_stopping() && !health.is_poisoned() {
             // The failure of a dump poisoned the engine.
-            let Ok(pause) = self.step(dumper, clock) else { return };
-            if let Some(sleep) = pause {
-                self.wake.wait(sleep);
+            let Ok(sleep) = self.step(dumper, clock) else { return };
+            match sleep {
+                Sleep::Not => {}
+                Sleep::UntilWoken => drop(self.wake.wait(None)),
+                Sleep::AtMost(pause) => drop(self.wake.wait(Some(pause))),
             }
         }
     }
 
-    /// Asks, and dumps if the answer is so. Returns how long to sleep: `Some(None)` is until woken,
-    /// and `None` not at all.
-    fn step(&self, dumper: &impl Dumper, clock: &dyn Clock) -> Result<Option<Option<Duration>>> {
+    /// Asks the policy, and dumps if it says so. Returns the sleep that follows.
+    fn step(&self, dumper: &impl Dumper, clock: &dyn Clock) -> Result<Sleep> {
         self.next_ask.asking();
         let durable = dumper.durable_lsn();
         self.tasks.wake_up_to(durable);
@@ -158,7 +167,7 @@ impl Pacing {
         if wanted > durable {
             self.next_ask.at_work();
             dumper.make_durable(wanted)?;
-            return Ok(None);
+            return Ok(Sleep::Not);
         }
         let now = clock.monotonic();
         let Decision { action, mut ask_again_in } = dumper.decide(now);
@@ -166,7 +175,7 @@ impl Pacing {
             self.next_ask.at_work();
             dumper.dump(action)?;
             if dumper.durable_lsn() > durable {
-                return Ok(None);
+                return Ok(Sleep::Not);
             }
             ask_again_in = Some(ask_again_in.unwrap_or_default().max(REST_MIN));
         }
@@ -174,7 +183,7 @@ impl Pacing {
             dumper.before_rest();
         }
         self.next_ask.asleep_until(ask_again_in.map(|pause| now.saturating_add(pause)));
-        Ok(Some(ask_again_in))
+        Ok(ask_again_in.map_or(Sleep::UntilWoken, Sleep::AtMost))
     }
 
     /// For any other thread of the engine: until the answer is dropped, a panic poisons the engine,
@@ -199,8 +208,8 @@ impl Pacing {
     }
 
     /// As [`Engine::poll_durable`](crate::Engine::poll_durable) of an LSN that was given out.
-    /// `durable_lsn` returns the newest durable change. The thread makes `lsn` durable, whatever the
-    /// policy says.
+    /// `durable_lsn` returns the newest durable change. The thread makes `lsn` durable even if the
+    /// policy holds.
     ///
     /// # Errors
     /// [`Error::Poisoned`](crate::Error::Poisoned), [`Error::Closed`](crate::Error::Closed).
@@ -252,7 +261,7 @@ mod tests {
     use super::*;
     use crate::{Error, ManualClock};
     use std::sync::atomic::{AtomicU32, AtomicU64};
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, PoisonError};
     use std::task::{Wake as WakeTask, Waker};
     use std::thread;
 
@@ -275,12 +284,12 @@ mod tests {
         }
 
         fn call(&self, name: &'static str) -> Result<()> {
-            self.calls.lock().unwrap().push(name);
+            self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(name);
             if self.fails { Err(Error::Unsupported("on purpose")) } else { Ok(()) }
         }
 
         fn calls(&self) -> Vec<&'static str> {
-            self.calls.lock().unwrap().clone()
+            self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
         }
     }
 
@@ -292,7 +301,7 @@ mod tests {
             if self.visible.load(Ordering::SeqCst) == self.durable.load(Ordering::SeqCst) {
                 return Decision::now(Action::Hold);
             }
-            *self.answer.lock().unwrap()
+            *self.answer.lock().unwrap_or_else(PoisonError::into_inner)
         }
         fn make_durable(&self, lsn: Lsn) -> Result<()> {
             self.call("make_durable")?;
@@ -328,14 +337,14 @@ mod tests {
     fn each_answer_leads_to_its_dump_and_its_sleep() {
         let write = Decision::now(Action::Write);
         let write_and_later = |pause| Decision { action: Action::Write, ask_again_in: Some(pause) };
-        let table: [(Decision, &[&str], Option<Option<Duration>>); 7] = [
-            (HOLD, &["rest"], Some(None)),
-            (later(MS(5)), &[], Some(Some(MS(5)))),
-            (Decision::now(Action::WriteAndSync), &["sync"], None),
-            (Decision { action: Action::WriteAndSync, ..later(MS(5)) }, &["sync"], None),
-            (write, &["write"], Some(Some(REST_MIN))),
-            (write_and_later(MS(5)), &["write"], Some(Some(MS(5)))),
-            (write_and_later(MS(0)), &["write"], Some(Some(REST_MIN))),
+        let table: [(Decision, &[&str], Sleep); 7] = [
+            (HOLD, &["rest"], Sleep::UntilWoken),
+            (later(MS(5)), &[], Sleep::AtMost(MS(5))),
+            (Decision::now(Action::WriteAndSync), &["sync"], Sleep::Not),
+            (Decision { action: Action::WriteAndSync, ..later(MS(5)) }, &["sync"], Sleep::Not),
+            (write, &["write"], Sleep::AtMost(REST_MIN)),
+            (write_and_later(MS(5)), &["write"], Sleep::AtMost(MS(5))),
+            (write_and_later(MS(0)), &["write"], Sleep::AtMost(REST_MIN)),
         ];
         for (answer, calls, sleep) in table {
             let (pacing, fake) = (Pacing::default(), Fake::new(answer));
@@ -345,12 +354,12 @@ mod tests {
     }
 
     #[test]
-    fn a_task_gets_its_sync_whatever_the_policy_says() {
+    fn a_task_gets_its_sync_even_if_the_policy_holds() {
         let (pacing, fake) = (Pacing::default(), Fake::new(later(MS(5))));
         want(&pacing, &fake, 1);
         assert!(pacing.wake.take(), "the thread is woken");
-        assert_eq!(pacing.step(&fake, &ManualClock::default()).unwrap(), None);
-        assert_eq!(pacing.step(&fake, &ManualClock::default()).unwrap(), Some(None));
+        assert_eq!(pacing.step(&fake, &ManualClock::default()).unwrap(), Sleep::Not);
+        assert_eq!(pacing.step(&fake, &ManualClock::default()).unwrap(), Sleep::UntilWoken);
         assert_eq!(fake.calls(), ["make_durable", "rest"]);
     }
 
@@ -465,7 +474,7 @@ mod model {
         fn before_rest(&self) {}
     }
 
-    /// The thread ends once the change is durable. After a lost wake-up it sleeps for ever, which
+    /// The thread ends once the change is durable. After a lost wake-up it sleeps forever, which
     /// loom reports.
     #[test]
     fn a_change_is_dumped_whenever_it_comes() {
