@@ -54,7 +54,7 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and
 /// closed, and its keys can be deleted one by one; an engine that a put has poisoned is reopened
 /// first. Deleting gives the space of the deleted keys back, to the store or to the disk. An engine
-/// holds space for that: see [`Reserve`](crate::Reserve).
+/// holds space for that: see [`Reserve`](crate::parts::Reserve).
 ///
 /// **Leftovers.** A file that cannot be removed does no harm: the engine goes on, and tries again a
 /// bounded number of times. Neither a failed call nor a crash leaves files behind that add up: the
@@ -77,7 +77,7 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// or its lock file was removed or replaced, the next `sync` of a change fails and poisons, and
 /// nothing more becomes durable. Reads go on, but a value that has to be read from a removed file
 /// is an `Io` error. A new store may begin in a directory that holds nothing but [files of the
-/// system](crate::is_system_file), and leaves these alone. Any number of threads and processes may
+/// system](crate::fs::is_system_file), and leaves these alone. Any number of threads and processes may
 /// create a store in the same place at the same time: one opens it, the others are `Locked`.
 ///
 /// **Reading only.** A store that was opened with [`read_only`](crate::OpenOptions::read_only)

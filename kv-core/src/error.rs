@@ -1,3 +1,4 @@
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,10 +131,41 @@ impl Error {
         Error::Io { op: "sync", path: path.to_path_buf(), source: Arc::new(source) }
     }
 
+    /// Whether the error is a refusal: the engine was short of something, changed nothing, and may
+    /// succeed later. See *Refusals* in the [contract](crate::Engine).
+    ///
+    /// The resource is space on the disk, segments, memory or file descriptors. A failed sync or
+    /// rename is never a refusal, whatever the system's answer: it may have taken effect in part.
+    ///
+    /// ```
+    /// use kv_core::Error;
+    /// use std::{io, path::Path};
+    ///
+    /// let no_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
+    /// assert!(Error::io("create", Path::new("segment"), no_memory()).is_refusal());
+    /// assert!(!Error::sync(Path::new("segment"), no_memory()).is_refusal());
+    /// ```
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Error::Io { op: "sync" | "rename", .. } => false,
+            Error::DiskFull { .. } | Error::TooManySegments { .. } => true,
+            Error::Io { source, .. } => {
+                source.kind() == io::ErrorKind::OutOfMemory || is_too_many_open_files(source)
+            }
+            _ => false,
+        }
+    }
+
     /// A damaged file.
     pub fn corruption(path: &Path, offset: u64, detail: impl Into<String>) -> Self {
         Error::Corruption { path: path.to_path_buf(), offset, detail: detail.into() }
     }
+}
+
+/// Whether the process, or the whole system, has as many open files as it may have. The standard
+/// library has no kind for it.
+fn is_too_many_open_files(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]
@@ -153,5 +185,24 @@ mod tests {
         assert_eq!(damaged.to_string(), "/db/seg is damaged at byte 96: bad checksum");
         let poisoned = Error::Poisoned { cause: Arc::new(other) };
         assert!(poisoned.to_string().contains("cannot sync /db/log: boom"));
+    }
+
+    #[test]
+    fn a_shortage_is_a_refusal_and_every_other_failure_is_not() {
+        let (path, io) = (Path::new("f"), |errno: Errno| io::Error::from(errno));
+        for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::NOMEM, Errno::MFILE, Errno::NFILE] {
+            let refused = Error::io("create", path, io(errno));
+            assert!(refused.is_refusal(), "{refused}");
+            for failed in [
+                Error::sync(path, io(errno)),
+                Error::Io { op: "rename", path: path.to_path_buf(), source: Arc::new(io(errno)) },
+            ] {
+                assert!(!failed.is_refusal(), "{failed}");
+            }
+        }
+        assert!(Error::TooManySegments { path: path.to_path_buf(), limit: 9 }.is_refusal());
+        for failed in [Error::io("write", path, io(Errno::IO)), Error::Closed, Error::ReadOnly] {
+            assert!(!failed.is_refusal(), "{failed}");
+        }
     }
 }

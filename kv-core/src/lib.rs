@@ -29,18 +29,17 @@
 //! |---|---|
 //! | `engine.rs` | [`Engine`], **the contract**, and its sugar [`EngineExt`] |
 //! | `durable.rs` | [`Durable`]: the future that waits for an LSN |
-//! | `capability.rs` | what only some engines do: [`Checkpoint`], [`PointInTime`], [`Compact`] |
+//! | `capability.rs` | abilities that only some engines have: [`Checkpoint`], [`PointInTime`], [`Compact`] |
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
 //! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
-//! | `fs/` | [`Fs`], [`Dir`], [`File`] and [`OsFs`]: the only door to the disk |
-//! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries what is injected |
-//! | `health.rs`, `leadership.rs`, `next_ask.rs`, `wakers.rs`, `reserve.rs`, `store_lock.rs`, `life.rs`, `at_exit.rs` | parts that engines share: [`Health`] (poisoning), [`Leadership`] (group commit), [`NextAsk`] (wake-ups), [`Wakers`] (waiting futures), [`Reserve`] (full disks), [`StoreLock`], [`Life`] (closing once), [`AtExit`] |
+//! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries the injected file system and clock |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
+//! | [`fs`](mod@fs)`/` | [`Fs`], [`Dir`](fs::Dir), [`File`](fs::File) and [`OsFs`]: the only door to the disk |
+//! | [`parts`]`/` | pieces for engine authors: group commit, pacing, poisoning, … |
 
 #![deny(unsafe_code)]
 
-mod at_exit;
 mod batch;
 mod capability;
 mod clock;
@@ -50,52 +49,43 @@ mod engine;
 mod env;
 mod error;
 mod factory;
-mod fs;
-mod health;
-mod leadership;
-mod life;
+pub mod fs;
 mod limits;
 mod lsn;
-mod next_ask;
+pub mod parts;
 mod persistence;
-mod process;
-mod reserve;
 mod stats;
-mod store_lock;
 mod value;
-mod wakers;
 
-pub use at_exit::{AtExit, call_at_exit};
 pub use batch::{Batch, Change};
 pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::{
-    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, MANY_SEGMENTS,
-    MERGED_SEGMENT_BYTES, Never, SegmentId, SegmentStats, Usage,
+    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, SegmentId,
+    SegmentStats, Usage,
 };
 pub use durable::Durable;
 pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
 pub use error::{Error, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
-pub use fs::{
-    Dir, DirExt, DirLock, File, FileExt, Fs, FsExt, LOCK_FILE, LockKind, OpenMode, OsFs, is_system_file,
-};
-pub use health::{Health, PoisonOnPanic};
-pub use leadership::{Leadership, Leading};
-pub use life::Life;
+pub use fs::{Fs, OsFs};
 pub use limits::Limits;
 pub use lsn::Lsn;
-pub use next_ask::NextAsk;
 pub use persistence::{
     Acknowledge, Action, Always, AnyOf, Decision, LossWindow, Manual, MaxLogSize, Pending, Periodic,
     PersistencePolicy, default_persistence,
 };
-pub use reserve::Reserve;
 pub use stats::{RecoveryReport, Stats};
-pub use store_lock::StoreLock;
 pub use value::Value;
-pub use wakers::{WakeAllOnDrop, Wakers};
+
+#[doc(hidden)]
+pub use fs::{Dir, DirExt, DirLock, File, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
+#[doc(hidden)]
+pub use parts::{
+    AtExit, Health, Leadership, Leading, Life, MANY_SEGMENTS, MERGED_SEGMENT_BYTES, NextAsk, PoisonOnPanic,
+    Reserve, StoreLock, WakeAllOnDrop, Wakers, call_at_exit,
+};
 
 /// The examples of the README are tested.
 #[cfg(doctest)]

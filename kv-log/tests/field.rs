@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
 
-use kv_core::{Compact, Engine, EngineExt, Env, Error, Manual, Never, OpenOptions};
+use kv_core::{Compact, Engine, EngineExt, Error, Manual, Never, OpenOptions};
 use kv_log::{LogEngine, Options};
 use kv_naive::NaiveEngine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -161,7 +161,7 @@ fn a_store_in_a_static_keeps_its_changes_when_the_process_ends() {
     let work = |dir: &Path| {
         let log = LogEngine::open(dir.join("log"), manual()).unwrap();
         let options = OpenOptions { persistence: Arc::new(Manual), ..OpenOptions::default() };
-        let naive = NaiveEngine::open(&dir.join("naive"), &Env::os(), options).unwrap();
+        let naive = NaiveEngine::open(dir.join("naive"), options).unwrap();
         let stores: [&dyn Engine; 2] = [LOG.get_or_init(|| log), NAIVE.get_or_init(|| naive)];
         for store in stores {
             for number in 0..1000_u32 {
@@ -171,7 +171,7 @@ fn a_store_in_a_static_keeps_its_changes_when_the_process_ends() {
     };
     if in_child("a_store_in_a_static_keeps_its_changes_when_the_process_ends", dir.path(), work) {
         assert_eq!(LogEngine::open(dir.path().join("log"), manual()).unwrap().stats().keys, 1000);
-        let naive = NaiveEngine::open(&dir.path().join("naive"), &Env::os(), OpenOptions::default());
+        let naive = NaiveEngine::open(dir.path().join("naive"), OpenOptions::default());
         assert_eq!(naive.unwrap().stats().keys, 1000);
     }
 }

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
 
-use kv_core::{Engine, EngineExt, Env, Error, OpenOptions, Result};
+use kv_core::{Engine, EngineExt, Error, OpenOptions, Result};
 use kv_log::{LogEngine, Options};
 use kv_naive::NaiveEngine;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -88,7 +88,7 @@ fn open_log(dir: &Path) -> Result<Arc<dyn Engine>> {
 }
 
 fn open_naive(dir: &Path) -> Result<Arc<dyn Engine>> {
-    Ok(Arc::new(NaiveEngine::open(dir, &Env::os(), OpenOptions::default())?))
+    Ok(Arc::new(NaiveEngine::open(dir, OpenOptions::default())?))
 }
 
 /// Puts values until the disk is full, and returns the number of keys. Syncs at intervals, so that a

@@ -13,7 +13,8 @@
 //! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp` and `SNAPSHOT.tmp`. Files that systems leave count as
 //! none.
 
-use kv_core::{LOCK_FILE, Reserve, is_system_file};
+use kv_core::fs::{LOCK_FILE, is_system_file};
+use kv_core::parts::Reserve;
 
 use crate::identity::{self, IDENTITY};
 use crate::snapshot::{self, SNAPSHOT};

@@ -1,42 +1,52 @@
+use kv_core::parts::{Life, Threads, call_at_exit};
 use kv_core::{
-    AtExit, Background, Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Life, Lsn,
-    OpenOptions, PointInTime, Result, ScanVisitor, Stats, Value, call_at_exit,
+    Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Lsn, OpenOptions, PointInTime,
+    Result, ScanVisitor, Stats, Value,
 };
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use crate::identity;
+use crate::open::open;
 use crate::store::Store;
-use crate::worker::Worker;
 
 /// A hash table with snapshots. See the [crate documentation](crate).
 ///
-/// Dropping the last handle closes the store. Of a store in a `static`, which is never dropped, the
-/// visible changes are made durable when `main` returns, and an error is not told;
-/// [`close`](Engine::close) tells it. A forked child gets [`Forked`](kv_core::Error::Forked).
+/// Dropping the last handle closes the store. A store in a `static` is never dropped. When `main`
+/// returns, the engine makes its visible changes durable, and ignores errors. Call
+/// [`close`](Engine::close) to see them. A forked child gets [`Forked`](kv_core::Error::Forked).
 #[derive(Debug)]
 pub struct NaiveEngine {
     store: Arc<Store>,
-    life: Life<Worker>,
+    life: Life<Threads>,
 }
 
 impl NaiveEngine {
-    /// Opens the store in `dir`, loading its snapshot.
+    /// Opens the store in `dir` and loads its snapshot, on the operating system's files and clock.
     ///
     /// # Errors
-    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A failed
-    /// open leaves the store as it was.
-    pub fn open(dir: &Path, env: &Env, options: OpenOptions) -> Result<Self> {
-        let store = Arc::new(Store::open(dir, env, options)?);
-        let worker = Worker::start(&store)?;
-        if env.background == Background::Threads && !store.options.read_only {
+    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A
+    /// failed open leaves the store as it was.
+    pub fn open(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self> {
+        Self::open_in(dir.as_ref(), &Env::os(), options)
+    }
+
+    /// As [`open`](Self::open), in an environment of the caller's choice.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    #[expect(clippy::needless_pass_by_value, reason = "every engine takes its options by value")]
+    pub fn open_in(dir: &Path, env: &Env, options: OpenOptions) -> Result<Self> {
+        let store = Arc::new(open(dir, env, &options)?);
+        let mut threads = Threads::of(dir);
+        if store.has_thread() {
+            // The thread shares the store and not the engine: dropping the engine stops it.
+            let (of_thread, dir) = (Arc::clone(&store), dir.to_path_buf());
+            threads.start("kv-naive snapshot", move || of_thread.snapshot_when_due(&dir))?;
             let weak: Weak<Store> = Arc::downgrade(&store);
             call_at_exit(weak);
         }
-        Ok(NaiveEngine { store, life: Life::new(worker) })
+        Ok(NaiveEngine { store, life: Life::new(threads) })
     }
 
     /// Refuses to wait on a closed store, or for an LSN that was not given out.
@@ -52,8 +62,8 @@ const ALLOCATION_BYTES_PER_KEY: u64 = 48;
 impl Engine for NaiveEngine {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
         let store = &*self.store;
-        store.options.limits.check_key(key)?;
-        store.options.limits.check_value(value)?;
+        store.limits.check_key(key)?;
+        store.limits.check_value(value)?;
         store.before_change()?;
         let lsn = store.table.put(key, value)?;
         store.after_change(lsn)?;
@@ -71,7 +81,7 @@ impl Engine for NaiveEngine {
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
         let store = &*self.store;
-        store.options.limits.check_batch_with(batch, store.key_len_max)?;
+        store.limits.check_batch_with(batch, store.key_len_max)?;
         store.before_change()?;
         match store.table.apply(batch)? {
             Some(lsn) => store.after_change(lsn).map(|()| lsn),
@@ -107,26 +117,19 @@ impl Engine for NaiveEngine {
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.store.health.check_readable()?;
-        let table = &self.store.table;
-        for shard in 0..table.shards() {
-            for (key, entry) in table.copy_shard(shard, || {}) {
-                if visit(&key, &entry.value).is_break() {
-                    return Ok(());
-                }
-            }
-        }
+        let _ = self.store.table.copy().try_for_each(|(key, entry)| visit(&key, &entry.value));
         Ok(())
     }
 
     fn sync(&self) -> Result<Lsn> {
         self.store.health.check_writable()?;
-        self.store.make_durable(self.store.table.last_lsn())?;
-        Ok(self.store.progress.durable_lsn())
+        self.store.snapshotter.make_all_durable()?;
+        Ok(self.store.snapshotter.durable_lsn())
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         self.check_wait(lsn)?;
-        self.store.make_durable(lsn)
+        self.store.snapshotter.make_durable(lsn)
     }
 
     fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -135,7 +138,7 @@ impl Engine for NaiveEngine {
     }
 
     fn durable_lsn(&self) -> Lsn {
-        self.store.progress.durable_lsn()
+        self.store.snapshotter.durable_lsn()
     }
 
     fn last_lsn(&self) -> Lsn {
@@ -143,34 +146,25 @@ impl Engine for NaiveEngine {
     }
 
     fn stats(&self) -> Stats {
-        let (table, counters) = (&self.store.table, &self.store.counters);
+        let table = &self.store.table;
         let mut stats = Stats::default();
-        // Before the visible side, which it never passes.
-        stats.durable_lsn = self.store.progress.durable_lsn();
-        let position = table.position();
+        self.store.snapshotter.fill(&mut stats);
         stats.keys = table.len() as u64;
         stats.live_bytes = table.live_bytes();
         stats.memory_bytes = stats.live_bytes + ALLOCATION_BYTES_PER_KEY * stats.keys;
         stats.index_bytes = table.slot_bytes();
-        stats.unflushed_bytes = self.store.progress.pending(position, Duration::ZERO).bytes;
-        stats.disk_bytes =
-            counters.snapshot_bytes.load(Ordering::Relaxed) + identity::FILE_LEN + self.store.reserve.len();
-        stats.last_lsn = position.lsn;
-        stats.changes = position.changes;
-        stats.dumps = counters.snapshots.load(Ordering::Relaxed);
-        stats.syncs = counters.syncs.load(Ordering::Relaxed);
-        stats.bytes_written = counters.bytes_written.load(Ordering::Relaxed);
         stats.recovery = self.store.recovery.clone();
         stats
     }
 
     fn close(&self) -> Result<()> {
         self.store.health.check_process()?;
-        let answer = self.life.close(|worker| {
-            worker.stop(&self.store);
+        let answer = self.life.close(|threads| {
+            self.store.pacing.stop();
+            threads.join();
             self.store.close()
         });
-        self.store.wake_tasks();
+        self.store.pacing.wake_tasks();
         answer
     }
 
@@ -184,14 +178,6 @@ impl Engine for NaiveEngine {
 
     fn as_compact(&self) -> Option<&dyn Compact> {
         None
-    }
-}
-
-impl AtExit for Store {
-    fn at_exit(&self) {
-        if self.health.check_writable().is_ok() {
-            let _ = self.make_durable(self.table.last_lsn());
-        }
     }
 }
 
@@ -222,6 +208,6 @@ impl EngineFactory for NaiveFactory {
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
-        Ok(Arc::new(NaiveEngine::open(dir, env, options.clone())?))
+        Ok(Arc::new(NaiveEngine::open_in(dir, env, options.clone())?))
     }
 }

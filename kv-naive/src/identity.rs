@@ -14,7 +14,9 @@
 //! last snapshot and when no change can come any more. Creation writes an empty `SNAPSHOT` first and `NAIVE`
 //! last; what a crash leaves in between is a case of [`directory`](crate::directory).
 
-use kv_core::{Dir, DirExt, Error, Lsn, Reserve, Result};
+use kv_core::fs::{Dir, DirExt};
+use kv_core::parts::Reserve;
+use kv_core::{Error, Lsn, Result};
 use kv_wal_format::{HeaderError, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use std::path::Path;
 
@@ -80,7 +82,7 @@ pub(crate) fn header_error(path: &Path, error: HeaderError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_core::{Fs, FsExt, OsFs};
+    use kv_core::fs::{Fs, FsExt, OsFs};
 
     #[test]
     fn the_ceiling_comes_back_and_damage_is_noticed() {

@@ -7,17 +7,17 @@
 //! lost in a crash: the durable state is always exactly one snapshot.
 //!
 //! ```
-//! use kv_core::{Engine, Env, OpenOptions};
+//! use kv_core::{Engine, OpenOptions};
 //! use kv_naive::NaiveEngine;
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("store");
-//! let store = NaiveEngine::open(&dir, &Env::os(), OpenOptions::default())?;
+//! let store = NaiveEngine::open(&dir, OpenOptions::default())?;
 //! store.put(b"planet", b"earth")?;
 //! store.sync()?; // writes a snapshot
 //! store.close()?;
 //!
-//! let store = NaiveEngine::open(&dir, &Env::os(), OpenOptions::default())?;
+//! let store = NaiveEngine::open(&dir, OpenOptions::default())?;
 //! assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
 //! # Ok::<(), kv_core::Error>(())
 //! ```
@@ -53,16 +53,15 @@
 
 #![forbid(unsafe_code)]
 
-mod cut;
 mod directory;
-mod durability;
 mod engine;
+mod files;
 mod identity;
-mod progress;
+mod open;
 mod snapshot;
+mod snapshotter;
 mod store;
 mod table;
-mod worker;
 
 pub use engine::{NaiveEngine, NaiveFactory};
 

@@ -20,7 +20,7 @@ fn options(policy: impl PersistencePolicy + 'static) -> OpenOptions {
 }
 
 fn open(dir: &Path) -> kv_core::Result<NaiveEngine> {
-    NaiveEngine::open(dir, &Env::os(), options(Manual))
+    NaiveEngine::open(dir, options(Manual))
 }
 
 /// Copies what a crash of the process would leave.
@@ -100,7 +100,7 @@ impl Dir for FailingDir {
 fn on_failing_fs(dir: &Path, background: Background, policy: OpenOptions) -> (Arc<Switches>, NaiveEngine) {
     let fs = FailingFs::default();
     let env = Env { fs: Arc::new(fs.clone()), clock: Arc::new(SystemClock::new()), background };
-    let engine = NaiveEngine::open(dir, &env, policy).unwrap();
+    let engine = NaiveEngine::open_in(dir, &env, policy).unwrap();
     (fs.0, engine)
 }
 
@@ -109,7 +109,7 @@ fn a_crash_at_any_moment_under_writers_leaves_a_point_in_time() {
     const WRITERS: u64 = 3;
     let dir = tempfile::tempdir().unwrap();
     let live = dir.path().join("live");
-    let engine = NaiveEngine::open(&live, &Env::os(), options(MaxLogSize::new(2000))).unwrap();
+    let engine = NaiveEngine::open(&live, options(MaxLogSize::new(2000))).unwrap();
     let stop = AtomicBool::new(false);
     let (histories, crashes) = std::thread::scope(|scope| {
         let writers: Vec<_> = (0..WRITERS)
@@ -210,7 +210,7 @@ fn directories_are_told_apart_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let mut no_create = options(Manual);
     no_create.create_if_missing = false;
-    let refuse = |path: &Path| NaiveEngine::open(path, &Env::os(), no_create.clone()).unwrap_err();
+    let refuse = |path: &Path| NaiveEngine::open(path, no_create.clone()).unwrap_err();
 
     let missing = dir.path().join("missing");
     assert!(matches!(refuse(&missing), Error::NotAStore { .. }));
@@ -234,7 +234,7 @@ fn directories_are_told_apart_and_left_alone() {
     engine.put(b"k", b"v").unwrap();
     engine.close().unwrap();
     OsFs.open_dir(&store).unwrap().write_file_atomically("SNAPSHOT.tmp", b"left by a crash").unwrap();
-    drop(NaiveEngine::open(&store, &Env::os(), no_create.clone()).unwrap());
+    drop(NaiveEngine::open(&store, no_create.clone()).unwrap());
     assert_eq!(OsFs.list(&store).unwrap(), ["LOCK", "NAIVE", "RESERVE", "SNAPSHOT"]);
 
     for lost in ["NAIVE", "SNAPSHOT"] {
@@ -253,7 +253,7 @@ fn an_unfinished_creation_is_finished() {
     OsFs.remove_file(&dir.path().join("NAIVE")).unwrap();
     let mut no_create = options(Manual);
     no_create.create_if_missing = false;
-    let refused = NaiveEngine::open(dir.path(), &Env::os(), no_create);
+    let refused = NaiveEngine::open(dir.path(), no_create);
     assert!(matches!(refused, Err(Error::NotAStore { .. })));
     assert_eq!(open(dir.path()).unwrap().last_lsn(), Lsn::ZERO);
 }
@@ -311,8 +311,7 @@ fn everybody_who_waits_hears_of_the_failure() {
 #[test]
 fn the_worker_snapshots_again_and_again() {
     let dir = tempfile::tempdir().unwrap();
-    let engine =
-        NaiveEngine::open(dir.path(), &Env::os(), options(Periodic::new(Duration::from_millis(2)))).unwrap();
+    let engine = NaiveEngine::open(dir.path(), options(Periodic::new(Duration::from_millis(2)))).unwrap();
     for number in 0..150u64 {
         let lsn = engine.put(b"k", &number.to_le_bytes()).unwrap();
         wait_until("a periodic snapshot", || engine.durable_lsn() >= lsn);
@@ -348,7 +347,7 @@ fn a_policy_of_ones_own_is_asked_after_every_change() {
     let dir = tempfile::tempdir().unwrap();
     let asked = Arc::new(AtomicU64::new(0));
     let env = Env { background: Background::Inline, ..Env::os() };
-    let engine = NaiveEngine::open(dir.path(), &env, options(EveryHundred(Arc::clone(&asked)))).unwrap();
+    let engine = NaiveEngine::open_in(dir.path(), &env, options(EveryHundred(Arc::clone(&asked)))).unwrap();
     for number in 1..=250u64 {
         let lsn = engine.put(&number.to_le_bytes(), b"v").unwrap();
         assert_eq!(engine.durable_lsn().get(), lsn.get() / 100 * 100);
@@ -359,7 +358,7 @@ fn a_policy_of_ones_own_is_asked_after_every_change() {
 #[test]
 fn concurrent_waiters_share_snapshots() {
     let dir = tempfile::tempdir().unwrap();
-    let engine = NaiveEngine::open(dir.path(), &Env::os(), options(kv_core::Always)).unwrap();
+    let engine = NaiveEngine::open(dir.path(), options(kv_core::Always)).unwrap();
     std::thread::scope(|scope| {
         for writer in 0..8u8 {
             let engine = &engine;

@@ -1,4 +1,5 @@
-use kv_core::{Dir, DirExt, Error, File, FileExt, Lsn, OpenMode, Result};
+use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
+use kv_core::{Error, Lsn, Result};
 use kv_wal_format::{
     Decoder, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind, Step,
 };

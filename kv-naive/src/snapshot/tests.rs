@@ -1,6 +1,7 @@
 use super::*;
 use crate::table::Table;
-use kv_core::{Dir, DirExt, Error, FileExt, Fs, FsExt, Lsn, OpenMode, OsFs};
+use kv_core::fs::{Dir, DirExt, FileExt, Fs, FsExt, OpenMode, OsFs};
+use kv_core::{Background, Error, Lsn};
 use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +24,7 @@ fn load(dir: &Path) -> kv_core::Result<(Loaded, Content)> {
 /// A directory with a snapshot of nine entries, and the file's bytes.
 fn written() -> (tempfile::TempDir, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
-    let table = Table::empty();
+    let table = Table::new(Background::Inline);
     for key in 0..9u8 {
         table.put(&[key], &vec![key; usize::from(key) * 3]).unwrap();
     }
@@ -95,7 +96,7 @@ fn valid_records_that_make_no_snapshot_are_refused() {
 #[test]
 fn a_table_larger_than_the_buffers_is_written_and_read_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let table = Table::empty();
+    let table = Table::new(Background::Inline);
     for key in 0..200u8 {
         table.put(&[key], &vec![key; usize::from(key) * 100]).unwrap();
     }

@@ -1,9 +1,10 @@
-use kv_core::{Dir, DirExt, Error, File, FileExt, OpenMode, Result};
+use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
+use kv_core::{Error, Result};
 use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
 
 use super::{SNAPSHOT, TEMPORARY};
-use crate::cut::Cut;
+use crate::table::Cut;
 
 /// Bytes gathered before they are written.
 const BUFFER_LEN: usize = 256 << 10;

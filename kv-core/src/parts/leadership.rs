@@ -1,11 +1,12 @@
-use crate::{Health, Result};
+use super::Health;
+use crate::Result;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Who does a piece of work that many may need: one thread leads, the others wait for it. A part that
 /// engines share: with a sync as the work, this is group commit.
 ///
 /// ```
-/// use kv_core::Leadership;
+/// use kv_core::parts::Leadership;
 /// use std::sync::atomic::{AtomicU64, Ordering};
 ///
 /// let (leadership, durable, visible) = (Leadership::default(), AtomicU64::new(0), AtomicU64::new(7));

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// the change, or the writer sees that it must be woken, however the change itself was published.
 ///
 /// ```
-/// use kv_core::NextAsk;
+/// use kv_core::parts::NextAsk;
 /// use std::time::Duration;
 ///
 /// let (next, second) = (NextAsk::default(), Duration::from_secs(1));

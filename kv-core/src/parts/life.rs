@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 /// background meanwhile, as a rule threads.
 ///
 /// ```
-/// use kv_core::{Error, Life};
+/// use kv_core::{Error, parts::Life};
 ///
 /// let life = Life::new("workers");
 /// let fails = |_: &mut &str| Err(Error::Unsupported("closing in an example"));

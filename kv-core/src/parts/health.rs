@@ -1,4 +1,4 @@
-use crate::process::Process;
+use super::process::Process;
 use crate::{Error, Lsn, Result};
 use std::io;
 use std::path::Path;

@@ -1,4 +1,5 @@
-use crate::{Dir, DirExt, Error, File, OpenMode, Result};
+use crate::fs::{Dir, DirExt, File, OpenMode};
+use crate::{Error, Result};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// between the two steps.
 ///
 /// ```
-/// use kv_core::{Fs, OsFs, Reserve};
+/// use kv_core::{Fs, OsFs, parts::Reserve};
 ///
 /// # let dir = tempfile::tempdir().unwrap();
 /// let reserve = Reserve::open(OsFs.open_dir(dir.path()).unwrap());
@@ -157,7 +158,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Fs, FsExt, OsFs};
+    use crate::fs::{Fs, FsExt, OsFs};
 
     #[test]
     fn it_grows_gives_and_is_found_again() {

@@ -1,4 +1,5 @@
-use crate::{Health, Lsn, Result};
+use super::Health;
+use crate::{Lsn, Result};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -27,7 +28,7 @@ use std::sync::{Mutex, MutexGuard};
 /// leaves its entry until the next wake of its LSN.
 ///
 /// ```
-/// use kv_core::{Lsn, Wakers};
+/// use kv_core::{Lsn, parts::Wakers};
 /// use std::sync::atomic::{AtomicU64, Ordering};
 /// use std::task::{Context, Poll, Waker};
 ///
@@ -108,7 +109,7 @@ impl Wakers {
     }
 
     /// The highest LSN that a task waits for, or once waited for. The thread looks after
-    /// [`NextAsk::asking`](crate::NextAsk::asking): who comes later wakes it once more.
+    /// [`NextAsk::asking`](super::NextAsk::asking): who comes later wakes it once more.
     pub fn wanted(&self) -> Lsn {
         Lsn::new(self.wanted.load(Ordering::Relaxed))
     }

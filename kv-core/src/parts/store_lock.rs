@@ -1,4 +1,5 @@
-use crate::{DirLock, Error, Result};
+use crate::fs::DirLock;
+use crate::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 

@@ -1,0 +1,92 @@
+//! The state of the table at one moment, taken while writers go on.
+//!
+//! A cut at LSN `s` begins with the gate held exclusively: no writer is in flight, and the table holds
+//! exactly the changes up to `s`. Then shards are copied one after the other, each under its read lock, and
+//! entries newer than `s` are left out. What is missing is what writers replaced or removed before its
+//! shard was copied; they keep it here first, under the write lock of the shard:
+//!
+//! | a writer finds, under the shard's lock | and does | the cut has the entry from |
+//! |---|---|---|
+//! | no entry, or one newer than `s` | nothing | nowhere: the key was absent at `s`, or an earlier writer has kept it |
+//! | an entry up to `s`, shard not copied yet | keeps it | here; the copy finds something newer, or nothing |
+//! | an entry up to `s`, shard copied | nothing | the copy |
+//!
+//! `shards_copied` moves under the shard's read lock and is looked at under its write lock, so writer and
+//! copy agree on the row, and every entry of the cut comes exactly once. What comes after the first
+//! replacement or removal of a key is newer than `s`: only the first writer of a key keeps an entry.
+
+use kv_core::parts::Position;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::shards::{Entry, Shards};
+
+/// What writers must know of a running cut.
+#[derive(Debug, Default)]
+pub(crate) struct CutState {
+    /// The LSN of the running cut. 0: none runs, or of an empty table; no entry has an LSN that low.
+    lsn: AtomicU64,
+    /// Shards below this index are copied.
+    shards_copied: AtomicUsize,
+    kept: Mutex<Vec<(Box<[u8]>, Entry)>>,
+}
+
+impl CutState {
+    /// Keeps an entry about to be replaced or removed, if the running cut needs it. With the gate held, and
+    /// under the write lock of `shard`.
+    #[inline]
+    pub(crate) fn keep(&self, key: &[u8], entry: &Entry, shard: impl FnOnce() -> usize) {
+        if entry.lsn <= self.lsn.load(Ordering::Relaxed) {
+            self.keep_unless_copied(key, entry, shard());
+        }
+    }
+
+    #[cold]
+    fn keep_unless_copied(&self, key: &[u8], entry: &Entry, shard: usize) {
+        if shard >= self.shards_copied.load(Ordering::Relaxed) {
+            self.kept.lock().push((Box::from(key), entry.clone()));
+        }
+    }
+}
+
+/// A running cut; it ends when dropped. One at a time: the leader of a snapshot has it.
+#[derive(Debug)]
+pub(crate) struct Cut<'a> {
+    shards: &'a Shards,
+    state: &'a CutState,
+    /// What the cut contains: all changes up to here, and none beyond.
+    pub(crate) position: Position,
+}
+
+impl<'a> Cut<'a> {
+    /// Begins a cut at `position`. With the gate held exclusively.
+    pub(super) fn begin(shards: &'a Shards, state: &'a CutState, position: Position) -> Self {
+        // A cut that was given up may have left something.
+        state.kept.lock().clear();
+        state.shards_copied.store(0, Ordering::Relaxed);
+        state.lsn.store(position.lsn.get(), Ordering::Relaxed);
+        Cut { shards, state, position }
+    }
+
+    /// Visits every entry of the cut once, with no lock held. Holds a copy of one shard at a time.
+    pub(crate) fn visit<E>(self, mut visit: impl FnMut(&[u8], &Entry) -> Result<(), E>) -> Result<(), E> {
+        for shard in 0..self.shards.count() {
+            let copied = self.shards.copy(shard, || {
+                self.state.shards_copied.store(shard + 1, Ordering::Relaxed);
+            });
+            for (key, entry) in copied.filter(|(_, entry)| entry.lsn <= self.position.lsn.get()) {
+                visit(&key, &entry)?;
+            }
+            let kept = std::mem::take(&mut *self.state.kept.lock());
+            kept.iter().try_for_each(|(key, entry)| visit(key, entry))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cut<'_> {
+    fn drop(&mut self) {
+        self.state.lsn.store(0, Ordering::Relaxed);
+        self.state.kept.lock().clear();
+    }
+}
