@@ -35,7 +35,7 @@
 //! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries the injected file system and clock |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
-//! | [`fs`](mod@fs)`/` | [`Fs`], [`Dir`](fs::Dir), [`File`](fs::File) and [`OsFs`]: the only door to the disk |
+//! | [`fs`](mod@fs)`/` | [`Fs`], [`fs::Dir`], [`fs::File`] and [`OsFs`]: the only door to the disk |
 //! | [`parts`]`/` | pieces for engine authors: group commit, pacing, poisoning, … |
 
 #![deny(unsafe_code)]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::counters::Counters;
 use crate::options::Options;
-use crate::refusal::is_refusal;
 use crate::signals::Signals;
 
 /// Parts read the settings and the health. They write only counters and wake-ups, which lie in
@@ -54,9 +53,9 @@ impl Context {
         result
     }
 
-    /// Poisons the store, unless `error` is a [refusal](is_refusal).
+    /// Poisons the store, unless `error` is a [refusal](Error::is_refusal).
     pub(crate) fn poison_unless_refused(&self, error: Error) -> Error {
-        if is_refusal(&error) { error } else { self.health.poison(error) }
+        if error.is_refusal() { error } else { self.health.poison(error) }
     }
 
     /// Refuses a key that is longer than any key of the store.

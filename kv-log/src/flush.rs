@@ -28,8 +28,8 @@ use crate::context::Context;
 use crate::eviction::Evictor;
 use crate::log::Log;
 use crate::manifest::Room;
-use crate::progress::{Position, Progress};
 use crate::segments::{Segment, Via};
+use kv_core::parts::{Position, Progress};
 
 /// Writes and syncs the log. One thread at a time leads.
 #[derive(Debug)]
@@ -193,11 +193,7 @@ impl Flusher {
     /// The policy's answer at the time `now`, if the log ends at `end`, and when to ask again.
     #[inline]
     pub(crate) fn decide(&self, end: Position, now: Duration) -> (Action, Option<Duration>) {
-        let pending = self.progress.pending(end, now);
-        if pending.records == 0 {
-            return (Action::Hold, None);
-        }
-        let decision = self.context.options.persistence.decide(&pending);
+        let decision = self.progress.decide(&*self.context.options.persistence, end, now);
         (decision.action, decision.ask_again_in)
     }
 

@@ -104,7 +104,7 @@
 //! | into the active segment of the log | `log/` |
 //! | into the index | `index/` |
 //! | a reader looks it up | `read.rs`, `segment/`, `readers/` |
-//! | the flusher writes and syncs the log | `workers.rs`, `flush.rs`, `progress.rs` |
+//! | the flusher writes and syncs the log | `workers.rs`, `flush.rs` |
 //! | the catalog names segments in the manifest | `manifest/`, `directory.rs` |
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |
 //! | the evictor frees images | `eviction.rs` |
@@ -125,7 +125,6 @@ mod log;
 mod manifest;
 mod memory;
 mod options;
-mod progress;
 mod read;
 mod reclaim;
 mod recovery;

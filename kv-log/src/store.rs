@@ -19,10 +19,10 @@ use crate::flush::Flusher;
 use crate::index::Index;
 use crate::log::{Log, LogEnd, MARK_LEN, SEAL_LEN, Spares};
 use crate::manifest::{Catalog, Room};
-use crate::progress::{Position, Progress};
 use crate::reclaim::collect;
 use crate::refusal::unless_refused;
 use crate::segments::{Segment, SegmentTable};
+use kv_core::parts::{Position, Progress};
 
 /// An open store. Callers and background workers share it.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl Store {
         }
         match self.context.env.background {
             Background::Threads => {
-                let now = self.progress.recent_time(end.lsn, &*self.context.env.clock);
+                let now = self.progress.recent_time(end, &*self.context.env.clock);
                 let signals = &self.context.signals;
                 match self.flusher.decide(end, now) {
                     (Action::Hold, None) => {}
@@ -204,8 +204,7 @@ impl Store {
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         self.log.end.try_settle();
-        let durable_lsn = self.progress.durable_lsn();
-        self.progress.fill(&mut stats, durable_lsn, self.log.end.position());
+        self.progress.fill(&mut stats, || self.log.end.position());
         self.context.counters.fill(&mut stats);
         stats.keys = self.index.len() as u64;
         stats.live_bytes = self.index.pair_bytes() as u64;

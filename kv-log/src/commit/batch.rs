@@ -13,9 +13,9 @@ use super::pipeline::{Attempt, Outcome, commit_with};
 use crate::index::{KeyHash, LockedShard, Newest, Unresolved};
 use crate::log::SEAL_LEN;
 use crate::options::BATCH_BYTES_MAX;
-use crate::progress::Position;
 use crate::reclaim::{Guard, pin};
 use crate::segments::{Found, Location, SEGMENT_BYTES_MAX};
+use kv_core::parts::Position;
 
 // A batch within its limit fits a segment: the limit counts at least the length of each record.
 const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT - 1);

@@ -28,9 +28,9 @@ use crate::flush::Flusher;
 use crate::index::{Index, KeyHash, LockedShard, Newest};
 use crate::log::{LockedEnd, Log};
 use crate::manifest::Need;
-use crate::progress::{Position, Progress};
 use crate::reclaim::{Guard, collect, pin};
 use crate::segments::{Found, Location, SegmentTable};
+use kv_core::parts::{Position, Progress};
 
 /// A change that is ready to be committed.
 struct Prepared<'a> {

@@ -12,9 +12,9 @@ use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::progress::Position;
 use crate::segments::{Image, Location, Segment};
 use crate::sync::change;
+use kv_core::parts::Position;
 
 /// Room that every segment keeps for its seal, bytes.
 pub(crate) const SEAL_LEN: usize = encoded_len(0, Seal::BODY_LEN);
@@ -30,6 +30,8 @@ pub(crate) struct LogEnd {
     bytes: AtomicU64,
     /// The commit lock.
     active: Mutex<Active>,
+    /// LSNs up to this one belong to earlier openings. Above it, LSNs have no gaps.
+    lsn_floor: Lsn,
 }
 
 /// The active segment, guarded by the commit lock. The fields that every change writes come first.
@@ -50,8 +52,6 @@ pub(crate) struct Active {
     /// Whether the spares worker was woken for this segment.
     spare_due: bool,
     encoder: Encoder,
-    /// LSNs up to this one belong to earlier openings.
-    lsn_floor: Lsn,
     pub(crate) segment: Arc<Segment>,
     /// Sealed segments that the flusher has not taken yet, oldest first.
     pub(crate) sealed: Vec<Arc<Segment>>,
@@ -68,9 +68,9 @@ impl LogEnd {
     /// Of a store that was recovered up to `last_lsn`. The next change goes to `active`, of which
     /// `capacity` bytes may be used, and its LSN is above `lsn_floor`.
     pub(crate) fn new(active: Arc<Segment>, capacity: usize, last_lsn: Lsn, lsn_floor: Lsn) -> Self {
-        let mut active = Active::new(active, lsn_floor);
+        let mut active = Active::new(active);
         active.capacity = active.capacity.min(capacity);
-        LogEnd { lsn: last_lsn.get().into(), bytes: 0.into(), active: Mutex::new(active) }
+        LogEnd { lsn: last_lsn.get().into(), bytes: 0.into(), active: Mutex::new(active), lsn_floor }
     }
 
     #[inline]
@@ -93,7 +93,9 @@ impl LogEnd {
 
     #[inline]
     pub(crate) fn position(&self) -> Position {
-        Position { lsn: self.last_lsn(), bytes: self.bytes.load(Ordering::Relaxed) }
+        let lsn = self.last_lsn();
+        let changes = lsn.get().saturating_sub(self.lsn_floor.get());
+        Position { lsn, changes, bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
     #[inline]
@@ -115,7 +117,7 @@ impl LockedEnd<'_> {
     /// The LSN of the next change.
     #[inline]
     pub(crate) fn next_lsn(&self) -> Lsn {
-        self.last_lsn().max(self.active.lsn_floor).next()
+        self.last_lsn().max(self.end.lsn_floor).next()
     }
 
     /// Makes the change with the next LSN the newest one. Its records have `len` bytes and are in the log.
@@ -133,7 +135,7 @@ impl LockedEnd<'_> {
     pub(crate) fn roll(&mut self, next: Arc<Segment>) {
         self.seal();
         let sealed = std::mem::take(&mut self.active.sealed);
-        let next = Active { sealed, ..Active::new(next, self.active.lsn_floor) };
+        let next = Active { sealed, ..Active::new(next) };
         let full = std::mem::replace(&mut *self.active, next).segment;
         self.active.sealed.push(full);
     }
@@ -166,7 +168,7 @@ impl LockedEnd<'_> {
 }
 
 impl Active {
-    fn new(segment: Arc<Segment>, lsn_floor: Lsn) -> Self {
+    fn new(segment: Arc<Segment>) -> Self {
         segment.mark_active();
         Active {
             end: segment.end(),
@@ -180,7 +182,6 @@ impl Active {
             slot: segment.slot,
             spare_due: false,
             encoder: Encoder::new(segment.id.get()),
-            lsn_floor,
             segment,
             sealed: Vec::new(),
         }

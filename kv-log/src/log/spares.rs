@@ -17,7 +17,6 @@ use crate::context::Context;
 use crate::eviction::Evictor;
 use crate::manifest::{Catalog, Need};
 use crate::options::Options;
-use crate::refusal::is_refusal;
 use crate::segments::Segment;
 
 /// Capacity of a new store's first segment, bytes, unless the segment size is smaller.
@@ -119,7 +118,7 @@ impl Spares {
             match made {
                 Ok(made) => self.ready.lock().extend(made),
                 // The active segment may still have room, and the disk may have room later.
-                Err(error) if is_refusal(&error) => return Ok(()),
+                Err(error) if error.is_refusal() => return Ok(()),
                 Err(error) => return Err(self.context.health.poison(error)),
             }
         }

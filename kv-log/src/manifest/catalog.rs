@@ -13,9 +13,8 @@ use super::maker::{Plan, SegmentMaker};
 use super::reserve::{Need, Room, Shares};
 use crate::context::Context;
 use crate::directory;
-use crate::progress::Progress;
-use crate::refusal::is_refusal;
 use crate::segments::Segment;
+use kv_core::parts::Progress;
 
 /// Names the segments of a store, creates them, and replaces them.
 #[derive(Debug)]
@@ -284,7 +283,7 @@ impl Catalog {
     /// stored. Otherwise the manifest may be stored: the store is then poisoned, and the next opening
     /// decides.
     fn discard_unless_named(&self, segment: &Segment, error: &Error) {
-        if is_refusal(error) {
+        if error.is_refusal() {
             self.discard_segment(segment);
         }
     }

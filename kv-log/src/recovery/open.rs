@@ -26,9 +26,9 @@ use crate::directory::{self, Content};
 use crate::log::{LogEnd, SEAL_LEN, create_active, fitting_capacity};
 use crate::manifest::{Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
-use crate::progress::Progress;
 use crate::segments::{Segment, SegmentFiles, Via};
 use crate::store::{Foundation, Recovery, Store};
+use kv_core::parts::Progress;
 
 /// Opens the store in `dir`.
 pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
@@ -63,7 +63,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let lsn_floor = manifest.lsn_ceiling.max(recovered.report.last_lsn);
     // A reader may not sync, so only the changes that the manifest knows to be durable count.
     let durable_lsn = if options.read_only { manifest.durable_lsn } else { recovered.report.last_lsn };
-    let progress = Arc::new(Progress::new(durable_lsn, lsn_floor, env.clock.monotonic()));
+    let progress = Arc::new(Progress::new(durable_lsn, env.clock.monotonic()));
     let room = Arc::new(Room::new(&dir, options.read_only));
     let context = Arc::new(Context::new(dir, env.clone(), options, recovered.longest_key));
     let maker =
