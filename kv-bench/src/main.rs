@@ -13,8 +13,9 @@
 //! | `subjects/` | the stores and tables under measurement, one a file |
 //! | `report/`, `units.rs` | tables, figures, `report.html`, `results.json` |
 //!
-//! Every measurement takes one way. A command plans experiments. The lab runs each of their cases in
-//! a child process. The child carries out the task, verifies its subject, and returns the values.
+//! Every measurement takes one way. A command plans experiments. The lab runs each of their cases
+//! in a child process. The child carries out the task, verifies its subject, and returns the
+//! values.
 
 #![deny(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is a command")]

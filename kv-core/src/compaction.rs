@@ -54,7 +54,8 @@ pub struct SegmentStats {
 }
 
 impl SegmentStats {
-    /// Share of the file that must survive, 0.0 to 1.0 and more precisely `(live + tombstones) / disk`.
+    /// Share of the file that must survive, 0.0 to 1.0 and more precisely `(live + tombstones) /
+    /// disk`.
     pub fn disk_utilization(&self) -> f64 {
         ratio(self.survivor_bytes(), self.disk_bytes)
     }
@@ -104,15 +105,16 @@ pub struct CompactionView<'a> {
 pub struct CompactionPlan {
     /// What for.
     pub level: CompactionLevel,
-    /// The victims, the most worthwhile first: where memory is short, an engine may leave out the last. Not empty.
+    /// The victims, the most worthwhile first: where memory is short, an engine may leave out the
+    /// last. Not empty.
     pub victims: Vec<SegmentId>,
 }
 
 /// Decides which segments are compacted.
 ///
 /// An engine asks when a segment was sealed and after each compaction, until the answer is `None`.
-/// To come to an end, a policy must not name victims whose compaction neither frees bytes nor leaves
-/// fewer segments.
+/// To come to an end, a policy must not name victims whose compaction neither frees bytes nor
+/// leaves fewer segments.
 pub trait CompactionPolicy: fmt::Debug + Send + Sync {
     /// What to compact now.
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan>;
@@ -130,16 +132,18 @@ impl CompactionPolicy for Never {
 
 /// Compacts the emptiest segments first.
 ///
-/// What counts is the whole store, not a segment: where nine of ten segments are full, the tenth may be nearly empty.
-/// As long as too little of all files is live, it compacts on disk; when that is well, and too little of all images,
-/// in memory, where a byte costs no I/O to free and so may be freed earlier. Of uniformly overwritten segments the
-/// emptiest are about half as full as the average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
+/// What counts is the whole store, not a segment: where nine of ten segments are full, the tenth
+/// may be nearly empty. As long as too little of all files is live, it compacts on disk; when that
+/// is well, and too little of all images, in memory, where a byte costs no I/O to free and so may
+/// be freed earlier. Of uniformly overwritten segments the emptiest are about half as full as the
+/// average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
 #[derive(Clone, Copy, Debug)]
 pub struct Greedy {
-    /// Share of all files that shall be live. Default 0.6: at most about two thirds more disk than live data. At 0
-    /// nothing is compacted on disk but to merge small segments.
+    /// Share of all files that shall be live. Default 0.6: at most about two thirds more disk than
+    /// live data. At 0 nothing is compacted on disk but to merge small segments.
     pub disk_utilization_min: f64,
-    /// Share of all images that shall be live. Default 0.9: at most about a ninth more memory than live records.
+    /// Share of all images that shall be live. Default 0.9: at most about a ninth more memory than
+    /// live records.
     pub memory_utilization_min: f64,
     /// Most victims of one compaction. Default 8.
     pub victims_max: usize,
@@ -158,14 +162,15 @@ impl CompactionPolicy for Greedy {
     }
 }
 
-/// Compacts where the space freed, weighed by how long it will stay free, is worth the copying. As [`Greedy`] otherwise.
+/// Compacts where the space freed, weighed by how long it will stay free, is worth the copying. As
+/// [`Greedy`] otherwise.
 ///
-/// Ranks by `(1-u)*sqrt(age)/u` where survivors come from memory and by `(1-u)*sqrt(age)/(1+u)` where they must
-/// be read from disk. The second form is the rule of Rosenblum and Ousterhout ("The Design and
-/// Implementation of a Log-Structured File System", 1992, section 3.5), the first that of Rumble et al.
-/// ("Log-structured Memory for DRAM-based Storage", FAST 2014, section 4). The root is our own. Under
-/// zipfian overwriting, age by itself makes too much of segments that are cold and full, and a fifth
-/// more is copied.
+/// Ranks by `(1-u)*sqrt(age)/u` where survivors come from memory and by `(1-u)*sqrt(age)/(1+u)`
+/// where they must be read from disk. The second form is the rule of Rosenblum and Ousterhout ("The
+/// Design and Implementation of a Log-Structured File System", 1992, section 3.5), the first that
+/// of Rumble et al. ("Log-structured Memory for DRAM-based Storage", FAST 2014, section 4). The
+/// root is our own. Under zipfian overwriting, age by itself makes too much of segments that are
+/// cold and full, and a fifth more is copied.
 #[derive(Clone, Copy, Debug)]
 pub struct CostBenefit {
     /// Share of all files that shall be live. Default 0.6.
@@ -235,8 +240,8 @@ fn plan(level: CompactionLevel, victims: &[&SegmentStats]) -> Option<CompactionP
     (!victims.is_empty()).then_some(CompactionPlan { level, victims })
 }
 
-/// Where too little of the images is worth keeping, those with the least share of it, of those in which at least a
-/// sixteenth of a segment comes free.
+/// Where too little of the images is worth keeping, those with the least share of it, of those in
+/// which at least a sixteenth of a segment comes free.
 fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize) -> Option<CompactionPlan> {
     let resident = || view.segments.iter().filter(|segment| segment.memory_bytes > 0);
     let excess = excess(
@@ -255,11 +260,11 @@ fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize
     )
 }
 
-/// Segments that hold nothing worth keeping; or, where too little of the disk is live, the smallest by `rank` that have
-/// anything to leave out; or small ones to be merged.
+/// Segments that hold nothing worth keeping; or, where too little of the disk is live, the smallest
+/// by `rank` that have anything to leave out; or small ones to be merged.
 ///
-/// Tombstones count like what is dead: they can go once the dead records go for whose sake they are kept, and where they
-/// pile up that is what it takes.
+/// Tombstones count like what is dead: they can go once the dead records go for whose sake they are
+/// kept, and where they pile up that is what it takes.
 fn on_disk(
     view: &CompactionView<'_>,
     utilization_min: f64,
@@ -321,8 +326,8 @@ pub const MERGED_SEGMENT_BYTES: u64 = 16 << 20;
 const MERGED_MAX: usize = 1024;
 
 /// The smallest segments, if merging them leaves at most a quarter as many: what compaction and
-/// crashes leave behind would otherwise grow in number for ever. Each record is copied a logarithmic
-/// number of times by this.
+/// crashes leave behind would otherwise grow in number for ever. Each record is copied a
+/// logarithmic number of times by this.
 fn mergeable<'a>(view: &CompactionView<'a>, output_bytes: u64, victims_max: usize) -> Vec<&'a SegmentStats> {
     let mut small: Vec<&SegmentStats> =
         view.segments.iter().filter(|segment| segment.disk_bytes <= output_bytes / MERGE_FACTOR).collect();
@@ -396,7 +401,8 @@ mod tests {
         assert_eq!(plan(&greedy, &emptier), Some(vec![3, 2]));
         let greedier = Greedy { disk_utilization_min: 0.99, ..greedy };
         assert_eq!(plan(&greedier, &emptier), Some(vec![3, 2, 4]));
-        // What has nothing to leave out is no victim, even if the file is larger than what it holds.
+        // What has nothing to leave out is no victim, even if the file is larger than what it
+        // holds.
         let padded = SegmentStats { dead_bytes: 0, ..segment(5, 300, 0) };
         assert_eq!(plan(&greedy, &[padded]), None);
     }
@@ -412,7 +418,8 @@ mod tests {
 
     #[test]
     fn tombstones_are_kept_and_still_ask_for_the_dead_to_go() {
-        // Nothing is live, and each segment is nearly full of tombstones that the dead in the other keep.
+        // Nothing is live, and each segment is nearly full of tombstones that the dead in the other
+        // keep.
         let held = |id| with_tombstones(segment(id, 950, 0), 950);
         assert_eq!(plan(&Greedy::default(), &[held(1), held(2)]), Some(vec![1, 2]));
         assert!((held(1).disk_utilization() - 0.95).abs() < 1e-9);
@@ -429,7 +436,8 @@ mod tests {
             let segments = [segment(1, 890, 0), segment(2, 850, 0), segment(3, 910, 0)];
             assert_eq!(levelled(policy, &segments), Some((CompactionLevel::Memory, vec![2])));
             assert_eq!(levelled(policy, &[segment(1, 800, 0), segment(2, 1000, 0)]), None);
-            // What has no image, a right-sized one, or one that would give next to nothing is left alone.
+            // What has no image, a right-sized one, or one that would give next to nothing is left
+            // alone.
             let cold = SegmentStats { memory_bytes: 0, ..segment(1, 700, 0) };
             let fitting = SegmentStats { memory_bytes: 700, ..segment(2, 700, 0) };
             let small =

@@ -23,13 +23,14 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// stays visible whatever happens to durability; all changes of a batch become visible at once.
 ///
 /// **Durability.** [`durable_lsn`](Engine::durable_lsn) never decreases, is at most
-/// [`last_lsn`](Engine::last_lsn), and covers a change only after its bytes, and the directory entries
-/// that lead to them, were synced. After any crash the recovered state is the state after some prefix
-/// of the log order, and that prefix contains every change at or below any `durable_lsn` anyone was
-/// told, by this method, [`sync`](Engine::sync), [`wait_durable`](Engine::wait_durable) or
-/// [`poll_durable`](Engine::poll_durable). How far durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under a
-/// policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable
-/// when its call returns; it may be visible to others a little before.
+/// [`last_lsn`](Engine::last_lsn), and covers a change only after its bytes, and the directory
+/// entries that lead to them, were synced. After any crash the recovered state is the state after
+/// some prefix of the log order, and that prefix contains every change at or below any
+/// `durable_lsn` anyone was told, by this method, [`sync`](Engine::sync),
+/// [`wait_durable`](Engine::wait_durable) or [`poll_durable`](Engine::poll_durable). How far
+/// durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under
+/// a policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is
+/// durable when its call returns; it may be visible to others a little before.
 ///
 /// **Failure.** A call that returns an error other than from a failed write or sync changed
 /// nothing. A failed write or sync, or any other failed change to its files that a call reports,
@@ -77,8 +78,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// or its lock file was removed or replaced, the next `sync` of a change fails and poisons, and
 /// nothing more becomes durable. Reads go on, but a value that has to be read from a removed file
 /// is an `Io` error. A new store may begin in a directory that holds nothing but [files of the
-/// system](crate::fs::is_system_file), and leaves these alone. Any number of threads and processes may
-/// create a store in the same place at the same time: one opens it, the others are `Locked`.
+/// system](crate::fs::is_system_file), and leaves these alone. Any number of threads and processes
+/// may create a store in the same place at the same time: one opens it, the others are `Locked`.
 ///
 /// **Reading only.** A store that was opened with [`read_only`](crate::OpenOptions::read_only)
 /// shows the state that any other open would recover, and changes nothing on the disk. It calls
@@ -90,8 +91,9 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Exclusiveness.** A second open of the same directory, by any process, fails with
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
 ///
-/// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine, except `close`, and take as
-/// long as they like: nobody else waits for them, and what they keep in memory is bounded.
+/// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine, except
+/// `close`, and take as long as they like: nobody else waits for them, and what they keep in memory
+/// is bounded.
 ///
 /// There are no default methods: a forgotten one does not compile. Sugar is in [`EngineExt`].
 pub trait Engine: Debug + Send + Sync {
@@ -108,8 +110,8 @@ pub trait Engine: Debug + Send + Sync {
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>>;
 
     /// Applies all changes of `batch` or none, under one LSN, which it returns. Where the batch
-    /// names a key twice, the last change wins. A batch that changes nothing (empty, or only deletes
-    /// of absent keys) takes no LSN and returns [`last_lsn`](Engine::last_lsn).
+    /// names a key twice, the last change wins. A batch that changes nothing (empty, or only
+    /// deletes of absent keys) takes no LSN and returns [`last_lsn`](Engine::last_lsn).
     ///
     /// # Errors
     /// As for [`put`](Engine::put).
@@ -121,24 +123,25 @@ pub trait Engine: Debug + Send + Sync {
     /// `TooLarge`, `Closed`, or an I/O or corruption error if the value had to be read from disk.
     fn get(&self, key: &[u8]) -> Result<Option<Value>>;
 
-    /// Calls `visit` once with the value under `key`, borrowed where it lies, and returns `true`; or
-    /// returns `false` when there is none.
+    /// Calls `visit` once with the value under `key`, borrowed where it lies, and returns `true`;
+    /// or returns `false` when there is none.
     ///
     /// # Errors
     /// As for [`get`](Engine::get).
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool>;
 
-    /// Calls `visit(position, value)` once for each of `keys`, in their order, with the value borrowed where it lies, or
-    /// `None` when there is none. The same as so many [`read`](Engine::read)s: no snapshot. An engine that waits for
-    /// memory or a disk can wait for several keys at a time.
+    /// Calls `visit(position, value)` once for each of `keys`, in their order, with the value
+    /// borrowed where it lies, or `None` when there is none. The same as so many
+    /// [`read`](Engine::read)s: no snapshot. An engine that waits for memory or a disk can wait for
+    /// several keys at a time.
     ///
     /// # Errors
-    /// As for [`get`](Engine::get). With a key over the limit nothing is visited; what was visited before another error
-    /// is right.
+    /// As for [`get`](Engine::get). With a key over the limit nothing is visited; what was visited
+    /// before another error is right.
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()>;
 
-    /// Calls `visit(key, value)` for the keys of the store, in no particular order, until it answers
-    /// `Break`.
+    /// Calls `visit(key, value)` for the keys of the store, in no particular order, until it
+    /// answers `Break`.
     ///
     /// Every key that is present from before the scan begins until it ends is visited exactly once,
     /// with a value it had at some moment in between; a key that comes or goes meanwhile is visited
@@ -155,8 +158,8 @@ pub trait Engine: Debug + Send + Sync {
     /// The I/O error of a failed dump, `Poisoned`, `Closed`.
     fn sync(&self) -> Result<Lsn>;
 
-    /// Returns once `lsn` is durable: at once if it already is, otherwise it causes the sync itself.
-    /// Concurrent callers share one sync (group commit). An LSN beyond `last_lsn` is
+    /// Returns once `lsn` is durable: at once if it already is, otherwise it causes the sync
+    /// itself. Concurrent callers share one sync (group commit). An LSN beyond `last_lsn` is
     /// [`Error::InvalidArgument`](crate::Error::InvalidArgument).
     ///
     /// # Errors

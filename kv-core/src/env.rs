@@ -32,8 +32,8 @@ impl Env {
         Env { fs: Arc::new(OsFs), clock: Arc::new(SystemClock::new()), background: Background::Threads }
     }
 
-    /// A number for a new store in `dir`, that tells its files from those of other stores: random, and never 0. In
-    /// inline mode it follows from the directory and the time.
+    /// A number for a new store in `dir`, that tells its files from those of other stores: random,
+    /// and never 0. In inline mode it follows from the directory and the time.
     pub fn draw_store_id(&self, dir: &Path) -> u32 {
         let what = (dir, self.clock.unix_time_ms());
         let hash = match self.background {

@@ -52,7 +52,8 @@ pub enum Error {
         /// What was found instead, and what to do.
         detail: String,
     },
-    /// The store was written by a newer version of the format. Open it with a release that knows it.
+    /// The store was written by a newer version of the format. Open it with a release that knows
+    /// it.
     #[error("{} has format version {found}, this release reads up to {supported}; use a newer release", path.display())]
     UnsupportedVersion {
         /// The file.
@@ -81,8 +82,8 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// An earlier write or sync failed, so the engine takes no more changes; reads go on. Reopen the
-    /// store to recover everything that was durable.
+    /// An earlier write or sync failed, so the engine takes no more changes; reads go on. Reopen
+    /// the store to recover everything that was durable.
     #[error("the store takes no more changes after a failure; reopen it to recover ({cause})")]
     Poisoned {
         /// The failure.
@@ -125,8 +126,8 @@ impl Error {
         }
     }
 
-    /// A failed sync of a file or directory. Never [`Error::DiskFull`], whatever the system answers: what the sync should have
-    /// saved is lost, and does not come back with space.
+    /// A failed sync of a file or directory. Never [`Error::DiskFull`], whatever the system
+    /// answers: what the sync should have saved is lost, and does not come back with space.
     pub fn sync(path: &Path, source: io::Error) -> Self {
         Error::Io { op: "sync", path: path.to_path_buf(), source: Arc::new(source) }
     }

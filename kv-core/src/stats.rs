@@ -20,7 +20,8 @@ pub struct Stats {
     pub retired_bytes: u64,
     /// Changes made but not yet written to a file, bytes.
     pub unflushed_bytes: u64,
-    /// Files of the store, bytes, as far as the engine knows; files that are about to be removed included.
+    /// Files of the store, bytes, as far as the engine knows; files that are about to be removed
+    /// included.
     pub disk_bytes: u64,
     /// Files that the store does not need any more and that could not be removed. Their bytes count
     /// as `disk_bytes`.
@@ -53,8 +54,8 @@ pub struct Stats {
     pub fetches: u64,
     /// Bytes of survivors that compaction on disk copied.
     pub compacted_bytes: u64,
-    /// Times a segment could not be compacted since its records could not be read. It was left as it was; an explicit
-    /// compaction tells the reason.
+    /// Times a segment could not be compacted since its records could not be read. It was left as
+    /// it was; an explicit compaction tells the reason.
     pub compaction_failures: u64,
     /// What opening the store found and did.
     pub recovery: RecoveryReport,

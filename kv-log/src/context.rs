@@ -1,4 +1,5 @@
-//! The context of an open store: its settings and environment, and the state that every part shares.
+//! The context of an open store: its settings and environment, and the state that every part
+//! shares.
 
 use kv_core::{Acknowledge, Dir, Env, Error, Health, Result};
 use std::path::Path;

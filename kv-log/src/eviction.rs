@@ -1,15 +1,16 @@
-//! Eviction: with a memory budget, the coldest segments give up their images, and readers read their
-//! records from the files.
+//! Eviction: with a memory budget, the coldest segments give up their images, and readers read
+//! their records from the files.
 //!
 //! Images and the index count against the budget. Only images can be evicted. The evictor leaves
 //! room for the images that compaction reads and writes next.
 //!
 //! There are two ways:
 //!
-//! - In place: the image holds the same bytes as the file, so locations stay true. The flusher evicts
-//!   in place once segments are durable, and before each new image, so that writers cannot outrun it.
-//! - With new locations: compaction in memory has changed the image, so the evictor points the index
-//!   at the same records in the file. This needs the compaction lock.
+//! - In place: the image holds the same bytes as the file, so locations stay true. The flusher
+//!   evicts in place once segments are durable, and before each new image, so that writers cannot
+//!   outrun it.
+//! - With new locations: compaction in memory has changed the image, so the evictor points the
+//!   index at the same records in the file. This needs the compaction lock.
 
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Scanner};
 use std::sync::Arc;
@@ -55,8 +56,8 @@ impl Evictor {
         collect();
     }
 
-    /// Evicts until the images are within the budget, or no image can be evicted. The caller holds the
-    /// compaction lock.
+    /// Evicts until the images are within the budget, or no image can be evicted. The caller holds
+    /// the compaction lock.
     pub(crate) fn evict_all_that_must_go(&self) {
         let Some((mut excess, victims)) = self.eviction_due() else { return };
         for victim in victims {
@@ -70,8 +71,8 @@ impl Evictor {
         collect();
     }
 
-    /// The excess over the budget, bytes of images, and the segments that may be evicted, coldest first.
-    /// `None` within the budget.
+    /// The excess over the budget, bytes of images, and the segments that may be evicted, coldest
+    /// first. `None` within the budget.
     fn eviction_due(&self) -> Option<(u64, Vec<Arc<Segment>>)> {
         let limit = self.context.options.resident_bytes_max()?;
         let mut segments = self.catalog.segments();
@@ -84,8 +85,8 @@ impl Evictor {
         Some((excess, segments))
     }
 
-    /// Drops the last victims if loading all cold ones would take too much memory. A policy names the
-    /// most worthwhile victim first.
+    /// Drops the last victims if loading all cold ones would take too much memory. A policy names
+    /// the most worthwhile victim first.
     pub(crate) fn keep_loadable(&self, victims: &mut Vec<Arc<Segment>>) {
         let (mut left, mut any) = (self.context.options.loaded_bytes_max(), false);
         victims.retain(|victim| {
@@ -100,8 +101,8 @@ impl Evictor {
         });
     }
 
-    /// Evicts an image that compaction in memory has changed. Returns its size in bytes. If the file
-    /// cannot be read, the image stays, because it may hold the only copy of its records.
+    /// Evicts an image that compaction in memory has changed. Returns its size in bytes. If the
+    /// file cannot be read, the image stays, because it may hold the only copy of its records.
     fn unload(&self, old: &Arc<Segment>) -> u64 {
         let freed = old.memory_bytes() as u64;
         if freed == 0 {
@@ -121,8 +122,9 @@ impl Evictor {
         freed
     }
 
-    /// The moves of records from the image of `old` to the file that it shares with `new`. Both hold
-    /// the records in the same order, and the file holds all of them. `None` if the file cannot be read.
+    /// The moves of records from the image of `old` to the file that it shares with `new`. Both
+    /// hold the records in the same order, and the file holds all of them. `None` if the file
+    /// cannot be read.
     fn moves_to_file(&self, old: &Segment, new: &Segment) -> Option<Vec<Move>> {
         let (image, file) = (old.resident_contents()?, new.contents().ok()?);
         let mut in_file = Scanner::new(old.id.get(), file.bytes(), SEGMENT_HEADER_LEN);

@@ -1,9 +1,9 @@
 //! A log-structured key-value store in memory, whose durability you choose.
 //!
-//! The engine appends every change once to a log in memory segments. An index of 8-byte slots points
-//! into the log. The engine dumps the log to disk when a [`PersistencePolicy`] says so, by default
-//! every 100 ms or 8 MiB. Compaction frees the space of dead records. After a failure, the engine
-//! rebuilds the index by replay.
+//! The engine appends every change once to a log in memory segments. An index of 8-byte slots
+//! points into the log. The engine dumps the log to disk when a [`PersistencePolicy`] says so, by
+//! default every 100 ms or 8 MiB. Compaction frees the space of dead records. After a failure, the
+//! engine rebuilds the index by replay.
 //!
 //! ```
 //! use kv_log::{Engine, LogEngine, Options};
@@ -50,13 +50,13 @@
 //!
 //! # Errors
 //!
-//! A *refusal* changes nothing, and the store goes on: a full disk ([`Error::DiskFull`]), too few file
-//! descriptors, no memory for the index, a key above the limit. Try again once the cause is gone.
-//! Deletes work on a full disk, because the store holds a reserve.
+//! A *refusal* changes nothing, and the store goes on: a full disk ([`Error::DiskFull`]), too few
+//! file descriptors, no memory for the index, a key above the limit. Try again once the cause is
+//! gone. Deletes work on a full disk, because the store holds a reserve.
 //!
 //! Every other failed write or sync *poisons* the store. The call that met the failure returns it.
-//! Later changes return [`Error::Poisoned`] with the cause, and reads go on. Close the store, repair
-//! the cause, and open it again: recovery decides which changes are durable.
+//! Later changes return [`Error::Poisoned`] with the cause, and reads go on. Close the store,
+//! repair the cause, and open it again: recovery decides which changes are durable.
 //!
 //! # Async code
 //!
@@ -103,7 +103,7 @@
 //! | a writer commits a change | `commit/` |
 //! | into the active segment of the log | `log/` |
 //! | into the index | `index/` |
-//! | a reader looks it up | `read.rs`, `segment/`, `readers/` |
+//! | a reader looks it up | `read.rs`, `segments/`, `reclaim/` |
 //! | the flusher writes and syncs the log | `workers.rs`, `flush.rs` |
 //! | the catalog names segments in the manifest | `manifest/`, `directory.rs` |
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |

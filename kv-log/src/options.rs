@@ -20,27 +20,27 @@ pub struct Options {
     /// Which segments are compacted. Default [`Greedy::default`].
     pub compaction: Arc<dyn CompactionPolicy>,
     /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one
-    /// segment, so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to fit
-    /// a batch, so `value_len_max` is at most 133,169,152 less `key_len_max` and
+    /// segment, so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to
+    /// fit a batch, so `value_len_max` is at most 133,169,152 less `key_len_max` and
     /// [`Limits::CHANGE_OVERHEAD`].
     pub limits: Limits,
-    /// Size of a segment in memory and on disk, bytes: a multiple of 8, from 1 KiB to 64 MiB. Default
-    /// 16 MiB. Larger segments mean fewer files, fewer syncs at roll-over, and coarser compaction. A
-    /// larger batch gets a segment of its own size.
+    /// Size of a segment in memory and on disk, bytes: a multiple of 8, from 1 KiB to 64 MiB.
+    /// Default 16 MiB. Larger segments mean fewer files, fewer syncs at roll-over, and coarser
+    /// compaction. A larger batch gets a segment of its own size.
     pub segment_bytes: usize,
     /// Bytes of changes that may be unwritten. Above it, writers wait for a flush. Default 64 MiB.
     pub unflushed_bytes_max: u64,
     /// Memory for records and the index, bytes. Above it, the oldest segments leave memory, and
-    /// readers read their records from the files. The index always stays in memory, at 9 to 15 bytes
-    /// a key. If the system has no memory for a larger index, a put of a new key is refused with an
-    /// I/O error of the kind `OutOfMemory`, and the store goes on. The least budget is
+    /// readers read their records from the files. The index always stays in memory, at 9 to 15
+    /// bytes a key. If the system has no memory for a larger index, a put of a new key is refused
+    /// with an I/O error of the kind `OutOfMemory`, and the store goes on. The least budget is
     /// `unflushed_bytes_max` and five segments: see
     /// [`with_memory_budget`](Self::with_memory_budget). Default none: everything stays in memory.
     pub memory_budget: Option<u64>,
     /// Whether a write that is synced at once bypasses the page cache, on systems with direct I/O.
-    /// This takes a fraction of the time and memory, and leaves the cache to other programs. A later
-    /// recovery then reads from the disk. With a memory budget, all writes go through the cache,
-    /// because readers read the files. Default true.
+    /// This takes a fraction of the time and memory, and leaves the cache to other programs. A
+    /// later recovery then reads from the disk. With a memory budget, all writes go through the
+    /// cache, because readers read the files. Default true.
     pub direct_io: bool,
     /// The most segment files that are open at a time, in addition to up to eight that are still
     /// written. The engine opens other files when it reads them. At least 1. Default 256: many
@@ -154,8 +154,8 @@ impl From<&OpenOptions> for Options {
 }
 
 impl Options {
-    /// Sets the [`memory_budget`](Self::memory_budget). Lowers `segment_bytes` to at most a sixteenth
-    /// of it, and `unflushed_bytes_max` to at most a quarter.
+    /// Sets the [`memory_budget`](Self::memory_budget). Lowers `segment_bytes` to at most a
+    /// sixteenth of it, and `unflushed_bytes_max` to at most a quarter.
     #[must_use]
     pub fn with_memory_budget(mut self, bytes: u64) -> Self {
         let share = usize::try_from(bytes / 16).unwrap_or(usize::MAX) / 8 * 8;
@@ -177,8 +177,8 @@ impl Options {
         self.memory_budget.map_or(u64::MAX, |budget| (budget / 16).max(self.segment_bytes as u64))
     }
 
-    /// Images of freed segments that are kept for new segments: as many as a compaction has victims by
-    /// default, or one with a memory budget.
+    /// Images of freed segments that are kept for new segments: as many as a compaction has victims
+    /// by default, or one with a memory budget.
     pub(crate) fn recycled_images_max(&self) -> usize {
         if self.memory_budget.is_none() { 8 } else { 1 }
     }

@@ -136,8 +136,8 @@ impl Store {
         Ok(())
     }
 
-    /// Does the work that follows a change, after all locks are released. The log ends at `end` with
-    /// that change.
+    /// Does the work that follows a change, after all locks are released. The log ends at `end`
+    /// with that change.
     #[inline]
     pub(crate) fn after_change(&self, end: Position) -> Result<()> {
         if self.context.acknowledge == Acknowledge::WhenDurable {
@@ -237,7 +237,8 @@ impl Store {
         let result = if self.context.options.read_only { Ok(()) } else { self.close_files() };
         let result = result.map_err(|error| self.context.health.poison(error));
         // After a failure, other threads may still work on the files: a compaction, the leader of a
-        // flush, and a writer that creates a segment. The directory is released after they are done.
+        // flush, and a writer that creates a segment. The directory is released after they are
+        // done.
         let _no_compaction = self.compactor.exclude();
         let _no_flush = self.flusher.exclude();
         let _no_writer = self.log.end.lock();
@@ -267,7 +268,8 @@ impl Store {
         let spares = self.log.spares.take_all();
         let ended = give_back_unused_space(&active)
             .and_then(|()| self.catalog.end(&spares, last_lsn.max(self.recovery.lsn_floor)));
-        // Everything is durable: the next opening finds the end of the log without the last manifest.
+        // Everything is durable: the next opening finds the end of the log without the last
+        // manifest.
         unless_refused(ended)
     }
 

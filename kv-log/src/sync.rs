@@ -1,5 +1,5 @@
-//! The synchronisation that models swap: the standard library's and `parking_lot`'s, or under `--cfg shuttle` shuttle's, which
-//! runs a test in many orders of steps.
+//! The synchronisation that models swap: the standard library's and `parking_lot`'s, or under
+//! `--cfg shuttle` shuttle's, which runs a test in many orders of steps.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use {

@@ -1,5 +1,5 @@
-//! The background workers: one thread flushes the log when the policy says so, one makes spares, and
-//! one compacts.
+//! The background workers: one thread flushes the log when the policy says so, one makes spares,
+//! and one compacts.
 //!
 //! In inline mode there are no threads. The caller does the same work after its change.
 

@@ -168,7 +168,8 @@ fn tombstones_and_the_dead_come_off_each_other() {
     assert_nothing_stays(&store, dir.path());
 }
 
-/// Keys that come and go, and one that stays in the oldest segment: nothing dead lies beside it once that is compacted.
+/// Keys that come and go, and one that stays in the oldest segment: nothing dead lies beside it
+/// once that is compacted.
 #[test]
 fn tombstones_do_not_pile_up_over_an_old_live_key() {
     let dir = tempfile::tempdir().unwrap();
@@ -214,7 +215,8 @@ fn a_victim_that_cannot_be_read_is_left_and_the_store_goes_on() {
     policy.times.store(1, Ordering::Relaxed);
     let error = store.compact().unwrap_err();
     assert!(matches!(&error, Error::Corruption { path, .. } if *path == files[0]), "{error}");
-    // In the background, or after a put as here, nobody is told: whoever reads what is lost will be.
+    // In the background, or after a put as here, nobody is told: whoever reads what is lost will
+    // be.
     policy.times.store(1, Ordering::Relaxed);
     for number in 2000..2200 {
         store.put(&key(number), &value(number, 0)).unwrap();
@@ -337,7 +339,8 @@ fn what_compaction_in_memory_left_can_leave_memory_too() {
     let mut model = BTreeMap::new();
     let mut rng = fastrand::Rng::with_seed(5);
     for round in 0..6000 {
-        // Batches, so that records of one LSN have to be told apart, and deletes, which an image drops and the file keeps.
+        // Batches, so that records of one LSN have to be told apart, and deletes, which an image
+        // drops and the file keeps.
         let mut batch = Batch::new();
         for _ in 0..rng.u32(1..4) {
             let number = rng.u32(0..400) + round / 4;

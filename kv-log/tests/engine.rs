@@ -85,7 +85,8 @@ fn space_comes_back_after_overwriting_and_deleting_everything() {
     let stats = store.stats();
     let live_records = 100 * 72;
     assert!(stats.compactions > 0, "{stats:?}");
-    // Greedy leaves segments that are at least six tenths full, or give no whole segment back; a head, and six spares.
+    // Greedy leaves segments that are at least six tenths full, or give no whole segment back; a
+    // head, and six spares.
     assert!(stats.disk_bytes < RESERVE + live_records * 10 / 6 + (3 + 6) * 4096, "{stats:?}");
     assert_eq!(stats.live_bytes, 100 * 41);
     let on_disk: u64 = segment_files(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
@@ -452,8 +453,8 @@ impl CompactionPolicy for Whimsical {
     }
 }
 
-/// Both levels, in any order, over segments that were compacted at the other one before; and after each round the
-/// store as a crash would leave it.
+/// Both levels, in any order, over segments that were compacted at the other one before; and after
+/// each round the store as a crash would leave it.
 #[test]
 fn two_levels_of_compaction_agree_with_a_map() {
     // Inline, so that nothing happens to the files while they are copied.

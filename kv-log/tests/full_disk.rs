@@ -1,5 +1,5 @@
-//! A disk with too little room: the store refuses changes that do not fit, loses nothing, and goes on
-//! once there is room.
+//! A disk with too little room: the store refuses changes that do not fit, loses nothing, and goes
+//! on once there is room.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -157,8 +157,8 @@ fn names(disk: &SimFs) -> Vec<String> {
     disk.list(Path::new(DIR)).unwrap()
 }
 
-/// Fills the disk, and deletes the keys in `order`. Each delete must succeed, and afterwards most of
-/// the space is free.
+/// Fills the disk, and deletes the keys in `order`. Each delete must succeed, and afterwards most
+/// of the space is free.
 fn fill_and_delete(
     disk: &SimFs,
     mut store: LogEngine,

@@ -1,5 +1,5 @@
-//! Some cases of the suite again, with the events in their stores counted. The suite tests this engine
-//! well only if its runs provoke roll-over, both levels of compaction, and eviction.
+//! Some cases of the suite again, with the events in their stores counted. The suite tests this
+//! engine well only if its runs provoke roll-over, both levels of compaction, and eviction.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "what was counted is for the reader of a test's output")]

@@ -1,5 +1,6 @@
-//! Full disks on small real file systems. Each test mounts one, fills it, empties it by deletes, and
-//! fills it again, with kills in between. Mounting needs root. Without root the tests are ignored.
+//! Full disks on small real file systems. Each test mounts one, fills it, empties it by deletes,
+//! and fills it again, with kills in between. Mounting needs root. Without root the tests are
+//! ignored.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
@@ -91,8 +92,8 @@ fn open_naive(dir: &Path) -> Result<Arc<dyn Engine>> {
     Ok(Arc::new(NaiveEngine::open(dir, OpenOptions::default())?))
 }
 
-/// Puts values until the disk is full, and returns the number of keys. Syncs at intervals, so that a
-/// store that keeps changes in memory notices the full disk in time.
+/// Puts values until the disk is full, and returns the number of keys. Syncs at intervals, so that
+/// a store that keeps changes in memory notices the full disk in time.
 fn fill(store: &dyn Engine, round: u8) -> u32 {
     for number in 0.. {
         let put = store.put(&u32::to_be_bytes(number), &[round; 1000]);
@@ -122,7 +123,8 @@ fn drill(kind: Kind, mib: u64, open: Open) -> std::result::Result<(), Failed> {
         assert!(u64::from(count) > (mib << 20) / 1000 / 8, "round {round}: only {count} keys fit");
         assert!(count > first * 6 / 10, "round {round}: {count} keys fit now, {first} did before");
         take_what_is_free(&disk);
-        // A store that dumps everything at once may be poisoned. The next opening is as after a kill.
+        // A store that dumps everything at once may be poisoned. The next opening is as after a
+        // kill.
         let closed = store.close();
         drop(store);
         let store = open(&dir)?;

@@ -1,4 +1,5 @@
-//! A visitor may take its time: what it looks at stays as it was, and nothing else has to wait for it.
+//! A visitor may take its time: what it looks at stays as it was, and nothing else has to wait for
+//! it.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -25,7 +26,8 @@ fn value(number: u32, round: u8, len: usize) -> Vec<u8> {
     value
 }
 
-/// A visitor's end: tells that it has begun, and looks at what it has only when it is told to go on.
+/// A visitor's end: tells that it has begun, and looks at what it has only when it is told to go
+/// on.
 struct Stall {
     begun: Sender<()>,
     go_on: Receiver<()>,
@@ -96,7 +98,8 @@ fn until(what: &str, store: &LogEngine, holds: impl Fn(&Stats) -> bool) {
     }
 }
 
-/// Overwrites everything thirty times under a stalled visitor, which keeps about so many segments in memory.
+/// Overwrites everything thirty times under a stalled visitor, which keeps about so many segments
+/// in memory.
 fn stalled(visit: Visit, len: usize, kept: RangeInclusive<u64>, budget: Option<u64>) {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {

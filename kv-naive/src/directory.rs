@@ -1,6 +1,7 @@
 //! What the names in a directory say about it.
 //!
-//! A store has `NAIVE` and `SNAPSHOT` from its creation on, which writes the snapshot, empty, first:
+//! A store has `NAIVE` and `SNAPSHOT` from its creation on, which writes the snapshot, empty,
+//! first:
 //!
 //! | `NAIVE` | `SNAPSHOT` | other names | it is |
 //! |---|---|---|---|

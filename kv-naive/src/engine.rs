@@ -55,8 +55,8 @@ impl NaiveEngine {
     }
 }
 
-/// What the allocations of a key and its value take beyond their bytes, estimated: 16 bytes each of headers
-/// and rounding, and 16 for the value's reference counts.
+/// What the allocations of a key and its value take beyond their bytes, estimated: 16 bytes each of
+/// headers and rounding, and 16 for the value's reference counts.
 const ALLOCATION_BYTES_PER_KEY: u64 = 48;
 
 impl Engine for NaiveEngine {

@@ -1,7 +1,9 @@
-//! The identity file `NAIVE`: it marks a directory as a store of this engine, and holds the LSN ceiling. LSNs
-//! are given out up to the ceiling only, so after a crash they go on above it, and none is used twice.
+//! The identity file `NAIVE`: it marks a directory as a store of this engine, and holds the LSN
+//! ceiling. LSNs are given out up to the ceiling only, so after a crash they go on above it, and
+//! none is used twice.
 //!
-//! It is a segment header of kind `Identity`; `base_lsn` is the ceiling. It is replaced through `NAIVE.tmp`:
+//! It is a segment header of kind `Identity`; `base_lsn` is the ceiling. It is replaced through
+//! `NAIVE.tmp`:
 //!
 //! | after | `NAIVE` | `NAIVE.tmp` |
 //! |---|---|---|
@@ -10,9 +12,10 @@
 //! | rename | the previous one, or the new one | absent, or whole |
 //! | sync of the directory | the new one | absent |
 //!
-//! Only then are LSNs up to the new ceiling given out. Closing lowers the ceiling to the last LSN, after the
-//! last snapshot and when no change can come any more. Creation writes an empty `SNAPSHOT` first and `NAIVE`
-//! last; what a crash leaves in between is a case of [`directory`](crate::directory).
+//! Only then are LSNs up to the new ceiling given out. Closing lowers the ceiling to the last LSN,
+//! after the last snapshot and when no change can come any more. Creation writes an empty
+//! `SNAPSHOT` first and `NAIVE` last; what a crash leaves in between is a case of
+//! [`directory`](crate::directory).
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::parts::Reserve;

@@ -1,10 +1,10 @@
-//! A hash table made durable by whole-table snapshots: the traditional design, and the baseline that a
-//! log-structured engine has to beat.
+//! A hash table made durable by whole-table snapshots: the traditional design, and the baseline
+//! that a log-structured engine has to beat.
 //!
-//! The table is a `dashmap`. When the [`PersistencePolicy`](kv_core::PersistencePolicy) says so, all of it
-//! is written to a checksummed snapshot, to a temporary file that then takes the place of the previous
-//! one. A snapshot is the state at one LSN although writers go on. What came after the last snapshot is
-//! lost in a crash: the durable state is always exactly one snapshot.
+//! The table is a `dashmap`. When the [`PersistencePolicy`](kv_core::PersistencePolicy) says so,
+//! all of it is written to a checksummed snapshot, to a temporary file that then takes the place of
+//! the previous one. A snapshot is the state at one LSN although writers go on. What came after the
+//! last snapshot is lost in a crash: the durable state is always exactly one snapshot.
 //!
 //! ```
 //! use kv_core::{Engine, OpenOptions};
@@ -39,10 +39,10 @@
 //!
 //! # Costs
 //!
-//! Each snapshot writes the whole table, whatever changed: with a policy that dumps every `b` bytes, filling
-//! a table of `n` bytes writes about `n²/2b`. `Always` snapshots at every change (group commit aside).
-//! [`Action::Write`](kv_core::Action) is carried out as `WriteAndSync`: an unsynced snapshot could not
-//! take the place of a synced one.
+//! Each snapshot writes the whole table, whatever changed: with a policy that dumps every `b`
+//! bytes, filling a table of `n` bytes writes about `n²/2b`. `Always` snapshots at every change
+//! (group commit aside). [`Action::Write`](kv_core::Action) is carried out as `WriteAndSync`: an
+//! unsynced snapshot could not take the place of a synced one.
 //!
 //! # Limits
 //!

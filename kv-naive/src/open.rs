@@ -90,7 +90,8 @@ fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions
     Err(Error::NotAStore { path: dir.to_path_buf(), detail })
 }
 
-/// Loads the store in `dir` into `table`: its snapshot, and the LSN ceiling. `None`: there is none yet.
+/// Loads the store in `dir` into `table`: its snapshot, and the LSN ceiling. `None`: there is none
+/// yet.
 fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Option<(Loaded, Lsn)>> {
     let names = dir.names()?;
     let content = directory::classify(&names);

@@ -28,7 +28,8 @@ pub(crate) enum Kind {
     Lines,
     /// Lines over named places 0, 1, …, on a logarithmic axis.
     Percentiles(Vec<String>),
-    /// A bar for each series, with its name below. Its one point is the value and the largest value.
+    /// A bar for each series, with its name below. Its one point is the value and the largest
+    /// value.
     Bars,
 }
 

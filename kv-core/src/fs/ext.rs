@@ -185,8 +185,8 @@ pub trait DirExt: Dir {
     /// syncs the directory.
     ///
     /// # Errors
-    /// [`Error::DiskFull`]: the file is as it was, and nothing more lies beside it. [`Error::Io`]: it has its old content or
-    /// the new one.
+    /// [`Error::DiskFull`]: the file is as it was, and nothing more lies beside it. [`Error::Io`]:
+    /// it has its old content or the new one.
     fn write_file_atomically(&self, name: &str, content: &[u8]) -> Result<()> {
         let temporary = format!("{name}.tmp");
         let path = self.path_of(&temporary);

@@ -66,9 +66,9 @@ pub trait Fs: Debug + Send + Sync {
 
 /// An open directory.
 ///
-/// Every operation acts on the directory that was opened. Its path may lead elsewhere by then, because
-/// the process changed its working directory, or because another directory took the place of this
-/// one. Names are single names, without a separator.
+/// Every operation acts on the directory that was opened. Its path may lead elsewhere by then,
+/// because the process changed its working directory, or because another directory took the place
+/// of this one. Names are single names, without a separator.
 pub trait Dir: Debug + Send + Sync {
     /// The path it was opened under. For messages only: it may lead elsewhere by now.
     fn path(&self) -> &Path;
@@ -188,10 +188,10 @@ pub trait File: Debug + Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Switches direct I/O on or off: transfers that pass by the system's cache. They are off at first.
-    /// Returns the number, bytes, that their addresses, offsets and lengths must be multiples of.
-    /// `None`: transfers go through the cache, since it was switched off or the system has no other
-    /// way. When bytes are durable does not depend on it.
+    /// Switches direct I/O on or off: transfers that pass by the system's cache. They are off at
+    /// first. Returns the number, bytes, that their addresses, offsets and lengths must be
+    /// multiples of. `None`: transfers go through the cache, since it was switched off or the
+    /// system has no other way. When bytes are durable does not depend on it.
     ///
     /// # Errors
     /// As the system answers.

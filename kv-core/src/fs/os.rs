@@ -11,8 +11,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Name of the file through which [`OsFs`] locks a directory. It is left behind on purpose: removing
-/// it would race with the next opener.
+/// Name of the file through which [`OsFs`] locks a directory. It is left behind on purpose:
+/// removing it would race with the next opener.
 pub const LOCK_FILE: &str = "LOCK";
 
 /// Bytes. Disks ask for multiples of their logical block size, which is 512 or 4096.

@@ -108,8 +108,8 @@ impl Health {
         error
     }
 
-    /// Poisons when the thread panics before the answer is dropped: for work that, left half done, must not be taken
-    /// for done. `dir` is the store's.
+    /// Poisons when the thread panics before the answer is dropped: for work that, left half done,
+    /// must not be taken for done. `dir` is the store's.
     pub fn poison_on_panic<'a>(&'a self, dir: &'a Path) -> PoisonOnPanic<'a> {
         PoisonOnPanic { health: self, dir, already: thread::panicking() }
     }
@@ -133,7 +133,8 @@ impl Health {
 pub struct PoisonOnPanic<'a> {
     health: &'a Health,
     dir: &'a Path,
-    /// The thread was unwinding before the work began: an engine may be used, and closed, while that goes on.
+    /// The thread was unwinding before the work began: an engine may be used, and closed, while
+    /// that goes on.
     already: bool,
 }
 

@@ -2,8 +2,8 @@ use super::Health;
 use crate::Result;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Who does a piece of work that many may need: one thread leads, the others wait for it. A part that
-/// engines share: with a sync as the work, this is group commit.
+/// Who does a piece of work that many may need: one thread leads, the others wait for it. A part
+/// that engines share: with a sync as the work, this is group commit.
 ///
 /// ```
 /// use kv_core::parts::Leadership;
@@ -35,7 +35,8 @@ impl Drop for Leading<'_> {
 
 impl Leadership {
     /// Waits until `done` (then `None`), or until this thread leads. `done` is asked before every
-    /// wait, and again whenever a leader has given up; what makes it true must happen while leading.
+    /// wait, and again whenever a leader has given up; what makes it true must happen while
+    /// leading.
     pub fn take_unless(&self, done: impl Fn() -> bool) -> Option<Leading<'_>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         while !done() {
@@ -48,13 +49,13 @@ impl Leadership {
         None
     }
 
-    /// Waits, or leads and does the work, until `done` was true once. `work` poisons `health` when it fails; then
-    /// nobody leads any more.
+    /// Waits, or leads and does the work, until `done` was true once. `work` poisons `health` when
+    /// it fails; then nobody leads any more.
     ///
     /// # Errors
-    /// The error of `work` for the thread that led; [`Error::Poisoned`](crate::Error::Poisoned) for those who
-    /// wait for what will never be done; [`Error::ReadOnly`](crate::Error::ReadOnly) if that is so because the
-    /// store is only read.
+    /// The error of `work` for the thread that led; [`Error::Poisoned`](crate::Error::Poisoned) for
+    /// those who wait for what will never be done; [`Error::ReadOnly`](crate::Error::ReadOnly) if
+    /// that is so because the store is only read.
     pub fn lead_until(
         &self,
         health: &Health,

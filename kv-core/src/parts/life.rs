@@ -1,8 +1,8 @@
 use crate::Result;
 use std::sync::{Mutex, PoisonError};
 
-/// The life of an open engine, which is closed once. A part that engines share: `W` is what works in the
-/// background meanwhile, as a rule threads.
+/// The life of an open engine, which is closed once. A part that engines share: `W` is what works
+/// in the background meanwhile, as a rule threads.
 ///
 /// ```
 /// use kv_core::{Error, parts::Life};
@@ -28,8 +28,8 @@ impl<W> Life<W> {
         Life(Mutex::new(State::Open(workers)))
     }
 
-    /// Closes the engine by `close`, and drops the workers. A call at the same time waits, so that it
-    /// returns when the directory is free, too.
+    /// Closes the engine by `close`, and drops the workers. A call at the same time waits, so that
+    /// it returns when the directory is free, too.
     ///
     /// # Errors
     /// The answer of the first `close`, in every call.

@@ -4,13 +4,14 @@ use loom::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-/// When a background worker will ask a policy again by itself, so that a writer knows whether to wake it. A part that
-/// engines share.
+/// When a background worker will ask a policy again by itself, so that a writer knows whether to
+/// wake it. A part that engines share.
 ///
-/// The worker says that it is [`asking`](Self::asking), *then* looks at what is pending, and then says until when it is
-/// [`asleep`](Self::asleep_until), or that it is [`at_work`](Self::at_work). A writer makes its change, and *then* looks
-/// whether the worker [`asks_by`](Self::asks_by) the time that the policy wants. So no wake-up is lost: the worker sees
-/// the change, or the writer sees that it must be woken, however the change itself was published.
+/// The worker says that it is [`asking`](Self::asking), *then* looks at what is pending, and then
+/// says until when it is [`asleep`](Self::asleep_until), or that it is [`at_work`](Self::at_work).
+/// A writer makes its change, and *then* looks whether the worker [`asks_by`](Self::asks_by) the
+/// time that the policy wants. So no wake-up is lost: the worker sees the change, or the writer
+/// sees that it must be woken, however the change itself was published.
 ///
 /// ```
 /// use kv_core::parts::NextAsk;
@@ -43,8 +44,8 @@ impl NextAsk {
     /// The worker is about to look at what is pending: changes from now on may escape it.
     pub fn asking(&self) {
         self.at_ns.store(NEVER, Ordering::Relaxed);
-        // Before the worker's look; its counterpart is in `asks_by`. Of two threads that store, fence and then load
-        // what the other stored, at least one sees it.
+        // Before the worker's look; its counterpart is in `asks_by`. Of two threads that store,
+        // fence and then load what the other stored, at least one sees it.
         fence(Ordering::SeqCst);
     }
 
@@ -59,7 +60,8 @@ impl NextAsk {
         self.at_ns.store(at_ns, Ordering::Relaxed);
     }
 
-    /// Whether the worker asks at `time` or before, without being woken. For a writer, after its change.
+    /// Whether the worker asks at `time` or before, without being woken. For a writer, after its
+    /// change.
     #[inline]
     pub fn asks_by(&self, time: Duration) -> bool {
         fence(Ordering::SeqCst);

@@ -39,10 +39,10 @@ pub trait Dumper {
 
 /// When an engine dumps in the background: the loop of its thread, and how callers wake it.
 ///
-/// The thread asks the policy when a change or a task wakes it, when the time of the last answer has
-/// passed, and after each dump. Between these it sleeps. A writer asks the policy after its change,
-/// and [passes the answer on](Self::after_change): it wakes the thread only for a dump, or where the
-/// thread would ask too late.
+/// The thread asks the policy when a change or a task wakes it, when the time of the last answer
+/// has passed, and after each dump. Between these it sleeps. A writer asks the policy after its
+/// change, and [passes the answer on](Self::after_change): it wakes the thread only for a dump, or
+/// where the thread would ask too late.
 ///
 /// ```
 /// use kv_core::parts::{Dumper, Health, Pacing, Position, Progress, Threads};
@@ -125,8 +125,8 @@ pub struct Pacing {
     wake: Wake,
     /// When the thread asks the policy again by itself.
     next_ask: NextAsk,
-    /// The tasks that wait for an LSN. The thread makes the highest of their LSNs durable even if the
-    /// policy holds.
+    /// The tasks that wait for an LSN. The thread makes the highest of their LSNs durable even if
+    /// the policy holds.
     tasks: Wakers,
     is_stopping: AtomicBool,
 }
@@ -143,8 +143,8 @@ enum Sleep {
 const REST_MIN: Duration = Duration::from_millis(1);
 
 impl Pacing {
-    /// The loop of the thread. It ends once the engine is [stopped](Self::stop) or poisoned; a panic
-    /// poisons it. Then all tasks that wait are woken. `dir` is the store's, for errors.
+    /// The loop of the thread. It ends once the engine is [stopped](Self::stop) or poisoned; a
+    /// panic poisons it. Then all tasks that wait are woken. `dir` is the store's, for errors.
     pub fn serve(&self, dumper: &impl Dumper, clock: &dyn Clock, health: &Health, dir: &Path) {
         let _watch = self.watch(health, dir);
         while !self.is_stopping() && !health.is_poisoned() {

@@ -189,7 +189,8 @@ impl Progress {
     }
 
     /// The time, at most a few changes old. A change asks the policy with it, because reading the
-    /// clock takes a good part of the time of a put. The background thread asks with the exact time.
+    /// clock takes a good part of the time of a put. The background thread asks with the exact
+    /// time.
     #[inline]
     pub fn recent_time(&self, end: Position, clock: &dyn Clock) -> Duration {
         if end.changes.is_multiple_of(CHANGES_PER_CLOCK_READING) {

@@ -48,9 +48,9 @@ impl Wake {
     /// Wakes the thread, now or when it waits next.
     #[inline]
     pub fn wake(&self) {
-        // Pairs with the fence in `take`. Of two threads that write, fence and then read the other's
-        // write, at least one sees it: the thread sees the caller's change, or the caller sees that
-        // the wake-up was taken.
+        // Pairs with the fence in `take`. Of two threads that write, fence and then read the
+        // other's write, at least one sees it: the thread sees the caller's change, or the caller
+        // sees that the wake-up was taken.
         fence(Ordering::SeqCst);
         if !self.is_woken.load(Ordering::Relaxed) {
             self.wake_up();
@@ -152,8 +152,8 @@ mod model {
     use loom::sync::atomic::AtomicU64;
     use loom::thread;
 
-    /// Wakers with one change each, and a thread that waits until it saw all changes. A lost wake-up
-    /// lets it sleep for ever, which loom reports.
+    /// Wakers with one change each, and a thread that waits until it saw all changes. A lost
+    /// wake-up lets it sleep for ever, which loom reports.
     fn wake_for_changes(wakers: usize) {
         let shared = Arc::new((Wake::default(), [(); 2].map(|()| AtomicU64::new(0))));
         let threads: Vec<_> = (0..wakers)

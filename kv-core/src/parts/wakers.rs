@@ -76,8 +76,8 @@ impl Wakers {
         check().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// As [`Engine::poll_durable`](crate::Engine::poll_durable) of an LSN that was given out, for an
-    /// engine with a thread that makes changes durable. When the answer is `Pending`, the caller
+    /// As [`Engine::poll_durable`](crate::Engine::poll_durable) of an LSN that was given out, for
+    /// an engine with a thread that makes changes durable. When the answer is `Pending`, the caller
     /// wakes that thread, which then finds the LSN in [`wanted`](Self::wanted).
     ///
     /// # Errors
@@ -101,8 +101,9 @@ impl Wakers {
         });
         if answer.is_pending() {
             self.wanted.fetch_max(lsn.get(), Ordering::Relaxed);
-            // Pairs with the fence in `NextAsk::asking`. Either the caller's wake-up comes after the
-            // thread's last one, or the thread, which took that one before it asks, sees the LSN.
+            // Pairs with the fence in `NextAsk::asking`. Either the caller's wake-up comes after
+            // the thread's last one, or the thread, which took that one before it asks, sees the
+            // LSN.
             fence(Ordering::SeqCst);
         }
         answer

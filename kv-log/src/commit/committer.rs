@@ -1,15 +1,17 @@
 //! Commit: a change takes its LSN, is encoded once into the active segment, and becomes visible.
 //!
 //! The writer does all of that under one lock, the commit lock. So the order of LSNs, the order of
-//! bytes in the log and the order of visibility are the same order. The contract calls it log order.
+//! bytes in the log and the order of visibility are the same order. The contract calls it log
+//! order.
 //!
 //! The writer prepares the change before it takes the lock:
 //!
 //! 1. Without any lock, it checks the limits, computes the hash and the checksum of key and value,
-//!    and looks up the record that the change replaces. This record may have to be read from a file.
+//!    and looks up the record that the change replaces. This record may have to be read from a
+//!    file.
 //! 2. With the key's index shard locked, it checks that this record is still the newest. If another
-//!    writer has replaced it, and only a file can tell by which record, the writer unlocks the shard
-//!    and goes back to step 1.
+//!    writer has replaced it, and only a file can tell by which record, the writer unlocks the
+//!    shard and goes back to step 1.
 //! 3. With the shard still locked, it makes room in the index for a new key. If the system has no
 //!    memory for that, the change is refused, and the log does not hold it.
 //!

@@ -135,8 +135,8 @@ fn deduplicate(victims: &mut Vec<SegmentId>) {
     victims.retain(|victim| seen.insert(*victim));
 }
 
-/// The oldest dead put in the files of the segments other than `except`: a tombstone older than that
-/// hides no record.
+/// The oldest dead put in the files of the segments other than `except`: a tombstone older than
+/// that hides no record.
 pub(super) fn oldest_dead_put(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
     let others = segments.iter().filter(|segment| !except.contains(&segment.id));
     others.map(|segment| segment.oldest_dead_put()).min().unwrap_or(u64::MAX)

@@ -1,4 +1,5 @@
-//! The compactor: it asks the policy for victims, and has them compacted until the extent is reached.
+//! The compactor: it asks the policy for victims, and has them compacted until the extent is
+//! reached.
 
 use kv_core::{CompactionLevel, CompactionReport, Result, SegmentId};
 use parking_lot::{Mutex, MutexGuard};

@@ -130,8 +130,8 @@ impl DiskCompactor {
         victims: Vec<Victim>,
         survivors: &[Survivor],
     ) -> Result<CompactionReport> {
-        // The choice of survivors saw changes up to here. They must be durable before the records that
-        // they replaced are dropped.
+        // The choice of survivors saw changes up to here. They must be durable before the records
+        // that they replaced are dropped.
         let horizon = self.log.end.last_lsn();
         let mut outputs: Vec<Output> = Vec::new();
         let written = self
@@ -192,8 +192,8 @@ impl DiskCompactor {
         }
         for (number, victim) in (0..).zip(victims) {
             let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
-            // A record with a damaged key looks dead, because the index does not point at it. Writers
-            // that replace records meanwhile are the usual reason, so the scan decides.
+            // A record with a damaged key looks dead, because the index does not point at it.
+            // Writers that replace records meanwhile are the usual reason, so the scan decides.
             if found < victim.segment.tally.live_bytes() {
                 let bytes = victim.contents.bytes();
                 let stop = Scanner::new(victim.segment.id.get(), bytes, SEGMENT_HEADER_LEN).stop();
@@ -202,15 +202,15 @@ impl DiskCompactor {
                 }
             }
         }
-        // Records written at the same time are likely to be overwritten at the same time, which makes
-        // their segment cheap to compact (Rosenblum and Ousterhout: age sort). Most victims are sorted
-        // already.
+        // Records written at the same time are likely to be overwritten at the same time, which
+        // makes their segment cheap to compact (Rosenblum and Ousterhout: age sort). Most victims
+        // are sorted already.
         survivors.sort_unstable_by_key(|survivor| (survivor.lsn, survivor.victim, survivor.offset));
         Ok(survivors)
     }
 
-    /// Adds the survivors of one victim. Returns the bytes of its live puts. Checks the checksums of
-    /// survivors only.
+    /// Adds the survivors of one victim. Returns the bytes of its live puts. Checks the checksums
+    /// of survivors only.
     fn survivors_of(
         &self,
         number: u16,
@@ -283,8 +283,8 @@ impl DiskCompactor {
         self.context.options.segment_bytes.max(usize::try_from(least).unwrap_or(usize::MAX))
     }
 
-    /// Writes survivors to a new segment of exactly their size, and syncs it. They are in the order of
-    /// their LSNs.
+    /// Writes survivors to a new segment of exactly their size, and syncs it. They are in the order
+    /// of their LSNs.
     fn write_output(&self, survivors: &[Survivor], victims: &[Victim]) -> Result<Arc<Segment>> {
         let min_lsn = survivors.first().map_or(0, |survivor| survivor.lsn);
         let max_lsn = survivors.last().map_or(0, |survivor| survivor.lsn);

@@ -1,9 +1,9 @@
 //! Compaction in memory: the compactor copies a segment's live records to an image of exactly their
-//! size. The old image is freed once no reader uses it. The file stays as it is, so a crash can lose
-//! nothing.
+//! size. The old image is freed once no reader uses it. The file stays as it is, so a crash can
+//! lose nothing.
 //!
-//! Source: Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST 2014.
-//! Memory costs more than disk, so it is kept at a higher utilization, and freed without I/O.
+//! Source: Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST
+//! 2014. Memory costs more than disk, so it is kept at a higher utilization, and freed without I/O.
 
 use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
@@ -129,7 +129,8 @@ impl MemoryCompactor {
         }
     }
 
-    /// Copies one record to the end of `new`. Returns the bytes that it takes there: 0 if it is dead.
+    /// Copies one record to the end of `new`. Returns the bytes that it takes there: 0 if it is
+    /// dead.
     fn move_record(
         &self,
         candidate: &Candidate<'_>,
@@ -143,8 +144,8 @@ impl MemoryCompactor {
         if is_put && !self.index.points_at(hash, from, guard) {
             return 0;
         }
-        // SAFETY: the bytes from `to` on were never published: the index holds no location there, and
-        // the segment's end is before them.
+        // SAFETY: the bytes from `to` on were never published: the index holds no location there,
+        // and the segment's end is before them.
         let copied =
             unsafe { image.fill(to, encoded.len(), |out| Encoder::new(new.id.get()).copy(encoded, out)) };
         assert_eq!(copied, Some(encoded.len()), "an image holds whole records");

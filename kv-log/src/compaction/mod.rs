@@ -1,5 +1,6 @@
-//! Compaction: the policy names victims and a level. [`memory`] drops dead records from the victims'
-//! images. [`disk`] copies the survivors of victims to new segments, and removes the victims.
+//! Compaction: the policy names victims and a level. [`memory`] drops dead records from the
+//! victims' images. [`disk`] copies the survivors of victims to new segments, and removes the
+//! victims.
 
 mod choice;
 mod compactor;

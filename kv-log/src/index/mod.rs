@@ -1,12 +1,13 @@
 //! The hash index: from a key to the location of its newest record.
 //!
-//! A [`slot`] is 8 bytes: 24 bits of the key's hash (the tag) over the 40 bits of a [`Location`]. Keys are not stored; they
-//! are compared in the log, and only where the tag matches. The slots are split into [shards](shard), by bits of the hash
-//! that the tag does not use; each has a [`table`] of its own, which grows without touching the log, since homes follow
-//! from tags.
+//! A [`slot`] is 8 bytes: 24 bits of the key's hash (the tag) over the 40 bits of a [`Location`].
+//! Keys are not stored; they are compared in the log, and only where the tag matches. The slots are
+//! split into [shards](shard), by bits of the hash that the tag does not use; each has a [`table`]
+//! of its own, which grows without touching the log, since homes follow from tags.
 //!
-//! Readers take no lock. Several shards are locked at once only by a commit, in ascending order, and before the commit lock. No
-//! file is read while a shard is locked, except in recovery: who needs a cold record under the lock lets go of it first.
+//! Readers take no lock. Several shards are locked at once only by a commit, in ascending order,
+//! and before the commit lock. No file is read while a shard is locked, except in recovery: who
+//! needs a cold record under the lock lets go of it first.
 
 mod shard;
 mod slot;
@@ -91,8 +92,9 @@ impl Index {
         }
     }
 
-    /// What a short look tells of `key`. Nearly always that is all. The fewer instructions it takes, the earlier the processor
-    /// comes to the next look-up, and asks for its memory while it waits for that of this one.
+    /// What a short look tells of `key`. Nearly always that is all. The fewer instructions it
+    /// takes, the earlier the processor comes to the next look-up, and asks for its memory while it
+    /// waits for that of this one.
     #[expect(clippy::inline_always, reason = "what it returns would go through memory")]
     #[inline(always)]
     pub(crate) fn glance<'g>(
@@ -112,8 +114,8 @@ impl Index {
         }
     }
 
-    /// Calls `found` with the newest record of `key` and where it lies, if there is one. `others` is told of cold records
-    /// that had to be read to see that they are those of other keys.
+    /// Calls `found` with the newest record of `key` and where it lies, if there is one. `others`
+    /// is told of cold records that had to be read to see that they are those of other keys.
     ///
     /// # Errors
     /// A cold record cannot be read.
@@ -170,7 +172,8 @@ impl Index {
         self.shard(self.shard_of(hash)).find(hash.tag(), guard, |slot| slot == location).is_some()
     }
 
-    /// Moves a key from one location to another, unless it has moved on meanwhile. Returns whether it did.
+    /// Moves a key from one location to another, unless it has moved on meanwhile. Returns whether
+    /// it did.
     pub(crate) fn relocate(&self, hash: KeyHash, from: Location, to: Location) -> bool {
         let mut shard = self.shard(self.shard_of(hash)).lock();
         let found = shard.find(hash.tag(), |slot| slot == from);
@@ -339,10 +342,12 @@ impl Probe for shard::LockedShard<'_> {
     }
 }
 
-/// Searches for the record of `key`, and calls `use_it` with it: returning it would take longer than finding it.
+/// Searches for the record of `key`, and calls `use_it` with it: returning it would take longer
+/// than finding it.
 ///
-/// Cold records are looked at between two probes, not during one: a change meanwhile would have it begin again. What a
-/// location leads to is the same for as long as the caller is pinned, so the answer is that of the last probe.
+/// Cold records are looked at between two probes, not during one: a change meanwhile would have it
+/// begin again. What a location leads to is the same for as long as the caller is pinned, so the
+/// answer is that of the last probe.
 fn search<R>(
     shard: &impl Probe,
     hash: KeyHash,

@@ -2,21 +2,21 @@
 //!
 //! # Invariants
 //!
-//! 1. A writer holds `writer`. Before its first change to a slot, it makes `version` odd; after its last one, and after
-//!    the change was counted, even again (a sequence lock; see Boehm, "Can Seqlocks Get Along With Programming Language
-//!    Memory Models?", 2012).
-//! 2. A reader takes what it read for good only if `version` was even before and is the same afterwards: then it saw the
-//!    shard between two changes. Slots are loaded with acquire and stored with release, so a reader who saw anything of a
-//!    change also sees that `version` moved.
-//! 3. A table that was replaced by a larger one never changes again. It lives until every reader who was
-//!    pinned at that time has gone on. What such a reader finds in it was true when the table was
-//!    replaced, and that was while it read.
-//! 4. A commit changes a shard with the commit lock held, though it locks the shard before and unlocks it
-//!    after. So `version` is odd before a later change comes. A reader who sees that later change, in
-//!    whichever shard, and then looks here, waits for this one. So changes are seen in the order in which
-//!    they were committed.
-//! 5. A location that compaction replaces leads to the same record in both places, and to no other while a reader is
-//!    pinned: so that moves no version, and readers do not have to look again.
+//! 1. A writer holds `writer`. Before its first change to a slot, it makes `version` odd; after its
+//!    last one, and after the change was counted, even again (a sequence lock; see Boehm, "Can
+//!    Seqlocks Get Along With Programming Language Memory Models?", 2012).
+//! 2. A reader takes what it read for good only if `version` was even before and is the same
+//!    afterwards: then it saw the shard between two changes. Slots are loaded with acquire and
+//!    stored with release, so a reader who saw anything of a change also sees that `version` moved.
+//! 3. A table that was replaced by a larger one never changes again. It lives until every reader
+//!    who was pinned at that time has gone on. What such a reader finds in it was true when the
+//!    table was replaced, and that was while it read.
+//! 4. A commit changes a shard with the commit lock held, though it locks the shard before and
+//!    unlocks it after. So `version` is odd before a later change comes. A reader who sees that
+//!    later change, in whichever shard, and then looks here, waits for this one. So changes are
+//!    seen in the order in which they were committed.
+//! 5. A location that compaction replaces leads to the same record in both places, and to no other
+//!    while a reader is pinned: so that moves no version, and readers do not have to look again.
 //!
 //! Readers never make a writer wait. A reader waits only while a change is counted, which is short.
 
@@ -69,8 +69,8 @@ impl Default for Shard {
 }
 
 impl Shard {
-    /// The location with this tag that is `wanted`. May ask about a location more than once, and about outdated ones; all
-    /// lead to records while `guard` lives.
+    /// The location with this tag that is `wanted`. May ask about a location more than once, and
+    /// about outdated ones; all lead to records while `guard` lives.
     #[inline]
     pub(super) fn find(
         &self,
@@ -111,8 +111,9 @@ impl Shard {
     /// The table as it is now, or was while this reader was pinned.
     #[inline]
     pub(super) fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
-        // SAFETY: the pointer came from `Box::into_raw`; `grow` hands a replaced one to be dropped after every reader who
-        // was pinned at the time is gone, and one pinned later does not load it any more.
+        // SAFETY: the pointer came from `Box::into_raw`; `grow` hands a replaced one to be dropped
+        // after every reader who was pinned at the time is gone, and one pinned later does not load
+        // it any more.
         unsafe { &*self.table.load(Ordering::Acquire) }
     }
 
@@ -214,8 +215,8 @@ impl LockedShard<'_> {
         let larger = Box::into_raw(Box::new(self.table().grown(len)?));
         let replaced = self.shard.table.swap(larger, Ordering::AcqRel);
         let replaced = std::sync::atomic::AtomicPtr::new(replaced);
-        // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back, and nobody who is pinned
-        // from now on finds it.
+        // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back,
+        // and nobody who is pinned from now on finds it.
         defer(move || drop(unsafe { Box::from_raw(replaced.into_inner()) }));
         Ok(())
     }
@@ -244,9 +245,9 @@ impl Drop for LockedShard<'_> {
     }
 }
 
-/// Random orders of steps, the steps sequentially consistent, since shuttle has no weaker memory (and loom 0.7 leaves out
-/// orders here: it does not see past a load that the storing thread itself does before):
-/// `RUSTFLAGS="--cfg shuttle" cargo test -p kv-log --release --lib model`.
+/// Random orders of steps, the steps sequentially consistent, since shuttle has no weaker memory
+/// (and loom 0.7 leaves out orders here: it does not see past a load that the storing thread itself
+/// does before): `RUSTFLAGS="--cfg shuttle" cargo test -p kv-log --release --lib model`.
 #[cfg(all(test, shuttle))]
 mod model {
     use super::*;
@@ -301,8 +302,8 @@ mod model {
         });
     }
 
-    /// As commits do: the shard, then the commit lock, which is let go of first. Who looks for a change that is not visible yet,
-    /// though a later one is, has to wait.
+    /// As commits do: the shard, then the commit lock, which is let go of first. Who looks for a
+    /// change that is not visible yet, though a later one is, has to wait.
     #[test]
     fn changes_are_seen_in_the_order_in_which_they_were_committed() {
         check(|| {

@@ -2,7 +2,8 @@ use crate::segments::Location;
 
 pub(super) const TAG_BITS: u32 = 64 - Location::BITS;
 
-/// 24 bits of a key's hash, the tag, over a location. Never 0, since no record lies at the start of a segment.
+/// 24 bits of a key's hash, the tag, over a location. Never 0, since no record lies at the start of
+/// a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot(u64);
 

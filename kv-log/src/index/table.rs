@@ -1,11 +1,14 @@
-//! The slots of one shard: open addressing in buckets of a cache line, so that a look-up mostly costs one miss.
+//! The slots of one shard: open addressing in buckets of a cache line, so that a look-up mostly
+//! costs one miss.
 //!
-//! A key's home is the bucket that the top of its tag names; what finds its home full goes to the next bucket that is
-//! not (linear probing, Knuth, "The Art of Computer Programming", volume 3, section 6.4, by buckets). The taken slots of
-//! a bucket are its first ones, so the first empty slot ends a search. A removal moves what probed past the gap back into
-//! it; nothing marks where something was.
+//! A key's home is the bucket that the top of its tag names; what finds its home full goes to the
+//! next bucket that is not (linear probing, Knuth, "The Art of Computer Programming", volume 3,
+//! section 6.4, by buckets). The taken slots of a bucket are its first ones, so the first empty
+//! slot ends a search. A removal moves what probed past the gap back into it; nothing marks where
+//! something was.
 //!
-//! One writer at a time; readers look on meanwhile. See [`Shard`](super::shard::Shard) for what that needs.
+//! One writer at a time; readers look on meanwhile. See [`Shard`](super::shard::Shard) for what
+//! that needs.
 
 use std::io;
 use std::ptr::NonNull;
@@ -18,7 +21,8 @@ use crate::sync::{AtomicU64, Ordering};
 /// Few in a model, so that it soon has many buckets.
 const SLOTS_PER_BUCKET: usize = if cfg!(all(test, shuttle)) { 2 } else { 8 };
 
-/// Of 8 slots in a bucket, 6.5 may be taken on average: then about a fifth of the keys are not at home.
+/// Of 8 slots in a bucket, 6.5 may be taken on average: then about a fifth of the keys are not at
+/// home.
 const LOAD_MAX: (usize, usize) = (13, 16);
 
 /// A cache line of slots; 0 is an empty one.
@@ -26,11 +30,13 @@ const LOAD_MAX: (usize, usize) = (13, 16);
 #[repr(align(64))]
 struct Bucket([AtomicU64; SLOTS_PER_BUCKET]);
 
-// SAFETY: slots are numbers, and 0 is an empty one. (In a model they are not, but there nothing is mapped.)
+// SAFETY: slots are numbers, and 0 is an empty one. (In a model they are not, but there nothing is
+// mapped.)
 unsafe impl Plain for Bucket {}
 
-/// From so many buckets on, they have a mapping of their own, and fill whole pages: 128 KiB. Mapping smaller ones takes longer
-/// than what they are for: recovery at a million keys ran at half its pace.
+/// From so many buckets on, they have a mapping of their own, and fill whole pages: 128 KiB.
+/// Mapping smaller ones takes longer than what they are for: recovery at a million keys ran at half
+/// its pace.
 const MAPPED_MIN: usize = if cfg!(all(test, shuttle)) { usize::MAX } else { 2048 };
 
 /// Buckets in a page.
@@ -77,7 +83,8 @@ impl Bucket {
 
     #[inline]
     fn get(&self, index: usize) -> Option<Slot> {
-        // Acquire: whoever sees a location sees the record there, and that the shard is being changed.
+        // Acquire: whoever sees a location sees the record there, and that the shard is being
+        // changed.
         Slot::from_bits(self.slot(index).load(Ordering::Acquire))
     }
 
@@ -300,7 +307,8 @@ mod tests {
         assert_eq!(table.iter().count(), 100_000);
     }
 
-    /// Against a map, with few buckets and tags that collide and crowd the last bucket, so that probing wraps around.
+    /// Against a map, with few buckets and tags that collide and crowd the last bucket, so that
+    /// probing wraps around.
     #[test]
     fn finds_exactly_what_is_there() {
         let mut rng = fastrand::Rng::with_seed(7);

@@ -120,13 +120,14 @@ impl LockedEnd<'_> {
         self.last_lsn().max(self.end.lsn_floor).next()
     }
 
-    /// Makes the change with the next LSN the newest one. Its records have `len` bytes and are in the log.
+    /// Makes the change with the next LSN the newest one. Its records have `len` bytes and are in
+    /// the log.
     #[inline]
     pub(crate) fn advance(&mut self, len: usize) -> Position {
         let lsn = self.next_lsn();
         change(&self.end.bytes, |bytes| bytes + len as u64);
-        // Release pairs with the Acquire in `LogEnd::last_lsn`: a thread that sees the LSN also sees
-        // the bytes counted.
+        // Release pairs with the Acquire in `LogEnd::last_lsn`: a thread that sees the LSN also
+        // sees the bytes counted.
         self.end.lsn.store(lsn.get(), Ordering::Release);
         self.position()
     }

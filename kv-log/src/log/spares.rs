@@ -1,9 +1,9 @@
 //! Spares: segments made ahead of need, so that a writer does not wait while a file is created and
 //! synced.
 //!
-//! The spares worker makes one when the active segment begins to fill up. A sync takes long on a disk
-//! that is busy with the log, and a writer may still have to wait for a spare. From then on the
-//! worker keeps more of them.
+//! The spares worker makes one when the active segment begins to fill up. A sync takes long on a
+//! disk that is busy with the log, and a writer may still have to wait for a spare. From then on
+//! the worker keeps more of them.
 
 use kv_core::{Background, Error, Lsn, Result};
 use kv_wal_format::SEGMENT_HEADER_LEN;

@@ -92,8 +92,8 @@ impl Catalog {
         let mut stored = self.stored.lock();
         let mut next = stored.manifest.clone();
         stored.foreign_ids = unnamed.foreign;
-        // They are removed once the next manifest is durable: a power cut may bring back the manifest
-        // before this one, which may name them.
+        // They are removed once the next manifest is durable: a power cut may bring back the
+        // manifest before this one, which may name them.
         unnamed.orphans.into_iter().for_each(|id| self.leftovers.add(id, 0));
         let segments = self.segments.lock();
         for id in stored.manifest.segments.keys().filter(|id| !segments.contains_key(id)) {
@@ -104,9 +104,9 @@ impl Catalog {
         self.store(&mut stored, next, floor)
     }
 
-    /// New, blank log segments, in the order in which the log uses them. Their files and their names
-    /// in the manifest are durable on return. Several segments share the syncs of the directory and
-    /// the manifest.
+    /// New, blank log segments, in the order in which the log uses them. Their files and their
+    /// names in the manifest are durable on return. Several segments share the syncs of the
+    /// directory and the manifest.
     ///
     /// After a power cut between any two steps there is: nothing; orphan files; or blank segments
     /// that the manifest names. Opening removes each of them.
@@ -199,8 +199,8 @@ impl Catalog {
     }
 
     /// Creates the output of a compaction with `len` bytes, which `fill_rest` writes behind the
-    /// header. Its records date from `created`. The file is synced. Neither the directory's entry is
-    /// synced, nor does the manifest name it.
+    /// header. Its records date from `created`. The file is synced. Neither the directory's entry
+    /// is synced, nor does the manifest name it.
     pub(crate) fn create_output(
         &self,
         header: SegmentHeader,
@@ -268,7 +268,8 @@ impl Catalog {
         for victim in victims {
             segments.remove(&victim.id);
             if self.context.options.memory_budget.is_none() {
-                // All images are in memory, so no reader reads the file. Open, it would keep its space.
+                // All images are in memory, so no reader reads the file. Open, it would keep its
+                // space.
                 victim.file.close();
             }
             self.leave(victim);
@@ -280,8 +281,8 @@ impl Catalog {
     }
 
     /// Gives back the space of a segment if `error` says that the manifest that names it was not
-    /// stored. Otherwise the manifest may be stored: the store is then poisoned, and the next opening
-    /// decides.
+    /// stored. Otherwise the manifest may be stored: the store is then poisoned, and the next
+    /// opening decides.
     fn discard_unless_named(&self, segment: &Segment, error: &Error) {
         if error.is_refusal() {
             self.discard_segment(segment);
@@ -344,8 +345,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Stores `next` in place of the manifest, with the durable lengths, and with ids and LSNs above
-    /// `last_lsn` reserved. Then removes the files that it does not name.
+    /// Stores `next` in place of the manifest, with the durable lengths, and with ids and LSNs
+    /// above `last_lsn` reserved. Then removes the files that it does not name.
     fn store(&self, stored: &mut Stored, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
         next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
         next.reserve_lsns(last_lsn);

@@ -1,6 +1,6 @@
 //! The manifest: the list of the segments that make up the store. The catalog replaces it as a
-//! whole, atomically and durably. So recovery notices a missing segment, and a file that the manifest
-//! does not name is an orphan.
+//! whole, atomically and durably. So recovery notices a missing segment, and a file that the
+//! manifest does not name is an orphan.
 //!
 //! On disk it is a segment of kind `Manifest` (see the format description of `kv-wal-format`). It
 //! holds one put with an empty key for the store, one put for each segment with the id as its key,

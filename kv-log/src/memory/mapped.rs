@@ -1,5 +1,5 @@
-//! Arrays in mappings of their own: large ones that come and go. The system has their memory back when they go, where an allocator
-//! would keep it for the thread that it came from.
+//! Arrays in mappings of their own: large ones that come and go. The system has their memory back
+//! when they go, where an allocator would keep it for the thread that it came from.
 
 use memmap2::{MmapMut, MmapRaw};
 use std::io;
@@ -79,8 +79,9 @@ impl<T: Plain> Deref for Mapped<T> {
     #[inline]
     fn deref(&self) -> &[T] {
         let Some(map) = &self.map else { return &[] };
-        // SAFETY: a mapping begins at a page, which is aligned for T, and has room for `len` of them (`zeroed`, `push`). What was not
-        // written is zero, which is a value of T. Nobody else knows the mapping, which lives as long as `self`.
+        // SAFETY: a mapping begins at a page, which is aligned for T, and has room for `len` of
+        // them (`zeroed`, `push`). What was not written is zero, which is a value of T. Nobody else
+        // knows the mapping, which lives as long as `self`.
         unsafe { slice::from_raw_parts(map.as_ptr().cast(), self.len) }
     }
 }

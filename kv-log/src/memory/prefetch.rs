@@ -1,4 +1,5 @@
-/// Asks for the cache line at `address`, where the processor can be asked: its memory will be needed soon.
+/// Asks for the cache line at `address`, where the processor can be asked: its memory will be
+/// needed soon.
 #[inline]
 pub(crate) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]

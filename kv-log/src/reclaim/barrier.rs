@@ -1,8 +1,8 @@
 //! The memory barrier between the announcement of a pin and the first look of its reader.
 //!
-//! Readers are many and collections few. So the collector asks the kernel for a barrier in all running
-//! threads (`membarrier`), and readers only keep the compiler from reordering. If the kernel has no
-//! such call, readers have a barrier of their own.
+//! Readers are many and collections few. So the collector asks the kernel for a barrier in all
+//! running threads (`membarrier`), and readers only keep the compiler from reordering. If the
+//! kernel has no such call, readers have a barrier of their own.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};

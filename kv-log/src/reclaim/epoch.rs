@@ -1,18 +1,20 @@
 //! Epochs: memory that was unlinked may be freed once every reader that may have found it has
 //! unpinned.
 //!
-//! A reader pins itself to the current epoch, a number that only grows. A thread unlinks memory, and
-//! [defers](defer) its release. [`collect`] ends the epoch of the deferral, and frees the memory when
-//! no reader is pinned to that epoch or an older one. (Fraser, "Practical lock-freedom", 2004; here
-//! with one grace period, as in McKenney and Slingwine's read-copy update, 1998.)
+//! A reader pins itself to the current epoch, a number that only grows. A thread unlinks memory,
+//! and [defers](defer) its release. [`collect`] ends the epoch of the deferral, and frees the
+//! memory when no reader is pinned to that epoch or an older one. (Fraser, "Practical
+//! lock-freedom", 2004; here with one grace period, as in McKenney and Slingwine's read-copy
+//! update, 1998.)
 //!
 //! # Invariants
 //!
-//! 1. Memory is unlinked before its release is deferred. So no reader that pins itself later finds it.
+//! 1. Memory is unlinked before its release is deferred. So no reader that pins itself later finds
+//!    it.
 //! 2. A reader that loads the epoch after `collect` raised it sees every earlier unlinking.
-//! 3. A reader that loads the epoch before that is pinned to an epoch that ends. Either `collect` sees
-//!    that the reader is pinned. Or the reader's first look comes after the barrier in `collect`, and
-//!    so it sees every earlier unlinking.
+//! 3. A reader that loads the epoch before that is pinned to an epoch that ends. Either `collect`
+//!    sees that the reader is pinned. Or the reader's first look comes after the barrier in
+//!    `collect`, and so it sees every earlier unlinking.
 //!
 //! Invariant 3 needs a barrier between a reader's announcement and its first look: see
 //! [`barrier`](super::barrier).
@@ -46,8 +48,8 @@ impl fmt::Debug for Deferred {
 /// Announces that the reader is pinned from now on.
 #[inline]
 fn announce(pin: &Pin) {
-    // Acquire pairs with the Release in `take_free`: see invariant 2. Release pairs with the Acquire
-    // there: the accesses under an earlier guard of this thread happened before.
+    // Acquire pairs with the Release in `take_free`: see invariant 2. Release pairs with the
+    // Acquire there: the accesses under an earlier guard of this thread happened before.
     pin.epoch.store(EPOCH.load(Ordering::Acquire), Ordering::Release);
     barrier::of_reader();
 }
@@ -93,15 +95,15 @@ impl Drop for Guard {
     }
 }
 
-/// Defers `free` until every reader that is pinned now has unpinned. A later [`collect`] calls it. The
-/// memory that it frees is unlinked already: see invariant 1.
+/// Defers `free` until every reader that is pinned now has unpinned. A later [`collect`] calls it.
+/// The memory that it frees is unlinked already: see invariant 1.
 pub(crate) fn defer(free: impl FnOnce() + Send + 'static) {
     DEFERRED.lock().push(Deferred { epoch: None, free: Box::new(free) });
 }
 
 /// Frees the deferred memory that no reader can use any more. A later call frees the rest. A caller
-/// that is pinned itself frees nothing. The caller must not hold a lock: a deferred release may take
-/// locks.
+/// that is pinned itself frees nothing. The caller must not hold a lock: a deferred release may
+/// take locks.
 pub(crate) fn collect() {
     // The lock of the list is not held: a release may take locks, and may take long.
     for deferred in take_free() {
@@ -146,7 +148,8 @@ mod tests {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    /// Whether the mark is freed soon. Threads of other tests are pinned as well, each for a moment.
+    /// Whether the mark is freed soon. Threads of other tests are pinned as well, each for a
+    /// moment.
     fn is_freed_soon(freed: &AtomicBool) -> bool {
         (0..2000).any(|_| {
             collect();
@@ -208,9 +211,9 @@ mod tests {
         assert!(is_freed_soon(&first) && is_freed_soon(&second));
     }
 
-    /// Readers look at a value that a writer replaces all the time, and never find a freed one. Before
-    /// each look, a reader stores to memory outside its cache. Those stores delay the announcement of
-    /// its pin: without the barrier, its looks would come earlier.
+    /// Readers look at a value that a writer replaces all the time, and never find a freed one.
+    /// Before each look, a reader stores to memory outside its cache. Those stores delay the
+    /// announcement of its pin: without the barrier, its looks would come earlier.
     #[test]
     fn no_reader_finds_freed_memory() {
         const DEAD: usize = 0;

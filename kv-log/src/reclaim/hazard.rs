@@ -1,15 +1,18 @@
 //! Hazard pointers: the values that visitors look at.
 //!
-//! While a reader is pinned, no memory at all is freed. So no reader is pinned while a caller's code
-//! runs. The reader first sets hazard pointers to the memory that its values lie in, and then unpins.
+//! While a reader is pinned, no memory at all is freed. So no reader is pinned while a caller's
+//! code runs. The reader first sets hazard pointers to the memory that its values lie in, and then
+//! unpins.
 //!
 //! # Invariants
 //!
-//! 1. A reader sets a hazard pointer while it is pinned, after it has found the memory as others do.
-//! 2. Memory is unlinked first. Then every reader that was pinned at that time unpins. Only then the
-//!    collector looks for hazard pointers to it. No reader can set a new one by then, and the collector
-//!    sees each one that was set, because its reader unpinned after it.
-//! 3. A hazard pointer stays set until its reader has finished. The collector looks for it again later.
+//! 1. A reader sets a hazard pointer while it is pinned, after it has found the memory as others
+//!    do.
+//! 2. Memory is unlinked first. Then every reader that was pinned at that time unpins. Only then
+//!    the collector looks for hazard pointers to it. No reader can set a new one by then, and the
+//!    collector sees each one that was set, because its reader unpinned after it.
+//! 3. A hazard pointer stays set until its reader has finished. The collector looks for it again
+//!    later.
 //!
 //! Source: Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", 2004, without
 //! its fence: the epoch replaces it.
@@ -29,8 +32,8 @@ pub(crate) fn is_protected(address: *const ()) -> bool {
     let all = ALL.lock();
     all.iter().any(|reader| {
         let hazards = &reader.hazards;
-        // Both Acquire loads pair with the Release stores in `Hold::keep` and `Hold::drop`: once the
-        // hazard pointer is cleared or points elsewhere, its reader's accesses happened before.
+        // Both Acquire loads pair with the Release stores in `Hold::keep` and `Hold::drop`: once
+        // the hazard pointer is cleared or points elsewhere, its reader's accesses happened before.
         let used = hazards.used.load(Ordering::Acquire);
         let mut used = hazards.addresses.iter().enumerate().filter(|(at, _)| used & 1 << at != 0);
         used.any(|(_, protected)| ptr::eq(protected.load(Ordering::Acquire), address))
@@ -68,12 +71,13 @@ impl Guard {
 }
 
 impl Hold {
-    /// Keeps `value` beyond the pin of the caller. With `memory`, the address of the memory that the
-    /// value lies in, the value stays in place if a hazard pointer is free. Otherwise it is copied.
+    /// Keeps `value` beyond the pin of the caller. With `memory`, the address of the memory that
+    /// the value lies in, the value stays in place if a hazard pointer is free. Otherwise it is
+    /// copied.
     ///
     /// # Safety
-    /// The caller is pinned and has found the value since. With `memory`, the value lies in memory that
-    /// is freed only after [`is_protected`] denied this address, and its bytes never change.
+    /// The caller is pinned and has found the value since. With `memory`, the value lies in memory
+    /// that is freed only after [`is_protected`] denied this address, and its bytes never change.
     #[inline]
     pub(crate) unsafe fn keep<'h>(&'h self, value: &[u8], memory: Option<*const ()>) -> &'h [u8] {
         let used = self.hazards.used.load(Ordering::Relaxed);
@@ -85,8 +89,8 @@ impl Hold {
         self.hazards.used.store(used | 1 << free, Ordering::Release);
         self.own.set(self.own.get() | 1 << free);
         // SAFETY: the caller is pinned, so the hazard pointer is set in time, and the memory is not
-        // freed before `self`, which outlives 'h, is dropped. The caller promises that the bytes never
-        // change.
+        // freed before `self`, which outlives 'h, is dropped. The caller promises that the bytes
+        // never change.
         unsafe { &*ptr::from_ref(value) }
     }
 

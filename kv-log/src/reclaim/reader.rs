@@ -1,9 +1,9 @@
 //! Readers: the state that each thread publishes about its reading.
 //!
-//! A thread takes a reader for its first look-up, and gives it back at its end. A thread-local value
-//! that uses a store in its destructor may come after that. The thread then has a *transient* reader
-//! for one look-up: the last guard gives it back. A [`Hold`](super::Hold) outlives its guard, so a
-//! transient reader has no free hazard pointer, and its visitors look at copies.
+//! A thread takes a reader for its first look-up, and gives it back at its end. A thread-local
+//! value that uses a store in its destructor may come after that. The thread then has a *transient*
+//! reader for one look-up: the last guard gives it back. A [`Hold`](super::Hold) outlives its
+//! guard, so a transient reader has no free hazard pointer, and its visitors look at copies.
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -16,8 +16,8 @@ use super::barrier;
 /// Hazard pointers of one thread, for all its visitors together.
 pub(crate) const HAZARDS_MAX: usize = u32::BITS as usize;
 
-/// Guards of a transient reader are counted from here. So an ordinary reader checks for it only at its
-/// second guard.
+/// Guards of a transient reader are counted from here. So an ordinary reader checks for it only at
+/// its second guard.
 pub(super) const TRANSIENT: usize = 1 << (usize::BITS - 1);
 
 /// The state of one reading thread.
@@ -34,8 +34,8 @@ pub(super) struct Reader {
 pub(super) struct Pin {
     /// The epoch to which the reader is pinned. 0 while it is not pinned.
     pub(super) epoch: AtomicUsize,
-    /// The number of its guards, counted from [`TRANSIENT`] for a transient reader. Only the reader's
-    /// thread uses it.
+    /// The number of its guards, counted from [`TRANSIENT`] for a transient reader. Only the
+    /// reader's thread uses it.
     pub(super) guards: AtomicUsize,
 }
 

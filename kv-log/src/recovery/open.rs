@@ -163,7 +163,8 @@ fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<
 }
 
 /// Writes a seal over the torn bytes. Until the seal is synced, a new opening judges the torn bytes
-/// as this one did. The bytes behind the seal take part in that, so they are trimmed after the sync.
+/// as this one did. The bytes behind the seal take part in that, so they are trimmed after the
+/// sync.
 fn seal_torn(torn: &Segment) -> Result<()> {
     let (start, body) = (torn.end(), torn.seal().encode_body());
     let mut bytes = Vec::with_capacity(SEAL_LEN);

@@ -1,5 +1,5 @@
-//! Orphans: segment files that the manifest does not name. They are rubbish that a crash left, files
-//! of other owners, or changes that an older manifest does not know.
+//! Orphans: segment files that the manifest does not name. They are rubbish that a crash left,
+//! files of other owners, or changes that an older manifest does not know.
 //!
 //! A manifest reserves segment ids ahead, as it reserves LSNs: a file with an id beyond them is not
 //! this store's. Until a manifest that names it is durable, a log segment holds no change, and a
@@ -64,8 +64,8 @@ struct Known {
     last_lsn: Lsn,
 }
 
-/// Judges every file with a segment name in `dir` that `manifest` does not name. The newest recovered
-/// change has the LSN `last_lsn`.
+/// Judges every file with a segment name in `dir` that `manifest` does not name. The newest
+/// recovered change has the LSN `last_lsn`.
 ///
 /// # Errors
 /// A file cannot be read. A file holds changes that the manifest does not know: see the table.

@@ -135,7 +135,8 @@ pub(crate) fn recover(
 
     let mut segments = BTreeMap::new();
     let (mut active, mut torn): (Option<Arc<Segment>>, Option<Arc<Segment>>) = (None, None);
-    // The newest durable LSN that neither lies in the next segment nor is covered by its known length.
+    // The newest durable LSN that neither lies in the next segment nor is covered by its known
+    // length.
     let mut lsn_before = manifest.durable_lsn.get();
     for one in &replayed {
         let unfinished = active.as_ref().or(torn.as_ref());
@@ -179,8 +180,8 @@ pub(crate) fn recover(
     Ok(Recovered { index, table, segments, active, torn, longest_key, report })
 }
 
-/// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and syncs
-/// a segment before it writes to the next one, so `unfinished` has lost its seal.
+/// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and
+/// syncs a segment before it writes to the next one, so `unfinished` has lost its seal.
 fn later_changes(later: &Replayed, unfinished: &Segment) -> Error {
     let detail = format!("the seal is missing or damaged: segment {} holds later changes", later.segment.id);
     Error::corruption(unfinished.file.path(), unfinished.end() as u64, detail)
@@ -279,8 +280,9 @@ impl Replay<'_> {
         if (file_len as u64) < entry.durable_len {
             return Err(damaged(file_len, &format!("the file was {} bytes long", entry.durable_len)));
         }
-        // A sealed segment needs no more room than its records. The active one may grow to the segment
-        // size, and always has room for a seal, even if it was made when segments were larger.
+        // A sealed segment needs no more room than its records. The active one may grow to the
+        // segment size, and always has room for a seal, even if it was made when segments were
+        // larger.
         let (capacity, read_len) = match usize::try_from(entry.durable_len) {
             Ok(len) if entry.sealed => (len, len),
             _ => ((file_len + SEAL_LEN).max(self.options.segment_bytes), file_len),

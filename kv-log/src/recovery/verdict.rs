@@ -241,7 +241,8 @@ mod tests {
         assert_eq!(decided.len(), 2 * ENDINGS.len() * 2);
     }
 
-    /// A segment with two puts, of which the last `known_from_end` bytes are not known to be durable.
+    /// A segment with two puts, of which the last `known_from_end` bytes are not known to be
+    /// durable.
     struct Sample {
         bytes: Vec<u8>,
         seal: Seal,

@@ -1,4 +1,5 @@
-//! Reading a segment whose image was given up: from its file, checked like anything that comes from a disk.
+//! Reading a segment whose image was given up: from its file, checked like anything that comes from
+//! a disk.
 
 use kv_core::{Error, Result};
 use kv_wal_format::{Decoder, Record, Step, parse_trusted};
@@ -30,7 +31,8 @@ impl Contents {
     /// The bytes of `image` before `end`.
     ///
     /// # Safety
-    /// They have been written, that was published to the caller, and they do not change while this lives.
+    /// They have been written, that was published to the caller, and they do not change while this
+    /// lives.
     pub(crate) unsafe fn new(image: Arc<Image>, end: usize) -> Self {
         Contents { image, end }
     }
@@ -65,14 +67,16 @@ impl Segment {
         Some(unsafe { Contents::new(self.share_image()?, end) })
     }
 
-    /// What it holds up to the end of the record at `offset`, where it is in memory. The caller found that record in the
-    /// index and is pinned; what is returned may be kept for longer.
+    /// What it holds up to the end of the record at `offset`, where it is in memory. The caller
+    /// found that record in the index and is pinned; what is returned may be kept for longer.
     pub(crate) fn contents_through(&self, offset: usize) -> Option<Contents> {
         let image = self.share_image()?;
-        // SAFETY: `offset` comes from the index, so a whole record that will never change again starts here.
+        // SAFETY: `offset` comes from the index, so a whole record that will never change again
+        // starts here.
         let record = unsafe { image.record_at(offset) };
         let end = offset + record.expect("the index points at a published record").encoded_len();
-        // SAFETY: an image is filled from front to back, so what is before a published record is final, too.
+        // SAFETY: an image is filled from front to back, so what is before a published record is
+        // final, too.
         Some(unsafe { Contents::new(image, end) })
     }
 

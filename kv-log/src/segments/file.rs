@@ -93,13 +93,15 @@ impl SegmentFile {
         SegmentFile { id, path, capacity, opening, files: Arc::clone(files) }
     }
 
-    /// Nobody writes to it any more: it is closed when too many are open, and opened again by who reads it then.
+    /// Nobody writes to it any more: it is closed when too many are open, and opened again by who
+    /// reads it then.
     pub(crate) fn allow_close(&self) {
         self.opening.lock().stays_open = false;
         self.files.allow_close(&self.opening);
     }
 
-    /// It is about to be removed, and can be read for as long as anybody may come to it all the same.
+    /// It is about to be removed, and can be read for as long as anybody may come to it all the
+    /// same.
     pub(crate) fn stay_open(&self) -> Result<()> {
         let mut opening = self.opening.lock();
         self.open_if_closed(&mut opening)?;
@@ -202,13 +204,15 @@ impl SegmentFile {
         Ok(offset)
     }
 
-    /// Writes a range of `contents`, which are the bytes of the file from its start and begin at a page of memory.
+    /// Writes a range of `contents`, which are the bytes of the file from its start and begin at a
+    /// page of memory.
     ///
-    /// Direct I/O transfers whole blocks, as the cache does. The bytes before the range that share its first block are
-    /// written once more; those after it that share its last block are not the file's yet, and become zeros.
+    /// Direct I/O transfers whole blocks, as the cache does. The bytes before the range that share
+    /// its first block are written once more; those after it that share its last block are not the
+    /// file's yet, and become zeros.
     ///
-    /// A file that takes no such transfer after all goes through the cache from then on: not every layer below a file system
-    /// tells what it wants.
+    /// A file that takes no such transfer after all goes through the cache from then on: not every
+    /// layer below a file system tells what it wants.
     pub(crate) fn write(&self, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
         let handle = self.handle()?;
         match self.write_range(&handle, contents, range.clone(), via) {
@@ -249,7 +253,8 @@ impl SegmentFile {
         written.map_err(|error| Error::io("write", &self.path, error))
     }
 
-    /// Has transfers go this way, if they do not yet and can; returns what direct ones must be aligned to.
+    /// Has transfers go this way, if they do not yet and can; returns what direct ones must be
+    /// aligned to.
     fn switch(&self, handle: &Handle, via: Via) -> Result<Option<usize>> {
         let to_direct = via == Via::Direct;
         let align = handle.direct_align.load(Ordering::Acquire);

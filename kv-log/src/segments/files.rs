@@ -1,8 +1,9 @@
-//! The files of a store's segments, of which only so many are open at a time: a process may have about a thousand, and a store
-//! may have more segments than that.
+//! The files of a store's segments, of which only so many are open at a time: a process may have
+//! about a thousand, and a store may have more segments than that.
 //!
-//! What is still written stays open, and so does what is about to be removed, since readers may still come to it. The others are
-//! opened when somebody reads them, and closed in the order in which they were opened, once there are too many.
+//! What is still written stays open, and so does what is about to be removed, since readers may
+//! still come to it. The others are opened when somebody reads them, and closed in the order in
+//! which they were opened, once there are too many.
 
 use kv_core::{Dir, DirExt, File, OpenMode, SegmentId};
 use parking_lot::Mutex;
@@ -18,8 +19,8 @@ use crate::directory;
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) file: Box<dyn File>,
-    /// What direct transfers must be aligned to; 0 while they go through the cache; or `NEVER_DIRECT`. Changed by who
-    /// writes, one at a time.
+    /// What direct transfers must be aligned to; 0 while they go through the cache; or
+    /// `NEVER_DIRECT`. Changed by who writes, one at a time.
     pub(super) direct_align: AtomicUsize,
 }
 

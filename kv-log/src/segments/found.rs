@@ -1,5 +1,5 @@
-//! The results of a look-up. They are small: the compiler passes a larger value through memory, and a
-//! look-up has no instruction to spare.
+//! The results of a look-up. They are small: the compiler passes a larger value through memory, and
+//! a look-up has no instruction to spare.
 
 use std::ptr;
 
@@ -19,9 +19,9 @@ impl Found<'_> {
     #[inline]
     pub(crate) fn keep_in(self, hold: &Hold) -> &[u8] {
         let memory = self.image.map(|image| ptr::from_ref(image).cast());
-        // SAFETY: `self` borrows from the guard of its reader, so the caller is pinned. Published bytes
-        // never change, and `Limbo` frees an unlinked image only after `is_protected` denied its
-        // address.
+        // SAFETY: `self` borrows from the guard of its reader, so the caller is pinned. Published
+        // bytes never change, and `Limbo` frees an unlinked image only after `is_protected` denied
+        // its address.
         unsafe { hold.keep(self.value, memory) }
     }
 }

@@ -16,7 +16,8 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Zeroed memory of at least `len` bytes, rounded up to whole pages. Untouched pages cost nothing.
+    /// Zeroed memory of at least `len` bytes, rounded up to whole pages. Untouched pages cost
+    /// nothing.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let map = MmapMut::map_anon(len.max(1))?;
         #[cfg(target_os = "linux")]
@@ -27,15 +28,15 @@ impl Image {
         Ok(Image { map: MmapRaw::from(map) })
     }
 
-    /// Has the system back all of it with memory now, so that nobody waits for pages to be cleared when it is written.
-    /// Where the system cannot, the pages come one by one.
+    /// Has the system back all of it with memory now, so that nobody waits for pages to be cleared
+    /// when it is written. Where the system cannot, the pages come one by one.
     pub(crate) fn populate(&self) {
         #[cfg(target_os = "linux")]
         let _ = self.map.advise(memmap2::Advice::PopulateWrite);
     }
 
-    /// Gives the system back the memory behind the first `keep` bytes, whole pages of it: zeros will be there when it is
-    /// needed again. Where the system cannot, it stays.
+    /// Gives the system back the memory behind the first `keep` bytes, whole pages of it: zeros
+    /// will be there when it is needed again. Where the system cannot, it stays.
     ///
     /// # Safety
     /// Nobody else reads or writes these bytes meanwhile, and none of them was published.
@@ -44,7 +45,8 @@ impl Image {
         {
             let from = keep.next_multiple_of(PAGE_BYTES_MAX);
             if let Some(len) = self.capacity().checked_sub(from).filter(|len| *len > 0) {
-                // SAFETY: private memory without a file, whose bytes in this range nobody relies on, as the caller promises.
+                // SAFETY: private memory without a file, whose bytes in this range nobody relies
+                // on, as the caller promises.
                 let _ =
                     unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, len) };
             }
@@ -59,8 +61,8 @@ impl Image {
         self.map.as_ptr().wrapping_add(offset)
     }
 
-    /// Asks for the memory that the `len` bytes at `offset` will be written to, so that whoever writes them, with a lock
-    /// held, does not wait for it.
+    /// Asks for the memory that the `len` bytes at `offset` will be written to, so that whoever
+    /// writes them, with a lock held, does not wait for it.
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize, len: usize) {
         (offset..=offset + len).step_by(CACHE_LINE).for_each(|offset| prefetch(self.address(offset)));
@@ -82,8 +84,8 @@ impl Image {
     #[inline]
     pub(crate) unsafe fn fill<R>(&self, offset: usize, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.capacity()), "a write past the image");
-        // SAFETY: the range lies inside the mapping, which lives as long as `self`; the caller keeps
-        // everybody else away from it.
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`; the caller
+        // keeps everybody else away from it.
         let bytes = unsafe { &mut *ptr::slice_from_raw_parts_mut(self.map.as_mut_ptr().add(offset), len) };
         fill(bytes)
     }
@@ -91,7 +93,8 @@ impl Image {
     /// The `len` bytes at `offset`; `None` when they are not inside the image.
     ///
     /// # Safety
-    /// These bytes have been written, that was published to the caller, and they never change again.
+    /// These bytes have been written, that was published to the caller, and they never change
+    /// again.
     #[inline]
     pub(crate) unsafe fn published(&self, offset: usize, len: usize) -> Option<&[u8]> {
         let end = offset.checked_add(len)?;
@@ -118,9 +121,8 @@ impl Image {
         if info.key_len != key.len() {
             return None;
         }
-        // Where the value lies follows from the length of the key that is looked for: the memory of the header and that of
-        // the value are waited for together.
-        // SAFETY: as above.
+        // Where the value lies follows from the length of the key that is looked for: the memory of
+        // the header and that of the value are waited for together. SAFETY: as above.
         let body = unsafe { self.published(offset + RECORD_HEADER_LEN, key.len() + info.value_len) }?;
         let (found, value) = body.split_at_checked(key.len())?;
         (found == key).then_some(value)
@@ -129,7 +131,8 @@ impl Image {
     /// The record at `offset`; `None` when the bytes there are none.
     ///
     /// # Safety
-    /// Whatever lies from `offset` to the end of that record is as [`published`](Self::published) demands.
+    /// Whatever lies from `offset` to the end of that record is as [`published`](Self::published)
+    /// demands.
     #[inline]
     pub(crate) unsafe fn record_at(&self, offset: usize) -> Option<Record<'_>> {
         // SAFETY: the caller's promise.

@@ -1,8 +1,9 @@
-//! Limbo: segments and images that are unlinked and still in use, by a slow visitor, a scan, or a walk
-//! through all segments.
+//! Limbo: segments and images that are unlinked and still in use, by a slow visitor, a scan, or a
+//! walk through all segments.
 //!
-//! They come here after every reader that was pinned at their unlinking has unpinned. A hazard pointer
-//! or a reference count may still protect them. Once they are free, they never come into use again.
+//! They come here after every reader that was pinned at their unlinking has unpinned. A hazard
+//! pointer or a reference count may still protect them. Once they are free, they never come into
+//! use again.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ pub(super) struct Limbo {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// With the bytes of their images. To read the image of a segment is to pin, and an unpin may run
-    /// deferred releases, which must not happen under this lock.
+    /// With the bytes of their images. To read the image of a segment is to pin, and an unpin may
+    /// run deferred releases, which must not happen under this lock.
     segments: Vec<(Arc<Segment>, usize)>,
     images: Vec<Arc<Image>>,
 }

@@ -16,7 +16,8 @@ const OFFSET_BITS: u32 = 24;
 /// Largest segment, bytes: 128 MiB.
 pub(crate) const SEGMENT_BYTES_MAX: usize = GRANULE << OFFSET_BITS;
 
-/// Where a record lies: a segment's slot (16 bits) and an offset in it (24 bits, in units of 8 bytes).
+/// Where a record lies: a segment's slot (16 bits) and an offset in it (24 bits, in units of 8
+/// bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location(u64);
 
@@ -30,7 +31,8 @@ impl Location {
         Location(u64::from(slot) << OFFSET_BITS | (offset / GRANULE) as u64)
     }
 
-    /// Whether a record of `key` lies here. The caller found this location in the index while pinned by `guard`.
+    /// Whether a record of `key` lies here. The caller found this location in the index while
+    /// pinned by `guard`.
     #[inline]
     pub(crate) fn look<'g>(self, key: &[u8], segments: &SegmentTable, guard: &'g Guard) -> Look<'g> {
         segments.get(self, guard).look(self.offset(), key, guard)

@@ -3,10 +3,10 @@
 //! A [`segment`] is one memory [`image`] and one [`file`] with the same bytes. Its slot in the
 //! [`table`] is the first half of every [`Location`] in it. [`stage`] tells its life.
 //!
-//! Once a segment is durable, compaction in memory may replace it by one with the same id and file, a
-//! smaller image, and another slot. The evictor may take its image ([`residence`]). The segment is
-//! cold then: readers read its records from the file ([`cold`]). A replaced segment and an image that
-//! was taken wait in [`limbo`] until no reader uses them. A free image waits in the [`pool`].
+//! Once a segment is durable, compaction in memory may replace it by one with the same id and file,
+//! a smaller image, and another slot. The evictor may take its image ([`residence`]). The segment
+//! is cold then: readers read its records from the file ([`cold`]). A replaced segment and an image
+//! that was taken wait in [`limbo`] until no reader uses them. A free image waits in the [`pool`].
 
 mod cold;
 mod file;

@@ -20,8 +20,8 @@ impl ImagePool {
         ImagePool { capacity, count_max, images: Mutex::default() }
     }
 
-    /// An image of at least `capacity` bytes, which hold anything. If that is nearly a full segment,
-    /// the image has the capacity of one, so that the pool can keep it later.
+    /// An image of at least `capacity` bytes, which hold anything. If that is nearly a full
+    /// segment, the image has the capacity of one, so that the pool can keep it later.
     pub(super) fn take(&self, capacity: usize) -> io::Result<Image> {
         if capacity > self.capacity || capacity < self.capacity - self.capacity / 16 {
             return Image::new(capacity);

@@ -7,8 +7,8 @@ use crate::reclaim::{Guard, pin};
 
 /// Whether a segment has an image in memory, and which.
 ///
-/// Readers are pinned while they look at it; it is taken away under their eyes, and freed once they have gone on. Who
-/// needs it for longer shares it.
+/// Readers are pinned while they look at it; it is taken away under their eyes, and freed once they
+/// have gone on. Who needs it for longer shares it.
 #[derive(Debug)]
 pub(super) struct Residence {
     /// Null, or a pointer from `Arc::into_raw`.
@@ -23,15 +23,16 @@ impl Residence {
 
     #[inline]
     pub(super) fn get<'g>(&self, _guard: &'g Guard) -> Option<&'g Image> {
-        // SAFETY: a pointer that is not null has a reference count, which `take` gives away: its caller keeps that until
-        // every guard that is alive now is gone.
+        // SAFETY: a pointer that is not null has a reference count, which `take` gives away: its
+        // caller keeps that until every guard that is alive now is gone.
         unsafe { self.image.load(Ordering::Acquire).as_ref() }
     }
 
     pub(super) fn share(&self) -> Option<Arc<Image>> {
         let guard = pin();
         let image = ptr::from_ref(self.get(&guard)?);
-        // SAFETY: the pointer came from `Arc::into_raw`, and while this is pinned its count is at least one.
+        // SAFETY: the pointer came from `Arc::into_raw`, and while this is pinned its count is at
+        // least one.
         unsafe {
             Arc::increment_strong_count(image);
             Some(Arc::from_raw(image))
@@ -44,7 +45,8 @@ impl Residence {
     /// What is returned lives until every reader who is pinned now has gone on.
     pub(super) unsafe fn take(&self) -> Option<Arc<Image>> {
         let image = self.image.swap(ptr::null_mut(), Ordering::AcqRel);
-        // SAFETY: a pointer that is not null came from `Arc::into_raw`, and the swap makes this the only one to take it back.
+        // SAFETY: a pointer that is not null came from `Arc::into_raw`, and the swap makes this the
+        // only one to take it back.
         (!image.is_null()).then(|| unsafe { Arc::from_raw(image) })
     }
 }

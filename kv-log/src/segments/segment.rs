@@ -24,8 +24,8 @@ pub(crate) struct Segment {
     residence: Residence,
     /// Room for records, bytes from the start: in its first image, and in the file until it is cut.
     pub(crate) capacity: usize,
-    /// Whether locations are also places in the file. `false` for an image that compaction in memory
-    /// has made.
+    /// Whether locations are also places in the file. `false` for an image that compaction in
+    /// memory has made.
     pub(crate) mirrors_file: bool,
     pub(crate) file: Arc<SegmentFile>,
     /// Monotonic time of its newest record, as known at creation. Policies see the age since then.
@@ -254,7 +254,8 @@ impl Segment {
         value.map_or(Look::OtherKey, |value| Look::Found(Found { value, image: Some(image) }))
     }
 
-    /// The record at `offset`, which the index points at, and its image. `None` if the segment is cold.
+    /// The record at `offset`, which the index points at, and its image. `None` if the segment is
+    /// cold.
     pub(crate) fn resident<'g>(&self, offset: usize, guard: &'g Guard) -> Option<(Record<'g>, &'g Image)> {
         let image = self.image(guard)?;
         // SAFETY: as above.

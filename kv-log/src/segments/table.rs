@@ -15,8 +15,8 @@ use crate::reclaim::{Guard, defer};
 /// The segments of a store by slot.
 ///
 /// A reader pins itself, finds a location in the index and looks it up here, without a lock or a
-/// reference count. A retired segment keeps its slot and its image until every reader that was pinned
-/// at that time has unpinned. Only then another segment may get the slot.
+/// reference count. A retired segment keeps its slot and its image until every reader that was
+/// pinned at that time has unpinned. Only then another segment may get the slot.
 #[derive(Debug)]
 pub(crate) struct SegmentTable {
     /// Each entry is null, or a pointer from `Arc::into_raw`.
@@ -81,17 +81,18 @@ impl SegmentTable {
         // Acquire pairs with the swap in `install`: the segment is complete.
         let pointer = self.entry(location.slot()).load(Ordering::Acquire);
         assert!(!pointer.is_null(), "the index points into a live segment");
-        // SAFETY: `install` stored this pointer with a reference count of its own. `retire` takes the
-        // count back only after all guards that were alive then are gone. A guard that is pinned later
-        // finds no location of a retired segment in the index. So the segment outlives 'g.
+        // SAFETY: `install` stored this pointer with a reference count of its own. `retire` takes
+        // the count back only after all guards that were alive then are gone. A guard that is
+        // pinned later finds no location of a retired segment in the index. So the segment outlives
+        // 'g.
         unsafe { &*pointer }
     }
 
     /// As [`get`](Self::get), for longer than the caller is pinned.
     pub(crate) fn share(&self, location: Location, guard: &Guard) -> Arc<Segment> {
         let segment = ptr::from_ref(self.get(location, guard));
-        // SAFETY: the pointer came from `Arc::into_raw`, and its count is at least one while the caller
-        // is pinned.
+        // SAFETY: the pointer came from `Arc::into_raw`, and its count is at least one while the
+        // caller is pinned.
         unsafe {
             Arc::increment_strong_count(segment);
             Arc::from_raw(segment)
@@ -113,8 +114,8 @@ impl SegmentTable {
         self.fetches.load(Ordering::Relaxed)
     }
 
-    /// Removes a segment in which the index holds no location. It is freed once all readers that are
-    /// pinned now have unpinned.
+    /// Removes a segment in which the index holds no location. It is freed once all readers that
+    /// are pinned now have unpinned.
     pub(crate) fn retire(self: &Arc<Self>, segment: &Segment) {
         segment.mark_retired();
         let slot = segment.slot;
@@ -124,20 +125,20 @@ impl SegmentTable {
         });
     }
 
-    /// Takes the image of a durable segment, which is then cold. Returns its bytes, which are freed once
-    /// all readers that are pinned now have unpinned.
+    /// Takes the image of a durable segment, which is then cold. Returns its bytes, which are freed
+    /// once all readers that are pinned now have unpinned.
     pub(crate) fn evict(self: &Arc<Self>, segment: &Segment) -> u64 {
         debug_assert!(segment.is_durable() && segment.mirrors_file);
-        // SAFETY: the image lives until the deferred release, and so until every reader that is pinned
-        // now has unpinned.
+        // SAFETY: the image lives until the deferred release, and so until every reader that is
+        // pinned now has unpinned.
         let Some(image) = (unsafe { segment.take_image() }) else { return 0 };
         let bytes = image.capacity() as u64;
         self.defer(bytes, |table| table.limbo.free_image(image));
         bytes
     }
 
-    /// Defers `free` until all readers that are pinned now have unpinned. Until then, `bytes` count as
-    /// retired.
+    /// Defers `free` until all readers that are pinned now have unpinned. Until then, `bytes` count
+    /// as retired.
     fn defer(self: &Arc<Self>, bytes: u64, free: impl FnOnce(&Self) + Send + 'static) {
         self.retired_bytes.fetch_add(bytes, Ordering::Relaxed);
         let table = Arc::clone(self);

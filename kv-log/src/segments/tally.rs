@@ -9,8 +9,8 @@ use crate::sync::change;
 /// The numbers of one segment.
 ///
 /// For the active segment, most of them are updated on demand only: see
-/// [`LockedEnd::settle`](crate::log::LockedEnd::settle). They have a cache line of their own, because
-/// a writer that replaces a record writes here.
+/// [`LockedEnd::settle`](crate::log::LockedEnd::settle). They have a cache line of their own,
+/// because a writer that replaces a record writes here.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Tally {
@@ -44,7 +44,8 @@ impl Tally {
         }
     }
 
-    /// For another image of the same file, with records up to `end`. The index does not point there yet.
+    /// For another image of the same file, with records up to `end`. The index does not point there
+    /// yet.
     pub(super) fn of_same_file(&self, end: usize) -> Self {
         let copy = |from: &AtomicU64| AtomicU64::new(from.load(Ordering::Relaxed));
         Tally {

@@ -1,6 +1,7 @@
-//! The snapshot file: a segment of kind `Snapshot`, one put for each entry in no particular order, and a seal
-//! with their count. Its header's `base_lsn` is the LSN it stands at, and its `segment_id` the same number:
-//! checksums depend on it, so bytes of an older snapshot are never taken for records of this one.
+//! The snapshot file: a segment of kind `Snapshot`, one put for each entry in no particular order,
+//! and a seal with their count. Its header's `base_lsn` is the LSN it stands at, and its
+//! `segment_id` the same number: checksums depend on it, so bytes of an older snapshot are never
+//! taken for records of this one.
 //!
 //! On disk after a power cut between any two system calls of writing one:
 //!

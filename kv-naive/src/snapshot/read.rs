@@ -21,8 +21,8 @@ pub(crate) struct Loaded {
     pub(crate) bytes: u64,
 }
 
-/// Reads the snapshot of `dir`, which must be whole, and gives its puts to `insert`; that answers whether
-/// the key is new.
+/// Reads the snapshot of `dir`, which must be whole, and gives its puts to `insert`; that answers
+/// whether the key is new.
 pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
     let path = dir.path_of(SNAPSHOT);
     let file = dir.open(SNAPSHOT, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;

@@ -1,9 +1,9 @@
 //! The state of the table at one moment, taken while writers go on.
 //!
-//! A cut at LSN `s` begins with the gate held exclusively: no writer is in flight, and the table holds
-//! exactly the changes up to `s`. Then shards are copied one after the other, each under its read lock, and
-//! entries newer than `s` are left out. What is missing is what writers replaced or removed before its
-//! shard was copied; they keep it here first, under the write lock of the shard:
+//! A cut at LSN `s` begins with the gate held exclusively: no writer is in flight, and the table
+//! holds exactly the changes up to `s`. Then shards are copied one after the other, each under its
+//! read lock, and entries newer than `s` are left out. What is missing is what writers replaced or
+//! removed before its shard was copied; they keep it here first, under the write lock of the shard:
 //!
 //! | a writer finds, under the shard's lock | and does | the cut has the entry from |
 //! |---|---|---|
@@ -11,9 +11,10 @@
 //! | an entry up to `s`, shard not copied yet | keeps it | here; the copy finds something newer, or nothing |
 //! | an entry up to `s`, shard copied | nothing | the copy |
 //!
-//! `shards_copied` moves under the shard's read lock and is looked at under its write lock, so writer and
-//! copy agree on the row, and every entry of the cut comes exactly once. What comes after the first
-//! replacement or removal of a key is newer than `s`: only the first writer of a key keeps an entry.
+//! `shards_copied` moves under the shard's read lock and is looked at under its write lock, so
+//! writer and copy agree on the row, and every entry of the cut comes exactly once. What comes
+//! after the first replacement or removal of a key is newer than `s`: only the first writer of a
+//! key keeps an entry.
 
 use kv_core::parts::Position;
 use parking_lot::Mutex;
@@ -24,7 +25,8 @@ use super::shards::{Entry, Shards};
 /// What writers must know of a running cut.
 #[derive(Debug, Default)]
 pub(crate) struct CutState {
-    /// The LSN of the running cut. 0: none runs, or of an empty table; no entry has an LSN that low.
+    /// The LSN of the running cut. 0: none runs, or of an empty table; no entry has an LSN that
+    /// low.
     lsn: AtomicU64,
     /// Shards below this index are copied.
     shards_copied: AtomicUsize,
@@ -32,8 +34,8 @@ pub(crate) struct CutState {
 }
 
 impl CutState {
-    /// Keeps an entry about to be replaced or removed, if the running cut needs it. With the gate held, and
-    /// under the write lock of `shard`.
+    /// Keeps an entry about to be replaced or removed, if the running cut needs it. With the gate
+    /// held, and under the write lock of `shard`.
     #[inline]
     pub(crate) fn keep(&self, key: &[u8], entry: &Entry, shard: impl FnOnce() -> usize) {
         if entry.lsn <= self.lsn.load(Ordering::Relaxed) {

@@ -33,7 +33,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// An empty table. In inline mode its order is the same in every run, so that runs can be reproduced.
+    /// An empty table. In inline mode its order is the same in every run, so that runs can be
+    /// reproduced.
     pub(crate) fn new(background: Background) -> Self {
         let mut table = Table {
             shards: Shards::new(background),
@@ -87,7 +88,8 @@ impl Table {
         let before = self.batches.0.load(Ordering::Acquire);
         if before.is_multiple_of(2) {
             let seen = self.look_up(key, &see);
-            // Who sees a change of a batch, through the shard's lock, sees here that the batch had begun.
+            // Who sees a change of a batch, through the shard's lock, sees here that the batch had
+            // begun.
             if self.batches.0.load(Ordering::Acquire) == before {
                 return seen;
             }

@@ -1,7 +1,7 @@
 //! The hash table, and its state at one LSN while writers go on.
 //!
-//! **The gate.** A writer holds the gate shared while it takes an LSN and changes one entry. It does
-//! both under the lock of the entry's shard. A batch holds the gate exclusively, and so does a
+//! **The gate.** A writer holds the gate shared while it takes an LSN and changes one entry. It
+//! does both under the lock of the entry's shard. A batch holds the gate exclusively, and so does a
 //! [`Cut`] while it begins.
 //!
 //! **Log order.** A writer takes the LSN, and changes the entry, before it unlocks the shard. A

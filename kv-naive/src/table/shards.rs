@@ -63,8 +63,8 @@ impl Shards {
         self.map.shards().len()
     }
 
-    /// A copy of one shard, never from the middle of a batch. Values are shared with the table, keys
-    /// are copied. `copied` is called under the shard's read lock.
+    /// A copy of one shard, never from the middle of a batch. Values are shared with the table,
+    /// keys are copied. `copied` is called under the shard's read lock.
     pub(super) fn copy<F: FnOnce()>(
         &self,
         shard: usize,
