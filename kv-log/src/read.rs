@@ -1,8 +1,8 @@
-//! Reads: the index says where a record lies, and the reader looks at it there. No lock is taken,
-//! and nothing is copied unless the record is cold.
+//! Reads: the reader finds the location of a record in the index, and reads the record in place. It
+//! takes no lock, and copies only cold records.
 //!
-//! A caller's code may take its time to look at a value, and while anybody is pinned, no memory at
-//! all comes free. So nobody is pinned then, and only what is being looked at is held.
+//! A caller's code may look at a value for long, and while a reader is pinned, no memory at all is
+//! freed. So no reader is pinned then: a hazard pointer protects each value.
 
 use kv_core::{Result, ScanVisitor, Value};
 use std::sync::Arc;
@@ -12,12 +12,11 @@ use crate::reclaim::{Guard, HAZARDS_MAX, Hold, pin};
 use crate::segments::{Contents, Found, Location, Segment};
 use crate::store::Store;
 
-/// Keys that are looked up at a time: enough to have all of the processor's outstanding misses in
-/// use, and few enough for a visitor to do the same in turn without a copy.
+/// Keys that are looked up together. They are enough to use all of the processor's outstanding
+/// cache misses, and few enough for a visitor to do the same in turn without a copy.
 const KEYS_AT_A_TIME: usize = HAZARDS_MAX / 2;
 
-/// A segment that a scan comes to, with its image where it had one, and the places of records
-/// there.
+/// A segment that a scan visits, its image if it had one, and the offsets of its records.
 struct Stop {
     segment: Arc<Segment>,
     contents: Option<Contents>,
@@ -47,8 +46,8 @@ impl Store {
         Ok(true)
     }
 
-    /// Goes on with [`read`](Self::read) where a glance did not do. Apart from it, since what the
-    /// compiler has to bring together from two ways it copies through memory.
+    /// Continues [`read`](Self::read) after a glance was not sufficient. It is a function of its
+    /// own, because the compiler would merge the two ways through memory.
     #[cold]
     fn read_unsure(
         &self,
@@ -73,9 +72,9 @@ impl Store {
 
     /// As [`Engine::read_many`](kv_core::Engine::read_many).
     ///
-    /// A look-up waits for memory twice: for the index, and for the record. Of several keys, all
-    /// are asked for before the first is waited for (Chen, Ailamaki, Gibbons and Mowry, "Improving
-    /// Hash Join Performance through Prefetching", ICDE 2004: group prefetching).
+    /// A look-up waits for memory twice: for the index and for the record. The reader prefetches
+    /// both for several keys before it waits for the first (Chen, Ailamaki, Gibbons and Mowry,
+    /// "Improving Hash Join Performance through Prefetching", ICDE 2004: group prefetching).
     pub(crate) fn read_many(
         &self,
         keys: &[&[u8]],
@@ -121,7 +120,7 @@ impl Store {
         Ok(())
     }
 
-    /// As [`Engine::scan`](kv_core::Engine::scan). A shard at a time, and each in the order of
+    /// As [`Engine::scan`](kv_core::Engine::scan): shard by shard, and in each in the order of
     /// memory.
     pub(crate) fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.context.health.check_readable()?;
@@ -145,10 +144,10 @@ impl Store {
         Ok(())
     }
 
-    /// Where the records of one shard lie now. All of them stay for as long as the caller holds
-    /// what is returned.
+    /// The segments and offsets of the records in one shard. The records stay while the caller
+    /// holds the answer.
     fn stops(&self, shard: usize, locations: &mut Vec<Location>) -> Vec<Stop> {
-        // Pinned before the locations are read, so that what they lead to can be taken hold of.
+        // Pinned before the locations are read, so that their segments can be shared.
         let guard = pin();
         self.index.locations(shard, locations);
         locations.sort_unstable_by_key(|location| location.bits());

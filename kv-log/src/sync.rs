@@ -1,5 +1,5 @@
-//! The synchronisation that models swap: the standard library's and `parking_lot`'s, or under
-//! `--cfg shuttle` shuttle's, which runs a test in many orders of steps.
+//! The synchronisation primitives that models replace: the standard library's and `parking_lot`'s,
+//! or under `--cfg shuttle` shuttle's, which runs a test in many orders of steps.
 
 #[cfg(not(all(test, shuttle)))]
 pub(crate) use {
@@ -13,14 +13,15 @@ pub(crate) use {
     shuttle::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering},
 };
 
-/// Changes a number that one thread at a time changes, and any may read.
+/// Changes a number that one thread at a time changes, and that all threads may read.
 #[inline]
 pub(crate) fn change(number: &std::sync::atomic::AtomicU64, change: impl FnOnce(u64) -> u64) {
     use std::sync::atomic::Ordering::Relaxed;
     number.store(change(number.load(Relaxed)), Relaxed);
 }
 
-/// Waits a little for another thread: longer from one call with the same `turns` to the next.
+/// Waits a little for another thread. The wait grows from one call with the same `turns` to the
+/// next.
 pub(crate) fn back_off(turns: &mut u32) {
     *turns += 1;
     #[cfg(all(test, shuttle))]

@@ -1,4 +1,4 @@
-//! More data than memory: what only kv-log with a memory budget promises.
+//! More data than memory: the promises of kv-log with a memory budget.
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -22,7 +22,7 @@ fn small() -> Options {
         .with_memory_budget(BUDGET)
 }
 
-/// Without threads, so that everything that is due was done when a call returns.
+/// Without threads, so that all due work is done when a call returns.
 fn open(dir: &Path, options: Options) -> LogEngine {
     let env = Env { background: Background::Inline, ..Env::os() };
     LogEngine::open_in(dir, &env, options).unwrap()
@@ -150,12 +150,12 @@ fn after_deleting_everything_disk_and_memory_come_back() {
     assert_nothing_stays(&store, dir.path());
 }
 
-/// Dead puts and the tombstones of others in every segment, which keep each other.
+/// Dead puts, and tombstones of other keys, in every segment: they keep each other.
 #[test]
 fn tombstones_and_the_dead_come_off_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), Options { memory_budget: None, ..small() });
-    // Short values, so that tombstones are nearly half of what is written.
+    // Short values, so that tombstones are nearly half of the log.
     for number in 0..6000 {
         store.put(&key(number), b"v").unwrap();
         if number >= 500 {
@@ -168,8 +168,8 @@ fn tombstones_and_the_dead_come_off_each_other() {
     assert_nothing_stays(&store, dir.path());
 }
 
-/// Keys that come and go, and one that stays in the oldest segment: nothing dead lies beside it
-/// once that is compacted.
+/// Keys that are put and deleted, and one that stays in the oldest segment. After a compaction, no
+/// dead record lies beside it.
 #[test]
 fn tombstones_do_not_pile_up_over_an_old_live_key() {
     let dir = tempfile::tempdir().unwrap();
@@ -187,7 +187,7 @@ fn tombstones_do_not_pile_up_over_an_old_live_key() {
     assert_eq!(pairs, [(b"old".to_vec(), b"and alive".to_vec())]);
 }
 
-/// Compacts the oldest segment on disk, whatever it holds, once for each time it is told to.
+/// Compacts the oldest segment on disk, once for each request.
 #[derive(Debug, Default)]
 struct TheOldest {
     times: AtomicU32,
@@ -215,8 +215,8 @@ fn a_victim_that_cannot_be_read_is_left_and_the_store_goes_on() {
     policy.times.store(1, Ordering::Relaxed);
     let error = store.compact().unwrap_err();
     assert!(matches!(&error, Error::Corruption { path, .. } if *path == files[0]), "{error}");
-    // In the background, or after a put as here, nobody is told: whoever reads what is lost will
-    // be.
+    // A compaction in the background, or after a put as here, reports no error. The reader of a
+    // lost record gets it.
     policy.times.store(1, Ordering::Relaxed);
     for number in 2000..2200 {
         store.put(&key(number), &value(number, 0)).unwrap();
@@ -283,14 +283,14 @@ fn few_files_are_open_however_many_there_are() {
                 Some(&*value(number * 7 % 3000, 0))
             );
         }
-        // With the head, a spare, the directory, its lock, the reserve.
+        // In addition the active segment, a spare, the directory, its lock and the reserve.
         let count = open_files();
         assert!((10..=10 + 5).contains(&count), "{count} are open");
         assert!(store.stats().fetches > 1000);
     }
 }
 
-/// Compacts every image that holds anything dead, in memory only.
+/// Compacts every image with a dead record, in memory only.
 #[derive(Debug)]
 struct InMemory;
 
@@ -306,7 +306,7 @@ impl CompactionPolicy for InMemory {
 fn an_image_whose_file_cannot_be_read_stays_in_memory() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path(), Options { compaction: Arc::new(InMemory), ..small() });
-    // In the first segment, half of the records die, and the rest is compacted in memory.
+    // Half of the records in the first segment die, and the rest is compacted in memory.
     for number in 0..60 {
         store.put(&key(number), &value(number, 0)).unwrap();
     }
@@ -390,7 +390,7 @@ fn a_damaged_cold_record_is_an_error_that_names_its_file_and_harms_nothing_else(
         assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&*value(number)), "{number}");
     }
     assert!(store.to_sorted_vec().is_err());
-    // Cut short, it is a record that ends too early.
+    // A file that was cut in the middle of a record.
     fs::write(oldest, &bytes[..at + 50]).unwrap();
     assert!(matches!(store.get(&key(damaged)), Err(Error::Corruption { .. })));
     fs::write(oldest, &bytes[..at - 10]).unwrap();
@@ -418,7 +418,7 @@ fn keys_with_the_same_tag_are_told_apart_in_files() {
     }
     assert!(store.get(&key(count)).unwrap().is_none());
     assert_eq!(store.stats().keys, u64::from(count));
-    // One for each get, or nearly, and for each put of the second round; and those for naught.
+    // About one fetch for each get and for each put of the second round, and some for other keys.
     assert!(store.stats().fetches > 3 * u64::from(count) / 2, "{:?}", store.stats());
 }
 

@@ -1,5 +1,5 @@
-//! What only kv-log promises, through its public interface. What every engine promises is in the
-//! conformance suite.
+//! The promises of kv-log alone, through its public interface. The conformance suite checks the
+//! promises of every engine.
 
 #![allow(clippy::disallowed_methods, reason = "the tests look at, copy and damage the files of a store")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
@@ -85,8 +85,8 @@ fn space_comes_back_after_overwriting_and_deleting_everything() {
     let stats = store.stats();
     let live_records = 100 * 72;
     assert!(stats.compactions > 0, "{stats:?}");
-    // Greedy leaves segments that are at least six tenths full, or give no whole segment back; a
-    // head, and six spares.
+    // Greedy leaves segments that are at least six tenths full, or whose compaction frees no whole
+    // segment. In addition there are an active segment and six spares.
     assert!(stats.disk_bytes < RESERVE + live_records * 10 / 6 + (3 + 6) * 4096, "{stats:?}");
     assert_eq!(stats.live_bytes, 100 * 41);
     let on_disk: u64 = segment_files(dir.path()).iter().map(|path| path.metadata().unwrap().len()).sum();
@@ -134,7 +134,7 @@ fn what_died_in_earlier_lives_can_be_compacted() {
     for life in 0..3u8 {
         let store = LogEngine::open(dir.path(), options.clone()).unwrap();
         for round in 0..10u8 {
-            // Twice in a row: some die in the segment that they are written to, some in another.
+            // Each key twice in a row: some records die in their own segment, some in another.
             for key in (0..100u8).flat_map(|key| [key, key]) {
                 store.put(&[key], &[life * 10 + round; 40]).unwrap();
             }
@@ -185,7 +185,7 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
 /// A store that was killed after `sync` and some more writes, as its files were at that moment.
 fn killed(dir: &Path) -> (std::path::PathBuf, BTreeMap<Vec<u8>, Vec<u8>>) {
     let (live, dead) = (dir.join("live"), dir.join("dead"));
-    // Without threads: what is copied file by file must not change meanwhile.
+    // Without threads: the files must not change while the test copies them.
     let env = Env { background: Background::Inline, ..Env::os() };
     let store = LogEngine::open_in(&live, &env, small(Manual)).unwrap();
     let mut model = BTreeMap::new();
@@ -223,7 +223,7 @@ fn every_damaged_byte_is_noticed_or_does_not_matter() {
             match LogEngine::open(&damaged, small(Manual)) {
                 Ok(store) => {
                     let state = store.to_sorted_vec().unwrap();
-                    // The last dump before a kill cannot be told from a torn one.
+                    // Damage to the last dump before a kill looks like a torn write.
                     assert!(state == model || state == without_last, "{file:?} byte {at}");
                 }
                 Err(Error::Corruption { path, .. }) => assert!(path.starts_with(&damaged)),
@@ -362,7 +362,7 @@ fn concurrent_writers_readers_and_compaction_agree() {
     let pairs = store.to_sorted_vec().unwrap();
     assert_eq!(pairs.len(), 63);
     let stats = store.stats();
-    // Over eighty were written. How many small ones a merge leaves depends on who ran when.
+    // More than eighty were written. The number after a merge depends on the threads.
     assert!(stats.compactions > 0 && stats.segments < 20, "{stats:?}");
     store.close().unwrap();
     assert_eq!(LogEngine::open(dir.path(), options).unwrap().to_sorted_vec().unwrap(), pairs);
@@ -402,7 +402,7 @@ fn a_batch_at_the_largest_limit_is_stored() {
     let limits = Limits { batch_bytes_max: 133_169_152, value_len_max: 64 << 20, ..Limits::default() };
     let options = || Options { limits, ..Options::default() };
     let store = LogEngine::open(dir.path(), options()).unwrap();
-    // Records as much longer than their keys and values as can be, and two that fill up the rest.
+    // The longest records for their keys and values, and two that fill the rest.
     let mut batch = Batch::new();
     for number in 0..100_000_u32 {
         batch.put(&number.to_le_bytes()[..3], &[7; 6]);
@@ -440,7 +440,7 @@ fn a_log_cut_at_its_last_record_opens_with_smaller_segments() {
     assert_eq!(LogEngine::open(copy.path(), small(Always)).unwrap().stats().keys, 41);
 }
 
-/// Compacts what it likes, at either level, as often as not.
+/// Compacts random victims at a random level, half of the time.
 #[derive(Debug)]
 struct Whimsical(Mutex<fastrand::Rng>);
 
@@ -453,8 +453,8 @@ impl CompactionPolicy for Whimsical {
     }
 }
 
-/// Both levels, in any order, over segments that were compacted at the other one before; and after
-/// each round the store as a crash would leave it.
+/// Both levels in any order, over segments that the other level has compacted. After each round, a
+/// copy of the directory is opened as after a crash.
 #[test]
 fn two_levels_of_compaction_agree_with_a_map() {
     // Inline, so that nothing happens to the files while they are copied.
@@ -548,7 +548,7 @@ fn memory_comes_back_without_writing_to_disk() {
     assert_eq!(store.to_sorted_vec().unwrap(), sample);
 }
 
-/// As a flipped page of the disk could show it: an older state of the file, in itself whole.
+/// An older state of the file, which is complete in itself.
 #[test]
 fn a_seal_in_front_of_what_is_known_to_be_durable_is_damage() {
     let dir = tempfile::tempdir().unwrap();
@@ -572,7 +572,7 @@ fn a_seal_in_front_of_what_is_known_to_be_durable_is_damage() {
     assert!(matches!(&error, Error::Corruption { path: found, .. } if *found == path), "{error}");
 }
 
-/// A store that is opened while the last one still writes could lose what it calls durable.
+/// If two processes wrote the same store, the second could lose its durable changes.
 #[test]
 fn a_poisoned_store_keeps_its_directory_while_anybody_writes() {
     let dir = tempfile::tempdir().unwrap();
@@ -596,7 +596,7 @@ fn a_poisoned_store_keeps_its_directory_while_anybody_writes() {
                 matches!(LogEngine::open(&path, small(Manual)), Err(Error::Locked { .. }))
             })
             .collect();
-        // Before any assertion, since the scope waits for its threads.
+        // Before any assertion, because the scope waits for its threads.
         gate.0.shut(false);
         let _ = writer.join().unwrap();
         assert!(poisoned && locked.iter().all(|locked| *locked), "{poisoned} {locked:?}");

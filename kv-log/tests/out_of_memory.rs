@@ -1,5 +1,5 @@
-//! A process whose address space is limited: the index cannot grow, changes are refused, and
-//! nothing is lost. Each test runs itself in a child process, which sets the limit for itself.
+//! A process with a limited address space: the index cannot grow, the store refuses changes, and
+//! loses nothing. Each test runs itself in a child process, which sets the limit for itself.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -15,11 +15,11 @@ use std::{env, fs};
 /// Names the store to the child process.
 const STORE: &str = "KV_LOG_TEST_OUT_OF_MEMORY";
 
-/// The index grows by 8 MiB and more at these many keys, so there is memory for what is small.
+/// At these numbers of keys the index grows by 8 MiB or more, so there is memory for small needs.
 const KEYS: u32 = 1_200_000;
 
 fn options() -> Options {
-    // One table, and few other mappings that come while there is little memory.
+    // One table, and few other mappings.
     Options { index_shards: 1, segment_bytes: 4 << 20, ..Options::default() }.with_memory_budget(128 << 20)
 }
 
@@ -40,7 +40,7 @@ fn address_space() -> u64 {
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// Allows the address space to grow by so much; `None`: as much as it likes.
+/// Limits the growth of the address space. `None` removes the limit.
 fn allow(more: Option<u64>) {
     let Rlimit { maximum, .. } = getrlimit(Resource::As);
     let current = more.map(|more| address_space() + more).or(maximum);
@@ -67,7 +67,7 @@ fn changes_are_refused_and_the_store_goes_on() {
     };
     let store = LogEngine::open(&dir, options()).unwrap();
     let mut keys = 0;
-    // Just grown, so that the next growth takes most.
+    // Just after a growth, so that the next growth is the largest need.
     let mut index_bytes = 0;
     while keys < KEYS || store.stats().index_bytes == index_bytes {
         index_bytes = store.stats().index_bytes;
@@ -75,7 +75,7 @@ fn changes_are_refused_and_the_store_goes_on() {
         keys += 1000;
     }
     let last_before = keys;
-    // The next table would be half as large again. Heads need some memory until then.
+    // The next table would be half as large again. New segments need some memory until then.
     allow(Some(store.stats().index_bytes));
     let refused = loop {
         match put(&store, keys) {
@@ -93,7 +93,7 @@ fn changes_are_refused_and_the_store_goes_on() {
     for number in [0, 1, last_before, keys - 1] {
         assert_eq!(store.get(&number.to_le_bytes()).unwrap().as_deref(), Some(&b"v"[..]), "{number}");
     }
-    // What takes no room goes on.
+    // Changes that need no room go on.
     put(&store, 5).unwrap();
     store.delete(&7_u32.to_le_bytes()).unwrap().unwrap();
     put(&store, keys).unwrap();
@@ -114,8 +114,8 @@ fn a_recovery_says_so_and_the_next_one_recovers() {
         store.close().unwrap();
         return run_child("a_recovery_says_so_and_the_next_one_recovers", dir.path());
     };
-    // There is memory for segments, and for all but the last tables. Threads need some, too, and do
-    // with fewer.
+    // There is memory for segments, and for all but the last tables. Recovery starts fewer threads
+    // if there is no memory for them.
     let mut refusals = 0;
     for more in [16, 24, 32, 48, 64] {
         allow(Some(more << 20));
@@ -123,7 +123,7 @@ fn a_recovery_says_so_and_the_next_one_recovers() {
         allow(None);
         match opened {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::OutOfMemory => refusals += 1,
-            // A thread of the open store that could not be started.
+            // The system refused a thread of the open store.
             Err(Error::Io { op: "start a thread for", .. }) | Ok(_) => {}
             Err(other) => panic!("{other}"),
         }

@@ -1,5 +1,4 @@
-//! A visitor may take its time: what it looks at stays as it was, and nothing else has to wait for
-//! it.
+//! A stalled visitor: its value stays unchanged, and no other thread waits for it.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -19,14 +18,14 @@ fn key(number: u32) -> [u8; 4] {
     number.to_be_bytes()
 }
 
-/// A value that tells which key and round it is of.
+/// A value that names its key and round.
 fn value(number: u32, round: u8, len: usize) -> Vec<u8> {
     let mut value = vec![round; len];
     value[..4].copy_from_slice(&key(number));
     value
 }
 
-/// A visitor's end: tells that it has begun, and looks at what it has only when it is told to go
+/// The visitor's side: it tells that it has begun, and checks its value after the test lets it go
 /// on.
 struct Stall {
     begun: Sender<()>,
@@ -36,12 +35,12 @@ struct Stall {
 impl Stall {
     fn wait(&self) {
         self.begun.send(()).unwrap();
-        // An error when the test has failed meanwhile.
+        // An error if the test has failed meanwhile.
         let _ = self.go_on.recv();
     }
 }
 
-/// Stalls in a visitor at the first value, and checks all that it is shown.
+/// Stalls in a visitor at the first value, and checks all its values.
 type Visit = fn(&LogEngine, &Stall, len: usize);
 
 fn read(store: &LogEngine, stall: &Stall, len: usize) {
@@ -89,7 +88,7 @@ fn memory(stats: &Stats) -> u64 {
     stats.memory_bytes + stats.retired_bytes
 }
 
-/// Looks again until it holds: memory is given back in the background.
+/// Repeats the check until it holds: background threads give memory back.
 fn until(what: &str, store: &LogEngine, holds: impl Fn(&Stats) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds(&store.stats()) {
@@ -98,7 +97,7 @@ fn until(what: &str, store: &LogEngine, holds: impl Fn(&Stats) -> bool) {
     }
 }
 
-/// Overwrites everything thirty times under a stalled visitor, which keeps about so many segments
+/// Overwrites everything thirty times under a stalled visitor, which keeps about this many segments
 /// in memory.
 fn stalled(visit: Visit, len: usize, kept: RangeInclusive<u64>, budget: Option<u64>) {
     let dir = tempfile::tempdir().unwrap();
@@ -130,7 +129,7 @@ fn stalled(visit: Visit, len: usize, kept: RangeInclusive<u64>, budget: Option<u
         has_begun.recv().unwrap();
         (1..=30).for_each(fill);
         store.compact().unwrap();
-        // Heads that are made ahead come to it.
+        // Spares take memory, too.
         let limit = before + (kept.end() + 4) * SEGMENT_BYTES as u64;
         let counted = kept.start() * SEGMENT_BYTES as u64 / 2;
         until("while a visitor stalls", store, |stats| {
@@ -151,7 +150,7 @@ fn a_stalled_read_of_short_values_holds_their_segment() {
 #[test]
 fn a_stalled_read_of_long_values_holds_their_segments() {
     stalled(read, 3000, 1..=1, None);
-    // As many as a group of keys lies in.
+    // As many segments as a group of keys lies in.
     stalled(read_many, 3000, 1..=16, None);
 }
 

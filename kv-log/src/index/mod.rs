@@ -1,13 +1,13 @@
 //! The hash index: from a key to the location of its newest record.
 //!
 //! A [`slot`] is 8 bytes: 24 bits of the key's hash (the tag) over the 40 bits of a [`Location`].
-//! Keys are not stored; they are compared in the log, and only where the tag matches. The slots are
-//! split into [shards](shard), by bits of the hash that the tag does not use; each has a [`table`]
-//! of its own, which grows without touching the log, since homes follow from tags.
+//! Keys are not stored: a look-up compares keys in the log if the tag matches. Bits of the hash
+//! that the tag does not use choose one of the [shards](shard). Each shard has a [`table`] of its
+//! own. Its home buckets follow from tags, so it grows without a look at the log.
 //!
-//! Readers take no lock. Several shards are locked at once only by a commit, in ascending order,
-//! and before the commit lock. No file is read while a shard is locked, except in recovery: who
-//! needs a cold record under the lock lets go of it first.
+//! Readers take no lock. Only a commit locks several shards at once, in ascending order, and before
+//! the commit lock. No thread reads a file while it holds a shard, except in recovery. A writer
+//! that needs a cold record unlocks the shard first.
 
 mod shard;
 mod slot;
@@ -74,7 +74,7 @@ impl Index {
         &self.shards[shard]
     }
 
-    /// Asks for the memory at which a search for the key begins, for a search to come.
+    /// Prefetches the bucket at which a search for the key begins.
     #[inline]
     pub(crate) fn prefetch(&self, hash: KeyHash, guard: &Guard) {
         let shard = self.shard(self.shard_of(hash));
@@ -82,19 +82,19 @@ impl Index {
         prefetch(shard.table(guard).home_line(hash.tag()));
     }
 
-    /// Asks for the memory of the record that the key most likely has, once the index is at hand.
+    /// Prefetches the record that the key most likely has, once the bucket is in the cache.
     #[inline]
     pub(crate) fn prefetch_record(&self, hash: KeyHash, segments: &SegmentTable, guard: &Guard) {
-        // Whichever has the same tag: all that is lost with a wrong one is time.
+        // A record with the same tag and another key costs only time.
         let likely = self.shard(self.shard_of(hash)).table(guard).find(hash.tag(), |_| true);
         if let Some((_, location)) = likely {
             segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
         }
     }
 
-    /// What a short look tells of `key`. Nearly always that is all. The fewer instructions it
-    /// takes, the earlier the processor comes to the next look-up, and asks for its memory while it
-    /// waits for that of this one.
+    /// The result of one short look at `key`, which nearly always suffices. The fewer instructions
+    /// it takes, the earlier the processor reaches the next look-up and overlaps their cache
+    /// misses.
     #[expect(clippy::inline_always, reason = "what it returns would go through memory")]
     #[inline(always)]
     pub(crate) fn glance<'g>(
@@ -114,8 +114,8 @@ impl Index {
         }
     }
 
-    /// Calls `found` with the newest record of `key` and where it lies, if there is one. `others`
-    /// is told of cold records that had to be read to see that they are those of other keys.
+    /// Calls `found` with the newest record of `key` and its location, if there is one. Adds to
+    /// `others` the cold records that were read and have other keys.
     ///
     /// # Errors
     /// A cold record cannot be read.
@@ -136,7 +136,7 @@ impl Index {
         }
     }
 
-    /// As [`find`](Self::find), where a glance did not do.
+    /// As [`find`](Self::find), after a glance was not sufficient.
     #[cold]
     #[inline(never)]
     pub(crate) fn search<R>(
@@ -161,7 +161,7 @@ impl Index {
         LockedShard(self.shard(shard).lock())
     }
 
-    /// The locations of all keys in one shard, as they are now.
+    /// The current locations of all keys in one shard.
     pub(crate) fn locations(&self, shard: usize, into: &mut Vec<Location>) {
         into.clear();
         into.extend(self.shard(shard).lock().slots().map(Slot::location));
@@ -172,8 +172,8 @@ impl Index {
         self.shard(self.shard_of(hash)).find(hash.tag(), guard, |slot| slot == location).is_some()
     }
 
-    /// Moves a key from one location to another, unless it has moved on meanwhile. Returns whether
-    /// it did.
+    /// Moves a key from one location to another, unless a writer has changed it meanwhile. Returns
+    /// whether it moved.
     pub(crate) fn relocate(&self, hash: KeyHash, from: Location, to: Location) -> bool {
         let mut shard = self.shard(self.shard_of(hash)).lock();
         let found = shard.find(hash.tag(), |slot| slot == from);
@@ -183,14 +183,14 @@ impl Index {
         found.is_some()
     }
 
-    /// Memory of all tables, bytes. Without a lock: whoever asks may hold others.
+    /// Memory of all tables, bytes. It takes no lock, because a caller may hold others.
     pub(crate) fn allocated_bytes(&self) -> usize {
         let guard = pin();
         let tables: usize = self.shards.iter().map(|shard| shard.table(&guard).allocated_bytes()).sum();
         tables + size_of_val(&*self.shards)
     }
 
-    /// How many keys there are.
+    /// Number of keys.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(Shard::len).sum()
     }
@@ -201,18 +201,18 @@ impl Index {
     }
 }
 
-/// One shard, locked for changes, which become visible when it is dropped.
+/// One shard, locked for changes. They become visible when it is dropped.
 #[derive(Debug)]
 pub(crate) struct LockedShard<'a>(shard::LockedShard<'a>);
 
-/// Where the newest record of a key lies, and what the one who replaces it has to know of it.
+/// The location of the newest record of a key, and the length that its replacement needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Newest {
     pub(crate) location: Location,
     pub(crate) value_len: usize,
 }
 
-/// Only a look at a cold record would tell.
+/// Only the file of a cold record can tell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unresolved;
 
@@ -233,12 +233,12 @@ impl LockedShard<'_> {
         search(&self.0, hash, key, others, segments, guard, |location, record, _| found(location, record))
     }
 
-    /// Where the newest record of `key` lies, without a look into any file. The caller found it at
-    /// `newest` before it locked the shard, and at `others` cold records of other keys with the
-    /// same tag. Both may be outdated.
+    /// The location of the newest record of `key`, without a read of any file. Before the caller
+    /// locked the shard, it found the record at `newest`, and cold records of other keys with the
+    /// same tag at `others`. Both may be outdated.
     ///
     /// # Errors
-    /// That does not help, and the record is cold.
+    /// The look-ups of the caller are outdated, and the record is cold.
     #[inline]
     pub(crate) fn resolve(
         &self,
@@ -271,13 +271,13 @@ impl LockedShard<'_> {
         Ok(found.map(|(_, location)| Newest { location, value_len }))
     }
 
-    /// Counts the bytes of pairs that came and went.
+    /// Counts the bytes of added and removed pairs.
     #[inline]
     pub(crate) fn count_pairs(&mut self, came: usize, went: usize) {
         self.0.count_pairs(came, went);
     }
 
-    /// Makes room for so many keys more. Changes nothing that a reader sees.
+    /// Makes room for `keys` more keys. Changes nothing that a reader sees.
     ///
     /// # Errors
     /// The system has no memory for a larger table. `path` is the error's.
@@ -286,8 +286,8 @@ impl LockedShard<'_> {
         self.0.reserve(keys).map_err(|error| Error::io("allocate memory for the index", path, error))
     }
 
-    /// Points a key, which pointed at `before` if it was there, at `location`. The caller has
-    /// [reserved](Self::reserve) room for one that was not there.
+    /// Points a key at `location`. It pointed at `before`, if it was present. Otherwise the caller
+    /// has [reserved](Self::reserve) room for it.
     #[inline]
     pub(crate) fn insert(&mut self, hash: KeyHash, before: Option<Location>, location: Location) {
         let slot = Slot::new(hash.tag(), location);
@@ -300,7 +300,7 @@ impl LockedShard<'_> {
         }
     }
 
-    /// Forgets the key that points at `location`, if one does.
+    /// Removes the key that points at `location`, if one does.
     pub(crate) fn remove(&mut self, hash: KeyHash, location: Location) {
         if let Some((at, _)) = self.0.find(hash.tag(), |found| found == location) {
             self.0.remove(at);
@@ -308,18 +308,18 @@ impl LockedShard<'_> {
     }
 }
 
-/// What a short look tells of a key.
+/// The result of one short look at a key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Glance<'g> {
     Found(Location, Found<'g>),
     Absent,
-    /// Another key has the same tag, the record is cold, or its shard is being changed.
+    /// Another key has the same tag, the record is cold, or a writer changes the shard.
     Unsure,
 }
 
-/// A shard, as it can be searched with or without its lock.
+/// A shard that can be searched with or without its lock.
 trait Probe {
-    /// The location with this tag that is wanted.
+    /// The location with this tag for which `wanted` is true.
     fn probe(&self, tag: u64, wanted: impl FnMut(Location) -> bool) -> Option<Location>;
 }
 
@@ -342,12 +342,12 @@ impl Probe for shard::LockedShard<'_> {
     }
 }
 
-/// Searches for the record of `key`, and calls `use_it` with it: returning it would take longer
-/// than finding it.
+/// Searches for the record of `key`, and calls `use_it` with it: to return it would take longer
+/// than to find it.
 ///
-/// Cold records are looked at between two probes, not during one: a change meanwhile would have it
-/// begin again. What a location leads to is the same for as long as the caller is pinned, so the
-/// answer is that of the last probe.
+/// Reads cold records between two probes. During a probe, a change would make the probe begin
+/// again. A location leads to the same record while the caller is pinned, so the last probe has the
+/// answer.
 fn search<R>(
     shard: &impl Probe,
     hash: KeyHash,

@@ -2,23 +2,25 @@
 //!
 //! # Invariants
 //!
-//! 1. A writer holds `writer`. Before its first change to a slot, it makes `version` odd; after its
-//!    last one, and after the change was counted, even again (a sequence lock; see Boehm, "Can
-//!    Seqlocks Get Along With Programming Language Memory Models?", 2012).
-//! 2. A reader takes what it read for good only if `version` was even before and is the same
-//!    afterwards: then it saw the shard between two changes. Slots are loaded with acquire and
-//!    stored with release, so a reader who saw anything of a change also sees that `version` moved.
-//! 3. A table that was replaced by a larger one never changes again. It lives until every reader
-//!    who was pinned at that time has gone on. What such a reader finds in it was true when the
-//!    table was replaced, and that was while it read.
-//! 4. A commit changes a shard with the commit lock held, though it locks the shard before and
-//!    unlocks it after. So `version` is odd before a later change comes. A reader who sees that
-//!    later change, in whichever shard, and then looks here, waits for this one. So changes are
-//!    seen in the order in which they were committed.
-//! 5. A location that compaction replaces leads to the same record in both places, and to no other
-//!    while a reader is pinned: so that moves no version, and readers do not have to look again.
+//! 1. A writer holds `writer`. It makes `version` odd before its first change to a slot. After its
+//!    last change, and after the change was counted, it makes `version` even again (a sequence
+//!    lock; see Boehm, "Can Seqlocks Get Along With Programming Language Memory Models?", 2012).
+//! 2. A reader accepts its result only if `version` was even before and is the same afterwards:
+//!    then it saw the shard between two changes. Slots are loaded with Acquire and stored with
+//!    Release, so a reader that saw a part of a change also sees that `version` moved.
+//! 3. A table that a larger one has replaced never changes again. It lives until every reader that
+//!    was pinned at that time has unpinned. A location that such a reader finds in it was right
+//!    when the table was replaced, and that was during the reader's look-up.
+//! 4. A commit changes a shard while it holds the commit lock. It locks the shard before and
+//!    unlocks it after. So `version` is odd before a later change is made. A reader that sees the
+//!    later change, in any shard, and then looks here, waits for this one. So readers see changes
+//!    in the order in which they were committed.
+//! 5. When compaction replaces a location, both locations lead to the same record, and to no other
+//!    while a reader is pinned. So a relocation does not move the version, and readers need not
+//!    look again.
 //!
-//! Readers never make a writer wait. A reader waits only while a change is counted, which is short.
+//! Readers never make a writer wait. A reader waits only while a writer counts a change, which is
+//! short.
 
 use std::io;
 use std::ptr;
@@ -29,26 +31,27 @@ use crate::reclaim::{Guard, defer};
 use crate::segments::Location;
 use crate::sync::{AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, back_off};
 
-/// On cache lines of its own, so that changes to one shard do not slow readers of the next.
+/// It has cache lines of its own, so that changes to one shard do not slow readers of the next.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(super) struct Shard {
-    /// From `Box::into_raw`. Read by all and seldom replaced: not beside what every change writes.
+    /// From `Box::into_raw`. It lies apart from the fields that every change writes, because every
+    /// reader loads it.
     table: AtomicPtr<Table>,
     changes: Changes,
 }
 
-/// What a short look at a shard tells of a tag.
+/// The result of one short look at a tag.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Glance {
-    /// A key with this tag is there; most often it is the one that is looked for.
+    /// A key with this tag is present. It is most often the wanted one.
     Likely(Location),
     Absent,
-    /// The shard is being changed.
+    /// A writer changes the shard.
     Unsure,
 }
 
-/// What every change writes.
+/// The fields that every change writes.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Changes {
@@ -57,7 +60,7 @@ struct Changes {
     writer: Mutex<()>,
     /// Slots taken. Changed by the writer.
     len: AtomicUsize,
-    /// Of the keys that are there, and their values. Changed by the writer.
+    /// Bytes of the present keys and their values. Changed by the writer.
     pair_bytes: AtomicUsize,
 }
 
@@ -83,7 +86,7 @@ impl Shard {
             let version = self.changes.version.load(Ordering::Acquire);
             if version.is_multiple_of(2) {
                 let found = self.table(guard).find(tag, &mut wanted);
-                // Not before the loads of the slots, which are acquire loads.
+                // Acquire keeps this load behind the loads of the slots.
                 if self.changes.version.load(Ordering::Relaxed) == version {
                     return found.map(|(_, location)| location);
                 }
@@ -101,19 +104,19 @@ impl Shard {
             return Glance::Unsure;
         }
         let found = self.table(guard).find(tag, |_| true);
-        // Not before the loads of the slots, which are acquire loads.
+        // Acquire keeps this load behind the loads of the slots.
         if self.changes.version.load(Ordering::Relaxed) != version {
             return Glance::Unsure;
         }
         found.map_or(Glance::Absent, |(_, location)| Glance::Likely(location))
     }
 
-    /// The table as it is now, or was while this reader was pinned.
+    /// The current table, or one that was current while this reader was pinned.
     #[inline]
     pub(super) fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
-        // SAFETY: the pointer came from `Box::into_raw`; `grow` hands a replaced one to be dropped
-        // after every reader who was pinned at the time is gone, and one pinned later does not load
-        // it any more.
+        // SAFETY: the pointer came from `Box::into_raw`. `grow` defers the drop of a replaced table
+        // until every reader that was pinned at that time has unpinned. A reader that is pinned
+        // later does not load it.
         unsafe { &*self.table.load(Ordering::Acquire) }
     }
 
@@ -123,12 +126,12 @@ impl Shard {
         ptr::from_ref(&self.changes).cast()
     }
 
-    /// Keys that are there.
+    /// Number of present keys.
     pub(super) fn len(&self) -> usize {
         self.changes.len.load(Ordering::Relaxed)
     }
 
-    /// Bytes of the keys that are there, and their values.
+    /// Bytes of the present keys and their values.
     pub(super) fn pair_bytes(&self) -> usize {
         self.changes.pair_bytes.load(Ordering::Relaxed)
     }
@@ -140,7 +143,8 @@ impl Shard {
 
 impl Drop for Shard {
     fn drop(&mut self) {
-        // SAFETY: nobody reads any more, and tables replaced before were handed over by `grow`.
+        // SAFETY: no reader is left, and `grow` has handed over the tables that were replaced
+        // before.
         drop(unsafe { Box::from_raw(self.table.load(Ordering::Relaxed)) });
     }
 }
@@ -174,7 +178,7 @@ impl LockedShard<'_> {
         self.table().iter()
     }
 
-    /// Makes room for so many slots more. Changes nothing that a reader sees.
+    /// Makes room for more slots. Changes nothing that a reader sees.
     ///
     /// # Errors
     /// The system has no memory for a larger table.
@@ -184,8 +188,7 @@ impl LockedShard<'_> {
         if len > self.table().max_len() { self.grow(len) } else { Ok(()) }
     }
 
-    /// Adds a slot of a key that is not there. The caller has [reserved](Self::reserve) room for
-    /// it.
+    /// Adds the slot of an absent key. The caller has [reserved](Self::reserve) room for it.
     pub(super) fn insert(&mut self, slot: Slot) {
         let len = self.shard.len();
         debug_assert!(len < self.table().max_len(), "no room was reserved");
@@ -215,13 +218,13 @@ impl LockedShard<'_> {
         let larger = Box::into_raw(Box::new(self.table().grown(len)?));
         let replaced = self.shard.table.swap(larger, Ordering::AcqRel);
         let replaced = std::sync::atomic::AtomicPtr::new(replaced);
-        // SAFETY: the pointer came from `Box::into_raw`, this is the only place that takes it back,
-        // and nobody who is pinned from now on finds it.
+        // SAFETY: the pointer came from `Box::into_raw`, only this place takes it back, and no
+        // reader that is pinned from now on finds it.
         defer(move || drop(unsafe { Box::from_raw(replaced.into_inner()) }));
         Ok(())
     }
 
-    /// Counts the bytes of pairs that came and went.
+    /// Counts the bytes of added and removed pairs.
     pub(super) fn count_pairs(&mut self, came: usize, went: usize) {
         self.shard.changes.pair_bytes.store(self.shard.pair_bytes() + came - went, Ordering::Relaxed);
     }
@@ -229,7 +232,7 @@ impl LockedShard<'_> {
     fn begin(&mut self) {
         if !self.changing {
             self.changing = true;
-            // Before the release stores to slots that follow.
+            // Release keeps this store before the slot stores that follow.
             let version = self.shard.changes.version.load(Ordering::Relaxed);
             self.shard.changes.version.store(version + 1, Ordering::Relaxed);
         }
@@ -257,7 +260,7 @@ mod model {
     use std::sync::Arc;
 
     fn check(model: impl Fn() + Send + Sync + 'static) {
-        // Not every order: a reader can wait for ever if the writer never gets a turn.
+        // Not every order: a reader can wait forever if the writer never gets a turn.
         shuttle::check_random(model, 20_000);
     }
 
@@ -302,8 +305,8 @@ mod model {
         });
     }
 
-    /// As commits do: the shard, then the commit lock, which is let go of first. Who looks for a
-    /// change that is not visible yet, though a later one is, has to wait.
+    /// As a commit: the shard, then the commit lock, which is unlocked first. A reader must wait
+    /// for a change that is not visible yet, if a later one is.
     #[test]
     fn changes_are_seen_in_the_order_in_which_they_were_committed() {
         check(|| {
@@ -339,7 +342,7 @@ mod model {
             let writer = thread::spawn(move || {
                 let mut shard = writer.0.lock();
                 insert(&mut shard, 1);
-                // As the newest change is told while its shard is still locked.
+                // The newest change is published while its shard is still locked.
                 writer.1.store(1, Ordering::Release);
             });
             if store.1.load(Ordering::Acquire) == 1 {

@@ -1,14 +1,14 @@
-//! The slots of one shard: open addressing in buckets of a cache line, so that a look-up mostly
-//! costs one miss.
+//! The slots of one shard: open addressing in buckets of one cache line, so that most look-ups cost
+//! one cache miss.
 //!
-//! A key's home is the bucket that the top of its tag names; what finds its home full goes to the
-//! next bucket that is not (linear probing, Knuth, "The Art of Computer Programming", volume 3,
-//! section 6.4, by buckets). The taken slots of a bucket are its first ones, so the first empty
-//! slot ends a search. A removal moves what probed past the gap back into it; nothing marks where
-//! something was.
+//! The top of a key's tag names its home bucket. If that is full, the key goes to the next bucket
+//! with an empty slot (linear probing, Knuth, "The Art of Computer Programming", volume 3, section
+//! 6.4, by buckets). The taken slots of a bucket come first, so the first empty slot ends a search.
+//! A removal moves a later slot that probed past the gap back into it, so there are no markers for
+//! removed keys.
 //!
-//! One writer at a time; readers look on meanwhile. See [`Shard`](super::shard::Shard) for what
-//! that needs.
+//! One writer at a time changes the table, while readers look. [`Shard`](super::shard::Shard) tells
+//! how.
 
 use std::io;
 use std::ptr::NonNull;
@@ -25,17 +25,17 @@ const SLOTS_PER_BUCKET: usize = if cfg!(all(test, shuttle)) { 2 } else { 8 };
 /// home.
 const LOAD_MAX: (usize, usize) = (13, 16);
 
-/// A cache line of slots; 0 is an empty one.
+/// A cache line of slots. 0 is an empty slot.
 #[derive(Debug)]
 #[repr(align(64))]
 struct Bucket([AtomicU64; SLOTS_PER_BUCKET]);
 
-// SAFETY: slots are numbers, and 0 is an empty one. (In a model they are not, but there nothing is
-// mapped.)
+// SAFETY: slots are numbers, and 0 is an empty one. (A model's slots are not numbers, but a model
+// maps no memory.)
 unsafe impl Plain for Bucket {}
 
-/// From so many buckets on, they have a mapping of their own, and fill whole pages: 128 KiB.
-/// Mapping smaller ones takes longer than what they are for: recovery at a million keys ran at half
+/// From this many buckets on, they have a mapping of their own, which fills whole pages: 128 KiB.
+/// The mapping of smaller tables took longer than their use: recovery of a million keys ran at half
 /// its pace.
 const MAPPED_MIN: usize = if cfg!(all(test, shuttle)) { usize::MAX } else { 2048 };
 
@@ -49,7 +49,7 @@ pub(super) struct Table {
     map: Option<Mapped<Bucket>>,
 }
 
-// SAFETY: what the pointer leads to is the table's alone, and atomics.
+// SAFETY: only the table uses the pointer, and it leads to atomics.
 unsafe impl Send for Table {}
 // SAFETY: as above.
 unsafe impl Sync for Table {}
@@ -83,8 +83,8 @@ impl Bucket {
 
     #[inline]
     fn get(&self, index: usize) -> Option<Slot> {
-        // Acquire: whoever sees a location sees the record there, and that the shard is being
-        // changed.
+        // Acquire pairs with the Release store of the slot: a reader that sees a location sees the
+        // record there, and the odd version of the shard.
         Slot::from_bits(self.slot(index).load(Ordering::Acquire))
     }
 
@@ -171,7 +171,7 @@ impl Table {
         mut wanted: impl FnMut(Location) -> bool,
     ) -> Option<(Position, Location)> {
         let mut at = self.home(tag);
-        // Bounded, for a reader who looks on while it is changed.
+        // Bounded, for a reader that looks while a writer changes the table.
         for _ in 0..self.buckets().len() {
             let bucket = self.bucket(at);
             for index in 0..SLOTS_PER_BUCKET {
@@ -191,7 +191,7 @@ impl Table {
         std::ptr::from_ref(self.bucket(self.home(tag))).cast()
     }
 
-    /// Puts a slot of a key that is not here into the first free place. There must be one.
+    /// Puts the slot of an absent key into the first empty place. There must be one.
     pub(super) fn insert(&self, slot: Slot) {
         let mut at = self.home(slot.tag());
         while self.bucket(at).is_full() {
@@ -205,7 +205,7 @@ impl Table {
         self.bucket(at.bucket).set(at.index, Some(slot));
     }
 
-    /// Empties a slot, and closes the gap with what probed past its bucket.
+    /// Empties a slot, and fills the gap with a later slot that probed past its bucket.
     pub(super) fn remove(&self, at: Position) {
         let mut gap = at;
         loop {
@@ -220,7 +220,7 @@ impl Table {
         }
     }
 
-    /// A slot further on that would have gone to `bucket`, had there been room.
+    /// A later slot that would be in `bucket` if there had been room.
     fn probed_past(&self, bucket: usize) -> Option<Position> {
         let mut at = self.next(bucket);
         while at != bucket {
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(table.iter().count(), 100_000);
     }
 
-    /// Against a map, with few buckets and tags that collide and crowd the last bucket, so that
+    /// Compares the table with a map. Few buckets and colliding tags crowd the last bucket, so that
     /// probing wraps around.
     #[test]
     fn finds_exactly_what_is_there() {
@@ -327,7 +327,7 @@ mod tests {
                         table.insert(slot(tag, number));
                         model.insert(number, tag);
                     }
-                    // More goes than comes from time to time.
+                    // At times, more keys are removed than added.
                     Some(tag) if rng.usize(..10) < if step % 4000 < 2000 { 4 } else { 9 } => {
                         let wanted = slot(tag, number).location();
                         let (position, _) = table.find(tag, |location| location == wanted).unwrap();

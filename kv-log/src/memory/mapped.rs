@@ -1,5 +1,5 @@
-//! Arrays in mappings of their own: large ones that come and go. The system has their memory back
-//! when they go, where an allocator would keep it for the thread that it came from.
+//! Large arrays in mappings of their own. The system gets their memory back when they are dropped.
+//! An allocator would keep it for the thread that allocated it.
 
 use memmap2::{MmapMut, MmapRaw};
 use std::io;
@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::slice;
 
-/// What may be all zeros, and is not dropped.
+/// A type for which zero bytes are valid, and which needs no drop.
 ///
 /// # Safety
 /// All bits zero is a value of the type.
@@ -79,9 +79,9 @@ impl<T: Plain> Deref for Mapped<T> {
     #[inline]
     fn deref(&self) -> &[T] {
         let Some(map) = &self.map else { return &[] };
-        // SAFETY: a mapping begins at a page, which is aligned for T, and has room for `len` of
-        // them (`zeroed`, `push`). What was not written is zero, which is a value of T. Nobody else
-        // knows the mapping, which lives as long as `self`.
+        // SAFETY: a mapping begins at a page, so it is aligned for T, and it has room for `len`
+        // elements (`zeroed`, `push`). Unwritten elements are zero, which is valid for T. Only
+        // `self` knows the mapping.
         unsafe { slice::from_raw_parts(map.as_ptr().cast(), self.len) }
     }
 }

@@ -1,5 +1,4 @@
-/// Asks for the cache line at `address`, where the processor can be asked: its memory will be
-/// needed soon.
+/// Prefetches the cache line at `address`, on processors that can.
 #[inline]
 pub(crate) fn prefetch(address: *const u8) {
     #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,4 @@
-//! Reading a segment whose image was given up: from its file, checked like anything that comes from
-//! a disk.
+//! Reads of a segment without an image: from its file, with every record checked.
 
 use kv_core::{Error, Result};
 use kv_wal_format::{Decoder, Record, Step, parse_trusted};
@@ -7,10 +6,10 @@ use std::sync::Arc;
 
 use super::{Image, Segment};
 
-/// A record that was read from a file, and is valid.
+/// A valid record that was read from a file.
 #[derive(Debug)]
 pub(crate) struct Fetched {
-    /// The record, and perhaps what follows it.
+    /// The record, and perhaps bytes behind it.
     bytes: Vec<u8>,
 }
 
@@ -20,7 +19,7 @@ impl Fetched {
     }
 }
 
-/// The bytes of a segment up to its end, which stay in memory while this lives.
+/// The bytes of a segment up to its end. They stay in memory while this lives.
 #[derive(Debug)]
 pub(crate) struct Contents {
     image: Arc<Image>,
@@ -31,8 +30,7 @@ impl Contents {
     /// The bytes of `image` before `end`.
     ///
     /// # Safety
-    /// They have been written, that was published to the caller, and they do not change while this
-    /// lives.
+    /// They are written and published to the caller, and do not change while this lives.
     pub(crate) unsafe fn new(image: Arc<Image>, end: usize) -> Self {
         Contents { image, end }
     }
@@ -47,40 +45,39 @@ impl Contents {
         self.image.capacity()
     }
 
-    /// The record at `offset`, which a walk from the first one came to.
+    /// The record at `offset`, which a walk from the first record has reached.
     pub(crate) fn record_at(&self, offset: usize) -> Record<'_> {
         self.bytes().get(offset..).and_then(parse_trusted).expect("a walk goes from record to record")
     }
 }
 
-/// Bytes that are read at least to get at one record: less is not faster.
+/// The least bytes of one read. Fewer bytes are not faster.
 const FETCH_MIN: usize = 256;
-/// Bytes that are read at most before its length is known.
+/// The most bytes of a read before the record's length is known.
 const FETCH_MAX: usize = 4096;
 
 impl Segment {
-    /// What it holds, where it is in memory.
+    /// Its bytes. `None` if it is cold.
     pub(crate) fn resident_contents(&self) -> Option<Contents> {
-        // The end before the image: that of a head moves on.
+        // The end is loaded before the image, because the end of the active segment moves.
         let end = self.end();
-        // SAFETY: the end was set after what is before it was written, for good.
+        // SAFETY: the bytes before the end were written before the end was set, and never change.
         Some(unsafe { Contents::new(self.share_image()?, end) })
     }
 
-    /// What it holds up to the end of the record at `offset`, where it is in memory. The caller
-    /// found that record in the index and is pinned; what is returned may be kept for longer.
+    /// Its bytes up to the end of the record at `offset`. `None` if it is cold. The caller found
+    /// that record in the index and is pinned. It may keep the answer for longer.
     pub(crate) fn contents_through(&self, offset: usize) -> Option<Contents> {
         let image = self.share_image()?;
-        // SAFETY: `offset` comes from the index, so a whole record that will never change again
-        // starts here.
+        // SAFETY: `offset` comes from the index, so a published record starts there.
         let record = unsafe { image.record_at(offset) };
         let end = offset + record.expect("the index points at a published record").encoded_len();
-        // SAFETY: an image is filled from front to back, so what is before a published record is
-        // final, too.
+        // SAFETY: an image is filled from front to back, so the bytes before a published record are
+        // final.
         Some(unsafe { Contents::new(image, end) })
     }
 
-    /// What it holds: from its file, where it is not in memory.
+    /// Its bytes: from its file if it is cold.
     ///
     /// # Errors
     /// The file cannot be read, or is shorter than it was.
@@ -90,19 +87,19 @@ impl Segment {
         }
         let (path, end) = (self.file.path(), self.end());
         let image = Image::new(end).map_err(|error| Error::io("allocate memory for", path, error))?;
-        // SAFETY: nobody else knows this image yet.
+        // SAFETY: no other thread knows this image yet.
         let read = unsafe { image.fill(0, end, |bytes| self.file.read_at(bytes, 0)) }?;
         if read < end {
             return Err(Error::corruption(path, read as u64, format!("the file was {end} bytes long")));
         }
-        // SAFETY: it was written by this thread, which gives it to nobody to write.
+        // SAFETY: this thread wrote it, and no thread writes to it later.
         Ok(unsafe { Contents::new(Arc::new(image), end) })
     }
 
-    /// Reads the record at `offset` of the file: most often in one system call.
+    /// Reads the record at `offset` of the file, most often with one system call.
     ///
     /// # Errors
-    /// The file cannot be read; no valid record starts there any more.
+    /// The file cannot be read, or no valid record starts there.
     pub(super) fn fetch(&self, offset: usize) -> Result<Fetched> {
         let usual = self.mean_record_len() + self.mean_record_len() / 4;
         let mut bytes = vec![0; usual.clamp(FETCH_MIN, FETCH_MAX)];

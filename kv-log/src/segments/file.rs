@@ -12,27 +12,27 @@ use super::files::{Handle, Opening, SegmentFiles};
 pub(crate) struct SegmentFile {
     id: SegmentId,
     path: PathBuf,
-    /// How long it may become, bytes.
+    /// Its largest length, bytes.
     capacity: usize,
     opening: Arc<Mutex<Opening>>,
     files: Arc<SegmentFiles>,
 }
 
-/// Bytes that are read at a time where zeros are left out.
+/// Bytes of one read, where zeros are skipped.
 const PIECE_LEN: usize = 256 << 10;
 
-/// Fewer bytes than this are not worth a try to reserve them.
+/// The engine does not reserve fewer bytes than this.
 const RESERVED_MIN: usize = 4096;
 
-/// In place of an alignment: the system knows no direct I/O for this file.
+/// In place of an alignment: the system has no direct I/O for this file.
 const NEVER_DIRECT: usize = usize::MAX;
 
 /// The way of bytes to the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
-    /// The system's cache, where they stay to be read.
+    /// The page cache, where the bytes stay for readers.
     Cache,
-    /// None, where the system can: direct I/O. It is cheaper for who syncs right after.
+    /// Direct I/O, on systems that have it. It is cheaper if a sync follows.
     Direct,
 }
 
@@ -73,7 +73,7 @@ impl SegmentFile {
         }
     }
 
-    /// A file that is not there, and is never asked for.
+    /// A file that does not exist, and that no caller uses.
     pub(crate) fn unopened(files: &Arc<SegmentFiles>, id: SegmentId) -> Self {
         Self::with_handle(files, id, 0, None)
     }
@@ -93,15 +93,14 @@ impl SegmentFile {
         SegmentFile { id, path, capacity, opening, files: Arc::clone(files) }
     }
 
-    /// Nobody writes to it any more: it is closed when too many are open, and opened again by who
-    /// reads it then.
+    /// No writer uses it from now on. It is closed when too many files are open, and a reader opens
+    /// it again.
     pub(crate) fn allow_close(&self) {
         self.opening.lock().stays_open = false;
         self.files.allow_close(&self.opening);
     }
 
-    /// It is about to be removed, and can be read for as long as anybody may come to it all the
-    /// same.
+    /// Keeps it open: it will be removed soon, and readers may still need it.
     pub(crate) fn stay_open(&self) -> Result<()> {
         let mut opening = self.opening.lock();
         self.open_if_closed(&mut opening)?;
@@ -109,7 +108,7 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// It was removed, and nobody reads it any more: its space is free once it is closed.
+    /// Closes it: it was removed, and no reader uses it. Its space is then free.
     pub(crate) fn close(&self) {
         let mut opening = self.opening.lock();
         (opening.handle, opening.stays_open) = (None, false);
@@ -125,20 +124,20 @@ impl SegmentFile {
         Ok(handle)
     }
 
-    /// Returns also whether it was closed.
+    /// Also returns whether it was closed.
     fn open_if_closed(&self, opening: &mut Opening) -> Result<(Arc<Handle>, bool)> {
         if let Some(handle) = &opening.handle {
             return Ok((Arc::clone(handle), false));
         }
-        // What was closed is only read.
+        // A closed file is only read.
         let file = self.files.open(self.id, OpenMode::Read);
         let handle = Handle::new(file.map_err(|error| Error::io("open", &self.path, error))?);
         opening.handle = Some(Arc::clone(&handle));
         Ok((handle, true))
     }
 
-    /// Sees to it that there is space for `len` bytes, or for as many as the disk has room for, and
-    /// for `least` bytes at any rate; returns for how many.
+    /// Reserves space for `len` bytes, or for as many as the disk has room for. Reserves `least`
+    /// bytes in any case. Returns the reserved length.
     pub(crate) fn reserve(&self, len: usize, least: usize) -> Result<usize> {
         let present = usize::try_from(self.len()?).unwrap_or(usize::MAX);
         let mut wanted = len.max(least);
@@ -150,7 +149,7 @@ impl SegmentFile {
                     return Ok(wanted);
                 }
                 Err(Error::DiskFull { .. }) if wanted > least => {
-                    // A part of it may have been found.
+                    // The disk may have room for a part of it.
                     self.trim(present)?;
                     wanted = (present + (wanted - present) / 2).max(least);
                     if wanted - present < RESERVED_MIN {
@@ -177,15 +176,15 @@ impl SegmentFile {
         self.handle()?.file.len().map_err(|error| Error::io("measure", &self.path, error))
     }
 
-    /// Reads from `offset` on until `buf` is full or the file ends; returns how many bytes.
+    /// Reads from `offset` until `buf` is full or the file ends. Returns the bytes read.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: usize) -> Result<usize> {
         let handle = self.handle()?;
         self.switch(&handle, Via::Cache)?;
         handle.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
     }
 
-    /// Reads the file from its start on into `buf`, which holds zeros; returns how many bytes.
-    /// Zeros of the file are not written to the memory, so that what was only reserved takes none.
+    /// Reads the file from its start into `buf`, which holds zeros. Returns the bytes read. Zeros
+    /// of the file are not written to memory, so reserved space takes none.
     pub(crate) fn read_sparsely(&self, buf: &mut [u8]) -> Result<usize> {
         let mut piece = vec![0; PIECE_LEN.min(buf.len())];
         let mut offset = 0;
@@ -207,12 +206,12 @@ impl SegmentFile {
     /// Writes a range of `contents`, which are the bytes of the file from its start and begin at a
     /// page of memory.
     ///
-    /// Direct I/O transfers whole blocks, as the cache does. The bytes before the range that share
-    /// its first block are written once more; those after it that share its last block are not the
-    /// file's yet, and become zeros.
+    /// Direct I/O transfers whole blocks. The bytes before the range that share its first block are
+    /// written again. The bytes after the range that share its last block become zeros: the file
+    /// does not hold records there yet.
     ///
-    /// A file that takes no such transfer after all goes through the cache from then on: not every
-    /// layer below a file system tells what it wants.
+    /// If the file refuses such a transfer, it goes through the cache from then on: some layers
+    /// below a file system do not announce their alignment.
     pub(crate) fn write(&self, contents: &[u8], range: Range<usize>, via: Via) -> Result<()> {
         let handle = self.handle()?;
         match self.write_range(&handle, contents, range.clone(), via) {
@@ -253,8 +252,8 @@ impl SegmentFile {
         written.map_err(|error| Error::io("write", &self.path, error))
     }
 
-    /// Has transfers go this way, if they do not yet and can; returns what direct ones must be
-    /// aligned to.
+    /// Switches to this way of transfer, if the system has it. Returns the alignment of direct
+    /// transfers.
     fn switch(&self, handle: &Handle, via: Via) -> Result<Option<usize>> {
         let to_direct = via == Via::Direct;
         let align = handle.direct_align.load(Ordering::Acquire);
@@ -297,10 +296,10 @@ mod tests {
     const ID: SegmentId = SegmentId::new(7);
     const CAPACITY: usize = 4096;
 
-    /// `CAPACITY` bytes, none of them zero, at a page of memory.
+    /// `CAPACITY` bytes other than zero, at a page of memory.
     fn contents() -> Contents {
         let image = Image::new(CAPACITY).unwrap();
-        // SAFETY: this thread is alone, and writes nothing later.
+        // SAFETY: only this thread uses the image, and it writes nothing later.
         unsafe {
             image.fill(0, CAPACITY, |out| (1..=251).cycle().zip(out).for_each(|(byte, out)| *out = byte));
             Contents::new(Arc::new(image), CAPACITY)
@@ -347,7 +346,7 @@ mod tests {
     fn where_direct_io_fails_the_cache_is_used() {
         let contents = contents();
         let bytes = contents.bytes();
-        // There is none; or it wants more than is said.
+        // There is no direct I/O, or its alignment is larger than announced.
         for claim in [None, Some(64)] {
             let (fs, dir) = (SimFs::new(), Path::new("/"));
             fs.claim_direct_io_align(claim);
@@ -400,7 +399,7 @@ mod tests {
         assert_eq!(open(), [true; 5], "what is written stays open");
         all[..4].iter().for_each(SegmentFile::allow_close);
         assert_eq!(open(), [false, false, true, true, true]);
-        // Who is at it may go on.
+        // A user of the open file may go on.
         let third = all[2].handle().unwrap();
         for (at, file) in all.iter().enumerate() {
             let mut read = [0; 2];
@@ -409,7 +408,7 @@ mod tests {
         }
         assert_eq!(third.file.len().unwrap(), 4096);
         assert_eq!(open().iter().filter(|open| **open).count(), 3);
-        // What is removed can still be read, until nobody can come to it.
+        // Readers can still read the removed file.
         all[1].stay_open().unwrap();
         OsFs.remove_file(all[1].path()).unwrap();
         for file in [&all[2], &all[3], &all[0], &all[1]] {

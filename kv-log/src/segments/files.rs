@@ -1,9 +1,9 @@
-//! The files of a store's segments, of which only so many are open at a time: a process may have
-//! about a thousand, and a store may have more segments than that.
+//! The open files of a store's segments. Their number is limited: a process may have about a
+//! thousand open files, and a store may have more segments.
 //!
-//! What is still written stays open, and so does what is about to be removed, since readers may
-//! still come to it. The others are opened when somebody reads them, and closed in the order in
-//! which they were opened, once there are too many.
+//! A file that is still written stays open. So does a file that will be removed soon, because
+//! readers may need it. A reader opens any other file when it reads it. If too many are open, the
+//! one that was opened first is closed.
 
 use kv_core::{Dir, DirExt, File, OpenMode, SegmentId};
 use parking_lot::Mutex;
@@ -19,25 +19,25 @@ use crate::directory;
 #[derive(Debug)]
 pub(super) struct Handle {
     pub(super) file: Box<dyn File>,
-    /// What direct transfers must be aligned to; 0 while they go through the cache; or
-    /// `NEVER_DIRECT`. Changed by who writes, one at a time.
+    /// The alignment of direct transfers. 0 while they go through the cache, or `NEVER_DIRECT`. The
+    /// one writer of the file changes it.
     pub(super) direct_align: AtomicUsize,
 }
 
 /// A file, open or not.
 #[derive(Debug)]
 pub(super) struct Opening {
-    /// Who uses it shares it, and may go on when it is closed.
+    /// Users share it, and may go on when it is closed.
     pub(super) handle: Option<Arc<Handle>>,
     pub(super) stays_open: bool,
 }
 
-/// Where segment files are, and which of them are open.
+/// The directory of segment files, and the open ones.
 #[derive(Debug)]
 pub(crate) struct SegmentFiles {
     dir: Arc<dyn Dir>,
     open_max: usize,
-    /// Those that may be closed, the one that was opened first in front. Some are closed, or gone.
+    /// Files that may be closed, the first opened one in front. Some are closed or gone already.
     closable: Mutex<VecDeque<Weak<Mutex<Opening>>>>,
 }
 
@@ -48,7 +48,7 @@ impl Handle {
 }
 
 impl SegmentFiles {
-    /// In `dir`, with at most `open_max` files open beside those that are still written.
+    /// In `dir`, with at most `open_max` open files in addition to those that are still written.
     pub(crate) fn new(dir: Arc<dyn Dir>, open_max: usize) -> Arc<Self> {
         Arc::new(SegmentFiles { dir, open_max, closable: Mutex::default() })
     }
@@ -69,7 +69,7 @@ impl SegmentFiles {
             let excess = closable.len().saturating_sub(self.open_max);
             closable.drain(..excess).collect::<Vec<_>>()
         };
-        // Not with the lock held: closing a file takes its time.
+        // Without the lock: to close a file takes long.
         for opening in too_many.iter().filter_map(Weak::upgrade) {
             let mut opening = opening.lock();
             if !opening.stays_open {

@@ -7,9 +7,9 @@ use crate::memory::{CACHE_LINE, prefetch};
 
 /// Memory from the system that holds a segment's bytes, shared by one writer and many readers.
 ///
-/// The writer fills it from front to back, each byte once; readers look only at bytes whose writing
-/// has been published to them (through a lock or an acquire load). That discipline is the callers':
-/// the two `unsafe` methods name it.
+/// The writer fills it from front to back, each byte once. Readers look only at bytes that were
+/// published to them, through a lock or an Acquire load. The callers keep this rule, which the
+/// `unsafe` methods state.
 #[derive(Debug)]
 pub(crate) struct Image {
     map: MmapRaw,
@@ -28,25 +28,25 @@ impl Image {
         Ok(Image { map: MmapRaw::from(map) })
     }
 
-    /// Has the system back all of it with memory now, so that nobody waits for pages to be cleared
-    /// when it is written. Where the system cannot, the pages come one by one.
+    /// Populates all pages now, so that a writer does not wait for the kernel to clear them. If the
+    /// system cannot, the kernel populates them one by one.
     pub(crate) fn populate(&self) {
         #[cfg(target_os = "linux")]
         let _ = self.map.advise(memmap2::Advice::PopulateWrite);
     }
 
-    /// Gives the system back the memory behind the first `keep` bytes, whole pages of it: zeros
-    /// will be there when it is needed again. Where the system cannot, it stays.
+    /// Gives the whole pages behind the first `keep` bytes back to the system. They are zero at the
+    /// next use. If the system cannot, they stay.
     ///
     /// # Safety
-    /// Nobody else reads or writes these bytes meanwhile, and none of them was published.
+    /// No other thread reads or writes these bytes meanwhile, and none of them was published.
     pub(crate) unsafe fn release_behind(&self, keep: usize) {
         #[cfg(target_os = "linux")]
         {
             let from = keep.next_multiple_of(PAGE_BYTES_MAX);
             if let Some(len) = self.capacity().checked_sub(from).filter(|len| *len > 0) {
-                // SAFETY: private memory without a file, whose bytes in this range nobody relies
-                // on, as the caller promises.
+                // SAFETY: this is private memory without a file. The caller promises that no thread
+                // relies on the bytes in this range.
                 let _ =
                     unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, from, len) };
             }
@@ -55,14 +55,14 @@ impl Image {
         let _ = keep;
     }
 
-    /// Where the byte at `offset` is, or would be: an address to ask for, not to read from.
+    /// The address of the byte at `offset`, for a prefetch, not for a read.
     #[inline]
     pub(crate) fn address(&self, offset: usize) -> *const u8 {
         self.map.as_ptr().wrapping_add(offset)
     }
 
-    /// Asks for the memory that the `len` bytes at `offset` will be written to, so that whoever
-    /// writes them, with a lock held, does not wait for it.
+    /// Prefetches the memory of the next `len` bytes at `offset`, so that the writer does not wait
+    /// for it under a lock.
     #[inline]
     pub(crate) fn prefetch(&self, offset: usize, len: usize) {
         (offset..=offset + len).step_by(CACHE_LINE).for_each(|offset| prefetch(self.address(offset)));
@@ -76,16 +76,16 @@ impl Image {
     /// Lets `fill` write the `len` bytes at `offset`.
     ///
     /// # Safety
-    /// Nobody else reads or writes these bytes until `fill` has returned and that was published to
-    /// them.
+    /// No other thread reads or writes these bytes until `fill` has returned and they were
+    /// published.
     ///
     /// # Panics
     /// When the range is not inside the image.
     #[inline]
     pub(crate) unsafe fn fill<R>(&self, offset: usize, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
         assert!(offset.checked_add(len).is_some_and(|end| end <= self.capacity()), "a write past the image");
-        // SAFETY: the range lies inside the mapping, which lives as long as `self`; the caller
-        // keeps everybody else away from it.
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`. The caller
+        // keeps other threads away from it.
         let bytes = unsafe { &mut *ptr::slice_from_raw_parts_mut(self.map.as_mut_ptr().add(offset), len) };
         fill(bytes)
     }
@@ -93,16 +93,15 @@ impl Image {
     /// The `len` bytes at `offset`; `None` when they are not inside the image.
     ///
     /// # Safety
-    /// These bytes have been written, that was published to the caller, and they never change
-    /// again.
+    /// These bytes are written and published to the caller, and never change again.
     #[inline]
     pub(crate) unsafe fn published(&self, offset: usize, len: usize) -> Option<&[u8]> {
         let end = offset.checked_add(len)?;
         if end > self.capacity() {
             return None;
         }
-        // SAFETY: the range lies inside the mapping, which lives as long as `self`; the caller
-        // promises that nobody writes it.
+        // SAFETY: the range lies inside the mapping, which lives as long as `self`. The caller
+        // promises that no thread writes it.
         Some(unsafe { &*ptr::slice_from_raw_parts(self.map.as_ptr().add(offset), len) })
     }
 
@@ -121,8 +120,8 @@ impl Image {
         if info.key_len != key.len() {
             return None;
         }
-        // Where the value lies follows from the length of the key that is looked for: the memory of
-        // the header and that of the value are waited for together. SAFETY: as above.
+        // The place of the value follows from the length of the wanted key, so the cache misses of
+        // the header and the value overlap. SAFETY: as above.
         let body = unsafe { self.published(offset + RECORD_HEADER_LEN, key.len() + info.value_len) }?;
         let (found, value) = body.split_at_checked(key.len())?;
         (found == key).then_some(value)
@@ -131,7 +130,7 @@ impl Image {
     /// The record at `offset`; `None` when the bytes there are none.
     ///
     /// # Safety
-    /// Whatever lies from `offset` to the end of that record is as [`published`](Self::published)
+    /// All bytes from `offset` to the end of that record are as [`published`](Self::published)
     /// demands.
     #[inline]
     pub(crate) unsafe fn record_at(&self, offset: usize) -> Option<Record<'_>> {
@@ -184,7 +183,7 @@ mod tests {
             );
             image.fill(end - 4, 4, |bytes| bytes.copy_from_slice(b"last"));
             assert_eq!(image.published(end - 4, 4), Some(b"last".as_slice()));
-            // Nothing is left to give.
+            // No whole page is left to give back.
             image.release_behind(end);
             image.release_behind(end - 1);
             assert_eq!(image.published(end - 4, 4), Some(b"last".as_slice()));

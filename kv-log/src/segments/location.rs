@@ -1,11 +1,11 @@
 use super::{Look, SegmentTable};
 use crate::reclaim::Guard;
 
-/// Most segments of a store at a time.
+/// The most segments of a store at one time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;
 
-/// Slots that only outputs of compaction may have: so that a store with too many segments can have
-/// fewer.
+/// Slots that only outputs of compaction may take, so that a store with too many segments can be
+/// compacted.
 pub(crate) const SLOTS_FOR_COMPACTION: usize = 1 << 8;
 
 /// Records start at multiples of this, bytes.
@@ -16,7 +16,7 @@ const OFFSET_BITS: u32 = 24;
 /// Largest segment, bytes: 128 MiB.
 pub(crate) const SEGMENT_BYTES_MAX: usize = GRANULE << OFFSET_BITS;
 
-/// Where a record lies: a segment's slot (16 bits) and an offset in it (24 bits, in units of 8
+/// The place of a record: a segment's slot (16 bits) and an offset in it (24 bits, in units of 8
 /// bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Location(u64);
@@ -38,7 +38,7 @@ impl Location {
         segments.get(self, guard).look(self.offset(), key, guard)
     }
 
-    /// From its bits; whatever stands above them is ignored.
+    /// From its bits. Higher bits are ignored.
     #[inline]
     pub(crate) fn from_bits(bits: u64) -> Self {
         Location(bits & ((1 << Self::BITS) - 1))

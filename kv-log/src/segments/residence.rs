@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use super::Image;
 use crate::reclaim::{Guard, pin};
 
-/// Whether a segment has an image in memory, and which.
+/// The image of a segment, if it has one.
 ///
-/// Readers are pinned while they look at it; it is taken away under their eyes, and freed once they
-/// have gone on. Who needs it for longer shares it.
+/// Readers are pinned while they look at it. A thread may take it away meanwhile, and frees it
+/// after they have unpinned. A thread that needs it for longer shares it.
 #[derive(Debug)]
 pub(super) struct Residence {
     /// Null, or a pointer from `Arc::into_raw`.
@@ -23,8 +23,8 @@ impl Residence {
 
     #[inline]
     pub(super) fn get<'g>(&self, _guard: &'g Guard) -> Option<&'g Image> {
-        // SAFETY: a pointer that is not null has a reference count, which `take` gives away: its
-        // caller keeps that until every guard that is alive now is gone.
+        // SAFETY: a pointer other than null has a reference count. The caller of `take` gets that
+        // count, and keeps it until every guard that is alive now is gone.
         unsafe { self.image.load(Ordering::Acquire).as_ref() }
     }
 
@@ -39,10 +39,10 @@ impl Residence {
         }
     }
 
-    /// Takes the image away: who looks for it from now on finds none.
+    /// Takes the image away: later calls find none.
     ///
     /// # Safety
-    /// What is returned lives until every reader who is pinned now has gone on.
+    /// The answer lives until every reader that is pinned now has unpinned.
     pub(super) unsafe fn take(&self) -> Option<Arc<Image>> {
         let image = self.image.swap(ptr::null_mut(), Ordering::AcqRel);
         // SAFETY: a pointer that is not null came from `Arc::into_raw`, and the swap makes this the
@@ -66,7 +66,7 @@ mod tests {
     fn an_image_that_is_shared_outlives_its_being_taken() {
         let residence = Residence::new(Some(Image::new(100).unwrap()));
         let shared = residence.share().unwrap();
-        // SAFETY: nobody is pinned.
+        // SAFETY: no reader is pinned.
         let taken = unsafe { residence.take() }.unwrap();
         assert!(Arc::ptr_eq(&shared, &taken));
         assert!(residence.share().is_none() && residence.get(&pin()).is_none());

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// The system's files: writes wait while the gate is shut, and new files can be refused.
+/// The system's files behind a gate: writes wait while it is shut, and it can refuse new files.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     shut: Mutex<bool>,

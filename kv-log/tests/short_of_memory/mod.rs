@@ -1,9 +1,9 @@
 use kv_core::{OpenOptions, Scale};
 use kv_log::Options;
 
-/// Options with as little memory as a store can run with. Where units are to be tiny, they are the
-/// smallest there are: then a head and an index of 16 shards leave no room for any other segment.
-/// Hardly a file stays open.
+/// Options with the smallest memory budget. At tiny scale, the units are the smallest ones: an
+/// active segment and an index of 16 shards then leave no room for another segment. Few files stay
+/// open.
 pub(crate) fn short_of_memory(options: &OpenOptions) -> Options {
     let mut options = match options.scale {
         Scale::Normal => Options::from(options),
