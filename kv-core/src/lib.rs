@@ -79,14 +79,6 @@ pub use persistence::{
 pub use stats::{RecoveryReport, Stats};
 pub use value::Value;
 
-#[doc(hidden)]
-pub use fs::{Dir, DirExt, DirLock, File, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
-#[doc(hidden)]
-pub use parts::{
-    AtExit, Health, Leadership, Leading, Life, MANY_SEGMENTS, MERGED_SEGMENT_BYTES, NextAsk, PoisonOnPanic,
-    Reserve, StoreLock, WakeAllOnDrop, Wakers, call_at_exit,
-};
-
 /// The examples of the README are tested.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,7 +1,9 @@
 //! The context of an open store: its settings and environment, and the state that every part
 //! shares.
 
-use kv_core::{Acknowledge, Dir, Env, Error, Health, Result};
+use kv_core::fs::Dir;
+use kv_core::parts::Health;
+use kv_core::{Acknowledge, Env, Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 

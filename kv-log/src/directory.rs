@@ -1,6 +1,8 @@
 //! The names of a store's files, and the classification of a directory by its names.
 
-use kv_core::{LOCK_FILE, Reserve, SegmentId, is_system_file};
+use kv_core::SegmentId;
+use kv_core::fs::{LOCK_FILE, is_system_file};
+use kv_core::parts::Reserve;
 
 /// The name of the manifest.
 pub(crate) const MANIFEST: &str = "MANIFEST";

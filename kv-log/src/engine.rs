@@ -1,9 +1,9 @@
 //! [`LogEngine`]: opens and closes a store, and hands each call to a part.
 
+use kv_core::parts::{AtExit, Life, call_at_exit};
 use kv_core::{
-    AtExit, Background, Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory,
-    Env, Life, Lsn, OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
-    call_at_exit,
+    Background, Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory, Env, Lsn,
+    OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};

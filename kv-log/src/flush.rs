@@ -19,7 +19,8 @@
 //!
 //! A failure poisons the engine. No thread tries a failed write again.
 
-use kv_core::{Action, Leadership, Leading, Lsn, Result, StoreLock};
+use kv_core::parts::{Leadership, Leading, StoreLock};
+use kv_core::{Action, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;

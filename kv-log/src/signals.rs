@@ -1,7 +1,7 @@
 //! Wake-ups for the background workers.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
-use kv_core::{NextAsk, Wakers};
+use kv_core::parts::{NextAsk, Wakers};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 

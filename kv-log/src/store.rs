@@ -5,7 +5,8 @@
 //! part knows one above it. A lower part asks for work above it through
 //! [`Signals`](crate::signals::Signals).
 
-use kv_core::{Acknowledge, Action, Background, Lsn, RecoveryReport, Result, Stats, StoreLock};
+use kv_core::parts::StoreLock;
+use kv_core::{Acknowledge, Action, Background, Lsn, RecoveryReport, Result, Stats};
 use kv_wal_format::SEGMENT_HEADER_LEN;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -3,9 +3,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use kv_core::fs::FsExt;
+use kv_core::parts::Reserve;
 use kv_core::{
     Background, Compact, CompactionPlan, CompactionPolicy, CompactionView, Engine, EngineExt, Env, Error,
-    FsExt, Greedy, Lsn, ManualClock, MaxLogSize, Never, Reserve,
+    Greedy, Lsn, ManualClock, MaxLogSize, Never,
 };
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::{PowerCut, SimFs};

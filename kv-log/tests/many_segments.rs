@@ -3,7 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::{Background, Engine, EngineExt, Env, MANY_SEGMENTS, ManualClock, MaxLogSize};
+use kv_core::parts::MANY_SEGMENTS;
+use kv_core::{Background, Engine, EngineExt, Env, ManualClock, MaxLogSize};
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::{OpKind, SimFs};
 use std::path::Path;

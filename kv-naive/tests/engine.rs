@@ -2,10 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode};
 use kv_core::{
-    Acknowledge, Background, Batch, Decision, Dir, DirExt, DirLock, Engine, EngineExt, Env, Error, Fs, FsExt,
-    LockKind, LossWindow, Lsn, Manual, MaxLogSize, OpenMode, OpenOptions, OsFs, Pending, Periodic,
-    PersistencePolicy, SystemClock,
+    Acknowledge, Background, Batch, Decision, Engine, EngineExt, Env, Error, Fs, LossWindow, Lsn, Manual,
+    MaxLogSize, OpenOptions, OsFs, Pending, Periodic, PersistencePolicy, SystemClock,
 };
 use kv_naive::NaiveEngine;
 use std::collections::BTreeMap;
@@ -72,7 +72,7 @@ impl Dir for FailingDir {
     fn path(&self) -> &Path {
         self.0.path()
     }
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn kv_core::File>> {
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn kv_core::fs::File>> {
         let switches = &self.1.0;
         assert!(!switches.panics.load(Ordering::SeqCst), "on purpose");
         if mode != OpenMode::Read && switches.fails.load(Ordering::SeqCst) {

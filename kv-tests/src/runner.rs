@@ -255,7 +255,7 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
 mod tests {
     use super::*;
     use crate::reference::{Defect, ReferenceFactory};
-    use kv_core::FsExt;
+    use kv_core::fs::FsExt;
 
     const BREAK: &str = "scan::required_kv301_every_key_once";
 

@@ -7,10 +7,11 @@
 //! To begin your engine with a copy of this directory, replace the two `path` lines in its
 //! `Cargo.toml`. The comment there shows how.
 
+use kv_core::fs::{Dir, DirExt, FsExt, LOCK_FILE, LockKind, is_system_file};
+use kv_core::parts::{Health, Reserve, StoreLock};
 use kv_core::{
-    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Dir, DirExt, Engine,
-    EngineFactory, Env, Error, FsExt, Health, LOCK_FILE, LockKind, Lsn, OpenOptions, Pending, PointInTime,
-    Reserve, Result, ScanVisitor, Stats, StoreLock, Value, is_system_file,
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Engine, EngineFactory, Env, Error,
+    Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
 };
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! The suite against the tiny engine, and a case of the engine's own.
 
-use kv_core::FsExt;
+use kv_core::fs::FsExt;
 use kv_tests::{Case, CaseResult, Context, Level, Policy, Setup, ensure};
 
 const CASES: &[Case] = &[Case {

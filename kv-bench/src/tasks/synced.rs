@@ -5,7 +5,8 @@ use crate::load::{Dataset, Shape, check_filled};
 use crate::process::threads::concurrently;
 use crate::process::{Measured, Run, Task};
 use crate::subjects::{Policy, SubjectName};
-use kv_core::{FsExt, OpenMode, OsFs};
+use kv_core::OsFs;
+use kv_core::fs::{FsExt, OpenMode};
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
 

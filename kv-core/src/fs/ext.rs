@@ -245,7 +245,8 @@ fn parent_of(path: &Path) -> Option<&Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LOCK_FILE, OsFs};
+    use crate::OsFs;
+    use crate::fs::LOCK_FILE;
 
     #[test]
     fn a_file_is_replaced_whole() {

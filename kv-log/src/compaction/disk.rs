@@ -19,7 +19,8 @@
 //! Recovery removes orphans. If a step before the new manifest fails, the victims stay, and the
 //! compactor removes the new segments.
 
-use kv_core::{CompactionReport, Error, Lsn, MANY_SEGMENTS, MERGED_SEGMENT_BYTES, Result, SegmentId};
+use kv_core::parts::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
+use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
     Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, Step, parse_trusted,
 };

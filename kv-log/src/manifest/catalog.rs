@@ -1,6 +1,8 @@
 //! The catalog: the segments of the store, in memory and in the manifest.
 
-use kv_core::{DirExt, Error, Lsn, Result, SegmentId, StoreLock};
+use kv_core::fs::DirExt;
+use kv_core::parts::StoreLock;
+use kv_core::{Error, Lsn, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};

@@ -6,7 +6,8 @@
 //! holds one put with an empty key for the store, one put for each segment with the id as its key,
 //! and a seal.
 
-use kv_core::{Dir, DirExt, Error, Lsn, Result, SegmentId};
+use kv_core::fs::{Dir, DirExt};
+use kv_core::{Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
     Encoder, HeaderError, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind,
     StopReason, encoded_len,

@@ -4,7 +4,8 @@
 //! directory of another owner), the file is tried again after ever longer pauses, so that many such
 //! files cost little.
 
-use kv_core::{Dir, OpenMode, SegmentId};
+use kv_core::SegmentId;
+use kv_core::fs::{Dir, OpenMode};
 use parking_lot::Mutex;
 use std::io;
 use std::sync::Arc;

@@ -1,7 +1,9 @@
 //! The reserve: disk space that a store holds so that a full disk has a way out (decision 13).
 //! [`Shares`] divides it, and [`Room`] lends it.
 
-use kv_core::{Dir, Error, Reserve, Result};
+use kv_core::fs::Dir;
+use kv_core::parts::Reserve;
+use kv_core::{Error, Result};
 use std::io;
 use std::sync::Arc;
 

@@ -14,7 +14,9 @@
 //! A crash between any two steps leaves a store that recovers to the same state. The same holds if
 //! the manifest that was read is not durable, and a power cut brings back the one before.
 
-use kv_core::{DirExt, Env, Error, FsExt, LockKind, Lsn, Result, StoreLock};
+use kv_core::fs::{DirExt, FsExt, LockKind};
+use kv_core::parts::StoreLock;
+use kv_core::{Env, Error, Lsn, Result};
 use kv_wal_format::{Encoder, Record};
 use std::path::Path;
 use std::sync::Arc;

@@ -15,7 +15,8 @@
 //! | reserved | another store | any | another owner's |
 //! | beyond | none, another store, or another id | older, or none | another owner's |
 
-use kv_core::{Dir, DirExt, Error, Lsn, Result, SegmentId};
+use kv_core::fs::{Dir, DirExt};
+use kv_core::{Error, Lsn, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader};
 
 use crate::directory;

@@ -7,7 +7,8 @@
 //!
 //! [`verdict`](super::verdict) then judges each segment. Replay changes nothing on disk.
 
-use kv_core::{Background, Env, Error, Lsn, OpenMode, RecoveryReport, Result, SegmentId};
+use kv_core::fs::OpenMode;
+use kv_core::{Background, Env, Error, Lsn, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;

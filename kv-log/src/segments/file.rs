@@ -1,4 +1,5 @@
-use kv_core::{Error, FileExt, OpenMode, Result, SegmentId};
+use kv_core::fs::{FileExt, OpenMode};
+use kv_core::{Error, Result, SegmentId};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -288,7 +289,8 @@ mod tests {
     use super::*;
     use crate::directory;
     use crate::segments::{Contents, Image};
-    use kv_core::{Fs, FsExt, OsFs};
+    use kv_core::fs::FsExt;
+    use kv_core::{Fs, OsFs};
     use kv_tests::sim::SimFs;
     use proptest::prelude::*;
     use std::sync::Arc;

@@ -5,7 +5,8 @@
 //! readers may need it. A reader opens any other file when it reads it. If too many are open, the
 //! one that was opened first is closed.
 
-use kv_core::{Dir, DirExt, File, OpenMode, SegmentId};
+use kv_core::SegmentId;
+use kv_core::fs::{Dir, DirExt, File, OpenMode};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;

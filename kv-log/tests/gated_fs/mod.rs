@@ -1,4 +1,5 @@
-use kv_core::{Dir, DirLock, File, Fs, LockKind, OpenMode, OsFs};
+use kv_core::fs::{Dir, DirLock, File, LockKind, OpenMode};
+use kv_core::{Fs, OsFs};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -7,7 +7,9 @@ use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_op, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
-use kv_core::{Engine, Error, LOCK_FILE, Lsn, Reserve};
+use kv_core::fs::LOCK_FILE;
+use kv_core::parts::Reserve;
+use kv_core::{Engine, Error, Lsn};
 use std::path::{Path, PathBuf};
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];

@@ -5,7 +5,8 @@ use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{Fault, FaultKind, Repeat, SimFs};
 use crate::workload::{random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
-use kv_core::{Batch, Engine, Error, FileExt, FsExt, Limits, Lsn, OpenMode, OpenOptions};
+use kv_core::fs::{FileExt, FsExt, OpenMode};
+use kv_core::{Batch, Engine, Error, Limits, Lsn, OpenOptions};
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 

@@ -8,7 +8,8 @@ use crate::scenario::Run;
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, random_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
-use kv_core::{Batch, Engine, Error, FsExt, Lsn, OpenOptions, Result};
+use kv_core::fs::FsExt;
+use kv_core::{Batch, Engine, Error, Lsn, OpenOptions, Result};
 use std::sync::Arc;
 
 pub(crate) const CASES: &[Case] = &[

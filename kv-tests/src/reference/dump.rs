@@ -5,7 +5,8 @@ use super::Defect;
 use super::log;
 use super::place::FILE;
 use super::state::{Shared, State, live_bytes};
-use kv_core::{Action, DirExt, Error, FileExt, Pending, Result, Scale};
+use kv_core::fs::{DirExt, FileExt};
+use kv_core::{Action, Error, Pending, Result, Scale};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 

@@ -5,10 +5,9 @@ use super::engine::Reference;
 use super::log::Content;
 use super::place::{FILE, Place, TEMPORARY};
 use super::state::Shared;
-use kv_core::{
-    Background, Capabilities, Dir, DirExt, DirLock, Engine, EngineFactory, Env, Error, FsExt, LOCK_FILE,
-    LockKind, OpenMode, OpenOptions, Reserve, Result, StoreLock, is_system_file,
-};
+use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
+use kv_core::parts::{Reserve, StoreLock};
+use kv_core::{Background, Capabilities, Engine, EngineFactory, Env, Error, OpenOptions, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

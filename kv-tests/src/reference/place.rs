@@ -2,7 +2,9 @@
 
 use super::Defect;
 use super::log::{self, Content};
-use kv_core::{Dir, DirExt, Env, Error, File, FileExt, OpenMode, Reserve, Result, StoreLock};
+use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
+use kv_core::parts::{Reserve, StoreLock};
+use kv_core::{Env, Error, Result};
 use std::sync::Arc;
 
 /// The name of the file, and its name while it is incomplete.

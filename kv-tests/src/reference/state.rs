@@ -3,7 +3,9 @@
 use super::Defect;
 use super::log::{Content, Map};
 use super::place::Place;
-use kv_core::{File, Health, OpenOptions, Pending, Result, Value, Wakers};
+use kv_core::fs::File;
+use kv_core::parts::{Health, Wakers};
+use kv_core::{OpenOptions, Pending, Result, Value};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 

@@ -2,7 +2,7 @@ use super::fault::{Fault, FaultState, Outcome, no_space};
 use super::file::{FileBytes, SECTOR_LEN};
 use super::power_cut::Dice;
 use super::{OpKind, OpRecord, PowerCut};
-use kv_core::LockKind;
+use kv_core::fs::LockKind;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};

@@ -1,5 +1,6 @@
 use super::{Fault, FaultKind, PowerCut, Repeat, SimFs};
-use kv_core::{Dir, DirLock, FileExt, Fs, FsExt, LOCK_FILE, LockKind, OpenMode};
+use kv_core::Fs;
+use kv_core::fs::{Dir, DirLock, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
