@@ -1,7 +1,7 @@
 use std::collections::TryReserveError;
 use std::hash::{BuildHasher, RandomState};
 
-/// One change: what a batch holds.
+/// One change of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Store `value` under `key`.

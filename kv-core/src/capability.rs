@@ -20,7 +20,7 @@ pub trait Compact {
     fn compact(&self) -> Result<CompactionReport>;
 }
 
-/// What one call of [`Compact::compact`] did.
+/// The report of one call of [`Compact::compact`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CompactionReport {
     /// Segments rewritten.

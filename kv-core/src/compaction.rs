@@ -25,7 +25,7 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// What a compaction gives back.
+/// The resource that a compaction frees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompactionLevel {
     /// Memory: live records move to a right-sized image; no disk I/O.
@@ -65,7 +65,7 @@ impl SegmentStats {
         ratio(self.survivor_bytes(), self.memory_bytes)
     }
 
-    /// What a compaction would have to keep, bytes.
+    /// Bytes that a compaction would have to keep.
     pub fn survivor_bytes(&self) -> u64 {
         self.live_bytes + self.tombstone_bytes
     }
@@ -76,7 +76,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 1.0 } else { (part as f64 / whole as f64).min(1.0) }
 }
 
-/// Bytes used of what is allowed.
+/// The used amount of a resource, and its limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// In use.
@@ -103,7 +103,7 @@ pub struct CompactionView<'a> {
 /// A policy's answer: compact these together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompactionPlan {
-    /// What for.
+    /// The level of the compaction.
     pub level: CompactionLevel,
     /// The victims, the most worthwhile first: where memory is short, an engine may leave out the
     /// last. Not empty.
@@ -116,7 +116,10 @@ pub struct CompactionPlan {
 /// To come to an end, a policy must not name victims whose compaction neither frees bytes nor
 /// leaves fewer segments.
 pub trait CompactionPolicy: fmt::Debug + Send + Sync {
-    /// What to compact now.
+    /// The segments to compact now. `None` when there is nothing to do.
+    ///
+    /// The engine may hold its compaction lock during the call, so `plan` must not call `compact`
+    /// or `close` of the engine.
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan>;
 }
 
@@ -132,11 +135,11 @@ impl CompactionPolicy for Never {
 
 /// Compacts the emptiest segments first.
 ///
-/// What counts is the whole store, not a segment: where nine of ten segments are full, the tenth
-/// may be nearly empty. As long as too little of all files is live, it compacts on disk; when that
-/// is well, and too little of all images, in memory, where a byte costs no I/O to free and so may
-/// be freed earlier. Of uniformly overwritten segments the emptiest are about half as full as the
-/// average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
+/// The target is for the whole store, not for a segment: if nine of ten segments are full, the
+/// tenth may be nearly empty. As long as too little of all files is live, it compacts on disk; when
+/// that is well, and too little of all images, in memory, where a byte costs no I/O to free and so
+/// may be freed earlier. Of uniformly overwritten segments the emptiest are about half as full as
+/// the average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
 #[derive(Clone, Copy, Debug)]
 pub struct Greedy {
     /// Share of all files that shall be live. Default 0.6: at most about two thirds more disk than
@@ -391,10 +394,10 @@ mod tests {
     fn greedy_takes_the_emptiest_while_the_whole_is_too_empty() {
         let greedy = Greedy { disk_utilization_min: 0.75, victims_max: 3, ..Greedy::default() };
         assert_eq!(plan(&greedy, &[]), None);
-        // 0.75 of the whole: enough, whatever a single segment is like.
+        // 0.75 of the whole is enough, with any distribution over segments.
         assert_eq!(plan(&greedy, &[segment(1, 1000, 0), segment(2, 500, 0)]), None);
         assert_eq!(plan(&greedy, &[segment(1, 999, 0), segment(2, 500, 0)]), Some(vec![2, 1]));
-        // As many as make up for what is missing, and free a segment.
+        // As many as make up for the missing bytes, and free a segment.
         let segments = [segment(1, 900, 0), segment(2, 450, 0), segment(3, 400, 0), segment(4, 1000, 0)];
         assert_eq!(plan(&greedy, &segments), Some(vec![3, 2]));
         let emptier = [segment(1, 900, 0), segment(2, 450, 0), segment(3, 400, 0), segment(4, 600, 0)];

@@ -3,7 +3,7 @@ use std::fmt::Debug;
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
 
-/// What a scan calls with each key and value; it answers whether to go on.
+/// A scan calls it with each key and value. It answers whether to go on.
 pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 
 /// A key-value storage engine. Object-safe: `Arc<dyn Engine>` is how an application, a test suite
@@ -71,7 +71,7 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
 /// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
 /// again. Another `close` does nothing: it answers `Ok` if the first one succeeded, and an error if
-/// it failed. Dropping the last handle without `close` closes too, but nobody hears of an error.
+/// it failed. Dropping the last handle without `close` closes too, and ignores errors.
 ///
 /// **Place.** An open store uses the directory that it opened, through a handle, and no other one:
 /// also after another process renames it, and puts something else at its path. After the directory
@@ -211,7 +211,7 @@ pub trait Engine: Debug + Send + Sync {
 
 /// Conveniences on top of any [`Engine`].
 pub trait EngineExt: Engine {
-    /// Puts, and returns once the change is durable, whatever the policy.
+    /// Puts, and returns once the change is durable, with any policy.
     ///
     /// # Errors
     /// As for [`Engine::put`] and [`Engine::wait_durable`].

@@ -3,7 +3,7 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Who does an engine's background work (dump, compaction, checkpoint).
+/// The threads that do an engine's background work (dump, compaction, checkpoint).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Background {
     /// Threads of the engine.
@@ -15,14 +15,14 @@ pub enum Background {
     Inline,
 }
 
-/// What is injected into an engine, apart from its settings.
+/// The environment that is injected into an engine, apart from its settings.
 #[derive(Clone, Debug)]
 pub struct Env {
     /// The file system. All I/O of an engine goes through it.
     pub fs: Arc<dyn Fs>,
     /// The clock.
     pub clock: Arc<dyn Clock>,
-    /// Who does the background work.
+    /// The threads that do the background work.
     pub background: Background,
 }
 

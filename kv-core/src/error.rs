@@ -14,7 +14,7 @@ pub enum Error {
     /// poisoned from here on.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// What was attempted: `"write"`, `"sync"`, …
+        /// The attempted operation: `"write"`, `"sync"`, …
         op: &'static str,
         /// The file or directory.
         path: PathBuf,
@@ -23,25 +23,25 @@ pub enum Error {
     },
     /// No space is left on the device, in the user's quota, or under the process's limit of file
     /// sizes. Free some, or raise the limit; then try again, or reopen the store if it takes no
-    /// more changes by now: what was durable is safe.
+    /// more changes by now: durable changes are safe.
     #[error("cannot {op} {}: the disk is full ({source}); free some space, and reopen the store if it takes no more changes", path.display())]
     DiskFull {
-        /// What was attempted.
+        /// The attempted operation.
         op: &'static str,
         /// The file or directory.
         path: PathBuf,
         /// The system's answer.
         source: Arc<io::Error>,
     },
-    /// Stored bytes are not what was written. Nothing was changed or cut off. Restore the file from
-    /// a backup, or inspect it before you do anything else.
+    /// Stored bytes differ from the written ones. Nothing was changed or cut off. Restore the file
+    /// from a backup, or inspect it before you do anything else.
     #[error("{} is damaged at byte {offset}: {detail}", path.display())]
     Corruption {
         /// The damaged file; for a missing one, its path.
         path: PathBuf,
         /// Where in the file, bytes from its start.
         offset: u64,
-        /// What is wrong there.
+        /// The fault there.
         detail: String,
     },
     /// The directory is not a store of this engine.
@@ -49,7 +49,7 @@ pub enum Error {
     NotAStore {
         /// The directory.
         path: PathBuf,
-        /// What was found instead, and what to do.
+        /// The findings, and the remedy.
         detail: String,
     },
     /// The store was written by a newer version of the format. Open it with a release that knows

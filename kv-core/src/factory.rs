@@ -2,12 +2,12 @@ use crate::{Engine, Env, Limits, PersistencePolicy, Result, default_persistence}
 use std::path::Path;
 use std::sync::Arc;
 
-/// Opens one kind of engine: what a test suite, a benchmark or a tool needs to know of it.
+/// Opens one kind of engine, for a test suite, a benchmark or a tool.
 pub trait EngineFactory: Send + Sync {
     /// Short lower-case name: `"log"`, `"naive"`.
     fn name(&self) -> &str;
 
-    /// What the engine can do.
+    /// The capabilities of the engine.
     fn capabilities(&self) -> Capabilities;
 
     /// Opens the store in `dir`, recovering it if need be.
@@ -18,7 +18,7 @@ pub trait EngineFactory: Send + Sync {
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>>;
 }
 
-/// What every engine can be asked at open; engines add settings of their own.
+/// The settings that every engine takes at open. Engines add settings of their own.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Create the store when `dir` is missing or empty; else such an open is `NotAStore`.
@@ -61,7 +61,7 @@ pub enum Scale {
     Tiny,
 }
 
-/// What an engine can do, as far as it decides which tests apply.
+/// The capabilities of an engine that decide which tests apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[expect(clippy::struct_excessive_bools, reason = "independent facts, each set by its own name")]

@@ -4,7 +4,7 @@ use crate::{Batch, Change, Error, Result};
 /// nothing.
 ///
 /// Three bounds apply. The limits set here are the ones that a call meets. The log format bounds
-/// what limits may be set for any engine ([`validate`](Self::validate)). An engine may allow less
+/// the limits of any engine ([`validate`](Self::validate)). An engine may allow less
 /// than the format, and then refuses the options at open with [`Error::InvalidArgument`], which
 /// names the limit and its bound; the documentation of its options has the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

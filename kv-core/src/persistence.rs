@@ -4,7 +4,7 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// What waits to be made durable.
+/// The changes that are not durable yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     /// Bytes of changes that are not durable.
@@ -17,7 +17,7 @@ pub struct Pending {
     pub since_last_dump: Duration,
 }
 
-/// What an engine shall do now.
+/// The action that an engine shall take now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Nothing yet.
@@ -32,7 +32,7 @@ pub enum Action {
 /// A policy's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What to do now.
+    /// The action to take now.
     pub action: Action,
     /// Ask again after this time, even if nothing changes; `None`: when something is added.
     pub ask_again_in: Option<Duration>,
@@ -57,7 +57,7 @@ pub enum Acknowledge {
 /// The most that a power cut may take under a policy; `None`: no bound.
 ///
 /// The bound speaks of the changes pending when the policy last answered *hold*. An engine with
-/// background threads adds what arrives while a dump is under way; in inline mode it is exact.
+/// background threads adds the changes that arrive during a dump; in inline mode it is exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LossWindow {
     /// Bytes of changes.
@@ -92,7 +92,7 @@ pub struct LossWindow {
 /// }
 /// ```
 pub trait PersistencePolicy: Debug + Send + Sync {
-    /// What to do with `pending` now.
+    /// The decision about `pending`.
     fn decide(&self, pending: &Pending) -> Decision;
 
     /// When a change's call may return. The same answer for the life of the policy.
@@ -140,7 +140,7 @@ impl Periodic {
         Periodic { interval, action: Action::WriteAndSync }
     }
 
-    /// The same without the sync: no bound on what a power cut takes.
+    /// The same without the sync: no bound on the loss at a power cut.
     pub const fn without_sync(interval: Duration) -> Self {
         Periodic { interval, action: Action::Write }
     }

@@ -1,22 +1,23 @@
 use crate::Lsn;
 use std::time::Duration;
 
-/// What an engine counts and weighs. All sizes are bytes; counters start at open.
+/// The counters and sizes of an engine. All sizes are bytes; counters start at open.
 ///
-/// An engine leaves at zero what it does not have (a table without a log has no segments).
+/// An engine leaves a field at zero if it has no such thing (a table without a log has no
+/// segments).
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Keys present.
     pub keys: u64,
-    /// Keys and values present, bytes: what a user would say the data weighs.
+    /// Keys and values present, bytes: the size of the data for a user.
     pub live_bytes: u64,
     /// Memory that holds records or the table, live or dead, unflushed included; index excluded.
     pub memory_bytes: u64,
     /// Memory of the index.
     pub index_bytes: u64,
     /// Memory that is no longer reachable but not yet given back, because a reader may still look
-    /// at it (the reclamation lag), or because the engine keeps it for what comes next.
+    /// at it (the reclamation lag), or because the engine keeps it for the next segments.
     pub retired_bytes: u64,
     /// Changes made but not yet written to a file, bytes.
     pub unflushed_bytes: u64,
@@ -50,18 +51,19 @@ pub struct Stats {
     pub memory_compactions: u64,
     /// Segments that left memory because of a limit on it.
     pub evictions: u64,
-    /// Records that had to be read from a file, for a read or to see what a change replaces.
+    /// Records that had to be read from a file, for a read or to find the record that a change
+    /// replaces.
     pub fetches: u64,
     /// Bytes of survivors that compaction on disk copied.
     pub compacted_bytes: u64,
     /// Times a segment could not be compacted since its records could not be read. It was left as
     /// it was; an explicit compaction tells the reason.
     pub compaction_failures: u64,
-    /// What opening the store found and did.
+    /// The report of the recovery at open.
     pub recovery: RecoveryReport,
 }
 
-/// What opening a store found and did.
+/// The report of a recovery.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RecoveryReport {

@@ -57,7 +57,7 @@ impl From<Vec<u8>> for Value {
     }
 }
 
-/// Values equal the bytes that they hold, in whatever type those come.
+/// Values equal the bytes that they hold, in any of these types.
 macro_rules! equals {
     ($(($($generics:tt)*) $bytes:ty;)*) => { $(
         impl<$($generics)*> PartialEq<$bytes> for Value {

@@ -1,4 +1,4 @@
-//! What the names in a directory say about it.
+//! The classification of a directory by its names.
 //!
 //! A store has `NAIVE` and `SNAPSHOT` from its creation on, which writes the snapshot, empty,
 //! first:
@@ -9,7 +9,7 @@
 //! | yes | no | any | a store whose snapshot is missing |
 //! | no | yes | ours | an unfinished creation if the snapshot is of LSN 0, else a store whose identity is missing |
 //! | no | no | ours or none | empty: nothing, or an unfinished creation |
-//! | no | any | somebody's | foreign |
+//! | no | any | another owner's | foreign |
 //!
 //! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp` and `SNAPSHOT.tmp`. Files that systems leave count as
 //! none.
@@ -20,10 +20,10 @@ use kv_core::parts::Reserve;
 use crate::identity::{self, IDENTITY};
 use crate::snapshot::{self, SNAPSHOT};
 
-/// What a crash may leave, and the next opening removes.
+/// Files that a crash may leave, and the next opening removes.
 pub(crate) const TEMPORARIES: [&str; 2] = [identity::TEMPORARY, snapshot::TEMPORARY];
 
-/// What a directory is, judged by its names.
+/// The kind of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Store,
@@ -31,7 +31,7 @@ pub(crate) enum Content {
     /// To tell whether it is an unfinished creation, read the snapshot.
     IdentityMissing,
     Empty,
-    /// Somebody else's: it holds this file.
+    /// A directory of another owner. It holds this file.
     Foreign(String),
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn classify(names: &[String]) -> Content {
     }
 }
 
-/// Says what a foreign file is, as far as its name tells.
+/// Describes a foreign file by its name.
 pub(crate) fn describe_foreign(name: &str) -> String {
     match name {
         "MANIFEST" => "it holds MANIFEST, which is a kv-log store; open it with kv-log".to_owned(),

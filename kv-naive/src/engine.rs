@@ -49,14 +49,14 @@ impl NaiveEngine {
         Ok(NaiveEngine { store, life: Life::new(threads) })
     }
 
-    /// Refuses to wait on a closed store, or for an LSN that was not given out.
+    /// Refuses to wait on a closed store, or for an LSN that no change has.
     fn check_wait(&self, lsn: Lsn) -> Result<()> {
         self.store.health.check_wait(lsn, self.store.table.last_lsn())
     }
 }
 
-/// What the allocations of a key and its value take beyond their bytes, estimated: 16 bytes each of
-/// headers and rounding, and 16 for the value's reference counts.
+/// An estimate of the memory that the allocations of a key and its value take beyond their bytes:
+/// 16 bytes each for headers and rounding, and 16 for the value's reference counts.
 const ALLOCATION_BYTES_PER_KEY: u64 = 48;
 
 impl Engine for NaiveEngine {

@@ -33,7 +33,7 @@ pub(crate) const FILE_LEN: u64 = SEGMENT_HEADER_LEN as u64;
 /// LSNs reserved ahead.
 const LSNS_RESERVED: u64 = 1 << 32;
 
-/// What the file says.
+/// The content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// In the header of the snapshot, too.
@@ -70,7 +70,7 @@ pub(crate) fn raise_at(ceiling: Lsn) -> Lsn {
     Lsn::new(ceiling.get().saturating_sub(LSNS_RESERVED / 2))
 }
 
-/// What a bad segment header means for the user.
+/// The error for a bad header.
 pub(crate) fn header_error(path: &Path, error: HeaderError) -> Error {
     match error {
         HeaderError::UnsupportedVersion { found, supported } => Error::UnsupportedVersion {

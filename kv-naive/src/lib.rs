@@ -3,8 +3,8 @@
 //!
 //! The table is a `dashmap`. When the [`PersistencePolicy`](kv_core::PersistencePolicy) says so,
 //! all of it is written to a checksummed snapshot, to a temporary file that then takes the place of
-//! the previous one. A snapshot is the state at one LSN although writers go on. What came after the
-//! last snapshot is lost in a crash: the durable state is always exactly one snapshot.
+//! the previous one. A snapshot is the state at one LSN, although writers go on. A crash loses the
+//! changes after the last snapshot: the durable state is always exactly one snapshot.
 //!
 //! ```
 //! use kv_core::{Engine, OpenOptions};
@@ -27,20 +27,19 @@
 //! | file | holds |
 //! |---|---|
 //! | `engine.rs` | [`NaiveEngine`]: answers the calls |
-//! | `table.rs` | the hash table, LSNs, atomic batches |
-//! | `durability.rs` | what follows a change: who takes a snapshot, and who waits for it |
-//! | `progress.rs` | what waits to be durable, and since when: what the policy is asked about |
-//! | `worker.rs` | the background thread |
-//! | `cut.rs` | the state of the table at one LSN, taken while writers go on |
+//! | `store.rs` | the parts of an open store, and the way of a change through them |
+//! | `table/` | the hash table, LSNs, atomic batches, and the state at one LSN while writers go on |
+//! | `snapshotter.rs` | durability: one thread writes a snapshot, the others wait |
 //! | `snapshot/` | the snapshot file: writing and reading |
+//! | `files.rs` | the files of the store, and their reserve |
 //! | `identity.rs` | the file that marks the directory, and reserves LSNs |
-//! | `directory.rs` | what the names in a directory say about it |
-//! | `store.rs` | opening and closing |
+//! | `directory.rs` | the classification of a directory by its names |
+//! | `open.rs` | opening |
 //!
 //! # Costs
 //!
-//! Each snapshot writes the whole table, whatever changed: with a policy that dumps every `b`
-//! bytes, filling a table of `n` bytes writes about `n²/2b`. `Always` snapshots at every change
+//! Each snapshot writes the whole table, even after a small change: with a policy that dumps every
+//! `b` bytes, filling a table of `n` bytes writes about `n²/2b`. `Always` snapshots at every change
 //! (group commit aside). [`Action::Write`](kv_core::Action) is carried out as `WriteAndSync`: an
 //! unsynced snapshot could not take the place of a synced one.
 //!

@@ -15,7 +15,7 @@ use crate::files::Files;
 use crate::identity;
 use crate::table::Table;
 
-/// What a snapshotter needs of the store.
+/// The parts and settings that a snapshotter needs.
 #[derive(Debug)]
 pub(crate) struct Needs {
     pub(crate) table: Arc<Table>,

@@ -1,4 +1,4 @@
-//! What only this engine promises, and what the conformance suite does not look at.
+//! The promises of this engine alone, which the conformance suite does not check.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,7 +23,7 @@ fn open(dir: &Path) -> kv_core::Result<NaiveEngine> {
     NaiveEngine::open(dir, options(Manual))
 }
 
-/// Copies what a crash of the process would leave.
+/// Copies the files that a crash of the process would leave.
 fn copy_files(from: &Path, to: &Path) {
     OsFs.create_dir_durably(to).unwrap();
     let copy = OsFs.open_dir(to).unwrap();
@@ -34,7 +34,7 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// What a writer did, by LSN: keys and the values they got, or none.
+/// The changes of a writer by LSN: keys with their values, or none.
 type History = Vec<(u64, Vec<(Vec<u8>, Option<Vec<u8>>)>)>;
 
 /// Waits until `condition` holds.

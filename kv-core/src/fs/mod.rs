@@ -113,7 +113,7 @@ pub trait Dir: Debug + Send + Sync {
     fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>>;
 }
 
-/// Who may hold the lock of a directory at the same time.
+/// The kind of a directory's lock: shared or exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockKind {
     /// One holder: a writer.

@@ -114,7 +114,7 @@ impl Health {
         PoisonOnPanic { health: self, dir, already: thread::panicking() }
     }
 
-    /// The error of everybody after the failure.
+    /// The error of every later call after the failure.
     pub fn poisoned(&self) -> Error {
         match self.cause.get() {
             Some(cause) => Error::Poisoned { cause: Arc::clone(cause) },

@@ -2,8 +2,8 @@ use super::Health;
 use crate::Result;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Who does a piece of work that many may need: one thread leads, the others wait for it. A part
-/// that engines share: with a sync as the work, this is group commit.
+/// Leadership for a piece of work that many threads need: one thread leads, the others wait for it.
+/// A part that engines share: with a sync as the work, this is group commit.
 ///
 /// ```
 /// use kv_core::parts::Leadership;
@@ -22,7 +22,7 @@ pub struct Leadership {
     given_up: Condvar,
 }
 
-/// Leadership, held; given up when dropped, even by a panic. Then all who wait look again.
+/// Leadership, held; given up when dropped, even by a panic. Then all waiting threads look again.
 #[derive(Debug)]
 pub struct Leading<'a>(&'a Leadership);
 
@@ -130,7 +130,7 @@ mod tests {
         let led = results.iter().filter(|error| matches!(error, Error::InvalidArgument(_))).count();
         let told = results.iter().filter(|error| matches!(error, Error::Poisoned { .. })).count();
         assert_eq!((led, told, works.load(Ordering::SeqCst)), (1, 5, 1), "{results:?}");
-        // What is done already is fine, whatever failed since.
+        // Finished work stays finished after a later failure.
         leadership.lead_until(&health, || true, fail).unwrap();
         let reader = Health::read_only();
         leadership.lead_until(&reader, || true, fail).unwrap();

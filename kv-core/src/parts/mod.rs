@@ -7,7 +7,7 @@
 //! | when does the background thread dump? | [`Pacing`] with [`Dumper`]; its parts are [`Wake`], [`NextAsk`] and [`Wakers`] |
 //! | which of several callers dumps for all? | [`Leadership`]: group commit |
 //! | does the engine take changes? | [`Health`]: poisoned, closed, read only, forked |
-//! | who closes the store, and what ends with it? | [`Life`], [`Threads`], [`AtExit`] |
+//! | closing the store, and its threads | [`Life`], [`Threads`], [`AtExit`] |
 //! | is the directory still the store's? | [`StoreLock`] |
 //! | how does a full disk become usable again? | [`Reserve`] |
 //! | which merges keep the number of segments bounded? | [`MANY_SEGMENTS`], [`MERGED_SEGMENT_BYTES`] |

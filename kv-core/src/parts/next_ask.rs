@@ -7,11 +7,12 @@ use std::time::Duration;
 /// When a background worker will ask a policy again by itself, so that a writer knows whether to
 /// wake it. A part that engines share.
 ///
-/// The worker says that it is [`asking`](Self::asking), *then* looks at what is pending, and then
-/// says until when it is [`asleep`](Self::asleep_until), or that it is [`at_work`](Self::at_work).
-/// A writer makes its change, and *then* looks whether the worker [`asks_by`](Self::asks_by) the
-/// time that the policy wants. So no wake-up is lost: the worker sees the change, or the writer
-/// sees that it must be woken, however the change itself was published.
+/// The worker says that it is [`asking`](Self::asking), *then* looks at the pending changes, and
+/// then says until when it is [`asleep`](Self::asleep_until), or that it is
+/// [`at_work`](Self::at_work). A writer makes its change, and *then* looks whether the worker
+/// [`asks_by`](Self::asks_by) the time that the policy wants. So no wake-up is lost: the worker
+/// sees the change, or the writer sees that it must be woken, however the change itself was
+/// published.
 ///
 /// ```
 /// use kv_core::parts::NextAsk;
@@ -41,7 +42,7 @@ impl Default for NextAsk {
 }
 
 impl NextAsk {
-    /// The worker is about to look at what is pending: changes from now on may escape it.
+    /// The worker is about to look at the pending changes: later changes may escape it.
     pub fn asking(&self) {
         self.at_ns.store(NEVER, Ordering::Relaxed);
         // Before the worker's look; its counterpart is in `asks_by`. Of two threads that store,
@@ -49,7 +50,7 @@ impl NextAsk {
         fence(Ordering::SeqCst);
     }
 
-    /// The worker does what the policy said, and asks as soon as it is done.
+    /// The worker carries out the decision, and asks again as soon as it is done.
     pub fn at_work(&self) {
         self.at_ns.store(0, Ordering::Relaxed);
     }
@@ -94,7 +95,7 @@ mod model {
     fn the_worker_sees_the_change_or_the_writer_sees_that_it_must_wake_it() {
         loom::model(|| {
             let shared = Arc::new((NextAsk::default(), AtomicU64::new(0)));
-            // As after work: whoever does not see the worker ask takes it for one that will.
+            // As after work: a writer that does not see the worker ask expects it to ask.
             shared.0.at_work();
             let of_writer = Arc::clone(&shared);
             let writer = thread::spawn(move || {

@@ -11,7 +11,7 @@ use crate::identity::header_error;
 /// Bytes read at a time.
 const CHUNK_LEN: usize = 1 << 20;
 
-/// What a snapshot is.
+/// The facts of a loaded snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Loaded {
     /// Where it stands.

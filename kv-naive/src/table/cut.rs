@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::shards::{Entry, Shards};
 
-/// What writers must know of a running cut.
+/// The state of a running cut, for writers.
 #[derive(Debug, Default)]
 pub(crate) struct CutState {
     /// The LSN of the running cut. 0: none runs, or of an empty table; no entry has an LSN that
@@ -56,7 +56,7 @@ impl CutState {
 pub(crate) struct Cut<'a> {
     shards: &'a Shards,
     state: &'a CutState,
-    /// What the cut contains: all changes up to here, and none beyond.
+    /// The end of the cut: it contains all changes up to here, and none beyond.
     pub(crate) position: Position,
 }
 

@@ -82,7 +82,7 @@ impl Table {
         self.view(key, Arc::clone)
     }
 
-    /// What `see` makes of the value of `key`, under the lock of its shard.
+    /// The answer of `see` for the value of `key`, under the lock of its shard.
     #[inline]
     fn view<R>(&self, key: &[u8], see: impl Fn(&Arc<[u8]>) -> R) -> Option<R> {
         let before = self.batches.0.load(Ordering::Acquire);
@@ -148,7 +148,7 @@ impl Table {
                 }
             }
         }
-        // Only now: nobody shall hear of the LSN before the batch can be read.
+        // Only now: the batch must be readable before its LSN is known.
         self.totals.0.next_lsn.store(lsn + 1, Ordering::SeqCst);
         self.batches.0.fetch_add(1, Ordering::AcqRel);
         Ok(Some(Lsn::new(lsn)))
@@ -158,7 +158,7 @@ impl Table {
     #[inline]
     fn insert(&self, key: Box<[u8]>, value: Arc<[u8]>, take_lsn: impl FnOnce() -> u64) -> u64 {
         let (key_len, value_len) = (key.len() as u64, value.len() as u64);
-        // What is replaced goes back to the allocator after the shard's lock is released.
+        // The replaced entry is freed after the shard's lock is released.
         let (lsn, replaced) = match self.shards.map.entry(key) {
             MapEntry::Occupied(mut slot) => {
                 self.cut.keep(slot.key(), slot.get(), || self.shards.map.determine_map(slot.key()));
