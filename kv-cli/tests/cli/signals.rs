@@ -119,7 +119,9 @@ fn a_hang_up_ends_a_shell_unless_nohup_ignores_it() {
         answers.read_line(&mut answer).unwrap();
         // If the tests themselves run under nohup, a shell cannot undo that.
         let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        if ends && status.lines().any(|line| line.starts_with("SigIgn:") && line.ends_with('1')) {
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        if ends && ignored & 1 == 1 {
             continue;
         }
         send("HUP", &child);
