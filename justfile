@@ -51,7 +51,7 @@ models:
 
 # AddressSanitizer on kv-log's tests and the whole suite.
 asan:
-    RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
+    ASAN_OPTIONS=allocator_may_return_null=1 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
       cargo test -p kv-log --locked --lib --test engine --test cold --test visitors --test full_disk --test close \
       --test compact --test conformance --test conformance_cold --target x86_64-unknown-linux-gnu
 
