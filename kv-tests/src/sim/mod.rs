@@ -21,7 +21,8 @@
 //! at each of them: [`SimFs::cut_after`].
 //!
 //! ```
-//! use kv_core::{FileExt, Fs, FsExt, OpenMode};
+//! use kv_core::Fs;
+//! use kv_core::fs::{FileExt, FsExt, OpenMode};
 //! use kv_tests::sim::{PowerCut, SimFs};
 //! use std::path::Path;
 //!
