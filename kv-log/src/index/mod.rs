@@ -105,7 +105,7 @@ impl Index {
         guard: &'g Guard,
     ) -> Glance<'g> {
         match self.shard(self.shard_of(hash)).glance(hash.tag(), guard) {
-            shard::Glance::Likely(location) => match location.look(key, segments, guard) {
+            shard::Glance::Likely(location) => match segments.look(location, key, guard) {
                 Look::Found(found) => Glance::Found(location, found),
                 Look::OtherKey | Look::Cold => Glance::Unsure,
             },
@@ -258,7 +258,7 @@ impl LockedShard<'_> {
             if others.contains(&location) {
                 return false;
             }
-            match location.look(key, segments, guard) {
+            match segments.look(location, key, guard) {
                 Look::Found(found) => value_len = found.value.len(),
                 Look::OtherKey => return false,
                 Look::Cold => unresolved = true,
@@ -358,7 +358,7 @@ fn search<R>(
     use_it: impl FnOnce(Location, Record<'_>, Option<&Image>) -> R,
 ) -> Result<Option<R>> {
     loop {
-        let found = shard.probe(hash.tag(), |location| match location.look(key, segments, guard) {
+        let found = shard.probe(hash.tag(), |location| match segments.look(location, key, guard) {
             Look::Found(_) => true,
             Look::OtherKey => false,
             Look::Cold => !others.contains(&location),

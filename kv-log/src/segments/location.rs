@@ -1,6 +1,3 @@
-use super::{Look, SegmentTable};
-use crate::reclaim::Guard;
-
 /// The most segments of a store at one time.
 pub(crate) const SEGMENTS_MAX: usize = 1 << 16;
 
@@ -29,13 +26,6 @@ impl Location {
     pub(crate) fn new(slot: u16, offset: usize) -> Self {
         debug_assert!(offset < SEGMENT_BYTES_MAX && offset.is_multiple_of(GRANULE));
         Location(u64::from(slot) << OFFSET_BITS | (offset / GRANULE) as u64)
-    }
-
-    /// Whether a record of `key` lies here. The caller found this location in the index while
-    /// pinned by `guard`.
-    #[inline]
-    pub(crate) fn look<'g>(self, key: &[u8], segments: &SegmentTable, guard: &'g Guard) -> Look<'g> {
-        segments.get(self, guard).look(self.offset(), key, guard)
     }
 
     /// From its bits. Higher bits are ignored.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use super::limbo::Limbo;
 use super::pool::ImagePool;
 use super::slots::Slots;
-use super::{Fetched, Image, Location, SEGMENTS_MAX, Segment};
+use super::{Fetched, Image, Location, Look, SEGMENTS_MAX, Segment};
 use crate::reclaim::{Guard, defer};
 
 /// The segments of a store by slot.
@@ -86,6 +86,13 @@ impl SegmentTable {
         // pinned later finds no location of a retired segment in the index. So the segment outlives
         // 'g.
         unsafe { &*pointer }
+    }
+
+    /// Whether a record of `key` lies at `location`, which the caller found in the index while
+    /// pinned by `guard`.
+    #[inline]
+    pub(crate) fn look<'g>(&self, location: Location, key: &[u8], guard: &'g Guard) -> Look<'g> {
+        self.get(location, guard).look(location.offset(), key, guard)
     }
 
     /// As [`get`](Self::get), for longer than the caller is pinned.
