@@ -22,7 +22,7 @@ use std::path::Path;
 use crate::memory::prefetch;
 use crate::reclaim::{Guard, pin};
 use crate::segments::{Found, Image, Location, Look, SegmentTable};
-use shard::Shard;
+use shard::{Shard, TagMatch};
 use slot::{Slot, TAG_BITS};
 
 /// The hash of a key, as this index computes it.
@@ -104,13 +104,13 @@ impl Index {
         segments: &SegmentTable,
         guard: &'g Guard,
     ) -> Glance<'g> {
-        match self.shard(self.shard_of(hash)).glance(hash.tag(), guard) {
-            shard::Glance::Likely(location) => match segments.look(location, key, guard) {
+        match self.shard(self.shard_of(hash)).match_tag(hash.tag(), guard) {
+            TagMatch::Likely(location) => match segments.look(location, key, guard) {
                 Look::Found(found) => Glance::Found(location, found),
                 Look::OtherKey | Look::Cold => Glance::Unsure,
             },
-            shard::Glance::Absent => Glance::Absent,
-            shard::Glance::Unsure => Glance::Unsure,
+            TagMatch::Absent => Glance::Absent,
+            TagMatch::Unsure => Glance::Unsure,
         }
     }
 

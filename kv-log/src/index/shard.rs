@@ -43,7 +43,7 @@ pub(super) struct Shard {
 
 /// The result of one short look at a tag.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Glance {
+pub(super) enum TagMatch {
     /// A key with this tag is present. It is most often the wanted one.
     Likely(Location),
     Absent,
@@ -83,10 +83,12 @@ impl Shard {
     ) -> Option<Location> {
         let mut turns = 0;
         loop {
+            // Acquire pairs with the Release in `LockedShard::drop`: the reader sees all slots and
+            // sums of the changes up to this version.
             let version = self.changes.version.load(Ordering::Acquire);
             if version.is_multiple_of(2) {
                 let found = self.table(guard).find(tag, &mut wanted);
-                // Acquire keeps this load behind the loads of the slots.
+                // The Acquire loads of the slots keep this load behind them: see invariant 2.
                 if self.changes.version.load(Ordering::Relaxed) == version {
                     return found.map(|(_, location)| location);
                 }
@@ -98,22 +100,23 @@ impl Shard {
     /// As [`find`](Self::find), of any location with this tag, and without waiting.
     #[expect(clippy::inline_always, reason = "a look-up has no instruction to spare")]
     #[inline(always)]
-    pub(super) fn glance(&self, tag: u64, guard: &Guard) -> Glance {
+    pub(super) fn match_tag(&self, tag: u64, guard: &Guard) -> TagMatch {
         let version = self.changes.version.load(Ordering::Acquire);
         if !version.is_multiple_of(2) {
-            return Glance::Unsure;
+            return TagMatch::Unsure;
         }
         let found = self.table(guard).find(tag, |_| true);
-        // Acquire keeps this load behind the loads of the slots.
+        // As in `find`.
         if self.changes.version.load(Ordering::Relaxed) != version {
-            return Glance::Unsure;
+            return TagMatch::Unsure;
         }
-        found.map_or(Glance::Absent, |(_, location)| Glance::Likely(location))
+        found.map_or(TagMatch::Absent, |(_, location)| TagMatch::Likely(location))
     }
 
     /// The current table, or one that was current while this reader was pinned.
     #[inline]
     pub(super) fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
+        // Acquire pairs with the swap in `grow`: the table is complete.
         // SAFETY: the pointer came from `Box::into_raw`. `grow` defers the drop of a replaced table
         // until every reader that was pinned at that time has unpinned. A reader that is pinned
         // later does not load it.
@@ -232,7 +235,7 @@ impl LockedShard<'_> {
     fn begin(&mut self) {
         if !self.changing {
             self.changing = true;
-            // Release keeps this store before the slot stores that follow.
+            // Relaxed suffices: the Release stores of the slots, which follow, publish it.
             let version = self.shard.changes.version.load(Ordering::Relaxed);
             self.shard.changes.version.store(version + 1, Ordering::Relaxed);
         }
@@ -243,6 +246,7 @@ impl Drop for LockedShard<'_> {
     fn drop(&mut self) {
         if self.changing {
             let version = self.shard.changes.version.load(Ordering::Relaxed);
+            // Release pairs with the Acquire in `Shard::find` and `Shard::match_tag`.
             self.shard.changes.version.store(version + 1, Ordering::Release);
         }
     }
@@ -335,7 +339,7 @@ mod model {
     }
 
     #[test]
-    fn who_hears_of_a_change_finds_it() {
+    fn a_reader_that_hears_of_a_change_finds_it() {
         check(|| {
             let store = Arc::new((Shard::default(), AtomicU64::new(0)));
             let writer = Arc::clone(&store);

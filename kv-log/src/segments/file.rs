@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_open_and_closed_ones_are_opened_by_who_reads_them() {
+    fn only_so_many_are_open_and_a_reader_opens_a_closed_one() {
         let contents = contents();
         let dir = tempfile::tempdir_in(".").unwrap();
         let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 2);
