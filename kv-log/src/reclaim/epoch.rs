@@ -17,7 +17,7 @@
 //!    `collect`, and so it sees every earlier unlinking.
 //!
 //! Invariant 3 needs a barrier between a reader's announcement and its first look: see
-//! [`barrier`](super::barrier).
+//! [`barrier`].
 
 use parking_lot::Mutex;
 use std::fmt;
@@ -101,9 +101,9 @@ pub(crate) fn defer(free: impl FnOnce() + Send + 'static) {
     DEFERRED.lock().push(Deferred { epoch: None, free: Box::new(free) });
 }
 
-/// Frees the deferred memory that no reader can use any more. A later call frees the rest. A caller
-/// that is pinned itself frees nothing. The caller must not hold a lock: a deferred release may
-/// take locks.
+/// Frees the deferred memory that no reader can use any more. A later call frees the rest. If the
+/// caller itself is pinned, only memory of earlier epochs is freed. The caller must not hold a lock
+/// that a deferred release takes.
 pub(crate) fn collect() {
     // The lock of the list is not held: a release may take locks, and may take long.
     for deferred in take_free() {

@@ -59,6 +59,7 @@ impl Hazards {
     }
 
     fn clear_all(&self) {
+        // Release pairs with the Acquire in `is_protected`.
         self.used.store(0, Ordering::Release);
     }
 }
@@ -79,6 +80,7 @@ struct GivesBack;
 impl Drop for GivesBack {
     fn drop(&mut self) {
         if let Some(reader) = READER.take() {
+            // Release pairs with the Acquire in `take`: the next thread sees this one's stores.
             reader.taken.store(false, Ordering::Release);
         }
     }
@@ -116,7 +118,7 @@ fn take() -> &'static Reader {
 pub(super) fn give_back_transient(reader: &Reader) {
     READER.set(None);
     reader.pin.guards.store(0, Ordering::Relaxed);
-    // Release pairs with the Acquire in `epoch::collect`: the reader's accesses happened before.
+    // Release pairs with the Acquire in `epoch::take_free`: the reader's accesses happened before.
     reader.pin.epoch.store(0, Ordering::Release);
     reader.hazards.clear_all();
     // Release pairs with the Acquire in `take`: the next thread sees the stores above.

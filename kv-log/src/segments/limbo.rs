@@ -21,8 +21,8 @@ pub(super) struct Limbo {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// With the bytes of their images. To read the image of a segment is to pin, and an unpin may
-    /// run deferred releases, which must not happen under this lock.
+    /// Each with the bytes of its image, so that `bytes` need not pin once for each segment under
+    /// this lock.
     segments: Vec<(Arc<Segment>, usize)>,
     images: Vec<Arc<Image>>,
 }
