@@ -3,7 +3,7 @@
 
 use kv_core::fs::Dir;
 use kv_core::parts::Health;
-use kv_core::{Acknowledge, Env, Error, Result};
+use kv_core::{Acknowledge, Background, Env, Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,6 +46,11 @@ impl Context {
     /// The directory's path, for errors.
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Whether background workers serve the store.
+    pub(crate) fn has_workers(&self) -> bool {
+        self.env.background == Background::Threads && !self.options.read_only
     }
 
     /// Calls `wait`, and counts its time as a stall of a writer.

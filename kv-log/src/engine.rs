@@ -1,9 +1,9 @@
 //! [`LogEngine`]: opens and closes a store, and hands each call to a part.
 
-use kv_core::parts::{AtExit, Life, call_at_exit};
+use kv_core::parts::{AtExit, Life, Threads, call_at_exit};
 use kv_core::{
-    Background, Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory, Env, Lsn,
-    OpenOptions, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
+    Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory, Env, Lsn, OpenOptions,
+    PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -14,7 +14,7 @@ use crate::options::Options;
 use crate::reclaim::collect;
 use crate::recovery::open;
 use crate::store::Store;
-use crate::workers::Workers;
+use crate::workers;
 
 /// A log-structured key-value store. See the [crate documentation](crate).
 ///
@@ -32,7 +32,7 @@ use crate::workers::Workers;
 #[derive(Debug)]
 pub struct LogEngine {
     store: Arc<Store>,
-    life: Life<Workers>,
+    life: Life<Threads>,
 }
 
 impl LogEngine {
@@ -52,12 +52,12 @@ impl LogEngine {
     /// As for [`open`](Self::open).
     pub fn open_in(dir: &Path, env: &Env, options: Options) -> Result<Self> {
         let store = Arc::new(open(dir, env, options)?);
-        let workers = Workers::start(&store)?;
-        if env.background == Background::Threads && !store.context.options.read_only {
+        let threads = workers::start(&store)?;
+        if store.context.has_workers() {
             let weak: Weak<Store> = Arc::downgrade(&store);
             call_at_exit(weak);
         }
-        Ok(LogEngine { store, life: Life::new(workers) })
+        Ok(LogEngine { store, life: Life::new(threads) })
     }
 
     /// The report of the recovery at open.
@@ -138,8 +138,8 @@ impl Engine for LogEngine {
 
     fn close(&self) -> Result<()> {
         self.store.context.health.check_process()?;
-        let answer = self.life.close(|workers| {
-            workers.stop(&self.store);
+        let answer = self.life.close(|threads| {
+            workers::stop(&self.store, threads);
             self.store.close()
         });
         self.store.wake_tasks();

@@ -20,7 +20,7 @@
 //! A failure poisons the engine. No thread tries a failed write again.
 
 use kv_core::parts::{Leadership, Leading, StoreLock};
-use kv_core::{Action, Lsn, Result};
+use kv_core::{Action, Decision, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -185,17 +185,16 @@ impl Flusher {
 
     /// Asks the policy, and dumps if it says so. For inline mode, after a change.
     pub(crate) fn flush_if_due(&self) -> Result<()> {
-        match self.decide(self.log.end.position(), self.context.env.clock.monotonic()).0 {
+        match self.decide(self.log.end.position(), self.context.env.clock.monotonic()).action {
             Action::Hold => Ok(()),
             action => self.flush(action),
         }
     }
 
-    /// The policy's answer at the time `now`, if the log ends at `end`, and when to ask again.
+    /// The policy's answer at the time `now`, if the log ends at `end`.
     #[inline]
-    pub(crate) fn decide(&self, end: Position, now: Duration) -> (Action, Option<Duration>) {
-        let decision = self.progress.decide(&*self.context.options.persistence, end, now);
-        (decision.action, decision.ask_again_in)
+    pub(crate) fn decide(&self, end: Position, now: Duration) -> Decision {
+        self.progress.decide(&*self.context.options.persistence, end, now)
     }
 
     /// Waits until no other thread leads. Until the answer is dropped, no flush begins.

@@ -147,12 +147,7 @@ impl Store {
         match self.context.env.background {
             Background::Threads => {
                 let now = self.progress.recent_time(end, &*self.context.env.clock);
-                let signals = &self.context.signals;
-                match self.flusher.decide(end, now) {
-                    (Action::Hold, None) => {}
-                    (Action::Hold, Some(pause)) => signals.ask_at(now.saturating_add(pause)),
-                    (Action::Write | Action::WriteAndSync, _) => signals.flush.wake(),
-                }
+                self.context.signals.pacing.after_change(now, self.flusher.decide(end, now));
                 Ok(())
             }
             Background::Inline => {
@@ -173,23 +168,18 @@ impl Store {
 
     /// As [`Engine::poll_durable`](kv_core::Engine::poll_durable), for the LSN of a change.
     pub(crate) fn poll_durable(&self, lsn: Lsn, task: &mut Task<'_>) -> Poll<Result<()>> {
-        // Without a worker, no thread would wake the task.
-        if self.context.env.background == Background::Inline || self.context.options.read_only {
+        if !self.context.has_workers() {
+            // No thread would wake the task.
             return Poll::Ready(self.flusher.make_durable(lsn).and_then(|()| self.compact_if_due()));
         }
         let durable_lsn = || self.progress.durable_lsn();
-        let signals = &self.context.signals;
-        let answer = signals.tasks.poll_durable(lsn, task, durable_lsn, &self.context.health);
-        if answer.is_pending() {
-            signals.flush.wake();
-        }
-        answer
+        self.context.signals.pacing.poll_durable(lsn, task, durable_lsn, &self.context.health)
     }
 
     /// Wakes all tasks that wait for a sync, so that they see the closed store. The caller holds no
     /// lock.
     pub(crate) fn wake_tasks(&self) {
-        self.context.signals.tasks.wake_all();
+        self.context.signals.pacing.wake_tasks();
     }
 
     /// Gives back recycled memory while no changes wait for a flush.

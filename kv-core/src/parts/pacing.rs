@@ -139,8 +139,9 @@ enum Sleep {
     AtMost(Duration),
 }
 
-/// Sleep after a dump that made nothing durable. The policy may ask for the same dump at once.
-const REST_MIN: Duration = Duration::from_millis(1);
+/// Sleep after a dump that made nothing durable, unless the policy names a pause. The policy may
+/// ask for the same dump at once.
+const REST: Duration = Duration::from_millis(1);
 
 impl Pacing {
     /// The loop of the thread. It ends once the engine is [stopped](Self::stop) or poisoned; a
@@ -177,7 +178,7 @@ impl Pacing {
             if dumper.durable_lsn() > durable {
                 return Ok(Sleep::Not);
             }
-            ask_again_in = Some(ask_again_in.unwrap_or_default().max(REST_MIN));
+            ask_again_in = Some(ask_again_in.filter(|pause| !pause.is_zero()).unwrap_or(REST));
         }
         if ask_again_in.is_none() {
             dumper.before_rest();
@@ -337,14 +338,15 @@ mod tests {
     fn each_answer_leads_to_its_dump_and_its_sleep() {
         let write = Decision::now(Action::Write);
         let write_and_later = |pause| Decision { action: Action::Write, ask_again_in: Some(pause) };
-        let table: [(Decision, &[&str], Sleep); 7] = [
+        let table: [(Decision, &[&str], Sleep); 8] = [
             (HOLD, &["rest"], Sleep::UntilWoken),
             (later(MS(5)), &[], Sleep::AtMost(MS(5))),
             (Decision::now(Action::WriteAndSync), &["sync"], Sleep::Not),
             (Decision { action: Action::WriteAndSync, ..later(MS(5)) }, &["sync"], Sleep::Not),
-            (write, &["write"], Sleep::AtMost(REST_MIN)),
+            (write, &["write"], Sleep::AtMost(REST)),
             (write_and_later(MS(5)), &["write"], Sleep::AtMost(MS(5))),
-            (write_and_later(MS(0)), &["write"], Sleep::AtMost(REST_MIN)),
+            (write_and_later(MS(1) / 10), &["write"], Sleep::AtMost(MS(1) / 10)),
+            (write_and_later(MS(0)), &["write"], Sleep::AtMost(REST)),
         ];
         for (answer, calls, sleep) in table {
             let (pacing, fake) = (Pacing::default(), Fake::new(answer));

@@ -105,7 +105,7 @@ impl Compactor {
             // Victims of the turn before, among others.
             self.segments.release_held();
             self.evictor.evict_all_that_must_go();
-            if extent == Extent::All && self.context.signals.stopping() {
+            if extent == Extent::All && self.context.signals.pacing.is_stopping() {
                 // Writers that make garbage fast enough would delay a close forever.
                 break;
             }

@@ -5,7 +5,7 @@
 //! disk that is busy with the log, and a writer may still have to wait for a spare. From then on
 //! the worker keeps more of them.
 
-use kv_core::{Background, Error, Lsn, Result};
+use kv_core::{Error, Lsn, Result};
 use kv_wal_format::SEGMENT_HEADER_LEN;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -92,7 +92,7 @@ impl Spares {
 
     /// Wakes the spares worker.
     pub(crate) fn due(&self) {
-        if self.context.env.background == Background::Threads {
+        if self.context.has_workers() {
             self.context.signals.spares.wake();
         }
     }
