@@ -44,27 +44,28 @@ impl Evictor {
 
     /// Evicts in place until the images are within the budget, or no image can be evicted in place.
     pub(crate) fn evict_in_place(&self) {
-        let Some((mut excess, victims)) = self.eviction_due() else { return };
-        for victim in victims.iter().filter(|victim| victim.mirrors_file) {
-            if excess == 0 {
-                break;
-            }
-            let freed = self.segments.evict(victim);
-            self.context.counters.evictions.fetch_add(u64::from(freed > 0), Ordering::Relaxed);
-            excess = excess.saturating_sub(freed);
-        }
-        collect();
+        self.evict(|victim| if victim.mirrors_file { self.segments.evict(victim) } else { 0 });
     }
 
     /// Evicts until the images are within the budget, or no image can be evicted. The caller holds
     /// the compaction lock.
     pub(crate) fn evict_all_that_must_go(&self) {
+        self.evict(
+            |victim| {
+                if victim.mirrors_file { self.segments.evict(victim) } else { self.unload(victim) }
+            },
+        );
+    }
+
+    /// Calls `take_image`, which returns the bytes of an evicted image, for the coldest segments
+    /// until the images are within the budget.
+    fn evict(&self, take_image: impl Fn(&Arc<Segment>) -> u64) {
         let Some((mut excess, victims)) = self.eviction_due() else { return };
-        for victim in victims {
+        for victim in &victims {
             if excess == 0 {
                 break;
             }
-            let freed = if victim.mirrors_file { self.segments.evict(&victim) } else { self.unload(&victim) };
+            let freed = take_image(victim);
             self.context.counters.evictions.fetch_add(u64::from(freed > 0), Ordering::Relaxed);
             excess = excess.saturating_sub(freed);
         }

@@ -147,26 +147,28 @@ pub(crate) fn recover(
             End::Sealed(ending) => (*ending, &[][..]),
             End::Unfinished(file) => (unsealed_ending(&one.scanned(file.bytes()), lsn_before), file.bytes()),
         };
-        match (decide(named(one.entry), ending, before), unfinished) {
-            (Verdict::Whole, _) => {}
-            (Verdict::Active, _) => {
+        match decide(named(one.entry), ending, before) {
+            Verdict::Whole => {}
+            Verdict::Active => {
                 debug_assert!(
                     one.stop.offset + SEAL_LEN <= one.segment.capacity,
                     "`load` keeps room for a seal"
                 );
                 active = Some(Arc::clone(&one.segment));
             }
-            (Verdict::Torn, _) => {
+            Verdict::Torn => {
                 report.torn_bytes = (bytes.len() - one.stop.offset) as u64;
                 torn = Some(Arc::clone(&one.segment));
             }
-            (Verdict::Spare, _) => {
+            Verdict::Spare => {
                 // Left out, and so dropped.
                 table.retire(&one.segment);
                 continue;
             }
-            (Verdict::Damaged(_), Some(unfinished)) => return Err(later_changes(one, unfinished)),
-            (Verdict::Damaged(damage), None) => {
+            Verdict::LaterChanges => {
+                return Err(later_changes(one, unfinished.unwrap_or(&one.segment)));
+            }
+            Verdict::Damaged(damage) => {
                 return Err(damage.error(one.segment.file.path(), &one.scanned(bytes), lsn_before));
             }
         }

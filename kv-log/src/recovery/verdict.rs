@@ -58,7 +58,9 @@ pub(super) enum Verdict {
     Torn,
     /// It was made ahead of need and never used. It is dropped.
     Spare,
-    /// The store is damaged.
+    /// It holds changes, but an earlier segment lacks its seal: the earlier one is damaged.
+    LaterChanges,
+    /// It is damaged itself.
     Damaged(Damage),
 }
 
@@ -69,8 +71,6 @@ pub(super) enum Damage {
     SealMissing,
     BytesKnownToBeSynced,
     BytesProvenToBeSynced,
-    /// The segment holds changes, but an earlier segment lacks its seal.
-    LaterChanges,
 }
 
 /// The verdict on a log segment.
@@ -78,7 +78,7 @@ pub(super) enum Damage {
 /// | the manifest says | the scan found | earlier segments | verdict |
 /// |---|---|---|---|
 /// | any | blank | one unfinished | spare |
-/// | any | anything else | one unfinished | damaged: later changes |
+/// | any | anything else | one unfinished | later changes: the unfinished one is damaged |
 /// | sealed | seal at the known length | all sealed | whole |
 /// | sealed | wrong seal, or seal beyond the known length | all sealed | damaged: wrong seal |
 /// | sealed | no seal | all sealed | damaged: seal missing |
@@ -95,7 +95,7 @@ pub(super) fn decide(named: Named, ending: Ending, before: Before) -> Verdict {
     use Ending::{BeforeKnown, Blank, Clean, Corrupt, SealAtKnown, SealBeyondKnown, SealWrong, Torn};
     match (before, named, ending) {
         (Before::Unfinished, _, Blank) => Verdict::Spare,
-        (Before::Unfinished, _, _) => Verdict::Damaged(Damage::LaterChanges),
+        (Before::Unfinished, _, _) => Verdict::LaterChanges,
         (_, Named::Sealed, SealAtKnown) | (_, Named::Unsealed, SealAtKnown | SealBeyondKnown) => {
             Verdict::Whole
         }
@@ -182,10 +182,6 @@ impl Damage {
                 Tail::Corrupt { offset, evidence } => (offset, evidence.to_string()),
                 Tail::Clean | Tail::Torn { .. } => (stop.fault, format!("{:?}", stop.reason)),
             },
-            Damage::LaterChanges => (
-                stop.offset,
-                format!("the seal is missing or damaged: a later segment holds changes ({:?})", stop.reason),
-            ),
         };
         Error::corruption(path, offset as u64, detail)
     }
@@ -218,7 +214,7 @@ mod tests {
         let not_blank: Vec<Ending> = ENDINGS.into_iter().filter(|ending| *ending != Blank).collect();
         let rows: [(&[Named], &[Ending], Before, Verdict); 11] = [
             (&[Sealed, Unsealed], &[Blank], Unfinished, Verdict::Spare),
-            (&[Sealed, Unsealed], &not_blank, Unfinished, damaged(Damage::LaterChanges)),
+            (&[Sealed, Unsealed], &not_blank, Unfinished, Verdict::LaterChanges),
             (&[Sealed], &[SealAtKnown], AllSealed, Verdict::Whole),
             (&[Sealed], &[SealWrong, SealBeyondKnown], AllSealed, damaged(Damage::SealWrong)),
             (&[Sealed], &[BeforeKnown, Blank, Clean, Torn, Corrupt], AllSealed, damaged(Damage::SealMissing)),
