@@ -91,19 +91,19 @@ impl Engine for LogEngine {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.store.get(key)
+        self.store.reader.get(key)
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        self.store.read(key, visit)
+        self.store.reader.read(key, visit)
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        self.store.read_many(keys, visit)
+        self.store.reader.read_many(keys, visit)
     }
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
-        self.store.scan(visit)
+        self.store.reader.scan(visit)
     }
 
     fn sync(&self) -> Result<Lsn> {

@@ -7,23 +7,35 @@
 use kv_core::{Result, ScanVisitor, Value};
 use std::sync::Arc;
 
-use crate::index::{Glance, KeyHash};
+use crate::context::Context;
+use crate::index::{Glance, Index, KeyHash};
 use crate::reclaim::{Guard, HAZARDS_MAX, Hold, pin};
-use crate::segments::{Contents, Found, Location, Segment};
-use crate::store::Store;
+use crate::segments::{Contents, Found, Location, Segment, SegmentTable};
 
 /// Keys that are looked up together. They are enough to use all of the processor's outstanding
 /// cache misses, and few enough for a visitor to do the same in turn without a copy.
 const KEYS_AT_A_TIME: usize = HAZARDS_MAX / 2;
 
 /// A segment that a scan visits, its image if it had one, and the offsets of its records.
-struct Stop {
+struct InSegment {
     segment: Arc<Segment>,
     contents: Option<Contents>,
     offsets: Vec<usize>,
 }
 
-impl Store {
+/// Serves gets and scans.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    context: Arc<Context>,
+    index: Arc<Index>,
+    segments: Arc<SegmentTable>,
+}
+
+impl Reader {
+    pub(crate) fn new(context: Arc<Context>, index: Arc<Index>, segments: Arc<SegmentTable>) -> Self {
+        Reader { context, index, segments }
+    }
+
     /// As [`Engine::get`](kv_core::Engine::get).
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.check_look_up(key)?;
@@ -126,13 +138,13 @@ impl Store {
         self.context.health.check_readable()?;
         let mut locations = Vec::new();
         for shard in 0..self.index.shard_count() {
-            for stop in self.stops(shard, &mut locations) {
-                for offset in stop.offsets {
-                    let flow = if let Some(contents) = &stop.contents {
+            for part in self.by_segment(shard, &mut locations) {
+                for offset in part.offsets {
+                    let flow = if let Some(contents) = &part.contents {
                         let record = contents.record_at(offset);
                         visit(record.key, record.value)
                     } else {
-                        let fetched = self.segments.fetch(&stop.segment, offset)?;
+                        let fetched = self.segments.fetch(&part.segment, offset)?;
                         visit(fetched.record().key, fetched.record().value)
                     };
                     if flow.is_break() {
@@ -146,7 +158,7 @@ impl Store {
 
     /// The segments and offsets of the records in one shard. The records stay while the caller
     /// holds the answer.
-    fn stops(&self, shard: usize, locations: &mut Vec<Location>) -> Vec<Stop> {
+    fn by_segment(&self, shard: usize, locations: &mut Vec<Location>) -> Vec<InSegment> {
         // Pinned before the locations are read, so that their segments can be shared.
         let guard = pin();
         self.index.locations(shard, locations);
@@ -158,7 +170,7 @@ impl Store {
                 let segment = self.segments.share(*last, &guard);
                 let contents = segment.contents_through(last.offset());
                 let offsets = in_segment.iter().map(|location| location.offset()).collect();
-                Some(Stop { segment, contents, offsets })
+                Some(InSegment { segment, contents, offsets })
             })
             .collect()
     }

@@ -20,6 +20,7 @@ use crate::flush::Flusher;
 use crate::index::Index;
 use crate::log::{Log, LogEnd, MARK_LEN, SEAL_LEN, Spares};
 use crate::manifest::{Catalog, Room};
+use crate::read::Reader;
 use crate::reclaim::collect;
 use crate::refusal::unless_refused;
 use crate::segments::{Segment, SegmentTable};
@@ -29,14 +30,15 @@ use kv_core::parts::{Position, Progress};
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) context: Arc<Context>,
-    pub(crate) index: Arc<Index>,
+    index: Arc<Index>,
     pub(crate) segments: Arc<SegmentTable>,
-    pub(crate) catalog: Arc<Catalog>,
+    catalog: Arc<Catalog>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) log: Arc<Log>,
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) compactor: Arc<Compactor>,
     pub(crate) committer: Committer,
+    pub(crate) reader: Reader,
     pub(crate) recovery: Recovery,
     evictor: Arc<Evictor>,
     lock: Arc<StoreLock>,
@@ -107,6 +109,7 @@ impl Store {
             Arc::clone(&flusher),
             Arc::clone(&compactor),
         );
+        let reader = Reader::new(Arc::clone(&context), Arc::clone(&index), Arc::clone(&segments));
         Store {
             context,
             index,
@@ -117,6 +120,7 @@ impl Store {
             flusher,
             compactor,
             committer,
+            reader,
             recovery,
             evictor,
             lock,
@@ -185,7 +189,7 @@ impl Store {
     /// Gives back recycled memory while no changes wait for a flush.
     pub(crate) fn release_idle_memory(&self) {
         if self.flusher.is_idle() {
-            // Frees retired images first. The trim would otherwise miss them.
+            // Frees retired images first, so that they are released, too.
             collect();
             self.segments.release_recycled();
         }

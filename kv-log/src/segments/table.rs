@@ -195,3 +195,73 @@ impl Drop for SegmentTable {
         }
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::reclaim::{collect, pin};
+    use crate::segments::{SegmentFile, SegmentFiles};
+    use kv_core::{Fs, OsFs, SegmentId};
+    use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentKind};
+    use std::thread;
+    use std::time::Duration;
+
+    /// Installs a durable segment without a file.
+    fn install(table: &SegmentTable, files: &Arc<SegmentFiles>) -> Arc<Segment> {
+        let id = SegmentId::new(1);
+        let slot = table.reserve_slot(0).expect("a new table has slots");
+        let file = Arc::new(SegmentFile::unopened(files, id));
+        let (image, end) = (table.image(4096).expect("a page can be had"), SEGMENT_HEADER_LEN);
+        let segment = Arc::new(Segment::new(id, slot, SegmentKind::Log, image, file, Duration::ZERO, end));
+        segment.mark_sealed();
+        segment.mark_durable();
+        table.install(&segment);
+        segment
+    }
+
+    /// Repeats the check until it holds: readers of other tests are pinned, each for a moment.
+    fn holds_soon(check: impl Fn() -> bool) -> bool {
+        (0..2000).any(|_| {
+            collect();
+            thread::sleep(Duration::from_millis(1));
+            check()
+        })
+    }
+
+    #[test]
+    fn a_retired_segment_keeps_its_slot_until_its_readers_have_unpinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 1);
+        let table = Arc::new(SegmentTable::new(4096, 1));
+        let segment = install(&table, &files);
+        let location = Location::new(segment.slot, SEGMENT_HEADER_LEN);
+        let guard = pin();
+        assert!(ptr::eq(table.get(location, &guard), &raw const *segment));
+        table.retire(&segment);
+        collect();
+        assert!(ptr::eq(table.get(location, &guard), &raw const *segment));
+        assert_eq!((table.retired_bytes(), table.reserve_slot(0)), (4096, Some(segment.slot + 1)));
+        drop(guard);
+        // The segment is still shared here, so its image is in limbo.
+        let slot = segment.slot;
+        assert!(holds_soon(|| table.reserve_slot(0) == Some(slot)));
+        assert_eq!((table.bytes_in_use_by_readers(), table.retired_bytes()), (4096, 4096));
+        drop(segment);
+        table.release_held();
+        assert_eq!((table.bytes_in_use_by_readers(), table.retired_bytes()), (0, 4096));
+        table.release_recycled();
+        assert_eq!(table.retired_bytes(), 0);
+    }
+
+    #[test]
+    fn an_evicted_segment_stays_reachable_without_its_image() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 1);
+        let table = Arc::new(SegmentTable::new(4096, 1));
+        let segment = install(&table, &files);
+        assert_eq!((table.evict(&segment), table.evict(&segment)), (4096, 0));
+        assert!(holds_soon(|| table.bytes_in_use_by_readers() == 0));
+        let (guard, location) = (pin(), Location::new(segment.slot, SEGMENT_HEADER_LEN));
+        assert!(table.get(location, &guard).image(&guard).is_none());
+    }
+}
