@@ -1,14 +1,13 @@
 //! A hash table made durable by whole-table snapshots: the traditional design, and the baseline
 //! that a log-structured engine has to beat.
 //!
-//! The table is a `dashmap`. When the [`PersistencePolicy`](kv_core::PersistencePolicy) says so,
+//! The table is a `dashmap`. When the [`PersistencePolicy`] says so,
 //! all of it is written to a checksummed snapshot, to a temporary file that then takes the place of
 //! the previous one. A snapshot is the state at one LSN, although writers go on. A crash loses the
 //! changes after the last snapshot: the durable state is always exactly one snapshot.
 //!
 //! ```
-//! use kv_core::{Engine, OpenOptions};
-//! use kv_naive::NaiveEngine;
+//! use kv_naive::{Engine, NaiveEngine, OpenOptions};
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("store");
@@ -19,7 +18,7 @@
 //!
 //! let store = NaiveEngine::open(&dir, OpenOptions::default())?;
 //! assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
-//! # Ok::<(), kv_core::Error>(())
+//! # Ok::<(), kv_naive::Error>(())
 //! ```
 //!
 //! # Map
@@ -40,15 +39,15 @@
 //!
 //! Each snapshot writes the whole table, even after a small change: with a policy that dumps every
 //! `b` bytes, filling a table of `n` bytes writes about `n²/2b`. `Always` snapshots at every change
-//! (group commit aside). [`Action::Write`](kv_core::Action) is carried out as `WriteAndSync`: an
+//! (group commit aside). [`Action::Write`] is carried out as `WriteAndSync`: an
 //! unsynced snapshot could not take the place of a synced one.
 //!
 //! # Limits
 //!
 //! The table, its keys and its values are in memory, and so is a copy of the keys of one shard (of
-//! 256) during a snapshot or a scan. Where the system has no memory for a change, the process ends
-//! (Rust's `handle_alloc_error`): every put allocates its key and its value, and dashmap grows a
-//! shard within its entry API, which cannot refuse. `kv-log` refuses such a change.
+//! 256) during a snapshot or a scan. If the system has no memory for a change, the process ends
+//! (Rust's `handle_alloc_error`). Every put allocates its key and its value, and dashmap's entry
+//! API grows a shard without a way to refuse. `kv-log` refuses such a change.
 
 #![forbid(unsafe_code)]
 
@@ -63,6 +62,13 @@ mod store;
 mod table;
 
 pub use engine::{NaiveEngine, NaiveFactory};
+
+// The contract, for applications: they need no second dependency.
+pub use kv_core::{
+    Acknowledge, Action, Always, AnyOf, Background, Batch, Decision, Engine, EngineExt, Env, Error, Limits,
+    Lsn, Manual, MaxLogSize, OpenOptions, Pending, Periodic, PersistencePolicy, RecoveryReport, Result,
+    Stats, Value, default_persistence,
+};
 
 /// The examples of the README are tested.
 #[cfg(doctest)]
