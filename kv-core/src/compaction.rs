@@ -136,10 +136,10 @@ impl CompactionPolicy for Never {
 /// Compacts the emptiest segments first.
 ///
 /// The target is for the whole store, not for a segment: if nine of ten segments are full, the
-/// tenth may be nearly empty. As long as too little of all files is live, it compacts on disk; when
-/// that is well, and too little of all images, in memory, where a byte costs no I/O to free and so
-/// may be freed earlier. Of uniformly overwritten segments the emptiest are about half as full as
-/// the average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
+/// tenth may be nearly empty. While too little of all files is live, it compacts on disk.
+/// Otherwise, while too little of all images is live, it compacts in memory: a byte freed there
+/// costs no I/O, so its target is higher. Of uniformly overwritten segments the emptiest are about
+/// half as full as the average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
 #[derive(Clone, Copy, Debug)]
 pub struct Greedy {
     /// Share of all files that shall be live. Default 0.6: at most about two thirds more disk than
@@ -209,7 +209,7 @@ impl CompactionPolicy for CostBenefit {
     }
 }
 
-/// The smallest by `rank`, as many as make up for `missing` bytes by what each frees.
+/// The smallest by `rank`, until they free `missing` bytes together.
 fn best(
     mut candidates: Vec<&SegmentStats>,
     rank: impl Fn(&SegmentStats) -> f64,
@@ -227,7 +227,7 @@ fn best(
     candidates
 }
 
-/// How many bytes must go for `kept` to be the given share of what is left of `all`.
+/// Bytes to free so that `kept` is the given share of the rest of `all`.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -263,11 +263,14 @@ fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize
     )
 }
 
-/// Segments that hold nothing worth keeping; or, where too little of the disk is live, the smallest
-/// by `rank` that have anything to leave out; or small ones to be merged.
+/// The first of these choices that names a segment:
 ///
-/// Tombstones count like what is dead: they can go once the dead records go for whose sake they are
-/// kept, and where they pile up that is what it takes.
+/// 1. Segments without a live record.
+/// 2. If too little of the disk is live, the smallest by `rank` with dead records.
+/// 3. Small segments to merge.
+///
+/// Tombstones count as dead. They become useless once the dead puts that they hide are dropped, and
+/// many tombstones are a reason to do that.
 fn on_disk(
     view: &CompactionView<'_>,
     utilization_min: f64,
@@ -316,9 +319,9 @@ fn is_reached(usage: Usage) -> bool {
 /// How many segments a merge must make one of.
 const MERGE_FACTOR: u64 = 4;
 
-/// More segments than this are many: what names all of them gets long, and slots run out one day.
-/// Then the policies of this crate merge the small ones into segments of [`MERGED_SEGMENT_BYTES`],
-/// and an engine makes outputs that long.
+/// More segments than this are many: the manifest gets long, and slots may run out. Then the
+/// policies of this crate merge the small ones into segments of [`MERGED_SEGMENT_BYTES`], and an
+/// engine makes outputs that long.
 pub const MANY_SEGMENTS: u64 = 1024;
 
 /// Length of the outputs where there are [many segments](MANY_SEGMENTS), bytes, if a segment is
@@ -328,9 +331,9 @@ pub const MERGED_SEGMENT_BYTES: u64 = 16 << 20;
 /// Most segments that are merged at a time where there are many.
 const MERGED_MAX: usize = 1024;
 
-/// The smallest segments, if merging them leaves at most a quarter as many: what compaction and
-/// crashes leave behind would otherwise grow in number for ever. Each record is copied a
-/// logarithmic number of times by this.
+/// The smallest segments, if a merge leaves at most a quarter as many. Without merges, the small
+/// outputs of compactions and crashes would grow in number forever. A record is merged a
+/// logarithmic number of times.
 fn mergeable<'a>(view: &CompactionView<'a>, output_bytes: u64, victims_max: usize) -> Vec<&'a SegmentStats> {
     let mut small: Vec<&SegmentStats> =
         view.segments.iter().filter(|segment| segment.disk_bytes <= output_bytes / MERGE_FACTOR).collect();
@@ -404,8 +407,7 @@ mod tests {
         assert_eq!(plan(&greedy, &emptier), Some(vec![3, 2]));
         let greedier = Greedy { disk_utilization_min: 0.99, ..greedy };
         assert_eq!(plan(&greedier, &emptier), Some(vec![3, 2, 4]));
-        // What has nothing to leave out is no victim, even if the file is larger than what it
-        // holds.
+        // A segment without dead records is no victim, even if its file is longer than its records.
         let padded = SegmentStats { dead_bytes: 0, ..segment(5, 300, 0) };
         assert_eq!(plan(&greedy, &[padded]), None);
     }
@@ -439,8 +441,8 @@ mod tests {
             let segments = [segment(1, 890, 0), segment(2, 850, 0), segment(3, 910, 0)];
             assert_eq!(levelled(policy, &segments), Some((CompactionLevel::Memory, vec![2])));
             assert_eq!(levelled(policy, &[segment(1, 800, 0), segment(2, 1000, 0)]), None);
-            // What has no image, a right-sized one, or one that would give next to nothing is left
-            // alone.
+            // A segment without an image, with a right-sized one, or with little to gain is left
+            // out.
             let cold = SegmentStats { memory_bytes: 0, ..segment(1, 700, 0) };
             let fitting = SegmentStats { memory_bytes: 700, ..segment(2, 700, 0) };
             let small =

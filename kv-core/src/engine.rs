@@ -20,15 +20,15 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// LSNs grow strictly and are never used twice, not even for changes that a crash took away.
 ///
 /// **Visibility.** Operations are linearizable. A change is visible before its call returns, and
-/// stays visible whatever happens to durability; all changes of a batch become visible at once.
+/// stays visible even if it does not become durable. All changes of a batch become visible at once.
 ///
 /// **Durability.** [`durable_lsn`](Engine::durable_lsn) never decreases, is at most
 /// [`last_lsn`](Engine::last_lsn), and covers a change only after its bytes, and the directory
-/// entries that lead to them, were synced. After any crash the recovered state is the state after
-/// some prefix of the log order, and that prefix contains every change at or below any
-/// `durable_lsn` anyone was told, by this method, [`sync`](Engine::sync),
-/// [`wait_durable`](Engine::wait_durable) or [`poll_durable`](Engine::poll_durable). How far
-/// durable may trail visible is the [`PersistencePolicy`](crate::PersistencePolicy)'s choice. Under
+/// entries that lead to them, were synced. After any crash the recovered state is the state after a
+/// prefix of the log order. That prefix contains every change up to any durable LSN that a caller
+/// got, from this method, [`sync`](Engine::sync), [`wait_durable`](Engine::wait_durable) or
+/// [`poll_durable`](Engine::poll_durable). The [`PersistencePolicy`](crate::PersistencePolicy)
+/// decides how far durable changes may trail visible ones. Under
 /// a policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is
 /// durable when its call returns; it may be visible to others a little before.
 ///
@@ -38,12 +38,13 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// one. Every later change, `sync`, `wait_durable` and `poll_durable` beyond `durable_lsn` returns
 /// [`Error::Poisoned`](crate::Error::Poisoned) with that failure. Reads go on with the state as it
 /// was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
-/// own call failed that way may or may not be in the recovered state, as for a crash. Where a
-/// change itself sets off a dump under a policy that does not wait for it (inline background work),
-/// the change is visible and its call returns the error all the same. Reopening recovers, with or
-/// without a reboot in between: after a failed sync the system may go on showing bytes that no
-/// later sync saves, so an engine writes again what it did not know to be synced before it calls it
-/// durable.
+/// own call failed that way may or may not be in the recovered state, as for a crash. With inline
+/// background work, a change may set off a dump that its policy does not wait for. If that dump
+/// fails, the change is visible although its call returns the error.
+///
+/// Reopening recovers, with or without a reboot in between. After a failed sync, the page cache may
+/// show bytes that no later sync saves. So an engine writes bytes again that it does not know to be
+/// synced, before it calls them durable.
 ///
 /// **Refusals.** Four failures need not poison: a full disk and a file at the size limit of the
 /// process, both [`DiskFull`](crate::Error::DiskFull), a lack of file descriptors, and a lack of
@@ -53,9 +54,9 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// changes again. So a `DiskFull` that does not poison has changed nothing.
 ///
 /// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and
-/// closed, and its keys can be deleted one by one; an engine that a put has poisoned is reopened
-/// first. Deleting gives the space of the deleted keys back, to the store or to the disk. An engine
-/// holds space for that: see [`Reserve`](crate::parts::Reserve).
+/// closed, and its keys can be deleted one by one. If a put has poisoned the engine, it must be
+/// reopened first. Deleting gives the space of the deleted keys back, to the store or to the disk.
+/// An engine holds space for that: see [`Reserve`](crate::parts::Reserve).
 ///
 /// **Leftovers.** A file that cannot be removed does no harm: the engine goes on, and tries again a
 /// bounded number of times. Neither a failed call nor a crash leaves files behind that add up: the
@@ -91,8 +92,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Exclusiveness.** A second open of the same directory, by any process, fails with
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
 ///
-/// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine, except
-/// `close`, and take as long as they like: nobody else waits for them, and what they keep in memory
+/// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine except
+/// `close`. They may take any time: no other thread waits for them, and the memory that they keep
 /// is bounded.
 ///
 /// There are no default methods: a forgotten one does not compile. Sugar is in [`EngineExt`].
@@ -136,17 +137,17 @@ pub trait Engine: Debug + Send + Sync {
     /// several keys at a time.
     ///
     /// # Errors
-    /// As for [`get`](Engine::get). With a key over the limit nothing is visited; what was visited
-    /// before another error is right.
+    /// As for [`get`](Engine::get). With a key over the limit nothing is visited. Visits before
+    /// another error are right.
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()>;
 
     /// Calls `visit(key, value)` for the keys of the store, in no particular order, until it
     /// answers `Break`.
     ///
-    /// Every key that is present from before the scan begins until it ends is visited exactly once,
-    /// with a value it had at some moment in between; a key that comes or goes meanwhile is visited
-    /// at most once; no key is visited twice. The scan as a whole is not a snapshot: the changes of
-    /// a concurrent batch may be seen for one key and not for another.
+    /// A key that is present during the whole scan is visited exactly once, with a value that it
+    /// had during the scan. A key that is added or removed meanwhile is visited at most once. The
+    /// scan is not a snapshot: it may see the change of a concurrent batch for one key and not for
+    /// another.
     ///
     /// # Errors
     /// As for [`get`](Engine::get).
@@ -167,7 +168,7 @@ pub trait Engine: Debug + Send + Sync {
     fn wait_durable(&self, lsn: Lsn) -> Result<()>;
 
     /// As [`wait_durable`](Engine::wait_durable), without blocking the thread for others: `Pending`
-    /// until `lsn` is durable. The poll causes the sync itself, whatever the policy says. An engine
+    /// until `lsn` is durable. The poll causes the sync even if the policy holds. An engine
     /// with background threads asks its thread for the sync, and many polls share one. An engine
     /// without threads, or in inline mode, syncs within the poll and never returns `Pending`.
     ///

@@ -126,8 +126,9 @@ impl Error {
         }
     }
 
-    /// A failed sync of a file or directory. Never [`Error::DiskFull`], whatever the system
-    /// answers: what the sync should have saved is lost, and does not come back with space.
+    /// A failed sync of a file or directory. It is never [`Error::DiskFull`], not even after
+    /// ENOSPC: the bytes that the sync should have saved are lost, and free space does not bring
+    /// them back.
     pub fn sync(path: &Path, source: io::Error) -> Self {
         Error::Io { op: "sync", path: path.to_path_buf(), source: Arc::new(source) }
     }
@@ -136,7 +137,7 @@ impl Error {
     /// succeed later. See *Refusals* in the [contract](crate::Engine).
     ///
     /// The resource is space on the disk, segments, memory or file descriptors. A failed sync or
-    /// rename is never a refusal, whatever the system's answer: it may have taken effect in part.
+    /// rename is never a refusal, with any error code: it may have taken effect in part.
     ///
     /// ```
     /// use kv_core::Error;

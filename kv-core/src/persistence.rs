@@ -1,5 +1,5 @@
 //! When changes go to disk. A policy decides, the engine executes: policies are pure functions of
-//! what is pending, so they are tested as tables.
+//! the pending changes, so they are tested as tables.
 
 use std::fmt::Debug;
 use std::time::Duration;

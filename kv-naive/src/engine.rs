@@ -187,8 +187,8 @@ impl Drop for NaiveEngine {
             let _ = self.close();
             return;
         }
-        // This process was forked from the one that opened the store. The thread is not here, and
-        // locks may be held for ever: nothing of the store may be dropped.
+        // This process was forked from the one that opened the store. It has no worker thread, and
+        // locks may be held forever, so no part of the store may be dropped.
         self.life.forget();
         std::mem::forget(Arc::clone(&self.store));
     }

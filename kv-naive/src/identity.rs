@@ -13,9 +13,9 @@
 //! | sync of the directory | the new one | absent |
 //!
 //! Only then are LSNs up to the new ceiling given out. Closing lowers the ceiling to the last LSN,
-//! after the last snapshot and when no change can come any more. Creation writes an empty
-//! `SNAPSHOT` first and `NAIVE` last; what a crash leaves in between is a case of
-//! [`directory`](crate::directory).
+//! after the last snapshot, when changes are refused already. Creation writes an empty `SNAPSHOT`
+//! first and `NAIVE` last. [`directory`](crate::directory) recognises the files that a crash leaves
+//! in between.
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::parts::Reserve;

@@ -37,7 +37,7 @@ fn register() {}
 
 #[cfg(unix)]
 extern "C" fn call_all() {
-    // Another thread may hold the lock for ever: after a fork.
+    // After a fork, another thread may hold the lock forever.
     let Ok(stores) = STORES.try_lock() else { return };
     let stores: Vec<Arc<dyn AtExit>> = stores.iter().filter_map(Weak::upgrade).collect();
     for store in stores {

@@ -95,8 +95,8 @@ impl Health {
         self.cause.get().is_some()
     }
 
-    /// Takes no more changes, because of `error`; the first one counts. Returns what the caller who
-    /// met the failure shall see: `error` itself. `Poisoned`, `Closed`, `Forked` and `ReadOnly` do
+    /// Takes no more changes, because of `error`. The first error counts. Returns `error` for the
+    /// caller that met the failure. `Poisoned`, `Closed`, `Forked` and `ReadOnly` do
     /// not poison.
     pub fn poison(&self, error: Error) -> Error {
         if matches!(error, Error::Poisoned { .. } | Error::Closed | Error::Forked | Error::ReadOnly) {

@@ -35,8 +35,8 @@ impl Drop for Leading<'_> {
 
 impl Leadership {
     /// Waits until `done` (then `None`), or until this thread leads. `done` is asked before every
-    /// wait, and again whenever a leader has given up; what makes it true must happen while
-    /// leading.
+    /// wait, and again after each leader has given up. The work that makes it true must be done
+    /// while leading.
     pub fn take_unless(&self, done: impl Fn() -> bool) -> Option<Leading<'_>> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         while !done() {
@@ -50,12 +50,12 @@ impl Leadership {
     }
 
     /// Waits, or leads and does the work, until `done` was true once. `work` poisons `health` when
-    /// it fails; then nobody leads any more.
+    /// it fails. After that no thread leads.
     ///
     /// # Errors
-    /// The error of `work` for the thread that led; [`Error::Poisoned`](crate::Error::Poisoned) for
-    /// those who wait for what will never be done; [`Error::ReadOnly`](crate::Error::ReadOnly) if
-    /// that is so because the store is only read.
+    /// The leading thread gets the error of `work`. Waiting threads get
+    /// [`Error::Poisoned`](crate::Error::Poisoned), or [`Error::ReadOnly`](crate::Error::ReadOnly)
+    /// if the store is only read.
     pub fn lead_until(
         &self,
         health: &Health,

@@ -1,8 +1,8 @@
 use crate::Result;
 use std::sync::{Mutex, PoisonError};
 
-/// The life of an open engine, which is closed once. A part that engines share: `W` is what works
-/// in the background meanwhile, as a rule threads.
+/// The life of an open engine, which is closed once. A part that engines share. `W` holds the
+/// background workers, as a rule threads.
 ///
 /// ```
 /// use kv_core::{Error, parts::Life};

@@ -46,7 +46,7 @@ impl NextAsk {
     pub fn asking(&self) {
         self.at_ns.store(NEVER, Ordering::Relaxed);
         // Before the worker's look; its counterpart is in `asks_by`. Of two threads that store,
-        // fence and then load what the other stored, at least one sees it.
+        // fence and then load the other's store, at least one sees it.
         fence(Ordering::SeqCst);
     }
 

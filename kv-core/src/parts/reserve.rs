@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// share.
 ///
 /// The space lies in a file of its own, [`Reserve::FILE`]. When an operation finds the disk full,
-/// the engine [gives](Self::give) a part of it back to the disk, and tries the operation again;
-/// when there is room again, it [holds](Self::hold) as much as before. Nothing depends on the file:
+/// the engine [gives](Self::give) a part of it back to the disk, and tries the operation again.
+/// Once there is room, it [holds](Self::hold) as much as before. Nothing depends on the file:
 /// it holds no data, is never synced, and may be missing. Another process may take the space
 /// between the two steps.
 ///

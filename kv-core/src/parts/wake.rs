@@ -153,7 +153,7 @@ mod model {
     use loom::thread;
 
     /// Wakers with one change each, and a thread that waits until it saw all changes. A lost
-    /// wake-up lets it sleep for ever, which loom reports.
+    /// wake-up lets it sleep forever, which loom reports.
     fn wake_for_changes(wakers: usize) {
         let shared = Arc::new((Wake::default(), [(); 2].map(|()| AtomicU64::new(0))));
         let threads: Vec<_> = (0..wakers)

@@ -109,8 +109,8 @@ impl Wakers {
         answer
     }
 
-    /// The highest LSN that a task waits for, or once waited for. The thread looks after
-    /// [`NextAsk::asking`](super::NextAsk::asking): who comes later wakes it once more.
+    /// The highest LSN that a task waits for, or once waited for. The thread loads it
+    /// after [`NextAsk::asking`](super::NextAsk::asking): a later task wakes the thread once more.
     pub fn wanted(&self) -> Lsn {
         Lsn::new(self.wanted.load(Ordering::Relaxed))
     }

@@ -7,7 +7,7 @@
 //!
 //! | after | `SNAPSHOT` | `SNAPSHOT.tmp` |
 //! |---|---|---|
-//! | creating or cutting `SNAPSHOT.tmp` | the previous one | absent, empty, or what an earlier crash left |
+//! | creating or cutting `SNAPSHOT.tmp` | the previous one | absent, empty, or the rest of an earlier crash |
 //! | each write | the previous one | any part of it |
 //! | sync of the file | the previous one | absent, or whole |
 //! | rename | the previous one, or the new one, whole | absent, or whole |

@@ -1,9 +1,10 @@
 //! The state of the table at one moment, taken while writers go on.
 //!
 //! A cut at LSN `s` begins with the gate held exclusively: no writer is in flight, and the table
-//! holds exactly the changes up to `s`. Then shards are copied one after the other, each under its
-//! read lock, and entries newer than `s` are left out. What is missing is what writers replaced or
-//! removed before its shard was copied; they keep it here first, under the write lock of the shard:
+//! holds exactly the changes up to `s`. Then the snapshot copies shard after shard, each under its
+//! read lock, and leaves out entries newer than `s`. Writers may replace or remove entries before
+//! their shard is copied. A writer first keeps such an entry here, under the write lock of the
+//! shard:
 //!
 //! | a writer finds, under the shard's lock | and does | the cut has the entry from |
 //! |---|---|---|
@@ -11,10 +12,10 @@
 //! | an entry up to `s`, shard not copied yet | keeps it | here; the copy finds something newer, or nothing |
 //! | an entry up to `s`, shard copied | nothing | the copy |
 //!
-//! `shards_copied` moves under the shard's read lock and is looked at under its write lock, so
-//! writer and copy agree on the row, and every entry of the cut comes exactly once. What comes
-//! after the first replacement or removal of a key is newer than `s`: only the first writer of a
-//! key keeps an entry.
+//! `shards_copied` moves under the shard's read lock and is loaded under its write lock. So writer
+//! and copy agree on the row, and the cut has every entry exactly once. After the first replacement
+//! or removal of a key, its entries are newer than `s`, so only the first writer of a key keeps an
+//! entry.
 
 use kv_core::parts::Position;
 use parking_lot::Mutex;

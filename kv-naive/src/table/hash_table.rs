@@ -88,8 +88,8 @@ impl Table {
         let before = self.batches.0.load(Ordering::Acquire);
         if before.is_multiple_of(2) {
             let seen = self.look_up(key, &see);
-            // Who sees a change of a batch, through the shard's lock, sees here that the batch had
-            // begun.
+            // A reader that saw a change of a batch, through the shard's lock, sees here that the
+            // batch had begun.
             if self.batches.0.load(Ordering::Acquire) == before {
                 return seen;
             }
@@ -192,7 +192,8 @@ impl Table {
         lsn
     }
 
-    /// `SeqCst` because the writer then looks whether the worker watches; see `worker.rs`.
+    /// The fences in `NextAsk` and `Wake` order the change with the worker's look. This ordering is
+    /// not weaker than they need.
     #[inline]
     fn take_lsn(&self) -> u64 {
         self.totals.0.next_lsn.fetch_add(1, Ordering::SeqCst)
