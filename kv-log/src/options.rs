@@ -85,7 +85,8 @@ pub struct RecoveryProgress {
     pub records: u64,
 }
 
-/// A callback for recovery. A recovering thread calls it after each file, one thread at a time.
+/// A callback for recovery. A recovering thread calls it after each file, one thread at a time. It
+/// must not open the same store.
 ///
 /// ```
 /// use kv_log::{LogEngine, OnRecovery, Options};
