@@ -52,7 +52,7 @@ models:
 # AddressSanitizer on kv-log's tests and the whole suite.
 asan:
     ASAN_OPTIONS=allocator_may_return_null=1 RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address CARGO_TARGET_DIR=target/asan \
-      cargo test -p kv-log --locked --lib --test engine --test cold --test visitors --test full_disk --test close \
+      cargo test -p kv-log --locked --lib --test engine --test recovery --test cold --test visitors --test full_disk --test close \
       --test compact --test conformance --test conformance_cold --target x86_64-unknown-linux-gnu
 
 # ThreadSanitizer on kv-log's threads; docs/testing.md explains its reports.
