@@ -106,8 +106,12 @@ fn step_short(buf: &[u8]) -> Step<'_> {
 
 #[inline]
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&byte| byte == 0)
+    // A chunk is checked without an early exit, so that the compiler can use vector instructions.
+    bytes.chunks(ZERO_CHUNK).all(|chunk| chunk.iter().fold(0, |seen, byte| seen | byte) == 0)
 }
+
+/// Bytes that [`is_zero`] checks together.
+const ZERO_CHUNK: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -115,6 +119,19 @@ mod tests {
     use crate::encoder::Encoder;
     use crate::error::ShapeError;
     use crate::record::RecordKind;
+
+    #[test]
+    fn one_set_bit_anywhere_is_not_zero() {
+        for len in [0, 1, 7, ZERO_CHUNK - 1, ZERO_CHUNK, ZERO_CHUNK + 1, 3 * ZERO_CHUNK + 5] {
+            let mut bytes = vec![0; len];
+            assert!(is_zero(&bytes));
+            for at in 0..len {
+                bytes[at] = 0x80;
+                assert!(!is_zero(&bytes), "{at} of {len}");
+                bytes[at] = 0;
+            }
+        }
+    }
 
     const ID: u64 = 7;
 

@@ -147,10 +147,9 @@ pub(super) fn unsealed_ending(scanned: &Scanned<'_>, lsn_before: u64) -> Ending 
     if (scanned.stop.fault as u64) < scanned.known_len {
         return Ending::BeforeKnown;
     }
-    if scanned.bytes.iter().skip(SEGMENT_HEADER_LEN).all(|byte| *byte == 0) {
-        return Ending::Blank;
-    }
     match judge_tail(scanned.id, scanned.bytes, &scanned.stop, lsn_before) {
+        // Zeros follow the last batch, and there is none.
+        Tail::Clean if scanned.stop.offset == SEGMENT_HEADER_LEN => Ending::Blank,
         Tail::Clean => Ending::Clean,
         Tail::Torn { .. } => Ending::Torn,
         Tail::Corrupt { .. } => Ending::Corrupt,
