@@ -406,8 +406,15 @@ fn waiters_under_a_failing_disk(context: &Context) -> CaseResult {
         context.explored().add_faults(disk.faults_fired());
         let durable = engine.durable_lsn();
         engine.wait_durable(durable)?;
-        let again = engine.sync();
-        ensure!(matches!(again, Err(Error::Poisoned { .. })), "a sync after a failed one answers {again:?}");
+        // A sync that fails once may belong to a file that the engine prepares, and then takes no
+        // change with it.
+        if repeat == Repeat::Always || told.iter().any(|&durable| durable < CHANGES) {
+            let again = engine.sync();
+            ensure!(
+                matches!(again, Err(Error::Poisoned { .. })),
+                "a sync after a failed one answers {again:?}"
+            );
+        }
         disk.freeze();
         drop(engine);
         context.explored().crash_state();
