@@ -1,10 +1,125 @@
 use rustix::io::Errno;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 /// The result of an engine's operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An operation that the operating system refused. Its `Display` completes "cannot … PATH".
+///
+/// An engine names an operation of its own by text, which becomes [`Op::Other`] unless it is the
+/// text of another variant:
+///
+/// ```
+/// use kv_core::Op;
+///
+/// assert_eq!(Op::from("write"), Op::Write);
+/// assert_eq!(Op::from("defragment"), Op::Other("defragment"));
+/// assert_eq!(Op::Measure.to_string(), "measure");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Op {
+    /// Opening a file or directory.
+    Open,
+    /// Creating a file.
+    Create,
+    /// Creating a directory.
+    CreateDir,
+    /// Locking the directory of a store.
+    Lock,
+    /// Confirming that the open store is still the one at its path.
+    Confirm,
+    /// Listing a directory.
+    List,
+    /// Asking for a file's length.
+    Measure,
+    /// Reading from a file.
+    Read,
+    /// Writing to a file.
+    Write,
+    /// Reserving space for a file.
+    Reserve,
+    /// Setting a file's length.
+    Truncate,
+    /// Switching a file between direct and cached I/O.
+    SetAccess,
+    /// Making a file or directory durable.
+    Sync,
+    /// Giving a file the name of another.
+    Rename,
+    /// Removing a file.
+    Remove,
+    /// Allocating memory for what a file holds.
+    AllocateMemory,
+    /// Allocating memory for the index of a store.
+    GrowIndex,
+    /// Starting a thread of a store.
+    StartThread,
+    /// Any other operation, in an engine's own words.
+    Other(&'static str),
+}
+
+impl Op {
+    /// Every operation that has a name here.
+    const NAMED: [Op; 18] = [
+        Op::Open,
+        Op::Create,
+        Op::CreateDir,
+        Op::Lock,
+        Op::Confirm,
+        Op::List,
+        Op::Measure,
+        Op::Read,
+        Op::Write,
+        Op::Reserve,
+        Op::Truncate,
+        Op::SetAccess,
+        Op::Sync,
+        Op::Rename,
+        Op::Remove,
+        Op::AllocateMemory,
+        Op::GrowIndex,
+        Op::StartThread,
+    ];
+
+    const fn text(self) -> &'static str {
+        match self {
+            Op::Open => "open",
+            Op::Create => "create",
+            Op::CreateDir => "create directory",
+            Op::Lock => "lock",
+            Op::Confirm => "go on with",
+            Op::List => "list",
+            Op::Measure => "measure",
+            Op::Read => "read",
+            Op::Write => "write",
+            Op::Reserve => "reserve space for",
+            Op::Truncate => "truncate",
+            Op::SetAccess => "set the way of access to",
+            Op::Sync => "sync",
+            Op::Rename => "rename",
+            Op::Remove => "remove",
+            Op::AllocateMemory => "allocate memory for",
+            Op::GrowIndex => "allocate memory for the index of",
+            Op::StartThread => "start a thread for",
+            Op::Other(text) => text,
+        }
+    }
+}
+
+impl From<&'static str> for Op {
+    fn from(text: &'static str) -> Self {
+        Op::NAMED.into_iter().find(|op| op.text() == text).unwrap_or(Op::Other(text))
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
 
 /// Why an operation failed. A variant exists where a caller would act differently.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -14,8 +129,8 @@ pub enum Error {
     /// poisoned from here on.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
-        /// The attempted operation: `"write"`, `"sync"`, …
-        op: &'static str,
+        /// The attempted operation.
+        op: Op,
         /// The file or directory.
         path: PathBuf,
         /// The system's answer.
@@ -27,7 +142,7 @@ pub enum Error {
     #[error("cannot {op} {}: the disk is full ({source}); free some space, and reopen the store if it takes no more changes", path.display())]
     DiskFull {
         /// The attempted operation.
-        op: &'static str,
+        op: Op,
         /// The file or directory.
         path: PathBuf,
         /// The system's answer.
@@ -116,8 +231,17 @@ pub enum Error {
 
 impl Error {
     /// An I/O error with its context; a full disk becomes [`Error::DiskFull`].
-    pub fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
-        let (path, source) = (path.to_path_buf(), Arc::new(source));
+    ///
+    /// ```
+    /// use kv_core::{Error, Op};
+    /// use std::{io, path::Path};
+    ///
+    /// let no_space = io::Error::from(io::ErrorKind::StorageFull);
+    /// let error = Error::io(Op::Write, Path::new("store/log"), no_space);
+    /// assert!(matches!(error, Error::DiskFull { op: Op::Write, .. }));
+    /// ```
+    pub fn io(op: impl Into<Op>, path: &Path, source: io::Error) -> Self {
+        let (op, path, source) = (op.into(), path.to_path_buf(), Arc::new(source));
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 Error::DiskFull { op, path, source }
@@ -130,7 +254,7 @@ impl Error {
     /// ENOSPC: the bytes that the sync should have saved are lost, and free space does not bring
     /// them back.
     pub fn sync(path: &Path, source: io::Error) -> Self {
-        Error::Io { op: "sync", path: path.to_path_buf(), source: Arc::new(source) }
+        Error::Io { op: Op::Sync, path: path.to_path_buf(), source: Arc::new(source) }
     }
 
     /// Whether the error is a refusal: the engine was short of something, changed nothing, and may
@@ -140,22 +264,70 @@ impl Error {
     /// rename is never a refusal, with any error code: it may have taken effect in part.
     ///
     /// ```
-    /// use kv_core::Error;
+    /// use kv_core::{Error, Op};
     /// use std::{io, path::Path};
     ///
     /// let no_memory = || io::Error::from(io::ErrorKind::OutOfMemory);
-    /// assert!(Error::io("create", Path::new("segment"), no_memory()).is_refusal());
+    /// assert!(Error::io(Op::Create, Path::new("segment"), no_memory()).is_refusal());
     /// assert!(!Error::sync(Path::new("segment"), no_memory()).is_refusal());
     /// ```
     pub fn is_refusal(&self) -> bool {
         match self {
-            Error::Io { op: "sync" | "rename", .. } => false,
+            Error::Io { op: Op::Sync | Op::Rename, .. } => false,
             Error::DiskFull { .. } | Error::TooManySegments { .. } => true,
             Error::Io { source, .. } => {
                 source.kind() == io::ErrorKind::OutOfMemory || is_too_many_open_files(source)
             }
             _ => false,
         }
+    }
+
+    /// The failure itself: the cause of [`Poisoned`](Error::Poisoned), else this error. Unlike
+    /// [`is_refusal`](Self::is_refusal), the methods below look at it, because they ask for the
+    /// cause and not for the remedy.
+    ///
+    /// ```
+    /// use kv_core::Error;
+    /// use std::{io, path::Path, sync::Arc};
+    ///
+    /// let full = Error::sync(Path::new("store/log"), io::ErrorKind::StorageFull.into());
+    /// let poisoned = Error::Poisoned { cause: Arc::new(full) };
+    /// assert!(poisoned.is_disk_full() && !poisoned.is_refusal());
+    /// ```
+    pub fn root_cause(&self) -> &Error {
+        let mut error = self;
+        while let Error::Poisoned { cause } = error {
+            error = cause;
+        }
+        error
+    }
+
+    /// The answer of the operating system, if the failure is one of its errors.
+    pub fn os_error(&self) -> Option<&io::Error> {
+        match self.root_cause() {
+            Error::Io { source, .. } | Error::DiskFull { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Whether the disk, the quota, or the limit of file sizes is exhausted.
+    pub fn is_disk_full(&self) -> bool {
+        let kind = self.os_error().map(io::Error::kind);
+        matches!(
+            kind,
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+        )
+    }
+
+    /// Whether the process may not do this with the file, or the file system is read-only.
+    pub fn is_permission_denied(&self) -> bool {
+        let kind = self.os_error().map(io::Error::kind);
+        matches!(kind, Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem))
+    }
+
+    /// Whether the process, or the whole system, has as many open files as it may have.
+    pub fn is_out_of_files(&self) -> bool {
+        self.os_error().is_some_and(is_too_many_open_files)
     }
 
     /// A damaged file.
@@ -176,7 +348,7 @@ mod tests {
 
     #[test]
     fn messages_say_what_where_and_what_to_do() {
-        let full = Error::io("write", Path::new("/db/log"), io::Error::from(io::ErrorKind::StorageFull));
+        let full = Error::io(Op::Write, Path::new("/db/log"), io::Error::from(io::ErrorKind::StorageFull));
         assert!(matches!(full, Error::DiskFull { .. }));
         assert!(full.to_string().contains("/db/log") && full.to_string().contains("free some space"));
         let other = Error::sync(Path::new("/db/log"), io::Error::other("boom"));
@@ -190,20 +362,55 @@ mod tests {
     }
 
     #[test]
+    fn an_operation_is_found_by_its_text() {
+        for (number, op) in Op::NAMED.into_iter().enumerate() {
+            assert_eq!(Op::from(op.text()), op);
+            assert_eq!(Op::NAMED.iter().position(|other| other.text() == op.text()), Some(number));
+        }
+        let own = Error::io("defragment", Path::new("/db"), io::Error::other("boom"));
+        assert_eq!(own.to_string(), "cannot defragment /db: boom");
+        assert!(matches!(own, Error::Io { op: Op::Other("defragment"), .. }));
+    }
+
+    #[test]
+    fn the_cause_is_found_below_a_poisoned_store() {
+        type Asks = fn(&Error) -> bool;
+        let causes: [(Asks, &[Errno]); 3] = [
+            (Error::is_disk_full, &[Errno::NOSPC, Errno::DQUOT, Errno::FBIG]),
+            (Error::is_permission_denied, &[Errno::ACCESS, Errno::PERM, Errno::ROFS]),
+            (Error::is_out_of_files, &[Errno::MFILE, Errno::NFILE]),
+        ];
+        for (number, (_, errnos)) in causes.iter().enumerate() {
+            for errno in *errnos {
+                let refused = Error::io(Op::Write, Path::new("f"), (*errno).into());
+                let failed = Error::sync(Path::new("f"), (*errno).into());
+                let poisoned = Error::Poisoned { cause: Arc::new(failed.clone()) };
+                for error in [refused, failed, poisoned] {
+                    for (other, (asks, _)) in causes.iter().enumerate() {
+                        assert_eq!(asks(&error), other == number, "{error}");
+                    }
+                }
+            }
+        }
+        assert!(Error::Closed.os_error().is_none() && !Error::Closed.is_disk_full());
+        assert!(matches!(Error::Closed.root_cause(), Error::Closed));
+    }
+
+    #[test]
     fn a_shortage_is_a_refusal_and_every_other_failure_is_not() {
         let (path, io) = (Path::new("f"), |errno: Errno| io::Error::from(errno));
         for errno in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::NOMEM, Errno::MFILE, Errno::NFILE] {
-            let refused = Error::io("create", path, io(errno));
+            let refused = Error::io(Op::Create, path, io(errno));
             assert!(refused.is_refusal(), "{refused}");
             for failed in [
                 Error::sync(path, io(errno)),
-                Error::Io { op: "rename", path: path.to_path_buf(), source: Arc::new(io(errno)) },
+                Error::Io { op: Op::Rename, path: path.to_path_buf(), source: Arc::new(io(errno)) },
             ] {
                 assert!(!failed.is_refusal(), "{failed}");
             }
         }
         assert!(Error::TooManySegments { path: path.to_path_buf(), limit: 9 }.is_refusal());
-        for failed in [Error::io("write", path, io(Errno::IO)), Error::Closed, Error::ReadOnly] {
+        for failed in [Error::io(Op::Write, path, io(Errno::IO)), Error::Closed, Error::ReadOnly] {
             assert!(!failed.is_refusal(), "{failed}");
         }
     }

@@ -67,7 +67,7 @@ pub use compaction::{
 pub use durable::Durable;
 pub use engine::{Engine, EngineExt, ScanVisitor};
 pub use env::{Background, Env};
-pub use error::{Error, Result};
+pub use error::{Error, Op, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};
 pub use fs::{Fs, OsFs};
 pub use limits::Limits;

@@ -19,12 +19,13 @@ pub(crate) fn unless_refused(answer: Result<()>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kv_core::Op;
     use std::io;
     use std::path::Path;
 
     #[test]
     fn optional_work_may_be_refused_and_may_not_fail() {
-        let full = Error::io("create", Path::new("f"), io::ErrorKind::StorageFull.into());
+        let full = Error::io(Op::Create, Path::new("f"), io::ErrorKind::StorageFull.into());
         assert!(is_full(&full) && unless_refused(Err(full)).is_ok());
         assert!(unless_refused(Err(Error::Closed)).is_err() && !is_full(&Error::Closed));
     }

@@ -4,7 +4,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::{Batch, Engine, Error, Result};
+use kv_core::{Batch, Engine, Error, Op, Result};
 use kv_log::{LogEngine, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::ErrorKind;
@@ -53,8 +53,7 @@ fn put(store: &LogEngine, number: u32) -> Result<()> {
 
 fn is_refused<T: std::fmt::Debug>(answer: Result<T>) {
     match answer {
-        Err(Error::Io { op: "allocate memory for the index", source, .. })
-            if source.kind() == ErrorKind::OutOfMemory => {}
+        Err(Error::Io { op: Op::GrowIndex, source, .. }) if source.kind() == ErrorKind::OutOfMemory => {}
         other => panic!("not refused: {other:?}"),
     }
 }
@@ -124,7 +123,7 @@ fn a_recovery_says_so_and_the_next_one_recovers() {
         match opened {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::OutOfMemory => refusals += 1,
             // The system refused a thread of the open store.
-            Err(Error::Io { op: "start a thread for", .. }) | Ok(_) => {}
+            Err(Error::Io { op: Op::StartThread, .. }) | Ok(_) => {}
             Err(other) => panic!("{other}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use kv_core::fs::{Dir, DirExt, FsExt, LockKind};
 use kv_core::parts::{Health, Reserve, StoreLock};
-use kv_core::{Env, Error, Lsn, OpenOptions, RecoveryReport, Result};
+use kv_core::{Env, Error, Lsn, Op, OpenOptions, RecoveryReport, Result};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
     if !options.read_only {
         env.fs.create_dir_durably(dir)?;
     }
-    let dir = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+    let dir = env.fs.open_dir(dir).map_err(|error| Error::io(Op::Open, dir, error))?;
     let kind = if options.read_only { LockKind::Shared } else { LockKind::Exclusive };
     let lock = StoreLock::new(dir.path(), dir.lock_or_refuse(kind)?);
     let reserve = if options.read_only { Reserve::none } else { Reserve::open }(Arc::clone(&dir));
@@ -132,7 +132,7 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
     // The store can be opened: temporary files that a crash left go. Their removal need not be
     // durable.
     for name in TEMPORARIES.into_iter().filter(|temporary| names.iter().any(|name| name == temporary)) {
-        dir.remove_file(name).map_err(|error| Error::io("remove", &dir.path_of(name), error))?;
+        dir.remove_file(name).map_err(|error| Error::io(Op::Remove, &dir.path_of(name), error))?;
     }
     Ok(found)
 }

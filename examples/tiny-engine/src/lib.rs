@@ -10,7 +10,7 @@
 use kv_core::fs::{Dir, DirExt, FsExt, LOCK_FILE, LockKind, is_system_file};
 use kv_core::parts::{Health, Reserve, StoreLock};
 use kv_core::{
-    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Engine, EngineFactory, Env, Error,
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Engine, EngineFactory, Env, Error, Op,
     Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
 };
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ impl EngineFactory for TinyFactory {
         env.fs.create_dir_durably(dir)?;
         // From here on the engine uses the directory through its handle: its path may lead
         // elsewhere later.
-        let handle = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+        let handle = env.fs.open_dir(dir).map_err(|error| Error::io(Op::Open, dir, error))?;
         let lock = StoreLock::new(dir, handle.lock_or_refuse(LockKind::Exclusive)?);
         let exists = check(&handle.names()?)?;
         let dir = handle;

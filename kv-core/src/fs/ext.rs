@@ -1,5 +1,5 @@
 use super::{Dir, DirLock, File, Fs, LockKind, OpenMode};
-use crate::{Error, Result};
+use crate::{Error, Op, Result};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,7 +89,7 @@ pub trait FsExt: Fs {
     /// # Errors
     /// [`Error::Io`].
     fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
-        let (dir, name) = self.place(path).map_err(|error| Error::io("open", path, error))?;
+        let (dir, name) = self.place(path).map_err(|error| Error::io(Op::Open, path, error))?;
         dir.read_file(&name, u64::MAX)
     }
 
@@ -110,16 +110,16 @@ pub trait FsExt: Fs {
             Ok(()) => {}
             // The sync below is due all the same: its creator may not have come to it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.open_dir(path).map_err(|error| Error::io("open", path, error))?;
+                self.open_dir(path).map_err(|error| Error::io(Op::Open, path, error))?;
             }
-            Err(error) => return Err(Error::io("create directory", path, error)),
+            Err(error) => return Err(Error::io(Op::CreateDir, path, error)),
         }
         let Some(parent) = parent_of(path) else { return Ok(()) };
         match self.open_dir(parent) {
             Ok(dir) => dir.sync().map_err(|error| Error::sync(parent, error)),
             // A directory that this process may enter and not read is not its own to sync.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            Err(error) => Err(Error::io("open", parent, error)),
+            Err(error) => Err(Error::io(Op::Open, parent, error)),
         }
     }
 
@@ -131,7 +131,7 @@ pub trait FsExt: Fs {
         match self.open_dir(path) {
             Ok(dir) => Ok(Some(dir)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("open", path, error)),
+            Err(error) => Err(Error::io(Op::Open, path, error)),
         }
     }
 
@@ -158,7 +158,7 @@ pub trait DirExt: Dir {
     /// # Errors
     /// [`Error::Io`].
     fn names(&self) -> Result<Vec<String>> {
-        self.list().map_err(|error| Error::io("list", self.path(), error))
+        self.list().map_err(|error| Error::io(Op::List, self.path(), error))
     }
 
     /// The whole content of the file `name`.
@@ -168,14 +168,14 @@ pub trait DirExt: Dir {
     /// [`Error::Io`].
     fn read_file(&self, name: &str, len_max: u64) -> Result<Vec<u8>> {
         let path = self.path_of(name);
-        let file = self.open(name, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
-        let len = file.len().map_err(|error| Error::io("measure", &path, error))?;
+        let file = self.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
+        let len = file.len().map_err(|error| Error::io(Op::Measure, &path, error))?;
         let Some(len) = usize::try_from(len).ok().filter(|_| len <= len_max) else {
             let detail = format!("the file is {len} bytes long, and such a file has at most {len_max}");
             return Err(Error::corruption(&path, len_max, detail));
         };
         let mut content = vec![0; len];
-        let read = file.read_full_at(&mut content, 0).map_err(|error| Error::io("read", &path, error))?;
+        let read = file.read_full_at(&mut content, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
         content.truncate(read);
         Ok(content)
     }
@@ -192,11 +192,11 @@ pub trait DirExt: Dir {
         let path = self.path_of(&temporary);
         let file = self
             .open(&temporary, OpenMode::CreateOrTruncate)
-            .map_err(|error| Error::io("create", &path, error))?;
+            .map_err(|error| Error::io(Op::Create, &path, error))?;
         if let Err(error) = file.write_all_at(content, 0) {
             // Part of it may have found room.
             let _ = self.remove_file(&temporary);
-            return Err(Error::io("write", &path, error));
+            return Err(Error::io(Op::Write, &path, error));
         }
         file.sync_all().map_err(|error| Error::sync(&path, error))?;
         drop(file);
@@ -211,7 +211,7 @@ pub trait DirExt: Dir {
     fn replace_durably(&self, from: &str, to: &str) -> Result<()> {
         if let Err(error) = self.rename(from, to) {
             let _ = self.remove_file(from);
-            return Err(Error::Io { op: "rename", path: self.path_of(from), source: Arc::new(error) });
+            return Err(Error::Io { op: Op::Rename, path: self.path_of(from), source: Arc::new(error) });
         }
         self.sync_durably()
     }
@@ -230,7 +230,7 @@ pub trait DirExt: Dir {
     /// [`Error::Locked`] when another holder excludes it; [`Error::Io`].
     fn lock_or_refuse(&self, kind: LockKind) -> Result<Box<dyn DirLock>> {
         self.lock(kind)
-            .map_err(|error| Error::io("lock", self.path(), error))?
+            .map_err(|error| Error::io(Op::Lock, self.path(), error))?
             .ok_or_else(|| Error::Locked { path: self.path().to_path_buf() })
     }
 }

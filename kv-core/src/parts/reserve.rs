@@ -158,6 +158,7 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Op;
     use crate::fs::{Fs, FsExt, OsFs};
 
     #[test]
@@ -186,7 +187,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let reserve = Reserve::open(OsFs.open_dir(dir.path()).unwrap());
         reserve.hold(8192);
-        let full = || Error::io("write", dir.path(), io::ErrorKind::StorageFull.into());
+        let full = || Error::io(Op::Write, dir.path(), io::ErrorKind::StorageFull.into());
         let mut calls = 0;
         let mut failing = |times, error: Error| {
             calls = 0;

@@ -1,5 +1,5 @@
 use crate::fs::DirLock;
-use crate::{Error, Result};
+use crate::{Error, Op, Result};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -27,7 +27,7 @@ impl StoreLock {
     /// file was removed or replaced: then the engine takes no more changes.
     pub fn check(&self) -> Result<()> {
         match &*self.held.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(lock) => lock.check().map_err(|error| Error::io("go on with", &self.dir, error)),
+            Some(lock) => lock.check().map_err(|error| Error::io(Op::Confirm, &self.dir, error)),
             None => Err(Error::Closed),
         }
     }

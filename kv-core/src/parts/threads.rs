@@ -1,4 +1,4 @@
-use crate::{Error, Result};
+use crate::{Error, Op, Result};
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 
@@ -39,7 +39,7 @@ impl Threads {
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(work)
-            .map_err(|error| Error::io("start a thread for", &self.dir, error))?;
+            .map_err(|error| Error::io(Op::StartThread, &self.dir, error))?;
         self.running.push(thread);
         Ok(())
     }

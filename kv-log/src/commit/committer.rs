@@ -246,14 +246,14 @@ impl Pipeline for Committer {
 mod tests {
     use crate::index::gate;
     use crate::{LogEngine, Options};
-    use kv_core::{Background, Batch, Engine, EngineExt, Env, Error, Lsn};
+    use kv_core::{Background, Batch, Engine, EngineExt, Env, Error, Lsn, Op};
     use std::collections::BTreeMap;
     use std::io::ErrorKind;
 
     fn is_refused<T>(answer: Result<T, Error>) -> bool {
         matches!(
             answer,
-            Err(Error::Io { op: "allocate memory for the index", source, .. })
+            Err(Error::Io { op: Op::GrowIndex, source, .. })
                 if source.kind() == ErrorKind::OutOfMemory
         )
     }

@@ -93,6 +93,7 @@ fn after_full(pipeline: &impl Pipeline, need: Need, error: Error) -> Result<Need
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kv_core::Op;
     use std::cell::RefCell;
     use std::io;
     use std::path::Path;
@@ -122,7 +123,7 @@ mod tests {
     }
 
     fn full() -> Error {
-        Error::io("create", Path::new("f"), io::ErrorKind::StorageFull.into())
+        Error::io(Op::Create, Path::new("f"), io::ErrorKind::StorageFull.into())
     }
 
     fn calls(fake: &Fake) -> Vec<String> {

@@ -14,7 +14,7 @@ mod slot;
 mod table;
 
 use foldhash::fast::FixedState;
-use kv_core::{Error, Result};
+use kv_core::{Error, Op, Result};
 use kv_wal_format::Record;
 use std::hash::BuildHasher;
 use std::path::Path;
@@ -283,7 +283,7 @@ impl LockedShard<'_> {
     /// The system has no memory for a larger table. `path` is the error's.
     #[inline]
     pub(crate) fn reserve(&mut self, keys: usize, path: &Path) -> Result<()> {
-        self.0.reserve(keys).map_err(|error| Error::io("allocate memory for the index", path, error))
+        self.0.reserve(keys).map_err(|error| Error::io(Op::GrowIndex, path, error))
     }
 
     /// Points a key at `location`. It pointed at `before`, if it was present. Otherwise the caller

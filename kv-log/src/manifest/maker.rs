@@ -1,6 +1,6 @@
 //! The maker: it creates new segments, each with an image, a slot and a synced file.
 
-use kv_core::{Error, Result, SegmentId};
+use kv_core::{Error, Op, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,7 +60,7 @@ impl SegmentMaker {
         let image = self
             .table
             .image(capacity)
-            .map_err(|error| Error::io("allocate memory for", self.context.path(), error))?;
+            .map_err(|error| Error::io(Op::AllocateMemory, self.context.path(), error))?;
         // SAFETY: no other thread knows this image yet.
         let bytes = unsafe {
             image.fill(0, end, |out| {
@@ -93,7 +93,7 @@ impl SegmentMaker {
     /// A segment without a file. It stands for the active one of a store that is only read.
     pub(super) fn placeholder(&self) -> Result<Arc<Segment>> {
         let image = Image::new(SEGMENT_HEADER_LEN);
-        let image = image.map_err(|error| Error::io("allocate memory for", self.context.path(), error))?;
+        let image = image.map_err(|error| Error::io(Op::AllocateMemory, self.context.path(), error))?;
         let slot = self.table.reserve_slot(0).ok_or_else(|| self.too_many_segments())?;
         let id = SegmentId::new(u64::MAX);
         let file = Arc::new(SegmentFile::unopened(&self.files, id));

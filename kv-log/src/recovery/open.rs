@@ -16,7 +16,7 @@
 
 use kv_core::fs::{DirExt, FsExt, LockKind};
 use kv_core::parts::StoreLock;
-use kv_core::{Env, Error, Lsn, Result};
+use kv_core::{Env, Error, Lsn, Op, Result};
 use kv_wal_format::{Encoder, Record};
 use std::path::Path;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     if !options.read_only {
         env.fs.create_dir_durably(dir)?;
     }
-    let dir = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+    let dir = env.fs.open_dir(dir).map_err(|error| Error::io(Op::Open, dir, error))?;
     let kind = if options.read_only { LockKind::Shared } else { LockKind::Exclusive };
     let lock = Arc::new(StoreLock::new(dir.path(), dir.lock_or_refuse(kind)?));
     let manifest = if check_content(dir.path(), &dir.names()?, &options)? == Content::Store {

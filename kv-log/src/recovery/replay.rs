@@ -8,7 +8,7 @@
 //! [`verdict`](super::verdict) then judges each segment. Replay changes nothing on disk.
 
 use kv_core::fs::OpenMode;
-use kv_core::{Background, Env, Error, Lsn, RecoveryReport, Result, SegmentId};
+use kv_core::{Background, Env, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -290,7 +290,7 @@ impl Replay<'_> {
             Ok(len) if entry.sealed => (len, len),
             _ => ((file_len + SEAL_LEN).max(self.options.segment_bytes), file_len),
         };
-        let image = Image::new(capacity).map_err(|error| Error::io("allocate memory for", &path, error))?;
+        let image = Image::new(capacity).map_err(|error| Error::io(Op::AllocateMemory, &path, error))?;
         // SAFETY: no other thread knows this image yet.
         let (read, bytes) = unsafe {
             let read = image.fill(0, read_len, |bytes| {

@@ -1,6 +1,6 @@
 //! Reads of a segment without an image: from its file, with every record checked.
 
-use kv_core::{Error, Result};
+use kv_core::{Error, Op, Result};
 use kv_wal_format::{Decoder, Record, Step, parse_trusted};
 use std::sync::Arc;
 
@@ -86,7 +86,7 @@ impl Segment {
             return Ok(contents);
         }
         let (path, end) = (self.file.path(), self.end());
-        let image = Image::new(end).map_err(|error| Error::io("allocate memory for", path, error))?;
+        let image = Image::new(end).map_err(|error| Error::io(Op::AllocateMemory, path, error))?;
         // SAFETY: no other thread knows this image yet.
         let read = unsafe { image.fill(0, end, |bytes| self.file.read_at(bytes, 0)) }?;
         if read < end {

@@ -1,5 +1,5 @@
 use kv_core::fs::{FileExt, OpenMode};
-use kv_core::{Error, Result, SegmentId};
+use kv_core::{Error, Op, Result, SegmentId};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -48,12 +48,12 @@ impl SegmentFile {
     ) -> Result<Self> {
         let path = files.path_of(id);
         let file = files.open(id, OpenMode::CreateNew);
-        let handle = Handle::new(file.map_err(|error| Error::io("create", &path, error))?);
+        let handle = Handle::new(file.map_err(|error| Error::io(Op::Create, &path, error))?);
         let mut created = SegmentFile::new(files, id, capacity, Arc::clone(&handle));
         let align = created.switch(&handle, via)?.unwrap_or(1);
         created.capacity = capacity.next_multiple_of(align);
         let reserved = handle.file.allocate(created.capacity as u64);
-        reserved.map_err(|error| Error::io("reserve space for", &created.path, error))?;
+        reserved.map_err(|error| Error::io(Op::Reserve, &created.path, error))?;
         created.write(start, 0..start.len(), via)?;
         if created.capacity > capacity {
             created.capacity = capacity;
@@ -70,7 +70,7 @@ impl SegmentFile {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(Error::corruption(&path, 0, "the manifest names this segment, and the file is missing"))
             }
-            Err(error) => Err(Error::io("open", &path, error)),
+            Err(error) => Err(Error::io(Op::Open, &path, error)),
         }
     }
 
@@ -132,7 +132,7 @@ impl SegmentFile {
         }
         // A closed file is only read.
         let file = self.files.open(self.id, OpenMode::Read);
-        let handle = Handle::new(file.map_err(|error| Error::io("open", &self.path, error))?);
+        let handle = Handle::new(file.map_err(|error| Error::io(Op::Open, &self.path, error))?);
         opening.handle = Some(Arc::clone(&handle));
         Ok((handle, true))
     }
@@ -144,7 +144,7 @@ impl SegmentFile {
         let mut wanted = len.max(least);
         while wanted > present {
             let reserved = self.handle()?.file.allocate(wanted as u64);
-            match reserved.map_err(|error| Error::io("reserve space for", &self.path, error)) {
+            match reserved.map_err(|error| Error::io(Op::Reserve, &self.path, error)) {
                 Ok(()) => {
                     self.sync()?;
                     return Ok(wanted);
@@ -174,14 +174,14 @@ impl SegmentFile {
     }
 
     pub(crate) fn len(&self) -> Result<u64> {
-        self.handle()?.file.len().map_err(|error| Error::io("measure", &self.path, error))
+        self.handle()?.file.len().map_err(|error| Error::io(Op::Measure, &self.path, error))
     }
 
     /// Reads from `offset` until `buf` is full or the file ends. Returns the bytes read.
     pub(crate) fn read_at(&self, buf: &mut [u8], offset: usize) -> Result<usize> {
         let handle = self.handle()?;
         self.switch(&handle, Via::Cache)?;
-        handle.file.read_full_at(buf, offset as u64).map_err(|error| Error::io("read", &self.path, error))
+        handle.file.read_full_at(buf, offset as u64).map_err(|error| Error::io(Op::Read, &self.path, error))
     }
 
     /// Reads the file from its start into `buf`, which holds zeros. Returns the bytes read. Zeros
@@ -250,7 +250,7 @@ impl SegmentFile {
 
     fn write_at(&self, handle: &Handle, bytes: &[u8], offset: usize) -> Result<()> {
         let written = handle.file.write_all_at(bytes, offset as u64);
-        written.map_err(|error| Error::io("write", &self.path, error))
+        written.map_err(|error| Error::io(Op::Write, &self.path, error))
     }
 
     /// Switches to this way of transfer, if the system has it. Returns the alignment of direct
@@ -262,7 +262,7 @@ impl SegmentFile {
             return Ok(handle.is_direct().then_some(align));
         }
         let switched = handle.file.set_direct_io(to_direct);
-        let align = switched.map_err(|error| Error::io("set the way of access to", &self.path, error))?;
+        let align = switched.map_err(|error| Error::io(Op::SetAccess, &self.path, error))?;
         let way = if to_direct { align.unwrap_or(NEVER_DIRECT) } else { 0 };
         handle.direct_align.store(way, Ordering::Release);
         Ok(align)
@@ -274,7 +274,7 @@ impl SegmentFile {
 
     /// Gives back the space reserved beyond `len`.
     pub(crate) fn trim(&self, len: usize) -> Result<()> {
-        self.handle()?.file.set_len(len as u64).map_err(|error| Error::io("trim", &self.path, error))
+        self.handle()?.file.set_len(len as u64).map_err(|error| Error::io(Op::Truncate, &self.path, error))
     }
 }
 
@@ -419,6 +419,6 @@ mod tests {
         assert_eq!(open(), [true, true, false, true, true]);
         OsFs.remove_file(all[2].path()).unwrap();
         let error = all[2].read_at(&mut [0; 2], 0).unwrap_err();
-        assert!(matches!(&error, Error::Io { op: "open", path, .. } if path == all[2].path()), "{error}");
+        assert!(matches!(&error, Error::Io { op: Op::Open, path, .. } if path == all[2].path()), "{error}");
     }
 }

@@ -1,5 +1,5 @@
 use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
-use kv_core::{Error, Lsn, Result};
+use kv_core::{Error, Lsn, Op, Result};
 use kv_wal_format::{
     Decoder, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind, Step,
 };
@@ -25,7 +25,7 @@ pub(crate) struct Loaded {
 /// whether the key is new.
 pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
     let path = dir.path_of(SNAPSHOT);
-    let file = dir.open(SNAPSHOT, OpenMode::Read).map_err(|error| Error::io("open", &path, error))?;
+    let file = dir.open(SNAPSHOT, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
     let mut window = Window { file: &*file, path: &path, buffer: Vec::new(), start: 0, offset: 0 };
     let header = read_header(&mut window)?;
     let lsn = header.base_lsn;
@@ -109,7 +109,7 @@ impl Window<'_> {
         let read = self
             .file
             .read_full_at(room, self.offset + kept as u64)
-            .map_err(|error| Error::io("read", self.path, error))?;
+            .map_err(|error| Error::io(Op::Read, self.path, error))?;
         self.buffer.truncate(kept + read);
         Ok(read)
     }

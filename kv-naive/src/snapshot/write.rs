@@ -1,5 +1,5 @@
 use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
-use kv_core::{Error, Result};
+use kv_core::{Error, Op, Result};
 use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
 
@@ -37,7 +37,7 @@ struct Writer<'a> {
 impl<'a> Writer<'a> {
     fn create(dir: &dyn Dir, path: &'a Path, store_id: u32, lsn: u64) -> Result<Self> {
         let file = dir.open(TEMPORARY, OpenMode::CreateOrTruncate);
-        let file = file.map_err(|error| Error::io("create", path, error))?;
+        let file = file.map_err(|error| Error::io(Op::Create, path, error))?;
         let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: lsn, base_lsn: lsn, store_id };
         let buffer = header.encode().to_vec();
         Ok(Writer { file, path, encoder: Encoder::new(lsn), lsn, records: 0, buffer, written: 0 })
@@ -64,7 +64,7 @@ impl<'a> Writer<'a> {
     fn flush(&mut self) -> Result<()> {
         self.file
             .write_all_at(&self.buffer, self.written)
-            .map_err(|error| Error::io("write", self.path, error))?;
+            .map_err(|error| Error::io(Op::Write, self.path, error))?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())

@@ -6,7 +6,7 @@ use super::log;
 use super::place::FILE;
 use super::state::{Shared, State, live_bytes};
 use kv_core::fs::{DirExt, FileExt};
-use kv_core::{Action, Error, Pending, Result, Scale};
+use kv_core::{Action, Error, Op, Pending, Result, Scale};
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl Shared {
             // way out.
             let whole = log::file_len(&state.content.map);
             self.place.hold_reserve(whole);
-            match self.write(state).map_err(|error| Error::io("write", &path, error)) {
+            match self.write(state).map_err(|error| Error::io(Op::Write, &path, error)) {
                 // The data did not grow, so a new file fits into the reserve.
                 Err(Error::DiskFull { .. }) if self.place.reserve.is_some() && whole <= state.dumped_len => {
                     return self.compact(state);

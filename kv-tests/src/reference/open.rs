@@ -7,7 +7,7 @@ use super::place::{FILE, Place, TEMPORARY};
 use super::state::Shared;
 use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
 use kv_core::parts::{Reserve, StoreLock};
-use kv_core::{Background, Capabilities, Engine, EngineFactory, Env, Error, OpenOptions, Result};
+use kv_core::{Background, Capabilities, Engine, EngineFactory, Env, Error, Op, OpenOptions, Result};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl EngineFactory for ReferenceFactory {
         } else if !options.read_only {
             env.fs.create_dir_durably(dir)?;
         }
-        let handle = env.fs.open_dir(dir).map_err(|error| Error::io("open", dir, error))?;
+        let handle = env.fs.open_dir(dir).map_err(|error| Error::io(Op::Open, dir, error))?;
         let lock = lock(self.defect, &*handle, &options)?;
         let exists = check(self.defect, dir, &handle.names()?, &options)?;
         let reserve =
@@ -85,7 +85,7 @@ fn create_dir_alone(dir: &Path, env: &Env) -> Result<()> {
     }
     // Gives other threads time to reach this point.
     std::thread::sleep(Duration::from_millis(5));
-    env.fs.create_dir(dir).map_err(|error| Error::io("create directory", dir, error))?;
+    env.fs.create_dir(dir).map_err(|error| Error::io(Op::CreateDir, dir, error))?;
     env.fs.create_dir_durably(dir)
 }
 

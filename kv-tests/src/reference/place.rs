@@ -4,7 +4,7 @@ use super::Defect;
 use super::log::{self, Content};
 use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
 use kv_core::parts::{Reserve, StoreLock};
-use kv_core::{Env, Error, Result};
+use kv_core::{Env, Error, Op, Result};
 use std::sync::Arc;
 
 /// The name of the file, and its name while it is incomplete.
@@ -69,7 +69,7 @@ impl Place {
     }
 
     pub(super) fn open_file(&self, mode: OpenMode) -> Result<Box<dyn File>> {
-        self.dir.open(FILE, mode).map_err(|error| Error::io("open", &self.dir.path_of(FILE), error))
+        self.dir.open(FILE, mode).map_err(|error| Error::io(Op::Open, &self.dir.path_of(FILE), error))
     }
 
     fn keep_old_file(&self, bytes: &[u8]) {
