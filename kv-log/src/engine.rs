@@ -2,8 +2,8 @@
 
 use kv_core::parts::{AtExit, Life, Threads, call_at_exit};
 use kv_core::{
-    Batch, Capabilities, Checkpoint, Compact, CompactionReport, Engine, EngineFactory, Env, Lsn, OpenOptions,
-    PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
+    Batch, Checkpoint, Compact, CompactionReport, Engine, Env, Lsn, PointInTime, RecoveryReport, Result,
+    ScanVisitor, Stats, Value,
 };
 use std::path::Path;
 use std::sync::{Arc, Weak};
@@ -186,23 +186,5 @@ impl Drop for LogEngine {
         // locks may be held forever, so no part of the store may be dropped.
         self.life.forget();
         std::mem::forget(Arc::clone(&self.store));
-    }
-}
-
-/// Opens [`LogEngine`]s for a suite, a benchmark or a tool.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LogFactory;
-
-impl EngineFactory for LogFactory {
-    fn name(&self) -> &'static str {
-        "log"
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities::new().compact(true).read_only(true)
-    }
-
-    fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
-        Ok(Arc::new(LogEngine::open_in(dir, env, Options::from(options))?))
     }
 }

@@ -99,7 +99,7 @@
 //!
 //! | stage | file |
 //! |---|---|
-//! | the engine handles a call | `engine.rs`, `store.rs` |
+//! | the engine handles a call | `engine.rs`, `factory.rs`, `store.rs` |
 //! | a writer commits a change | `commit/` |
 //! | into the active segment of the log | `log/` |
 //! | into the index | `index/` |
@@ -119,6 +119,7 @@ mod counters;
 mod directory;
 mod engine;
 mod eviction;
+mod factory;
 mod flush;
 mod index;
 mod log;
@@ -136,15 +137,17 @@ mod store;
 mod sync;
 mod workers;
 
-pub use engine::{LogEngine, LogFactory};
+pub use engine::LogEngine;
+pub use factory::{ConfiguredLogFactory, LogFactory};
 pub use options::{OnRecovery, Options, RecoveryProgress};
 
 // The contract, for applications: they need no second dependency.
 pub use kv_core::{
     Acknowledge, Action, Always, AnyOf, Background, Batch, Compact, CompactionLevel, CompactionPlan,
-    CompactionPolicy, CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt, Env, Error,
-    Greedy, Limits, Lsn, Manual, MaxLogSize, Never, Pending, Periodic, PersistencePolicy, RecoveryReport,
-    Result, SegmentId, SegmentStats, Stats, Value, default_persistence,
+    CompactionPolicy, CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt,
+    EngineFactory, Env, Error, Greedy, Limits, Lsn, Manual, MaxLogSize, Never, Op, OpenOptions, Pending,
+    Periodic, PersistencePolicy, RecoveryReport, Result, Scale, SegmentId, SegmentStats, Stats, Value,
+    default_persistence,
 };
 
 /// The examples of the README are tested.

@@ -166,6 +166,18 @@ impl Options {
         self
     }
 
+    /// Lowers the memory budget, if there is one, to the least that the other options allow.
+    pub(crate) fn with_least_memory_budget(mut self) -> Self {
+        let least = self.memory_budget_min();
+        self.memory_budget = self.memory_budget.map(|budget| budget.min(least));
+        self
+    }
+
+    /// The least memory budget.
+    fn memory_budget_min(&self) -> u64 {
+        self.unflushed_bytes_max.saturating_add(SEGMENTS_IN_BUDGET_MIN * self.segment_bytes as u64)
+    }
+
     /// Bytes of images and index above which the evictor evicts. The rest of the budget is for the
     /// images that compaction loads and writes, and for recycled images.
     pub(crate) fn resident_bytes_max(&self) -> Option<u64> {
@@ -219,8 +231,7 @@ impl Options {
         if self.open_files_max == 0 {
             return refuse("open_files_max is 0, no segment could ever be read".to_owned());
         }
-        let least =
-            self.unflushed_bytes_max.saturating_add(SEGMENTS_IN_BUDGET_MIN * self.segment_bytes as u64);
+        let least = self.memory_budget_min();
         if let Some(budget) = self.memory_budget.filter(|budget| *budget < least) {
             return refuse(format!(
                 "memory_budget is {budget}, it must be at least {least}: unflushed_bytes_max and {SEGMENTS_IN_BUDGET_MIN} \

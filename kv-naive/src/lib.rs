@@ -65,9 +65,9 @@ pub use engine::{NaiveEngine, NaiveFactory};
 
 // The contract, for applications: they need no second dependency.
 pub use kv_core::{
-    Acknowledge, Action, Always, AnyOf, Background, Batch, Decision, Engine, EngineExt, Env, Error, Limits,
-    Lsn, Manual, MaxLogSize, OpenOptions, Pending, Periodic, PersistencePolicy, RecoveryReport, Result,
-    Stats, Value, default_persistence,
+    Acknowledge, Action, Always, AnyOf, Background, Batch, Decision, Engine, EngineExt, EngineFactory, Env,
+    Error, Limits, Lsn, Manual, MaxLogSize, Op, OpenOptions, Pending, Periodic, PersistencePolicy,
+    RecoveryReport, Result, Scale, Stats, Value, default_persistence,
 };
 
 /// The examples of the README are tested.
