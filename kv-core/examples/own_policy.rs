@@ -21,7 +21,10 @@ impl PersistencePolicy for Patient {
         if pending.oldest_age >= self.patience || pending.records >= self.records_max {
             return Decision::now(Action::WriteAndSync);
         }
-        Decision { action: Action::Hold, ask_again_in: Some(self.patience.saturating_sub(pending.oldest_age)) }
+        Decision {
+            action: Action::Hold,
+            ask_again_in: Some(self.patience.saturating_sub(pending.oldest_age)),
+        }
     }
 
     fn acknowledge(&self) -> Acknowledge {

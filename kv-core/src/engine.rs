@@ -17,7 +17,15 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Order.** Every change (a put, a delete that found its key, a batch that changed something) has
 /// an [`Lsn`]. The order of LSNs, the *log order*, is the order in which changes become visible: at
 /// every moment the readable state is the state after all changes up to some LSN and none beyond.
-/// LSNs grow strictly and are never used twice, not even for changes that a crash took away.
+/// LSNs grow strictly and are never used twice, not even for changes that a crash took away, nor in
+/// a store that became empty. An engine may skip LSNs. What changes nothing takes none: a delete of
+/// an absent key, an empty batch, a batch that only deletes absent keys or puts and deletes the
+/// same absent key, a refused call.
+///
+/// **Visible LSNs.** [`last_lsn`](Engine::last_lsn) never decreases. A caller that has seen a
+/// change gets a `last_lsn` at or above its LSN. Changes up to the `last_lsn` that a caller got are
+/// visible to it. After an orderly close and an open, `last_lsn` is the same, and everything is
+/// durable.
 ///
 /// **Visibility.** Operations are linearizable. A change is visible before its call returns, and
 /// stays visible even if it does not become durable. All changes of a batch become visible at once.
@@ -28,9 +36,18 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// prefix of the log order. That prefix contains every change up to any durable LSN that a caller
 /// got, from this method, [`sync`](Engine::sync), [`wait_durable`](Engine::wait_durable) or
 /// [`poll_durable`](Engine::poll_durable). The [`PersistencePolicy`](crate::PersistencePolicy)
-/// decides how far durable changes may trail visible ones. Under
-/// a policy that says [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is
-/// durable when its call returns; it may be visible to others a little before.
+/// decides how far durable changes may trail visible ones. Under a policy that says
+/// [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable when its call
+/// returns, whatever the policy decides; it may be visible to others a little before.
+///
+/// **Pacing.** An engine asks the policy after a change, and describes all changes that are not
+/// durable in [`Pending`](crate::Pending). It does not ask while there are none. It may dump
+/// earlier than the policy demands, for example for want of memory. With threads it asks again when
+/// the time of the last answer has passed. With inline background work nothing runs between two
+/// calls: the next change asks, also after that time. A `Write` hands the pending changes to the
+/// operating system: they survive the death of the process, and are still pending until a sync. A
+/// later sync covers them. With inline background work a dump is over when the call returns that
+/// set it off.
 ///
 /// **Failure.** A call that returns an error other than from a failed write or sync changed
 /// nothing. A failed write or sync, or any other failed change to its files that a call reports,
@@ -62,6 +79,19 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// bounded number of times. Neither a failed call nor a crash leaves files behind that add up: the
 /// bytes on the disk stay in proportion to the data, however often the store is opened.
 ///
+/// **Resources.** The same work repeated takes no more than it took before: the number and length
+/// of files, of open files, and of threads stay within bounds that do not depend on how long the
+/// engine runs. Deleting all keys and compacting, or opening again where the engine does not
+/// compact on request, gives most of their space on the disk back. A closed engine holds no file,
+/// no lock and no thread. Its last handle, once dropped, leaves nothing of it behind.
+///
+/// **Damage at rest.** A store whose files were changed while it was closed is refused, with an
+/// error that names the file, or shows the state that it would show unchanged. This holds for each
+/// flipped bit, zeroed or exchanged part, cut, and for missing, exchanged and foreign files. After
+/// a crash, damage at the end of the log may look like the crash: it may cost the changes of the
+/// last sync. An open that is refused has changed nothing. A checksum of 32 bits misses one in 2^32
+/// of the damages that no single check catches for certain. Bytes from the disk never panic.
+///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
 /// changes nothing. A `get`, `read` or `delete` of a key over the limit is refused in the same way.
@@ -72,7 +102,9 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
 /// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
 /// again. Another `close` does nothing: it answers `Ok` if the first one succeeded, and an error if
-/// it failed. Dropping the last handle without `close` closes too, and ignores errors.
+/// it failed. Dropping the last handle without `close` closes too, and ignores errors. A close
+/// makes every change durable before it gives the directory away, and leaves a proof of where the
+/// data end: a store that was closed and then cut short is damaged.
 ///
 /// **Place.** An open store uses the directory that it opened, through a handle, and no other one:
 /// also after another process renames it, and puts something else at its path. After the directory
@@ -93,8 +125,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// [`Error::Locked`](crate::Error::Locked) until the first is closed or its process is gone.
 ///
 /// **Callbacks** of `read`, `read_many` and `scan` may call any method of the same engine except
-/// `close`. They may take any time: no other thread waits for them, and the memory that they keep
-/// is bounded.
+/// `close`, for any key, present or new. They may take any time: no other thread waits for them,
+/// and the memory that they keep is bounded.
 ///
 /// There are no default methods: a forgotten one does not compile. Sugar is in [`EngineExt`].
 pub trait Engine: Debug + Send + Sync {

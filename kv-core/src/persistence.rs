@@ -7,13 +7,14 @@ use std::time::Duration;
 /// The changes that are not durable yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
-    /// Bytes of changes that are not durable.
+    /// Bytes of changes that are not durable: at least their keys and values, and what the engine
+    /// adds to them in its files.
     pub bytes: u64,
-    /// How many changes those are.
+    /// How many changes those are: puts, deletes that found their key, batches. A batch is one.
     pub records: u64,
     /// How long the oldest of them has been visible.
     pub oldest_age: Duration,
-    /// Time since the last dump ended, or since open.
+    /// Time since the last dump ended, or since open. A write without a sync is a dump.
     pub since_last_dump: Duration,
 }
 
@@ -34,7 +35,8 @@ pub enum Action {
 pub struct Decision {
     /// The action to take now.
     pub action: Action,
-    /// Ask again after this time, even if nothing changes; `None`: when something is added.
+    /// Ask again after this time, even if nothing changes; `None`: when something is added. With
+    /// inline background work nothing happens between two calls, and the next change asks.
     pub ask_again_in: Option<Duration>,
 }
 

@@ -3,8 +3,10 @@ use std::time::Duration;
 
 /// The counters and sizes of an engine. All sizes are bytes; counters start at open.
 ///
-/// An engine leaves a field at zero if it has no such thing (a table without a log has no
-/// segments).
+/// Every engine fills in `keys`, `last_lsn`, `durable_lsn`, `changes` and `recovery`, exactly. It
+/// leaves another field at zero if it has no such thing (a table without a log has no segments), or
+/// does not measure it. A field that is not zero is right: `live_bytes` is exact, and `disk_bytes`
+/// counts every file that holds changes, by its length.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
