@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::encoder::Encoder;
     use crate::error::ShapeError;
-    use crate::record::RecordKind;
+    use crate::kind::RecordKind;
 
     #[test]
     fn one_set_bit_anywhere_is_not_zero() {

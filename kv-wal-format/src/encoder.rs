@@ -132,8 +132,8 @@ impl Encoder {
 mod tests {
     use super::*;
     use crate::error::ShapeError;
+    use crate::kind::RecordKind;
     use crate::layout::KEY_LEN_MAX;
-    use crate::record::RecordKind;
 
     #[test]
     fn overwrites_its_bytes_and_no_others() {

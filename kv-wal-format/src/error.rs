@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use crate::kind::RecordKind;
 use crate::layout::{KEY_LEN_MAX, SEGMENT_HEADER_LEN, VALUE_LEN_MAX};
-use crate::record::RecordKind;
 
 /// Why the start of a file is no segment header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

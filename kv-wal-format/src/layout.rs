@@ -12,6 +12,12 @@ pub const RECORD_HEADER_LEN: usize = 24;
 /// Every record starts at a multiple of this many bytes from the start of its segment.
 pub const ALIGNMENT: usize = 8;
 
+/// Length of a mark's value in bytes.
+pub(crate) const MARK_BODY_LEN: usize = 16;
+
+/// Length of a seal's value in bytes.
+pub(crate) const SEAL_BODY_LEN: usize = 16;
+
 /// The format version that this crate writes, and the only one that it reads.
 pub const FORMAT_VERSION: u16 = 1;
 

@@ -39,6 +39,7 @@ mod checksum;
 mod decoder;
 mod encoder;
 mod error;
+mod kind;
 mod layout;
 mod mark;
 mod record;
@@ -53,11 +54,12 @@ pub use checksum::body_checksum;
 pub use decoder::{Decoder, Step};
 pub use encoder::Encoder;
 pub use error::{Corruption, EncodeError, HeaderError, ShapeError};
+pub use kind::RecordKind;
 pub use layout::{
     ALIGNMENT, FORMAT_VERSION, KEY_LEN_MAX, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, VALUE_LEN_MAX, encoded_len,
 };
 pub use mark::Mark;
-pub use record::{Record, RecordKind};
+pub use record::Record;
 pub use record_header::RecordInfo;
 pub use scanner::{Scanner, Stop, StopReason};
 pub use seal::Seal;

@@ -1,7 +1,8 @@
 //! Marks: records that tell how far the log was durable at a point in time.
 
+use crate::kind::RecordKind;
 use crate::layout;
-use crate::record::{Record, RecordKind};
+use crate::record::Record;
 
 /// A writer's statement in the log: when it appended this mark, it had synced every change with an
 /// LSN at or below `durable_lsn`, and the clock showed `unix_time_ms`.
@@ -17,7 +18,7 @@ pub struct Mark {
 
 impl Mark {
     /// Length of a mark's value in bytes.
-    pub const BODY_LEN: usize = 16;
+    pub const BODY_LEN: usize = layout::MARK_BODY_LEN;
 
     const DURABLE_LSN: usize = 0;
     const UNIX_TIME_MS: usize = 8;

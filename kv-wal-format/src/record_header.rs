@@ -1,8 +1,9 @@
 //! The 24-byte header before every record's key and value.
 
 use crate::error::Corruption;
+use crate::kind::RecordKind;
 use crate::layout::{self, KEY_LEN_MAX, RECORD_HEADER_LEN, VALUE_LEN_MAX, encoded_len};
-use crate::record::{RecordKind, check_shape};
+use crate::record::check_shape;
 
 // Offsets of the fields. FORMAT.md has the same table, and a test compares the two.
 const KIND: usize = 0;

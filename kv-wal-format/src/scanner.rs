@@ -4,8 +4,9 @@ use std::iter::FusedIterator;
 
 use crate::decoder::{Decoder, Step};
 use crate::error::{Corruption, HeaderError};
+use crate::kind::RecordKind;
 use crate::layout::SEGMENT_HEADER_LEN;
-use crate::record::{Record, RecordKind};
+use crate::record::Record;
 use crate::segment_header::SegmentHeader;
 use crate::trusted::parse_trusted;
 

@@ -1,7 +1,8 @@
 //! Seals: the last record of a finished segment.
 
+use crate::kind::RecordKind;
 use crate::layout;
-use crate::record::{Record, RecordKind};
+use crate::record::Record;
 
 /// Ends a finished segment. Readers ignore all bytes after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,7 +15,7 @@ pub struct Seal {
 
 impl Seal {
     /// Length of a seal's value in bytes.
-    pub const BODY_LEN: usize = 16;
+    pub const BODY_LEN: usize = layout::SEAL_BODY_LEN;
 
     const RECORDS: usize = 0;
     const MAX_LSN: usize = 8;

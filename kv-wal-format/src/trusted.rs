@@ -37,7 +37,7 @@ pub fn parse_trusted(buf: &[u8]) -> Option<Record<'_>> {
 mod tests {
     use super::*;
     use crate::encoder::Encoder;
-    use crate::record::RecordKind;
+    use crate::kind::RecordKind;
 
     fn encoded(record: &Record<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();
