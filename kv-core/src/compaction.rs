@@ -54,8 +54,7 @@ pub struct SegmentStats {
 }
 
 impl SegmentStats {
-    /// Share of the file that must survive, 0.0 to 1.0 and more precisely `(live + tombstones) /
-    /// disk`.
+    /// Share of the file that must survive, `(live + tombstones) / disk`, from 0.0 to 1.0.
     pub fn disk_utilization(&self) -> f64 {
         ratio(self.survivor_bytes(), self.disk_bytes)
     }
@@ -243,8 +242,8 @@ fn plan(level: CompactionLevel, victims: &[&SegmentStats]) -> Option<CompactionP
     (!victims.is_empty()).then_some(CompactionPlan { level, victims })
 }
 
-/// Where too little of the images is worth keeping, those with the least share of it, of those in
-/// which at least a sixteenth of a segment comes free.
+/// If too little of all images is live: the images with the least live share. Each frees at least a
+/// sixteenth of a segment.
 fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize) -> Option<CompactionPlan> {
     let resident = || view.segments.iter().filter(|segment| segment.memory_bytes > 0);
     let excess = excess(

@@ -1,4 +1,4 @@
-use crate::{Batch, Checkpoint, Compact, Durable, Lsn, PointInTime, Result, Stats, Value};
+use crate::{Batch, Checkpoint, Compact, Lsn, PointInTime, Result, Stats, Value};
 use std::fmt::Debug;
 use std::ops::ControlFlow;
 use std::task::{Context, Poll};
@@ -18,9 +18,9 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// an [`Lsn`]. The order of LSNs, the *log order*, is the order in which changes become visible: at
 /// every moment the readable state is the state after all changes up to some LSN and none beyond.
 /// LSNs grow strictly and are never used twice, not even for changes that a crash took away, nor in
-/// a store that became empty. An engine may skip LSNs. What changes nothing takes none: a delete of
-/// an absent key, an empty batch, a batch that only deletes absent keys or puts and deletes the
-/// same absent key, a refused call.
+/// a store that became empty. An engine may skip LSNs. A call that changes nothing takes no LSN: a
+/// delete of an absent key, an empty batch, a batch that only deletes absent keys or puts and
+/// deletes the same absent key, a refused call.
 ///
 /// **Visible LSNs.** [`last_lsn`](Engine::last_lsn) never decreases. A caller that has seen a
 /// change gets a `last_lsn` at or above its LSN. Changes up to the `last_lsn` that a caller got are
@@ -128,12 +128,14 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// `close`, for any key, present or new. They may take any time: no other thread waits for them,
 /// and the memory that they keep is bounded.
 ///
-/// There are no default methods: a forgotten one does not compile. Sugar is in [`EngineExt`].
+/// There are no default methods: a forgotten one does not compile. Conveniences are in
+/// [`EngineExt`](crate::EngineExt).
 pub trait Engine: Debug + Send + Sync {
     /// Stores `value` under `key`; returns the LSN of the change.
     ///
     /// # Errors
-    /// `TooLarge`, `Poisoned`, `Closed`; under `WhenDurable` also the I/O error of a failed dump.
+    /// `TooLarge`, `ReadOnly`, `Poisoned`, `Closed`, `Forked`, a refusal. Under `WhenDurable` or in
+    /// inline mode also the I/O error of a failed dump.
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn>;
 
     /// Removes `key`; `None` when it was not there (then nothing changed and no LSN was taken).
@@ -208,7 +210,8 @@ pub trait Engine: Debug + Send + Sync {
     /// The wake may come from a thread of the engine, which dumps nothing while the waker runs: a
     /// waker schedules its task and returns. A waker that holds the last handle may drop it. A task
     /// that polls again replaces its entry. A task that never polls again leaves one entry until
-    /// the next wake of `lsn`. [`EngineExt::durable`] makes a future of it.
+    /// the next wake of `lsn`. [`EngineExt::durable`](crate::EngineExt::durable) makes a future of
+    /// it.
     ///
     /// # Errors
     /// As for [`wait_durable`](Engine::wait_durable). Where a sync fails for several tasks, each
@@ -241,98 +244,3 @@ pub trait Engine: Debug + Send + Sync {
     /// This engine as one that compacts on request, if it does.
     fn as_compact(&self) -> Option<&dyn Compact>;
 }
-
-/// Conveniences on top of any [`Engine`].
-pub trait EngineExt: Engine {
-    /// Puts, and returns once the change is durable, with any policy.
-    ///
-    /// # Errors
-    /// As for [`Engine::put`] and [`Engine::wait_durable`].
-    fn put_durable(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        let lsn = self.put(key, value)?;
-        self.wait_durable(lsn)?;
-        Ok(lsn)
-    }
-
-    /// A future that is ready once `lsn` is durable: [`Engine::poll_durable`] for use with
-    /// `.await`. It depends on no runtime.
-    ///
-    /// # Async use
-    /// `put`, `delete`, `apply` and reads of resident values return quickly under a policy that
-    /// acknowledges [`WhenVisible`](crate::Acknowledge::WhenVisible): call them in a task, and
-    /// await this future where the task needs durability. Tasks that wait at the same time share
-    /// one sync (group commit).
-    ///
-    /// `wait_durable`, `sync`, and `put` under [`Always`](crate::Always) block their thread for a
-    /// whole sync. In a task they stop all other tasks of that thread. Those tasks cannot put
-    /// meanwhile, so there is nothing to share: each sync covers one change. Run these calls on
-    /// threads for blocking work (`spawn_blocking` in tokio).
-    ///
-    /// ```
-    /// use kv_core::{Engine, EngineExt, Result};
-    /// use std::sync::Arc;
-    ///
-    /// /// Handles one request.
-    /// async fn store(engine: Arc<dyn Engine>, key: Vec<u8>, value: Vec<u8>) -> Result<()> {
-    ///     let lsn = engine.put(&key, &value)?; // visible
-    ///     engine.durable(lsn).await // durable; other tasks run meanwhile
-    /// }
-    ///
-    /// // The future may move between threads: any executor can spawn it.
-    /// fn spawn(_task: impl Future<Output = Result<()>> + Send + 'static) {}
-    /// # fn example(engine: Arc<dyn Engine>) {
-    /// spawn(store(engine, b"key".to_vec(), b"value".to_vec()));
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    /// As for [`Engine::poll_durable`]. A future that waits while `close` makes its change durable
-    /// is ready without an error.
-    fn durable(&self, lsn: Lsn) -> Durable<'_, Self> {
-        Durable::new(self, lsn)
-    }
-
-    /// Whether `key` is present.
-    ///
-    /// # Errors
-    /// As for [`Engine::get`].
-    fn contains_key(&self, key: &[u8]) -> Result<bool> {
-        self.read(key, &mut |_| {})
-    }
-
-    /// The values of several keys, in their order; see [`Engine::read_many`].
-    ///
-    /// # Errors
-    /// As for [`Engine::read_many`].
-    fn get_many(&self, keys: &[&[u8]]) -> Result<Vec<Option<Value>>> {
-        let mut values = Vec::with_capacity(keys.len());
-        self.read_many(keys, &mut |_, value| values.push(value.map(Value::from)))?;
-        Ok(values)
-    }
-
-    /// Scans the keys that start with `prefix`. O(all keys): engines keep no order.
-    ///
-    /// # Errors
-    /// As for [`Engine::scan`].
-    fn scan_prefix(&self, prefix: &[u8], visit: &mut ScanVisitor<'_>) -> Result<()> {
-        self.scan(&mut |key, value| {
-            if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Continue(()) }
-        })
-    }
-
-    /// All keys and values, sorted by key. For tests and tools: everything is copied.
-    ///
-    /// # Errors
-    /// As for [`Engine::scan`].
-    fn to_sorted_vec(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-        let mut pairs = Vec::new();
-        self.scan(&mut |key, value| {
-            pairs.push((key.to_vec(), value.to_vec()));
-            ControlFlow::Continue(())
-        })?;
-        pairs.sort_unstable();
-        Ok(pairs)
-    }
-}
-
-impl<E: Engine + ?Sized> EngineExt for E {}

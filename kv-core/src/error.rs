@@ -51,7 +51,7 @@ pub enum Op {
     Rename,
     /// Removing a file.
     Remove,
-    /// Allocating memory for what a file holds.
+    /// Allocating memory for the content of a file.
     AllocateMemory,
     /// Allocating memory for the index of a store.
     GrowIndex,
@@ -197,8 +197,8 @@ pub enum Error {
         /// The directory.
         path: PathBuf,
     },
-    /// An earlier write or sync failed, so the engine takes no more changes; reads go on. Reopen
-    /// the store to recover everything that was durable.
+    /// An earlier write or sync failed, or a thread panicked, so the engine takes no more changes;
+    /// reads go on. Reopen the store to recover everything that was durable.
     #[error("the store takes no more changes after a failure; reopen it to recover ({cause})")]
     Poisoned {
         /// The failure.

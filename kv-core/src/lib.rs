@@ -1,4 +1,4 @@
-//! The contract of a key-value storage engine, and the vocabulary its plug-ins share.
+//! The contract of a key-value storage engine, and the types that engines and policies share.
 //!
 //! This crate holds no engine. An application names the traits; an engine implements them; a test
 //! kit or a benchmark drives any engine through them. Durability is part of the contract: every
@@ -27,7 +27,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `engine.rs` | [`Engine`], **the contract**, and its sugar [`EngineExt`] |
+//! | `engine.rs` | [`Engine`], **the contract** |
+//! | `engine_ext.rs` | [`EngineExt`]: conveniences on top of any engine |
 //! | `durable.rs` | [`Durable`]: the future that waits for an LSN |
 //! | `capability.rs` | abilities that only some engines have: [`Checkpoint`], [`PointInTime`], [`Compact`] |
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
@@ -46,6 +47,7 @@ mod clock;
 mod compaction;
 mod durable;
 mod engine;
+mod engine_ext;
 mod env;
 mod error;
 mod factory;
@@ -65,7 +67,8 @@ pub use compaction::{
     SegmentStats, Usage,
 };
 pub use durable::Durable;
-pub use engine::{Engine, EngineExt, ScanVisitor};
+pub use engine::{Engine, ScanVisitor};
+pub use engine_ext::EngineExt;
 pub use env::{Background, Env};
 pub use error::{Error, Op, Result};
 pub use factory::{Capabilities, EngineFactory, OpenOptions, Scale};

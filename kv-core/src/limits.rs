@@ -3,10 +3,10 @@ use crate::{Batch, Change, Error, Result};
 /// The sizes an engine accepts; anything longer is refused with [`Error::TooLarge`] and changes
 /// nothing.
 ///
-/// Three bounds apply. The limits set here are the ones that a call meets. The log format bounds
-/// the limits of any engine ([`validate`](Self::validate)). An engine may allow less
-/// than the format, and then refuses the options at open with [`Error::InvalidArgument`], which
-/// names the limit and its bound; the documentation of its options has the bound.
+/// Three bounds apply. A call is checked against the limits set here. The log format bounds the
+/// limits of any engine ([`validate`](Self::validate)). An engine may allow less than the format,
+/// and then refuses the options at open with [`Error::InvalidArgument`], which names the limit and
+/// its bound; the documentation of its options has the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest key, bytes. Default 64; at most [`FORMAT_KEY_LEN_MAX`](Self::FORMAT_KEY_LEN_MAX),

@@ -22,7 +22,7 @@ impl Lsn {
         self.0
     }
 
-    /// The LSN after this one. The last one, which no store lives to see, is its own.
+    /// The LSN after this one. The highest LSN returns itself.
     #[must_use]
     pub const fn next(self) -> Self {
         Lsn(self.0.saturating_add(1))

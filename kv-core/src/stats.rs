@@ -43,7 +43,7 @@ pub struct Stats {
     pub syncs: u64,
     /// Bytes written to files, for any reason.
     pub bytes_written: u64,
-    /// Times a writer had to wait because too much was unflushed.
+    /// Waits of writers: too much was unflushed, or the next segment was not ready.
     pub stalls: u64,
     /// Time writers spent in those waits.
     pub stall_time: Duration,
@@ -75,7 +75,7 @@ pub struct RecoveryReport {
     pub bytes: u64,
     /// Files read.
     pub files: u64,
-    /// Bytes at the end of the newest file that a crash had left unfinished, and that were cut.
+    /// Bytes cut from the end of the newest file after a crash, reserved zeros included.
     pub torn_bytes: u64,
     /// The last change recovered.
     pub last_lsn: Lsn,

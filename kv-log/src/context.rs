@@ -66,7 +66,7 @@ impl Context {
         if error.is_refusal() { error } else { self.health.poison(error) }
     }
 
-    /// Refuses a key that is longer than any key of the store.
+    /// Refuses a key that is longer than `key_len_max`.
     #[inline]
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
         self.options.limits.check_key_with(key, self.key_len_max)

@@ -2,7 +2,8 @@ use kv_core::Stats;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Counters for [`Stats`] only. `Progress` holds the figures that every change updates.
+/// Counters for [`Stats`] only. `LogEnd` holds the figures that every change updates, `Progress`
+/// those of dumps.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) dumps: AtomicU64,

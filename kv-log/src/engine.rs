@@ -36,8 +36,7 @@ pub struct LogEngine {
 }
 
 impl LogEngine {
-    /// Opens the store in `dir`, and recovers it if necessary, on the operating system's files and
-    /// clock.
+    /// Opens the store in `dir`, and replays its log, on the operating system's files and clock.
     ///
     /// # Errors
     /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A

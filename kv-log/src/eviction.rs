@@ -1,4 +1,4 @@
-//! Eviction: with a memory budget, the coldest segments give up their images, and readers read
+//! Eviction: with a memory budget, the oldest segments give up their images, and readers read
 //! their records from the files.
 //!
 //! Images and the index count against the budget. Only images can be evicted. The evictor leaves
@@ -7,8 +7,8 @@
 //! There are two ways:
 //!
 //! - In place: the image holds the same bytes as the file, so locations stay true. The flusher
-//!   evicts in place once segments are durable, and before each new image, so that writers cannot
-//!   outrun it.
+//!   evicts in place once segments are durable. `Spares` evicts before each new image. So writers
+//!   cannot outrun eviction.
 //! - With new locations: compaction in memory has changed the image, so the evictor points the
 //!   index at the same records in the file. This needs the compaction lock.
 
@@ -49,7 +49,7 @@ impl Evictor {
 
     /// Evicts until the images are within the budget, or no image can be evicted. The caller holds
     /// the compaction lock.
-    pub(crate) fn evict_all_that_must_go(&self) {
+    pub(crate) fn evict_to_limit(&self) {
         self.evict(
             |victim| {
                 if victim.mirrors_file { self.segments.evict(victim) } else { self.unload(victim) }
@@ -57,7 +57,7 @@ impl Evictor {
         );
     }
 
-    /// Calls `take_image`, which returns the bytes of an evicted image, for the coldest segments
+    /// Calls `take_image`, which returns the bytes of an evicted image, for the oldest segments
     /// until the images are within the budget.
     fn evict(&self, take_image: impl Fn(&Arc<Segment>) -> u64) {
         let Some((mut excess, victims)) = self.eviction_due() else { return };
@@ -86,8 +86,8 @@ impl Evictor {
         Some((excess, segments))
     }
 
-    /// Drops the last victims if loading all cold ones would take too much memory. A policy names
-    /// the most worthwhile victim first.
+    /// Keeps each victim, in the policy's order, that fits the memory for loaded segments. Resident
+    /// victims always fit. The first one is kept in any case.
     pub(crate) fn keep_loadable(&self, victims: &mut Vec<Arc<Segment>>) {
         let (mut left, mut any) = (self.context.options.loaded_bytes_max(), false);
         victims.retain(|victim| {

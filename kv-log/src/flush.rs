@@ -1,4 +1,4 @@
-//! Flush: the flusher writes the complete prefix of the log to its files, syncs them, and moves the
+//! Flush: the flusher writes the log to the segment files, in log order, syncs them, and moves the
 //! durable LSN.
 //!
 //! One thread leads at a time. A thread that needs durability leads if no other thread does, and
@@ -12,12 +12,13 @@
 //! |---|---|
 //! | taking stock | as before: the durable bytes, and any part of later writes |
 //! | write of a sealed segment | any part of its new bytes; its successor is still blank |
-//! | its trim | the same, perhaps without the reserved space beyond its end |
-//! | its sync | all of it, with its seal |
+//! | trim of the sealed segment | the same, perhaps without the reserved space beyond its end |
+//! | sync of the sealed segment | all of it, with its seal |
 //! | write of the active segment | any part of its new bytes: recovery keeps the whole records in front |
-//! | its sync | all of it; only now `durable_lsn` moves |
+//! | sync of the active segment | all of it; only now `durable_lsn` moves |
 //!
-//! A failure poisons the engine. No thread tries a failed write again.
+//! A failure poisons the engine. No thread tries a failed sync again. `Room::write` repeats a write
+//! on a full disk.
 
 use kv_core::parts::{Leadership, Leading, StoreLock};
 use kv_core::{Action, Decision, Lsn, Result};
@@ -72,7 +73,8 @@ impl Flusher {
         self.flush_until(Action::WriteAndSync, || self.progress.durable_lsn() >= lsn)
     }
 
-    /// Makes everything durable that is committed, sealed segments included.
+    /// Leads a flush even if every change is durable: a sealed segment may still lack its seal on
+    /// the disk.
     pub(crate) fn make_all_durable(&self) -> Result<()> {
         self.context.health.check_writable()?;
         self.flush(Action::WriteAndSync)
@@ -93,7 +95,7 @@ impl Flusher {
 
     /// Blocks a writer until `len` more bytes may be unflushed. The writer may lead a flush itself.
     #[cold]
-    pub(crate) fn wait_for_room(&self, len: usize) -> Result<()> {
+    pub(crate) fn wait_for_flush(&self, len: usize) -> Result<()> {
         self.context
             .stalling(|| self.flush_until(Action::Write, || self.has_room_for(len, self.log.end.position())))
     }
@@ -149,7 +151,8 @@ impl Flusher {
         if self.context.health.is_poisoned() {
             return Err(self.context.health.poisoned());
         }
-        // `close` leads the last flush and releases the directory before it gives up leadership.
+        // `close` releases the directory while it holds leadership. A later leader finds the lock
+        // released.
         self.lock.check()?;
         if to_sync {
             self.progress.begin_sync();

@@ -2,7 +2,7 @@
 //!
 //! The engine appends every change once to a log in memory segments. An index of 8-byte slots
 //! points into the log. The engine dumps the log to disk when a [`PersistencePolicy`] says so, by
-//! default every 100 ms or 8 MiB. Compaction frees the space of dead records. After a failure, the
+//! default every 100 ms or 8 MiB. Compaction frees the space of dead records. At each open, the
 //! engine rebuilds the index by replay.
 //!
 //! ```
@@ -10,11 +10,9 @@
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("store");
-//! let store = LogEngine::open(&dir, Options::default())?;
-//! store.put(b"planet", b"earth")?; // visible now, durable within 100 ms
-//! let lsn = store.put(b"moon", b"luna")?;
-//! store.wait_durable(lsn)?; // durable now
-//! store.close()?;
+//! let store = LogEngine::open(&dir, Options::default())?; store.put(b"planet", b"earth")?; //
+//! visible now, durable within about 100 ms let lsn = store.put(b"moon", b"luna")?;
+//! store.wait_durable(lsn)?; // durable now store.close()?;
 //!
 //! let store = LogEngine::open(&dir, Options::default())?;
 //! assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
@@ -29,13 +27,14 @@
 //!
 //! | policy | a put returns | a power cut loses |
 //! |---|---|---|
-//! | [`default_persistence`] | at once | up to 100 ms or 8 MiB of changes |
+//! | [`default_persistence`] | at once | changes of up to 100 ms or 8 MiB, whichever comes first, and those that arrive during the dump |
 //! | [`Always`] | once it is durable | nothing that returned |
-//! | [`Periodic`], [`MaxLogSize`], [`AnyOf`] | at once | changes since the last dump |
+//! | [`Periodic`], [`MaxLogSize`], [`AnyOf`] | at once | changes since the last dump with a sync |
 //! | [`Manual`] | at once | changes since the last [`sync`](Engine::sync) |
 //!
-//! With any policy, [`sync`](Engine::sync) and [`wait_durable`](Engine::wait_durable) make single
-//! changes durable. Threads that wait at the same time share one sync (group commit).
+//! With any policy, [`sync`](Engine::sync) makes all visible changes durable, and
+//! [`wait_durable`](Engine::wait_durable) those up to one LSN. Threads that wait at the same time
+//! share one sync (group commit).
 //!
 //! ```
 //! use kv_log::{Always, Engine, LogEngine, Options};
@@ -51,8 +50,9 @@
 //! # Errors
 //!
 //! A *refusal* changes nothing, and the store goes on: a full disk ([`Error::DiskFull`]), too few
-//! file descriptors, no memory for the index, a key above the limit. Try again once the cause is
-//! gone. Deletes work on a full disk, because the store holds a reserve.
+//! file descriptors, no memory for the index. Try again once the cause is gone. A key, value or
+//! batch above its limit is an error that changes nothing, too. Deletes work on a full disk,
+//! because the store holds a reserve.
 //!
 //! Every other failed write or sync *poisons* the store. The call that met the failure returns it.
 //! Later changes return [`Error::Poisoned`] with the cause, and reads go on. Close the store,
@@ -86,10 +86,10 @@
 //!
 //! | resource | need |
 //! |---|---|
-//! | memory | live records, up to a tenth more until compaction, and 9 to 15 bytes a key for the index |
-//! | beside that | up to [`unflushed_bytes_max`](Options::unflushed_bytes_max), and a few segments |
+//! | memory | live records, up to a ninth more until compaction, and 9 to 15 bytes a key for the index |
+//! | memory for unflushed changes | up to [`unflushed_bytes_max`](Options::unflushed_bytes_max), and a few segments |
 //! | less memory | [`Options::with_memory_budget`]: cold records are read from files |
-//! | disk | live records divided by 0.6, the reserve (about a segment and a thirty-second), and spares |
+//! | disk | live records divided by 0.6, the reserve (up to one segment and 1/32 of the data), and spares |
 //! | file descriptors | [`open_files_max`](Options::open_files_max), and about ten |
 //! | small stores | lower [`segment_bytes`](Options::segment_bytes): the unit of allocation |
 //!
@@ -108,7 +108,7 @@
 //! | the catalog names segments in the manifest | `manifest/`, `directory.rs` |
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |
 //! | the evictor frees images | `eviction.rs` |
-//! | after a failure: replay | `recovery/` |
+//! | an open replays the log | `recovery/` |
 //!
 //! The bytes are those of [`kv_wal_format`].
 

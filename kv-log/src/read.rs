@@ -1,5 +1,6 @@
-//! Reads: the reader finds the location of a record in the index, and reads the record in place. It
-//! takes no lock, and copies only cold records.
+//! Reads: the reader finds the location of a record in the index, and reads the record in place. A
+//! get of a resident record takes no lock. A scan locks each shard while it lists locations, and a
+//! cold read locks the segment's file handle. `get` copies the value; a visitor sees it in place.
 //!
 //! A caller's code may look at a value for long, and while a reader is pinned, no memory at all is
 //! freed. So no reader is pinned then: a hazard pointer protects each value.
@@ -12,8 +13,8 @@ use crate::index::{Glance, Index, KeyHash};
 use crate::reclaim::{Guard, HAZARDS_MAX, Hold, pin};
 use crate::segments::{Contents, Found, Location, Segment, SegmentTable};
 
-/// Keys that are looked up together. They are enough to use all of the processor's outstanding
-/// cache misses, and few enough for a visitor to do the same in turn without a copy.
+/// Keys that are looked up together. Sixteen overlap as many cache misses as a processor allows.
+/// They take half of the hazard pointers, so a `read_many` inside a visitor still finds free ones.
 const KEYS_AT_A_TIME: usize = HAZARDS_MAX / 2;
 
 /// A segment that a scan visits, its image if it had one, and the offsets of its records.

@@ -1,8 +1,8 @@
 //! The store: the parts of an open store, wired in one place.
 //!
-//! Each part is a type that owns the state that it changes. Its constructor names its needs. From
-//! bottom to top: [`Catalog`], [`Evictor`], [`Log`], [`Flusher`], [`Compactor`], [`Committer`]. No
-//! part knows one above it. A lower part asks for work above it through
+//! Each part is a type that owns the state that it changes. Its constructor takes the parts that it
+//! uses. From bottom to top: [`Catalog`], [`Evictor`], [`Log`], [`Flusher`], [`Compactor`],
+//! [`Committer`]. No part knows one above it. A lower part asks for work above it through
 //! [`Signals`](crate::signals::Signals).
 
 use kv_core::parts::StoreLock;
@@ -191,7 +191,7 @@ impl Store {
         if self.flusher.is_idle() {
             // Frees retired images first, so that they are released, too.
             collect();
-            self.segments.release_recycled();
+            self.segments.clear_pool();
         }
     }
 
@@ -262,7 +262,7 @@ impl Store {
         self.flusher.flush(Action::WriteAndSync)?;
         let spares = self.log.spares.take_all();
         let ended = give_back_unused_space(&active)
-            .and_then(|()| self.catalog.end(&spares, last_lsn.max(self.recovery.lsn_floor)));
+            .and_then(|()| self.catalog.close(&spares, last_lsn.max(self.recovery.lsn_floor)));
         // Everything is durable: the next opening finds the end of the log without the last
         // manifest.
         unless_refused(ended)

@@ -80,7 +80,8 @@ const RETIRED_PAUSE: Duration = Duration::from_millis(100);
 /// After this time without a change, the store gives back the memory of spares.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
 
-/// A thread of its own: the syncs of a flush would keep writers waiting for a spare.
+/// Spares have a thread of their own. On the flush worker, a writer that needs a spare would wait
+/// for the syncs of a flush.
 fn spares_loop(store: &Store) {
     let (context, spares) = (&store.context, &store.log.spares);
     let _watch = context.signals.pacing.watch(&context.health, context.path());
@@ -114,7 +115,7 @@ fn compact_loop(store: &Store) {
             return;
         }
         collect();
-        store.segments.release_held();
+        store.segments.release_limbo();
         store.release_idle_memory();
     }
 }

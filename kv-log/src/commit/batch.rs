@@ -22,19 +22,19 @@ const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT -
 const _: () = assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + SEAL_LEN <= SEGMENT_BYTES_MAX);
 
 /// One change of a batch that is ready to be committed.
-struct Prepared<'a> {
+struct PreparedChange<'a> {
     change: &'a Change,
     hash: KeyHash,
     body_checksum: u32,
     /// Position of the key's shard among those of the batch.
     shard: u32,
-    /// The record that the key points at: during the last look-up, or, after `resolve`, now.
+    /// The newest record of the key: as the last look-up found it, or after `resolve` as it is.
     newest: Option<Newest>,
 }
 
-const _: () = assert!(size_of::<Prepared<'_>>() == 48);
+const _: () = assert!(size_of::<PreparedChange<'_>>() == 48);
 
-impl<'a> Prepared<'a> {
+impl<'a> PreparedChange<'a> {
     fn record(&self) -> Record<'a> {
         record_of(self.change)
     }
@@ -54,7 +54,7 @@ fn record_of(change: &Change) -> Record<'_> {
 
 /// The changes of a batch that may take effect.
 struct PreparedBatch<'a> {
-    changes: Vec<Prepared<'a>>,
+    changes: Vec<PreparedChange<'a>>,
     /// The shards of their keys, in ascending order.
     shards: Vec<usize>,
     /// The number of new keys in each of those shards.
@@ -85,7 +85,7 @@ impl<'a> PreparedBatch<'a> {
             }
             shards.push(committer.index.shard_of(hash));
             let body_checksum = body_checksum(key, value);
-            changes.push(Prepared { change, hash, body_checksum, shard: 0, newest: None });
+            changes.push(PreparedChange { change, hash, body_checksum, shard: 0, newest: None });
         }
         sort_and_deduplicate(&mut shards);
         for change in &mut changes {
@@ -189,7 +189,7 @@ fn try_commit(
         return Ok(Outcome::Done(end.position()));
     }
     if !committer.make_room(&mut end, len, attempt)? {
-        return Ok(Outcome::NoRoom { len });
+        return Ok(Outcome::TooMuchUnflushed { len });
     }
     let lsn = end.next_lsn().get();
     for change in batch.changes.iter().filter(|change| change.is_effective()) {

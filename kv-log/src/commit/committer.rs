@@ -1,8 +1,9 @@
 //! Commit: a change takes its LSN, is encoded once into the active segment, and becomes visible.
 //!
-//! The writer does all of that under one lock, the commit lock. So the order of LSNs, the order of
-//! bytes in the log and the order of visibility are the same order. The contract calls it log
-//! order.
+//! The writer takes the LSN, appends the record and changes the index under one lock, the commit
+//! lock. The change becomes visible when the writer unlocks the index shard, after the commit lock.
+//! So the order of LSNs, the order of bytes in the log and the order of visibility are the same
+//! order. The contract calls it log order.
 //!
 //! The writer prepares the change before it takes the lock:
 //!
@@ -149,7 +150,7 @@ impl Committer {
         }
         let mut end = self.log.end.lock();
         if !self.make_room(&mut end, len, attempt)? {
-            return Ok(Outcome::NoRoom { len });
+            return Ok(Outcome::TooMuchUnflushed { len });
         }
         change.record.lsn = end.next_lsn().get();
         let location = end.active.append(&change.record, change.body_checksum);
@@ -202,7 +203,7 @@ impl Committer {
     #[inline]
     pub(super) fn committed(&self, end: &mut LockedEnd<'_>, len: usize) -> Position {
         if end.active.spare_becomes_due() {
-            self.log.spares.due();
+            self.log.spares.wake_worker();
         }
         let position = end.advance(len);
         self.progress.changed(&*self.context.env.clock);
@@ -228,11 +229,11 @@ impl Pipeline for Committer {
         self.context.health.check_writable()
     }
 
-    fn wait_for_room(&self, len: usize) -> Result<()> {
-        self.flusher.wait_for_room(len)
+    fn wait_for_flush(&self, len: usize) -> Result<()> {
+        self.flusher.wait_for_flush(len)
     }
 
-    fn make_space(&self, need: Need) -> Result<u64> {
+    fn free_space(&self, need: Need) -> Result<u64> {
         let report = match self.compactor.compact(Extent::Pressed(need)) {
             Err(error) if self.context.health.is_poisoned() => return Err(error),
             report => report.unwrap_or_default(),

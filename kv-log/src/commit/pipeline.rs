@@ -23,7 +23,7 @@ pub(super) enum Outcome<T> {
     /// Another look at the index is needed first: a record must be read from a file.
     LookAgain,
     /// Too many bytes are unflushed for a change with records of `len` bytes.
-    NoRoom {
+    TooMuchUnflushed {
         len: usize,
     },
 }
@@ -34,13 +34,13 @@ pub(super) trait Pipeline {
     fn check_writable(&self) -> Result<()>;
 
     /// Waits until `len` more bytes may be unflushed.
-    fn wait_for_room(&self, len: usize) -> Result<()>;
+    fn wait_for_flush(&self, len: usize) -> Result<()>;
 
     /// Compacts for a change with this need on a full disk. Returns the bytes that came free.
     ///
     /// # Errors
     /// Only failures that poison the store.
-    fn make_space(&self, need: Need) -> Result<u64>;
+    fn free_space(&self, need: Need) -> Result<u64>;
 }
 
 /// Calls `commit` until it is done. `is_relief` says that the change only deletes.
@@ -60,8 +60,8 @@ pub(super) fn commit_with<T>(
         match commit(attempt) {
             Ok(Outcome::Done(done)) => return Ok(done),
             Ok(Outcome::LookAgain) => {}
-            Ok(Outcome::NoRoom { len }) => {
-                pipeline.wait_for_room(len)?;
+            Ok(Outcome::TooMuchUnflushed { len }) => {
+                pipeline.wait_for_flush(len)?;
                 attempt.has_waited = true;
             }
             Err(error) if is_full(&error) => attempt.need = after_full(pipeline, attempt.need, error)?,
@@ -83,7 +83,7 @@ fn after_full(pipeline: &impl Pipeline, need: Need, error: Error) -> Result<Need
     if pipeline.check_writable().is_err() {
         return Err(error);
     }
-    match (pipeline.make_space(need)?, need) {
+    match (pipeline.free_space(need)?, need) {
         (1.., need) => Ok(need),
         (0, Need::Relief) => Ok(Need::LastRelief),
         (0, _) => Err(error),
@@ -111,12 +111,12 @@ mod tests {
             if *self.is_poisoned.borrow() { Err(Error::Closed) } else { Ok(()) }
         }
 
-        fn wait_for_room(&self, len: usize) -> Result<()> {
+        fn wait_for_flush(&self, len: usize) -> Result<()> {
             self.calls.borrow_mut().push(format!("wait {len}"));
             Ok(())
         }
 
-        fn make_space(&self, need: Need) -> Result<u64> {
+        fn free_space(&self, need: Need) -> Result<u64> {
             self.calls.borrow_mut().push(format!("{need:?}"));
             Ok(self.freed.borrow_mut().pop().unwrap_or(0))
         }
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_writer_waits_for_room_once_and_looks_again_at_will() {
         let fake = Fake::default();
-        let mut outcomes = vec![Outcome::Done(7), Outcome::LookAgain, Outcome::NoRoom { len: 9 }];
+        let mut outcomes = vec![Outcome::Done(7), Outcome::LookAgain, Outcome::TooMuchUnflushed { len: 9 }];
         let mut attempts = Vec::new();
         let done = commit_with(&fake, false, |attempt| {
             attempts.push(attempt.has_waited);

@@ -25,15 +25,15 @@ pub(crate) enum Extent {
 
 /// Under pressure, a change compacts a victim only if at least this fraction of its file is dead:
 /// one sixteenth for new data. A relief accepts less, because its own deletes add to the gain.
-const PRESSED_SHARE_FOR_GROWTH: u64 = 16;
-const PRESSED_SHARE_FOR_RELIEF: u64 = 128;
+const PRESSED_DIVISOR_FOR_GROWTH: u64 = 16;
+const PRESSED_DIVISOR_FOR_RELIEF: u64 = 128;
 
 impl Extent {
     /// The least dead bytes of a victim with a file of `disk_bytes` bytes, under pressure.
     fn dead_bytes_min(self, disk_bytes: u64) -> Option<u64> {
         match self {
-            Extent::Pressed(Need::Growth) => Some(disk_bytes / PRESSED_SHARE_FOR_GROWTH),
-            Extent::Pressed(_) => Some(disk_bytes / PRESSED_SHARE_FOR_RELIEF),
+            Extent::Pressed(Need::Growth) => Some(disk_bytes / PRESSED_DIVISOR_FOR_GROWTH),
+            Extent::Pressed(_) => Some(disk_bytes / PRESSED_DIVISOR_FOR_RELIEF),
             Extent::All | Extent::OnePlan | Extent::DiskUpTo(_) => None,
         }
     }
@@ -135,8 +135,8 @@ fn deduplicate(victims: &mut Vec<SegmentId>) {
     victims.retain(|victim| seen.insert(*victim));
 }
 
-/// The oldest dead put in the files of the segments other than `except`: a tombstone older than
-/// that hides no record.
+/// A lower bound for the LSNs of dead puts in the files of all segments other than `except`: a
+/// tombstone older than that hides no record.
 pub(super) fn oldest_dead_put(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
     let others = segments.iter().filter(|segment| !except.contains(&segment.id));
     others.map(|segment| segment.oldest_dead_put()).min().unwrap_or(u64::MAX)

@@ -58,8 +58,8 @@ impl Compactor {
         }
     }
 
-    /// Compacts until the extent is reached, or a compaction frees nothing. Unreadable victims stay
-    /// as they are, and the others are compacted.
+    /// Compacts as far as the extent says, or until a compaction frees nothing. Unreadable victims
+    /// stay as they are, and the others are compacted.
     ///
     /// # Errors
     /// The error of an unreadable victim. There is no room for the outputs. All other errors poison
@@ -85,11 +85,12 @@ impl Compactor {
         self.context.health.check_writable()?;
         self.catalog.remove_leftovers();
         report.leftover_files = self.catalog.leftovers().0;
-        self.segments.release_recycled();
+        self.segments.clear_pool();
         Ok(report)
     }
 
-    /// Compacts while the store is opened or closed. Only a failure that poisons is an error.
+    /// Compacts as part of another call: an open, a close, or a change in inline mode. Only a
+    /// failure that poisons is an error.
     pub(crate) fn compact_in_passing(&self, extent: Extent) -> Result<()> {
         match self.compact(extent) {
             Err(error) if self.context.health.is_poisoned() => Err(error),
@@ -102,9 +103,9 @@ impl Compactor {
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
         let mut extent = extent;
         loop {
-            // Victims of the turn before, among others.
-            self.segments.release_held();
-            self.evictor.evict_all_that_must_go();
+            // Frees the images of earlier victims.
+            self.segments.release_limbo();
+            self.evictor.evict_to_limit();
             if extent == Extent::All && self.context.signals.pacing.is_stopping() {
                 // Writers that make garbage fast enough would delay a close forever.
                 break;

@@ -88,7 +88,7 @@ impl MemoryCompactor {
 
     /// Copies the survivors of the segment in slot `old` to `new`, and points the index at them.
     fn move_records(&self, contents: &Contents, old: u16, new: &Segment, hides: impl Fn(u64) -> bool) {
-        let image = new.share_image().expect("only what is in the catalog is evicted");
+        let image = new.share_image().expect("the evictor takes only segments in the catalog");
         let (bytes, mut from, mut to) = (contents.bytes(), SEGMENT_HEADER_LEN, SEGMENT_HEADER_LEN);
         // SAFETY: `new` has no reader yet, because the index holds no location in it.
         unsafe {

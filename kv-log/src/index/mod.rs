@@ -1,16 +1,17 @@
 //! The hash index: from a key to the location of its newest record.
 //!
-//! A [`slot`] is 8 bytes: 24 bits of the key's hash (the tag) over the 40 bits of a [`Location`].
+//! An [`entry`] is 8 bytes: 24 bits of the key's hash (the tag) over the 40 bits of a [`Location`].
 //! Keys are not stored: a look-up compares keys in the log if the tag matches. Bits of the hash
 //! that the tag does not use choose one of the [shards](shard). Each shard has a [`table`] of its
 //! own. Its home buckets follow from tags, so it grows without a look at the log.
 //!
-//! Readers take no lock. Only a commit locks several shards at once, in ascending order, and before
-//! the commit lock. No thread reads a file while it holds a shard, except in recovery. A writer
-//! that needs a cold record unlocks the shard first.
+//! Look-ups take no lock. A scan locks one shard at a time to list its locations. Only a commit
+//! locks several shards at once, in ascending order, and before the commit lock. No thread reads a
+//! file while it holds a shard, except in recovery. A writer that needs a cold record unlocks the
+//! shard first.
 
+mod entry;
 mod shard;
-mod slot;
 mod table;
 
 use foldhash::fast::FixedState;
@@ -22,8 +23,8 @@ use std::path::Path;
 use crate::memory::prefetch;
 use crate::reclaim::{Guard, pin};
 use crate::segments::{Found, Image, Location, Look, SegmentTable};
+use entry::{Entry, TAG_BITS};
 use shard::{Shard, TagMatch};
-use slot::{Slot, TAG_BITS};
 
 /// The hash of a key, as this index computes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -95,7 +96,7 @@ impl Index {
     /// The result of one short look at `key`, which nearly always suffices. The fewer instructions
     /// it takes, the earlier the processor reaches the next look-up and overlaps their cache
     /// misses.
-    #[expect(clippy::inline_always, reason = "what it returns would go through memory")]
+    #[expect(clippy::inline_always, reason = "without inlining, the result would go through memory")]
     #[inline(always)]
     pub(crate) fn glance<'g>(
         &self,
@@ -164,21 +165,21 @@ impl Index {
     /// The current locations of all keys in one shard.
     pub(crate) fn locations(&self, shard: usize, into: &mut Vec<Location>) {
         into.clear();
-        into.extend(self.shard(shard).lock().slots().map(Slot::location));
+        into.extend(self.shard(shard).lock().entries().map(Entry::location));
     }
 
     /// Whether the newest record of its key lies at `location`.
     pub(crate) fn points_at(&self, hash: KeyHash, location: Location, guard: &Guard) -> bool {
-        self.shard(self.shard_of(hash)).find(hash.tag(), guard, |slot| slot == location).is_some()
+        self.shard(self.shard_of(hash)).find(hash.tag(), guard, |entry| entry == location).is_some()
     }
 
     /// Moves a key from one location to another, unless a writer has changed it meanwhile. Returns
     /// whether it moved.
     pub(crate) fn relocate(&self, hash: KeyHash, from: Location, to: Location) -> bool {
         let mut shard = self.shard(self.shard_of(hash)).lock();
-        let found = shard.find(hash.tag(), |slot| slot == from);
+        let found = shard.find(hash.tag(), |entry| entry == from);
         if let Some((at, _)) = found {
-            shard.relocate(at, Slot::new(hash.tag(), to));
+            shard.relocate(at, Entry::new(hash.tag(), to));
         }
         found.is_some()
     }
@@ -205,14 +206,15 @@ impl Index {
 #[derive(Debug)]
 pub(crate) struct LockedShard<'a>(shard::LockedShard<'a>);
 
-/// The location of the newest record of a key, and the length that its replacement needs.
+/// The location of the newest record of a key, and the length of its value, by which a writer
+/// counts the dead record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Newest {
     pub(crate) location: Location,
     pub(crate) value_len: usize,
 }
 
-/// Only the file of a cold record can tell.
+/// The search met a cold record that the caller had not read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unresolved;
 
@@ -273,8 +275,8 @@ impl LockedShard<'_> {
 
     /// Counts the bytes of added and removed pairs.
     #[inline]
-    pub(crate) fn count_pairs(&mut self, came: usize, went: usize) {
-        self.0.count_pairs(came, went);
+    pub(crate) fn count_pairs(&mut self, added: usize, removed: usize) {
+        self.0.count_pairs(added, removed);
     }
 
     /// Makes room for `keys` more keys. Changes nothing that a reader sees.
@@ -290,13 +292,13 @@ impl LockedShard<'_> {
     /// has [reserved](Self::reserve) room for it.
     #[inline]
     pub(crate) fn insert(&mut self, hash: KeyHash, before: Option<Location>, location: Location) {
-        let slot = Slot::new(hash.tag(), location);
+        let entry = Entry::new(hash.tag(), location);
         match before {
             Some(before) => {
                 let (at, _) = self.0.find(hash.tag(), |found| found == before).expect("it was just found");
-                self.0.replace(at, slot);
+                self.0.replace(at, entry);
             }
-            None => self.0.insert(slot),
+            None => self.0.insert(entry),
         }
     }
 

@@ -2,11 +2,11 @@
 //!
 //! # Invariants
 //!
-//! 1. A writer holds `writer`. It makes `version` odd before its first change to a slot. After its
-//!    last change, and after the change was counted, it makes `version` even again (a sequence
+//! 1. A writer holds `writer`. It makes `version` odd before its first change to an entry. After
+//!    its last change, and after the change was counted, it makes `version` even again (a sequence
 //!    lock; see Boehm, "Can Seqlocks Get Along With Programming Language Memory Models?", 2012).
 //! 2. A reader accepts its result only if `version` was even before and is the same afterwards:
-//!    then it saw the shard between two changes. Slots are loaded with Acquire and stored with
+//!    then it saw the shard between two changes. Entries are loaded with Acquire and stored with
 //!    Release, so a reader that saw a part of a change also sees that `version` moved.
 //! 3. A table that a larger one has replaced never changes again. It lives until every reader that
 //!    was pinned at that time has unpinned. A location that such a reader finds in it was right
@@ -19,14 +19,15 @@
 //!    while a reader is pinned. So a relocation does not move the version, and readers need not
 //!    look again.
 //!
-//! Readers never make a writer wait. A reader waits only while a writer counts a change, which is
-//! short.
+//! Readers never make a writer wait. A reader waits while a writer has begun and not finished a
+//! change: for a batch, from its first index change in the shard until its last record is in the
+//! log.
 
 use std::io;
 use std::ptr;
 
-use super::slot::Slot;
-use super::table::{Position, Table};
+use super::entry::Entry;
+use super::table::{Place, Table};
 use crate::reclaim::{Guard, defer};
 use crate::segments::Location;
 use crate::sync::{AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, back_off};
@@ -55,10 +56,10 @@ pub(super) enum TagMatch {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Changes {
-    /// Odd while slots change.
+    /// Odd while entries change.
     version: AtomicUsize,
     writer: Mutex<()>,
-    /// Slots taken. Changed by the writer.
+    /// Entries taken. Changed by the writer.
     len: AtomicUsize,
     /// Bytes of the present keys and their values. Changed by the writer.
     pair_bytes: AtomicUsize,
@@ -83,12 +84,12 @@ impl Shard {
     ) -> Option<Location> {
         let mut turns = 0;
         loop {
-            // Acquire pairs with the Release in `LockedShard::drop`: the reader sees all slots and
-            // sums of the changes up to this version.
+            // Acquire pairs with the Release in `LockedShard::drop`: the reader sees all entries
+            // and sums of the changes up to this version.
             let version = self.changes.version.load(Ordering::Acquire);
             if version.is_multiple_of(2) {
                 let found = self.table(guard).find(tag, &mut wanted);
-                // The Acquire loads of the slots keep this load behind them: see invariant 2.
+                // The Acquire loads of the entries keep this load behind them: see invariant 2.
                 if self.changes.version.load(Ordering::Relaxed) == version {
                     return found.map(|(_, location)| location);
                 }
@@ -169,48 +170,44 @@ impl LockedShard<'_> {
 
     /// As [`Shard::find`], with the place.
     #[inline]
-    pub(super) fn find(
-        &self,
-        tag: u64,
-        wanted: impl FnMut(Location) -> bool,
-    ) -> Option<(Position, Location)> {
+    pub(super) fn find(&self, tag: u64, wanted: impl FnMut(Location) -> bool) -> Option<(Place, Location)> {
         self.table().find(tag, wanted)
     }
 
-    pub(super) fn slots(&self) -> impl Iterator<Item = Slot> {
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
         self.table().iter()
     }
 
-    /// Makes room for more slots. Changes nothing that a reader sees.
+    /// Makes room for more entries. Changes nothing that a reader sees.
     ///
     /// # Errors
     /// The system has no memory for a larger table.
     #[inline]
-    pub(super) fn reserve(&mut self, slots: usize) -> io::Result<()> {
-        let len = self.shard.len() + slots;
+    pub(super) fn reserve(&mut self, entries: usize) -> io::Result<()> {
+        let len = self.shard.len() + entries;
         if len > self.table().max_len() { self.grow(len) } else { Ok(()) }
     }
 
-    /// Adds the slot of an absent key. The caller has [reserved](Self::reserve) room for it.
-    pub(super) fn insert(&mut self, slot: Slot) {
+    /// Adds the entry of an absent key. The caller has [reserved](Self::reserve) room for it.
+    pub(super) fn insert(&mut self, entry: Entry) {
         let len = self.shard.len();
         debug_assert!(len < self.table().max_len(), "no room was reserved");
         self.shard.changes.len.store(len + 1, Ordering::Relaxed);
         self.begin();
-        self.table().insert(slot);
+        self.table().insert(entry);
     }
 
-    pub(super) fn replace(&mut self, at: Position, slot: Slot) {
+    pub(super) fn replace(&mut self, at: Place, entry: Entry) {
         self.begin();
-        self.table().replace(at, slot);
+        self.table().replace(at, entry);
     }
 
-    /// Replaces a slot by one that leads to the same record elsewhere.
-    pub(super) fn relocate(&mut self, at: Position, slot: Slot) {
-        self.table().replace(at, slot);
+    /// Replaces an entry by one that leads to the same record elsewhere.
+    pub(super) fn relocate(&mut self, at: Place, entry: Entry) {
+        self.table().replace(at, entry);
     }
 
-    pub(super) fn remove(&mut self, at: Position) {
+    pub(super) fn remove(&mut self, at: Place) {
         self.shard.changes.len.store(self.shard.len() - 1, Ordering::Relaxed);
         self.begin();
         self.table().remove(at);
@@ -228,14 +225,14 @@ impl LockedShard<'_> {
     }
 
     /// Counts the bytes of added and removed pairs.
-    pub(super) fn count_pairs(&mut self, came: usize, went: usize) {
-        self.shard.changes.pair_bytes.store(self.shard.pair_bytes() + came - went, Ordering::Relaxed);
+    pub(super) fn count_pairs(&mut self, added: usize, removed: usize) {
+        self.shard.changes.pair_bytes.store(self.shard.pair_bytes() + added - removed, Ordering::Relaxed);
     }
 
     fn begin(&mut self) {
         if !self.changing {
             self.changing = true;
-            // Relaxed suffices: the Release stores of the slots, which follow, publish it.
+            // Relaxed suffices: the Release stores of the entries, which follow, publish it.
             let version = self.shard.changes.version.load(Ordering::Relaxed);
             self.shard.changes.version.store(version + 1, Ordering::Relaxed);
         }
@@ -281,7 +278,7 @@ mod model {
 
     fn insert(shard: &mut LockedShard<'_>, number: usize) {
         shard.reserve(1).expect("a model has memory");
-        shard.insert(Slot::new(TAG, location(number)));
+        shard.insert(Entry::new(TAG, location(number)));
     }
 
     fn remove(shard: &mut LockedShard<'_>, number: usize) {
@@ -400,7 +397,7 @@ mod model {
             let writer = thread::spawn(move || {
                 let mut shard = writer.lock();
                 let (at, _) = shard.find(TAG, |found| found == location(1)).expect("it was put there");
-                shard.relocate(at, Slot::new(TAG, location(2)));
+                shard.relocate(at, Entry::new(TAG, location(2)));
             });
             let found = shard.find(TAG, &pin(), |found| found == location(1) || found == location(2));
             assert!(found.is_some());

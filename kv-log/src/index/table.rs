@@ -1,11 +1,11 @@
-//! The slots of one shard: open addressing in buckets of one cache line, so that most look-ups cost
-//! one cache miss.
+//! The entries of one shard: open addressing in buckets of one cache line, so that most look-ups
+//! cost one cache miss.
 //!
 //! The top of a key's tag names its home bucket. If that is full, the key goes to the next bucket
-//! with an empty slot (linear probing, Knuth, "The Art of Computer Programming", volume 3, section
-//! 6.4, by buckets). The taken slots of a bucket come first, so the first empty slot ends a search.
-//! A removal moves a later slot that probed past the gap back into it, so there are no markers for
-//! removed keys.
+//! with an empty entry (linear probing, Knuth, "The Art of Computer Programming", volume 3, section
+//! 6.4, by buckets). The taken entries of a bucket come first, so the first empty entry ends a
+//! search. A removal moves a later entry that probed past the gap back into it, so there are no
+//! markers for removed keys.
 //!
 //! One writer at a time changes the table, while readers look. [`Shard`](super::shard::Shard) tells
 //! how.
@@ -13,25 +13,25 @@
 use std::io;
 use std::ptr::NonNull;
 
-use super::slot::{Slot, TAG_BITS};
+use super::entry::{Entry, TAG_BITS};
 use crate::memory::{Mapped, Plain};
 use crate::segments::Location;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Few in a model, so that it soon has many buckets.
-const SLOTS_PER_BUCKET: usize = if cfg!(all(test, shuttle)) { 2 } else { 8 };
+const ENTRIES_PER_BUCKET: usize = if cfg!(all(test, shuttle)) { 2 } else { 8 };
 
-/// Of 8 slots in a bucket, 6.5 may be taken on average: then about a fifth of the keys are not at
+/// Of 8 entries in a bucket, 6.5 may be taken on average: then about a fifth of the keys are not at
 /// home.
 const LOAD_MAX: (usize, usize) = (13, 16);
 
-/// A cache line of slots. 0 is an empty slot.
+/// A cache line of entries. 0 is an empty entry.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Bucket([AtomicU64; SLOTS_PER_BUCKET]);
+struct Bucket([AtomicU64; ENTRIES_PER_BUCKET]);
 
-// SAFETY: slots are numbers, and 0 is an empty one. (A model's slots are not numbers, but a model
-// maps no memory.)
+// SAFETY: entries are numbers, and 0 is an empty one. (A model's entries are not numbers, but a
+// model maps no memory.)
 unsafe impl Plain for Bucket {}
 
 /// From this many buckets on, they have a mapping of their own, which fills whole pages: 128 KiB.
@@ -63,15 +63,15 @@ impl Drop for Table {
     }
 }
 
-/// Slots of so many buckets that may be taken.
+/// Entries of so many buckets that may be taken.
 #[inline]
 fn max_len(buckets: usize) -> usize {
-    buckets * SLOTS_PER_BUCKET * LOAD_MAX.0 / LOAD_MAX.1
+    buckets * ENTRIES_PER_BUCKET * LOAD_MAX.0 / LOAD_MAX.1
 }
 
-/// Where a slot is.
+/// Where an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct Place {
     bucket: usize,
     index: usize,
 }
@@ -82,28 +82,28 @@ impl Bucket {
     }
 
     #[inline]
-    fn get(&self, index: usize) -> Option<Slot> {
-        // Acquire pairs with the Release store of the slot: a reader that sees a location sees the
+    fn get(&self, index: usize) -> Option<Entry> {
+        // Acquire pairs with the Release store of the entry: a reader that sees a location sees the
         // record there, and the odd version of the shard.
-        Slot::from_bits(self.slot(index).load(Ordering::Acquire))
+        Entry::from_bits(self.entry(index).load(Ordering::Acquire))
     }
 
-    fn set(&self, index: usize, slot: Option<Slot>) {
-        self.slot(index).store(slot.map_or(0, Slot::bits), Ordering::Release);
+    fn set(&self, index: usize, entry: Option<Entry>) {
+        self.entry(index).store(entry.map_or(0, Entry::bits), Ordering::Release);
     }
 
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "callers count to the number of slots")]
-    fn slot(&self, index: usize) -> &AtomicU64 {
+    #[expect(clippy::indexing_slicing, reason = "callers count to the number of entries")]
+    fn entry(&self, index: usize) -> &AtomicU64 {
         &self.0[index]
     }
 
     fn taken(&self) -> usize {
-        (0..SLOTS_PER_BUCKET).find(|index| self.get(*index).is_none()).unwrap_or(SLOTS_PER_BUCKET)
+        (0..ENTRIES_PER_BUCKET).find(|index| self.get(*index).is_none()).unwrap_or(ENTRIES_PER_BUCKET)
     }
 
     fn is_full(&self) -> bool {
-        self.get(SLOTS_PER_BUCKET - 1).is_some()
+        self.get(ENTRIES_PER_BUCKET - 1).is_some()
     }
 }
 
@@ -135,7 +135,7 @@ impl Table {
         unsafe { self.buckets.as_ref() }
     }
 
-    /// Slots that may be taken before it has to grow; fewer than there are, so every search ends.
+    /// Entries that may be taken before it has to grow; fewer than there are, so every search ends.
     pub(super) fn max_len(&self) -> usize {
         max_len(self.buckets().len())
     }
@@ -145,8 +145,8 @@ impl Table {
         buckets + size_of::<Self>()
     }
 
-    /// A larger one with the same slots, and with room for `len`: by half, so that at least 54 % of
-    /// them are taken, and a key costs at most 14.8 bytes. Homes keep their order, so both are
+    /// A larger one with the same entries, and with room for `len`: by half, so that at least 54 %
+    /// of them are taken, and a key costs at most 14.8 bytes. Homes keep their order, so both are
     /// walked from front to back.
     ///
     /// # Errors
@@ -159,25 +159,25 @@ impl Table {
             count = larger / in_page * in_page;
         }
         let next = Table::with_buckets(count)?;
-        self.iter().for_each(|slot| next.insert(slot));
+        self.iter().for_each(|entry| next.insert(entry));
         Ok(next)
     }
 
-    /// The first slot with this tag, in the order of probing, whose location is `wanted`.
+    /// The first entry with this tag, in the order of probing, whose location is `wanted`.
     #[inline]
     pub(super) fn find(
         &self,
         tag: u64,
         mut wanted: impl FnMut(Location) -> bool,
-    ) -> Option<(Position, Location)> {
+    ) -> Option<(Place, Location)> {
         let mut at = self.home(tag);
         // Bounded, for a reader that looks while a writer changes the table.
         for _ in 0..self.buckets().len() {
             let bucket = self.bucket(at);
-            for index in 0..SLOTS_PER_BUCKET {
-                let slot = bucket.get(index)?;
-                if slot.tag() == tag && wanted(slot.location()) {
-                    return Some((Position { bucket: at, index }, slot.location()));
+            for index in 0..ENTRIES_PER_BUCKET {
+                let entry = bucket.get(index)?;
+                if entry.tag() == tag && wanted(entry.location()) {
+                    return Some((Place { bucket: at, index }, entry.location()));
                 }
             }
             at = self.next(at);
@@ -191,44 +191,44 @@ impl Table {
         std::ptr::from_ref(self.bucket(self.home(tag))).cast()
     }
 
-    /// Puts the slot of an absent key into the first empty place. There must be one.
-    pub(super) fn insert(&self, slot: Slot) {
-        let mut at = self.home(slot.tag());
+    /// Puts the entry of an absent key into the first empty place. There must be one.
+    pub(super) fn insert(&self, entry: Entry) {
+        let mut at = self.home(entry.tag());
         while self.bucket(at).is_full() {
             at = self.next(at);
         }
         let bucket = self.bucket(at);
-        bucket.set(bucket.taken(), Some(slot));
+        bucket.set(bucket.taken(), Some(entry));
     }
 
-    pub(super) fn replace(&self, at: Position, slot: Slot) {
-        self.bucket(at.bucket).set(at.index, Some(slot));
+    pub(super) fn replace(&self, at: Place, entry: Entry) {
+        self.bucket(at.bucket).set(at.index, Some(entry));
     }
 
-    /// Empties a slot, and fills the gap with a later slot that probed past its bucket.
-    pub(super) fn remove(&self, at: Position) {
+    /// Empties an entry, and fills the gap with a later entry that probed past its bucket.
+    pub(super) fn remove(&self, at: Place) {
         let mut gap = at;
         loop {
             let bucket = self.bucket(gap.bucket);
             let last = bucket.taken() - 1;
             bucket.set(gap.index, bucket.get(last));
             bucket.set(last, None);
-            let was_full = last == SLOTS_PER_BUCKET - 1;
+            let was_full = last == ENTRIES_PER_BUCKET - 1;
             let Some(from) = was_full.then(|| self.probed_past(gap.bucket)).flatten() else { return };
             bucket.set(last, self.bucket(from.bucket).get(from.index));
             gap = from;
         }
     }
 
-    /// A later slot that would be in `bucket` if there had been room.
-    fn probed_past(&self, bucket: usize) -> Option<Position> {
+    /// A later entry that would be in `bucket` if there had been room.
+    fn probed_past(&self, bucket: usize) -> Option<Place> {
         let mut at = self.next(bucket);
         while at != bucket {
             let candidates = self.bucket(at);
-            for index in 0..SLOTS_PER_BUCKET {
-                let slot = candidates.get(index)?;
-                if self.distance(self.home(slot.tag()), at) >= self.distance(bucket, at) {
-                    return Some(Position { bucket: at, index });
+            for index in 0..ENTRIES_PER_BUCKET {
+                let entry = candidates.get(index)?;
+                if self.distance(self.home(entry.tag()), at) >= self.distance(bucket, at) {
+                    return Some(Place { bucket: at, index });
                 }
             }
             at = self.next(at);
@@ -236,9 +236,9 @@ impl Table {
         None
     }
 
-    /// All slots, in the order of buckets.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Slot> {
-        self.buckets().iter().flat_map(|bucket| (0..SLOTS_PER_BUCKET).map_while(|index| bucket.get(index)))
+    /// All entries, in the order of buckets.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Entry> {
+        self.buckets().iter().flat_map(|bucket| (0..ENTRIES_PER_BUCKET).map_while(|index| bucket.get(index)))
     }
 
     /// The first bucket of a tag: its share of all tags, so that growing keeps the order.
@@ -288,8 +288,8 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    fn slot(tag: u64, number: usize) -> Slot {
-        Slot::new(tag, Location::new(3, number * 8))
+    fn entry(tag: u64, number: usize) -> Entry {
+        Entry::new(tag, Location::new(3, number * 8))
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
                 table = table.grown(len + 1).unwrap();
                 assert!(len < 64 || table.allocated_bytes() <= 16 * (len + 1), "{len}");
             }
-            table.insert(slot((len as u64).wrapping_mul(0x9e37_79b9) & 0xff_ffff, len + 1));
+            table.insert(entry((len as u64).wrapping_mul(0x9e37_79b9) & 0xff_ffff, len + 1));
             len += 1;
         }
         assert_eq!(table.iter().count(), 100_000);
@@ -324,27 +324,27 @@ mod tests {
                             table = table.grown(model.len() + 1).unwrap();
                         }
                         let tag = (1 << TAG_BITS) - 1 - rng.u64(0..crowd);
-                        table.insert(slot(tag, number));
+                        table.insert(entry(tag, number));
                         model.insert(number, tag);
                     }
                     // At times, more keys are removed than added.
                     Some(tag) if rng.usize(..10) < if step % 4000 < 2000 { 4 } else { 9 } => {
-                        let wanted = slot(tag, number).location();
+                        let wanted = entry(tag, number).location();
                         let (position, _) = table.find(tag, |location| location == wanted).unwrap();
                         table.remove(position);
                         model.remove(&number);
                     }
                     Some(tag) => {
-                        let wanted = slot(tag, number).location();
+                        let wanted = entry(tag, number).location();
                         let (position, _) = table.find(tag, |location| location == wanted).unwrap();
-                        table.replace(position, slot(tag, number + 1000));
+                        table.replace(position, entry(tag, number + 1000));
                         assert_eq!(table.find(tag, |location| location == wanted), None);
-                        table.replace(position, slot(tag, number));
+                        table.replace(position, entry(tag, number));
                     }
                 }
                 if step % 16 == 0 {
                     for (number, tag) in &model {
-                        let wanted = slot(*tag, *number).location();
+                        let wanted = entry(*tag, *number).location();
                         assert!(table.find(*tag, |location| location == wanted).is_some(), "step {step}");
                     }
                 }
@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn a_table_grows_at_once_to_the_room_that_is_asked_for() {
         let table = Table::new();
-        table.insert(slot(5, 1));
+        table.insert(entry(5, 1));
         for len in [2, 7, 100, 13_312, 50_000] {
             let grown = table.grown(len).unwrap();
             assert!((len..=2 * len.max(8)).contains(&grown.max_len()), "{len}: {}", grown.max_len());
@@ -369,13 +369,13 @@ mod tests {
     #[test]
     fn a_search_asks_only_about_its_own_tag() {
         let table = Table::new();
-        table.insert(slot(5, 1));
-        table.insert(slot(6, 2));
+        table.insert(entry(5, 1));
+        table.insert(entry(6, 2));
         let mut asked = Vec::new();
         let found = table.find(6, |location| {
             asked.push(location);
             false
         });
-        assert_eq!((found, asked), (None, vec![slot(6, 2).location()]));
+        assert_eq!((found, asked), (None, vec![entry(6, 2).location()]));
     }
 }

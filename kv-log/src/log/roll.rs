@@ -45,7 +45,7 @@ impl Log {
     /// Seals the active segment and goes on in one with room for `len` bytes.
     #[cold]
     fn roll(&self, end: &mut LockedEnd<'_>, len: usize, need: Need) -> Result<()> {
-        // A new segment that is named in the manifest and never used would be a gap in the log.
+        // A panic between taking a spare and using it would leave a gap in the log.
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let next = self.spares.next(SEGMENT_HEADER_LEN + len + SEAL_LEN, need, end.last_lsn());
         let next = next.map_err(|error| self.context.poison_unless_refused(error))?;

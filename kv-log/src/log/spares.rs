@@ -91,7 +91,7 @@ impl Spares {
     }
 
     /// Wakes the spares worker.
-    pub(crate) fn due(&self) {
+    pub(crate) fn wake_worker(&self) {
         if self.context.has_workers() {
             self.context.signals.spares.wake();
         }
@@ -145,7 +145,8 @@ impl Spares {
                 return Ok(next);
             }
         }
-        // Log order is the order of ids, so spares that are too small for this record stay unused.
+        // Segments follow in the order of their ids, so the caller seals spares that are too small,
+        // without a record.
         let _making = self.making.lock();
         next.extend(self.ready.lock().drain(..));
         if next.last().is_none_or(|spare| spare.capacity < capacity) {
@@ -178,8 +179,12 @@ impl Spares {
         if self.disk_was_full.load(Ordering::Relaxed) {
             return SMALL_SEGMENT_BYTES.min(options.segment_bytes);
         }
-        let is_fast = self.wanted.load(Ordering::Relaxed) > 1;
-        if is_fast { options.segment_bytes } else { fitting_capacity(&self.catalog, options) }
+        let has_kept_writers_waiting = self.wanted.load(Ordering::Relaxed) > 1;
+        if has_kept_writers_waiting {
+            options.segment_bytes
+        } else {
+            fitting_capacity(&self.catalog, options)
+        }
     }
 
     /// Takes a spare. If there is none, the writer waits for it, and more are kept from then on.
@@ -194,7 +199,7 @@ impl Spares {
             });
         }
         if wanted > 1 {
-            self.due();
+            self.wake_worker();
         }
         spare
     }

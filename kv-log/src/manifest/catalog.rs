@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::content::{Entry, Manifest};
-use super::leftovers::{Attempt, Leftovers};
+use super::leftovers::{Leftovers, Which};
 use super::maker::{Plan, SegmentMaker};
 use super::reserve::{Need, Room, Shares};
 use crate::context::Context;
@@ -63,7 +63,7 @@ impl Catalog {
         manifest: Manifest,
         segments: BTreeMap<SegmentId, Arc<Segment>>,
     ) -> Self {
-        let next_id = manifest.next_segment;
+        let next_id = manifest.ids_end;
         let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
         let segments = Mutex::new(segments);
         let (room, leftovers) = (Arc::clone(&maker.room), Arc::clone(&maker.leftovers));
@@ -111,7 +111,8 @@ impl Catalog {
     /// directory and the manifest.
     ///
     /// After a power cut between any two steps there is: nothing; orphan files; or blank segments
-    /// that the manifest names. Opening removes each of them.
+    /// that the manifest names. Opening goes on in the first blank segment if the log has no active
+    /// one, and removes the rest.
     pub(crate) fn create_log_segments(
         &self,
         count: usize,
@@ -187,7 +188,7 @@ impl Catalog {
     /// An id that no file has. It was reserved by a durable manifest, so that its file is known to
     /// be the store's after a crash.
     fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
-        if stored.next_id >= stored.manifest.next_segment {
+        if stored.next_id >= stored.manifest.ids_end {
             let next = stored.manifest.clone();
             self.store(stored, next, last_lsn)?;
         }
@@ -274,11 +275,11 @@ impl Catalog {
                 // space.
                 victim.file.close();
             }
-            self.leave(victim);
+            self.add_leftover(victim);
         }
         segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
         drop(segments);
-        self.leftovers.remove(Attempt::Due);
+        self.leftovers.remove(Which::Due);
         Ok(())
     }
 
@@ -308,11 +309,11 @@ impl Catalog {
 
     /// Tries again to remove all leftovers.
     pub(crate) fn remove_leftovers(&self) {
-        self.leftovers.remove(Attempt::All);
+        self.leftovers.remove(Which::All);
     }
 
-    /// Removes the file of `segment` after the next manifest, which does not name it.
-    fn leave(&self, segment: &Segment) {
+    /// Adds the file of `segment` to the leftovers. The stored manifest does not name it any more.
+    fn add_leftover(&self, segment: &Segment) {
         self.leftovers.add(segment.id, segment.file_len() as u64);
     }
 
@@ -323,7 +324,7 @@ impl Catalog {
 
     /// Stores the last manifest of a store that is closed in order, and removes the files of
     /// `spares`. Everything is durable, and no change has an LSN above `last_lsn`.
-    pub(crate) fn end(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
+    pub(crate) fn close(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
         let stored = self.stored.lock();
         let mut closing = stored.manifest.clone();
         for spare in spares {
@@ -331,17 +332,17 @@ impl Catalog {
         }
         closing.durable_lsn = self.progress.durable_lsn();
         closing.lsn_ceiling = last_lsn;
-        closing.next_segment = stored.next_id;
+        closing.ids_end = stored.next_id;
         self.refresh(&mut closing);
         self.write_manifest(&closing)?;
         // Only now: the previous manifest names them.
         for spare in spares {
             self.segments.lock().remove(&spare.id);
-            self.leave(spare);
+            self.add_leftover(spare);
             // The segment table keeps the segment, and its open file, until the store is dropped.
             spare.file.close();
         }
-        self.leftovers.remove(Attempt::Due);
+        self.leftovers.remove(Which::Due);
         let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
         self.room.hold(self.shares(used));
         Ok(())
@@ -356,7 +357,7 @@ impl Catalog {
         self.refresh(&mut next);
         self.write_manifest(&next)?;
         stored.manifest = next;
-        self.leftovers.remove(Attempt::Due);
+        self.leftovers.remove(Which::Due);
         self.hold_reserve();
         Ok(())
     }

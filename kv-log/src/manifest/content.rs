@@ -43,7 +43,7 @@ pub(crate) struct Manifest {
     /// The id in the header of every file of the store.
     pub(crate) store_id: u32,
     /// The first id that is not reserved. No segment ever had it or a higher one.
-    pub(crate) next_segment: SegmentId,
+    pub(crate) ids_end: SegmentId,
     /// Changes may have LSNs up to this one. After a crash, new changes have higher ones.
     pub(crate) lsn_ceiling: Lsn,
     /// Changes up to this one were durable. Compaction may have dropped their records since.
@@ -66,7 +66,7 @@ impl Manifest {
     pub(crate) fn empty(store_id: u32) -> Self {
         Manifest {
             store_id,
-            next_segment: SegmentId::new(1),
+            ids_end: SegmentId::new(1),
             lsn_ceiling: Lsn::ZERO,
             durable_lsn: Lsn::ZERO,
             segments: BTreeMap::new(),
@@ -82,8 +82,8 @@ impl Manifest {
 
     /// Reserves ids from `next` on, when fewer than half of the usual number are left.
     pub(crate) fn reserve_ids(&mut self, next: SegmentId) {
-        if self.next_segment.get() < next.get().saturating_add(IDS_RESERVED / 2) {
-            self.next_segment = SegmentId::new(next.get().saturating_add(IDS_RESERVED));
+        if self.ids_end.get() < next.get().saturating_add(IDS_RESERVED / 2) {
+            self.ids_end = SegmentId::new(next.get().saturating_add(IDS_RESERVED));
         }
     }
 
@@ -115,7 +115,7 @@ impl Manifest {
         let mut append = |record: Record<'_>| {
             encoder.append(&record, &mut bytes).expect("manifest records are a few bytes long");
         };
-        let numbers = [self.next_segment.get(), self.lsn_ceiling.get(), self.durable_lsn.get()];
+        let numbers = [self.ids_end.get(), self.lsn_ceiling.get(), self.durable_lsn.get()];
         append(Record::put(0, b"", numbers.map(u64::to_le_bytes).as_flattened()));
         for (id, entry) in &self.segments {
             let mut value = vec![entry.kind.to_byte(), u8::from(entry.sealed)];
@@ -146,7 +146,7 @@ impl Manifest {
                 (RecordKind::Put, Some(manifest)) => {
                     let (id, entry) = decode_entry(&record)
                         .ok_or_else(|| damaged(offset, "a segment entry was expected"))?;
-                    if id >= manifest.next_segment || manifest.segments.insert(id, entry).is_some() {
+                    if id >= manifest.ids_end || manifest.segments.insert(id, entry).is_some() {
                         return Err(damaged(offset, "a segment is named twice, or before its creation"));
                     }
                 }
@@ -169,11 +169,11 @@ impl Manifest {
 }
 
 fn decode_store(record: &Record<'_>, store_id: u32) -> Option<Manifest> {
-    let ([next_segment, lsn_ceiling, durable_lsn], []) = record.value.as_chunks::<8>() else { return None };
+    let ([ids_end, lsn_ceiling, durable_lsn], []) = record.value.as_chunks::<8>() else { return None };
     record.key.is_empty().then_some(())?;
     Some(Manifest {
         store_id,
-        next_segment: SegmentId::new(u64::from_le_bytes(*next_segment)),
+        ids_end: SegmentId::new(u64::from_le_bytes(*ids_end)),
         lsn_ceiling: Lsn::new(u64::from_le_bytes(*lsn_ceiling)),
         durable_lsn: Lsn::new(u64::from_le_bytes(*durable_lsn)),
         segments: BTreeMap::new(),
@@ -208,7 +208,7 @@ mod tests {
     fn sample() -> Manifest {
         Manifest {
             store_id: 11,
-            next_segment: SegmentId::new(9),
+            ids_end: SegmentId::new(9),
             lsn_ceiling: Lsn::new(77),
             durable_lsn: Lsn::new(66),
             segments: BTreeMap::from([
@@ -259,7 +259,7 @@ mod tests {
         let mut manifest = Manifest::empty(7);
         let mut reserved = |next| {
             manifest.reserve_ids(SegmentId::new(next));
-            manifest.next_segment.get()
+            manifest.ids_end.get()
         };
         assert_eq!(reserved(1), 1 + IDS_RESERVED);
         assert_eq!(reserved(1 + IDS_RESERVED / 2), 1 + IDS_RESERVED);

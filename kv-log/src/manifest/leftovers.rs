@@ -1,4 +1,4 @@
-//! Leftovers: files that the manifest does not name, and that are still there.
+//! Leftovers: files to remove once the manifest that no longer names them is durable.
 //!
 //! They are removed after the next manifest is stored. If a removal fails (an immutable file, a
 //! directory of another owner), the file is tried again after ever longer pauses, so that many such
@@ -40,7 +40,7 @@ const PAUSE_MAX: u64 = 1 << 12;
 
 /// The files to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attempt {
+pub(super) enum Which {
     Due,
     All,
 }
@@ -74,12 +74,12 @@ impl Leftovers {
     }
 
     /// Removes those that can be removed.
-    pub(super) fn remove(&self, attempt: Attempt) {
+    pub(super) fn remove(&self, attempt: Which) {
         let mut state = self.state.lock();
         state.round += 1;
         let round = state.round;
         state.files.retain_mut(|leftover| {
-            if attempt == Attempt::Due && leftover.due > round {
+            if attempt == Which::Due && leftover.due > round {
                 return true;
             }
             let is_left = remove_file(&*self.dir, &leftover.name).is_err();
@@ -127,17 +127,17 @@ mod tests {
         }
         disk.inject(Fault { kind: FaultKind::Denied, nth: 0, repeat: Repeat::Always });
         for _ in 0..1000 {
-            leftovers.remove(Attempt::Due);
+            leftovers.remove(Which::Due);
         }
         let tried = || disk.ops().iter().filter(|op| op.kind == OpKind::Remove).count();
         assert!((50..200).contains(&tried()), "{}", tried());
         assert_eq!((leftovers.count(), leftovers.any_untried()), ((10, 50), false));
         disk.heal();
-        leftovers.remove(Attempt::All);
+        leftovers.remove(Which::All);
         assert_eq!((leftovers.count(), dir.list().unwrap().len()), ((0, 0), 0));
         leftovers.add_file("absent".to_owned(), 0);
         assert!(leftovers.any_untried());
-        leftovers.remove(Attempt::Due);
+        leftovers.remove(Which::Due);
         assert_eq!(leftovers.count(), (0, 0));
     }
 }

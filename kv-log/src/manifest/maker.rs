@@ -31,7 +31,7 @@ pub(super) struct Plan {
     pub(super) capacity: usize,
     /// End of the records, bytes from the start.
     pub(super) end: usize,
-    /// Monotonic time of its newest record.
+    /// Monotonic time of its creation; for an output of compaction, the mean time of its records.
     pub(super) created: Duration,
     pub(super) need: Need,
 }
@@ -47,7 +47,7 @@ impl SegmentMaker {
         SegmentMaker { context, files, table, room, leftovers }
     }
 
-    /// Creates a segment whose bytes behind the header `fill_rest` writes. Its file is written and
+    /// Creates a segment. `fill_rest` writes the bytes behind the header. Its file is written and
     /// synced. Neither the directory's entry is synced, nor does a manifest name it.
     pub(super) fn make(
         &self,

@@ -18,7 +18,8 @@ pub(crate) enum Need {
     /// Tombstones, or the seal of the active segment so that it can be compacted: the share for
     /// relief.
     Relief,
-    /// Relief again, after a compaction that gave nothing back: all but the share for manifests.
+    /// Relief after a compaction that gave nothing back, or the active segment of a store that is
+    /// opened: all but the share for manifests.
     LastRelief,
     /// Survivors of a compaction: all but the share for manifests.
     Compaction,
@@ -28,7 +29,7 @@ pub(crate) enum Need {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shares {
     manifests: u64,
-    /// Two segments of so many bytes of tombstones.
+    /// Bytes of two tombstone segments, each with `tombstones` bytes.
     relief: u64,
     tombstones: u64,
     /// One segment of survivors.
@@ -66,8 +67,8 @@ impl Shares {
         self.tombstones
     }
 
-    /// What must remain of the reserve when a segment is created. `None`: the segment may use
-    /// nothing of it.
+    /// The bytes that must remain in the reserve when a segment is created. `None`: the segment may
+    /// use nothing of it.
     fn left_by(self, need: Need) -> Option<u64> {
         match need {
             Need::Growth => None,

@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::barrier;
-use super::reader::{ALL, Pin, Reader, TRANSIENT, current, give_back_transient};
+use super::reader::{ALL, Pin, ReaderState, TRANSIENT, current, give_back_transient};
 
 /// The current epoch.
 static EPOCH: AtomicUsize = AtomicUsize::new(1);
@@ -62,7 +62,7 @@ fn announce_transient(pin: &Pin) {
 /// Pins its thread: memory that the thread finds stays while the guard lives.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    pub(super) reader: &'static Reader,
+    pub(super) reader: &'static ReaderState,
     /// The pin is the thread's, so a guard must not move to another thread.
     not_send: PhantomData<*const ()>,
 }

@@ -16,13 +16,13 @@ use super::barrier;
 /// Hazard pointers of one thread, for all its visitors together.
 pub(crate) const HAZARDS_MAX: usize = u32::BITS as usize;
 
-/// Guards of a transient reader are counted from here. So an ordinary reader checks for it only at
-/// its second guard.
+/// A transient reader counts its guards from this number. So the first guard of an ordinary reader
+/// needs no check for it.
 pub(super) const TRANSIENT: usize = 1 << (usize::BITS - 1);
 
 /// The state of one reading thread.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub(super) struct ReaderState {
     /// Whether a thread has it.
     taken: AtomicBool,
     pub(super) pin: Pin,
@@ -66,11 +66,11 @@ impl Hazards {
 
 /// All readers that ever existed: as many as the most threads at one time, threads in their last
 /// moments included.
-pub(super) static ALL: Mutex<Vec<&'static CachePadded<Reader>>> = Mutex::new(Vec::new());
+pub(super) static ALL: Mutex<Vec<&'static CachePadded<ReaderState>>> = Mutex::new(Vec::new());
 
 thread_local! {
     /// This thread's reader. It has no destructor, so an access is one load.
-    static READER: Cell<Option<&'static Reader>> = const { Cell::new(None) };
+    static READER: Cell<Option<&'static ReaderState>> = const { Cell::new(None) };
     /// Gives the reader back at the end of the thread.
     static GIVES_BACK: GivesBack = const { GivesBack };
 }
@@ -88,18 +88,18 @@ impl Drop for GivesBack {
 
 /// This thread's reader.
 #[inline]
-pub(super) fn current() -> &'static Reader {
+pub(super) fn current() -> &'static ReaderState {
     READER.get().unwrap_or_else(take)
 }
 
 /// Takes a reader for a thread that has none.
 #[cold]
-fn take() -> &'static Reader {
+fn take() -> &'static ReaderState {
     barrier::prepare();
     let mut all = ALL.lock();
-    let is_free = |reader: &&&CachePadded<Reader>| !reader.taken.swap(true, Ordering::Acquire);
+    let is_free = |reader: &&&CachePadded<ReaderState>| !reader.taken.swap(true, Ordering::Acquire);
     let reader = all.iter().find(is_free).copied().unwrap_or_else(|| {
-        let reader: &'static CachePadded<Reader> = Box::leak(Box::default());
+        let reader: &'static CachePadded<ReaderState> = Box::leak(Box::default());
         reader.taken.store(true, Ordering::Relaxed);
         all.push(reader);
         reader
@@ -115,7 +115,7 @@ fn take() -> &'static Reader {
 
 /// Gives back a transient reader whose last guard is gone.
 #[cold]
-pub(super) fn give_back_transient(reader: &Reader) {
+pub(super) fn give_back_transient(reader: &ReaderState) {
     READER.set(None);
     reader.pin.guards.store(0, Ordering::Relaxed);
     // Release pairs with the Acquire in `epoch::take_free`: the reader's accesses happened before.

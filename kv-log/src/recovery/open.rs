@@ -1,4 +1,5 @@
-//! Opening a store: check, lock, recover, and only then change anything.
+//! Opening a store. An existing store is checked, locked and recovered before anything on the disk
+//! changes.
 //!
 //! A power cut between any two steps of a creation leaves nothing, an empty directory, a temporary
 //! manifest, or a manifest that names no segment. Opening each of them completes the creation.
@@ -9,7 +10,8 @@
 //! 2. Bytes that are not known to be durable are written again and synced.
 //! 3. A manifest with reserved LSNs replaces the old one.
 //! 4. Orphans are removed.
-//! 5. If there is no active segment, one is created.
+//! 5. The file of the recovered active segment is extended. If there is none, one is created. At
+//!    most one compaction plan follows (`Store::begin`).
 //!
 //! A crash between any two steps leaves a store that recovers to the same state. The same holds if
 //! the manifest that was read is not durable, and a power cut brings back the one before.
@@ -174,7 +176,7 @@ fn seal_torn(torn: &Segment) -> Result<()> {
         .append(&Record::seal(torn.max_lsn(), &body), &mut bytes)
         .expect("a seal is a valid record");
     let image = torn.share_image().expect("only a durable segment has no image");
-    // SAFETY: no reader looks beyond the end of a segment, and recovery is over.
+    // SAFETY: no reader looks beyond the end of a segment, and replay is over.
     unsafe { image.fill(start, bytes.len(), |out| out.copy_from_slice(&bytes)) };
     let end = start + bytes.len();
     torn.set_end(end);

@@ -1,5 +1,5 @@
-//! Orphans: segment files that the manifest does not name. They are rubbish that a crash left,
-//! files of other owners, or changes that an older manifest does not know.
+//! Unnamed segment files: the manifest does not name them. Such a file is an orphan that a crash
+//! left, a file of another owner, or holds changes that an older manifest does not know.
 //!
 //! A manifest reserves segment ids ahead, as it reserves LSNs: a file with an id beyond them is not
 //! this store's. Until a manifest that names it is durable, a log segment holds no change, and a
@@ -7,11 +7,11 @@
 //! file with a newer change than the named segments hold. Such a file is left when a user restores
 //! an older manifest, and to remove the file would lose its changes.
 //!
-//! | the name's id | the header is of | newest change in the file | verdict |
+//! | the name's id | the header is of | newest change in the file | finding |
 //! |---|---|---|---|
 //! | any | this store, or of none | newer than the store's newest | damage: the manifest is too old |
-//! | any | this store, with this id | older, or none | rubbish |
-//! | reserved | none, or this store with another id | older, or none | rubbish |
+//! | any | this store, with this id | older, or none | orphan |
+//! | reserved | none, or this store with another id | older, or none | orphan |
 //! | reserved | another store | any | another owner's |
 //! | beyond | none, another store, or another id | older, or none | another owner's |
 
@@ -25,9 +25,9 @@ use crate::segments::SEGMENT_BYTES_MAX;
 
 /// The owner of a file that the manifest does not name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum Finding {
     /// The store's: it can be removed.
-    Rubbish,
+    Orphan,
     /// Another owner's: it stays as it is, and its id is not used.
     Foreign,
     /// The store's, with changes that the manifest does not know.
@@ -47,15 +47,15 @@ enum Origin {
 }
 
 /// The table above.
-fn judge(origin: Origin, is_reserved: bool, is_newer: bool) -> Verdict {
+fn judge(origin: Origin, is_reserved: bool, is_newer: bool) -> Finding {
     match (origin, is_reserved, is_newer) {
-        (Origin::OtherStore, _, _) | (Origin::OwnOther | Origin::Unknown, false, false) => Verdict::Foreign,
-        (Origin::Own | Origin::OwnOther | Origin::Unknown, _, true) => Verdict::NewerChanges,
-        (Origin::Own, _, false) | (Origin::OwnOther | Origin::Unknown, true, false) => Verdict::Rubbish,
+        (Origin::OtherStore, _, _) | (Origin::OwnOther | Origin::Unknown, false, false) => Finding::Foreign,
+        (Origin::Own | Origin::OwnOther | Origin::Unknown, _, true) => Finding::NewerChanges,
+        (Origin::Own, _, false) | (Origin::OwnOther | Origin::Unknown, true, false) => Finding::Orphan,
     }
 }
 
-/// The facts about the store that a verdict needs.
+/// The facts about the store that a finding needs.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     store_id: u32,
@@ -71,13 +71,13 @@ struct Known {
 /// # Errors
 /// A file cannot be read. A file holds changes that the manifest does not know: see the table.
 pub(super) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> Result<Unnamed> {
-    let known = Known { store_id: manifest.store_id, ids_end: manifest.next_segment, last_lsn };
+    let known = Known { store_id: manifest.store_id, ids_end: manifest.ids_end, last_lsn };
     let mut unnamed = Unnamed::default();
     for id in dir.names()?.iter().filter_map(|name| directory::parse_segment_file_name(name)) {
         if !manifest.segments.contains_key(&id) {
             match examine(dir, id, known)? {
-                Verdict::Rubbish => unnamed.orphans.push(id),
-                Verdict::Foreign | Verdict::NewerChanges => drop(unnamed.foreign.insert(id)),
+                Finding::Orphan => unnamed.orphans.push(id),
+                Finding::Foreign | Finding::NewerChanges => drop(unnamed.foreign.insert(id)),
             }
         }
     }
@@ -85,13 +85,13 @@ pub(super) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> 
 }
 
 /// Judges the file of the segment `id`.
-fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Verdict> {
+fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Finding> {
     let name = directory::segment_file_name(id);
     let is_reserved = id < known.ids_end && id.get() > 0;
     // A longer file is not a segment, and is not read.
     let bytes = match dir.read_file(&name, SEGMENT_BYTES_MAX as u64) {
         Ok(bytes) => bytes,
-        Err(Error::Corruption { .. }) => return Ok(Verdict::Foreign),
+        Err(Error::Corruption { .. }) => return Ok(Finding::Foreign),
         Err(error) => return Err(error),
     };
     let origin = match SegmentHeader::decode(&bytes) {
@@ -103,8 +103,8 @@ fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Verdict> {
     let mut scanner = Scanner::new(id.get(), &bytes, SEGMENT_HEADER_LEN.min(bytes.len()));
     let changes = scanner.by_ref().filter(|(_, record)| record.kind.is_change());
     let newest = changes.map(|(_, record)| record.lsn).max().unwrap_or(0);
-    let verdict = judge(origin, is_reserved, newest > known.last_lsn.get());
-    if verdict == Verdict::NewerChanges {
+    let finding = judge(origin, is_reserved, newest > known.last_lsn.get());
+    if finding == Finding::NewerChanges {
         let detail = format!(
             "the manifest does not name this segment, and it holds changes up to LSN {newest}, though the manifest's \
              segments end at LSN {}: the manifest is older than the store. Put the newest manifest back; or, to open \
@@ -113,7 +113,7 @@ fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Verdict> {
         );
         return Err(Error::corruption(&dir.path_of(&name), 0, detail));
     }
-    Ok(verdict)
+    Ok(finding)
 }
 
 #[cfg(test)]
@@ -122,15 +122,15 @@ mod tests {
 
     #[test]
     fn every_combination_is_decided_as_the_table_says() {
+        use Finding::{Foreign, NewerChanges, Orphan};
         use Origin::{OtherStore, Own, OwnOther, Unknown};
-        use Verdict::{Foreign, NewerChanges, Rubbish};
-        for (origin, is_reserved, is_newer, verdict) in [
-            (Own, false, false, Rubbish),
-            (Own, true, false, Rubbish),
+        for (origin, is_reserved, is_newer, finding) in [
+            (Own, false, false, Orphan),
+            (Own, true, false, Orphan),
             (Own, false, true, NewerChanges),
             (Own, true, true, NewerChanges),
             (OwnOther, false, false, Foreign),
-            (OwnOther, true, false, Rubbish),
+            (OwnOther, true, false, Orphan),
             (OwnOther, false, true, NewerChanges),
             (OwnOther, true, true, NewerChanges),
             (OtherStore, false, false, Foreign),
@@ -138,11 +138,11 @@ mod tests {
             (OtherStore, false, true, Foreign),
             (OtherStore, true, true, Foreign),
             (Unknown, false, false, Foreign),
-            (Unknown, true, false, Rubbish),
+            (Unknown, true, false, Orphan),
             (Unknown, false, true, NewerChanges),
             (Unknown, true, true, NewerChanges),
         ] {
-            assert_eq!(judge(origin, is_reserved, is_newer), verdict, "{origin:?} {is_reserved} {is_newer}");
+            assert_eq!(judge(origin, is_reserved, is_newer), finding, "{origin:?} {is_reserved} {is_newer}");
         }
     }
 }

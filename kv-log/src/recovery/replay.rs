@@ -136,8 +136,8 @@ pub(crate) fn recover(
 
     let mut segments = BTreeMap::new();
     let (mut active, mut torn): (Option<Arc<Segment>>, Option<Arc<Segment>>) = (None, None);
-    // The newest durable LSN that neither lies in the next segment nor is covered by its known
-    // length.
+    // The highest LSN that earlier segments and the manifest prove. A change of the next segment up
+    // to that LSN lies within its known length.
     let mut lsn_before = manifest.durable_lsn.get();
     for one in &replayed {
         let unfinished = active.as_ref().or(torn.as_ref());

@@ -141,8 +141,8 @@ pub(super) fn sealed_ending(scanned: &Scanned<'_>) -> Option<Ending> {
     })
 }
 
-/// How a segment without a seal ends. `lsn_before` is the newest durable LSN that neither lies in
-/// the segment nor is covered by its known length.
+/// How a segment without a seal ends. `lsn_before` is the highest LSN that earlier segments and the
+/// manifest prove. A change of this segment up to it lies within the known length.
 pub(super) fn unsealed_ending(scanned: &Scanned<'_>, lsn_before: u64) -> Ending {
     if (scanned.stop.fault as u64) < scanned.known_len {
         return Ending::BeforeKnown;

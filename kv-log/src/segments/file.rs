@@ -22,7 +22,7 @@ pub(crate) struct SegmentFile {
 /// Bytes of one read, where zeros are skipped.
 const PIECE_LEN: usize = 256 << 10;
 
-/// The engine does not reserve fewer bytes than this.
+/// Below this, the engine reserves only the least that it needs, bytes.
 const RESERVED_MIN: usize = 4096;
 
 /// In place of an alignment: the system has no direct I/O for this file.

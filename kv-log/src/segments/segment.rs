@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::residence::Residence;
-use super::stage::{Life, Stage};
+use super::stage::{CurrentStage, Stage};
 use super::tally::Tally;
 use super::{Found, Image, Look, SegmentFile};
 use crate::memory::CACHE_LINE;
@@ -13,8 +13,8 @@ use crate::reclaim::{Guard, pin};
 
 /// One segment of the log.
 ///
-/// Only the counters and the stage change after creation. The bytes of a published record never
-/// change.
+/// After creation only the counters and the stage change, and the evictor may take the image. The
+/// bytes of a published record never change.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: SegmentId,
@@ -28,10 +28,11 @@ pub(crate) struct Segment {
     /// memory has made.
     pub(crate) mirrors_file: bool,
     pub(crate) file: Arc<SegmentFile>,
-    /// Monotonic time of its newest record, as known at creation. Policies see the age since then.
+    /// Monotonic time of its creation; for an output of compaction, the mean time of its records.
+    /// Policies see the age since then.
     pub(crate) created: Duration,
     pub(crate) tally: Tally,
-    life: Life,
+    stage: CurrentStage,
     /// Bytes from the start that are in the file. Only the leader of a flush changes it.
     written: AtomicUsize,
     /// Bytes from the start that are synced. Only the leader of a flush changes it.
@@ -63,7 +64,7 @@ impl Segment {
             file,
             created,
             tally: Tally::new(end),
-            life: Life::new(Stage::Blank),
+            stage: CurrentStage::new(Stage::Blank),
             written: AtomicUsize::new(end),
             synced: AtomicUsize::new(end),
             mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
@@ -96,7 +97,7 @@ impl Segment {
             file: Arc::clone(&self.file),
             created: self.created,
             tally: self.tally.of_same_file(end),
-            life: Life::new(Stage::Durable),
+            stage: CurrentStage::new(Stage::Durable),
             written: AtomicUsize::new(self.written()),
             synced: AtomicUsize::new(self.synced()),
             mean_record_len: AtomicUsize::new(self.mean_record_len()),
@@ -149,17 +150,17 @@ impl Segment {
     }
 
     pub(crate) fn is_sealed(&self) -> bool {
-        self.life.has_reached(Stage::Sealed)
+        self.stage.has_reached(Stage::Sealed)
     }
 
     /// Sealed, written and synced: compaction and eviction may take it.
     pub(crate) fn is_durable(&self) -> bool {
-        self.life.has_reached(Stage::Durable)
+        self.stage.has_reached(Stage::Durable)
     }
 
     /// Writers append to it from now on.
     pub(crate) fn mark_active(&self) {
-        self.life.advance(Stage::Active);
+        self.stage.advance(Stage::Active);
     }
 
     /// Its end is final from now on.
@@ -167,18 +168,18 @@ impl Segment {
         let records = usize::try_from(self.tally.records()).unwrap_or(usize::MAX).max(1);
         self.mean_record_len
             .store(self.file_len().saturating_sub(SEGMENT_HEADER_LEN) / records, Ordering::Relaxed);
-        self.life.advance(Stage::Sealed);
+        self.stage.advance(Stage::Sealed);
     }
 
     /// All of it is synced from now on.
     pub(crate) fn mark_durable(&self) {
-        self.life.advance(Stage::Durable);
+        self.stage.advance(Stage::Durable);
         self.file.allow_close();
     }
 
     /// The index holds no location in it from now on.
     pub(super) fn mark_retired(&self) {
-        self.life.advance(Stage::Retired);
+        self.stage.advance(Stage::Retired);
     }
 
     /// Bytes from the start that are in the file.

@@ -39,11 +39,11 @@ const TRANSITIONS: [(Stage, Stage); 6] = [
 
 /// The current stage of a segment.
 #[derive(Debug)]
-pub(super) struct Life(AtomicU8);
+pub(super) struct CurrentStage(AtomicU8);
 
-impl Life {
+impl CurrentStage {
     pub(super) fn new(stage: Stage) -> Self {
-        Life(AtomicU8::new(stage as u8))
+        CurrentStage(AtomicU8::new(stage as u8))
     }
 
     /// Whether the stage is `least` or a later one. Acquire pairs with the Release in
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn a_segment_goes_through_its_life_in_order() {
-        let life = Life::new(Stage::Blank);
+        let life = CurrentStage::new(Stage::Blank);
         for next in [Stage::Active, Stage::Sealed, Stage::Durable, Stage::Retired] {
             assert!(!life.has_reached(next));
             life.advance(next);
@@ -84,7 +84,7 @@ mod tests {
     fn every_transition_outside_the_table_panics() {
         for from in STAGES {
             for to in STAGES {
-                let life = Life::new(from);
+                let life = CurrentStage::new(from);
                 let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| life.advance(to)));
                 assert_eq!(answer.is_ok(), TRANSITIONS.contains(&(from, to)), "{from:?} to {to:?}");
             }

@@ -48,7 +48,7 @@ impl SegmentTable {
     }
 
     /// Gives the memory of recycled images back to the system.
-    pub(crate) fn release_recycled(&self) {
+    pub(crate) fn clear_pool(&self) {
         self.limbo.pool().clear();
     }
 
@@ -166,7 +166,7 @@ impl SegmentTable {
     }
 
     /// Frees the unlinked memory that no visitor or scan uses any more.
-    pub(crate) fn release_held(&self) {
+    pub(crate) fn release_limbo(&self) {
         self.limbo.release();
     }
 
@@ -247,9 +247,9 @@ mod tests {
         assert!(holds_soon(|| table.reserve_slot(0) == Some(slot)));
         assert_eq!((table.bytes_in_use_by_readers(), table.retired_bytes()), (4096, 4096));
         drop(segment);
-        table.release_held();
+        table.release_limbo();
         assert_eq!((table.bytes_in_use_by_readers(), table.retired_bytes()), (0, 4096));
-        table.release_recycled();
+        table.clear_pool();
         assert_eq!(table.retired_bytes(), 0);
     }
 

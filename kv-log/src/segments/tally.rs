@@ -1,4 +1,4 @@
-//! The tally of a segment: what it holds, in numbers.
+//! The tally of a segment: counts and sizes of its records.
 
 use kv_core::Lsn;
 use kv_wal_format::RecordKind;
