@@ -46,7 +46,7 @@ impl fmt::Display for HeaderError {
                 write!(f, "segment header cut short: {found} of {SEGMENT_HEADER_LEN} bytes")
             }
             Self::Blank => f.write_str("segment header is all zeros: never written"),
-            Self::BadMagic => f.write_str("not a segment: wrong magic"),
+            Self::BadMagic => f.write_str("segment header has the wrong magic"),
             Self::UnsupportedVersion { found, supported } => {
                 write!(f, "segment has format version {found}, supported is {supported}")
             }

@@ -1,5 +1,6 @@
 //! Reads the records of a segment, whole batches only.
 
+use std::fmt;
 use std::iter::FusedIterator;
 
 use crate::decoder::{Decoder, Step};
@@ -25,6 +26,18 @@ pub enum StopReason {
     /// A valid record follows a member of a batch and does not continue the batch. No writer of
     /// this format and no lost write produces that.
     BrokenBatch,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sealed => f.write_str("the segment is sealed"),
+            Self::End => f.write_str("nothing or only zeros follow"),
+            Self::Torn => f.write_str("the bytes end within a record or a batch"),
+            Self::Corrupt(corruption) => corruption.fmt(f),
+            Self::BrokenBatch => f.write_str("the record after a member of a batch does not continue it"),
+        }
+    }
 }
 
 /// Where and why a scan stopped.

@@ -1,5 +1,7 @@
 //! Seals: the last record of a finished segment.
 
+use std::fmt;
+
 use crate::kind::RecordKind;
 use crate::layout;
 use crate::record::Record;
@@ -35,6 +37,12 @@ impl Seal {
             records: u64::from_le_bytes(layout::read::<{ Self::RECORDS }, _, _>(body)),
             max_lsn: u64::from_le_bytes(layout::read::<{ Self::MAX_LSN }, _, _>(body)),
         })
+    }
+}
+
+impl fmt::Display for Seal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records up to LSN {}", self.records, self.max_lsn)
     }
 }
 

@@ -50,7 +50,7 @@ impl fmt::Display for Evidence {
                 f,
                 "readable up to LSN {last_lsn}, but a mark at offset {offset} says that LSN {durable_lsn} had been synced"
             ),
-            Self::BrokenBatch => f.write_str("the record after a member of a batch does not continue it"),
+            Self::BrokenBatch => StopReason::BrokenBatch.fmt(f),
         }
     }
 }
