@@ -139,7 +139,10 @@ pub enum Error {
     /// No space is left on the device, in the user's quota, or under the process's limit of file
     /// sizes. Free some, or raise the limit; then try again, or reopen the store if it takes no
     /// more changes by now: durable changes are safe.
-    #[error("cannot {op} {}: the disk is full ({source}); free some space, and reopen the store if it takes no more changes", path.display())]
+    #[error(
+        "cannot {op} {}: {} ({source}); {}, and reopen the store if it takes no more changes",
+        path.display(), Exhausted::by(source).finding(), Exhausted::by(source).remedy()
+    )]
     DiskFull {
         /// The attempted operation.
         op: Op,
@@ -156,7 +159,7 @@ pub enum Error {
         path: PathBuf,
         /// Where in the file, bytes from its start.
         offset: u64,
-        /// The fault there.
+        /// The fault there, and the remedy.
         detail: String,
     },
     /// The directory is not a store of this engine.
@@ -206,7 +209,7 @@ pub enum Error {
         cause: Arc<Error>,
     },
     /// The engine was closed.
-    #[error("the store is closed")]
+    #[error("the store is closed; open it again to use it")]
     Closed,
     /// The store was opened by the process that this one was forked from. It stays usable there. A
     /// child process opens a store of its own, or executes another program.
@@ -330,9 +333,45 @@ impl Error {
         self.os_error().is_some_and(is_too_many_open_files)
     }
 
-    /// A damaged file.
-    pub fn corruption(path: &Path, offset: u64, detail: impl Into<String>) -> Self {
-        Error::Corruption { path: path.to_path_buf(), offset, detail: detail.into() }
+    /// A damaged file, with its fault and the usual remedy: a backup. An engine that knows a better
+    /// remedy builds [`Error::Corruption`] itself.
+    pub fn corruption(path: &Path, offset: u64, fault: impl fmt::Display) -> Self {
+        let detail = format!("{fault}; restore this file, or the whole store, from a backup");
+        Error::Corruption { path: path.to_path_buf(), offset, detail }
+    }
+}
+
+/// The resource that an error of [`Error::DiskFull`] is short of.
+#[derive(Clone, Copy)]
+enum Exhausted {
+    Disk,
+    Quota,
+    FileSize,
+}
+
+impl Exhausted {
+    fn by(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::QuotaExceeded => Exhausted::Quota,
+            io::ErrorKind::FileTooLarge => Exhausted::FileSize,
+            _ => Exhausted::Disk,
+        }
+    }
+
+    fn finding(self) -> &'static str {
+        match self {
+            Exhausted::Disk => "the disk is full",
+            Exhausted::Quota => "the quota is used up",
+            Exhausted::FileSize => "the file would exceed the limit of file sizes",
+        }
+    }
+
+    fn remedy(self) -> &'static str {
+        match self {
+            Exhausted::Disk => "free some space",
+            Exhausted::Quota => "free some space or raise the quota",
+            Exhausted::FileSize => "raise the limit",
+        }
     }
 }
 
@@ -355,8 +394,8 @@ mod tests {
         assert_eq!(other.to_string(), "cannot sync /db/log: boom");
         let too_late = Error::sync(Path::new("/db"), io::ErrorKind::StorageFull.into());
         assert!(matches!(too_late, Error::Io { .. }), "{too_late}");
-        let damaged = Error::corruption(Path::new("/db/seg"), 96, "bad checksum");
-        assert_eq!(damaged.to_string(), "/db/seg is damaged at byte 96: bad checksum");
+        let damaged = Error::corruption(Path::new("/db/seg"), 96, "bad checksum").to_string();
+        assert!(damaged.starts_with("/db/seg is damaged at byte 96: bad checksum; restore"), "{damaged}");
         let poisoned = Error::Poisoned { cause: Arc::new(other) };
         assert!(poisoned.to_string().contains("cannot sync /db/log: boom"));
     }

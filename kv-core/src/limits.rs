@@ -60,10 +60,10 @@ impl Limits {
         let put_bytes_max = Self::CHANGE_OVERHEAD + self.key_len_max + self.value_len_max;
         if self.batch_bytes_max < put_bytes_max {
             return Err(Error::InvalidArgument(format!(
-                "batch_bytes_max is {}, less than one put with key and value at their limits and {} bytes of overhead ({})",
+                "batch_bytes_max is {}, it must be at least {put_bytes_max}: one put with key and value at their \
+                 limits, and {} bytes of overhead",
                 self.batch_bytes_max,
-                Self::CHANGE_OVERHEAD,
-                put_bytes_max
+                Self::CHANGE_OVERHEAD
             )));
         }
         Ok(())
@@ -178,6 +178,6 @@ mod tests {
         let one_put = |batch_bytes_max| Limits { key_len_max: 3, value_len_max: 5, batch_bytes_max };
         assert!(one_put(40).validate().is_ok());
         let told = one_put(39).validate().unwrap_err().to_string();
-        assert!(told.contains("batch_bytes_max is 39") && told.contains("(40)"), "{told}");
+        assert!(told.contains("batch_bytes_max is 39") && told.contains("at least 40"), "{told}");
     }
 }

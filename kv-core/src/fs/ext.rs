@@ -171,8 +171,8 @@ pub trait DirExt: Dir {
         let file = self.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
         let len = file.len().map_err(|error| Error::io(Op::Measure, &path, error))?;
         let Some(len) = usize::try_from(len).ok().filter(|_| len <= len_max) else {
-            let detail = format!("the file is {len} bytes long, and such a file has at most {len_max}");
-            return Err(Error::corruption(&path, len_max, detail));
+            let fault = format!("the file is {len} bytes long, and such a file has at most {len_max}");
+            return Err(Error::corruption(&path, len_max, fault));
         };
         let mut content = vec![0; len];
         let read = file.read_full_at(&mut content, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
