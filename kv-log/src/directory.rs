@@ -46,9 +46,20 @@ pub(crate) fn classify(names: &[String]) -> Content {
     let is_foreign = |name: &&String| {
         ![LOCK_FILE, Reserve::FILE, MANIFEST_TEMPORARY].contains(&name.as_str()) && !is_system_file(name)
     };
-    match names.iter().find(is_foreign) {
+    match names.iter().find(|name| *name == KV_NAIVE).or_else(|| names.iter().find(is_foreign)) {
         Some(name) => Content::Foreign(name.clone()),
         None => Content::Empty,
+    }
+}
+
+/// The file that marks a store of kv-naive.
+const KV_NAIVE: &str = "NAIVE";
+
+/// Describes a foreign file by its name.
+pub(crate) fn describe_foreign(name: &str) -> String {
+    match name {
+        KV_NAIVE => format!("it holds {name}, a file of a kv-naive store; open it with kv-naive"),
+        _ => format!("it holds {name}, which is not a file of a kv-log store; choose another directory"),
     }
 }
 
@@ -80,5 +91,6 @@ mod tests {
         assert_eq!(classify(&names(&["LOCK", "MANIFEST", "x"])), Content::Store);
         assert_eq!(classify(&names(&["LOCK", &segment])), Content::ManifestMissing);
         assert_eq!(classify(&names(&["LOCK", "SNAPSHOT"])), Content::Foreign("SNAPSHOT".to_owned()));
+        assert_eq!(classify(&names(&["a", "NAIVE"])), Content::Foreign("NAIVE".to_owned()));
     }
 }

@@ -226,10 +226,14 @@ impl Options {
             ));
         }
         if self.unflushed_bytes_max == 0 {
-            return refuse("unflushed_bytes_max is 0, no change could ever be made".to_owned());
+            return refuse(
+                "unflushed_bytes_max is 0, it must be at least 1: no change could ever be made".to_owned(),
+            );
         }
         if self.open_files_max == 0 {
-            return refuse("open_files_max is 0, no segment could ever be read".to_owned());
+            return refuse(
+                "open_files_max is 0, it must be at least 1: no segment could ever be read".to_owned(),
+            );
         }
         let least = self.memory_budget_min();
         if let Some(budget) = self.memory_budget.filter(|budget| *budget < least) {

@@ -74,7 +74,7 @@ fn the_wrong_engine_is_told() {
     let output = kv("log", dir.path(), &["put", "k", "v"], b"");
     let (code, _, complaint) = outcome(&output);
     assert_eq!(code, 1);
-    assert!(complaint.contains("not a file of a kv-log store"), "{complaint}");
+    assert!(complaint.contains("open it with kv-naive"), "{complaint}");
 }
 
 #[test]

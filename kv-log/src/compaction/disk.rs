@@ -346,8 +346,8 @@ impl Victim {
     }
 
     fn damaged(&self, offset: usize) -> Unreadable {
-        let detail = "a record does not match its checksums any more: faulty memory, or a damaged file";
-        let error = Error::corruption(self.segment.file.path(), offset as u64, detail);
+        let fault = "a record does not match its checksums any more: faulty memory, or a damaged file";
+        let error = Error::corruption(self.segment.file.path(), offset as u64, fault);
         Unreadable { victim: self.segment.id, error }
     }
 }

@@ -10,7 +10,7 @@ use kv_core::fs::{Dir, DirExt};
 use kv_core::{Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
     Encoder, HeaderError, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind,
-    StopReason, encoded_len,
+    Stop, encoded_len,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -128,10 +128,12 @@ impl Manifest {
     }
 
     fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
-        let damaged = |offset: usize, detail: &str| Error::corruption(path, offset as u64, detail);
+        let damaged = |offset: usize, fault: &str| Error::corruption(path, offset as u64, fault);
         let (header, mut scanner) = Scanner::open(bytes).map_err(|error| header_error(path, error))?;
         if (header.kind, header.segment_id) != (SegmentKind::Manifest, MANIFEST_ID) {
-            return Err(damaged(0, "this is not a manifest"));
+            let SegmentHeader { kind, segment_id, .. } = header;
+            let fault = format!("this is not a manifest: its header is of {kind} segment {segment_id}");
+            return Err(damaged(0, &fault));
         }
         let mut manifest = None;
         let mut seal = None;
@@ -140,31 +142,42 @@ impl Manifest {
                 (RecordKind::Put, manifest @ None) => {
                     *manifest = Some(
                         decode_store(&record, header.store_id)
-                            .ok_or_else(|| damaged(offset, "a store entry was expected"))?,
+                            .ok_or_else(|| damaged(offset, "the first entry is not the one of the store"))?,
                     );
                 }
                 (RecordKind::Put, Some(manifest)) => {
                     let (id, entry) = decode_entry(&record)
-                        .ok_or_else(|| damaged(offset, "a segment entry was expected"))?;
+                        .ok_or_else(|| damaged(offset, "this entry names no segment"))?;
                     if id >= manifest.ids_end || manifest.segments.insert(id, entry).is_some() {
-                        return Err(damaged(offset, "a segment is named twice, or before its creation"));
+                        let fault = "this entry names a segment twice, or one that was never made";
+                        return Err(damaged(offset, fault));
                     }
                 }
                 (RecordKind::Seal, _) => seal = Seal::from_record(&record),
-                _ => return Err(damaged(offset, "a record that no manifest has")),
+                (kind, _) => {
+                    return Err(damaged(offset, &format!("this {kind} does not belong in a manifest")));
+                }
             }
         }
-        let stop = scanner.stop();
-        match (manifest, seal) {
-            (Some(manifest), Some(seal))
-                if stop.reason == StopReason::Sealed
-                    && seal.records == manifest.segments.len() as u64 + 1
-                    && stop.offset == bytes.len() =>
-            {
-                Ok(manifest)
-            }
-            _ => Err(damaged(stop.fault, "the manifest is not whole")),
+        let entries = manifest.as_ref().map_or(0, |manifest| manifest.segments.len() as u64 + 1);
+        if let Some((offset, fault)) = fault_at_end(scanner.stop(), seal, entries, bytes.len()) {
+            return Err(damaged(offset, &fault));
         }
+        manifest.ok_or_else(|| damaged(bytes.len(), "the manifest has no entries"))
+    }
+}
+
+/// The place and the fault at the end of a manifest of `len` bytes with so many entries, unless its
+/// seal is whole and ends it.
+fn fault_at_end(stop: Stop, seal: Option<Seal>, entries: u64, len: usize) -> Option<(usize, String)> {
+    let Stop { offset: end, fault, reason, .. } = stop;
+    match seal {
+        None => Some((fault, format!("this manifest cannot be read up to its seal: {reason}"))),
+        Some(Seal { records, .. }) if records != entries => {
+            Some((end, format!("the seal counts {records} entries, the manifest has {entries}")))
+        }
+        Some(_) if end != len => Some((end, "bytes follow the seal".to_owned())),
+        Some(_) => None,
     }
 }
 

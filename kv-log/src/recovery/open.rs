@@ -133,17 +133,14 @@ fn check_content(dir: &Path, names: &[String], options: &Options) -> Result<Cont
             "there is no kv-log store here, and none is created to be read only; correct the path".to_owned(),
         ),
         Content::Empty if !options.create_if_missing => not_a_store(
-            "there is no kv-log store here; set create_if_missing, or correct the path".to_owned(),
+            "there is no kv-log store here, and none is created without create_if_missing; correct the path"
+                .to_owned(),
         ),
-        Content::Foreign(name) => not_a_store(format!(
-            "it holds {name}, which is not a file of a kv-log store; choose another directory"
-        )),
-        Content::ManifestMissing => Err(Error::corruption(
-            &dir.join(directory::MANIFEST),
-            0,
-            "the manifest is missing, and segments are there; restore the newest one, or the whole directory, from a \
-             backup",
-        )),
+        Content::Foreign(name) => not_a_store(directory::describe_foreign(&name)),
+        Content::ManifestMissing => {
+            let fault = "the manifest is missing, and segments are there";
+            Err(Error::corruption(&dir.join(directory::MANIFEST), 0, fault))
+        }
         content => Ok(content),
     }
 }

@@ -105,13 +105,13 @@ fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Finding> {
     let newest = changes.map(|(_, record)| record.lsn).max().unwrap_or(0);
     let finding = judge(origin, is_reserved, newest > known.last_lsn.get());
     if finding == Finding::NewerChanges {
+        let last = known.last_lsn;
         let detail = format!(
-            "the manifest does not name this segment, and it holds changes up to LSN {newest}, though the manifest's \
-             segments end at LSN {}: the manifest is older than the store. Put the newest manifest back; or, to open \
-             the store as it was then, move this file out of the directory and keep it",
-            known.last_lsn
+            "it holds changes up to LSN {newest}, and the manifest knows only changes up to LSN {last}: the manifest \
+             is older than the store. Put the newest manifest back. Or, to open the store as of LSN {last}, move \
+             this file out of the directory, and keep it"
         );
-        return Err(Error::corruption(&dir.path_of(&name), 0, detail));
+        return Err(Error::Corruption { path: dir.path_of(&name), offset: 0, detail });
     }
     Ok(finding)
 }

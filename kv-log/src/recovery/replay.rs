@@ -186,8 +186,8 @@ pub(crate) fn recover(
 /// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and
 /// syncs a segment before it writes to the next one, so `unfinished` has lost its seal.
 fn later_changes(later: &Replayed, unfinished: &Segment) -> Error {
-    let detail = format!("the seal is missing or damaged: segment {} holds later changes", later.segment.id);
-    Error::corruption(unfinished.file.path(), unfinished.end() as u64, detail)
+    let fault = format!("the seal is missing or damaged: segment {} holds later changes", later.segment.id);
+    Error::corruption(unfinished.file.path(), unfinished.end() as u64, fault)
 }
 
 /// How a segment with a seal ends. `None` for a segment without one, which may be unfinished.
@@ -275,13 +275,14 @@ impl Replay<'_> {
         let mode = if is_written { OpenMode::ReadWrite } else { OpenMode::Read };
         let file = SegmentFile::open(self.files, id, mode)?;
         let path = file.path().to_path_buf();
-        let damaged = |offset: usize, detail: &str| Error::corruption(&path, offset as u64, detail);
+        let damaged = |offset: usize, fault: &str| Error::corruption(&path, offset as u64, fault);
         let file_len = usize::try_from(file.len()?)
             .ok()
             .filter(|len| *len <= SEGMENT_BYTES_MAX)
             .ok_or_else(|| damaged(SEGMENT_BYTES_MAX, "the file is longer than any segment"))?;
         if (file_len as u64) < entry.durable_len {
-            return Err(damaged(file_len, &format!("the file was {} bytes long", entry.durable_len)));
+            let fault = format!("the file ends here, and was {} bytes long", entry.durable_len);
+            return Err(damaged(file_len, &fault));
         }
         // A sealed segment needs no more room than its records. The active one may grow to the
         // segment size, and always has room for a seal, even if it was made when segments were
@@ -312,7 +313,7 @@ impl Replay<'_> {
             ));
         }
         if header.store_id != self.store_id {
-            return Err(damaged(0, "this is a segment of another store than the manifest's"));
+            return Err(damaged(0, "this segment is of another store than the manifest"));
         }
         let slot =
             self.table.reserve_slot(0).ok_or_else(|| damaged(0, "there are more segments than slots"))?;
@@ -334,8 +335,8 @@ impl Replay<'_> {
             }
             longest_key = longest_key.max(record.key.len());
             if record.lsn == 0 {
-                let detail = "a change without LSN";
-                return Err(Error::corruption(segment.file.path(), offset as u64, detail));
+                let fault = "this change has the LSN 0, which no change has";
+                return Err(Error::corruption(segment.file.path(), offset as u64, fault));
             }
             segment.add_record(Lsn::new(record.lsn), record.kind, record.encoded_len());
             self.replay(&record, Location::new(segment.slot, offset), tombstones, &guard)?;

@@ -129,8 +129,7 @@ pub(super) fn sealed_ending(scanned: &Scanned<'_>) -> Option<Ending> {
     if scanned.stop.reason != StopReason::Sealed {
         return None;
     }
-    let seal_at = scanned.stop.offset.saturating_sub(SEAL_LEN);
-    let seal = scanned.bytes.get(seal_at..).and_then(parse_trusted).as_ref().and_then(Seal::from_record);
+    let (_, seal) = seal_of(scanned);
     let end = scanned.stop.offset as u64;
     Some(if seal != Some(scanned.seal) || end < scanned.known_len {
         Ending::SealWrong
@@ -139,6 +138,12 @@ pub(super) fn sealed_ending(scanned: &Scanned<'_>) -> Option<Ending> {
     } else {
         Ending::SealBeyondKnown
     })
+}
+
+/// The place of the seal at which a scan stopped, and the seal.
+fn seal_of(scanned: &Scanned<'_>) -> (usize, Option<Seal>) {
+    let at = scanned.stop.offset.saturating_sub(SEAL_LEN);
+    (at, scanned.bytes.get(at..).and_then(parse_trusted).as_ref().and_then(Seal::from_record))
 }
 
 /// How a segment without a seal ends. `lsn_before` is the highest LSN that earlier segments and the
@@ -159,31 +164,40 @@ pub(super) fn unsealed_ending(scanned: &Scanned<'_>, lsn_before: u64) -> Ending 
 impl Damage {
     /// The error for the segment in the file at `path`.
     pub(super) fn error(self, path: &Path, scanned: &Scanned<'_>, lsn_before: u64) -> Error {
-        let Scanned { stop, seal: expected, known_len, .. } = scanned;
-        let (offset, detail) = match self {
-            Damage::SealWrong => {
-                let seal_at = stop.offset.saturating_sub(SEAL_LEN);
-                let seal = scanned.bytes.get(seal_at..).and_then(parse_trusted);
-                let seal = seal.as_ref().and_then(Seal::from_record);
-                (seal_at, format!("the seal says {seal:?}, the segment holds {expected:?}"))
-            }
+        let Stop { fault: at, reason, .. } = scanned.stop;
+        let (offset, fault) = match self {
+            Damage::SealWrong => wrong_seal(scanned),
             Damage::SealMissing => {
-                (stop.fault, format!("a sealed segment ends before its seal: {:?}", stop.reason))
+                (at, format!("this sealed segment cannot be read up to its seal: {reason}"))
             }
-            Damage::BytesKnownToBeSynced => (
-                stop.fault,
-                format!(
-                    "no record can be read here ({:?}), and {known_len} bytes are known to have been synced",
-                    stop.reason
-                ),
-            ),
-            Damage::BytesProvenToBeSynced => match judge_tail(scanned.id, scanned.bytes, stop, lsn_before) {
-                Tail::Corrupt { offset, evidence } => (offset, evidence.to_string()),
-                Tail::Clean | Tail::Torn { .. } => (stop.fault, format!("{:?}", stop.reason)),
-            },
+            Damage::BytesKnownToBeSynced => {
+                let known = scanned.known_len;
+                let fault =
+                    format!("no record can be read here, but the first {known} bytes were synced: {reason}");
+                (at, fault)
+            }
+            Damage::BytesProvenToBeSynced => {
+                match judge_tail(scanned.id, scanned.bytes, &scanned.stop, lsn_before) {
+                    Tail::Corrupt { offset, evidence } => (offset, evidence.to_string()),
+                    Tail::Clean | Tail::Torn { .. } => (at, reason.to_string()),
+                }
+            }
         };
-        Error::corruption(path, offset as u64, detail)
+        Error::corruption(path, offset as u64, fault)
     }
+}
+
+/// The place and the fault of a seal that does not match its records, or lies in the wrong place.
+fn wrong_seal(scanned: &Scanned<'_>) -> (usize, String) {
+    let (seal_at, seal) = seal_of(scanned);
+    let Scanned { seal: expected, known_len: known, .. } = scanned;
+    let fault = match seal {
+        Some(seal) if seal != *expected => {
+            format!("the seal counts {seal}, the segment holds {expected}")
+        }
+        _ => format!("the segment ends with this seal, but its first {known} bytes were synced"),
+    };
+    (seal_at, fault)
 }
 
 #[cfg(test)]

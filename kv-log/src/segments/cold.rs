@@ -2,6 +2,7 @@
 
 use kv_core::{Error, Op, Result};
 use kv_wal_format::{Decoder, Record, Step, parse_trusted};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Image, Segment};
@@ -90,7 +91,8 @@ impl Segment {
         // SAFETY: no other thread knows this image yet.
         let read = unsafe { image.fill(0, end, |bytes| self.file.read_at(bytes, 0)) }?;
         if read < end {
-            return Err(Error::corruption(path, read as u64, format!("the file was {end} bytes long")));
+            let fault = format!("the file ends here, and was {end} bytes long");
+            return Err(Error::corruption(path, read as u64, fault));
         }
         // SAFETY: this thread wrote it, and no thread writes to it later.
         Ok(unsafe { Contents::new(Arc::new(image), end) })
@@ -108,10 +110,14 @@ impl Segment {
         let decoder = Decoder::new(self.id.get());
         loop {
             let known = bytes.len();
-            let found = match decoder.step(&bytes) {
+            let (found, fault) = match decoder.step(&bytes) {
                 Step::Record { .. } => return Ok(Fetched { bytes }),
-                Step::Torn => bytes.first_chunk().and_then(|header| decoder.check_header(header).ok()),
-                Step::End | Step::Corrupt(_) => None,
+                Step::Torn => {
+                    let found = bytes.first_chunk().and_then(|header| decoder.check_header(header).ok());
+                    (found, Cow::from("the file ends within it"))
+                }
+                Step::End => (None, "the file ends here, or holds zeros".into()),
+                Step::Corrupt(corruption) => (None, corruption.to_string().into()),
             };
             if let Some(len) =
                 found.map(|info| info.encoded_len).filter(|len| known < *len && *len <= self.end())
@@ -124,9 +130,8 @@ impl Segment {
                     continue;
                 }
             }
-            let detail =
-                format!("a record was here, and cannot be read any more: {:?}", decoder.step(&bytes));
-            return Err(Error::corruption(self.file.path(), offset as u64, detail));
+            let fault = format!("a record was here, and cannot be read any more: {fault}");
+            return Err(Error::corruption(self.file.path(), offset as u64, fault));
         }
     }
 }

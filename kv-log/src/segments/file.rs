@@ -68,7 +68,7 @@ impl SegmentFile {
         match files.open(id, mode) {
             Ok(file) => Ok(SegmentFile::new(files, id, 0, Handle::new(file))),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::corruption(&path, 0, "the manifest names this segment, and the file is missing"))
+                Err(Error::corruption(&path, 0, "the manifest names this segment, and its file is missing"))
             }
             Err(error) => Err(Error::io(Op::Open, &path, error)),
         }
