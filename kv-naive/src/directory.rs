@@ -43,7 +43,8 @@ pub(crate) fn classify(names: &[String]) -> Content {
             || TEMPORARIES.contains(&name)
             || is_system_file(name)
     };
-    match (has(IDENTITY), has(SNAPSHOT), names.iter().find(|name| !ours(name))) {
+    let foreign = names.iter().find(|name| *name == KV_LOG).or_else(|| names.iter().find(|name| !ours(name)));
+    match (has(IDENTITY), has(SNAPSHOT), foreign) {
         (true, true, _) => Content::Store,
         (true, false, _) => Content::SnapshotMissing,
         (false, _, Some(name)) => Content::Foreign(name.clone()),
@@ -52,10 +53,13 @@ pub(crate) fn classify(names: &[String]) -> Content {
     }
 }
 
+/// The file that marks a store of kv-log.
+const KV_LOG: &str = "MANIFEST";
+
 /// Describes a foreign file by its name.
 pub(crate) fn describe_foreign(name: &str) -> String {
     match name {
-        "MANIFEST" => "it holds MANIFEST, which is a kv-log store; open it with kv-log".to_owned(),
+        KV_LOG => format!("it holds {name}, a file of a kv-log store; open it with kv-log"),
         _ => format!("it holds {name}, which is not a file of a kv-naive store; choose another directory"),
     }
 }
@@ -75,7 +79,7 @@ mod tests {
             (&["NAIVE"], Content::SnapshotMissing),
             (&["LOCK", "SNAPSHOT"], Content::IdentityMissing),
             (&["SNAPSHOT", "notes"], foreign("notes")),
-            (&["LOCK", "MANIFEST"], foreign("MANIFEST")),
+            (&["0000000000000001.segment", "LOCK", "MANIFEST"], foreign("MANIFEST")),
             (&["snapshot"], foreign("snapshot")),
         ];
         for (names, expected) in cases {

@@ -55,7 +55,9 @@ pub(crate) fn read(dir: &dyn Dir) -> Result<Identity> {
     let bytes = dir.read_file(IDENTITY, FILE_LEN)?;
     let header = SegmentHeader::decode(&bytes).map_err(|error| header_error(&path, error))?;
     if header.kind != SegmentKind::Identity || header.segment_id != 0 || bytes.len() != SEGMENT_HEADER_LEN {
-        return Err(Error::corruption(&path, 0, "this is not an identity file"));
+        let SegmentHeader { kind, segment_id, .. } = header;
+        let fault = format!("this is not an identity: its header is of {kind} segment {segment_id}");
+        return Err(Error::corruption(&path, 0, fault));
     }
     Ok(Identity { store_id: header.store_id, lsn_ceiling: Lsn::new(header.base_lsn) })
 }

@@ -83,7 +83,8 @@ fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions
                 .to_owned()
         }
         Content::Empty if !options.create_if_missing => {
-            "there is no kv-naive store here; set create_if_missing, or correct the path".to_owned()
+            "there is no kv-naive store here, and none is created without create_if_missing; correct the path"
+                .to_owned()
         }
         _ => return Ok(()),
     };
@@ -98,13 +99,11 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
     refuse_other_directories(dir.path(), &content, options)?;
     let found = match content {
         Content::SnapshotMissing => {
-            let detail = "the snapshot is missing; restore it from a backup";
-            return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, detail));
+            return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, "the snapshot is missing"));
         }
         Content::IdentityMissing => {
             if snapshot::read(dir, |_| true)?.lsn != Lsn::ZERO {
-                let detail = "the identity file is missing; restore it from a backup";
-                return Err(Error::corruption(&dir.path_of(IDENTITY), 0, detail));
+                return Err(Error::corruption(&dir.path_of(IDENTITY), 0, "the identity is missing"));
             }
             refuse_other_directories(dir.path(), &Content::Empty, options)?;
             None
@@ -115,12 +114,12 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
                 table.load(record.key, Entry { value: Arc::from(record.value), lsn: record.lsn })
             })?;
             if loaded.store_id != identity.store_id {
-                let detail = "this is the snapshot of another store; restore both files from one backup";
-                return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, detail));
+                let fault = "this snapshot is of another store than the identity";
+                return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, fault));
             }
             if identity.lsn_ceiling < loaded.lsn {
-                let detail = "the identity is older than the snapshot; restore both files from one backup";
-                return Err(Error::corruption(&dir.path_of(IDENTITY), 0, detail));
+                let fault = "the identity is older than the snapshot";
+                return Err(Error::corruption(&dir.path_of(IDENTITY), 0, fault));
             }
             Some((loaded, identity.lsn_ceiling))
         }

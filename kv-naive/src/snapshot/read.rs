@@ -33,12 +33,12 @@ pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -
     let mut records = 0;
     loop {
         let offset = window.offset;
-        let damaged = |detail: &str| Err(Error::corruption(&path, offset, detail));
+        let damaged = |fault: &str| Err(Error::corruption(&path, offset, fault));
         let (len, sealed) = match decoder.step(window.rest()) {
             Step::Record { record, len } => match record.kind {
                 RecordKind::Put if !record.more && (1..=lsn).contains(&record.lsn) => {
                     if !insert(&record) {
-                        return damaged("a key stands here for the second time");
+                        return damaged("this record has the key of an earlier one");
                     }
                     records += 1;
                     (len, false)
@@ -46,12 +46,11 @@ pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -
                 RecordKind::Seal if Seal::from_record(&record) == Some(Seal { records, max_lsn: lsn }) => {
                     (len, true)
                 }
-                RecordKind::Seal => return damaged("the seal does not fit the records before it"),
-                _ => return damaged("a record that no snapshot has"),
+                _ => return damaged(&misfit(&record, Seal { records, max_lsn: lsn })),
             },
             // The window may end inside a record.
             Step::Torn | Step::End => match window.extend()? {
-                0 => return damaged("the snapshot ends here, without its seal"),
+                0 => return damaged("the snapshot ends here without its seal"),
                 _ => (0, false),
             },
             Step::Corrupt(corruption) => return damaged(&corruption.to_string()),
@@ -67,12 +66,24 @@ pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -
     Ok(Loaded { lsn: Lsn::new(lsn), store_id: header.store_id, records, bytes: window.offset })
 }
 
+/// The fault of a record that a snapshot does not have at its place, behind the records that `held`
+/// counts.
+fn misfit(record: &Record<'_>, held: Seal) -> String {
+    let Record { kind, lsn, .. } = record;
+    match Seal::from_record(record) {
+        Some(seal) => format!("the seal counts {seal}, the snapshot holds {held}"),
+        None => format!("this {kind} of LSN {lsn} does not belong in a snapshot of LSN {}", held.max_lsn),
+    }
+}
+
 fn read_header(window: &mut Window<'_>) -> Result<SegmentHeader> {
     window.extend()?;
     let header = SegmentHeader::decode(window.rest()).map_err(|error| header_error(window.path, error))?;
     if header.kind != SegmentKind::Snapshot || header.segment_id != header.base_lsn {
-        let detail = format!("this is a {} segment, not a snapshot", header.kind);
-        return Err(Error::corruption(window.path, 0, detail));
+        let SegmentHeader { kind, segment_id, base_lsn, .. } = header;
+        let fault =
+            format!("this is not a snapshot of LSN {base_lsn}: its header is of {kind} segment {segment_id}");
+        return Err(Error::corruption(window.path, 0, fault));
     }
     window.advance(SEGMENT_HEADER_LEN);
     Ok(header)
