@@ -52,9 +52,7 @@ impl Args {
     /// The directory of the store.
     pub(crate) fn dir(&self) -> Result<&Path, Failure> {
         self.dir.as_deref().ok_or_else(|| {
-            Failure::Usage(
-                "the directory of the store is missing: add --dir DIR before or after the command".to_owned(),
-            )
+            Failure::Usage("no directory is given: add --dir DIR before or after the command".to_owned())
         })
     }
 
