@@ -129,6 +129,7 @@ mod replay;
 mod rig;
 mod runner;
 mod scenario;
+mod servant;
 mod settings;
 pub mod sim;
 mod workload;

@@ -4,6 +4,7 @@ use crate::case::check_own;
 use crate::cases::process;
 use crate::replay::Replay;
 use crate::scenario::Scenario;
+use crate::servant;
 use crate::sim::SimFs;
 use crate::{Case, CaseResult, Context, Explored, Failure, Level, Settings, all_cases};
 use kv_core::{EngineFactory, OsFs};
@@ -62,7 +63,7 @@ pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settin
 /// trials, as with libtest: `--list`, filters and so on. [`main!`](crate::main) calls it.
 pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     let factory: Arc<dyn EngineFactory> = Arc::new(factory);
-    if let Some(code) = process::run_as_child(&*factory) {
+    if let Some(code) = process::run_as_child(&*factory).or_else(|| servant::serve(&*factory)) {
         return code;
     }
     let arguments = Arguments::from_args();

@@ -86,6 +86,7 @@ impl Engine for Reference {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        self.shared.check_readable()?;
         keys.iter().try_for_each(|key| self.shared.check_present_key(key))?;
         for (position, key) in keys.iter().enumerate() {
             let value = self.get(key)?;
