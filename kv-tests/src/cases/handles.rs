@@ -559,9 +559,10 @@ fn borrowed_values_survive_a_close(context: &Context) -> CaseResult {
             engine.put(&[key], &[key; 150])?;
         }
         let changed = thread::scope(|scope| {
-            let (mut closer, mut changed) = (None, None);
+            let (mut closer, mut changed, mut visited) = (None, None, 0);
             let scanned = engine.scan(&mut |key, value| {
                 let before = value.to_vec();
+                visited += 1;
                 if closer.is_none() {
                     closer = Some(scope.spawn(|| engine.close()));
                     // The close may wait for this callback, or free what it reads.
@@ -575,6 +576,10 @@ fn borrowed_values_survive_a_close(context: &Context) -> CaseResult {
             if !matches!(scanned, Ok(()) | Err(Error::Closed)) {
                 fail!("a scan during close is answered with {scanned:?}, not Closed");
             }
+            ensure!(
+                scanned.is_err() || visited == 20,
+                "a scan succeeds while another thread closes the store, but visits {visited} of 20 keys"
+            );
             match closer.map(thread::ScopedJoinHandle::join) {
                 Some(Ok(closed)) => closed?,
                 _ => fail!("a scan visits no key, or close panics"),

@@ -10,6 +10,7 @@ use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_op};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use fastrand::Rng;
+use kv_core::parts::Reserve;
 use kv_core::{Lsn, Scale};
 use std::path::{Path, PathBuf};
 
@@ -138,20 +139,32 @@ fn places(bytes: &[u8], rng: &mut Rng, count: usize) -> Vec<usize> {
     places
 }
 
+/// How many damages of a kind a case makes in a layout. Opening units for real work takes longer.
+fn budget(context: &Context, stored: &Stored, most: u64) -> usize {
+    let most = if stored.setup.scale == Scale::Tiny { most } else { most / 4 };
+    usize::try_from(context.scaled(most)).unwrap_or(usize::MAX)
+}
+
 /// Damages each file of every layout in the ways of `ways`, and checks each.
 fn each_damage(
     context: &Context,
-    most: usize,
+    most: u64,
     ways: impl Fn(&[u8], &mut Rng) -> Vec<(String, Vec<u8>)>,
 ) -> CaseResult {
     let mut rng = context.rng();
     for (layout, stored) in layouts(context)? {
         let mut all: Vec<(&Path, String, Vec<u8>)> = Vec::new();
         for (path, whole) in &stored.files {
-            let damages = ways(whole, &mut rng).into_iter().filter(|(_, bytes)| bytes != whole);
-            all.extend(damages.map(|(what, bytes)| (path.as_path(), what, bytes)));
+            let mut damages = ways(whole, &mut rng);
+            damages.retain(|(_, bytes)| bytes != whole);
+            if path.ends_with(Reserve::FILE) {
+                // It holds no data.
+                rng.shuffle(&mut damages);
+                damages.truncate(2);
+            }
+            all.extend(damages.into_iter().map(|(what, bytes)| (path.as_path(), what, bytes)));
         }
-        let most = usize::try_from(context.scaled(most as u64)).unwrap_or(most);
+        let most = budget(context, &stored, most);
         rng.shuffle(&mut all);
         for (path, what, bytes) in all.into_iter().take(most) {
             check_one(context, layout, &stored, path, &what, bytes)?;
@@ -175,7 +188,7 @@ fn check_one(
 }
 
 /// The most damages of a kind that a case makes in each layout, at effort 1.
-const MOST: usize = 120;
+const MOST: u64 = 80;
 
 fn flipped_bits(context: &Context) -> CaseResult {
     each_damage(context, MOST, |whole, rng| {
@@ -321,11 +334,11 @@ fn next_name(path: &Path) -> PathBuf {
 fn swapped_blocks(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     for (layout, stored) in layouts(context)? {
-        for _ in 0..context.scaled(MOST as u64) {
+        for _ in 0..budget(context, &stored, MOST) {
             let block = rng.choice([64, 512, 4096]).unwrap_or(512);
-            let (Some((one, first)), Some((other, second))) =
-                (rng.choice(&stored.files), rng.choice(&stored.files))
-            else {
+            let full: Vec<_> =
+                stored.files.iter().filter(|(path, _)| !path.ends_with(Reserve::FILE)).collect();
+            let (Some((one, first)), Some((other, second))) = (rng.choice(&full), rng.choice(&full)) else {
                 break;
             };
             let place = |bytes: &[u8], rng: &mut Rng| rng.usize(..bytes.len().div_ceil(block).max(1)) * block;
@@ -429,7 +442,6 @@ fn damage_before_a_durable_change(context: &Context) -> CaseResult {
         Setup::tiny(context, Policy::Manual),
         Setup::tiny(context, Policy::MaxLogSize(300)),
         normal(Policy::Always),
-        normal(Policy::Manual),
     ];
     for (setup, draw) in setups.into_iter().flat_map(|setup| [0, 2, 3].map(|draw| (setup, draw))) {
         let crashed = crashed(context, setup, &ops, context.power_cut(draw))?;
@@ -437,7 +449,12 @@ fn damage_before_a_durable_change(context: &Context) -> CaseResult {
         for (path, whole) in data_files(&crashed.disk) {
             let mut places = places(&whole, &mut rng, 40);
             rng.shuffle(&mut places);
-            for at in places.into_iter().take(usize::try_from(context.scaled(40)).unwrap_or(40)) {
+            let most = if path.ends_with(Reserve::FILE) {
+                2
+            } else {
+                usize::try_from(context.scaled(30)).unwrap_or(30)
+            };
+            for at in places.into_iter().take(most) {
                 let what = format!("byte {at} of {} xor 0x10", whole.len());
                 let damaged = flipped(&whole, at, 0x10);
                 crashed.check(context, &path, &what, damaged, &layout)?;
