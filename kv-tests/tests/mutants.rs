@@ -89,7 +89,8 @@ struct Kill {
 /// Runs `cases` up to the first that fails an engine with this defect.
 fn kill(defect: Defect, cases: &[Case], timeout: Duration) -> Option<Kill> {
     let factory: Arc<dyn EngineFactory> = Arc::new(ReferenceFactory::with_defect(defect));
-    let settings = Settings { timeout, ..Settings::default() };
+    let run = Settings::from_env().expect("the variables of the suite have valid values");
+    let settings = Settings { timeout, ..run };
     let mut looked_at = 0;
     for case in cases {
         let (verdict, explored) = run_case(case, &factory, &settings);

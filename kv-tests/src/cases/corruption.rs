@@ -260,9 +260,8 @@ fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
     for (key, value) in expected {
         let found = engine.get(key).map_err(Wrong::Refused)?;
         if found.as_deref() != Some(value.as_slice()) {
-            return Err(wrong(format!(
-                "a damaged store opens, and key {key:?} reads as {found:?}, not {value:?}"
-            )));
+            let found = found.map_or_else(|| "absent".to_owned(), |found| differing(&found, value));
+            return Err(wrong(format!("a damaged store opens, and key {key:?} is {found}")));
         }
     }
     let state = state_of(engine).map_err(Wrong::Refused)?;
@@ -271,6 +270,12 @@ fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
     }
     let surplus: Vec<_> = state.keys().filter(|key| !expected.contains_key(*key)).collect();
     Err(wrong(format!("a damaged store opens, and a scan shows keys that were never put: {surplus:?}")))
+}
+
+/// How a value differs from the expected one, in words.
+fn differing(found: &[u8], expected: &[u8]) -> String {
+    let at = found.iter().zip(expected).take_while(|(found, expected)| found == expected).count();
+    format!("a value of {} bytes, not {}, that differs from byte {at} on", found.len(), expected.len())
 }
 
 pub(super) fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {

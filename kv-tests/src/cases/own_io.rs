@@ -271,13 +271,14 @@ fn check_damage(context: &Context, store: &Closed, number: usize, damaged: Optio
         Ok(engine) => match state_of(&*engine) {
             Err(error) => Some(error),
             Ok(state) => {
+                let (last, expected) = (engine.last_lsn(), store.last);
+                ensure!(last == expected, "a damaged store opens at LSN {last}; it was closed at {expected}");
+                let same = store.state.iter().filter(|(key, value)| state.get(*key) == Some(value)).count();
                 ensure!(
-                    state == store.state && engine.last_lsn() == store.last,
-                    "a damaged store opens, and shows another state: LSN {}, not {}; {} keys, not {}",
-                    engine.last_lsn(),
-                    store.last,
-                    state.len(),
-                    store.state.len()
+                    state == store.state,
+                    "a damaged store opens, and shows another state: {same} of {} keys as they were, and {} others",
+                    store.state.len(),
+                    state.len() - same
                 );
                 None
             }

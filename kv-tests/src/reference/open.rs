@@ -43,7 +43,9 @@ impl EngineFactory for ReferenceFactory {
         options.create_if_missing &= !options.read_only;
         // Checked before the lock, too: taking the lock may create a file, and a foreign directory
         // must stay as it is.
-        let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
+        let names = env.fs.list_if_exists(dir)?;
+        options.create_if_missing |= has(Defect::CreatesInEmptyDirectory) && names.is_some();
+        let names = names.unwrap_or_default();
         check(self.defect, dir, &names, &options)?;
         if has(Defect::RacingCreatorFails) {
             create_dir_alone(dir, env)?;
@@ -60,7 +62,12 @@ impl EngineFactory for ReferenceFactory {
             (!options.read_only && !has(Defect::NoReserve)).then(|| Reserve::open(Arc::clone(&handle)));
         let lock = StoreLock::new(dir, lock);
         let place = Place { dir: handle, env: env.clone(), defect: self.defect, lock, reserve };
-        let recovered = if exists { recover(&place)? } else { Content { clean: true, ..Content::default() } };
+        let recovered = if exists { recover(&place) } else { Ok(Content::default()) };
+        if recovered.is_err() && has(Defect::FailedOpenKeepsLock) {
+            std::mem::forget(place);
+            return Err(recovered.err().unwrap_or(Error::Closed));
+        }
+        let recovered = if exists { recovered? } else { Content { clean: true, ..Content::default() } };
         if options.read_only && !has(Defect::ReadOnlyWrites) {
             let file = place.open_file(OpenMode::Read)?;
             return Ok(Arc::new(Reference::new(Shared::new(place, options, recovered, file, 0))));
@@ -98,15 +105,8 @@ impl ReferenceFactory {
 /// Reads the store, or, with some defects, does more than refuse a damaged one.
 fn recover(place: &Place) -> Result<Content> {
     let recovered = place.recover();
-    let Err(Error::Corruption { offset, .. }) = &recovered else {
-        if recovered.is_err() && place.has(Defect::FailedOpenKeepsLock) {
-            place.lock_for_good();
-        }
-        return recovered;
-    };
-    if place.has(Defect::FailedOpenKeepsLock) {
-        place.lock_for_good();
-    } else if place.has(Defect::RefusedOpenTruncates) {
+    let Err(Error::Corruption { offset, .. }) = &recovered else { return recovered };
+    if place.has(Defect::RefusedOpenTruncates) {
         let _ = place.open_file(OpenMode::ReadWrite)?.set_len(*offset);
     } else if place.has(Defect::RefusedOpenLeavesFile) {
         let _ = place.dir.open("REFERENCE.tmp.report", OpenMode::CreateOrTruncate);
@@ -205,7 +205,6 @@ fn check(defect: Option<Defect>, dir: &Path, names: &[String], options: &OpenOpt
         Some(name) if !has(Defect::TakesForeignDirectory) => {
             not_a_store(format!("it holds {name}; choose another directory"))
         }
-        _ if has(Defect::CreatesInEmptyDirectory) && !names.is_empty() && names == [LOCK_FILE] => Ok(false),
         _ if !options.create_if_missing && !has(Defect::CreatesUnasked) => {
             not_a_store("it holds none; set create_if_missing, or correct the path".to_owned())
         }

@@ -2,7 +2,7 @@
 
 use super::Defect;
 use super::log::{self, Content, Map};
-use kv_core::fs::{Dir, DirExt, File, FileExt, LockKind, OpenMode};
+use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
 use kv_core::parts::{Reserve, StoreLock};
 use kv_core::{Env, Error, Op, Result};
 use std::sync::Arc;
@@ -52,11 +52,6 @@ impl Place {
         let bytes = self.dir.read_file(name, u64::MAX)?;
         log::decode(&bytes, self.defect)
             .map_err(|damage| Error::corruption(&self.dir.path_of(name), damage.offset as u64, damage.detail))
-    }
-
-    /// With a defect, keeps the directory locked after the store is gone.
-    pub(super) fn lock_for_good(&self) {
-        std::mem::forget(self.dir.lock_or_refuse(LockKind::Shared));
     }
 
     /// With a defect, writes most keys to other files, and returns the rest.
