@@ -106,6 +106,7 @@ impl Engine for NaiveEngine {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        self.store.health.check_readable()?;
         keys.iter().try_for_each(|key| self.store.check_look_up(key))?;
         for (position, key) in keys.iter().enumerate() {
             if !self.read(key, &mut |value| visit(position, Some(value)))? {

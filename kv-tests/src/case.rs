@@ -171,16 +171,20 @@ pub fn all_cases() -> Vec<Case> {
         cases::batch::CASES,
         cases::scan::CASES,
         cases::lifecycle::CASES,
+        cases::opening::CASES,
         cases::directory::CASES,
+        cases::handles::CASES,
         cases::read_only::CASES,
         cases::crash::CASES,
         cases::errors::CASES,
         cases::disk::CASES,
         cases::corruption::CASES,
+        cases::layouts::CASES,
         cases::concurrency::CASES,
         cases::linearizability::CASES,
         cases::durability::CASES,
         cases::process::CASES,
+        cases::own_io::CASES,
     ]
     .concat()
 }

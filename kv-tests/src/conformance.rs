@@ -106,6 +106,12 @@ macro_rules! for_each_case {
                 required_kv412_system_files_are_left_alone
                 required_kv413_lowered_limits
                 required_kv414_short_runs
+                required_kv415_locked_across_processes
+                required_kv416_a_failed_open_holds_nothing
+                required_kv417_odd_places
+                required_kv418_other_options
+                required_kv419_stores_are_independent
+                required_kv420_opens_change_nothing
             }
             directory {
                 required_kv421_moved_on_the_simulated_disk
@@ -115,6 +121,16 @@ macro_rules! for_each_case {
                 required_kv425_second_open_without_lock_file
                 stochastic_kv426_reopen_while_processes_start
                 stochastic_kv427_racing_creators
+            }
+            handles {
+                required_kv431_every_operation_after_close
+                required_kv432_every_operation_after_a_failed_close
+                required_kv433_close_and_drop_save_everything
+                required_kv434_dropping_a_clone_does_nothing
+                required_kv435_nothing_of_a_dropped_store_is_left
+                stochastic_kv436_operations_during_close
+                required_kv437_borrowed_values_survive_a_close
+                optional_kv438_idle_operations_after_close
             }
             read_only {
                 required_kv441_readers_share_the_store
@@ -169,6 +185,14 @@ macro_rules! for_each_case {
                 required_kv655_missing_files
                 required_kv656_swapped_and_foreign_files
                 required_kv657_garbage
+                required_kv658_flipped_bits_in_every_layout
+                required_kv659_zeroed_blocks
+                required_kv660_cut_tails
+                required_kv661_shifted_and_repeated_bytes
+                required_kv662_swapped_files_of_equal_length
+                required_kv663_swapped_blocks
+                required_kv664_foreign_files_in_every_layout
+                required_kv665_damage_before_a_durable_change
             }
             concurrency {
                 stochastic_kv701_readers_see_whole_and_growing_values
@@ -200,6 +224,10 @@ macro_rules! for_each_case {
             }
             process {
                 stochastic_kv901_kill_during_writes
+                required_kv903_killed_after_every_answer
+                stochastic_kv904_killed_within_an_operation
+                required_kv905_damage_on_real_files
+                required_kv906_a_closed_store_holds_no_file_and_no_thread
             }
         }
     };

@@ -1,5 +1,6 @@
 use crate::rig::{Disk, Rig, Setup};
 use crate::sim::{PowerCut, SimFs};
+use crate::watch::Calls;
 use crate::{Explored, Settings};
 use fastrand::Rng;
 use kv_core::{Background, EngineFactory};
@@ -18,6 +19,7 @@ struct Shared {
     id: &'static str,
     explored: Explored,
     doing: Mutex<Option<String>>,
+    calls: Calls,
 }
 
 impl std::fmt::Debug for Context {
@@ -32,8 +34,8 @@ impl std::fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn new(factory: Arc<dyn EngineFactory>, settings: Settings, id: &'static str) -> Self {
-        let (explored, doing) = (Explored::default(), Mutex::default());
-        Context { shared: Arc::new(Shared { factory, settings, id, explored, doing }) }
+        let (explored, doing, calls) = (Explored::default(), Mutex::default(), Calls::default());
+        Context { shared: Arc::new(Shared { factory, settings, id, explored, doing, calls }) }
     }
 
     /// The engine under test.
@@ -98,6 +100,11 @@ impl Context {
 
     pub(crate) fn doing(&self) -> Option<String> {
         self.shared.doing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The calls of this case that are under way.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.shared.calls
     }
 
     /// Inline if the engine supports it, otherwise threads.

@@ -34,6 +34,9 @@
 //! | `reference/` | the mutants' home: an engine with deliberate defects, to test the suite |
 //! | `runner.rs`, `settings.rs`, `explored.rs`, `failure.rs` | trials, seed and effort, counts, reports |
 //! | `replay.rs` | the command that replays a failure |
+//! | `watch.rs` | the calls that are under way, for the report of a deadlock |
+//! | `verdicts.rs` | the verdicts as lines of JSON, and the list of known failures |
+//! | `servant.rs` | a child process that runs operations for a case |
 //!
 //! # Fault model
 //!
@@ -129,8 +132,11 @@ mod replay;
 mod rig;
 mod runner;
 mod scenario;
+mod servant;
 mod settings;
 pub mod sim;
+mod verdicts;
+mod watch;
 mod workload;
 
 #[doc(hidden)]

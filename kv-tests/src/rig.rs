@@ -2,6 +2,7 @@
 
 use crate::Context;
 use crate::sim::SimFs;
+use crate::watch::Watched;
 use kv_core::{
     Always, AnyOf, Background, Clock, Engine, Env, Fs, Limits, Manual, ManualClock, MaxLogSize, OpenOptions,
     OsFs, Periodic, PersistencePolicy, Result, Scale, SystemClock,
@@ -178,6 +179,10 @@ impl Rig {
     /// # Errors
     /// The engine's error.
     pub fn open_with(&self, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
-        self.context.factory().open(&self.dir, &self.env(), options)
+        let calls = self.context.calls();
+        let under = calls.begin("open", None);
+        let engine = self.context.factory().open(&self.dir, &self.env(), options)?;
+        drop(under);
+        Ok(Arc::new(Watched::new(engine, calls.clone())))
     }
 }

@@ -4,7 +4,9 @@ use crate::case::check_own;
 use crate::cases::process;
 use crate::replay::Replay;
 use crate::scenario::Scenario;
+use crate::servant;
 use crate::sim::SimFs;
+use crate::verdicts::{Ended, Verdicts};
 use crate::{Case, CaseResult, Context, Explored, Failure, Level, Settings, all_cases};
 use kv_core::{EngineFactory, OsFs};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -12,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The arguments of [`run`] besides the factory: [`main!`](crate::main) fills them in.
 #[derive(Clone, Copy, Debug)]
@@ -62,12 +65,14 @@ pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settin
 /// trials, as with libtest: `--list`, filters and so on. [`main!`](crate::main) calls it.
 pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     let factory: Arc<dyn EngineFactory> = Arc::new(factory);
-    if let Some(code) = process::run_as_child(&*factory) {
+    if let Some(code) = process::run_as_child(&*factory).or_else(|| servant::serve(&*factory)) {
         return code;
     }
     let arguments = Arguments::from_args();
-    let settings = match check(suite).and_then(|()| Settings::from_env()) {
-        Ok(settings) => settings,
+    let start =
+        check(suite).and_then(|()| Ok((Settings::from_env()?, Verdicts::from_env(&suite.all_cases())?)));
+    let (settings, verdicts) = match start {
+        Ok((settings, verdicts)) => (settings, Arc::new(verdicts)),
         Err(complaint) => {
             #[expect(clippy::print_stderr, reason = "a test binary that cannot begin")]
             {
@@ -77,9 +82,25 @@ pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
         }
     };
     let explored = Arc::new(Explored::default());
-    let trials = trials(&factory, suite, &settings, &explored);
+    let trials = trials(&factory, suite, &settings, &explored, &verdicts);
+    if !arguments.list {
+        record_skipped(&*factory, suite, &settings, &verdicts, &arguments);
+    }
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
+        match verdicts.end() {
+            Ok(about) => {
+                #[expect(clippy::print_stdout, reason = "the report of a test binary")]
+                about.iter().for_each(|about| println!("{about}"));
+            }
+            Err(complaint) => {
+                #[expect(clippy::print_stderr, reason = "a test binary that cannot end well")]
+                {
+                    eprintln!("kv-tests: {complaint}");
+                }
+                return ExitCode::FAILURE;
+            }
+        }
         #[expect(clippy::print_stdout, reason = "the report of a test binary")]
         {
             println!("engine {}: {explored} ({settings})\n", factory.name());
@@ -107,38 +128,76 @@ fn trials(
     suite: &Suite,
     settings: &Settings,
     explored: &Arc<Explored>,
+    verdicts: &Arc<Verdicts>,
 ) -> Vec<Trial> {
     let mut trials = Vec::new();
     for case in suite.all_cases() {
-        let opt_out =
-            suite.skip.iter().find(|(id, _)| *id == case.id).map(|(_, reason)| (*reason).to_owned());
-        let unmet = case.unmet(factory.capabilities(), true).map(|need| format!("needs {need}"));
+        let skips = suite.reason_to_skip(&case, &**factory);
         let context = Context::new(Arc::clone(factory), settings.clone(), case.id);
         let (suite, settings) = (*suite, settings.clone());
-        let explored = Arc::clone(explored);
+        let (explored, verdicts) = (Arc::clone(explored), Arc::clone(verdicts));
         let run = move || {
+            let start = Instant::now();
             let result = watched(&case, &context);
             explored.add(context.explored());
-            result
+            (result, start.elapsed(), context)
         };
-        if let Some(reason) = &unmet {
-            trials.push(skipped(case.id, reason));
-        } else if let Some(reason) = &opt_out {
-            trials.push(skipped(case.id, reason));
+        if let Some(skips) = &skips {
+            trials.push(skipped(case.id, skips.reason()));
             // A stochastic case may pass by luck.
-            if case.level != Level::Stochastic {
-                trials.push(Trial::test(format!("opt_out_is_not_stale::{}", case.id), move || match run() {
-                    Err(_) => Ok(()),
-                    Ok(()) => Err("the engine passes this case: remove the opt-out".into()),
+            if matches!(skips, Skips::OptOut(_)) && case.level != Level::Stochastic {
+                trials.push(Trial::test(format!("opt_out_is_not_stale::{}", case.id), move || {
+                    match run().0 {
+                        Err(_) => Ok(()),
+                        Ok(()) => Err("the engine passes this case: remove the opt-out".into()),
+                    }
                 }));
             }
         } else {
             trials.push(Trial::test(case.id, move || {
-                run().map_err(|f| suite.report(&case, f, &settings).into())
+                let (result, took, context) = run();
+                verdicts.record(&case, &settings, Ended::Result(&result), took, context.explored());
+                verdicts.judge(&case, result).map_err(|f| suite.report(&case, f, &settings).into())
             }));
         }
     }
     trials
+}
+
+/// Why a case does not run.
+enum Skips {
+    Unmet(String),
+    OptOut(&'static str),
+}
+
+impl Skips {
+    fn reason(&self) -> &str {
+        match self {
+            Skips::Unmet(reason) => reason,
+            Skips::OptOut(reason) => reason,
+        }
+    }
+}
+
+/// Adds the skipped cases that the arguments select to the report.
+fn record_skipped(
+    factory: &dyn EngineFactory,
+    suite: &Suite,
+    settings: &Settings,
+    verdicts: &Verdicts,
+    arguments: &Arguments,
+) {
+    let is_selected = |case: &Case| {
+        let matches =
+            |text: &String| if arguments.exact { case.id == text } else { case.id.contains(text.as_str()) };
+        arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
+    };
+    for case in suite.all_cases().iter().filter(|case| is_selected(case)) {
+        if let Some(skips) = suite.reason_to_skip(case, factory) {
+            let ended = Ended::Skipped(skips.reason());
+            verdicts.record(case, settings, ended, Duration::ZERO, &Explored::default());
+        }
+    }
 }
 
 /// A trial shown as ignored, with the reason. It fails when the user runs it in spite of that: the
@@ -153,6 +212,14 @@ impl Suite {
     /// The cases of the suite, then those of the engine's author.
     fn all_cases(&self) -> Vec<Case> {
         [all_cases().as_slice(), self.cases].concat()
+    }
+
+    /// Why this engine does not run `case`, if it does not.
+    fn reason_to_skip(&self, case: &Case, factory: &dyn EngineFactory) -> Option<Skips> {
+        if let Some(need) = case.unmet(factory.capabilities(), true) {
+            return Some(Skips::Unmet(format!("needs {need}")));
+        }
+        self.skip.iter().find(|(id, _)| *id == case.id).map(|(_, reason)| Skips::OptOut(reason))
     }
 
     /// The whole report of a failed case.
@@ -207,6 +274,35 @@ fn run_scenario(line: &str, context: &Context) -> CaseResult {
     }
 }
 
+/// Why a case gives no result.
+enum Silence {
+    /// A call of the engine takes too long.
+    Call(String),
+    /// The case takes too long.
+    Case,
+    /// The case's thread has ended.
+    Ended,
+}
+
+/// Waits for the result of a case.
+fn wait(receive: &mpsc::Receiver<CaseResult>, context: &Context) -> Result<CaseResult, Silence> {
+    let end = Instant::now() + context.settings().timeout;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        match receive.recv_timeout(left.min(Duration::from_millis(250))) {
+            Ok(result) => return Ok(result),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Silence::Ended),
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        }
+        if let Some(call) = context.calls().overdue(context.settings().call_timeout) {
+            return Err(Silence::Call(call));
+        }
+        if left.is_zero() {
+            return Err(Silence::Case);
+        }
+    }
+}
+
 /// Runs a case on its own thread, and turns a panic or a deadlock into a failure. A deadlocked
 /// thread is left behind.
 fn watched(case: &Case, context: &Context) -> CaseResult {
@@ -227,17 +323,21 @@ fn watched(case: &Case, context: &Context) -> CaseResult {
             None => failure,
         }
     };
-    match receive.recv_timeout(context.settings().timeout) {
+    match wait(&receive, context) {
         Ok(result) => {
             // The thread drops its stores before the next case begins, or the process ends.
             let _ = thread.join();
             result
         }
-        Err(mpsc::RecvTimeoutError::Timeout) => Err(in_doubt(format!(
-            "the case did not end within {} s: a deadlock?",
+        Err(Silence::Call(call)) => Err(in_doubt(format!(
+            "every call returns, but this one has not within {} s, a deadlock: {call}",
+            context.settings().call_timeout.as_secs()
+        ))),
+        Err(Silence::Case) => Err(in_doubt(format!(
+            "every case ends, but this one has not within {} s: a deadlock?",
             context.settings().timeout.as_secs()
         ))),
-        Err(mpsc::RecvTimeoutError::Disconnected) => {
+        Err(Silence::Ended) => {
             let text = match thread.join() {
                 Ok(()) => "the case ended without a result".to_owned(),
                 Err(panic) => panic
@@ -286,7 +386,7 @@ mod tests {
         skip: &'static [(&'static str, &'static str)],
     ) -> [u64; 3] {
         let factory: Arc<dyn EngineFactory> = Arc::new(factory);
-        let all = trials(&factory, &suite(skip), &Settings::default(), &Arc::default());
+        let all = trials(&factory, &suite(skip), &Settings::default(), &Arc::default(), &Arc::default());
         let chosen = all.into_iter().filter(|trial| trial.name().ends_with(id)).collect();
         // A file for the report, which says that tests failed: on standard output it would look
         // like this run's.

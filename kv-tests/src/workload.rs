@@ -115,7 +115,8 @@ pub(crate) fn value(number: usize, len: usize) -> Vec<u8> {
     u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes().into_iter().cycle().take(len).collect()
 }
 
-fn effects(op: &Op, number: usize) -> Vec<Effect> {
+/// The effects of operation `number`.
+pub(crate) fn effects_of(op: &Op, number: usize) -> Vec<Effect> {
     match op {
         Op::Put { key, len } => vec![(vec![*key], Some(value(number, *len)))],
         Op::Delete { key } => vec![(vec![*key], None)],
@@ -135,7 +136,7 @@ pub(crate) fn run_ops(engine: &dyn Engine, ops: &[Op], history: &mut History) ->
 /// Runs one operation.
 pub(crate) fn run_op(engine: &dyn Engine, op: &Op, history: &mut History) -> Result<()> {
     let number = history.next_number();
-    let effects = effects(op, number);
+    let effects = effects_of(op, number);
     history.begin(effects.clone());
     let lsn = match op {
         Op::Put { key, len } => Some(engine.put(&[*key], &value(number, *len))?),

@@ -285,6 +285,7 @@ impl Engine for Tiny {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        self.health.check_readable()?;
         keys.iter().try_for_each(|key| self.check_key(key))?;
         for (position, key) in keys.iter().enumerate() {
             if !self.read(key, &mut |value| visit(position, Some(value)))? {

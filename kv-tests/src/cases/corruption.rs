@@ -1,7 +1,7 @@
 //! Damage to a closed store: the engine reports it, or has lost nothing.
 
 use super::case;
-use crate::failure::ensure;
+use crate::failure::{ensure, fail};
 use crate::oracle::{History, State, state_of};
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{PowerCut, SimFs};
@@ -9,8 +9,9 @@ use crate::workload::{Op, random_ops, run_op, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use kv_core::fs::LOCK_FILE;
 use kv_core::parts::Reserve;
-use kv_core::{Engine, Error, Lsn};
+use kv_core::{Engine, EngineExt, Error, Lsn, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
 
@@ -66,12 +67,13 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-/// A closed store: its disk, its files, and its state.
-struct Stored {
-    disk: SimFs,
-    files: Vec<(PathBuf, Vec<u8>)>,
+/// A closed store: its disk, its files, its state, and its newest LSN.
+pub(super) struct Stored {
+    pub(super) disk: SimFs,
+    pub(super) files: Vec<(PathBuf, Vec<u8>)>,
     state: State,
-    setup: Setup,
+    last: Lsn,
+    pub(super) setup: Setup,
     ops: Vec<Op>,
 }
 
@@ -84,67 +86,164 @@ impl Stored {
         ops.extend(random_ops(&mut rng, 30, 14));
         ops.extend([Op::Sync, Op::Compact]);
         ops.extend(random_ops(&mut rng, 10, 14));
-        let (disk, setup) = (SimFs::new(), Setup::tiny(context, Policy::MaxLogSize(300)));
-        let state = fill(&context.sim_rig(disk.clone(), setup), &ops, 0)?;
-        let files = data_files(&disk);
-        Ok(Stored { disk, files, state, setup, ops })
+        Stored::after(context, Setup::tiny(context, Policy::MaxLogSize(300)), ops)
     }
 
-    fn rig(&self, context: &Context, disk: &SimFs) -> Rig {
+    /// A closed store after these operations.
+    pub(super) fn after(context: &Context, setup: Setup, ops: Vec<Op>) -> Result<Self, Failure> {
+        let disk = SimFs::new();
+        let (state, last) = fill(&context.sim_rig(disk.clone(), setup), &ops, 0)?;
+        let files = data_files(&disk);
+        Ok(Stored { disk, files, state, last, setup, ops })
+    }
+
+    pub(super) fn rig(&self, context: &Context, disk: &SimFs) -> Rig {
         context.sim_rig(disk.clone(), self.setup)
     }
 
     /// Opens the store after some of its files were replaced or (`None`) removed, and judges the
     /// answer. With `named`, the error must name one of these files.
-    fn check(&self, context: &Context, damage: &[(&Path, Option<Vec<u8>>)], named: bool) -> CaseResult {
+    pub(super) fn check(
+        &self,
+        context: &Context,
+        damage: &[(&Path, Option<Vec<u8>>)],
+        named: bool,
+    ) -> CaseResult {
+        let number = context.explored().damages();
         context.explored().damage();
         let disk = self.disk.process_death();
         for (path, bytes) in damage {
             disk.damage(path, bytes.clone());
         }
-        let rig = self.rig(context, &disk);
         let paths: Vec<&Path> = damage.iter().map(|(path, _)| *path).collect();
-        let error = match rig.open() {
-            Ok(engine) => {
-                return match read_all(&*engine, &self.state) {
-                    Ok(()) => Ok(()),
-                    Err(Wrong::State(failure)) => Err(failure),
-                    Err(Wrong::Refused(error)) => check_error(&error, &paths, named),
-                };
-            }
+        let before = data_files(&disk);
+        if number % 8 == 0 && context.factory().capabilities().read_only {
+            self.check_reader(context, &disk.process_death(), &paths, named)?;
+        }
+        let error = match self.rig(context, &disk).open() {
+            Ok(engine) => match self.read_all(&*engine) {
+                Ok(()) if number % 3 == 0 => return self.check_going_on(context, &disk, engine, &paths),
+                Ok(()) => return Ok(()),
+                Err(Wrong::State(failure)) => return Err(failure),
+                Err(Wrong::Refused(error)) => return check_error(&error, &paths, named),
+            },
             Err(error) => error,
         };
         check_error(&error, &paths, named)?;
-        // The engine must leave a refused store untouched: with the old bytes back, it is whole.
-        for path in paths {
-            let bytes = self.files.iter().find(|(known, _)| known == path).map(|(_, bytes)| bytes.clone());
-            disk.damage(path, bytes);
+        if let Some(change) = difference(&before, &data_files(&disk)) {
+            fail!("an open that is refused has changed nothing, but it {change}; it said: {error}");
         }
-        let engine = rig.open().map_err(|again| {
-            Failure::new(format!(
-                "a refused open leaves the store as it was, but with the file restored: {again}"
-            ))
-            .with("refused", error.to_string())
-        })?;
+        // The same process tries again: the first refusal holds no lock, and hides nothing.
+        match self.rig(context, &disk).open() {
+            Ok(engine) => self.read_all(&*engine).or_else(|wrong| match wrong {
+                Wrong::State(failure) => Err(failure),
+                Wrong::Refused(error) => check_error(&error, &paths, named),
+            }),
+            Err(again) => check_error(&again, &paths, named),
+        }
+    }
+
+    /// Reads every key, and then scans. A damaged store may refuse, but must not answer wrongly.
+    fn read_all(&self, engine: &dyn Engine) -> Result<(), Wrong> {
+        read_all(engine, &self.state)?;
+        let last = engine.last_lsn();
+        if last == self.last {
+            return Ok(());
+        }
+        let expected = self.last;
+        Err(Wrong::State(Failure::new(format!(
+            "a damaged store opens with all its keys, but at LSN {last}: it was closed at {expected}"
+        ))))
+    }
+
+    /// Opens a damaged store for reading only: the same state or an error, and nothing changes.
+    fn check_reader(&self, context: &Context, disk: &SimFs, paths: &[&Path], named: bool) -> CaseResult {
+        let before = disk.files();
+        let rig = self.rig(context, disk);
+        let options = OpenOptions { read_only: true, ..rig.setup.options() };
+        match rig.open_with(&options).map(|reader| self.read_all(&*reader)) {
+            Ok(Ok(())) => {}
+            Ok(Err(Wrong::State(failure))) => return Err(failure.with("where", "opened for reading only")),
+            Ok(Err(Wrong::Refused(error))) | Err(error) => check_error(&error, paths, named)?,
+        }
+        match difference(&before, &disk.files()) {
+            None => Ok(()),
+            Some(change) => fail!("an open for reading only {change} of a damaged store"),
+        }
+    }
+
+    /// Uses a store that opened in spite of the damage, and opens it again. The engine may notice
+    /// the damage later.
+    fn check_going_on(
+        &self,
+        context: &Context,
+        disk: &SimFs,
+        engine: Arc<dyn Engine>,
+        paths: &[&Path],
+    ) -> CaseResult {
+        let lsn = match engine.put_durable(b"new", b"value") {
+            Ok(lsn) => lsn,
+            Err(Error::Poisoned { cause }) => return check_error(&cause, paths, false),
+            Err(error) => return check_error(&error, paths, false),
+        };
         ensure!(
-            state_of(&*engine)? == self.state,
-            "a refused open leaves the store as it was, but with the file restored it holds something else"
+            lsn > self.last,
+            "a damaged store opens, and uses LSN {lsn} again: it was closed at LSN {}",
+            self.last
         );
-        Ok(())
+        let mut expected = self.state.clone();
+        expected.insert(b"new".to_vec(), b"value".to_vec());
+        match engine.close() {
+            Ok(()) => {}
+            Err(Error::Poisoned { cause }) => return check_error(&cause, paths, false),
+            Err(error) => return check_error(&error, paths, false),
+        }
+        drop(engine);
+        let again = self.rig(context, disk).open();
+        match again.map(|engine| read_all(&*engine, &expected)) {
+            Ok(Err(Wrong::State(failure))) => Err(failure.with(
+                "where",
+                "the damaged store opened with its state, took a put, was closed and opened again",
+            )),
+            Ok(Err(Wrong::Refused(error))) | Err(error) => check_error(&error, paths, false),
+            Ok(Ok(())) => Ok(()),
+        }
     }
 }
 
-/// Runs `ops` with values numbered from `first` on, and closes the store; returns its state.
-fn fill(rig: &Rig, ops: &[Op], first: usize) -> Result<State, Failure> {
-    let engine = rig.open()?;
+/// The first difference between the files of a disk before and after.
+pub(super) fn difference(before: &[(PathBuf, Vec<u8>)], after: &[(PathBuf, Vec<u8>)]) -> Option<String> {
+    for (path, bytes) in before {
+        match after.iter().find(|(known, _)| known == path) {
+            None => return Some(format!("removed {}", path.display())),
+            Some((_, now)) if now != bytes => {
+                let at = now.iter().zip(bytes).position(|(now, was)| now != was);
+                let at = at.unwrap_or_else(|| now.len().min(bytes.len()));
+                return Some(format!("changed byte {at} of {}", path.display()));
+            }
+            Some(_) => {}
+        }
+    }
+    let new = after.iter().find(|(path, _)| before.iter().all(|(known, _)| known != path));
+    new.map(|(path, _)| format!("created {}", path.display()))
+}
+
+/// Runs `ops` with values numbered from `first` on, and closes the store; returns its state and its
+/// newest LSN.
+pub(super) fn fill(rig: &Rig, ops: &[Op], first: usize) -> Result<(State, Lsn), Failure> {
     let mut history = History::numbered_from(first);
-    run_ops(&*engine, ops, &mut history)?;
-    engine.close()?;
-    Ok(history.state())
+    let mut last = Lsn::ZERO;
+    for session in ops.split(|op| *op == Op::Reopen) {
+        let engine = rig.open()?;
+        run_ops(&*engine, session, &mut history)?;
+        engine.close()?;
+        last = engine.last_lsn();
+    }
+    Ok((history.state(), last))
 }
 
 /// The files of a store, without its lock file.
-fn data_files(disk: &SimFs) -> Vec<(PathBuf, Vec<u8>)> {
+pub(super) fn data_files(disk: &SimFs) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = disk.files();
     files.retain(|(path, _)| path.file_name().is_none_or(|name| name != LOCK_FILE));
     files
@@ -161,9 +260,8 @@ fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
     for (key, value) in expected {
         let found = engine.get(key).map_err(Wrong::Refused)?;
         if found.as_deref() != Some(value.as_slice()) {
-            return Err(wrong(format!(
-                "a damaged store opens, and key {key:?} reads as {found:?}, not {value:?}"
-            )));
+            let found = found.map_or_else(|| "absent".to_owned(), |found| differing(&found, value));
+            return Err(wrong(format!("a damaged store opens, and key {key:?} is {found}")));
         }
     }
     let state = state_of(engine).map_err(Wrong::Refused)?;
@@ -174,7 +272,13 @@ fn read_all(engine: &dyn Engine, expected: &State) -> Result<(), Wrong> {
     Err(wrong(format!("a damaged store opens, and a scan shows keys that were never put: {surplus:?}")))
 }
 
-fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {
+/// How a value differs from the expected one, in words.
+fn differing(found: &[u8], expected: &[u8]) -> String {
+    let at = found.iter().zip(expected).take_while(|(found, expected)| found == expected).count();
+    format!("a value of {} bytes, not {}, that differs from byte {at} on", found.len(), expected.len())
+}
+
+pub(super) fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {
     let path = match error {
         Error::Corruption { path, .. } | Error::UnsupportedVersion { path, .. } => path,
         Error::NotAStore { .. } => return Ok(()),
@@ -188,7 +292,13 @@ fn check_error(error: &Error, damaged: &[&Path], named: bool) -> CaseResult {
 }
 
 /// Adds to a failure the damage, its file, and the damaged disk.
-fn explain(failure: Failure, disk: &SimFs, path: &Path, what: &str, bytes: Option<Vec<u8>>) -> Failure {
+pub(super) fn explain(
+    failure: Failure,
+    disk: &SimFs,
+    path: &Path,
+    what: &str,
+    bytes: Option<Vec<u8>>,
+) -> Failure {
     let image = disk.process_death();
     image.damage(path, bytes);
     failure.with("damage", format!("{}: {what}", path.display())).with_image(image)
@@ -200,7 +310,7 @@ fn bits(context: &Context, len: usize) -> impl Iterator<Item = (usize, u8)> {
     (0..len).flat_map(move |at| (0..each).map(move |nth| (at, 1u8 << ((at * 5 + nth) % 8))))
 }
 
-fn flipped(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
+pub(super) fn flipped(bytes: &[u8], at: usize, mask: u8) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     if let Some(byte) = bytes.get_mut(at) {
         *byte ^= mask;
@@ -223,7 +333,7 @@ fn flipped_bits(context: &Context) -> CaseResult {
     enough(context)
 }
 
-fn enough(context: &Context) -> CaseResult {
+pub(super) fn enough(context: &Context) -> CaseResult {
     ensure!(context.explored().damages() > 0, "the harness is broken: nothing was damaged");
     Ok(())
 }
@@ -306,7 +416,7 @@ fn truncated_files(context: &Context) -> CaseResult {
 
 impl Stored {
     /// Whether the data lies in more than one file. A reserve holds none.
-    fn has_several_files(&self) -> bool {
+    pub(super) fn has_several_files(&self) -> bool {
         self.files.iter().filter(|(path, _)| !path.ends_with(Reserve::FILE)).count() > 1
     }
 }
@@ -353,7 +463,7 @@ fn swapped_and_foreign_files(context: &Context) -> CaseResult {
 
 /// The files of another store under the names that they would have in this one. Its history differs
 /// in the values' bytes only, so only the identity of the store tells them apart.
-fn another_store(context: &Context, stored: &Stored) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
+pub(super) fn another_store(context: &Context, stored: &Stored) -> Result<Vec<(PathBuf, Vec<u8>)>, Failure> {
     let disk = SimFs::new();
     let other = context.sim_rig(disk.clone(), stored.setup).in_dir("/another");
     let here = stored.rig(context, &stored.disk);

@@ -181,22 +181,24 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     let engine = rig.open()?;
     let durable = engine.put(b"k", b"durable")?;
     engine.sync()?;
-    engine.put(b"k", b"visible")?;
+    // An engine may dump earlier than the policy demands: then the put meets the fault.
     disk.inject(Fault { kind: FaultKind::Sync, nth: 0, repeat: Repeat::Once });
-    let first = engine.sync();
+    let put = engine.put(b"k", b"visible");
+    let first = put.clone().and_then(|_| engine.sync());
     ensure!(disk.faults_fired() == 1, "a sync with something to do changes the disk");
     context.explored().add_faults(1);
     ensure!(matches!(first, Err(Error::Io { .. })), "the sync that meets EIO is answered with {first:?}");
     engine.wait_durable(durable)?;
     let beyond = engine.wait_durable(engine.last_lsn());
     ensure!(
-        matches!(beyond, Err(Error::Poisoned { .. })),
+        matches!(beyond, Err(Error::Poisoned { .. })) || engine.last_lsn() == durable,
         "waiting on a poisoned store is answered with {beyond:?}"
     );
     ensure!(engine.durable_lsn() == durable, "durable_lsn stands still on a poisoned store");
     let found = engine.get(b"k")?;
     ensure!(
-        found.as_deref() == Some(b"visible".as_slice()),
+        found.as_deref() == Some(b"visible".as_slice())
+            || (put.is_err() && found.as_deref() == Some(b"durable".as_slice())),
         "a poisoned store reads the visible value, not {found:?}"
     );
     let closed = engine.close();

@@ -152,7 +152,7 @@ fn second_open_is_refused(context: &Context) -> CaseResult {
     ] {
         let engine = rig.open()?;
         engine.put(b"k", b"v")?;
-        match rig.open() {
+        match rig.open().map(drop) {
             Err(Error::Locked { .. }) => {}
             other => fail!("a second open is answered with {other:?}, not Locked"),
         }
@@ -183,7 +183,11 @@ fn closed_means_closed(context: &Context) -> CaseResult {
         ("wait_durable", engine.wait_durable(lsn).err()),
     ];
     for (name, answer) in answers {
-        ensure!(matches!(answer, Some(Error::Closed)), "{name} after close is answered with {answer:?}");
+        let told = answer.as_ref().map_or("success".to_owned(), |error| format!("\"{error}\""));
+        ensure!(
+            matches!(answer, Some(Error::Closed)),
+            "{name} after close is answered with {told}, not Closed"
+        );
     }
     ensure!(engine.last_lsn() == lsn && engine.durable_lsn() == lsn, "the LSNs of a closed store changed");
     Ok(())
@@ -192,7 +196,7 @@ fn closed_means_closed(context: &Context) -> CaseResult {
 fn missing_is_not_created(context: &Context) -> CaseResult {
     let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
     let options = OpenOptions { create_if_missing: false, ..rig.setup.options() };
-    match rig.open_with(&options) {
+    match rig.open_with(&options).map(drop) {
         Err(Error::NotAStore { .. }) => {}
         other => fail!("opening a missing store is answered with {other:?}, not NotAStore"),
     }
@@ -209,7 +213,7 @@ fn foreign_directory(context: &Context) -> CaseResult {
     let path = rig.dir().join("letter.txt");
     let file = fs.open(&path, OpenMode::CreateNew)?;
     file.write_all_at(b"dear", 0)?;
-    match rig.open() {
+    match rig.open().map(drop) {
         Err(Error::NotAStore { .. }) => {}
         other => fail!("opening a foreign directory is answered with {other:?}, not NotAStore"),
     }
@@ -221,11 +225,12 @@ fn foreign_directory(context: &Context) -> CaseResult {
 fn nonsense_options(context: &Context) -> CaseResult {
     let limits = Limits { key_len_max: Limits::FORMAT_KEY_LEN_MAX + 1, ..Limits::default() };
     let rig = context.rig(Setup { limits, ..Setup::tiny(context, Policy::Manual) })?;
-    match rig.open() {
+    match rig.open().map(drop) {
         Err(Error::InvalidArgument(_)) => {}
-        other => {
-            fail!("a key limit beyond that of the format is answered with {other:?}, not InvalidArgument")
+        Err(error) => {
+            fail!("a key limit beyond that of the format is answered with \"{error}\", not InvalidArgument")
         }
+        Ok(()) => fail!("an open with a key limit beyond that of the format succeeds"),
     }
     ensure!(rig.fs().list_if_exists(rig.dir())?.is_none(), "the refused open created the directory");
     let rig = context.rig(Setup::tiny(context, Policy::Manual))?;
@@ -278,7 +283,7 @@ fn a_closed_handle_holds_nothing(context: &Context) -> CaseResult {
         let second = rig.open()?;
         first.close()?;
         drop(first);
-        match rig.open() {
+        match rig.open().map(drop) {
             Err(Error::Locked { .. }) => {}
             other => fail!("while the second handle is open, another open is answered with {other:?}"),
         }
@@ -292,7 +297,7 @@ fn unwritable_directory(context: &Context) -> CaseResult {
     let denied = Fault { kind: FaultKind::Denied, nth: 0, repeat: Repeat::Always };
     let refused = |disk: &SimFs| -> CaseResult {
         disk.inject(denied);
-        match context.sim_rig(disk.clone(), setup).open() {
+        match context.sim_rig(disk.clone(), setup).open().map(drop) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
             other => fail!("opening without the right to write is answered with {other:?}, not EACCES"),
         }

@@ -134,6 +134,68 @@ pub enum Defect {
     FewDescriptorsIgnored,
     /// Every change tries to remove all files that could not be removed before.
     UnlinksAgain,
+    /// `sync` works after `close`.
+    SyncAfterClose,
+    /// Waiting for a durable LSN works after `close`.
+    WaitAfterClose,
+    /// After `close` `read_many` finds nothing, and is no error.
+    ReadManyAfterClose,
+    /// `poll_durable` is ready without an error after `close`.
+    PollAfterClose,
+    /// After `close` a delete of an absent key is no error.
+    IdleDeleteAfterClose,
+    /// After `close` the statistics have no LSNs.
+    StatsForgetAtClose,
+    /// After `close` a `read_many` of no key is no error.
+    IdleCallsAfterClose,
+    /// A `close` that fails leaves the engine open for reads.
+    FailedCloseStaysOpen,
+    /// A `close` that fails keeps the directory locked until the drop.
+    FailedCloseKeepsLock,
+    /// With background threads the drop of the last handle does not dump.
+    DropLosesWithThreads,
+    /// The drop of the last handle writes, and does not sync.
+    DropDoesNotSync,
+    /// `close` writes what a policy holds, and does not sync it.
+    ManualCloseDoesNotSync,
+    /// The ticker never ends, and holds the store.
+    LeaksStore,
+    /// Every open leaves a handle of the policy behind, a failed one, too.
+    LeaksPolicy,
+    /// Every open leaves an open file behind.
+    LeaksFiles,
+    /// An open that fails in its recovery leaves the directory locked.
+    FailedOpenKeepsLock,
+    /// The lock of a directory excludes only this process.
+    LocksWithinProcess,
+    /// The lock of a directory excludes those of the same name elsewhere.
+    LocksByLastName,
+    /// A `close` during another one returns at once.
+    SecondCloseIsEarly,
+    /// The engine creates a store in an empty directory without `create_if_missing`.
+    CreatesInEmptyDirectory,
+    /// The engine does not sync the directories in which it creates directories.
+    ParentsNotSynced,
+    /// An open at normal scale finds none of the keys.
+    NormalScaleStartsOver,
+    /// Every open takes an LSN.
+    OpenTakesLsn,
+    /// A scan ends without an error when another thread closes the store.
+    ScanEndsAtClose,
+    /// Recovery does not check the checksum of the first record.
+    FirstRecordUnchecked,
+    /// An open that meets damage cuts it off, and then refuses the store.
+    RefusedOpenTruncates,
+    /// An open that meets damage leaves a file with a report.
+    RefusedOpenLeavesFile,
+    /// Recovery takes a cut in the first record for a torn tail.
+    CutAfterCloseIgnored,
+    /// Recovery does not check the checksum of a large record.
+    LargeRecordsUnchecked,
+    /// Recovery takes zeros for the end of the log, in the first record, too.
+    ZerosAreTheEnd,
+    /// The engine keeps most keys in files that do not name their store.
+    SideFiles,
 }
 
 impl Defect {
@@ -205,6 +267,37 @@ impl Defect {
         Defect::TrustsAllocation,
         Defect::FewDescriptorsIgnored,
         Defect::UnlinksAgain,
+        Defect::SyncAfterClose,
+        Defect::WaitAfterClose,
+        Defect::ReadManyAfterClose,
+        Defect::PollAfterClose,
+        Defect::IdleDeleteAfterClose,
+        Defect::StatsForgetAtClose,
+        Defect::IdleCallsAfterClose,
+        Defect::FailedCloseStaysOpen,
+        Defect::FailedCloseKeepsLock,
+        Defect::DropLosesWithThreads,
+        Defect::DropDoesNotSync,
+        Defect::ManualCloseDoesNotSync,
+        Defect::LeaksStore,
+        Defect::LeaksPolicy,
+        Defect::LeaksFiles,
+        Defect::FailedOpenKeepsLock,
+        Defect::LocksWithinProcess,
+        Defect::LocksByLastName,
+        Defect::SecondCloseIsEarly,
+        Defect::CreatesInEmptyDirectory,
+        Defect::ParentsNotSynced,
+        Defect::NormalScaleStartsOver,
+        Defect::OpenTakesLsn,
+        Defect::ScanEndsAtClose,
+        Defect::FirstRecordUnchecked,
+        Defect::RefusedOpenTruncates,
+        Defect::RefusedOpenLeavesFile,
+        Defect::CutAfterCloseIgnored,
+        Defect::LargeRecordsUnchecked,
+        Defect::ZerosAreTheEnd,
+        Defect::SideFiles,
     ];
 
     /// The defects that only concurrent threads can show.
@@ -215,4 +308,7 @@ impl Defect {
         Defect::StaleWhenBusy,
         Defect::TakesBack,
     ];
+
+    /// The defects that only another process can show.
+    pub const ACROSS_PROCESSES: &[Defect] = &[Defect::LocksWithinProcess, Defect::LeaksFiles];
 }

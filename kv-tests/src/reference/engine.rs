@@ -7,6 +7,7 @@ use kv_core::{
     Action, Background, Batch, Change, Checkpoint, Compact, Engine, Error, Lsn, PointInTime, Result,
     ScanVisitor, Stats, Value,
 };
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
@@ -33,6 +34,20 @@ impl Reference {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
+    }
+
+    /// The drop of some defects: does not dump, or does not sync.
+    fn close_carelessly(&self, loses: bool) {
+        let mut state = self.state();
+        if state.closed.is_none() {
+            if !loses {
+                let _ = self.shared.dump(&mut state, Action::Write);
+            }
+            self.shared.health.close();
+            state.closed = Some(Ok(()));
+            self.shared.place.lock.release();
+            self.shared.changed.notify_all();
+        }
     }
 }
 
@@ -86,6 +101,14 @@ impl Engine for Reference {
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        if keys.is_empty() && self.shared.has(Defect::IdleCallsAfterClose) {
+            return Ok(());
+        }
+        if self.shared.is_closed_but(Defect::ReadManyAfterClose) {
+            (0..keys.len()).for_each(|position| visit(position, None));
+            return Ok(());
+        }
+        self.shared.check_readable()?;
         keys.iter().try_for_each(|key| self.shared.check_present_key(key))?;
         for (position, key) in keys.iter().enumerate() {
             let value = self.get(key)?;
@@ -105,6 +128,9 @@ impl Engine for Reference {
             map.pop_last();
         }
         for (key, value) in &map {
+            if self.shared.is_closed_but(Defect::ScanEndsAtClose) {
+                break;
+            }
             if visit(key, value).is_break() && !self.shared.has(Defect::ScanDoesNotBreak) {
                 break;
             }
@@ -114,6 +140,9 @@ impl Engine for Reference {
 
     fn sync(&self) -> Result<Lsn> {
         let mut state = self.state();
+        if self.shared.is_closed_but(Defect::SyncAfterClose) {
+            return Ok(Lsn::new(state.durable));
+        }
         self.shared.health.check_writable()?;
         if state.pending.records > 0 {
             self.shared.dump(&mut state, Action::WriteAndSync)?;
@@ -122,6 +151,9 @@ impl Engine for Reference {
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        if self.shared.is_closed_but(Defect::WaitAfterClose) && lsn <= self.durable_lsn() {
+            return Ok(());
+        }
         self.shared.health.check_readable()?;
         if lsn > self.last_lsn() {
             return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
@@ -132,6 +164,9 @@ impl Engine for Reference {
 
     fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let shared = &*self.shared;
+        if shared.is_closed_but(Defect::PollAfterClose) {
+            return Poll::Ready(Ok(()));
+        }
         shared.health.check_readable()?;
         if shared.place.env.background == Background::Inline || lsn > self.last_lsn() {
             return Poll::Ready(self.wait_durable(lsn));
@@ -172,12 +207,17 @@ impl Engine for Reference {
         stats.unflushed_bytes = now.unwritten.len() as u64;
         stats.disk_bytes = now.len;
         stats.changes = now.changes;
-        stats.last_lsn = Lsn::new(now.content.last);
-        stats.durable_lsn = Lsn::new(now.durable);
+        if !(now.closed.is_some() && self.shared.has(Defect::StatsForgetAtClose)) {
+            stats.last_lsn = Lsn::new(now.content.last);
+            stats.durable_lsn = Lsn::new(now.durable);
+        }
         stats
     }
 
     fn close(&self) -> Result<()> {
+        if self.shared.has(Defect::SecondCloseIsEarly) && self.shared.closing.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
         let mut state = self.state();
         match &state.closed {
             Some(_) if self.shared.has(Defect::CloseForgetsFailure) => return Ok(()),
@@ -187,9 +227,14 @@ impl Engine for Reference {
         let is_reader = self.shared.options.read_only;
         let mut result = if is_reader { Ok(()) } else { self.shared.health.check_writable() };
         if result.is_ok() && !is_reader && !self.shared.has(Defect::CloseDoesNotDump) {
-            result = self.shared.dump_for_good(&mut state);
+            result = match self.shared.has(Defect::ManualCloseDoesNotSync) {
+                true => self.shared.dump(&mut state, Action::Write),
+                false => self.shared.dump_for_good(&mut state),
+            };
         }
-        self.shared.health.close();
+        if result.is_ok() || !self.shared.has(Defect::FailedCloseStaysOpen) {
+            self.shared.health.close();
+        }
         state.closed = Some(result.clone());
         if self.shared.has(Defect::UnlocksLate) {
             let shared = Arc::clone(&self.shared);
@@ -197,7 +242,7 @@ impl Engine for Reference {
                 thread::sleep(Duration::from_millis(5));
                 shared.place.lock.release();
             });
-        } else {
+        } else if result.is_ok() || !self.shared.has(Defect::FailedCloseKeepsLock) {
             self.shared.place.lock.release();
         }
         self.shared.changed.notify_all();
@@ -205,6 +250,7 @@ impl Engine for Reference {
         self.shared.tasks.wake_all();
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
         // The ticker itself may run this close: a waker that it wakes may drop the last handle.
+        let ticker = ticker.filter(|_| !self.shared.has(Defect::LeaksStore));
         if let Some(ticker) = ticker.filter(|ticker| ticker.thread().id() != thread::current().id()) {
             // The ticker panics only after a bug that a caller has seen, too.
             let _ = ticker.join();
@@ -227,6 +273,11 @@ impl Engine for Reference {
 
 impl Drop for Reference {
     fn drop(&mut self) {
+        let loses = self.shared.has(Defect::DropLosesWithThreads)
+            && self.shared.place.env.background == Background::Threads;
+        if loses || self.shared.has(Defect::DropDoesNotSync) {
+            self.close_carelessly(loses);
+        }
         // A drop cannot report a failure.
         let _ = self.close();
     }

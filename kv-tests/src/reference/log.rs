@@ -128,6 +128,12 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
     let mut first = true;
     loop {
         let before = rest;
+        let unchecked = match defect {
+            Some(Defect::FirstRecordUnchecked) => first,
+            Some(Defect::LargeRecordsUnchecked) => first && rest.len() > LARGE,
+            _ => false,
+        };
+        let defect = if unchecked { Some(Defect::NoChecksum) } else { defect };
         let Some(record) = decode_record(&mut rest, epoch, defect) else {
             rest = before;
             break;
@@ -145,7 +151,12 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
     }
     let offset = bytes.len() - rest.len();
     content.clean = offset == whole;
-    if offset < whole {
+    let is_ignored = match defect {
+        Some(Defect::CutAfterCloseIgnored) => bytes.len() < whole,
+        Some(Defect::ZerosAreTheEnd) => bytes.last() == Some(&0),
+        _ => false,
+    };
+    if offset < whole && !is_ignored {
         return Err(Damage { offset, detail: "the first record is damaged" });
     }
     let lost = |record: Record| record.durable > content.last;
@@ -158,6 +169,9 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
     }
     Ok(content)
 }
+
+/// A record of more bytes is large to a defect.
+const LARGE: usize = 4096;
 
 struct Record {
     lsn: u64,

@@ -8,8 +8,9 @@ use super::state::Shared;
 use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
 use kv_core::parts::{Reserve, StoreLock};
 use kv_core::{Background, Capabilities, Engine, EngineFactory, Env, Error, Op, OpenOptions, Result};
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Opens [`Reference`] engines.
@@ -42,21 +43,31 @@ impl EngineFactory for ReferenceFactory {
         options.create_if_missing &= !options.read_only;
         // Checked before the lock, too: taking the lock may create a file, and a foreign directory
         // must stay as it is.
-        let names = env.fs.list_if_exists(dir)?.unwrap_or_default();
+        let names = env.fs.list_if_exists(dir)?;
+        options.create_if_missing |= has(Defect::CreatesInEmptyDirectory) && names.is_some();
+        let names = names.unwrap_or_default();
         check(self.defect, dir, &names, &options)?;
         if has(Defect::RacingCreatorFails) {
             create_dir_alone(dir, env)?;
         } else if !options.read_only {
-            env.fs.create_dir_durably(dir)?;
+            self.create_dir(dir, env)?;
         }
         let handle = env.fs.open_dir(dir).map_err(|error| Error::io(Op::Open, dir, error))?;
+        if has(Defect::LeaksPolicy) {
+            std::mem::forget(Arc::clone(&options.persistence));
+        }
         let lock = lock(self.defect, &*handle, &options)?;
         let exists = check(self.defect, dir, &handle.names()?, &options)?;
         let reserve =
             (!options.read_only && !has(Defect::NoReserve)).then(|| Reserve::open(Arc::clone(&handle)));
         let lock = StoreLock::new(dir, lock);
         let place = Place { dir: handle, env: env.clone(), defect: self.defect, lock, reserve };
-        let recovered = if exists { place.recover()? } else { Content { clean: true, ..Content::default() } };
+        let recovered = if exists { recover(&place) } else { Ok(Content::default()) };
+        if recovered.is_err() && has(Defect::FailedOpenKeepsLock) {
+            std::mem::forget(place);
+            return Err(recovered.err().unwrap_or(Error::Closed));
+        }
+        let recovered = if exists { recovered? } else { Content { clean: true, ..Content::default() } };
         if options.read_only && !has(Defect::ReadOnlyWrites) {
             let file = place.open_file(OpenMode::Read)?;
             return Ok(Arc::new(Reference::new(Shared::new(place, options, recovered, file, 0))));
@@ -65,6 +76,9 @@ impl EngineFactory for ReferenceFactory {
         let step = u64::from(!has(Defect::LsnReuse) || recovered.epoch == 0);
         let content = Content { epoch: recovered.epoch + step, ..recovered };
         let (file, len) = place.replace(&content)?;
+        if has(Defect::LeaksFiles) {
+            std::mem::forget(place.open_file(OpenMode::Read)?);
+        }
         let has_ticker =
             env.background == Background::Threads && !options.read_only && !has(Defect::NoTicker);
         let engine = Arc::new(Reference::new(Shared::new(place, options, content, file, len)));
@@ -73,6 +87,31 @@ impl EngineFactory for ReferenceFactory {
         }
         Ok(engine)
     }
+}
+
+impl ReferenceFactory {
+    /// Creates the directory of a store.
+    fn create_dir(&self, dir: &Path, env: &Env) -> Result<()> {
+        if self.defect != Some(Defect::ParentsNotSynced) || env.fs.list_if_exists(dir)?.is_some() {
+            return env.fs.create_dir_durably(dir);
+        }
+        if let Some(parent) = dir.parent().filter(|parent| *parent != dir) {
+            self.create_dir(parent, env)?;
+        }
+        env.fs.create_dir(dir).map_err(|error| Error::io(Op::CreateDir, dir, error))
+    }
+}
+
+/// Reads the store, or, with some defects, does more than refuse a damaged one.
+fn recover(place: &Place) -> Result<Content> {
+    let recovered = place.recover();
+    let Err(Error::Corruption { offset, .. }) = &recovered else { return recovered };
+    if place.has(Defect::RefusedOpenTruncates) {
+        let _ = place.open_file(OpenMode::ReadWrite)?.set_len(*offset);
+    } else if place.has(Defect::RefusedOpenLeavesFile) {
+        let _ = place.dir.open("REFERENCE.tmp.report", OpenMode::CreateOrTruncate);
+    }
+    recovered
 }
 
 /// Creates a directory like a program that expects no other creator.
@@ -87,6 +126,36 @@ fn create_dir_alone(dir: &Path, env: &Env) -> Result<()> {
     std::thread::sleep(Duration::from_millis(5));
     env.fs.create_dir(dir).map_err(|error| Error::io(Op::CreateDir, dir, error))?;
     env.fs.create_dir_durably(dir)
+}
+
+/// The directories that a lock of this process excludes.
+static LOCKED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// A lock that only this process sees.
+#[derive(Debug)]
+struct OwnLock(PathBuf);
+
+impl OwnLock {
+    fn take(path: &Path) -> Result<Box<dyn DirLock>> {
+        let is_free = LOCKED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_path_buf());
+        if is_free {
+            Ok(Box::new(OwnLock(path.to_path_buf())))
+        } else {
+            Err(Error::Locked { path: path.to_path_buf() })
+        }
+    }
+}
+
+impl DirLock for OwnLock {
+    fn check(&self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for OwnLock {
+    fn drop(&mut self) {
+        LOCKED.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
 }
 
 /// Locks nothing.
@@ -106,6 +175,13 @@ fn lock(defect: Option<Defect>, dir: &dyn Dir, options: &OpenOptions) -> Result<
     } else {
         LockKind::Exclusive
     };
+    match defect {
+        Some(Defect::LocksWithinProcess) => return OwnLock::take(dir.path()),
+        Some(Defect::LocksByLastName) => {
+            return OwnLock::take(dir.path().file_name().unwrap_or_default().as_ref());
+        }
+        _ => {}
+    }
     let is_named = dir.names()?.iter().any(|name| name == LOCK_FILE);
     match (dir.lock_or_refuse(kind), defect) {
         (_, Some(Defect::NoLock)) => Ok(Box::new(NoLock)),

@@ -1,7 +1,7 @@
 //! The directory of a store, and the one file in it.
 
 use super::Defect;
-use super::log::{self, Content};
+use super::log::{self, Content, Map};
 use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
 use kv_core::parts::{Reserve, StoreLock};
 use kv_core::{Env, Error, Op, Result};
@@ -13,6 +13,13 @@ pub(super) const TEMPORARY: &str = "REFERENCE.tmp";
 /// Bytes of the reserve beyond the length of the file: each of the two may begin one more block,
 /// and so may the list of a file's blocks.
 const RESERVE_SLACK: u64 = 12 << 10;
+
+/// How many files [`Defect::SideFiles`] keeps beside the one.
+const SIDE_FILES: usize = 3;
+
+fn side_file(number: usize) -> String {
+    format!("{TEMPORARY}.{number}")
+}
 
 /// The place of a store.
 #[derive(Debug)]
@@ -32,9 +39,34 @@ impl Place {
     }
 
     pub(super) fn recover(&self) -> Result<Content> {
-        let bytes = self.dir.read_file(FILE, u64::MAX)?;
+        let mut content = self.decode(FILE)?;
+        if self.has(Defect::SideFiles) {
+            for number in 0..SIDE_FILES {
+                content.map.extend(self.decode(&side_file(number))?.map);
+            }
+        }
+        Ok(content)
+    }
+
+    fn decode(&self, name: &str) -> Result<Content> {
+        let bytes = self.dir.read_file(name, u64::MAX)?;
         log::decode(&bytes, self.defect)
-            .map_err(|damage| Error::corruption(&self.dir.path_of(FILE), damage.offset as u64, damage.detail))
+            .map_err(|damage| Error::corruption(&self.dir.path_of(name), damage.offset as u64, damage.detail))
+    }
+
+    /// With a defect, writes most keys to other files, and returns the rest.
+    fn spread(&self, content: &Content) -> Result<Map> {
+        let mut maps: Vec<Map> = vec![Map::new(); SIDE_FILES + 1];
+        for (number, (key, value)) in content.map.iter().enumerate() {
+            if let Some(map) = maps.get_mut(number % (SIDE_FILES + 1)) {
+                map.insert(key.clone(), value.clone());
+            }
+        }
+        let rest = maps.pop().unwrap_or_default();
+        for (number, map) in maps.iter().enumerate() {
+            self.dir.write_file_atomically(&side_file(number), &log::file(1, 1, 1, map))?;
+        }
+        Ok(rest)
     }
 
     /// Checks that the directory and the lock still belong to this store.
@@ -54,7 +86,9 @@ impl Place {
     /// a full disk the space comes from the reserve.
     pub(super) fn replace(&self, content: &Content) -> Result<(Box<dyn File>, u64)> {
         self.check_lock()?;
-        let bytes = log::file(content.epoch, content.last, content.durable, &content.map);
+        let spread = self.has(Defect::SideFiles).then(|| self.spread(content)).transpose()?;
+        let map = spread.as_ref().unwrap_or(&content.map);
+        let bytes = log::file(content.epoch, content.last, content.durable, map);
         if self.has(Defect::KeepsOldFiles) {
             self.keep_old_file(&bytes);
         }

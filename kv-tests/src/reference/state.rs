@@ -5,7 +5,8 @@ use super::log::{Content, Map};
 use super::place::Place;
 use kv_core::fs::File;
 use kv_core::parts::{Health, Wakers};
-use kv_core::{OpenOptions, Pending, Result, Value};
+use kv_core::{Error, OpenOptions, Pending, Result, Scale, Value};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ pub(super) struct Shared {
     pub(super) copy: Mutex<Map>,
     /// Wakes the ticker: it has something to do.
     pub(super) changed: Condvar,
+    /// A `close` has begun; only a defect reads it.
+    pub(super) closing: AtomicBool,
     /// The tasks that wait for a sync.
     pub(super) tasks: Wakers,
 }
@@ -64,6 +67,12 @@ impl Shared {
         if place.has(Defect::CountsReservedLsns) && !content.clean {
             content.last = (content.epoch << 32) - 1;
         }
+        if place.has(Defect::OpenTakesLsn) {
+            content.last = content.epoch << 32;
+        }
+        if place.has(Defect::NormalScaleStartsOver) && options.scale == Scale::Normal {
+            content.map.clear();
+        }
         let now = place.env.clock.monotonic();
         // A reader cannot sync the newer changes.
         let knows_less = options.read_only && !place.has(Defect::ReaderCallsAllDurable);
@@ -75,7 +84,11 @@ impl Shared {
         let limit = options.limits.key_len_max;
         let present_key_len_max = longest.filter(|longest| *longest > limit).unwrap_or_default();
         let state = State {
-            next: if reuses { content.last + 1 } else { content.epoch << 32 },
+            next: if reuses {
+                content.last + 1
+            } else {
+                (content.epoch << 32).max(content.last + u64::from(place.has(Defect::OpenTakesLsn)))
+            },
             durable,
             wanted: 0,
             opened: content.map.clone(),
@@ -93,7 +106,17 @@ impl Shared {
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Shared { place, options, present_key_len_max, health, state, copy, changed, tasks: Wakers::default() }
+        Shared {
+            place,
+            options,
+            present_key_len_max,
+            health,
+            state,
+            copy,
+            changed,
+            closing: AtomicBool::new(false),
+            tasks: Wakers::default(),
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -102,6 +125,11 @@ impl Shared {
 
     pub(super) fn has(&self, defect: Defect) -> bool {
         self.place.has(defect)
+    }
+
+    /// Whether the engine is closed, and has this defect, which forgets it.
+    pub(super) fn is_closed_but(&self, defect: Defect) -> bool {
+        self.has(defect) && matches!(self.health.check_readable(), Err(Error::Closed))
     }
 
     /// The read of [`Defect::StaleWhenBusy`].

@@ -17,7 +17,7 @@ impl Shared {
             state = self.wake_tasks(state);
             // The ticker holds the lock from these checks to its wait, so it cannot miss a
             // notification.
-            if state.closed.is_some() || self.health.is_poisoned() {
+            if (state.closed.is_some() || self.health.is_poisoned()) && !self.has(Defect::LeaksStore) {
                 break;
             }
             if state.wanted > state.durable {
