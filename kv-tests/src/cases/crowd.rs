@@ -498,7 +498,7 @@ pub(super) enum Beside {
 }
 
 pub(super) fn keys_stay_while_others_come_and_go(context: &Context, beside: Beside) -> CaseResult {
-    let rounds = batches(context, 40);
+    let rounds = batches(context, 12);
     for setup in setups(context) {
         for compacts in [false, true] {
             shuffle_once(context, setup, beside, compacts, rounds)

@@ -5,14 +5,10 @@ use crate::failure::{ensure, fail};
 use crate::rig::{Policy, Setup};
 use crate::sim::{Edge, OpKind};
 use crate::{CaseResult, Context, Failure};
-use kv_core::{Error, Scale};
+use kv_core::Error;
 
 /// Callers that join while syncs are held.
-const JOINERS: usize = 6;
-
-fn setup(context: &Context, policy: Policy, scale: Scale) -> Setup {
-    Setup { scale, ..Setup::tiny(context, policy) }
-}
+const JOINERS: usize = 5;
 
 /// One caller begins; at each stop of a sync another one joins.
 fn join_at_each_stop(context: &Context, setup: Setup, ways: &[Way]) -> CaseResult {
@@ -41,23 +37,17 @@ fn join_at_each_stop(context: &Context, setup: Setup, ways: &[Way]) -> CaseResul
 }
 
 pub(super) fn a_caller_joins_a_sync(context: &Context) -> CaseResult {
-    for scale in [Scale::Normal, Scale::Tiny] {
-        let setup = setup(context, Policy::Manual, scale);
-        for way in [Way::Sync, Way::WaitDurable, Way::PollDurable] {
-            join_at_each_stop(context, setup, &[way])?;
-        }
-        join_at_each_stop(context, setup, &[Way::PollDurable, Way::Sync, Way::WaitDurable])?;
+    for way in [Way::Sync, Way::WaitDurable, Way::PollDurable] {
+        join_at_each_stop(context, Setup::tiny(context, Policy::Manual), &[way])?;
     }
-    Ok(())
+    let mixed = [Way::PollDurable, Way::Sync, Way::WaitDurable];
+    join_at_each_stop(context, Setup::tiny(context, Policy::Manual), &mixed)
 }
 
 pub(super) fn a_change_comes_during_a_dump(context: &Context) -> CaseResult {
-    for scale in [Scale::Normal, Scale::Tiny] {
-        join_at_each_stop(context, setup(context, Policy::Always, scale), &[Way::Put])?;
-        join_at_each_stop(context, setup(context, Policy::Periodic, scale), &[Way::Watch])?;
-        join_at_each_stop(context, setup(context, Policy::Periodic, scale), &[Way::Watch, Way::Sync])?;
-    }
-    Ok(())
+    join_at_each_stop(context, Setup::tiny(context, Policy::Always), &[Way::Put])?;
+    join_at_each_stop(context, Setup::tiny(context, Policy::Periodic), &[Way::Watch])?;
+    join_at_each_stop(context, Setup::tiny(context, Policy::Periodic), &[Way::Watch, Way::Sync])
 }
 
 /// The sync number `nth` after the gate was shut fails while callers join. Returns whether there
@@ -120,19 +110,16 @@ fn check_failure(stage: &Stage) -> CaseResult {
 }
 
 pub(super) fn a_failed_sync_ends_every_call(context: &Context) -> CaseResult {
-    let ways = [Way::Sync, Way::WaitDurable, Way::PollDurable];
-    for scale in [Scale::Normal, Scale::Tiny] {
-        for first in 0..ways.len() {
-            let mut ways = ways;
-            ways.rotate_left(first);
-            for nth in 0..4 {
-                if !fail_at(context, setup(context, Policy::Manual, scale), &ways, nth)? {
-                    break;
-                }
-            }
-        }
+    let callers: [&[Way]; 4] = [
+        &[Way::Sync, Way::WaitDurable, Way::PollDurable],
+        &[Way::WaitDurable, Way::PollDurable, Way::Sync],
+        &[Way::PollDurable, Way::Sync, Way::WaitDurable],
+        &[Way::Put],
+    ];
+    for ways in callers {
+        let policy = if *ways == [Way::Put] { Policy::Always } else { Policy::Manual };
         for nth in 0..4 {
-            if !fail_at(context, setup(context, Policy::Always, scale), &[Way::Put], nth)? {
+            if !fail_at(context, Setup::tiny(context, policy), ways, nth)? {
                 break;
             }
         }

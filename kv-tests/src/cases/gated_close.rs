@@ -6,13 +6,12 @@ use crate::failure::{ensure, fail};
 use crate::rig::{Policy, Setup};
 use crate::sim::{OpKind, PowerCut, Stop};
 use crate::{CaseResult, Context, Failure};
-use kv_core::{Error, Scale};
+use kv_core::Error;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-fn setups(context: &Context) -> [Setup; 3] {
-    let with = |policy, scale| Setup { scale, ..Setup::tiny(context, policy) };
-    [with(Policy::Manual, Scale::Normal), with(Policy::Manual, Scale::Tiny), with(Policy::Always, Scale::Tiny)]
+fn setups(context: &Context) -> [Setup; 2] {
+    [Policy::Manual, Policy::Always].map(|policy| Setup::tiny(context, policy))
 }
 
 /// A store with changes that are not durable, behind a gate that holds operations of these kinds.
@@ -65,7 +64,7 @@ pub(super) fn a_close_keeps_the_directory(context: &Context) -> CaseResult {
                 stage.join(Way::Sync)?;
             }
             stage.close();
-            close_step_by_step(&mut stage, 4)?;
+            close_step_by_step(&mut stage, 3)?;
         }
     }
     Ok(())
@@ -84,12 +83,8 @@ pub(super) fn two_closes_at_once(context: &Context) -> CaseResult {
 }
 
 pub(super) fn a_drop_during_a_dump(context: &Context) -> CaseResult {
-    let with = |policy, scale| Setup { scale, ..Setup::tiny(context, policy) };
-    for setup in [
-        with(Policy::Periodic, Scale::Normal),
-        with(Policy::Periodic, Scale::Tiny),
-        with(Policy::Manual, Scale::Normal),
-    ] {
+    for policy in [Policy::Periodic, Policy::Manual] {
+        let setup = Setup::tiny(context, policy);
         let stage = Stage::new(context, setup)?;
         stage.gate.shut(OpKind::is_sync);
         let keys: Vec<String> = (0..20).map(|number| format!("dropped {number}")).collect();
@@ -130,7 +125,7 @@ fn put_all(context: &Context, stage: &Stage, keys: &[String]) -> CaseResult {
     });
     let begun = Instant::now();
     loop {
-        if let Some(answer) = putting.within(SETTLE)? {
+        if let Some(answer) = putting.within(Duration::from_millis(1))? {
             return Ok(answer?);
         }
         if let Some(stop) = stage.gate.stop(Duration::ZERO) {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Time for calls to run into the held operation, or to return too early. Too short a time weakens
 /// a check, and makes none wrong.
-pub(super) const SETTLE: Duration = Duration::from_millis(8);
+pub(super) const SETTLE: Duration = Duration::from_millis(6);
 
 /// The keys and LSNs of the changes that were answered.
 type Changes = Arc<Mutex<Vec<(String, Lsn)>>>;
@@ -88,6 +88,8 @@ pub(super) struct Stage {
     running: Vec<Running<Option<Promise>>>,
     promises: Vec<Promise>,
     calls: usize,
+    /// Whether a caller joined that could be told too early by the held operation.
+    is_fresh: bool,
 }
 
 impl Stage {
@@ -109,6 +111,7 @@ impl Stage {
             running: Vec::new(),
             promises: Vec::new(),
             calls: 0,
+            is_fresh: false,
         })
     }
 
@@ -134,7 +137,8 @@ impl Stage {
             Some(Promise { by: way.name(), key: Some(key).filter(|_| way != Way::Visible), answer, image })
         }));
         // An engine may make the put wait for the held operation.
-        let _ = is_visible.recv_timeout(2 * SETTLE);
+        let _ = is_visible.recv_timeout(SETTLE);
+        self.is_fresh = true;
         self.collect()
     }
 
@@ -146,7 +150,7 @@ impl Stage {
             let image = disk.power_cut(PowerCut::LOSE_ALL);
             (Promise { by: "durable_lsn", key: None, answer: Ok(durable), image }, last)
         });
-        if let Some((promise, last)) = asked.within(2 * SETTLE)? {
+        if let Some((promise, last)) = asked.within(SETTLE)? {
             let durable = promise.answer.clone()?;
             ensure!(durable <= last, "durable_lsn is {durable}, and last_lsn after it only {last}");
             self.promises.push(promise);
@@ -211,8 +215,8 @@ impl Stage {
                 }
                 continue;
             };
-            if stop.edge == Edge::Before && stop.kind.is_sync() {
-                // Calls that the operation before this one released return now.
+            // Calls that the operation before this one released return now.
+            if stop.edge == Edge::Before && stop.kind.is_sync() && std::mem::take(&mut self.is_fresh) {
                 thread::sleep(SETTLE);
             }
             if at_stop(self, &stop)? {
