@@ -60,7 +60,8 @@ impl Visit {
                 ControlFlow::Continue(())
             })?,
         }
-        result.unwrap_or_else(|| Err(Failure::new(format!("{} makes no visit of a present key", self.name()))))
+        result
+            .unwrap_or_else(|| Err(Failure::new(format!("{} makes no visit of a present key", self.name()))))
     }
 }
 
@@ -261,7 +262,8 @@ fn calls() -> impl Iterator<Item = (Method, Which, String)> {
     let keyed = Method::KEYED.into_iter().flat_map(|method| {
         Which::ALL.map(|which| (method, which, format!("{}{}", method.name(), which.name())))
     });
-    let keyless = Method::KEYLESS.into_iter().map(|method| (method, Which::Visited, method.name().to_owned()));
+    let keyless =
+        Method::KEYLESS.into_iter().map(|method| (method, Which::Visited, method.name().to_owned()));
     keyed.chain(keyless)
 }
 
@@ -272,7 +274,9 @@ fn fill(engine: &dyn Engine) -> CaseResult {
         batch.delete(key);
         ControlFlow::Continue(())
     })?;
-    (0..KEYS).for_each(|number| drop(batch.put(&key(number), &value(number))));
+    for number in 0..KEYS {
+        batch.put(&key(number), &value(number));
+    }
     engine.apply(&batch)?;
     Ok(())
 }
@@ -310,9 +314,9 @@ pub(super) fn every_method_in_every_callback(context: &Context) -> CaseResult {
                         Ok(())
                     })
                 });
-                running
-                    .answer("")?
-                    .map_err(|failure| failure.with("while", format!("{call} inside a {} callback", visit.name())))?;
+                running.answer("")?.map_err(|failure| {
+                    failure.with("while", format!("{call} inside a {} callback", visit.name()))
+                })?;
             }
         }
         engine.close()?;
@@ -339,11 +343,15 @@ fn beside_a_waiting_callback(context: &Context, setup: Setup, visit: Visit) -> C
             Ok(())
         })
     });
-    let Ok(visited) = has_entered.recv_timeout(patience) else { return Err(waiting.stuck("with a callback")) };
+    let Ok(visited) = has_entered.recv_timeout(patience) else {
+        return Err(waiting.stuck("with a callback"));
+    };
     for (method, which, call) in calls() {
         let theirs = Arc::clone(&engine);
         let key = which.key(&visited);
-        let call = start(context, format!("{call} by another thread"), move || method.call(&*theirs, &key, patience));
+        let call = start(context, format!("{call} by another thread"), move || {
+            method.call(&*theirs, &key, patience)
+        });
         call.answer(&format!("while a callback of {} was running", visit.name()))??;
     }
     drop(leave);

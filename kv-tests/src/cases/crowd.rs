@@ -289,17 +289,15 @@ fn run(context: &Context, setup: Setup, shape: Shape, readers: Vec<Work>) -> Cas
     running.push(start(context, "apply", move || writer.write(seed)));
     context.explored().history();
     running.iter().try_for_each(|one| {
-        one.answer("among threads")?
-            .map_err(|failure| failure.with("round", format!("{shape:?} under {setup:?}: a replay may differ")))
+        one.answer("among threads")?.map_err(|failure| {
+            failure.with("round", format!("{shape:?} under {setup:?}: a replay may differ"))
+        })
     })
 }
 
 fn setups(context: &Context) -> [Setup; 2] {
-    let with = |policy, scale| Setup {
-        background: Background::Threads,
-        scale,
-        ..Setup::tiny(context, policy)
-    };
+    let with =
+        |policy, scale| Setup { background: Background::Threads, scale, ..Setup::tiny(context, policy) };
     [with(Policy::Manual, Scale::Normal), with(Policy::MaxLogSize(4096), Scale::Tiny)]
 }
 
@@ -313,9 +311,8 @@ pub(super) fn batches_over_many_keys(context: &Context) -> CaseResult {
     for setup in setups(context) {
         for (keys, deletes, count) in [(2, false, 2000), (12, true, 500), (200, false, 60), (200, true, 60)] {
             let shape = Shape { keys, deletes, batches: batches(context, count) };
-            let reader = |order: Order| -> Work {
-                ("a read", Box::new(move |run: &Run| run.read_pairs(order, seed)))
-            };
+            let reader =
+                |order: Order| -> Work { ("a read", Box::new(move |run: &Run| run.read_pairs(order, seed))) };
             for orders in [[Order::Forward, Order::Backward], [Order::Random, Order::Backward]] {
                 run(context, setup, shape, orders.into_iter().map(reader).collect())?;
             }
@@ -394,7 +391,11 @@ impl Shuffle {
                     let mut batch = Batch::new();
                     for near in 0..30 {
                         let key = volatile((number + near) % STABLE, detail);
-                        if rng.bool() { batch.put(&key, &[detail; 20]) } else { batch.delete(&key) };
+                        if rng.bool() {
+                            batch.put(&key, &[detail; 20])
+                        } else {
+                            batch.delete(&key)
+                        };
                     }
                     self.engine.apply(&batch)?;
                 }
@@ -470,9 +471,7 @@ impl Shuffle {
             for number in 0..STABLE {
                 let key = stable(number);
                 let Ok(at) = visits.binary_search_by(|(visited, _)| visited.cmp(&key)) else {
-                    fail!(
-                        "a scan does not visit key {key:?}, which is present while other keys come and go"
-                    )
+                    fail!("a scan does not visit key {key:?}, which is present while other keys come and go")
                 };
                 let found = visits.get(at).and_then(|(_, found)| *found).unwrap_or(u32::MAX);
                 ensure!(
@@ -508,13 +507,7 @@ pub(super) fn keys_stay_while_others_come_and_go(context: &Context, beside: Besi
     Ok(())
 }
 
-fn shuffle_once(
-    context: &Context,
-    setup: Setup,
-    beside: Beside,
-    compacts: bool,
-    rounds: u32,
-) -> CaseResult {
+fn shuffle_once(context: &Context, setup: Setup, beside: Beside, compacts: bool, rounds: u32) -> CaseResult {
     let engine = context.rig(setup)?.open()?;
     for number in 0..STABLE {
         engine.put(&stable(number), &0u32.to_le_bytes())?;
@@ -537,15 +530,18 @@ fn shuffle_once(
         Beside::Scans => begin("scan", Box::new(Shuffle::scan)),
     }
     if compacts {
-        begin("compact or sync", Box::new(|run| {
-            while !run.over() {
-                if let Some(compact) = run.engine.as_compact() {
-                    compact.compact()?;
+        begin(
+            "compact or sync",
+            Box::new(|run| {
+                while !run.over() {
+                    if let Some(compact) = run.engine.as_compact() {
+                        compact.compact()?;
+                    }
+                    run.engine.sync()?;
                 }
-                run.engine.sync()?;
-            }
-            Ok(())
-        }));
+                Ok(())
+            }),
+        );
     }
     context.explored().history();
     running.iter().try_for_each(|one| one.answer("among threads")?)

@@ -75,7 +75,8 @@ fn fail_at(context: &Context, setup: Setup, ways: &[Way], nth: usize) -> Result<
     })?;
     stage.gate.open();
     let Some(failed) = failed else { return Ok(false) };
-    let about = |failure: Failure| failure.with("failed", failed.clone()).with("policy", format!("{setup:?}"));
+    let about =
+        |failure: Failure| failure.with("failed", failed.clone()).with("policy", format!("{setup:?}"));
     check_failure(&stage).map_err(about)?;
     Ok(true)
 }

@@ -93,6 +93,7 @@ pub(super) fn a_drop_during_a_dump(context: &Context) -> CaseResult {
         // Gives a background thread time to begin its dump; the next changes come during it.
         let _ = stage.gate.stop(2 * Policy::INTERVAL);
         put_all(context, &stage, rest)?;
+        let _ = stage.gate.stop(2 * Policy::INTERVAL);
         let Stage { engine: last, gate, disk, .. } = stage;
         let dropping = start(context, "the drop of the last handle", move || drop(last));
         let begun = Instant::now();
@@ -119,9 +120,7 @@ pub(super) fn a_drop_during_a_dump(context: &Context) -> CaseResult {
 fn put_all(context: &Context, stage: &Stage, keys: &[String]) -> CaseResult {
     let (engine, keys) = (Arc::clone(&stage.engine), keys.to_vec());
     let putting = start(context, "put", move || {
-        keys.iter().try_for_each(|key| {
-            engine.put(key.as_bytes(), value(key).as_bytes()).map(drop)
-        })
+        keys.iter().try_for_each(|key| engine.put(key.as_bytes(), value(key).as_bytes()).map(drop))
     });
     let begun = Instant::now();
     loop {

@@ -156,7 +156,8 @@ impl Run {
                 }
                 self.stage.gate.release(&stop);
             }
-            if let Some(compacted) = self.compacting.as_ref().map(|one| one.within(Duration::ZERO)).transpose()?
+            if let Some(compacted) =
+                self.compacting.as_ref().map(|one| one.within(Duration::ZERO)).transpose()?
                 && let Some(answer) = compacted
             {
                 answer?;
@@ -240,11 +241,16 @@ fn run(context: &Context, compacts: bool) -> CaseResult {
     for policy in [Policy::MaxLogSize(300), Policy::Manual] {
         let setup = Setup { scale: Scale::Tiny, ..Setup::tiny(context, policy) };
         let mut run = Run::begin(context, setup, compacts)?;
-        let about = |failure: Failure| failure.with("policy", format!("{policy:?}, with threads: a replay may differ"));
+        let about = |failure: Failure| {
+            failure.with("policy", format!("{policy:?}, with threads: a replay may differ"))
+        };
         let changes = run.drive().map_err(about)?;
         run.check_crashes(changes).map_err(about)?;
         let closed = run.stage.engine.close();
-        ensure!(!matches!(closed, Err(Error::Poisoned { .. })), "a close answers {closed:?} on a healthy disk");
+        ensure!(
+            !matches!(closed, Err(Error::Poisoned { .. })),
+            "a close answers {closed:?} on a healthy disk"
+        );
     }
     Ok(())
 }

@@ -92,7 +92,8 @@ impl Plan {
             Ok(())
         };
         let named = |first: u8| [&[first], detail.as_slice()].concat();
-        let position = key.get(1..3).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes) / 100;
+        let position =
+            key.get(1..3).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes) / 100;
         match self {
             Plan::InsertInFront => insert(named(b'a'))?,
             Plan::InsertBefore => {
@@ -114,7 +115,9 @@ impl Plan {
             Plan::RemoveAfter => drop(engine.delete(&volatile((position + 1) % STABLE))?),
             Plan::RemoveManyAtOnce if visit == 40 => {
                 let mut batch = Batch::new();
-                (0..STABLE).for_each(|number| drop(batch.delete(&volatile(number))));
+                for number in 0..STABLE {
+                    batch.delete(&volatile(number));
+                }
                 engine.apply(&batch)?;
             }
             Plan::MoveFromEndToFront => {
@@ -180,7 +183,10 @@ fn scan_once(context: &Context, setup: Setup, plan: Plan) -> CaseResult {
     }
     let missed = (0..STABLE).map(stable).find(|key| !visits.contains_key(key));
     if let Some(key) = missed {
-        fail!("a scan does not visit key {key:?}, which is present all the time, while its callback {}", plan.name());
+        fail!(
+            "a scan does not visit key {key:?}, which is present all the time, while its callback {}",
+            plan.name()
+        );
     }
     Ok(())
 }
@@ -224,7 +230,10 @@ pub(super) fn a_break_ends_the_scan_only(context: &Context) -> CaseResult {
                     let inner = visits_until(&*theirs, stop).unwrap_or(0);
                     if inner == stop { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 })?;
-                ensure!(outer == COUNT, "a scan makes {outer} of {COUNT} visits, with another scan in its callback");
+                ensure!(
+                    outer == COUNT,
+                    "a scan makes {outer} of {COUNT} visits, with another scan in its callback"
+                );
                 // Hundreds of keys come and go, so that no part of the store stays as it was.
                 for number in 0..STABLE {
                     theirs.put(&volatile(number), b"v")?;
@@ -233,7 +242,10 @@ pub(super) fn a_break_ends_the_scan_only(context: &Context) -> CaseResult {
                     theirs.delete(&volatile(number))?;
                 }
                 let visits = visits_until(&*theirs, usize::MAX)?;
-                ensure!(visits == COUNT, "after a scan that was stopped a whole one makes {visits} of {COUNT} visits");
+                ensure!(
+                    visits == COUNT,
+                    "after a scan that was stopped a whole one makes {visits} of {COUNT} visits"
+                );
                 Ok(())
             })
             .answer("")??;
@@ -248,7 +260,8 @@ pub(super) fn nothing_to_visit(context: &Context) -> CaseResult {
         let engine = rig.open()?;
         let check = |engine: &Arc<dyn Engine>, when: &str| -> CaseResult {
             let theirs = Arc::clone(engine);
-            let visits = start(context, "scan", move || visits_until(&*theirs, usize::MAX)).answer(when)??;
+            let visits =
+                start(context, "scan", move || visits_until(&*theirs, usize::MAX)).answer(when)??;
             ensure!(visits == 0, "a scan {when} makes {visits} visits");
             Ok(())
         };

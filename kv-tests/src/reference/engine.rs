@@ -3,10 +3,12 @@
 
 use super::Defect;
 use super::state::{Shared, State, live_bytes};
+use super::visits::Kind;
 use kv_core::{
     Action, Background, Batch, Change, Checkpoint, Compact, Engine, Error, Lsn, PointInTime, Result,
     ScanVisitor, Stats, Value,
 };
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
@@ -33,6 +35,13 @@ impl Reference {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
+    }
+
+    /// A compaction that a caller asks for; only a defect offers it.
+    pub(super) fn compact_now(&self) -> Result<()> {
+        self.put(b"", b"")?;
+        self.delete(b"")?;
+        self.sync().map(drop)
     }
 }
 
@@ -80,7 +89,7 @@ impl Engine for Reference {
         // Visits a copy, so that the callback may call the engine.
         let value = self.get(key)?;
         if let Some(value) = &value {
-            visit(value);
+            self.shared.visits.during(Kind::Read, key, || visit(value));
         }
         Ok(value.is_some())
     }
@@ -93,19 +102,28 @@ impl Engine for Reference {
             let stale = self.shared.has(Defect::ReadManyKeepsLast) && value.is_none() && position > 0;
             let before = if stale { keys.get(position - 1) } else { None };
             let before = before.map(|key| self.get(key)).transpose()?.flatten();
-            visit(position, value.or(before).as_deref());
+            let value = value.or(before);
+            self.shared.visits.during(Kind::ReadMany, key, || visit(position, value.as_deref()));
         }
         Ok(())
     }
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.shared.check_readable()?;
+        if let Some(answer) = self.shared.scan_carelessly(visit) {
+            return answer;
+        }
+        let structure = self.shared.share_structure();
         let mut map = self.state().content.map.clone();
         if self.shared.has(Defect::ScanSkips) {
             map.pop_last();
         }
         for (key, value) in &map {
-            if visit(key, value).is_break() && !self.shared.has(Defect::ScanDoesNotBreak) {
+            let answer = self.shared.visits.during(Kind::Scan, key, || visit(key, value));
+            if answer.is_break() && !self.shared.has(Defect::ScanDoesNotBreak) {
+                if self.shared.has(Defect::BreakKeepsLock) {
+                    std::mem::forget(structure);
+                }
                 break;
             }
         }
@@ -113,6 +131,10 @@ impl Engine for Reference {
     }
 
     fn sync(&self) -> Result<Lsn> {
+        self.shared.wait_before_sync();
+        if self.shared.syncs_together() {
+            return self.shared.sync_together();
+        }
         let mut state = self.state();
         self.shared.health.check_writable()?;
         if state.pending.records > 0 {
@@ -156,7 +178,9 @@ impl Engine for Reference {
     }
 
     fn durable_lsn(&self) -> Lsn {
-        Lsn::new(self.state().durable)
+        let state = self.state();
+        let goes_back = state.is_syncing && self.shared.has(Defect::DurableGoesBack);
+        Lsn::new(if goes_back { state.durable_before } else { state.durable })
     }
 
     fn last_lsn(&self) -> Lsn {
@@ -164,6 +188,7 @@ impl Engine for Reference {
     }
 
     fn stats(&self) -> Stats {
+        self.shared.wait_before_stats();
         let now = self.state();
         let mut stats = Stats::default();
         stats.keys = now.content.map.len() as u64;
@@ -178,6 +203,10 @@ impl Engine for Reference {
     }
 
     fn close(&self) -> Result<()> {
+        let is_second = self.shared.is_closing.swap(true, Ordering::AcqRel);
+        if is_second && self.shared.has(Defect::SecondCloseReturnsEarly) {
+            return Ok(());
+        }
         let mut state = self.state();
         match &state.closed {
             Some(_) if self.shared.has(Defect::CloseForgetsFailure) => return Ok(()),
@@ -186,7 +215,12 @@ impl Engine for Reference {
         }
         let is_reader = self.shared.options.read_only;
         let mut result = if is_reader { Ok(()) } else { self.shared.health.check_writable() };
-        if result.is_ok() && !is_reader && !self.shared.has(Defect::CloseDoesNotDump) {
+        if self.shared.has(Defect::CloseGivesAwayEarly) {
+            self.shared.place.lock.release();
+        }
+        let (waited, is_covered) = self.shared.close_carelessly(state);
+        state = waited;
+        if result.is_ok() && !is_reader && !is_covered && !self.shared.has(Defect::CloseDoesNotDump) {
             result = self.shared.dump_for_good(&mut state);
         }
         self.shared.health.close();
@@ -221,12 +255,16 @@ impl Engine for Reference {
     }
 
     fn as_compact(&self) -> Option<&dyn Compact> {
-        None
+        self.shared.compacts_carelessly().then_some(self)
     }
 }
 
 impl Drop for Reference {
     fn drop(&mut self) {
+        if self.shared.has(Defect::DropSkipsWhenBusy) && self.shared.state.try_lock().is_err() {
+            self.shared.place.lock.release();
+            return;
+        }
         // A drop cannot report a failure.
         let _ = self.close();
     }

@@ -3,10 +3,12 @@
 use super::Defect;
 use super::log::{Content, Map};
 use super::place::Place;
+use super::visits::Visits;
 use kv_core::fs::File;
 use kv_core::parts::{Health, Wakers};
 use kv_core::{OpenOptions, Pending, Result, Value};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -24,6 +26,14 @@ pub(super) struct Shared {
     pub(super) changed: Condvar,
     /// The tasks that wait for a sync.
     pub(super) tasks: Wakers,
+    /// Wakes callers that wait for another one's sync; only defects do.
+    pub(super) synced: Condvar,
+    pub(super) visits: Visits,
+    /// The position of a scan; only a defect shares it.
+    pub(super) cursor: Mutex<usize>,
+    /// A lock that only defects take: scans share it, and a new key excludes them.
+    pub(super) structure: RwLock<()>,
+    pub(super) is_closing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -35,7 +45,7 @@ pub(super) struct State {
     pub(super) durable: u64,
     /// The highest LSN that a task waits for.
     pub(super) wanted: u64,
-    pub(super) file: Box<dyn File>,
+    pub(super) file: Arc<dyn File>,
     /// Bytes in the file.
     pub(super) len: u64,
     /// Records that are not in the file yet.
@@ -50,6 +60,10 @@ pub(super) struct State {
     pub(super) leftovers: Vec<String>,
     /// The answer of the first `close`.
     pub(super) closed: Option<Result<()>>,
+    /// Whether a caller leads a sync without the lock; only defects do.
+    pub(super) is_syncing: bool,
+    /// The durable LSN before that sync.
+    pub(super) durable_before: u64,
 }
 
 impl Shared {
@@ -80,7 +94,7 @@ impl Shared {
             wanted: 0,
             opened: content.map.clone(),
             content,
-            file,
+            file: file.into(),
             len,
             unwritten: Vec::new(),
             pending: Pending::default(),
@@ -90,10 +104,26 @@ impl Shared {
             dumped_len: len,
             leftovers: Vec::new(),
             closed: None,
+            is_syncing: false,
+            durable_before: durable,
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Shared { place, options, present_key_len_max, health, state, copy, changed, tasks: Wakers::default() }
+        Shared {
+            place,
+            options,
+            present_key_len_max,
+            health,
+            state,
+            copy,
+            changed,
+            tasks: Wakers::default(),
+            synced: Condvar::new(),
+            visits: Visits::default(),
+            cursor: Mutex::new(0),
+            structure: RwLock::new(()),
+            is_closing: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

@@ -143,12 +143,7 @@ impl Drop for Gate {
 }
 
 impl GatedFs {
-    fn pass<T>(
-        &self,
-        kind: OpKind,
-        path: &Path,
-        operation: impl FnOnce() -> io::Result<T>,
-    ) -> io::Result<T> {
+    fn pass<T>(&self, kind: OpKind, path: &Path, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let fails = self.gate.hold(Edge::Before, kind, path);
         if fails {
             self.disk.inject(Fault { kind: FaultKind::Sync, nth: 0, repeat: Repeat::Once });
