@@ -51,10 +51,7 @@ impl<T> Running<T> {
 
     /// The failure of a call that does not return.
     pub(super) fn stuck(&self, whereabouts: &str) -> Failure {
-        Failure::new(format!(
-            "{} {whereabouts} did not return within {} s",
-            self.call,
-            self.patience.as_secs()
-        ))
+        let call = [self.call.as_str(), whereabouts].join(" ");
+        Failure::new(format!("{} did not return within {} s", call.trim_end(), self.patience.as_secs()))
     }
 }

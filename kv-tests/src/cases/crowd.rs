@@ -13,6 +13,7 @@ use kv_core::{Background, Batch, Engine, Lsn, Scale};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// Keys that nobody changes, among those that the batches change.
 const FILLERS: u16 = 1200;
@@ -73,6 +74,8 @@ fn number(value: &[u8]) -> Option<u32> {
 struct Run {
     engine: Arc<dyn Engine>,
     shape: Shape,
+    /// A run ends after this time, if it has not made all batches.
+    time: Duration,
     done: AtomicBool,
     /// The LSN of each batch, once its call has returned; 0 before.
     lsns: Vec<AtomicU64>,
@@ -97,9 +100,13 @@ impl Run {
     fn write(&self, seed: u64) -> CaseResult {
         let _end = Ending(&self.done);
         let mut rng = Rng::with_seed(seed);
+        let begun = Instant::now();
         for (batch, published) in (1..=self.shape.batches).zip(self.lsns.iter().skip(1)) {
             let lsn = self.engine.apply(&self.shape.batch(batch, &mut rng))?;
             published.store(lsn.get(), Ordering::Release);
+            if begun.elapsed() > self.time {
+                break;
+            }
         }
         Ok(())
     }
@@ -271,7 +278,8 @@ fn run(context: &Context, setup: Setup, shape: Shape, readers: Vec<Work>) -> Cas
     engine.apply(&fillers)?;
     let lsns = (0..=shape.batches).map(|_| AtomicU64::new(0)).collect();
     let durable = AtomicU64::new(0);
-    let run = Arc::new(Run { engine, shape, done: AtomicBool::new(false), lsns, durable });
+    let time = run_time(context);
+    let run = Arc::new(Run { engine, shape, time, done: AtomicBool::new(false), lsns, durable });
     let mut running: Vec<Running<CaseResult>> = Vec::new();
     let seed = context.seed();
     for (call, reader) in readers {
@@ -299,6 +307,12 @@ fn setups(context: &Context) -> [Setup; 2] {
     let with =
         |policy, scale| Setup { background: Background::Threads, scale, ..Setup::tiny(context, policy) };
     [with(Policy::Manual, Scale::Normal), with(Policy::MaxLogSize(4096), Scale::Tiny)]
+}
+
+/// The longest time of a run: an engine that is slow among threads makes fewer changes. Much less
+/// than the patience of the watchdog.
+fn run_time(context: &Context) -> Duration {
+    Duration::from_millis(context.scaled(200)).min(super::calls::patience(context) / 4)
 }
 
 /// Batches of a run at effort 1.
@@ -405,14 +419,18 @@ impl Shuffle {
     }
 
     /// Overwrites all stable keys, round after round.
-    fn overwrite(&self, rounds: u32) -> CaseResult {
+    fn overwrite(&self, rounds: u32, time: Duration) -> CaseResult {
         let _end = Ending(&self.done);
+        let begun = Instant::now();
         for round in 1..=rounds {
             self.begun.store(round, Ordering::Release);
             for number in 0..STABLE {
                 self.engine.put(&stable(number), &round.to_le_bytes())?;
             }
             self.ended.store(round, Ordering::Release);
+            if begun.elapsed() > time {
+                break;
+            }
         }
         Ok(())
     }
@@ -522,9 +540,9 @@ fn shuffle_once(context: &Context, setup: Setup, beside: Beside, compacts: bool,
             work(&run)
         }));
     };
-    let seed = context.seed();
+    let (seed, time) = (context.seed(), run_time(context));
     begin("a change", Box::new(move |run| run.shuffle(seed)));
-    begin("put", Box::new(move |run| run.overwrite(rounds)));
+    begin("put", Box::new(move |run| run.overwrite(rounds, time)));
     match beside {
         Beside::Reads => begin("a read", Box::new(move |run| run.read(seed))),
         Beside::Scans => begin("scan", Box::new(Shuffle::scan)),

@@ -95,17 +95,24 @@ pub(super) fn a_drop_during_a_dump(context: &Context) -> CaseResult {
         put_all(context, &stage, rest)?;
         let _ = stage.gate.stop(2 * Policy::INTERVAL);
         let Stage { engine: last, gate, disk, .. } = stage;
-        let dropping = start(context, "the drop of the last handle", move || drop(last));
+        let theirs = disk.clone();
+        let dropping = start(context, "the drop of the last handle", move || {
+            drop(last);
+            theirs.power_cut(PowerCut::LOSE_ALL)
+        });
         let begun = Instant::now();
-        while dropping.within(Duration::ZERO)?.is_none() {
+        let image = loop {
+            // A drop that waits for nothing returns now.
+            if let Some(image) = dropping.within(SETTLE)? {
+                break image;
+            }
             if let Some(stop) = gate.stop(Duration::from_millis(1)) {
                 gate.release(&stop);
             }
             if begun.elapsed() > patience(context) {
                 return Err(dropping.stuck("during a dump"));
             }
-        }
-        let image = disk.power_cut(PowerCut::LOSE_ALL);
+        };
         if let Some((key, found)) = first_missing(context, setup, &image, &keys.iter().collect::<Vec<_>>())? {
             fail!("dropping the last handle closes the store, but after a power cut {key:?} {found}");
         }

@@ -146,11 +146,12 @@ impl Run {
 
     /// Lets the disk work until the threads have ended; returns the changes in log order.
     fn drive(&mut self) -> Result<Vec<Change>, Failure> {
-        let begun = Instant::now();
+        let mut worked = Instant::now();
         let (mut stops, mut ended) = (0u64, Vec::new());
         while ended.len() < 2 {
             if let Some(stop) = self.stage.gate.stop(Duration::from_micros(300)) {
                 stops += 1;
+                worked = Instant::now();
                 if stops % STRIDE == 0 && stops / STRIDE < 60 {
                     self.hold();
                 }
@@ -171,7 +172,7 @@ impl Run {
                     self.bursts = mpsc::channel().0;
                 }
             }
-            if begun.elapsed() > patience(&self.stage.context) {
+            if worked.elapsed() > patience(&self.stage.context) {
                 return Err(running.stuck("beside a slow disk"));
             }
         }

@@ -162,8 +162,9 @@ impl Stage {
     pub(super) fn close(&mut self) {
         let (engine, disk) = (Arc::clone(&self.engine), self.disk.clone());
         self.running.push(start(&self.context, "close", move || {
-            let answer = engine.close().map(|()| engine.last_lsn());
+            let closed = engine.close();
             let image = disk.power_cut(PowerCut::LOSE_ALL);
+            let answer = closed.map(|()| engine.last_lsn());
             Some(Promise { by: "close", key: None, answer, image })
         }));
     }
@@ -205,16 +206,17 @@ impl Stage {
         &mut self,
         mut at_stop: impl FnMut(&mut Stage, &Stop) -> std::result::Result<bool, Failure>,
     ) -> CaseResult {
-        let start = Instant::now();
+        let mut worked = Instant::now();
         loop {
             self.collect()?;
             let Some(running) = self.running.first() else { return Ok(()) };
             let Some(stop) = self.gate.stop(Duration::from_millis(1)) else {
-                if start.elapsed() > patience(&self.context) {
+                if worked.elapsed() > patience(&self.context) {
                     return Err(running.stuck("among concurrent syncs"));
                 }
                 continue;
             };
+            worked = Instant::now();
             // Calls that the operation before this one released return now.
             if stop.edge == Edge::Before && stop.kind.is_sync() && std::mem::take(&mut self.is_fresh) {
                 thread::sleep(SETTLE);

@@ -62,7 +62,7 @@ pub(super) struct State {
     pub(super) closed: Option<Result<()>>,
     /// Whether a caller leads a sync without the lock; only defects do.
     pub(super) is_syncing: bool,
-    /// The durable LSN before that sync.
+    /// The durable LSN before the last such sync.
     pub(super) durable_before: u64,
 }
 

@@ -50,7 +50,6 @@ impl Shared {
         state.len += state.unwritten.len() as u64;
         state.unwritten.clear();
         let (covered, records, file) = (state.content.last, state.pending.records, Arc::clone(&state.file));
-        state.durable_before = state.durable;
         if self.has(Defect::DurableWhileSyncing) {
             state.durable = covered;
         }
@@ -68,6 +67,7 @@ impl Shared {
             }
             return Err(if self.has(Defect::RetriesForJoiner) { error } else { self.health.poison(error) });
         }
+        state.durable_before = state.durable;
         let counts_all = self.has(Defect::CountsLateChanges);
         state.durable = state.durable.max(if counts_all { state.content.last } else { covered });
         if self.has(Defect::ForgetsLateChanges) {
