@@ -533,7 +533,7 @@ fn shuffle_once(context: &Context, setup: Setup, beside: Beside, compacts: bool,
     let (done, begun, ended) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
     let run = Arc::new(Shuffle { engine, done, begun, ended });
     let mut running = Vec::new();
-    let mut begin = |call: &str, work: Box<dyn FnOnce(&Shuffle) -> CaseResult + Send>| {
+    let mut launch = |call: &str, work: Box<dyn FnOnce(&Shuffle) -> CaseResult + Send>| {
         let run = Arc::clone(&run);
         running.push(start(context, call, move || {
             let _end = Ending(&run.done);
@@ -541,14 +541,14 @@ fn shuffle_once(context: &Context, setup: Setup, beside: Beside, compacts: bool,
         }));
     };
     let (seed, time) = (context.seed(), run_time(context));
-    begin("a change", Box::new(move |run| run.shuffle(seed)));
-    begin("put", Box::new(move |run| run.overwrite(rounds, time)));
+    launch("a change", Box::new(move |run| run.shuffle(seed)));
+    launch("put", Box::new(move |run| run.overwrite(rounds, time)));
     match beside {
-        Beside::Reads => begin("a read", Box::new(move |run| run.read(seed))),
-        Beside::Scans => begin("scan", Box::new(Shuffle::scan)),
+        Beside::Reads => launch("a read", Box::new(move |run| run.read(seed))),
+        Beside::Scans => launch("scan", Box::new(Shuffle::scan)),
     }
     if compacts {
-        begin(
+        launch(
             "compact or sync",
             Box::new(|run| {
                 while !run.over() {

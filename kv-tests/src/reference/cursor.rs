@@ -8,6 +8,8 @@ use std::ops::Bound;
 use std::sync::PoisonError;
 
 type Pair = (Vec<u8>, Vec<u8>);
+/// Finds the pair behind the last visited key.
+type Next<'a> = dyn FnMut(&State, Option<&[u8]>) -> Option<Pair> + 'a;
 
 impl Shared {
     /// The scan of a defect; `None` without one.
@@ -15,8 +17,7 @@ impl Shared {
         if self.has(Defect::EmptyScanFails) && self.state().content.map.is_empty() {
             return Some(Err(Error::Closed));
         }
-        let next: &mut dyn FnMut(&State, Option<&[u8]>) -> Option<Pair> = if self.has(Defect::ScanByPosition)
-        {
+        let next: &mut Next<'_> = if self.has(Defect::ScanByPosition) {
             &mut position()
         } else if self.has(Defect::ScanEndsAtLostKey) {
             &mut behind

@@ -59,11 +59,9 @@ impl Shared {
             .and_then(|()| file.sync_data().map_err(|error| Error::sync(&path, error)));
         let mut state = self.state();
         if let Err(error) = synced {
-            state.is_syncing = false;
             if !self.has(Defect::SleepsAfterFailure) {
+                state.is_syncing = false;
                 self.synced.notify_all();
-            } else {
-                state.is_syncing = true;
             }
             return Err(if self.has(Defect::RetriesForJoiner) { error } else { self.health.poison(error) });
         }
