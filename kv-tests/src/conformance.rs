@@ -90,6 +90,13 @@ macro_rules! for_each_case {
                 required_kv301_every_key_once
                 required_kv302_callbacks_may_call_the_engine
                 stochastic_kv303_stable_keys_under_writers
+                required_kv304_callbacks_change_other_keys
+                required_kv305_a_break_ends_the_scan_only
+                required_kv306_nothing_to_visit
+                required_kv307_every_method_in_every_callback
+                required_kv308_nobody_waits_for_a_callback
+                required_kv309_changes_in_callbacks_survive
+                stochastic_kv310_scans_while_keys_come_and_go
             }
             lifecycle {
                 required_kv401_reopen_after_close
@@ -201,6 +208,11 @@ macro_rules! for_each_case {
                 stochastic_kv704_lsns_are_unique
                 stochastic_kv705_power_cut_under_writers
                 stochastic_kv706_what_was_seen_counts_as_visible
+                required_kv707_a_close_keeps_the_directory
+                required_kv708_two_closes_at_once
+                required_kv709_a_drop_during_a_dump
+                stochastic_kv710_writers_beside_a_slow_disk
+                stochastic_kv711_compaction_beside_writers
             }
             linearizability {
                 stochastic_kv751_single_keys
@@ -208,6 +220,9 @@ macro_rules! for_each_case {
                 stochastic_kv753_power_cut_under_threads
                 stochastic_kv754_close_under_threads
                 stochastic_kv755_waiters_under_a_failing_disk
+                stochastic_kv756_batches_over_many_keys
+                stochastic_kv757_lsns_beside_what_is_visible
+                stochastic_kv758_keys_stay_while_others_come_and_go
             }
             durability {
                 required_kv801_always_is_durable_on_return
@@ -221,6 +236,9 @@ macro_rules! for_each_case {
                 required_kv811_a_dropped_future_leaves_nothing
                 stochastic_kv812_futures_among_threads
                 required_kv813_a_waker_may_hold_the_last_handle
+                required_kv816_a_caller_joins_a_sync
+                required_kv817_a_change_comes_during_a_dump
+                required_kv818_a_failed_sync_ends_every_call
             }
             process {
                 stochastic_kv901_kill_during_writes

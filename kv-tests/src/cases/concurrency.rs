@@ -1,4 +1,4 @@
-use super::case;
+use super::{case, gated_close, gated_work};
 use crate::failure::ensure;
 use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
@@ -49,6 +49,41 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "A change that a reader has seen is at or below last_lsn, so the next sync covers it.",
         what_was_seen_counts_as_visible,
+    ),
+    case(
+        "concurrency::required_kv707_a_close_keeps_the_directory",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "A close makes every change durable before it gives the directory away; changes beside it survive or are refused.",
+        gated_close::a_close_keeps_the_directory,
+    ),
+    case(
+        "concurrency::required_kv708_two_closes_at_once",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "Each of two concurrent closes returns only when every change is durable.",
+        gated_close::two_closes_at_once,
+    ),
+    case(
+        "concurrency::required_kv709_a_drop_during_a_dump",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "Dropping the last handle during a dump loses no change.",
+        gated_close::a_drop_during_a_dump,
+    ),
+    case(
+        "concurrency::stochastic_kv710_writers_beside_a_slow_disk",
+        Level::Stochastic,
+        &[Need::SimulatedFs],
+        "Changes during operations of the disk are neither lost nor undone, and a power cut leaves a prefix of them.",
+        gated_work::writers_beside_a_slow_disk,
+    ),
+    case(
+        "concurrency::stochastic_kv711_compaction_beside_writers",
+        Level::Stochastic,
+        &[Need::SimulatedFs, Need::Compact],
+        "Changes during a compaction are neither lost nor undone, and a power cut leaves a prefix of them.",
+        gated_work::compaction_beside_writers,
     ),
 ];
 

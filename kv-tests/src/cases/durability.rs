@@ -1,4 +1,4 @@
-use super::{case, futures};
+use super::{case, futures, gated};
 use crate::failure::ensure;
 use crate::rig::{Policy, Setup};
 use crate::{Case, CaseResult, Context, Level, Need};
@@ -85,6 +85,27 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "A waker may hold the last handle of the store; dropping the waker closes the store.",
         futures::a_waker_may_hold_the_last_handle,
+    ),
+    case(
+        "durability::required_kv816_a_caller_joins_a_sync",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "A caller that joins while a sync is running returns only when its own change is durable.",
+        gated::a_caller_joins_a_sync,
+    ),
+    case(
+        "durability::required_kv817_a_change_comes_during_a_dump",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "A change during a dump counts as durable only when a sync has covered it.",
+        gated::a_change_comes_during_a_dump,
+    ),
+    case(
+        "durability::required_kv818_a_failed_sync_ends_every_call",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "When a sync fails, every call that waits returns: with the failure, or Ok if its change is durable.",
+        gated::a_failed_sync_ends_every_call,
     ),
 ];
 

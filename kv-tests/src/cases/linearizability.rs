@@ -5,6 +5,7 @@
 //! Their histories are small enough to read.
 
 use super::case;
+use super::crowd::{self, Beside};
 use crate::failure::{ensure, fail};
 use crate::linearizability::{Answer, Call, Crash, History, Key, Number, Operation, State, judge};
 use crate::oracle::state_of;
@@ -52,6 +53,27 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::SimulatedFs],
         "Concurrent syncs and waits all return when the disk fails: Ok if durable, otherwise with the failure.",
         waiters_under_a_failing_disk,
+    ),
+    case(
+        "linearizability::stochastic_kv756_batches_over_many_keys",
+        Level::Stochastic,
+        &[],
+        "A batch over keys that lie far apart becomes visible at once.",
+        crowd::batches_over_many_keys,
+    ),
+    case(
+        "linearizability::stochastic_kv757_lsns_beside_what_is_visible",
+        Level::Stochastic,
+        &[],
+        "last_lsn goes with the visible changes, and durable_lsn never decreases and is at most last_lsn.",
+        crowd::lsns_beside_what_is_visible,
+    ),
+    case(
+        "linearizability::stochastic_kv758_keys_stay_while_others_come_and_go",
+        Level::Stochastic,
+        &[],
+        "Readers find every stable key, with values that never go back, while threads insert and remove keys around it and compact.",
+        |context| crowd::keys_stay_while_others_come_and_go(context, Beside::Reads),
     ),
 ];
 

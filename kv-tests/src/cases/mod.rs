@@ -2,14 +2,20 @@
 //! number.
 
 pub(crate) mod batch;
+mod callbacks;
+mod calls;
 pub(crate) mod concurrency;
 pub(crate) mod corruption;
 pub(crate) mod crash;
+mod crowd;
 pub(crate) mod directory;
 pub(crate) mod disk;
 pub(crate) mod durability;
 pub(crate) mod errors;
 mod futures;
+mod gated;
+mod gated_close;
+mod gated_work;
 pub(crate) mod handles;
 pub(crate) mod layouts;
 pub(crate) mod lifecycle;
@@ -21,6 +27,8 @@ pub(crate) mod own_io;
 pub(crate) mod process;
 pub(crate) mod read_only;
 pub(crate) mod scan;
+mod scan_changes;
+mod stage;
 
 use crate::{Case, CaseResult, Context, Level, Need};
 

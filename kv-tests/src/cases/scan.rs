@@ -1,4 +1,5 @@
-use super::case;
+use super::crowd::{self, Beside};
+use super::{callbacks, case, scan_changes};
 use crate::failure::ensure;
 use crate::oracle::State;
 use crate::rig::{Policy, Setup};
@@ -28,6 +29,55 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "A scan under concurrent writers visits every stable key exactly once, and no key twice.",
         stable_keys_under_writers,
+    ),
+    case(
+        "scan::required_kv304_callbacks_change_other_keys",
+        Level::Required,
+        &[],
+        "A scan visits every stable key exactly once while its callback inserts, removes and overwrites keys.",
+        scan_changes::callbacks_change_other_keys,
+    ),
+    case(
+        "scan::required_kv305_a_break_ends_the_scan_only",
+        Level::Required,
+        &[],
+        "A scan stops at Break at once; scans in its callback, and calls after it, go on.",
+        scan_changes::a_break_ends_the_scan_only,
+    ),
+    case(
+        "scan::required_kv306_nothing_to_visit",
+        Level::Required,
+        &[],
+        "A scan of a store without keys makes no visit.",
+        scan_changes::nothing_to_visit,
+    ),
+    case(
+        "scan::required_kv307_every_method_in_every_callback",
+        Level::Required,
+        &[],
+        "Every method but close can be called from every callback, for any key.",
+        callbacks::every_method_in_every_callback,
+    ),
+    case(
+        "scan::required_kv308_nobody_waits_for_a_callback",
+        Level::Required,
+        &[],
+        "No other thread waits for a callback, and the bytes that it borrows stay as they are.",
+        callbacks::nobody_waits_for_a_callback,
+    ),
+    case(
+        "scan::required_kv309_changes_in_callbacks_survive",
+        Level::Required,
+        &[],
+        "Changes inside callbacks have growing LSNs, and survive a close.",
+        callbacks::changes_in_callbacks_survive,
+    ),
+    case(
+        "scan::stochastic_kv310_scans_while_keys_come_and_go",
+        Level::Stochastic,
+        &[],
+        "A scan visits every stable key exactly once while threads insert and remove keys around it and compact.",
+        |context| crowd::keys_stay_while_others_come_and_go(context, Beside::Scans),
     ),
 ];
 

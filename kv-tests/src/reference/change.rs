@@ -4,7 +4,7 @@ use super::Defect;
 use super::log;
 use super::state::{Shared, State};
 use kv_core::{Acknowledge, Action, Change, Lsn, Result};
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, PoisonError, RwLockWriteGuard};
 use std::thread;
 
 impl Shared {
@@ -20,6 +20,8 @@ impl Shared {
 
     /// Applies changes under one LSN; `None` if they change nothing.
     pub(super) fn change(&self, changes: &[&Change]) -> Result<Option<Lsn>> {
+        self.wait_before_change(changes);
+        let _structure = self.lock_structure(changes);
         let mut state = self.state();
         if self.is_closed_but(Defect::IdleDeleteAfterClose)
             && !changes.is_empty()
@@ -41,19 +43,31 @@ impl Shared {
         }
         state = self.let_go(state, Defect::CheckThenAct);
         let lsn = state.next;
-        state.next += 1;
+        let reuses = self.has(Defect::CallbackReusesLsn) && self.visits.is_mine();
+        state.next += u64::from(!reuses);
         state = self.let_go(state, Defect::LsnDrawnEarly);
         let takes_back = self.has(Defect::TakesBack) || self.has(Defect::FullDiskTakesLsn);
         let before = takes_back.then(|| (state.content.map.clone(), state.unwritten.clone()));
         self.log(&mut state, lsn, &changes);
+        if self.has(Defect::LastLsnEarly) {
+            state.content.last = state.content.last.max(lsn);
+            state = self.let_go(state, Defect::LastLsnEarly);
+        }
         let torn = self.has(Defect::TornValue) && changes.len() == 1;
+        let mut leaf = None;
         for change in changes {
+            let reached = change.key().first().map(|byte| byte / 64);
+            if leaf.replace(reached).is_some_and(|before| before != reached) {
+                state = self.let_go(state, Defect::BatchLeafByLeaf);
+            }
+            state = self.apply_with_gap(state, change);
             if torn {
                 state = self.apply_in_halves(state, change);
             }
             log::apply(&mut state.content.map, change);
             state = self.let_go(state, Defect::BatchKeyByKey);
         }
+        state = self.let_go(state, Defect::LastLsnLate);
         state.content.last = state.content.last.max(lsn);
         state.changes += 1;
         state = self.let_go(state, Defect::TakesBack);
@@ -67,6 +81,46 @@ impl Shared {
             Err(_) if self.has(Defect::FailureToldLate) => Ok(Some(Lsn::new(lsn))),
             acknowledged => acknowledged.map(|()| Some(Lsn::new(lsn))),
         }
+    }
+
+    /// Takes the lock that a scan shares, for a new key.
+    fn lock_structure(&self, changes: &[&Change]) -> Option<RwLockWriteGuard<'_, ()>> {
+        let is_locked = self.has(Defect::ScanLocksStructure) || self.has(Defect::BreakKeepsLock);
+        let state = self.state();
+        let is_new = |change: &&Change| {
+            matches!(change, Change::Put { .. }) && !state.content.map.contains_key(change.key())
+        };
+        let takes = is_locked && changes.iter().any(is_new);
+        drop(state);
+        takes.then(|| self.structure.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Releases the lock while present keys are not in the map: the old value of an overwritten
+    /// key, or the upper half of a map that a new key splits.
+    fn apply_with_gap<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        change: &Change,
+    ) -> MutexGuard<'a, State> {
+        if !matches!(change, Change::Put { .. }) {
+            return state;
+        }
+        let is_present = state.content.map.contains_key(change.key());
+        if is_present && self.has(Defect::OverwriteRemovesFirst) {
+            state.content.map.remove(change.key());
+            return self.let_go(state, Defect::OverwriteRemovesFirst);
+        }
+        let len = state.content.map.len();
+        let splits = !is_present && len % 64 == 63 && self.has(Defect::SplitHidesKeys);
+        let Some(middle) = state.content.map.keys().nth(len / 2).filter(|_| splits).cloned() else {
+            return state;
+        };
+        let upper = state.content.map.split_off(&middle);
+        state = self.let_go(state, Defect::SplitHidesKeys);
+        for (key, value) in upper {
+            state.content.map.entry(key).or_insert(value);
+        }
+        state
     }
 
     /// Releases the lock while only half of a value is in the map.

@@ -196,6 +196,68 @@ pub enum Defect {
     ZerosAreTheEnd,
     /// The engine keeps most keys in files that do not name their store.
     SideFiles,
+    /// A caller that joins a running sync is told that its change is durable.
+    JoinsEarlierDump,
+    /// After a sync the changes that came during it count as durable.
+    CountsLateChanges,
+    /// `durable_lsn` counts the changes that a running sync covers.
+    DurableWhileSyncing,
+    /// After a sync the changes that came during it are not pending any more.
+    ForgetsLateChanges,
+    /// Where a sync fails, callers that joined it are told that it succeeded.
+    JoinerMissesFailure,
+    /// A failed sync does not wake the callers that joined it.
+    SleepsAfterFailure,
+    /// After a failed sync, the next caller tries again.
+    RetriesForJoiner,
+    /// `close` releases the lock of the directory before its dump.
+    CloseGivesAwayEarly,
+    /// `close` waits for a running sync, and dumps nothing more.
+    CloseJoinsEarlierDump,
+    /// Changes that come during the dump of `close` are answered, and lost.
+    CloseMissesLateChanges,
+    /// A second `close` returns while the first one is still at work.
+    SecondCloseReturnsEarly,
+    /// The drop of the last handle closes nothing while a dump is running.
+    DropSkipsWhenBusy,
+    /// Changes that come during a compaction do not reach the disk.
+    CompactionLosesLateChange,
+    /// Changes that come during a compaction disappear.
+    CompactionTakesBackLateChange,
+    /// During a sync, `durable_lsn` shows the LSN from before the sync before.
+    DurableGoesBack,
+    /// `last_lsn` counts a change before it is visible.
+    LastLsnEarly,
+    /// A change is visible before `last_lsn` counts it.
+    LastLsnLate,
+    /// The engine releases the lock between distant keys of a batch.
+    BatchLeafByLeaf,
+    /// While a new key splits the map, its upper half cannot be found.
+    SplitHidesKeys,
+    /// A put removes the old value, releases the lock, and then inserts the new one.
+    OverwriteRemovesFirst,
+    /// A scan counts positions of the live map.
+    ScanByPosition,
+    /// A scan ends where the last visited key was removed.
+    ScanEndsAtLostKey,
+    /// A scan that ends at `Break` keeps a lock that new keys need.
+    BreakKeepsLock,
+    /// All scans share one position.
+    ScansShareCursor,
+    /// A scan of an empty store is an error.
+    EmptyScanFails,
+    /// A scan holds a lock that new keys need.
+    ScanLocksStructure,
+    /// A change waits for the callback of a read of its key.
+    ReadPinsKey,
+    /// A sync waits for callbacks of `read_many`.
+    SyncWaitsForReadMany,
+    /// `stats` waits for callbacks of scans.
+    StatsWaitForScan,
+    /// A change waits for callbacks of other threads' scans.
+    CallbackStopsWriters,
+    /// Changes inside a callback take no LSN of their own.
+    CallbackReusesLsn,
 }
 
 impl Defect {
@@ -298,6 +360,37 @@ impl Defect {
         Defect::LargeRecordsUnchecked,
         Defect::ZerosAreTheEnd,
         Defect::SideFiles,
+        Defect::JoinsEarlierDump,
+        Defect::CountsLateChanges,
+        Defect::DurableWhileSyncing,
+        Defect::ForgetsLateChanges,
+        Defect::JoinerMissesFailure,
+        Defect::SleepsAfterFailure,
+        Defect::RetriesForJoiner,
+        Defect::CloseGivesAwayEarly,
+        Defect::CloseJoinsEarlierDump,
+        Defect::CloseMissesLateChanges,
+        Defect::SecondCloseReturnsEarly,
+        Defect::DropSkipsWhenBusy,
+        Defect::CompactionLosesLateChange,
+        Defect::CompactionTakesBackLateChange,
+        Defect::DurableGoesBack,
+        Defect::LastLsnEarly,
+        Defect::LastLsnLate,
+        Defect::BatchLeafByLeaf,
+        Defect::SplitHidesKeys,
+        Defect::OverwriteRemovesFirst,
+        Defect::ScanByPosition,
+        Defect::ScanEndsAtLostKey,
+        Defect::BreakKeepsLock,
+        Defect::ScansShareCursor,
+        Defect::EmptyScanFails,
+        Defect::ScanLocksStructure,
+        Defect::ReadPinsKey,
+        Defect::SyncWaitsForReadMany,
+        Defect::StatsWaitForScan,
+        Defect::CallbackStopsWriters,
+        Defect::CallbackReusesLsn,
     ];
 
     /// The defects that only concurrent threads can show.
@@ -311,4 +404,20 @@ impl Defect {
 
     /// The defects that only another process can show.
     pub const ACROSS_PROCESSES: &[Defect] = &[Defect::LocksWithinProcess, Defect::LeaksFiles];
+
+    /// The defects in which callers sync together, without the lock of the state.
+    pub(super) const TOGETHER: &[Defect] = &[
+        Defect::JoinsEarlierDump,
+        Defect::CountsLateChanges,
+        Defect::DurableWhileSyncing,
+        Defect::ForgetsLateChanges,
+        Defect::JoinerMissesFailure,
+        Defect::SleepsAfterFailure,
+        Defect::RetriesForJoiner,
+        Defect::CloseJoinsEarlierDump,
+        Defect::CloseMissesLateChanges,
+        Defect::CompactionLosesLateChange,
+        Defect::CompactionTakesBackLateChange,
+        Defect::DurableGoesBack,
+    ];
 }

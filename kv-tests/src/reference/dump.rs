@@ -138,7 +138,8 @@ impl Shared {
         state.content.durable = state.durable;
         let replaced = self.place.replace(&state.content);
         state.content.map = whole;
-        (state.file, state.len) = replaced?;
+        let (file, len) = replaced?;
+        (state.file, state.len) = (file.into(), len);
         (state.dumped_len, state.durable) = (state.len, state.content.last);
         state.unwritten.clear();
         state.pending = Pending::default();

@@ -3,6 +3,7 @@
 
 use super::Defect;
 use super::state::{Shared, State, live_bytes};
+use super::visits::Kind;
 use kv_core::{
     Action, Background, Batch, Change, Checkpoint, Compact, Engine, Error, Lsn, PointInTime, Result,
     ScanVisitor, Stats, Value,
@@ -37,7 +38,7 @@ impl Reference {
     }
 
     /// The drop of some defects: does not dump, or does not sync.
-    fn close_carelessly(&self, loses: bool) {
+    fn drop_carelessly(&self, loses: bool) {
         let mut state = self.state();
         if state.closed.is_none() {
             if !loses {
@@ -48,6 +49,13 @@ impl Reference {
             self.shared.place.lock.release();
             self.shared.changed.notify_all();
         }
+    }
+
+    /// A compaction that a caller asks for; only a defect offers it.
+    pub(super) fn compact_now(&self) -> Result<()> {
+        self.put(b"", b"")?;
+        self.delete(b"")?;
+        self.sync().map(drop)
     }
 }
 
@@ -95,7 +103,7 @@ impl Engine for Reference {
         // Visits a copy, so that the callback may call the engine.
         let value = self.get(key)?;
         if let Some(value) = &value {
-            visit(value);
+            self.shared.visits.during(Kind::Read, key, || visit(value));
         }
         Ok(value.is_some())
     }
@@ -116,13 +124,18 @@ impl Engine for Reference {
             let stale = self.shared.has(Defect::ReadManyKeepsLast) && value.is_none() && position > 0;
             let before = if stale { keys.get(position - 1) } else { None };
             let before = before.map(|key| self.get(key)).transpose()?.flatten();
-            visit(position, value.or(before).as_deref());
+            let value = value.or(before);
+            self.shared.visits.during(Kind::ReadMany, key, || visit(position, value.as_deref()));
         }
         Ok(())
     }
 
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.shared.check_readable()?;
+        if let Some(answer) = self.shared.scan_carelessly(visit) {
+            return answer;
+        }
+        let structure = self.shared.share_structure();
         let mut map = self.state().content.map.clone();
         if self.shared.has(Defect::ScanSkips) {
             map.pop_last();
@@ -131,7 +144,11 @@ impl Engine for Reference {
             if self.shared.is_closed_but(Defect::ScanEndsAtClose) {
                 break;
             }
-            if visit(key, value).is_break() && !self.shared.has(Defect::ScanDoesNotBreak) {
+            let answer = self.shared.visits.during(Kind::Scan, key, || visit(key, value));
+            if answer.is_break() && !self.shared.has(Defect::ScanDoesNotBreak) {
+                if self.shared.has(Defect::BreakKeepsLock) {
+                    std::mem::forget(structure);
+                }
                 break;
             }
         }
@@ -139,6 +156,10 @@ impl Engine for Reference {
     }
 
     fn sync(&self) -> Result<Lsn> {
+        self.shared.wait_before_sync();
+        if self.shared.syncs_together() {
+            return self.shared.sync_together();
+        }
         let mut state = self.state();
         if self.shared.is_closed_but(Defect::SyncAfterClose) {
             return Ok(Lsn::new(state.durable));
@@ -191,7 +212,9 @@ impl Engine for Reference {
     }
 
     fn durable_lsn(&self) -> Lsn {
-        Lsn::new(self.state().durable)
+        let state = self.state();
+        let goes_back = state.is_syncing && self.shared.has(Defect::DurableGoesBack);
+        Lsn::new(if goes_back { state.durable_before } else { state.durable })
     }
 
     fn last_lsn(&self) -> Lsn {
@@ -199,6 +222,7 @@ impl Engine for Reference {
     }
 
     fn stats(&self) -> Stats {
+        self.shared.wait_before_stats();
         let now = self.state();
         let mut stats = Stats::default();
         stats.keys = now.content.map.len() as u64;
@@ -215,7 +239,10 @@ impl Engine for Reference {
     }
 
     fn close(&self) -> Result<()> {
-        if self.shared.has(Defect::SecondCloseIsEarly) && self.shared.closing.swap(true, Ordering::AcqRel) {
+        let is_second = self.shared.is_closing.swap(true, Ordering::AcqRel);
+        let returns =
+            self.shared.has(Defect::SecondCloseIsEarly) || self.shared.has(Defect::SecondCloseReturnsEarly);
+        if is_second && returns {
             return Ok(());
         }
         let mut state = self.state();
@@ -226,7 +253,12 @@ impl Engine for Reference {
         }
         let is_reader = self.shared.options.read_only;
         let mut result = if is_reader { Ok(()) } else { self.shared.health.check_writable() };
-        if result.is_ok() && !is_reader && !self.shared.has(Defect::CloseDoesNotDump) {
+        if self.shared.has(Defect::CloseGivesAwayEarly) {
+            self.shared.place.lock.release();
+        }
+        let (waited, is_covered) = self.shared.close_carelessly(state);
+        state = waited;
+        if result.is_ok() && !is_reader && !is_covered && !self.shared.has(Defect::CloseDoesNotDump) {
             result = match self.shared.has(Defect::ManualCloseDoesNotSync) {
                 true => self.shared.dump(&mut state, Action::Write),
                 false => self.shared.dump_for_good(&mut state),
@@ -267,7 +299,7 @@ impl Engine for Reference {
     }
 
     fn as_compact(&self) -> Option<&dyn Compact> {
-        None
+        self.shared.compacts_carelessly().then_some(self)
     }
 }
 
@@ -276,7 +308,11 @@ impl Drop for Reference {
         let loses = self.shared.has(Defect::DropLosesWithThreads)
             && self.shared.place.env.background == Background::Threads;
         if loses || self.shared.has(Defect::DropDoesNotSync) {
-            self.close_carelessly(loses);
+            self.drop_carelessly(loses);
+        }
+        if self.shared.has(Defect::DropSkipsWhenBusy) && self.shared.state.try_lock().is_err() {
+            self.shared.place.lock.release();
+            return;
         }
         // A drop cannot report a failure.
         let _ = self.close();

@@ -18,9 +18,11 @@
 //! | `state.rs` | the state that callers and the ticker share |
 //! | `place.rs` | the directory: its lock, its reserve, the replacement of its file |
 //! | `log.rs` | the bytes of the file, without I/O |
+//! | `together.rs`, `visits.rs`, `cursor.rs` | syncs beside callers, waits for callbacks, scans of the live map: for defects |
 //! | `defect.rs` | ways to be wrong, for the suite's own tests |
 
 mod change;
+mod cursor;
 mod defect;
 mod dump;
 mod engine;
@@ -29,6 +31,8 @@ mod open;
 mod place;
 mod state;
 mod ticker;
+mod together;
+mod visits;
 
 pub use defect::Defect;
 pub use engine::Reference;

@@ -32,7 +32,10 @@ impl EngineFactory for ReferenceFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().read_only(self.defect != Some(Defect::IgnoresReadOnly))
+        let compacts = [Defect::CompactionLosesLateChange, Defect::CompactionTakesBackLateChange]
+            .map(Some)
+            .contains(&self.defect);
+        Capabilities::new().read_only(self.defect != Some(Defect::IgnoresReadOnly)).compact(compacts)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

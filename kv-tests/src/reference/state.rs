@@ -3,11 +3,12 @@
 use super::Defect;
 use super::log::{Content, Map};
 use super::place::Place;
+use super::visits::Visits;
 use kv_core::fs::File;
 use kv_core::parts::{Health, Wakers};
 use kv_core::{Error, OpenOptions, Pending, Result, Scale, Value};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 #[derive(Debug)]
@@ -24,9 +25,16 @@ pub(super) struct Shared {
     /// Wakes the ticker: it has something to do.
     pub(super) changed: Condvar,
     /// A `close` has begun; only a defect reads it.
-    pub(super) closing: AtomicBool,
     /// The tasks that wait for a sync.
     pub(super) tasks: Wakers,
+    /// Wakes callers that wait for another one's sync; only defects do.
+    pub(super) synced: Condvar,
+    pub(super) visits: Visits,
+    /// The position of a scan; only a defect shares it.
+    pub(super) cursor: Mutex<usize>,
+    /// A lock that only defects take: scans share it, and a new key excludes them.
+    pub(super) structure: RwLock<()>,
+    pub(super) is_closing: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -38,7 +46,7 @@ pub(super) struct State {
     pub(super) durable: u64,
     /// The highest LSN that a task waits for.
     pub(super) wanted: u64,
-    pub(super) file: Box<dyn File>,
+    pub(super) file: Arc<dyn File>,
     /// Bytes in the file.
     pub(super) len: u64,
     /// Records that are not in the file yet.
@@ -53,6 +61,10 @@ pub(super) struct State {
     pub(super) leftovers: Vec<String>,
     /// The answer of the first `close`.
     pub(super) closed: Option<Result<()>>,
+    /// Whether a caller leads a sync without the lock; only defects do.
+    pub(super) is_syncing: bool,
+    /// The durable LSN before the last such sync.
+    pub(super) durable_before: u64,
 }
 
 impl Shared {
@@ -93,7 +105,7 @@ impl Shared {
             wanted: 0,
             opened: content.map.clone(),
             content,
-            file,
+            file: file.into(),
             len,
             unwritten: Vec::new(),
             pending: Pending::default(),
@@ -103,6 +115,8 @@ impl Shared {
             dumped_len: len,
             leftovers: Vec::new(),
             closed: None,
+            is_syncing: false,
+            durable_before: durable,
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed) = (Mutex::new(state), Condvar::new());
@@ -114,8 +128,12 @@ impl Shared {
             state,
             copy,
             changed,
-            closing: AtomicBool::new(false),
             tasks: Wakers::default(),
+            synced: Condvar::new(),
+            visits: Visits::default(),
+            cursor: Mutex::new(0),
+            structure: RwLock::new(()),
+            is_closing: AtomicBool::new(false),
         }
     }
 

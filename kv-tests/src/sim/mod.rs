@@ -40,6 +40,7 @@ mod disk;
 mod fault;
 mod file;
 mod fs;
+mod gate;
 mod op;
 mod power_cut;
 #[cfg(test)]
@@ -47,5 +48,6 @@ mod tests;
 
 pub use fault::{Fault, FaultKind, Repeat};
 pub use fs::SimFs;
+pub(crate) use gate::{Edge, Gate, Stop};
 pub use op::{OpKind, OpRecord};
 pub use power_cut::PowerCut;
