@@ -177,9 +177,11 @@ pub fn all_cases() -> Vec<Case> {
         cases::errors::CASES,
         cases::disk::CASES,
         cases::corruption::CASES,
+        cases::resources::CASES,
         cases::concurrency::CASES,
         cases::linearizability::CASES,
         cases::durability::CASES,
+        cases::stats::CASES,
         cases::process::CASES,
     ]
     .concat()

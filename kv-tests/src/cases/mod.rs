@@ -1,7 +1,9 @@
 //! The cases: one file for each group. A new case goes into its group's `CASES`, with the next free
 //! number.
 
+mod audit;
 pub(crate) mod batch;
+mod batches;
 pub(crate) mod concurrency;
 pub(crate) mod corruption;
 pub(crate) mod crash;
@@ -12,11 +14,17 @@ pub(crate) mod errors;
 mod futures;
 pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
+mod lookalikes;
 mod loss;
+mod lsns;
+mod many;
 pub(crate) mod model;
 pub(crate) mod process;
 pub(crate) mod read_only;
+pub(crate) mod resources;
 pub(crate) mod scan;
+mod sizes;
+pub(crate) mod stats;
 
 use crate::{Case, CaseResult, Context, Level, Need};
 

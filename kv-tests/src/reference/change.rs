@@ -2,6 +2,7 @@
 
 use super::Defect;
 use super::log;
+use super::stored;
 use super::state::{Shared, State};
 use kv_core::{Acknowledge, Action, Change, Lsn, Result};
 use std::sync::MutexGuard;
@@ -28,8 +29,15 @@ impl Shared {
                 || state.content.map.contains_key(change.key())
                 || self.has(Defect::IdleDeleteTakesLsn)
         };
-        let changes: Vec<&Change> = changes.iter().filter(present).copied().collect();
-        if changes.is_empty() {
+        let stops = self.has(Defect::DeletesStopAtAbsent)
+            && changes.iter().all(|change| matches!(change, Change::Delete { .. }));
+        let changes: Vec<&Change> = if stops {
+            changes.iter().take_while(present).copied().collect()
+        } else {
+            changes.iter().filter(present).copied().collect()
+        };
+        if changes.is_empty() || self.is_same(&state, &changes) {
+            state.changes += u64::from(self.has(Defect::CountsIdleBatches));
             return Ok(None);
         }
         state = self.let_go(state, Defect::CheckThenAct);
@@ -39,16 +47,17 @@ impl Shared {
         let takes_back = self.has(Defect::TakesBack) || self.has(Defect::FullDiskTakesLsn);
         let before = takes_back.then(|| (state.content.map.clone(), state.unwritten.clone()));
         self.log(&mut state, lsn, &changes);
+        let count = if self.has(Defect::CountsBatchEntries) { changes.len() as u64 } else { 1 };
         let torn = self.has(Defect::TornValue) && changes.len() == 1;
         for change in changes {
             if torn {
                 state = self.apply_in_halves(state, change);
             }
-            log::apply(&mut state.content.map, change);
+            self.apply(&mut state, change);
             state = self.let_go(state, Defect::BatchKeyByKey);
         }
         state.content.last = state.content.last.max(lsn);
-        state.changes += 1;
+        state.changes += count;
         state = self.let_go(state, Defect::TakesBack);
         let acknowledged = self.acknowledge(&mut state);
         if acknowledged.is_err()
@@ -59,6 +68,29 @@ impl Shared {
         match acknowledged {
             Err(_) if self.has(Defect::FailureToldLate) => Ok(Some(Lsn::new(lsn))),
             acknowledged => acknowledged.map(|()| Some(Lsn::new(lsn))),
+        }
+    }
+
+    /// With [`Defect::SameValueTakesNone`], whether this is a put of the present value.
+    fn is_same(&self, state: &State, changes: &[&Change]) -> bool {
+        let same = |change: &&Change| match change {
+            Change::Put { key, value } => state.content.map.get(key) == Some(value),
+            Change::Delete { .. } => false,
+        };
+        self.has(Defect::SameValueTakesNone) && changes.iter().all(same)
+    }
+
+    /// Applies a change to the map.
+    fn apply(&self, state: &mut State, change: &Change) {
+        let map = &mut state.content.map;
+        let keeps_tail = self.has(Defect::ShortKeepsTail);
+        let before = if keeps_tail { map.get(change.key()).cloned() } else { None };
+        log::apply(map, change);
+        if let (Some(before), Some(now)) = (before, map.get_mut(change.key())) {
+            now.extend(before.iter().skip(now.len()).copied().collect::<Vec<u8>>());
+        }
+        if self.has(Defect::DeleteTakesPrefix) && matches!(change, Change::Delete { .. }) {
+            map.retain(|key, _| !key.starts_with(change.key()));
         }
     }
 
@@ -89,7 +121,8 @@ impl Shared {
             let puts = changes.iter().copied().filter(|change| matches!(change, Change::Put { .. }));
             state.unwritten.extend(log::record(epoch, lsn, durable, puts));
         } else {
-            state.unwritten.extend(log::record(epoch, lsn, durable, changes.iter().copied()));
+            let stored = stored::changes(self.place.defect, changes);
+            state.unwritten.extend(log::record(epoch, lsn, durable, &stored));
         }
         if state.pending.records == 0 {
             state.oldest = self.place.env.clock.monotonic();

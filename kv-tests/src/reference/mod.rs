@@ -18,6 +18,7 @@
 //! | `state.rs` | the state that callers and the ticker share |
 //! | `place.rs` | the directory: its lock, its reserve, the replacement of its file |
 //! | `log.rs` | the bytes of the file, without I/O |
+//! | `stored.rs` | what defects make of a change on its way to the file |
 //! | `defect.rs` | ways to be wrong, for the suite's own tests |
 
 mod change;
@@ -28,6 +29,7 @@ mod log;
 mod open;
 mod place;
 mod state;
+mod stored;
 mod ticker;
 
 pub use defect::Defect;

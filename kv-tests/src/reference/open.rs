@@ -50,13 +50,18 @@ impl EngineFactory for ReferenceFactory {
             env.fs.create_dir_durably(dir)?;
         }
         let handle = env.fs.open_dir(dir).map_err(|error| Error::io(Op::Open, dir, error))?;
-        let lock = lock(self.defect, &*handle, &options)?;
+        let leak = |_: &Error| {
+            if has(Defect::FailedOpenLeaks) {
+                std::mem::forget(Arc::clone(&handle));
+            }
+        };
+        let lock = lock(self.defect, &*handle, &options).inspect_err(leak)?;
         let exists = check(self.defect, dir, &handle.names()?, &options)?;
         let reserve =
             (!options.read_only && !has(Defect::NoReserve)).then(|| Reserve::open(Arc::clone(&handle)));
         let lock = StoreLock::new(dir, lock);
-        let place = Place { dir: handle, env: env.clone(), defect: self.defect, lock, reserve };
-        let recovered = if exists { place.recover()? } else { Content { clean: true, ..Content::default() } };
+        let place = Place { dir: Arc::clone(&handle), env: env.clone(), defect: self.defect, lock, reserve };
+        let recovered = if exists { place.recover().inspect_err(leak)? } else { Content { clean: true, ..Content::default() } };
         if options.read_only && !has(Defect::ReadOnlyWrites) {
             let file = place.open_file(OpenMode::Read)?;
             return Ok(Arc::new(Reference::new(Shared::new(place, options, recovered, file, 0))));

@@ -5,7 +5,7 @@ use super::log::{Content, Map};
 use super::place::Place;
 use kv_core::fs::File;
 use kv_core::parts::{Health, Wakers};
-use kv_core::{OpenOptions, Pending, Result, Value};
+use kv_core::{Lsn, OpenOptions, Pending, RecoveryReport, Result, Value};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Shared {
     pub(super) changed: Condvar,
     /// The tasks that wait for a sync.
     pub(super) tasks: Wakers,
+    /// The report of the recovery.
+    pub(super) recovery: RecoveryReport,
 }
 
 #[derive(Debug)]
@@ -44,6 +46,9 @@ pub(super) struct State {
     pub(super) oldest: Duration,
     pub(super) dumped: Duration,
     pub(super) changes: u64,
+    pub(super) dumps: u64,
+    pub(super) syncs: u64,
+    pub(super) bytes_written: u64,
     /// Length of a file that replaces this one, as of the last dump, bytes.
     pub(super) dumped_len: u64,
     /// Files that the engine could not remove; only a defect has any.
@@ -64,10 +69,20 @@ impl Shared {
         if place.has(Defect::CountsReservedLsns) && !content.clean {
             content.last = (content.epoch << 32) - 1;
         }
+        if place.has(Defect::ReopenTakesLsn) && content.bytes > 0 {
+            content.last += 1;
+        }
+        let recovery = report(&content, place.has(Defect::RecoveryReportsNextLsn));
         let now = place.env.clock.monotonic();
         // A reader cannot sync the newer changes.
         let knows_less = options.read_only && !place.has(Defect::ReaderCallsAllDurable);
-        let durable = if knows_less { content.durable } else { content.last };
+        let durable = match knows_less {
+            _ if place.has(Defect::NothingDurableAtOpen) => 0,
+            true => content.durable,
+            false => content.last,
+        };
+        let changes =
+            if place.has(Defect::ChangesCountRecovered) { content.map.len() as u64 } else { 0 };
         let takes_changes = !options.read_only || place.has(Defect::ReadOnlyTakesChanges);
         let health = if takes_changes { Health::default() } else { Health::read_only() };
         let reuses = place.has(Defect::LsnReuse);
@@ -86,14 +101,18 @@ impl Shared {
             pending: Pending::default(),
             oldest: now,
             dumped: now,
-            changes: 0,
+            changes,
+            dumps: 0,
+            syncs: 0,
+            bytes_written: 0,
             dumped_len: len,
             leftovers: Vec::new(),
             closed: None,
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Shared { place, options, present_key_len_max, health, state, copy, changed, tasks: Wakers::default() }
+        let tasks = Wakers::default();
+        Shared { place, options, present_key_len_max, health, state, copy, changed, tasks, recovery }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
@@ -135,6 +154,17 @@ impl Shared {
     pub(super) fn check_readable(&self) -> Result<()> {
         if self.has(Defect::ReadsAfterClose) { Ok(()) } else { self.health.check_readable() }
     }
+}
+
+/// What recovery found.
+fn report(content: &Content, names_next: bool) -> RecoveryReport {
+    let mut report = RecoveryReport::default();
+    report.records = content.records;
+    report.bytes = content.bytes;
+    report.files = u64::from(content.bytes > 0);
+    report.torn_bytes = content.torn_bytes;
+    report.last_lsn = Lsn::new(content.last + u64::from(names_next));
+    report
 }
 
 /// The bytes of all keys and values.

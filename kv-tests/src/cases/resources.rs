@@ -1,0 +1,506 @@
+//! Files, open handles, locks, threads and references: bounded while a store is open, and gone
+//! afterwards.
+
+use super::audit::values;
+use super::case;
+use crate::failure::{ensure, fail};
+use crate::oracle::state_of;
+use crate::rig::{Policy, Rig, Setup};
+use crate::sim::{Fault, FaultKind, Repeat, SimFs};
+use crate::{Case, CaseResult, Context, Level, Need};
+use kv_core::{Background, Engine, Env, Error, Limits, OpenOptions};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "resources::required_kv681_the_same_work_takes_no_more",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "The same work repeated takes no more bytes, files and open handles than it took before.",
+        the_same_work_takes_no_more,
+    ),
+    case(
+        "resources::required_kv682_an_emptied_store_is_small",
+        Level::Required,
+        &[],
+        "Deleting or shortening all values, then compacting or opening again, gives most of their space back.",
+        an_emptied_store_is_small,
+    ),
+    case(
+        "resources::required_kv683_a_dropped_engine_leaves_nothing",
+        Level::Required,
+        &[],
+        "A dropped engine holds no file, lock, thread, policy, clock or file system, closed or not.",
+        a_dropped_engine_leaves_nothing,
+    ),
+    case(
+        "resources::required_kv684_a_failed_open_leaves_nothing",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "An open that fails holds no handle, no lock and no reference to what it was given.",
+        a_failed_open_leaves_nothing,
+    ),
+    case(
+        "resources::required_kv685_opening_again_and_again",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "A hundred opens and closes without a change leave no more files and bytes than ten.",
+        opening_again_and_again,
+    ),
+    case(
+        "resources::required_kv686_crashes_leave_no_strays",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "However often the process dies or fails, and at whichever operation, files do not add up.",
+        crashes_leave_no_strays,
+    ),
+    case(
+        "resources::required_kv687_overwriting_one_key",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "Ten thousand overwrites of one key keep the disk as small as a few values.",
+        overwriting_one_key,
+    ),
+];
+
+/// More than the smallest units of an engine, and what it holds in reserve, bytes.
+const UNITS: u64 = 64 << 10;
+
+/// The resources that a store takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Use {
+    bytes: u64,
+    files: usize,
+    handles: usize,
+}
+
+impl Use {
+    fn of(disk: &SimFs) -> Self {
+        let files = disk.files();
+        let bytes = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        Use { bytes, files: files.len(), handles: disk.open_handles() }
+    }
+
+    fn max(self, other: Use) -> Self {
+        Use {
+            bytes: self.bytes.max(other.bytes),
+            files: self.files.max(other.files),
+            handles: self.handles.max(other.handles),
+        }
+    }
+
+    /// Checks that this, measured later, is not more than `early` and a little.
+    fn check(self, early: Use, what: &str) -> CaseResult {
+        for (name, early, late, slack) in [
+            ("bytes", early.bytes, self.bytes, early.bytes / 4 + (16 << 10)),
+            ("files", early.files as u64, self.files as u64, early.files as u64 / 4 + 2),
+            ("open handles", early.handles as u64, self.handles as u64, early.handles as u64 / 4 + 2),
+        ] {
+            ensure!(
+                late <= early + slack,
+                "the same work repeated takes no more than before, but {what} takes {early} {name} at first \
+                 and {late} later"
+            );
+        }
+        Ok(())
+    }
+}
+
+fn the_same_work_takes_no_more(context: &Context) -> CaseResult {
+    for policy in [Policy::MaxLogSize(2000), Policy::Manual] {
+        for opens in [true, false] {
+            let disk = SimFs::new();
+            let rig = context.sim_rig(disk.clone(), Setup::tiny(context, policy));
+            let values = values(&mut context.rng(), 40, 60);
+            let mut engine = rig.open()?;
+            let mut periods = [Use::default(); 4];
+            for (period, most) in periods.iter_mut().enumerate() {
+                for round in 0..15 {
+                    work(&*engine, &values)?;
+                    *most = most.max(Use::of(&disk));
+                    if opens && round % 5 == 4 {
+                        engine.close()?;
+                        drop(engine);
+                        let left = disk.open_handles();
+                        ensure!(left == 0, "after the drop in period {period} {left} handles are open");
+                        engine = rig.open()?;
+                    }
+                }
+            }
+            let [_, early, _, late] = periods;
+            let how = if opens { "reopened now and then" } else { "never reopened" };
+            late.check(early, &format!("a store under {policy:?}, {how},"))?;
+            context.explored().history();
+        }
+    }
+    Ok(())
+}
+
+/// Fills, overwrites, deletes, compacts.
+fn work(engine: &dyn Engine, values: &[Vec<u8>]) -> CaseResult {
+    for step in [1, 3] {
+        for (key, value) in (0..=u8::MAX).zip(values).step_by(step) {
+            engine.put(&[key], value)?;
+        }
+        engine.sync()?;
+    }
+    for (key, _) in (0..=u8::MAX).zip(values) {
+        engine.delete(&[key])?;
+    }
+    engine.sync()?;
+    if let Some(compact) = engine.as_compact() {
+        compact.compact()?;
+    }
+    Ok(())
+}
+
+/// The bytes of all files of a closed store.
+fn disk_bytes(rig: &Rig) -> Result<u64, crate::Failure> {
+    use kv_core::fs::{FsExt, OpenMode};
+    let fs = rig.fs();
+    let mut bytes = 0;
+    for name in fs.list(rig.dir())? {
+        bytes += fs.open(&rig.dir().join(name), OpenMode::Read)?.len()?;
+    }
+    Ok(bytes)
+}
+
+fn an_emptied_store_is_small(context: &Context) -> CaseResult {
+    const COUNT: u16 = 800;
+    for replacement in [None, Some(b"".as_slice())] {
+        for at_once in [false, true] {
+            let rig = context.rig(Setup::tiny(context, Policy::MaxLogSize(100_000)))?;
+            let values = values(&mut context.rng(), COUNT.into(), 500);
+            let engine = rig.open()?;
+            for (key, value) in (0..COUNT).zip(&values) {
+                engine.put(&key.to_be_bytes(), value)?;
+            }
+            engine.sync()?;
+            let full = disk_bytes(&rig)?;
+            let mut batch = kv_core::Batch::new();
+            for key in 0..COUNT {
+                match (replacement, at_once) {
+                    (None, false) => drop(engine.delete(&key.to_be_bytes())?),
+                    (Some(value), false) => drop(engine.put(&key.to_be_bytes(), value)?),
+                    (None, true) => drop(batch.delete(&key.to_be_bytes())),
+                    (Some(value), true) => drop(batch.put(&key.to_be_bytes(), value)),
+                }
+            }
+            engine.apply(&batch)?;
+            engine.sync()?;
+            let engine = give_back(&rig, engine)?;
+            let left = disk_bytes(&rig)?;
+            let how = if replacement.is_none() { "deleting all keys" } else { "emptying all values" };
+            ensure!(
+                left <= full / 4 + UNITS,
+                "{how} gives most of their space back, but of {full} bytes on the disk {left} are left"
+            );
+            engine.close()?;
+            let found = state_of(&*rig.open()?)?.len();
+            let expected = if replacement.is_none() { 0 } else { usize::from(COUNT) };
+            ensure!(found == expected, "after {how} the store holds {found} keys, not {expected}");
+        }
+    }
+    Ok(())
+}
+
+/// Compacts, or opens again.
+fn give_back(rig: &Rig, engine: Arc<dyn Engine>) -> Result<Arc<dyn Engine>, crate::Failure> {
+    if let Some(compact) = engine.as_compact() {
+        compact.compact()?;
+        return Ok(engine);
+    }
+    engine.close()?;
+    drop(engine);
+    Ok(rig.open()?)
+}
+
+/// What an engine is given. The engine drops its references when it is dropped.
+struct Given {
+    env: Env,
+    options: OpenOptions,
+    before: [usize; 3],
+}
+
+impl Given {
+    fn new(env: Env, options: OpenOptions) -> Self {
+        let mut given = Given { env, options, before: [0; 3] };
+        given.before = given.references();
+        given
+    }
+
+    fn references(&self) -> [usize; 3] {
+        [
+            Arc::strong_count(&self.env.fs),
+            Arc::strong_count(&self.env.clock),
+            Arc::strong_count(&self.options.persistence),
+        ]
+    }
+
+    fn open(&self, context: &Context, dir: &Path) -> kv_core::Result<Arc<dyn Engine>> {
+        context.factory().open(dir, &self.env, &self.options)
+    }
+
+    /// Checks that nothing else holds what was given, after a moment for threads that have just
+    /// ended.
+    fn check_released(&self, disk: Option<&SimFs>, after: &str) -> CaseResult {
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let start = Instant::now();
+        loop {
+            let (now, handles) = (self.references(), disk.map_or(0, SimFs::open_handles));
+            if now == self.before && handles == 0 {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                let held = ["the file system", "the clock", "the persistence policy"]
+                    .into_iter()
+                    .zip(now.iter().zip(&self.before))
+                    .find(|(_, (now, before))| now > before);
+                match held {
+                    Some((held, _)) => fail!("after {after} the engine is gone, but something still holds {held}"),
+                    None => fail!("after {after} the engine is gone, but {handles} of its handles are open"),
+                }
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// How an engine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    Dropped,
+    ClosedTwice,
+    Failed,
+}
+
+fn a_dropped_engine_leaves_nothing(context: &Context) -> CaseResult {
+    for policy in [Policy::Manual, Policy::AnyOf, Policy::Always] {
+        for background in [Background::Inline, Background::Threads] {
+            let capabilities = context.factory().capabilities();
+            if background == Background::Inline && !capabilities.inline {
+                continue;
+            }
+            for end in [End::Closed, End::Dropped, End::ClosedTwice, End::Failed] {
+                let setup = Setup { background, ..Setup::tiny(context, policy) };
+                let disk = capabilities.simulated_fs.then(SimFs::new);
+                let rig = match &disk {
+                    Some(disk) => context.sim_rig(disk.clone(), setup),
+                    None => context.rig(setup)?,
+                };
+                end_of(context, &rig, disk.as_ref(), end)?;
+                if capabilities.read_only && end != End::Failed {
+                    let given = Given::new(rig.env(), OpenOptions { read_only: true, ..setup.options() });
+                    let reader = given.open(context, rig.dir())?;
+                    reader.get(b"k")?;
+                    if end == End::Closed {
+                        reader.close()?;
+                    }
+                    drop(reader);
+                    given.check_released(disk.as_ref(), "the drop of a reader")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn end_of(context: &Context, rig: &Rig, disk: Option<&SimFs>, end: End) -> CaseResult {
+    let setup = rig.setup;
+    let given = Given::new(rig.env(), setup.options());
+    let engine = given.open(context, rig.dir())?;
+    for key in 0..30u8 {
+        engine.put(&[key], &[key; 90])?;
+    }
+    let lsn = engine.put(b"k", b"v")?;
+    // The waker of a task that never polls again.
+    let waker = std::task::Waker::noop();
+    let _ = engine.poll_durable(lsn, &mut std::task::Context::from_waker(waker));
+    match (end, disk) {
+        (End::Closed, _) => engine.close()?,
+        (End::ClosedTwice, _) => engine.close().and_then(|()| engine.close())?,
+        (End::Failed, Some(disk)) => {
+            disk.inject(Fault { kind: FaultKind::MutationIo, nth: 0, repeat: Repeat::Always });
+            let _ = (engine.put(b"k", b"w"), engine.sync(), engine.close());
+            context.explored().add_faults(disk.faults_fired());
+            disk.heal();
+        }
+        _ => {}
+    }
+    drop(engine);
+    let what = format!("the end ({end:?}) of a store under {:?} with {:?}", setup.policy, setup.background);
+    given.check_released(disk, &what)?;
+    rig.open().map(drop).map_err(|error| {
+        crate::Failure::new(format!("after {what} the directory can be opened again, but: {error}"))
+    })
+}
+
+fn a_failed_open_leaves_nothing(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    let disk = SimFs::new();
+    let rig = context.sim_rig(disk.clone(), setup);
+    let too_long = Limits { key_len_max: Limits::FORMAT_KEY_LEN_MAX + 1, ..Limits::default() };
+    let refused = |options: OpenOptions, dir: &str, expected: fn(&Error) -> bool, why: &str| -> CaseResult {
+        let given = Given::new(rig.env(), options);
+        let before = disk.open_handles();
+        match given.open(context, Path::new(dir)) {
+            Err(error) if expected(&error) => {}
+            other => fail!("{why} is answered with {other:?}"),
+        }
+        let more = disk.open_handles() - before;
+        ensure!(more == 0, "a failed open leaves nothing open, but {why} leaves {more} handles");
+        ensure!(
+            given.references() == given.before,
+            "a failed open holds nothing, but after {why} something holds what it was given"
+        );
+        Ok(())
+    };
+    let options = || setup.options();
+    let is_not_a_store = |error: &Error| matches!(error, Error::NotAStore { .. });
+    let must_exist = OpenOptions { create_if_missing: false, ..options() };
+    refused(must_exist, "/none", is_not_a_store, "opening a missing store")?;
+    let limits = OpenOptions { limits: too_long, ..options() };
+    refused(limits, "/none", |error| matches!(error, Error::InvalidArgument(_)), "an open with long keys")?;
+    let engine = rig.open()?;
+    engine.put(b"k", &[7; 700])?;
+    refused(options(), "/store", |error| matches!(error, Error::Locked { .. }), "opening a locked store")?;
+    engine.close()?;
+    drop(engine);
+    open_with_faults(context, &rig, &disk)
+}
+
+/// Every operation of an open fails.
+fn open_with_faults(context: &Context, rig: &Rig, disk: &SimFs) -> CaseResult {
+    for nth in 0.. {
+        let image = disk.process_death();
+        image.inject(Fault { kind: FaultKind::AnyIo, nth, repeat: Repeat::Once });
+        let rig = context.sim_rig(image.clone(), rig.setup);
+        let given = Given::new(rig.env(), rig.setup.options());
+        let opened = given.open(context, rig.dir());
+        if image.faults_fired() == 0 {
+            return Ok(());
+        }
+        context.explored().add_faults(1);
+        let is_open = opened.is_ok();
+        drop(opened);
+        let how = if is_open { "that succeeded, and the drop," } else { "that failed" };
+        let what = format!("an open {how} with a fault at its operation {nth}");
+        given.check_released(Some(&image), &what)?;
+        image.heal();
+        rig.open().map(drop).map_err(|error| {
+            crate::Failure::new(format!("after {what} the store can be opened, but: {error}"))
+        })?;
+    }
+    Ok(())
+}
+
+fn opening_again_and_again(context: &Context) -> CaseResult {
+    let disk = SimFs::new();
+    let rig = context.sim_rig(disk.clone(), Setup::tiny(context, Policy::MaxLogSize(300)));
+    let can_read = context.factory().capabilities().read_only;
+    let reader = OpenOptions { read_only: true, ..rig.setup.options() };
+    rig.open()?.put(b"key", &[1; 200])?;
+    let (mut early, mut late) = (Use::default(), Use::default());
+    for number in 1..=100 {
+        let engine = rig.open()?;
+        let open = Use::of(&disk);
+        if number % 3 > 0 {
+            engine.close()?;
+        }
+        drop(engine);
+        if can_read && number % 5 == 0 {
+            rig.open_with(&reader)?.get(b"key")?;
+        }
+        let closed = Use::of(&disk);
+        ensure!(closed.handles == 0, "after close and drop number {number} {} handles are open", closed.handles);
+        let most = if number <= 10 { &mut early } else { &mut late };
+        *most = most.max(open).max(closed);
+    }
+    late.check(early, "opening and closing a store")?;
+    let found = rig.open()?.get(b"key")?;
+    ensure!(found.as_deref() == Some(&[1; 200][..]), "a hundred opens changed a value");
+    Ok(())
+}
+
+fn crashes_leave_no_strays(context: &Context) -> CaseResult {
+    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
+    let values = values(&mut context.rng(), 12, 70);
+    let baseline = {
+        let disk = SimFs::new();
+        let rig = context.sim_rig(disk.clone(), setup);
+        for _ in 0..3 {
+            let engine = rig.open()?;
+            work(&*engine, &values)?;
+            engine.close()?;
+        }
+        Use::of(&disk)
+    };
+    for dies in [true, false] {
+        let mut disk = SimFs::new();
+        for generation in 0..context.scaled(120) {
+            let rig = context.sim_rig(disk.clone(), setup);
+            let nth = generation % 60;
+            if dies {
+                disk.cut_after(disk.mutations() + nth);
+            } else {
+                disk.inject(Fault { kind: FaultKind::MutationIo, nth, repeat: Repeat::Once });
+            }
+            let _ = rig.open().map_err(crate::Failure::from).and_then(|engine| work(&*engine, &values));
+            if dies {
+                context.explored().crash_state();
+                disk = disk.process_death();
+            } else {
+                context.explored().add_faults(disk.faults_fired());
+                disk.heal();
+            }
+        }
+        let rig = context.sim_rig(disk.clone(), setup);
+        for _ in 0..2 {
+            let engine = rig.open()?;
+            work(&*engine, &values)?;
+            engine.close()?;
+        }
+        let what = if dies { "a store whose process died" } else { "a store whose disk failed" };
+        let left = Use { handles: 0, ..Use::of(&disk) };
+        left.check(baseline, &format!("{what} at one operation after the other"))?;
+    }
+    Ok(())
+}
+
+fn overwriting_one_key(context: &Context) -> CaseResult {
+    const COUNT: u32 = 10_000;
+    for policy in [Policy::MaxLogSize(4000), Policy::Manual] {
+        let disk = SimFs::new();
+        let rig = context.sim_rig(disk.clone(), Setup::tiny(context, policy));
+        let engine = rig.open()?;
+        let mut most = 0;
+        for number in 0..COUNT {
+            let mut value = [0x5a; 100];
+            value[..4].copy_from_slice(&number.to_le_bytes());
+            engine.put(b"key", &value)?;
+            if number % 500 == 499 {
+                engine.sync()?;
+                most = most.max(Use::of(&disk).bytes);
+            }
+        }
+        ensure!(
+            most <= 4 * UNITS,
+            "a store of one key with 100 bytes takes {most} bytes on the disk while it is overwritten \
+             {COUNT} times under {policy:?}"
+        );
+        engine.close()?;
+        drop(engine);
+        let left = Use::of(&disk).bytes;
+        ensure!(left <= 4 * UNITS, "a closed store of one key with 100 bytes takes {left} bytes");
+        let found = rig.open()?.get(b"key")?;
+        let last = (COUNT - 1).to_le_bytes();
+        ensure!(
+            found.as_deref().and_then(|value| value.get(..4)) == Some(&last[..]),
+            "after {COUNT} overwrites and an open the value is not the last one"
+        );
+    }
+    Ok(())
+}
