@@ -91,15 +91,14 @@ pub(super) fn values_that_look_like_files(context: &Context) -> CaseResult {
 /// Puts each copy, and loses power in the middle of its sync.
 fn tear_copies(context: &Context, setup: Setup, closes: bool, count: usize) -> CaseResult {
     for number in 0..count {
-        for cut in 0..4u64 {
+        for cut in 0.. {
             let mut prepared = prepare(context, setup, closes)?;
             let copy = prepared.copies.get(number).cloned().unwrap_or_default();
-            // A tear between the bytes of the copy, which ends in bytes that no file holds.
-            prepared.put(b"copy", &[&copy[..], &[0xa5; 600]].concat())?;
+            // Bytes that no file holds end the value, so that a tear may leave the whole copy.
+            prepared.put(b"copy", &[&copy[..], &[0xa5; 1200]].concat())?;
             let disk = prepared.disk.clone();
             disk.cut_after(disk.mutations() + cut);
-            // Fails where the cut comes first.
-            let _ = prepared.sync();
+            let is_cut = prepared.sync().is_err();
             let draws = (2..2 + context.scaled(6)).map(|draw| draw + 10 * cut + 100 * number as u64);
             for draw in draws.chain([0, 1]) {
                 context.explored().crash_state();
@@ -109,6 +108,9 @@ fn tear_copies(context: &Context, setup: Setup, closes: bool, count: usize) -> C
             }
             let dead = context.sim_rig(disk.process_death(), setup).open()?;
             prepared.history.check(&state_of(&*dead)?)?;
+            if !is_cut {
+                break;
+            }
         }
     }
     Ok(())

@@ -382,18 +382,25 @@ fn put_and_measure(
     audit.check_synced(engine, "a synced put", bytes)
 }
 
-/// Compacts, deletes a third of the keys, and closes.
+/// Overwrites keys many times, compacts, deletes a third of the keys, and closes.
 fn empty_and_measure(
     audit: &mut DiskAudit<'_>,
     rig: &Rig,
     engine: &dyn Engine,
     present: &[Vec<u8>],
 ) -> CaseResult {
+    for (number, value) in (0..400u16).zip(present.iter().take(4).cycle()) {
+        engine.put(&[number.to_le_bytes()[0] % 4], value)?;
+        if number % 20 == 19 {
+            engine.sync()?;
+        }
+    }
+    audit.check_synced(engine, "four hundred synced puts", 400)?;
     if let Some(compact) = engine.as_compact() {
         compact.compact()?;
         audit.check_synced(engine, "a compaction", 0)?;
     }
-    for number in (0..present.len() as u8).step_by(3) {
+    for (number, _) in (0..=u8::MAX).zip(present).step_by(3) {
         engine.delete(&[number])?;
         engine.sync()?;
     }
