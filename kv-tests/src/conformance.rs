@@ -91,6 +91,7 @@ macro_rules! for_each_case {
                 required_kv120_read_many_in_order_and_once
                 required_kv121_read_many_of_thousands
                 required_kv122_read_many_is_refused_as_a_whole
+                required_kv123_waits_at_the_edges
             }
             batch {
                 required_kv201_all_under_one_lsn

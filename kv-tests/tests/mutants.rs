@@ -94,6 +94,13 @@ const BY_CASE: &[(Defect, &str)] = &[
     (Defect::KeepsOldFiles, "kv685"),
     (Defect::StrayTemporaries, "kv686"),
     (Defect::NeverCompacts, "kv687"),
+    (Defect::CountsLeftovers, "kv841"),
+    (Defect::BatchLimitOfEffective, "kv207"),
+    (Defect::WaitBeyondLastIsOk, "kv123"),
+    (Defect::PollBeyondLastIsReady, "kv123"),
+    (Defect::IdleSyncReturnsZero, "kv123"),
+    (Defect::MemoryGrows, "kv681"),
+    (Defect::ValueLengthInThreeBytes, "kv117"),
 ];
 
 /// A found defect: the case that fails, its failure, and the number of explored states until then.

@@ -10,9 +10,8 @@
 use kv_core::fs::{Dir, DirExt, FsExt, LOCK_FILE, LockKind, is_system_file};
 use kv_core::parts::{Health, Reserve, StoreLock};
 use kv_core::{
-    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Engine, EngineFactory, Env, Error, Op,
-    Lsn, OpenOptions, Pending, PointInTime, RecoveryReport, Result, ScanVisitor, Stats,
-    Value,
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Engine, EngineFactory, Env, Error,
+    Lsn, Op, OpenOptions, Pending, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
 };
 use std::collections::BTreeMap;
 use std::path::Path;

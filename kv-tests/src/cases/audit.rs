@@ -143,6 +143,11 @@ impl Audit {
         );
         let live = self.lens.values().map(|len| 1 + *len as u64).sum::<u64>();
         self.live_bytes.check("live_bytes", after, stats.live_bytes, live..=live)?;
+        ensure!(
+            stats.leftover_files == 0,
+            "every removal succeeded, but after {after} {} files count as left over",
+            stats.leftover_files
+        );
         self.check_counters(after, &stats)?;
         self.before = stats;
         Ok(())
@@ -162,7 +167,10 @@ impl Audit {
             ("compacted_bytes", before.compacted_bytes, now.compacted_bytes),
             ("compaction_failures", before.compaction_failures, now.compaction_failures),
         ] {
-            ensure!(now >= before, "a counter never falls, but after {after} {name} fell from {before} to {now}");
+            ensure!(
+                now >= before,
+                "a counter never falls, but after {after} {name} fell from {before} to {now}"
+            );
         }
         Ok(())
     }

@@ -77,13 +77,16 @@ pub(super) fn exactly_at_the_limit(context: &Context) -> CaseResult {
             check_reads(&*engine, &state, "a batch")?;
             if len == batch_bytes_max {
                 let last = engine.last_lsn();
-                // One byte more, in a value of which there is only one.
+                // Every change counts, also one of a key that the batch names before.
                 let key = 0usize.to_be_bytes();
-                let mut again = Batch::new();
-                again.put(b"k", b"").put(&key, b"");
                 let over = batch_of(batch_bytes_max + 1, &limits).0;
                 batch.delete(&key);
-                for refused in [&over, &batch] {
+                let (mut same, mut deletes) = (Batch::new(), Batch::new());
+                for _ in 0..=batch_bytes_max / (Limits::CHANGE_OVERHEAD + 1) {
+                    same.put(b"k", b"");
+                    deletes.delete(b"k");
+                }
+                for refused in [&over, &batch, &same, &deletes] {
                     let answer = engine.apply(refused);
                     ensure!(
                         matches!(&answer, Err(Error::TooLarge { what: "batch", limit, .. }) if *limit == batch_bytes_max),
@@ -126,8 +129,10 @@ pub(super) fn every_short_sequence(context: &Context) -> CaseResult {
     let (rig, disk) = rig_and_disk(context, setup)?;
     let engine = rig.open()?;
     let mut state = State::new();
-    for (number, (start, steps)) in
-        [None, Some(&b"old"[..]), Some(b"")].iter().flat_map(|s| sequences().into_iter().map(move |q| (s, q))).enumerate()
+    for (number, (start, steps)) in [None, Some(&b"old"[..]), Some(b"")]
+        .iter()
+        .flat_map(|s| sequences().into_iter().map(move |q| (s, q)))
+        .enumerate()
     {
         let key = format!("key {number}").into_bytes();
         if let Some(value) = start {
@@ -230,7 +235,10 @@ pub(super) fn only_deletes(context: &Context) -> CaseResult {
         ensure!(lsn > before, "a batch of deletes, some of them of present keys, takes no LSN");
         check_reads(&*engine, &state, "a batch of deletes")?;
         let again = engine.apply(&batch)?;
-        ensure!(again == lsn, "the same batch of deletes again changes nothing, but returns {again}, not {lsn}");
+        ensure!(
+            again == lsn,
+            "the same batch of deletes again changes nothing, but returns {again}, not {lsn}"
+        );
         for key in (opened..=u8::MAX).step_by(4) {
             ensure!(engine.get(&[key])?.is_none(), "the key {key:#04x}, deleted by a batch, is found");
         }

@@ -1,11 +1,13 @@
 //! Which changes take an LSN, and what reopening and crashes make of it.
 
+use crate::executor;
 use crate::failure::ensure;
 use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
 use crate::sim::SimFs;
 use crate::{CaseResult, Context, Failure};
-use kv_core::{Batch, Engine, Lsn, OpenOptions};
+use kv_core::{Batch, Engine, EngineExt, Error, Lsn, OpenOptions};
+use std::time::Duration;
 
 /// A history after which the store is empty, and its newest LSN.
 type Emptying = (&'static str, fn(&dyn Engine) -> kv_core::Result<Lsn>);
@@ -73,7 +75,10 @@ pub(super) fn an_empty_store_keeps_its_lsn(context: &Context) -> CaseResult {
                         engine.durable_lsn()
                     );
                     let idle = engine.apply(&Batch::new())?;
-                    ensure!(idle == newest, "an empty batch after {how} and an open returns {idle}, not {newest}");
+                    ensure!(
+                        idle == newest,
+                        "an empty batch after {how} and an open returns {idle}, not {newest}"
+                    );
                     if number == 2 && closes {
                         engine.close()?;
                     }
@@ -88,7 +93,10 @@ pub(super) fn an_empty_store_keeps_its_lsn(context: &Context) -> CaseResult {
 
 fn check_lsn(engine: &dyn Engine, newest: Lsn, after: &str) -> CaseResult {
     let last = engine.last_lsn();
-    ensure!(last == newest, "last_lsn is the same after an orderly close, but after {after} it is {last}, not {newest}");
+    ensure!(
+        last == newest,
+        "last_lsn is the same after an orderly close, but after {after} it is {last}, not {newest}"
+    );
     let count = state_of(engine)?.len();
     ensure!(count == 0, "after {after} the store is not empty: it holds {count} keys");
     Ok(())
@@ -138,9 +146,11 @@ pub(super) fn crashes_use_no_lsn_twice(context: &Context) -> CaseResult {
             let lsns = run(&*engine)?;
             for lsn in lsns {
                 let newest = given.last().copied().unwrap_or(Lsn::ZERO);
-                let story = || Failure::new(format!(
-                    "LSNs are never used twice, but LSN {lsn} came after {newest}, which a crash may have taken"
-                ));
+                let story = || {
+                    Failure::new(format!(
+                        "LSNs are never used twice, but LSN {lsn} came after {newest}, which a crash may have taken"
+                    ))
+                };
                 if lsn <= newest.max(recovered) {
                     return Err(story().with("between crashes", told.join("; ")));
                 }
@@ -272,5 +282,60 @@ fn check_idle(engine: &dyn Engine, place: &str) -> CaseResult {
         let counted = engine.stats().changes;
         ensure!(counted == changes, "{what} in {place} counts as a change: {counted} instead of {changes}");
     }
+    Ok(())
+}
+
+pub(super) fn waits_at_the_edges(context: &Context) -> CaseResult {
+    for policy in [Policy::Manual, Policy::Always] {
+        let rig = context.rig(Setup::tiny(context, policy))?;
+        let engine = rig.open()?;
+        check_waits(&*engine, "a new store")?;
+        let first = engine.put(b"a", b"1")?;
+        check_waits(&*engine, "a put")?;
+        engine.delete(b"a")?;
+        engine.apply(Batch::new().put(b"b", b"2").put(b"c", b"3"))?;
+        check_waits(&*engine, "a delete and a batch")?;
+        engine.close()?;
+        let engine = rig.open()?;
+        check_waits(&*engine, "a close and an open")?;
+        engine.wait_durable(first)?;
+        engine.put(b"d", b"4")?;
+        engine.wait_durable(first)?;
+        check_waits(&*engine, "an open and a put")?;
+    }
+    Ok(())
+}
+
+/// Waits for the LSN that is next, for zero, and for all that is visible.
+fn check_waits(engine: &dyn Engine, after: &str) -> CaseResult {
+    let last = engine.last_lsn();
+    let poll = |lsn: Lsn| {
+        executor::run(engine.durable(lsn), Duration::from_secs(20)).ok_or_else(|| {
+            Failure::new(format!("after {after} nothing wakes the task that waits for LSN {lsn}"))
+        })
+    };
+    for beyond in [last.get() + 1, last.get() + 1000, u64::MAX] {
+        let beyond = Lsn::new(beyond);
+        for (call, answer) in [("wait_durable", engine.wait_durable(beyond)), ("poll_durable", poll(beyond)?)]
+        {
+            ensure!(
+                matches!(answer, Err(Error::InvalidArgument(_))),
+                "after {after} {call} of LSN {beyond}, beyond last_lsn {last}, answers {answer:?}, not InvalidArgument"
+            );
+        }
+    }
+    engine.wait_durable(Lsn::ZERO)?;
+    poll(Lsn::ZERO)??;
+    let synced = engine.sync()?;
+    ensure!(
+        synced == last,
+        "after {after} sync returns {synced}, but it makes everything up to {last} durable"
+    );
+    let again = engine.sync()?;
+    ensure!(again == last, "after {after} a sync of nothing returns {again}, but {last} is durable");
+    engine.wait_durable(last)?;
+    poll(last)??;
+    let durable = engine.durable_lsn();
+    ensure!(durable == last, "after {after} and a sync durable_lsn is {durable}, not {last}");
     Ok(())
 }

@@ -16,11 +16,14 @@ fn check(engine: &dyn Engine, lens: &Lens, keys: &[Vec<u8>], what: &str) -> Case
     let mut next = 0;
     let mut wrong = None;
     engine.read_many(&keys, &mut |position, value| {
-        let expected = keys.get(next).and_then(|key| lens.get(*key)).map(|(number, len)| bytes(*number, *len));
+        let expected =
+            keys.get(next).and_then(|key| lens.get(*key)).map(|(number, len)| bytes(*number, *len));
         if position != next {
             wrong.get_or_insert(format!("position {position} comes where {next} is next"));
         } else if value != expected.as_deref() {
-            let len = |value: Option<&[u8]>| value.map_or("nothing".to_owned(), |value| format!("{} bytes", value.len()));
+            let len = |value: Option<&[u8]>| {
+                value.map_or("nothing".to_owned(), |value| format!("{} bytes", value.len()))
+            };
             wrong.get_or_insert(format!(
                 "position {next} shows {} in place of {}",
                 len(value),
@@ -130,7 +133,10 @@ pub(super) fn refused_as_a_whole(context: &Context) -> CaseResult {
                 matches!(answer, Err(Error::TooLarge { what: "key", len: 9, limit: 8 })),
                 "read_many with a long key at position {at} is answered with {answer:?}, not TooLarge"
             );
-            ensure!(visits == 0, "with a key over the limit at position {at} nothing is visited, but {visits} keys are");
+            ensure!(
+                visits == 0,
+                "with a key over the limit at position {at} nothing is visited, but {visits} keys are"
+            );
         }
     }
     Ok(())

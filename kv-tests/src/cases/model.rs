@@ -162,6 +162,13 @@ pub(crate) const CASES: &[Case] = &[
         "With a key over the limit at any position read_many visits nothing.",
         super::many::refused_as_a_whole,
     ),
+    case(
+        "model::required_kv123_waits_at_the_edges",
+        Level::Required,
+        &[],
+        "Zero and every LSN up to last_lsn can be waited for; one beyond is InvalidArgument.",
+        super::lsns::waits_at_the_edges,
+    ),
 ];
 
 fn last_put_wins(context: &Context) -> CaseResult {

@@ -74,13 +74,15 @@ struct Use {
     bytes: u64,
     files: usize,
     handles: usize,
+    /// As the engine tells, if it measures it.
+    memory: u64,
 }
 
 impl Use {
     fn of(disk: &SimFs) -> Self {
         let files = disk.files();
         let bytes = files.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        Use { bytes, files: files.len(), handles: disk.open_handles() }
+        Use { bytes, files: files.len(), handles: disk.open_handles(), memory: 0 }
     }
 
     fn max(self, other: Use) -> Self {
@@ -88,6 +90,7 @@ impl Use {
             bytes: self.bytes.max(other.bytes),
             files: self.files.max(other.files),
             handles: self.handles.max(other.handles),
+            memory: self.memory.max(other.memory),
         }
     }
 
@@ -97,6 +100,7 @@ impl Use {
             ("bytes", early.bytes, self.bytes, early.bytes / 4 + (16 << 10)),
             ("files", early.files as u64, self.files as u64, early.files as u64 / 4 + 2),
             ("open handles", early.handles as u64, self.handles as u64, early.handles as u64 / 4 + 2),
+            ("bytes of memory", early.memory, self.memory, early.memory / 2 + UNITS),
         ] {
             ensure!(
                 late <= early + slack,
@@ -119,7 +123,9 @@ fn the_same_work_takes_no_more(context: &Context) -> CaseResult {
             for (period, most) in periods.iter_mut().enumerate() {
                 for round in 0..15 {
                     work(&*engine, &values)?;
-                    *most = most.max(Use::of(&disk));
+                    let stats = engine.stats();
+                    let memory = stats.memory_bytes + stats.index_bytes;
+                    *most = most.max(Use { memory, ..Use::of(&disk) });
                     if opens && round % 5 == 4 {
                         engine.close()?;
                         drop(engine);
@@ -259,7 +265,9 @@ impl Given {
                     .zip(now.iter().zip(&self.before))
                     .find(|(_, (now, before))| now > before);
                 match held {
-                    Some((held, _)) => fail!("after {after} the engine is gone, but something still holds {held}"),
+                    Some((held, _)) => {
+                        fail!("after {after} the engine is gone, but something still holds {held}")
+                    }
                     None => fail!("after {after} the engine is gone, but {handles} of its handles are open"),
                 }
             }
@@ -415,7 +423,11 @@ fn opening_again_and_again(context: &Context) -> CaseResult {
             rig.open_with(&reader)?.get(b"key")?;
         }
         let closed = Use::of(&disk);
-        ensure!(closed.handles == 0, "after close and drop number {number} {} handles are open", closed.handles);
+        ensure!(
+            closed.handles == 0,
+            "after close and drop number {number} {} handles are open",
+            closed.handles
+        );
         let most = if number <= 10 { &mut early } else { &mut late };
         *most = most.max(open).max(closed);
     }
@@ -426,23 +438,22 @@ fn opening_again_and_again(context: &Context) -> CaseResult {
 }
 
 fn crashes_leave_no_strays(context: &Context) -> CaseResult {
+    /// Each of so many operations is struck three times.
+    const POINTS: u64 = 60;
     let setup = Setup::tiny(context, Policy::MaxLogSize(300));
     let values = values(&mut context.rng(), 12, 70);
-    let baseline = {
-        let disk = SimFs::new();
-        let rig = context.sim_rig(disk.clone(), setup);
-        for _ in 0..3 {
-            let engine = rig.open()?;
-            work(&*engine, &values)?;
-            engine.close()?;
-        }
-        Use::of(&disk)
-    };
+    let (disk, runs) = (SimFs::new(), 3);
+    for _ in 0..runs {
+        let engine = context.sim_rig(disk.clone(), setup).open()?;
+        work(&*engine, &values)?;
+        engine.close()?;
+    }
+    let (baseline, mutations) = (Use::of(&disk), disk.mutations() / runs);
     for dies in [true, false] {
         let mut disk = SimFs::new();
-        for generation in 0..context.scaled(120) {
+        for generation in 0..context.scaled(POINTS * 3) {
             let rig = context.sim_rig(disk.clone(), setup);
-            let nth = generation % 60;
+            let nth = generation % POINTS * mutations.max(POINTS) / POINTS;
             if dies {
                 disk.cut_after(disk.mutations() + nth);
             } else {
@@ -470,11 +481,34 @@ fn crashes_leave_no_strays(context: &Context) -> CaseResult {
     Ok(())
 }
 
+/// The bytes on the disk. Threads get a moment to compact, and puts that wake them.
+fn settled_bytes(
+    engine: &dyn Engine,
+    disk: &SimFs,
+    background: Background,
+    value: &[u8],
+) -> Result<u64, crate::Failure> {
+    let start = Instant::now();
+    loop {
+        let bytes = Use::of(disk).bytes;
+        let is_late = start.elapsed() > Duration::from_secs(5);
+        if bytes <= 4 * UNITS || background == Background::Inline || is_late {
+            return Ok(bytes);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+        engine.put(b"key", value)?;
+        engine.sync()?;
+    }
+}
+
 fn overwriting_one_key(context: &Context) -> CaseResult {
     const COUNT: u32 = 10_000;
-    for policy in [Policy::MaxLogSize(4000), Policy::Manual] {
+    let quiet = context.quiet_background();
+    for (policy, background) in
+        [(Policy::MaxLogSize(4000), quiet), (Policy::Manual, quiet), (Policy::AnyOf, Background::Threads)]
+    {
         let disk = SimFs::new();
-        let rig = context.sim_rig(disk.clone(), Setup::tiny(context, policy));
+        let rig = context.sim_rig(disk.clone(), Setup { background, ..Setup::tiny(context, policy) });
         let engine = rig.open()?;
         let mut most = 0;
         for number in 0..COUNT {
@@ -483,7 +517,7 @@ fn overwriting_one_key(context: &Context) -> CaseResult {
             engine.put(b"key", &value)?;
             if number % 500 == 499 {
                 engine.sync()?;
-                most = most.max(Use::of(&disk).bytes);
+                most = most.max(settled_bytes(&*engine, &disk, background, &value)?);
             }
         }
         ensure!(

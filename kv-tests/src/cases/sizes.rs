@@ -68,13 +68,23 @@ pub(super) fn check_reads(engine: &dyn Engine, state: &State, after: &str) -> Ca
             short(key)
         );
     }
-    ensure!(visited.len() == keys.len(), "after {after} read_many of {} keys visits {}", keys.len(), visited.len());
+    ensure!(
+        visited.len() == keys.len(),
+        "after {after} read_many of {} keys visits {}",
+        keys.len(),
+        visited.len()
+    );
     let scanned = state_of(engine)?;
     let differs = |(key, value): &(&Vec<u8>, &Vec<u8>)| scanned.get(*key) != Some(*value);
     if let Some((key, _)) = state.iter().find(differs) {
         return Err(Failure::new(format!("after {after} a scan does not show the value of {}", short(key))));
     }
-    ensure!(scanned.len() == state.len(), "after {after} a scan finds {} keys, not {}", scanned.len(), state.len());
+    ensure!(
+        scanned.len() == state.len(),
+        "after {after} a scan finds {} keys, not {}",
+        scanned.len(),
+        state.len()
+    );
     Ok(())
 }
 
@@ -187,7 +197,12 @@ pub(super) fn kinds_of_keys(context: &Context) -> CaseResult {
     let mut keys: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     for byte in [0, 1, b'/', b'a', 0x7f, 0x80, 0xfe, 0xff] {
         keys.extend((2..=12).map(|len| vec![byte; len]));
-        keys.extend([[byte, 0].to_vec(), [byte, 0xff].to_vec(), [byte, 0, byte].to_vec(), [0, byte].to_vec()]);
+        keys.extend([
+            [byte, 0].to_vec(),
+            [byte, 0xff].to_vec(),
+            [byte, 0, byte].to_vec(),
+            [0, byte].to_vec(),
+        ]);
     }
     keys.extend((0..300u32).map(|number| number.to_be_bytes().to_vec()));
     keys.extend((0..300u32).map(|number| number.to_le_bytes().to_vec()));
@@ -208,7 +223,10 @@ pub(super) fn kinds_of_keys(context: &Context) -> CaseResult {
     for key in keys.iter().step_by(3) {
         let found = engine.delete(key)?.is_some();
         let expected = state.remove(key).is_some();
-        ensure!(found == expected, "deleting the key {key:02x?} answers {found}, but it was present: {expected}");
+        ensure!(
+            found == expected,
+            "deleting the key {key:02x?} answers {found}, but it was present: {expected}"
+        );
     }
     check_reads(&*engine, &state, "puts and deletes")?;
     engine.close()?;
@@ -240,7 +258,11 @@ pub(super) fn empty_is_not_absent(context: &Context) -> CaseResult {
         visited == expected.into_iter().enumerate().collect::<Vec<_>>(),
         "read_many of absent keys and empty values visits {visited:?}"
     );
-    ensure!(engine.stats().keys == 6, "the statistics count {} of 6 keys with empty values", engine.stats().keys);
+    ensure!(
+        engine.stats().keys == 6,
+        "the statistics count {} of 6 keys with empty values",
+        engine.stats().keys
+    );
     engine.close()?;
     check_everywhere(context, &rig, disk.as_ref(), &state, "puts of empty values")?;
     let engine = rig.open()?;
@@ -279,7 +301,10 @@ pub(super) fn limits_are_exact(context: &Context) -> CaseResult {
             ("delete of a long key", engine.delete(&long_key).err()),
             ("get of a long key", engine.get(&long_key).err()),
             ("read of a long key", engine.read(&long_key, &mut |_| visits += 1).err()),
-            ("read_many with a long key", engine.read_many(&[&key, &long_key], &mut |_, _| visits += 1).err()),
+            (
+                "read_many with a long key",
+                engine.read_many(&[&key, &long_key], &mut |_, _| visits += 1).err(),
+            ),
             ("batch that puts a long key", engine.apply(Batch::new().put(&long_key, b"")).err()),
             ("batch that deletes a long key", engine.apply(Batch::new().delete(&long_key)).err()),
             ("batch that puts a long value", engine.apply(Batch::new().put(&key, &long_value)).err()),
@@ -292,7 +317,11 @@ pub(super) fn limits_are_exact(context: &Context) -> CaseResult {
             );
         }
         ensure!(visits == 0, "a read that is refused as TooLarge visits {visits} values");
-        ensure!(engine.last_lsn() == last, "a call that is refused as TooLarge took LSN {}", engine.last_lsn());
+        ensure!(
+            engine.last_lsn() == last,
+            "a call that is refused as TooLarge took LSN {}",
+            engine.last_lsn()
+        );
         check_reads(&*engine, &state, "calls that are refused as TooLarge")?;
         engine.close()?;
         check_everywhere(context, &rig, disk.as_ref(), &state, "a put at the limits")?;
@@ -302,19 +331,22 @@ pub(super) fn limits_are_exact(context: &Context) -> CaseResult {
 }
 
 pub(super) fn large_values(context: &Context) -> CaseResult {
-    const LEN: usize = 3_000_000;
-    let wanted = Limits { value_len_max: 5_000_000, batch_bytes_max: 30 << 20, ..Limits::default() };
-    let limits = raised(context, &[wanted])?;
-    let len = LEN.min(limits.value_len_max);
-    // Inline, with units of a usual size and with tiny ones.
-    for scale in [Scale::Normal, Scale::Tiny] {
+    let with = |value_len_max| Limits {
+        value_len_max,
+        batch_bytes_max: 2 * value_len_max + 1000,
+        ..Limits::default()
+    };
+    // Three bytes count to 16,777,215.
+    for (scale, len) in [(Scale::Normal, 16_800_000), (Scale::Tiny, 2_500_000)] {
+        let limits = raised(context, &[with(len), with(2_500_000)])?;
+        let len = len.min(limits.value_len_max);
         let setup = Setup { limits, scale, ..Setup::tiny(context, Policy::Manual) };
         let (rig, _) = rig_and_disk(context, setup)?;
         let engine = rig.open()?;
         let mut state = State::new();
         let mut batch = Batch::new();
-        for number in 0..2 {
-            let (key, value) = (vec![number], bytes(number.into(), len - usize::from(number)));
+        for number in 0..2u8 {
+            let (key, value) = (vec![number], bytes(number.into(), len / 8 - usize::from(number)));
             batch.put(&key, &value);
             state.insert(key, value);
         }

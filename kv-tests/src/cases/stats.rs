@@ -317,7 +317,8 @@ impl DiskAudit<'_> {
         let holds = |file: &&(PathBuf, Vec<u8>)| {
             self.present.iter().filter_map(|value| value.get(..16)).any(|part| contains(&file.1, part))
         };
-        let (least, most): (u64, u64) = (len(files.iter().filter(holds).collect()), len(files.iter().collect()));
+        let (least, most): (u64, u64) =
+            (len(files.iter().filter(holds).collect()), len(files.iter().collect()));
         on_disk.check("disk_bytes", after, stats.disk_bytes, least..=most)?;
         self.before = stats;
         Ok(())
@@ -343,7 +344,8 @@ fn measure_the_disk(context: &Context) -> CaseResult {
         let rig = context.sim_rig(disk.clone(), Setup::tiny(context, policy));
         let mut present = values(&mut context.rng(), 30, 150);
         let fields = <[Optional; 5]>::default();
-        let mut audit = DiskAudit { disk: &disk, seen: 0, before: Stats::default(), present: Vec::new(), fields };
+        let mut audit =
+            DiskAudit { disk: &disk, seen: 0, before: Stats::default(), present: Vec::new(), fields };
         for round in 0..4u8 {
             let engine = rig.open()?;
             audit.seen = disk.ops().len();

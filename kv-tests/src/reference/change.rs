@@ -2,8 +2,8 @@
 
 use super::Defect;
 use super::log;
-use super::stored;
 use super::state::{Shared, State};
+use super::stored;
 use kv_core::{Acknowledge, Action, Change, Lsn, Result};
 use std::sync::MutexGuard;
 use std::thread;

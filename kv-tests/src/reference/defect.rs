@@ -236,6 +236,20 @@ pub enum Defect {
     FailedOpenLeaks,
     /// Each open writes its new file under a name of its own, and never removes one that was left.
     StrayTemporaries,
+    /// The statistics count a file as left over that was removed.
+    CountsLeftovers,
+    /// Only the effective changes of a batch count towards its limit.
+    BatchLimitOfEffective,
+    /// Waiting for an LSN beyond the last one waits for the last one.
+    WaitBeyondLastIsOk,
+    /// A future for an LSN beyond the last one is ready.
+    PollBeyondLastIsReady,
+    /// A sync of nothing returns LSN 0.
+    IdleSyncReturnsZero,
+    /// The engine never gives the memory of old records back.
+    MemoryGrows,
+    /// The file holds the length of a value in three bytes.
+    ValueLengthInThreeBytes,
 }
 
 impl Defect {
@@ -358,6 +372,13 @@ impl Defect {
         Defect::KeepsTicker,
         Defect::FailedOpenLeaks,
         Defect::StrayTemporaries,
+        Defect::CountsLeftovers,
+        Defect::BatchLimitOfEffective,
+        Defect::WaitBeyondLastIsOk,
+        Defect::PollBeyondLastIsReady,
+        Defect::IdleSyncReturnsZero,
+        Defect::MemoryGrows,
+        Defect::ValueLengthInThreeBytes,
     ];
 
     /// The defects that only concurrent threads can show.

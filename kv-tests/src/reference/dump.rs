@@ -114,7 +114,10 @@ impl Shared {
             Scale::Tiny => TINY_FILE_LEN,
             Scale::Normal => FILE_LEN,
         };
-        if self.has(Defect::NeverCompacts) || state.len <= longest || state.len <= 2 * live_bytes(&state.content.map) {
+        if self.has(Defect::NeverCompacts)
+            || state.len <= longest
+            || state.len <= 2 * live_bytes(&state.content.map)
+        {
             return Ok(());
         }
         self.compact(state)

@@ -64,6 +64,8 @@ impl Reference {
             Some(Defect::UnflushedUntilClose) => stats.unflushed_bytes += now.bytes_written,
             Some(Defect::DiskBytesWithoutSnapshot) => stats.disk_bytes -= now.dumped_len.min(now.len),
             Some(Defect::DiskBytesNeverShrink) => stats.disk_bytes += now.bytes_written,
+            Some(Defect::CountsLeftovers) => stats.leftover_files = 1,
+            Some(Defect::MemoryGrows) => stats.memory_bytes += 100 * now.changes,
             Some(Defect::BytesWrittenIsFileLen) => stats.bytes_written = now.len,
             _ => {}
         }
@@ -94,7 +96,12 @@ impl Engine for Reference {
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
         let mut limits = self.shared.options.limits;
         limits.batch_bytes_max -= usize::from(self.shared.has(Defect::BatchLimitOffByOne));
-        let checked = limits.check_batch_with(batch, self.shared.present_key_len_max);
+        let effective: Batch = if self.shared.has(Defect::BatchLimitOfEffective) {
+            batch.effective_changes().into_iter().cloned().collect()
+        } else {
+            batch.clone()
+        };
+        let checked = limits.check_batch_with(&effective, self.shared.present_key_len_max);
         if self.shared.has(Defect::PartialBatch) && checked.is_err() {
             let first: Vec<&Change> = batch.changes().iter().take(1).collect();
             self.shared.change(&first)?;
@@ -173,14 +180,19 @@ impl Engine for Reference {
     fn sync(&self) -> Result<Lsn> {
         let mut state = self.state();
         self.shared.health.check_writable()?;
-        if state.pending.records > 0 {
+        let was_idle = state.pending.records == 0;
+        if !was_idle {
             self.shared.dump(&mut state, Action::WriteAndSync)?;
         }
-        Ok(Lsn::new(state.durable))
+        let is_idle = was_idle && self.shared.has(Defect::IdleSyncReturnsZero);
+        Ok(if is_idle { Lsn::ZERO } else { Lsn::new(state.durable) })
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         self.shared.health.check_readable()?;
+        if lsn > self.last_lsn() && self.shared.has(Defect::WaitBeyondLastIsOk) {
+            return self.sync().map(drop);
+        }
         if lsn > self.last_lsn() {
             return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
         }
@@ -191,6 +203,9 @@ impl Engine for Reference {
     fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let shared = &*self.shared;
         shared.health.check_readable()?;
+        if lsn > self.last_lsn() && shared.has(Defect::PollBeyondLastIsReady) {
+            return Poll::Ready(Ok(()));
+        }
         if shared.place.env.background == Background::Inline || lsn > self.last_lsn() {
             return Poll::Ready(self.wait_durable(lsn));
         }
@@ -267,7 +282,9 @@ impl Engine for Reference {
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
         let is_left = self.shared.has(Defect::KeepsTicker);
         // The ticker itself may run this close: a waker that it wakes may drop the last handle.
-        if let Some(ticker) = ticker.filter(|ticker| !is_left && ticker.thread().id() != thread::current().id()) {
+        if let Some(ticker) =
+            ticker.filter(|ticker| !is_left && ticker.thread().id() != thread::current().id())
+        {
             // The ticker panics only after a bug that a caller has seen, too.
             let _ = ticker.join();
         }

@@ -61,7 +61,11 @@ impl EngineFactory for ReferenceFactory {
             (!options.read_only && !has(Defect::NoReserve)).then(|| Reserve::open(Arc::clone(&handle)));
         let lock = StoreLock::new(dir, lock);
         let place = Place { dir: Arc::clone(&handle), env: env.clone(), defect: self.defect, lock, reserve };
-        let recovered = if exists { place.recover().inspect_err(leak)? } else { Content { clean: true, ..Content::default() } };
+        let recovered = if exists {
+            place.recover().inspect_err(leak)?
+        } else {
+            Content { clean: true, ..Content::default() }
+        };
         if options.read_only && !has(Defect::ReadOnlyWrites) {
             let file = place.open_file(OpenMode::Read)?;
             return Ok(Arc::new(Reference::new(Shared::new(place, options, recovered, file, 0))));

@@ -81,8 +81,7 @@ impl Shared {
             true => content.durable,
             false => content.last,
         };
-        let changes =
-            if place.has(Defect::ChangesCountRecovered) { content.map.len() as u64 } else { 0 };
+        let changes = if place.has(Defect::ChangesCountRecovered) { content.map.len() as u64 } else { 0 };
         let takes_changes = !options.read_only || place.has(Defect::ReadOnlyTakesChanges);
         let health = if takes_changes { Health::default() } else { Health::read_only() };
         let reuses = place.has(Defect::LsnReuse);

@@ -18,6 +18,7 @@ fn pair<'a>(defect: Defect, key: &'a [u8], value: &'a [u8]) -> (&'a [u8], &'a [u
     };
     let value_len = match defect {
         Defect::ValueLengthInTwoBytes => value.len() & TWO_BYTES,
+        Defect::ValueLengthInThreeBytes => value.len() & 0xff_ffff,
         Defect::ValuesCutAtMebibyte => value.len().min(1 << 20),
         _ => value.len(),
     };
