@@ -12,6 +12,7 @@ pub(crate) mod disk;
 pub(crate) mod durability;
 pub(crate) mod errors;
 mod futures;
+mod left;
 pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
 mod lookalikes;

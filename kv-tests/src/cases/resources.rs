@@ -3,13 +3,12 @@
 
 use super::audit::values;
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::ensure;
 use crate::oracle::state_of;
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{Fault, FaultKind, Repeat, SimFs};
 use crate::{Case, CaseResult, Context, Level, Need};
-use kv_core::{Background, Engine, Env, Error, Limits, OpenOptions};
-use std::path::Path;
+use kv_core::{Background, Engine, OpenOptions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,14 +32,14 @@ pub(crate) const CASES: &[Case] = &[
         Level::Required,
         &[],
         "A dropped engine holds no file, lock, thread, policy, clock or file system, closed or not.",
-        a_dropped_engine_leaves_nothing,
+        super::left::a_dropped_engine_leaves_nothing,
     ),
     case(
         "resources::required_kv684_a_failed_open_leaves_nothing",
         Level::Required,
         &[Need::SimulatedFs],
         "An open that fails holds no handle, no lock and no reference to what it was given.",
-        a_failed_open_leaves_nothing,
+        super::left::a_failed_open_leaves_nothing,
     ),
     case(
         "resources::required_kv685_opening_again_and_again",
@@ -221,188 +220,6 @@ fn give_back(rig: &Rig, engine: Arc<dyn Engine>) -> Result<Arc<dyn Engine>, crat
     engine.close()?;
     drop(engine);
     Ok(rig.open()?)
-}
-
-/// What an engine is given. The engine drops its references when it is dropped.
-struct Given {
-    env: Env,
-    options: OpenOptions,
-    before: [usize; 3],
-}
-
-impl Given {
-    fn new(env: Env, options: OpenOptions) -> Self {
-        let mut given = Given { env, options, before: [0; 3] };
-        given.before = given.references();
-        given
-    }
-
-    fn references(&self) -> [usize; 3] {
-        [
-            Arc::strong_count(&self.env.fs),
-            Arc::strong_count(&self.env.clock),
-            Arc::strong_count(&self.options.persistence),
-        ]
-    }
-
-    fn open(&self, context: &Context, dir: &Path) -> kv_core::Result<Arc<dyn Engine>> {
-        context.factory().open(dir, &self.env, &self.options)
-    }
-
-    /// Checks that nothing else holds what was given, after a moment for threads that have just
-    /// ended.
-    fn check_released(&self, disk: Option<&SimFs>, after: &str) -> CaseResult {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        let start = Instant::now();
-        loop {
-            let (now, handles) = (self.references(), disk.map_or(0, SimFs::open_handles));
-            if now == self.before && handles == 0 {
-                return Ok(());
-            }
-            if start.elapsed() > PATIENCE {
-                let held = ["the file system", "the clock", "the persistence policy"]
-                    .into_iter()
-                    .zip(now.iter().zip(&self.before))
-                    .find(|(_, (now, before))| now > before);
-                match held {
-                    Some((held, _)) => {
-                        fail!("after {after} the engine is gone, but something still holds {held}")
-                    }
-                    None => fail!("after {after} the engine is gone, but {handles} of its handles are open"),
-                }
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
-/// How an engine ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Closed,
-    Dropped,
-    ClosedTwice,
-    Failed,
-}
-
-fn a_dropped_engine_leaves_nothing(context: &Context) -> CaseResult {
-    for policy in [Policy::Manual, Policy::AnyOf, Policy::Always] {
-        for background in [Background::Inline, Background::Threads] {
-            let capabilities = context.factory().capabilities();
-            if background == Background::Inline && !capabilities.inline {
-                continue;
-            }
-            for end in [End::Closed, End::Dropped, End::ClosedTwice, End::Failed] {
-                let setup = Setup { background, ..Setup::tiny(context, policy) };
-                let disk = capabilities.simulated_fs.then(SimFs::new);
-                let rig = match &disk {
-                    Some(disk) => context.sim_rig(disk.clone(), setup),
-                    None => context.rig(setup)?,
-                };
-                end_of(context, &rig, disk.as_ref(), end)?;
-                if capabilities.read_only && end != End::Failed {
-                    let given = Given::new(rig.env(), OpenOptions { read_only: true, ..setup.options() });
-                    let reader = given.open(context, rig.dir())?;
-                    reader.get(b"k")?;
-                    if end == End::Closed {
-                        reader.close()?;
-                    }
-                    drop(reader);
-                    given.check_released(disk.as_ref(), "the drop of a reader")?;
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn end_of(context: &Context, rig: &Rig, disk: Option<&SimFs>, end: End) -> CaseResult {
-    let setup = rig.setup;
-    let given = Given::new(rig.env(), setup.options());
-    let engine = given.open(context, rig.dir())?;
-    for key in 0..30u8 {
-        engine.put(&[key], &[key; 90])?;
-    }
-    let lsn = engine.put(b"k", b"v")?;
-    // The waker of a task that never polls again.
-    let waker = std::task::Waker::noop();
-    let _ = engine.poll_durable(lsn, &mut std::task::Context::from_waker(waker));
-    match (end, disk) {
-        (End::Closed, _) => engine.close()?,
-        (End::ClosedTwice, _) => engine.close().and_then(|()| engine.close())?,
-        (End::Failed, Some(disk)) => {
-            disk.inject(Fault { kind: FaultKind::MutationIo, nth: 0, repeat: Repeat::Always });
-            let _ = (engine.put(b"k", b"w"), engine.sync(), engine.close());
-            context.explored().add_faults(disk.faults_fired());
-            disk.heal();
-        }
-        _ => {}
-    }
-    drop(engine);
-    let what = format!("the end ({end:?}) of a store under {:?} with {:?}", setup.policy, setup.background);
-    given.check_released(disk, &what)?;
-    rig.open().map(drop).map_err(|error| {
-        crate::Failure::new(format!("after {what} the directory can be opened again, but: {error}"))
-    })
-}
-
-fn a_failed_open_leaves_nothing(context: &Context) -> CaseResult {
-    let setup = Setup::tiny(context, Policy::MaxLogSize(300));
-    let disk = SimFs::new();
-    let rig = context.sim_rig(disk.clone(), setup);
-    let too_long = Limits { key_len_max: Limits::FORMAT_KEY_LEN_MAX + 1, ..Limits::default() };
-    let refused = |options: OpenOptions, dir: &str, expected: fn(&Error) -> bool, why: &str| -> CaseResult {
-        let given = Given::new(rig.env(), options);
-        let before = disk.open_handles();
-        match given.open(context, Path::new(dir)) {
-            Err(error) if expected(&error) => {}
-            other => fail!("{why} is answered with {other:?}"),
-        }
-        let more = disk.open_handles() - before;
-        ensure!(more == 0, "a failed open leaves nothing open, but {why} leaves {more} handles");
-        ensure!(
-            given.references() == given.before,
-            "a failed open holds nothing, but after {why} something holds what it was given"
-        );
-        Ok(())
-    };
-    let options = || setup.options();
-    let is_not_a_store = |error: &Error| matches!(error, Error::NotAStore { .. });
-    let must_exist = OpenOptions { create_if_missing: false, ..options() };
-    refused(must_exist, "/none", is_not_a_store, "opening a missing store")?;
-    let limits = OpenOptions { limits: too_long, ..options() };
-    refused(limits, "/none", |error| matches!(error, Error::InvalidArgument(_)), "an open with long keys")?;
-    let engine = rig.open()?;
-    engine.put(b"k", &[7; 700])?;
-    refused(options(), "/store", |error| matches!(error, Error::Locked { .. }), "opening a locked store")?;
-    engine.close()?;
-    drop(engine);
-    open_with_faults(context, &rig, &disk)
-}
-
-/// Every operation of an open fails.
-fn open_with_faults(context: &Context, rig: &Rig, disk: &SimFs) -> CaseResult {
-    for nth in 0.. {
-        let image = disk.process_death();
-        image.inject(Fault { kind: FaultKind::AnyIo, nth, repeat: Repeat::Once });
-        let rig = context.sim_rig(image.clone(), rig.setup);
-        let given = Given::new(rig.env(), rig.setup.options());
-        let opened = given.open(context, rig.dir());
-        if image.faults_fired() == 0 {
-            return Ok(());
-        }
-        context.explored().add_faults(1);
-        let is_open = opened.is_ok();
-        drop(opened);
-        let how = if is_open { "that succeeded, and the drop," } else { "that failed" };
-        let what = format!("an open {how} with a fault at its operation {nth}");
-        given.check_released(Some(&image), &what)?;
-        image.heal();
-        rig.open().map(drop).map_err(|error| {
-            crate::Failure::new(format!("after {what} the store can be opened, but: {error}"))
-        })?;
-    }
-    Ok(())
 }
 
 fn opening_again_and_again(context: &Context) -> CaseResult {

@@ -340,7 +340,7 @@ pub(super) fn large_values(context: &Context) -> CaseResult {
     for (scale, len) in [(Scale::Normal, 16_800_000), (Scale::Tiny, 2_500_000)] {
         let limits = raised(context, &[with(len), with(2_500_000)])?;
         let len = len.min(limits.value_len_max);
-        let setup = Setup { limits, scale, ..Setup::tiny(context, Policy::Manual) };
+        let setup = Setup { scale, limits, ..Setup::tiny(context, Policy::Manual) };
         let (rig, _) = rig_and_disk(context, setup)?;
         let engine = rig.open()?;
         let mut state = State::new();

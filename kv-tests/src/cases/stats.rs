@@ -139,14 +139,14 @@ fn describe_the_recovered_store(context: &Context) -> CaseResult {
 
 /// Checks the statistics of an engine that has just been opened.
 fn check_opened(engine: &dyn Engine, disk: &SimFs, after: &str) -> CaseResult {
-    let state = state_of(engine)?;
+    let found = state_of(engine)?;
     let stats = engine.stats();
-    let live: usize = state.iter().map(|(key, value)| key.len() + value.len()).sum();
+    let live: usize = found.iter().map(|(key, value)| key.len() + value.len()).sum();
     ensure!(
-        stats.keys == state.len() as u64,
+        stats.keys == found.len() as u64,
         "after {after} the statistics count {} keys, but a scan finds {}",
         stats.keys,
-        state.len()
+        found.len()
     );
     ensure!(
         stats.live_bytes == 0 || stats.live_bytes == live as u64,
@@ -174,9 +174,9 @@ fn check_opened(engine: &dyn Engine, disk: &SimFs, after: &str) -> CaseResult {
             engine.last_lsn()
         );
         ensure!(
-            state.is_empty() || report.records > 0 && report.files > 0 && report.bytes > 0,
+            found.is_empty() || report.records > 0 && report.files > 0 && report.bytes > 0,
             "after {after} the recovery found {} keys, but reports {} records, {} bytes and {} files",
-            state.len(),
+            found.len(),
             report.records,
             report.bytes,
             report.files
@@ -353,7 +353,9 @@ fn measure_the_disk(context: &Context) -> CaseResult {
             audit.check_synced(&*engine, "opening", 0)?;
             for (number, value) in (0..).zip(&mut present) {
                 // Changed in place: the old value shall not be found any more.
-                value.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3).wrapping_add(round));
+                for byte in value.iter_mut() {
+                    *byte = byte.wrapping_mul(3).wrapping_add(round);
+                }
                 put_and_measure(&mut audit, &*engine, number, value, policy)?;
             }
             empty_and_measure(&mut audit, &rig, &*engine, &present)?;

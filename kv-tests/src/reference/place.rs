@@ -71,7 +71,7 @@ impl Place {
         ];
         match &self.reserve {
             _ if careless.iter().any(|defect| self.has(*defect)) => {
-                self.replace_carelessly(content, &bytes)?
+                self.replace_carelessly(content, &bytes)?;
             }
             Some(reserve) => reserve.write_file_atomically(FILE, &bytes)?,
             None => self.dir.write_file_atomically(FILE, &bytes)?,

@@ -81,7 +81,7 @@ impl Shared {
             true => content.durable,
             false => content.last,
         };
-        let changes = if place.has(Defect::ChangesCountRecovered) { content.map.len() as u64 } else { 0 };
+        let counted = if place.has(Defect::ChangesCountRecovered) { content.map.len() as u64 } else { 0 };
         let takes_changes = !options.read_only || place.has(Defect::ReadOnlyTakesChanges);
         let health = if takes_changes { Health::default() } else { Health::read_only() };
         let reuses = place.has(Defect::LsnReuse);
@@ -100,7 +100,7 @@ impl Shared {
             pending: Pending::default(),
             oldest: now,
             dumped: now,
-            changes,
+            changes: counted,
             dumps: 0,
             syncs: 0,
             bytes_written: 0,

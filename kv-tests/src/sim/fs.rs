@@ -164,8 +164,8 @@ impl Fs for SimFs {
         disk.begin(OpKind::Open, path, 0, 0)?;
         let node = disk.lookup(path)?;
         disk.list(node)?;
-        let _handle = Arc::clone(&disk.handles);
-        Ok(Arc::new(SimDir { disk: self.disk.clone(), node, path: path.to_path_buf(), _handle }))
+        let handle = Arc::clone(&disk.handles);
+        Ok(Arc::new(SimDir { disk: self.disk.clone(), node, path: path.to_path_buf(), _handle: handle }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -205,11 +205,11 @@ impl Dir for SimDir {
             (Err(error), _) => return Err(error),
         };
         disk.file(node)?;
-        let _handle = Arc::clone(&disk.handles);
+        let handle = Arc::clone(&disk.handles);
         drop(disk);
         let writable = mode != OpenMode::Read;
         let (disk, direct) = (self.disk.clone(), AtomicBool::new(false));
-        Ok(Box::new(SimFile { disk, node, path, writable, direct, _handle }))
+        Ok(Box::new(SimFile { disk, node, path, writable, direct, _handle: handle }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -247,10 +247,10 @@ impl Dir for SimDir {
             file = Some(disk.create_file(self.node, LOCK_FILE, path)?);
         }
         let is_locked = disk.lock(self.node, kind)?;
-        let _handle = Arc::clone(&disk.handles);
+        let handle = Arc::clone(&disk.handles);
         drop(disk);
         let lock = || -> Box<dyn DirLock> {
-            Box::new(SimLock { disk: self.disk.clone(), node: self.node, kind, file, _handle })
+            Box::new(SimLock { disk: self.disk.clone(), node: self.node, kind, file, _handle: handle })
         };
         Ok(is_locked.then(lock))
     }
