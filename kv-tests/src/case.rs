@@ -180,9 +180,11 @@ pub fn all_cases() -> Vec<Case> {
         cases::disk::CASES,
         cases::corruption::CASES,
         cases::layouts::CASES,
+        cases::resources::CASES,
         cases::concurrency::CASES,
         cases::linearizability::CASES,
         cases::durability::CASES,
+        cases::stats::CASES,
         cases::process::CASES,
         cases::own_io::CASES,
     ]

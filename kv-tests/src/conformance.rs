@@ -78,6 +78,20 @@ macro_rules! for_each_case {
                 required_kv107_shrinking_model
                 required_kv108_values_outlive_their_keys
                 required_kv109_reading_many_keys
+                required_kv110_an_empty_store_keeps_its_lsn
+                required_kv111_crashes_use_no_lsn_twice
+                required_kv112_only_changes_take_lsns
+                required_kv113_every_size
+                required_kv114_kinds_of_keys
+                required_kv115_empty_is_not_absent
+                required_kv116_limits_are_exact
+                required_kv117_large_values
+                required_kv118_more_keys_than_two_bytes_count
+                required_kv119_values_that_look_like_files
+                required_kv120_read_many_in_order_and_once
+                required_kv121_read_many_of_thousands
+                required_kv122_read_many_is_refused_as_a_whole
+                required_kv123_waits_at_the_edges
             }
             batch {
                 required_kv201_all_under_one_lsn
@@ -85,6 +99,11 @@ macro_rules! for_each_case {
                 required_kv203_one_bad_entry
                 stochastic_kv204_visible_at_once
                 required_kv205_nothing_to_change_after_a_crash
+                required_kv206_more_changes_than_two_bytes_count
+                required_kv207_exactly_at_the_limit
+                required_kv208_every_short_sequence
+                required_kv209_one_key_many_times
+                required_kv210_only_deletes
             }
             scan {
                 required_kv301_every_key_once
@@ -201,6 +220,15 @@ macro_rules! for_each_case {
                 required_kv664_foreign_files_in_every_layout
                 required_kv665_damage_before_a_durable_change
             }
+            resources {
+                required_kv681_the_same_work_takes_no_more
+                required_kv682_an_emptied_store_is_small
+                required_kv683_a_dropped_engine_leaves_nothing
+                required_kv684_a_failed_open_leaves_nothing
+                required_kv685_opening_again_and_again
+                required_kv686_crashes_leave_no_strays
+                required_kv687_overwriting_one_key
+            }
             concurrency {
                 stochastic_kv701_readers_see_whole_and_growing_values
                 stochastic_kv702_group_commit_wakes_everybody
@@ -239,6 +267,13 @@ macro_rules! for_each_case {
                 required_kv816_a_caller_joins_a_sync
                 required_kv817_a_change_comes_during_a_dump
                 required_kv818_a_failed_sync_ends_every_call
+            }
+            stats {
+                required_kv841_follow_every_operation
+                required_kv842_describe_the_recovered_store
+                required_kv843_do_not_count_what_was_refused
+                required_kv844_of_a_poisoned_engine
+                required_kv845_measure_the_disk
             }
             process {
                 stochastic_kv901_kill_during_writes

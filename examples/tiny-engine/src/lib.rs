@@ -10,8 +10,8 @@
 use kv_core::fs::{Dir, DirExt, FsExt, LOCK_FILE, LockKind, is_system_file};
 use kv_core::parts::{Health, Reserve, StoreLock};
 use kv_core::{
-    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Engine, EngineFactory, Env, Error, Op,
-    Lsn, OpenOptions, Pending, PointInTime, Result, ScanVisitor, Stats, Value,
+    Acknowledge, Action, Batch, Capabilities, Change, Checkpoint, Compact, Engine, EngineFactory, Env, Error,
+    Lsn, Op, OpenOptions, Pending, PointInTime, RecoveryReport, Result, ScanVisitor, Stats, Value,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,6 +35,8 @@ struct State {
     first_pending: Duration,
     /// Length of the file, bytes.
     file_len: u64,
+    /// Changes since open.
+    changes: u64,
     /// The answer of the first `close`.
     closed: Option<Result<()>>,
 }
@@ -51,6 +53,8 @@ pub struct Tiny {
     /// Length of the longest possible key, bytes: the limit, or a longer key that the store held at
     /// open.
     present_key_len_max: usize,
+    /// The report of the recovery.
+    recovery: RecoveryReport,
     health: Health,
     state: Mutex<State>,
 }
@@ -113,12 +117,16 @@ impl EngineFactory for TinyFactory {
             pending: Pending::default(),
             first_pending: Duration::ZERO,
             file_len: bytes.len() as u64,
+            changes: 0,
             closed: None,
         };
+        let mut recovery = RecoveryReport::default();
+        (recovery.records, recovery.last_lsn) = (state.map.len() as u64, Lsn::new(last));
+        (recovery.bytes, recovery.files) = (state.file_len, u64::from(exists));
         let (env, options, health, state) =
             (env.clone(), options.clone(), Health::default(), Mutex::new(state));
         let reserve = Reserve::open(Arc::clone(&dir));
-        let tiny = Tiny { dir, lock, reserve, env, options, present_key_len_max, health, state };
+        let tiny = Tiny { dir, lock, reserve, env, options, present_key_len_max, recovery, health, state };
         // Reserves LSNs on disk before the engine gives one out.
         tiny.write(&mut tiny.state(), RESERVED)?;
         Ok(Arc::new(tiny))
@@ -238,6 +246,7 @@ impl Tiny {
         if state.pending.records == 0 {
             state.first_pending = now;
         }
+        state.changes += 1;
         state.pending.records += 1;
         state.pending.bytes += bytes;
         state.pending.oldest_age = now - state.first_pending;
@@ -338,8 +347,11 @@ impl Engine for Tiny {
     }
 
     fn stats(&self) -> Stats {
-        let mut stats = Stats::default();
-        stats.keys = self.state().map.len() as u64;
+        let (state, mut stats) = (self.state(), Stats::default());
+        stats.keys = state.map.len() as u64;
+        stats.changes = state.changes;
+        (stats.last_lsn, stats.durable_lsn) = (Lsn::new(state.last), Lsn::new(state.durable));
+        stats.recovery = self.recovery.clone();
         stats
     }
 

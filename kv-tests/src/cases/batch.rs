@@ -43,6 +43,41 @@ pub(crate) const CASES: &[Case] = &[
         "After a crash, too, a batch that changes nothing takes no LSN and returns last_lsn.",
         nothing_to_change_after_a_crash,
     ),
+    case(
+        "batch::required_kv206_more_changes_than_two_bytes_count",
+        Level::Required,
+        &[],
+        "A batch of 66,000 puts, and one of as many deletes, applies as a whole and survives.",
+        super::batches::more_changes_than_two_bytes_count,
+    ),
+    case(
+        "batch::required_kv207_exactly_at_the_limit",
+        Level::Required,
+        &[],
+        "A batch exactly at its limit is applied and survives; one byte more is TooLarge.",
+        super::batches::exactly_at_the_limit,
+    ),
+    case(
+        "batch::required_kv208_every_short_sequence",
+        Level::Required,
+        &[],
+        "Every sequence of up to three puts and deletes of one key has the effect and the LSN of its last one.",
+        super::batches::every_short_sequence,
+    ),
+    case(
+        "batch::required_kv209_one_key_many_times",
+        Level::Required,
+        &[],
+        "Of a thousand changes of one key in a batch the last one wins, now and after every recovery.",
+        super::batches::one_key_many_times,
+    ),
+    case(
+        "batch::required_kv210_only_deletes",
+        Level::Required,
+        &[],
+        "A batch of deletes removes the present keys among its own, and only these.",
+        super::batches::only_deletes,
+    ),
 ];
 
 fn all_under_one_lsn(context: &Context) -> CaseResult {

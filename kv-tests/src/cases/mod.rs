@@ -1,7 +1,9 @@
 //! The cases: one file for each group. A new case goes into its group's `CASES`, with the next free
 //! number.
 
+mod audit;
 pub(crate) mod batch;
+mod batches;
 mod callbacks;
 mod calls;
 pub(crate) mod concurrency;
@@ -18,17 +20,24 @@ mod gated_close;
 mod gated_work;
 pub(crate) mod handles;
 pub(crate) mod layouts;
+mod left;
 pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
+mod lookalikes;
 mod loss;
+mod lsns;
+mod many;
 pub(crate) mod model;
 pub(crate) mod opening;
 pub(crate) mod own_io;
 pub(crate) mod process;
 pub(crate) mod read_only;
+pub(crate) mod resources;
 pub(crate) mod scan;
 mod scan_changes;
+mod sizes;
 mod stage;
+pub(crate) mod stats;
 
 use crate::{Case, CaseResult, Context, Level, Need};
 

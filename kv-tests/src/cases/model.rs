@@ -3,7 +3,7 @@ use crate::failure::{ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::workload::{random_ops, run_ops};
-use crate::{Case, CaseResult, Context, Level};
+use crate::{Case, CaseResult, Context, Level, Need};
 use kv_core::{EngineExt, Error, Limits};
 use std::sync::Arc;
 
@@ -70,6 +70,104 @@ pub(crate) const CASES: &[Case] = &[
         &[],
         "Reading many keys equals reading each of them in order, including absent and repeated ones.",
         reading_many_keys,
+    ),
+    case(
+        "model::required_kv110_an_empty_store_keeps_its_lsn",
+        Level::Required,
+        &[],
+        "After a close last_lsn is the same, also for a store that is or became empty.",
+        super::lsns::an_empty_store_keeps_its_lsn,
+    ),
+    case(
+        "model::required_kv111_crashes_use_no_lsn_twice",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "After any number of crashes LSNs grow, and last_lsn is that of a change that was given it.",
+        super::lsns::crashes_use_no_lsn_twice,
+    ),
+    case(
+        "model::required_kv112_only_changes_take_lsns",
+        Level::Required,
+        &[],
+        "Whatever changes nothing takes no LSN; every put takes one, also of the same value.",
+        super::lsns::only_changes_take_lsns,
+    ),
+    case(
+        "model::required_kv113_every_size",
+        Level::Required,
+        &[],
+        "Keys and values of every critical length survive every kind of read and recovery.",
+        super::sizes::every_size,
+    ),
+    case(
+        "model::required_kv114_kinds_of_keys",
+        Level::Required,
+        &[],
+        "All one-byte keys, prefixes of one another, zeros and 0xff are distinct keys, also for deletes.",
+        super::sizes::kinds_of_keys,
+    ),
+    case(
+        "model::required_kv115_empty_is_not_absent",
+        Level::Required,
+        &[],
+        "An empty value is a value for every call, and survives every recovery.",
+        super::sizes::empty_is_not_absent,
+    ),
+    case(
+        "model::required_kv116_limits_are_exact",
+        Level::Required,
+        &[],
+        "Raised and lowered limits, zero included, hold for every call to the byte.",
+        super::sizes::limits_are_exact,
+    ),
+    case(
+        "model::required_kv117_large_values",
+        Level::Required,
+        &[],
+        "Values and batches beyond the default limits survive, where the engine accepts such limits.",
+        super::sizes::large_values,
+    ),
+    case(
+        "model::required_kv118_more_keys_than_two_bytes_count",
+        Level::Required,
+        &[],
+        "A store of 66,000 keys keeps each of them through deaths, closes and opens.",
+        super::sizes::more_keys_than_two_bytes_count,
+    ),
+    case(
+        "model::required_kv119_values_that_look_like_files",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "Values and keys that hold the bytes of the store's own files survive, and are never taken for records.",
+        super::lookalikes::values_that_look_like_files,
+    ),
+    case(
+        "model::required_kv120_read_many_in_order_and_once",
+        Level::Required,
+        &[],
+        "read_many visits absent, empty and repeated keys in order, each position once.",
+        super::many::in_order_and_once,
+    ),
+    case(
+        "model::required_kv121_read_many_of_thousands",
+        Level::Required,
+        &[],
+        "read_many of thousands of keys visits each, in files or in memory.",
+        super::many::more_than_any_group,
+    ),
+    case(
+        "model::required_kv122_read_many_is_refused_as_a_whole",
+        Level::Required,
+        &[],
+        "With a key over the limit at any position read_many visits nothing.",
+        super::many::refused_as_a_whole,
+    ),
+    case(
+        "model::required_kv123_waits_at_the_edges",
+        Level::Required,
+        &[],
+        "Zero and every LSN up to last_lsn can be waited for; one beyond is InvalidArgument.",
+        super::lsns::waits_at_the_edges,
     ),
 ];
 

@@ -3,6 +3,7 @@
 use super::Defect;
 use super::log;
 use super::state::{Shared, State};
+use super::stored;
 use kv_core::{Acknowledge, Action, Change, Lsn, Result};
 use std::sync::{MutexGuard, PoisonError, RwLockWriteGuard};
 use std::thread;
@@ -37,8 +38,15 @@ impl Shared {
                 || state.content.map.contains_key(change.key())
                 || self.has(Defect::IdleDeleteTakesLsn)
         };
-        let changes: Vec<&Change> = changes.iter().filter(present).copied().collect();
-        if changes.is_empty() {
+        let stops = self.has(Defect::DeletesStopAtAbsent)
+            && changes.iter().all(|change| matches!(change, Change::Delete { .. }));
+        let changes: Vec<&Change> = if stops {
+            changes.iter().take_while(present).copied().collect()
+        } else {
+            changes.iter().filter(present).copied().collect()
+        };
+        if changes.is_empty() || self.is_same(&state, &changes) {
+            state.changes += u64::from(self.has(Defect::CountsIdleBatches));
             return Ok(None);
         }
         state = self.let_go(state, Defect::CheckThenAct);
@@ -53,6 +61,7 @@ impl Shared {
             state.content.last = state.content.last.max(lsn);
             state = self.let_go(state, Defect::LastLsnEarly);
         }
+        let count = if self.has(Defect::CountsBatchEntries) { changes.len() as u64 } else { 1 };
         let torn = self.has(Defect::TornValue) && changes.len() == 1;
         let mut leaf = None;
         for change in changes {
@@ -64,12 +73,12 @@ impl Shared {
             if torn {
                 state = self.apply_in_halves(state, change);
             }
-            log::apply(&mut state.content.map, change);
+            self.apply(&mut state, change);
             state = self.let_go(state, Defect::BatchKeyByKey);
         }
         state = self.let_go(state, Defect::LastLsnLate);
         state.content.last = state.content.last.max(lsn);
-        state.changes += 1;
+        state.changes += count;
         state = self.let_go(state, Defect::TakesBack);
         let acknowledged = self.acknowledge(&mut state);
         if acknowledged.is_err()
@@ -123,6 +132,29 @@ impl Shared {
         state
     }
 
+    /// With [`Defect::SameValueTakesNone`], whether this is a put of the present value.
+    fn is_same(&self, state: &State, changes: &[&Change]) -> bool {
+        let same = |change: &&Change| match change {
+            Change::Put { key, value } => state.content.map.get(key) == Some(value),
+            Change::Delete { .. } => false,
+        };
+        self.has(Defect::SameValueTakesNone) && changes.iter().all(same)
+    }
+
+    /// Applies a change to the map.
+    fn apply(&self, state: &mut State, change: &Change) {
+        let map = &mut state.content.map;
+        let keeps_tail = self.has(Defect::ShortKeepsTail);
+        let before = if keeps_tail { map.get(change.key()).cloned() } else { None };
+        log::apply(map, change);
+        if let (Some(before), Some(now)) = (before, map.get_mut(change.key())) {
+            now.extend(before.iter().skip(now.len()).copied().collect::<Vec<u8>>());
+        }
+        if self.has(Defect::DeleteTakesPrefix) && matches!(change, Change::Delete { .. }) {
+            map.retain(|key, _| !key.starts_with(change.key()));
+        }
+    }
+
     /// Releases the lock while only half of a value is in the map.
     fn apply_in_halves<'a>(
         &'a self,
@@ -150,7 +182,8 @@ impl Shared {
             let puts = changes.iter().copied().filter(|change| matches!(change, Change::Put { .. }));
             state.unwritten.extend(log::record(epoch, lsn, durable, puts));
         } else {
-            state.unwritten.extend(log::record(epoch, lsn, durable, changes.iter().copied()));
+            let stored = stored::changes(self.place.defect, changes);
+            state.unwritten.extend(log::record(epoch, lsn, durable, &stored));
         }
         if state.pending.records == 0 {
             state.oldest = self.place.env.clock.monotonic();

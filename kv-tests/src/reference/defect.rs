@@ -258,6 +258,122 @@ pub enum Defect {
     CallbackStopsWriters,
     /// Changes inside a callback take no LSN of their own.
     CallbackReusesLsn,
+    /// The statistics count changes as keys.
+    KeysCountPuts,
+    /// The statistics report the last LSN as the durable one.
+    StatsDurableIsLast,
+    /// The statistics report the durable LSN as the last one.
+    StatsLastIsDurable,
+    /// The statistics leave the keys out of the bytes of the data.
+    LiveBytesOfValues,
+    /// The statistics count calls that changed nothing.
+    CountsIdleBatches,
+    /// The statistics count each change of a batch.
+    CountsBatchEntries,
+    /// The statistics count the recovered keys as changes.
+    ChangesCountRecovered,
+    /// The report of the recovery names the next LSN as the last one.
+    RecoveryReportsNextLsn,
+    /// The statistics count a put that was refused.
+    CountsRefusedPuts,
+    /// The statistics of a poisoned engine report the last LSN as the durable one.
+    PoisonedSeemsDurable,
+    /// The statistics count written bytes as unwritten until the close.
+    UnflushedUntilClose,
+    /// The statistics leave out the first record of the file.
+    DiskBytesWithoutSnapshot,
+    /// The statistics count the bytes of replaced files.
+    DiskBytesNeverShrink,
+    /// The statistics report the length of the file as the bytes written.
+    BytesWrittenIsFileLen,
+    /// A compaction sets the number of dumps to zero.
+    DumpsResetByCompaction,
+    /// An empty store forgets its last LSN when it is closed.
+    EmptyStoreForgetsLsn,
+    /// Every open of a store takes an LSN.
+    ReopenTakesLsn,
+    /// After an open `durable_lsn` is zero until the next sync.
+    NothingDurableAtOpen,
+    /// A batch that puts and deletes an absent key takes an LSN.
+    IdlePairTakesLsn,
+    /// A put of the present value takes no LSN.
+    SameValueTakesNone,
+    /// A batch that changes nothing returns LSN 0.
+    IdleBatchReturnsZero,
+    /// The file holds the length of a key in one byte.
+    KeyLengthInOneByte,
+    /// The file holds the length of a value in two bytes.
+    ValueLengthInTwoBytes,
+    /// A short value in place of a long one keeps the end of it.
+    ShortKeepsTail,
+    /// The first record of a file ends after 64 KiB.
+    SnapshotEndsAt64K,
+    /// The file holds keys up to their first zero byte.
+    KeysEndAtZero,
+    /// A delete removes all keys that begin with its key.
+    DeleteTakesPrefix,
+    /// The first record of a file leaves out the empty key.
+    EmptyKeyNotStored,
+    /// `read` does not visit an empty value.
+    ReadSkipsEmpty,
+    /// `get` takes an empty value for none.
+    GetHidesEmpty,
+    /// The first record of a file leaves out empty values.
+    EmptyValuesNotStored,
+    /// The engine refuses a value exactly at its limit.
+    ValueLimitOffByOne,
+    /// A delete of a key over the limit answers that it is absent.
+    LongDeleteIsAbsent,
+    /// The file holds the first MiB of a value.
+    ValuesCutAtMebibyte,
+    /// The first record of a file holds 65,535 keys at most.
+    SnapshotCountsInTwoBytes,
+    /// The record of a batch holds 65,535 changes at most.
+    BatchCountsInTwoBytes,
+    /// Recovery searches a torn tail for records, and applies them.
+    ResyncsInTail,
+    /// `read_many` takes an empty value for none.
+    ReadManySkipsEmpty,
+    /// `read_many` visits a repeated key only once.
+    ReadManyVisitsOnce,
+    /// `read_many` visits its keys in the order of their bytes.
+    ReadManySorts,
+    /// `read_many` visits no more than 4096 keys.
+    ReadManyEndsAtGroup,
+    /// `read_many` checks the length of a key when it comes to it.
+    ReadManyChecksLate,
+    /// The engine refuses a batch exactly at its limit.
+    BatchLimitOffByOne,
+    /// A batch of deletes ends at the first absent key.
+    DeletesStopAtAbsent,
+    /// The engine never closes a file that it replaced.
+    LeaksHandles,
+    /// The engine compacts its file at open and close only.
+    NeverCompacts,
+    /// A new file is at least as long as the one that it replaces.
+    NeverShrinks,
+    /// A dropped engine keeps the persistence policy.
+    KeepsPolicy,
+    /// `close` does not stop the thread that dumps.
+    KeepsTicker,
+    /// A failed open keeps the directory open.
+    FailedOpenLeaks,
+    /// Each open writes its new file under a name of its own, and never removes one that was left.
+    StrayTemporaries,
+    /// The statistics count a file as left over that was removed.
+    CountsLeftovers,
+    /// Only the effective changes of a batch count towards its limit.
+    BatchLimitOfEffective,
+    /// Waiting for an LSN beyond the last one waits for the last one.
+    WaitBeyondLastIsOk,
+    /// A future for an LSN beyond the last one is ready.
+    PollBeyondLastIsReady,
+    /// A sync of nothing returns LSN 0.
+    IdleSyncReturnsZero,
+    /// The engine never gives the memory of old records back.
+    MemoryGrows,
+    /// The file holds the length of a value in three bytes.
+    ValueLengthInThreeBytes,
 }
 
 impl Defect {
@@ -391,6 +507,64 @@ impl Defect {
         Defect::StatsWaitForScan,
         Defect::CallbackStopsWriters,
         Defect::CallbackReusesLsn,
+        Defect::KeysCountPuts,
+        Defect::StatsDurableIsLast,
+        Defect::StatsLastIsDurable,
+        Defect::LiveBytesOfValues,
+        Defect::CountsIdleBatches,
+        Defect::CountsBatchEntries,
+        Defect::ChangesCountRecovered,
+        Defect::RecoveryReportsNextLsn,
+        Defect::CountsRefusedPuts,
+        Defect::PoisonedSeemsDurable,
+        Defect::UnflushedUntilClose,
+        Defect::DiskBytesWithoutSnapshot,
+        Defect::DiskBytesNeverShrink,
+        Defect::BytesWrittenIsFileLen,
+        Defect::DumpsResetByCompaction,
+        Defect::EmptyStoreForgetsLsn,
+        Defect::ReopenTakesLsn,
+        Defect::NothingDurableAtOpen,
+        Defect::IdlePairTakesLsn,
+        Defect::SameValueTakesNone,
+        Defect::IdleBatchReturnsZero,
+        Defect::KeyLengthInOneByte,
+        Defect::ValueLengthInTwoBytes,
+        Defect::ShortKeepsTail,
+        Defect::SnapshotEndsAt64K,
+        Defect::KeysEndAtZero,
+        Defect::DeleteTakesPrefix,
+        Defect::EmptyKeyNotStored,
+        Defect::ReadSkipsEmpty,
+        Defect::GetHidesEmpty,
+        Defect::EmptyValuesNotStored,
+        Defect::ValueLimitOffByOne,
+        Defect::LongDeleteIsAbsent,
+        Defect::ValuesCutAtMebibyte,
+        Defect::SnapshotCountsInTwoBytes,
+        Defect::BatchCountsInTwoBytes,
+        Defect::ResyncsInTail,
+        Defect::ReadManySkipsEmpty,
+        Defect::ReadManyVisitsOnce,
+        Defect::ReadManySorts,
+        Defect::ReadManyEndsAtGroup,
+        Defect::ReadManyChecksLate,
+        Defect::BatchLimitOffByOne,
+        Defect::DeletesStopAtAbsent,
+        Defect::LeaksHandles,
+        Defect::NeverCompacts,
+        Defect::NeverShrinks,
+        Defect::KeepsPolicy,
+        Defect::KeepsTicker,
+        Defect::FailedOpenLeaks,
+        Defect::StrayTemporaries,
+        Defect::CountsLeftovers,
+        Defect::BatchLimitOfEffective,
+        Defect::WaitBeyondLastIsOk,
+        Defect::PollBeyondLastIsReady,
+        Defect::IdleSyncReturnsZero,
+        Defect::MemoryGrows,
+        Defect::ValueLengthInThreeBytes,
     ];
 
     /// The defects that only concurrent threads can show.

@@ -74,6 +74,8 @@ impl Shared {
                 written => written?,
             }
             state.dumped_len = whole;
+            state.dumps += 1;
+            state.bytes_written += state.unwritten.len() as u64;
             state.len += state.unwritten.len() as u64;
             state.unwritten.clear();
         }
@@ -87,6 +89,7 @@ impl Shared {
                 synced?;
             }
         }
+        state.syncs += 1;
         // In a removed directory nothing is durable.
         self.place.check_lock()?;
         state.durable = state.content.last;
@@ -111,7 +114,10 @@ impl Shared {
             Scale::Tiny => TINY_FILE_LEN,
             Scale::Normal => FILE_LEN,
         };
-        if state.len <= longest || state.len <= 2 * live_bytes(&state.content.map) {
+        if self.has(Defect::NeverCompacts)
+            || state.len <= longest
+            || state.len <= 2 * live_bytes(&state.content.map)
+        {
             return Ok(());
         }
         self.compact(state)
@@ -139,7 +145,14 @@ impl Shared {
         let replaced = self.place.replace(&state.content);
         state.content.map = whole;
         let (file, len) = replaced?;
-        (state.file, state.len) = (file.into(), len);
+        let old = std::mem::replace(&mut state.file, file.into());
+        if self.has(Defect::LeaksHandles) {
+            std::mem::forget(old);
+        }
+        state.len = len;
+        state.dumps = if self.has(Defect::DumpsResetByCompaction) { 0 } else { state.dumps + 1 };
+        state.syncs += 1;
+        state.bytes_written += len;
         (state.dumped_len, state.durable) = (state.len, state.content.last);
         state.unwritten.clear();
         state.pending = Pending::default();

@@ -57,23 +57,74 @@ impl Reference {
         self.delete(b"")?;
         self.sync().map(drop)
     }
+
+    /// The positions and keys that `read_many` visits.
+    fn visited<'a>(&self, keys: &[&'a [u8]]) -> Vec<(usize, &'a [u8])> {
+        let mut visited: Vec<(usize, &[u8])> = keys.iter().copied().enumerate().collect();
+        match self.shared.place.defect {
+            Some(Defect::ReadManySorts) => visited.sort_by_key(|(_, key)| *key),
+            Some(Defect::ReadManyEndsAtGroup) => visited.truncate(4096),
+            Some(Defect::ReadManyVisitsOnce) => {
+                visited.retain(|(at, key)| keys.iter().position(|first| first == key) == Some(*at));
+            }
+            _ => {}
+        }
+        visited
+    }
+
+    /// With a defect, the statistics are wrong.
+    fn distort(&self, now: &State, stats: &mut Stats) {
+        match self.shared.place.defect {
+            Some(Defect::KeysCountPuts) => stats.keys = now.changes,
+            Some(Defect::StatsDurableIsLast) => stats.durable_lsn = stats.last_lsn,
+            Some(Defect::StatsLastIsDurable) => stats.last_lsn = stats.durable_lsn,
+            Some(Defect::LiveBytesOfValues) => {
+                stats.live_bytes = now.content.map.values().map(|value| value.len() as u64).sum();
+            }
+            Some(Defect::PoisonedSeemsDurable) if self.shared.health.is_poisoned() => {
+                stats.durable_lsn = stats.last_lsn;
+            }
+            Some(Defect::UnflushedUntilClose) => stats.unflushed_bytes += now.bytes_written,
+            Some(Defect::DiskBytesWithoutSnapshot) => stats.disk_bytes -= now.dumped_len.min(now.len),
+            Some(Defect::DiskBytesNeverShrink) => stats.disk_bytes += now.bytes_written,
+            Some(Defect::CountsLeftovers) => stats.leftover_files = 1,
+            Some(Defect::MemoryGrows) => stats.memory_bytes += 100 * now.changes,
+            Some(Defect::BytesWrittenIsFileLen) => stats.bytes_written = now.len,
+            _ => {}
+        }
+    }
 }
 
 impl Engine for Reference {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        self.shared.check_key(key)?;
-        self.shared.options.limits.check_value(value)?;
+        let mut limits = self.shared.options.limits;
+        limits.value_len_max -= usize::from(self.shared.has(Defect::ValueLimitOffByOne));
+        let checked = self.shared.check_key(key).and_then(|()| limits.check_value(value));
+        if checked.is_err() && self.shared.has(Defect::CountsRefusedPuts) {
+            self.state().changes += 1;
+        }
+        checked?;
         let change = Change::Put { key: key.to_vec(), value: value.to_vec() };
-        Ok(self.shared.change(&[&change])?.unwrap_or_default())
+        Ok(self.shared.change(&[&change])?.unwrap_or_else(|| self.last_lsn()))
     }
 
     fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.shared.check_present_key(key)?;
+        match self.shared.check_present_key(key) {
+            Err(_) if self.shared.has(Defect::LongDeleteIsAbsent) => return Ok(None),
+            checked => checked?,
+        }
         self.shared.change(&[&Change::Delete { key: key.to_vec() }])
     }
 
     fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        let checked = self.shared.options.limits.check_batch_with(batch, self.shared.present_key_len_max);
+        let mut limits = self.shared.options.limits;
+        limits.batch_bytes_max -= usize::from(self.shared.has(Defect::BatchLimitOffByOne));
+        let effective: Batch = if self.shared.has(Defect::BatchLimitOfEffective) {
+            batch.effective_changes().into_iter().cloned().collect()
+        } else {
+            batch.clone()
+        };
+        let checked = limits.check_batch_with(&effective, self.shared.present_key_len_max);
         if self.shared.has(Defect::PartialBatch) && checked.is_err() {
             let first: Vec<&Change> = batch.changes().iter().take(1).collect();
             self.shared.change(&first)?;
@@ -87,7 +138,15 @@ impl Engine for Reference {
                 .change(&first.iter().collect::<Vec<_>>())?
                 .unwrap_or_else(|| self.last_lsn()));
         }
-        Ok(self.shared.change(&batch.effective_changes())?.unwrap_or_else(|| self.last_lsn()))
+        let changes = if self.shared.has(Defect::IdlePairTakesLsn) {
+            batch.changes().iter().collect()
+        } else {
+            batch.effective_changes()
+        };
+        let idle = || {
+            if self.shared.has(Defect::IdleBatchReturnsZero) { Lsn::ZERO } else { self.last_lsn() }
+        };
+        Ok(self.shared.change(&changes)?.unwrap_or_else(idle))
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
@@ -96,13 +155,15 @@ impl Engine for Reference {
         if self.shared.has(Defect::StaleWhenBusy) {
             return Ok(self.shared.get_stale(key));
         }
-        Ok(self.state().content.map.get(key).map(|value| Value::from(value.as_slice())))
+        let hides = |value: &&Vec<u8>| !(value.is_empty() && self.shared.has(Defect::GetHidesEmpty));
+        Ok(self.state().content.map.get(key).filter(hides).map(|value| Value::from(value.as_slice())))
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
         // Visits a copy, so that the callback may call the engine.
         let value = self.get(key)?;
-        if let Some(value) = &value {
+        let is_skipped = |value: &Value| value.is_empty() && self.shared.has(Defect::ReadSkipsEmpty);
+        if let Some(value) = value.as_ref().filter(|value| !is_skipped(value)) {
             self.shared.visits.during(Kind::Read, key, || visit(value));
         }
         Ok(value.is_some())
@@ -117,9 +178,13 @@ impl Engine for Reference {
             return Ok(());
         }
         self.shared.check_readable()?;
-        keys.iter().try_for_each(|key| self.shared.check_present_key(key))?;
-        for (position, key) in keys.iter().enumerate() {
+        if !self.shared.has(Defect::ReadManyChecksLate) {
+            keys.iter().try_for_each(|key| self.shared.check_present_key(key))?;
+        }
+        for (position, key) in self.visited(keys) {
             let value = self.get(key)?;
+            let hides = |value: &Value| value.is_empty() && self.shared.has(Defect::ReadManySkipsEmpty);
+            let value = value.filter(|value| !hides(value));
             // The defect: the value of the key before stays in the loop's variable.
             let stale = self.shared.has(Defect::ReadManyKeepsLast) && value.is_none() && position > 0;
             let before = if stale { keys.get(position - 1) } else { None };
@@ -165,10 +230,12 @@ impl Engine for Reference {
             return Ok(Lsn::new(state.durable));
         }
         self.shared.health.check_writable()?;
-        if state.pending.records > 0 {
+        let was_idle = state.pending.records == 0;
+        if !was_idle {
             self.shared.dump(&mut state, Action::WriteAndSync)?;
         }
-        Ok(Lsn::new(state.durable))
+        let is_idle = was_idle && self.shared.has(Defect::IdleSyncReturnsZero);
+        Ok(if is_idle { Lsn::ZERO } else { Lsn::new(state.durable) })
     }
 
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
@@ -176,6 +243,9 @@ impl Engine for Reference {
             return Ok(());
         }
         self.shared.health.check_readable()?;
+        if lsn > self.last_lsn() && self.shared.has(Defect::WaitBeyondLastIsOk) {
+            return self.sync().map(drop);
+        }
         if lsn > self.last_lsn() {
             return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
         }
@@ -189,6 +259,9 @@ impl Engine for Reference {
             return Poll::Ready(Ok(()));
         }
         shared.health.check_readable()?;
+        if lsn > self.last_lsn() && shared.has(Defect::PollBeyondLastIsReady) {
+            return Poll::Ready(Ok(()));
+        }
         if shared.place.env.background == Background::Inline || lsn > self.last_lsn() {
             return Poll::Ready(self.wait_durable(lsn));
         }
@@ -235,6 +308,9 @@ impl Engine for Reference {
             stats.last_lsn = Lsn::new(now.content.last);
             stats.durable_lsn = Lsn::new(now.durable);
         }
+        (stats.dumps, stats.syncs, stats.bytes_written) = (now.dumps, now.syncs, now.bytes_written);
+        stats.recovery = self.shared.recovery.clone();
+        self.distort(&now, &mut stats);
         stats
     }
 
@@ -281,8 +357,9 @@ impl Engine for Reference {
         drop(state);
         self.shared.tasks.wake_all();
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let is_left = self.shared.has(Defect::KeepsTicker);
         // The ticker itself may run this close: a waker that it wakes may drop the last handle.
-        let ticker = ticker.filter(|_| !self.shared.has(Defect::LeaksStore));
+        let ticker = ticker.filter(|_| !is_left && !self.shared.has(Defect::LeaksStore));
         if let Some(ticker) = ticker.filter(|ticker| ticker.thread().id() != thread::current().id()) {
             // The ticker panics only after a bug that a caller has seen, too.
             let _ = ticker.join();
@@ -316,5 +393,8 @@ impl Drop for Reference {
         }
         // A drop cannot report a failure.
         let _ = self.close();
+        if self.shared.has(Defect::KeepsPolicy) {
+            std::mem::forget(Arc::clone(&self.shared.options.persistence));
+        }
     }
 }

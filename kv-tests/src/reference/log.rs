@@ -38,6 +38,10 @@ pub(super) struct Content {
     pub(super) durable: u64,
     /// The first record is the only one: the store was closed, or nothing changed since.
     pub(super) clean: bool,
+    /// Records, bytes, and bytes of a torn tail that recovery found.
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    pub(super) torn_bytes: u64,
 }
 
 /// The position and kind of damage.
@@ -144,12 +148,17 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
             break;
         }
         (first, content.last) = (false, record.lsn);
+        content.records += 1;
         content.durable = content.durable.max(record.durable);
         for change in record.changes {
             apply(&mut content.map, &change);
         }
     }
     let offset = bytes.len() - rest.len();
+    (content.bytes, content.torn_bytes) = (bytes.len() as u64, rest.len() as u64);
+    if defect == Some(Defect::ResyncsInTail) {
+        resync(&mut content, rest);
+    }
     content.clean = offset == whole;
     let is_ignored = match defect {
         Some(Defect::CutAfterCloseIgnored) => bytes.len() < whole,
@@ -172,6 +181,14 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
 
 /// A record of more bytes is large to a defect.
 const LARGE: usize = 4096;
+
+/// Applies every record that begins at any byte of a torn tail.
+fn resync(content: &mut Content, tail: &[u8]) {
+    for at in 1..tail.len() {
+        let record = tail.get(at..).and_then(|mut rest| decode_record(&mut rest, content.epoch, None));
+        record.iter().flat_map(|record| &record.changes).for_each(|change| apply(&mut content.map, change));
+    }
+}
 
 struct Record {
     lsn: u64,

@@ -19,6 +19,7 @@
 //! | `place.rs` | the directory: its lock, its reserve, the replacement of its file |
 //! | `log.rs` | the bytes of the file, without I/O |
 //! | `together.rs`, `visits.rs`, `cursor.rs` | syncs beside callers, waits for callbacks, scans of the live map: for defects |
+//! | `stored.rs` | what defects make of a change on its way to the file |
 //! | `defect.rs` | ways to be wrong, for the suite's own tests |
 
 mod change;
@@ -30,6 +31,7 @@ mod log;
 mod open;
 mod place;
 mod state;
+mod stored;
 mod ticker;
 mod together;
 mod visits;

@@ -59,13 +59,18 @@ impl EngineFactory for ReferenceFactory {
         if has(Defect::LeaksPolicy) {
             std::mem::forget(Arc::clone(&options.persistence));
         }
-        let lock = lock(self.defect, &*handle, &options)?;
+        let leak = |_: &Error| {
+            if has(Defect::FailedOpenLeaks) {
+                std::mem::forget(Arc::clone(&handle));
+            }
+        };
+        let lock = lock(self.defect, &*handle, &options).inspect_err(leak)?;
         let exists = check(self.defect, dir, &handle.names()?, &options)?;
         let reserve =
             (!options.read_only && !has(Defect::NoReserve)).then(|| Reserve::open(Arc::clone(&handle)));
         let lock = StoreLock::new(dir, lock);
-        let place = Place { dir: handle, env: env.clone(), defect: self.defect, lock, reserve };
-        let recovered = if exists { recover(&place) } else { Ok(Content::default()) };
+        let place = Place { dir: Arc::clone(&handle), env: env.clone(), defect: self.defect, lock, reserve };
+        let recovered = if exists { recover(&place).inspect_err(leak) } else { Ok(Content::default()) };
         if recovered.is_err() && has(Defect::FailedOpenKeepsLock) {
             std::mem::forget(place);
             return Err(recovered.err().unwrap_or(Error::Closed));

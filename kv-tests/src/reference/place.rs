@@ -2,6 +2,7 @@
 
 use super::Defect;
 use super::log::{self, Content, Map};
+use super::stored;
 use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
 use kv_core::parts::{Reserve, StoreLock};
 use kv_core::{Env, Error, Op, Result};
@@ -86,20 +87,39 @@ impl Place {
     /// a full disk the space comes from the reserve.
     pub(super) fn replace(&self, content: &Content) -> Result<(Box<dyn File>, u64)> {
         self.check_lock()?;
+        let forgets = self.has(Defect::EmptyStoreForgetsLsn) && content.map.is_empty();
+        let last = if forgets { 0 } else { content.last };
         let spread = self.has(Defect::SideFiles).then(|| self.spread(content)).transpose()?;
-        let map = spread.as_ref().unwrap_or(&content.map);
-        let bytes = log::file(content.epoch, content.last, content.durable, map);
+        let map = stored::map(self.defect, spread.as_ref().unwrap_or(&content.map));
+        let bytes = log::file(content.epoch, last, content.durable, &map);
+        let old_len = if self.has(Defect::NeverShrinks) { self.file_len() } else { 0 };
         if self.has(Defect::KeepsOldFiles) {
             self.keep_old_file(&bytes);
         }
-        let careless = [Defect::NoDirectorySync, Defect::RenameBeforeSync, Defect::FollowsPath];
+        let careless = [
+            Defect::NoDirectorySync,
+            Defect::RenameBeforeSync,
+            Defect::FollowsPath,
+            Defect::StrayTemporaries,
+        ];
         match &self.reserve {
-            _ if careless.iter().any(|defect| self.has(*defect)) => self.replace_carelessly(&bytes)?,
+            _ if careless.iter().any(|defect| self.has(*defect)) => {
+                self.replace_carelessly(content, &bytes)?;
+            }
             Some(reserve) => reserve.write_file_atomically(FILE, &bytes)?,
             None => self.dir.write_file_atomically(FILE, &bytes)?,
         }
         self.hold_reserve(bytes.len() as u64);
-        Ok((self.open_file(OpenMode::ReadWrite)?, bytes.len() as u64))
+        let file = self.open_file(OpenMode::ReadWrite)?;
+        if old_len > bytes.len() as u64 {
+            let _ = file.set_len(old_len);
+        }
+        Ok((file, bytes.len() as u64))
+    }
+
+    /// The length of the file; 0 if there is none.
+    fn file_len(&self) -> u64 {
+        self.open_file(OpenMode::Read).ok().and_then(|file| file.len().ok()).unwrap_or_default()
     }
 
     pub(super) fn open_file(&self, mode: OpenMode) -> Result<Box<dyn File>> {
@@ -111,7 +131,7 @@ impl Place {
         let _ = self.dir.open(&name, OpenMode::CreateNew).map(|file| file.write_all_at(bytes, 0));
     }
 
-    fn replace_carelessly(&self, bytes: &[u8]) -> Result<()> {
+    fn replace_carelessly(&self, content: &Content, bytes: &[u8]) -> Result<()> {
         let path = self.dir.path_of(FILE);
         let io = |error| Error::io("replace", &path, error);
         let dir = if self.has(Defect::FollowsPath) {
@@ -119,12 +139,17 @@ impl Place {
         } else {
             Arc::clone(&self.dir)
         };
-        let file = dir.open(TEMPORARY, OpenMode::CreateOrTruncate).map_err(io)?;
+        let temporary = if self.has(Defect::StrayTemporaries) {
+            format!("{TEMPORARY}.{}", content.epoch)
+        } else {
+            TEMPORARY.to_owned()
+        };
+        let file = dir.open(&temporary, OpenMode::CreateOrTruncate).map_err(io)?;
         file.write_all_at(bytes, 0).map_err(io)?;
         if !self.has(Defect::RenameBeforeSync) {
             file.sync_all().map_err(io)?;
         }
-        dir.rename(TEMPORARY, FILE).map_err(io)?;
+        dir.rename(&temporary, FILE).map_err(io)?;
         if !self.has(Defect::NoDirectorySync) {
             dir.sync().map_err(io)?;
         }

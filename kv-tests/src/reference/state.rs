@@ -6,7 +6,7 @@ use super::place::Place;
 use super::visits::Visits;
 use kv_core::fs::File;
 use kv_core::parts::{Health, Wakers};
-use kv_core::{Error, OpenOptions, Pending, Result, Scale, Value};
+use kv_core::{Error, Lsn, OpenOptions, Pending, RecoveryReport, Result, Scale, Value};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(super) struct Shared {
     /// A lock that only defects take: scans share it, and a new key excludes them.
     pub(super) structure: RwLock<()>,
     pub(super) is_closing: AtomicBool,
+    /// The report of the recovery.
+    pub(super) recovery: RecoveryReport,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,9 @@ pub(super) struct State {
     pub(super) oldest: Duration,
     pub(super) dumped: Duration,
     pub(super) changes: u64,
+    pub(super) dumps: u64,
+    pub(super) syncs: u64,
+    pub(super) bytes_written: u64,
     /// Length of a file that replaces this one, as of the last dump, bytes.
     pub(super) dumped_len: u64,
     /// Files that the engine could not remove; only a defect has any.
@@ -85,10 +90,19 @@ impl Shared {
         if place.has(Defect::NormalScaleStartsOver) && options.scale == Scale::Normal {
             content.map.clear();
         }
+        if place.has(Defect::ReopenTakesLsn) && content.bytes > 0 {
+            content.last += 1;
+        }
+        let recovery = report(&content, place.has(Defect::RecoveryReportsNextLsn));
         let now = place.env.clock.monotonic();
         // A reader cannot sync the newer changes.
         let knows_less = options.read_only && !place.has(Defect::ReaderCallsAllDurable);
-        let durable = if knows_less { content.durable } else { content.last };
+        let durable = match knows_less {
+            _ if place.has(Defect::NothingDurableAtOpen) => 0,
+            true => content.durable,
+            false => content.last,
+        };
+        let counted = if place.has(Defect::ChangesCountRecovered) { content.map.len() as u64 } else { 0 };
         let takes_changes = !options.read_only || place.has(Defect::ReadOnlyTakesChanges);
         let health = if takes_changes { Health::default() } else { Health::read_only() };
         let reuses = place.has(Defect::LsnReuse);
@@ -111,7 +125,10 @@ impl Shared {
             pending: Pending::default(),
             oldest: now,
             dumped: now,
-            changes: 0,
+            changes: counted,
+            dumps: 0,
+            syncs: 0,
+            bytes_written: 0,
             dumped_len: len,
             leftovers: Vec::new(),
             closed: None,
@@ -134,6 +151,7 @@ impl Shared {
             cursor: Mutex::new(0),
             structure: RwLock::new(()),
             is_closing: AtomicBool::new(false),
+            recovery,
         }
     }
 
@@ -181,6 +199,17 @@ impl Shared {
     pub(super) fn check_readable(&self) -> Result<()> {
         if self.has(Defect::ReadsAfterClose) { Ok(()) } else { self.health.check_readable() }
     }
+}
+
+/// What recovery found.
+fn report(content: &Content, names_next: bool) -> RecoveryReport {
+    let mut report = RecoveryReport::default();
+    report.records = content.records;
+    report.bytes = content.bytes;
+    report.files = u64::from(content.bytes > 0);
+    report.torn_bytes = content.torn_bytes;
+    report.last_lsn = Lsn::new(content.last + u64::from(names_next));
+    report
 }
 
 /// The bytes of all keys and values.

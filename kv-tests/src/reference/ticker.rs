@@ -17,7 +17,8 @@ impl Shared {
             state = self.wake_tasks(state);
             // The ticker holds the lock from these checks to its wait, so it cannot miss a
             // notification.
-            if (state.closed.is_some() || self.health.is_poisoned()) && !self.has(Defect::LeaksStore) {
+            let is_closed = state.closed.is_some() && !self.has(Defect::KeepsTicker);
+            if (is_closed || self.health.is_poisoned()) && !self.has(Defect::LeaksStore) {
                 break;
             }
             if state.wanted > state.durable {

@@ -91,6 +91,7 @@ impl Shared {
             last: now.last,
             durable: now.durable,
             clean: true,
+            ..Content::default()
         };
         drop(state);
         let replaced = self.place.replace(&content).map_err(|error| self.health.poison(error))?;

@@ -6,6 +6,7 @@ use kv_core::fs::LockKind;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 /// Number of a directory or file on this disk.
 pub(super) type NodeId = usize;
@@ -70,6 +71,8 @@ pub(super) struct Disk {
     pub(super) direct_io_align: Option<usize>,
     /// The outcome for each unsynced thing in the crash that made this disk, one line each.
     pub(super) kept: Vec<String>,
+    /// Every open file, directory and lock holds a clone.
+    pub(super) handles: Arc<()>,
 }
 
 impl Disk {
@@ -89,6 +92,7 @@ impl Disk {
             space: None,
             direct_io_align: Some(SECTOR_LEN),
             kept,
+            handles: Arc::default(),
         }
     }
 

@@ -137,6 +137,11 @@ impl SimFs {
         self.disk.lock().direct_io_align = align;
     }
 
+    /// How many files, directories and locks are open. A clone of this disk is no handle.
+    pub fn open_handles(&self) -> usize {
+        Arc::strong_count(&self.disk.lock().handles) - 1
+    }
+
     /// Mutating operations so far.
     pub fn mutations(&self) -> u64 {
         self.disk.lock().mutations
@@ -159,7 +164,8 @@ impl Fs for SimFs {
         disk.begin(OpKind::Open, path, 0, 0)?;
         let node = disk.lookup(path)?;
         disk.list(node)?;
-        Ok(Arc::new(SimDir { disk: self.disk.clone(), node, path: path.to_path_buf() }))
+        let handle = Arc::clone(&disk.handles);
+        Ok(Arc::new(SimDir { disk: self.disk.clone(), node, path: path.to_path_buf(), _handle: handle }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -174,6 +180,7 @@ struct SimDir {
     disk: Shared,
     node: NodeId,
     path: PathBuf,
+    _handle: Arc<()>,
 }
 
 impl Dir for SimDir {
@@ -198,10 +205,11 @@ impl Dir for SimDir {
             (Err(error), _) => return Err(error),
         };
         disk.file(node)?;
+        let handle = Arc::clone(&disk.handles);
         drop(disk);
         let writable = mode != OpenMode::Read;
         let (disk, direct) = (self.disk.clone(), AtomicBool::new(false));
-        Ok(Box::new(SimFile { disk, node, path, writable, direct }))
+        Ok(Box::new(SimFile { disk, node, path, writable, direct, _handle: handle }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -239,9 +247,10 @@ impl Dir for SimDir {
             file = Some(disk.create_file(self.node, LOCK_FILE, path)?);
         }
         let is_locked = disk.lock(self.node, kind)?;
+        let handle = Arc::clone(&disk.handles);
         drop(disk);
         let lock = || -> Box<dyn DirLock> {
-            Box::new(SimLock { disk: self.disk.clone(), node: self.node, kind, file })
+            Box::new(SimLock { disk: self.disk.clone(), node: self.node, kind, file, _handle: handle })
         };
         Ok(is_locked.then(lock))
     }
@@ -253,6 +262,7 @@ struct SimLock {
     node: NodeId,
     kind: LockKind,
     file: Option<NodeId>,
+    _handle: Arc<()>,
 }
 
 impl DirLock for SimLock {
@@ -276,6 +286,7 @@ struct SimFile {
     path: PathBuf,
     writable: bool,
     direct: AtomicBool,
+    _handle: Arc<()>,
 }
 
 impl SimFile {
