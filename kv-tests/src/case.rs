@@ -180,6 +180,7 @@ pub fn all_cases() -> Vec<Case> {
         cases::concurrency::CASES,
         cases::linearizability::CASES,
         cases::durability::CASES,
+        cases::policy::CASES,
         cases::process::CASES,
     ]
     .concat()

@@ -1,6 +1,7 @@
 //! The cases: one file for each group. A new case goes into its group's `CASES`, with the next free
 //! number.
 
+mod asking;
 pub(crate) mod batch;
 pub(crate) mod concurrency;
 pub(crate) mod corruption;
@@ -14,9 +15,12 @@ pub(crate) mod lifecycle;
 pub(crate) mod linearizability;
 mod loss;
 pub(crate) mod model;
+mod obeying;
+pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod read_only;
 pub(crate) mod scan;
+mod written;
 
 use crate::{Case, CaseResult, Context, Level, Need};
 

@@ -115,8 +115,12 @@ impl Engine for Reference {
     fn sync(&self) -> Result<Lsn> {
         let mut state = self.state();
         self.shared.health.check_writable()?;
-        if state.pending.records > 0 {
+        let dumped = state.dumped;
+        if state.pending.records > 0 && !self.shared.trusts_buffer(&state, Defect::SyncTrustsBuffer) {
             self.shared.dump(&mut state, Action::WriteAndSync)?;
+        }
+        if self.shared.has(Defect::SyncIsNoDump) {
+            state.dumped = dumped;
         }
         Ok(Lsn::new(state.durable))
     }
@@ -126,13 +130,17 @@ impl Engine for Reference {
         if lsn > self.last_lsn() {
             return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
         }
-        let lazy = self.shared.has(Defect::WaitsForOthers) && self.state().pending.records < 2;
+        let lazy = self.shared.has(Defect::WaitsForOthers) && self.state().pending.records < 2
+            || self.shared.trusts_buffer(&self.state(), Defect::WaitTrustsBuffer);
         if lsn > self.durable_lsn() && !lazy { self.sync().map(drop) } else { Ok(()) }
     }
 
     fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let shared = &*self.shared;
         shared.health.check_readable()?;
+        if shared.trusts_buffer(&self.state(), Defect::PollTrustsBuffer) {
+            return Poll::Ready(Ok(()));
+        }
         if shared.place.env.background == Background::Inline || lsn > self.last_lsn() {
             return Poll::Ready(self.wait_durable(lsn));
         }
@@ -186,7 +194,8 @@ impl Engine for Reference {
         }
         let is_reader = self.shared.options.read_only;
         let mut result = if is_reader { Ok(()) } else { self.shared.health.check_writable() };
-        if result.is_ok() && !is_reader && !self.shared.has(Defect::CloseDoesNotDump) {
+        let trusts = self.shared.trusts_buffer(&state, Defect::CloseTrustsBuffer);
+        if result.is_ok() && !is_reader && !self.shared.has(Defect::CloseDoesNotDump) && !trusts {
             result = self.shared.dump_for_good(&mut state);
         }
         self.shared.health.close();

@@ -44,6 +44,8 @@ pub(super) struct State {
     pub(super) oldest: Duration,
     pub(super) dumped: Duration,
     pub(super) changes: u64,
+    /// Whether the ticker waits for the time of an answer; only a defect asks.
+    pub(super) is_ticker_waiting_for_time: bool,
     /// Length of a file that replaces this one, as of the last dump, bytes.
     pub(super) dumped_len: u64,
     /// Files that the engine could not remove; only a defect has any.
@@ -87,13 +89,25 @@ impl Shared {
             oldest: now,
             dumped: now,
             changes: 0,
+            is_ticker_waiting_for_time: false,
             dumped_len: len,
             leftovers: Vec::new(),
             closed: None,
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Shared { place, options, present_key_len_max, health, state, copy, changed, tasks: Wakers::default() }
+        let shared = Shared {
+            place,
+            options,
+            present_key_len_max,
+            health,
+            state,
+            copy,
+            changed,
+            tasks: Wakers::default(),
+        };
+        shared.count_recovered(&mut shared.state());
+        shared
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
