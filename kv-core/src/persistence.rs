@@ -4,7 +4,8 @@
 use std::fmt::Debug;
 use std::time::Duration;
 
-/// The changes that are not durable yet.
+/// The changes that are not durable yet. With inline background work, numbers and times are exact.
+/// With threads, an engine may tell a time that is a few changes old.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pending {
     /// Bytes of changes that are not durable: at least their keys and values, and what the engine

@@ -185,6 +185,7 @@ pub fn all_cases() -> Vec<Case> {
         cases::linearizability::CASES,
         cases::durability::CASES,
         cases::stats::CASES,
+        cases::policy::CASES,
         cases::process::CASES,
         cases::own_io::CASES,
     ]

@@ -180,6 +180,11 @@ macro_rules! for_each_case {
                 required_kv523_closed_is_durable
                 required_kv524_recovered_keys_stay_deleted
                 required_kv525_lsns_are_never_reused
+                required_kv526_a_write_survives_a_death
+                required_kv527_a_later_sync_covers_writes
+                required_kv528_compaction_between_write_and_sync
+                required_kv529_a_thread_writes
+                required_kv530_a_failed_sync_after_a_write_poisons
             }
             errors {
                 required_kv601_every_operation_fails_once
@@ -275,8 +280,24 @@ macro_rules! for_each_case {
                 required_kv844_of_a_poisoned_engine
                 required_kv845_measure_the_disk
             }
+            policy {
+                required_kv821_every_question_is_true
+                required_kv822_an_idle_store_asks_nothing
+                required_kv823_durable_changes_are_not_pending
+                required_kv824_written_changes_are_still_pending
+                required_kv825_answers_are_obeyed
+                required_kv826_when_durable_waits_whatever_is_decided
+                required_kv827_limits_are_met_exactly
+                optional_kv828_hold_holds
+                required_kv831_asked_again_when_the_time_has_passed
+                required_kv832_a_sooner_time_counts
+                required_kv833_asked_again_and_again
+                stochastic_kv834_changes_during_a_dump_stay_pending
+                required_kv835_an_idle_thread_asks_nothing
+            }
             process {
                 stochastic_kv901_kill_during_writes
+                stochastic_kv902_kill_after_writes
                 required_kv903_killed_after_every_answer
                 stochastic_kv904_killed_within_an_operation
                 required_kv905_damage_on_real_files

@@ -30,6 +30,7 @@
 //! | `oracle.rs` | the judge of recovered states |
 //! | `linearizability/` | the judge of concurrent histories |
 //! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; the tools of a case |
+//! | `recorder.rs`, `watched.rs` | a policy that notes every question; a store with a model of what is pending |
 //! | `scenario/` | a run in one line of text: run, judged, shrunk, replayed |
 //! | `reference/` | the mutants' home: an engine with deliberate defects, to test the suite |
 //! | `runner.rs`, `settings.rs`, `explored.rs`, `failure.rs` | trials, seed and effort, counts, reports |
@@ -42,7 +43,7 @@
 //!
 //! | event | effect on the disk |
 //! |---|---|
-//! | death of the process | all completed writes survive |
+//! | death of the process | all completed writes survive, so also what a `Write` of the policy handed over |
 //! | power cut | see [`sim`] |
 //! | errors, at each operation in turn | EIO, ENOSPC, EFBIG, EMFILE, EINTR, short transfers, failed syncs, refused removals |
 //! | full disk | no free byte |
@@ -126,6 +127,7 @@ mod explored;
 mod failure;
 mod linearizability;
 mod oracle;
+mod recorder;
 #[doc(hidden)]
 pub mod reference;
 mod replay;
@@ -137,6 +139,7 @@ mod settings;
 pub mod sim;
 mod verdicts;
 mod watch;
+mod watched;
 mod workload;
 
 #[doc(hidden)]

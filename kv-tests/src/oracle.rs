@@ -1,5 +1,6 @@
 //! The judge of recovered states. A state is right if it is the state after a prefix of the
-//! history, and the prefix holds every change that was reported durable.
+//! history, and the prefix holds every change that was reported durable. After the death of the
+//! process it also holds every change that was handed to the operating system.
 
 use crate::{CaseResult, Failure};
 use kv_core::{Engine, EngineExt, Lsn};
@@ -17,6 +18,10 @@ pub(crate) struct History {
     changes: Vec<(Lsn, Vec<Effect>)>,
     in_flight: Option<Vec<Effect>>,
     durable: Lsn,
+    /// The operating system has the changes up to this LSN: they survive the death of the process.
+    written: Lsn,
+    /// Whether the process died, and the machine did not.
+    is_after_death: bool,
     /// The number of operations begun. It numbers the next operation, and so makes its values
     /// unique.
     begun: usize,
@@ -53,6 +58,21 @@ impl History {
 
     pub(crate) fn told_durable(&mut self, lsn: Lsn) {
         self.durable = self.durable.max(lsn);
+    }
+
+    /// The engine handed all answered changes to the operating system.
+    pub(crate) fn told_written(&mut self) {
+        self.written = self.written.max(self.last_lsn());
+    }
+
+    /// The same history for a state that the death of the process left, without a power cut.
+    pub(crate) fn after_death(&self) -> Self {
+        History { is_after_death: true, ..self.clone() }
+    }
+
+    /// The LSN up to which all changes survive.
+    fn surviving(&self) -> Lsn {
+        if self.is_after_death { self.durable.max(self.written) } else { self.durable }
     }
 
     /// The same history, in which only the changes at or below `lsn` are durable.
@@ -143,25 +163,30 @@ impl History {
         longest.map(|longest| self.changes.len() - longest)
     }
 
-    /// Checks that `recovered` is the state after a prefix that holds all durable changes.
+    /// Checks that `recovered` is the state after a prefix that holds all changes that survive.
     pub(crate) fn check(&self, recovered: &State) -> CaseResult {
-        let durable = self.changes.iter().filter(|(lsn, _)| *lsn <= self.durable).count();
+        let up_to = |lsn: Lsn| self.changes.iter().filter(|(change, _)| *change <= lsn).count();
+        let surviving = up_to(self.surviving());
         let mut state = State::new();
-        let mut too_early = (durable > 0 && state == *recovered).then_some(0);
-        if durable == 0 && state == *recovered {
+        let mut too_early = (surviving > 0 && state == *recovered).then_some(0);
+        if surviving == 0 && state == *recovered {
             return Ok(());
         }
         let answered = self.changes.iter().map(|(_, effects)| effects);
         for (before, effects) in answered.chain(&self.in_flight).enumerate() {
             apply(&mut state, effects);
             if state == *recovered {
-                if before + 1 >= durable {
+                if before + 1 >= surviving {
                     return Ok(());
                 }
                 too_early = Some(before + 1);
             }
         }
+        let durable = up_to(self.durable);
         let violated = match too_early {
+            Some(prefix) if prefix >= durable => format!(
+                "changes that a Write handed to the operating system survive the death of the process, but of {surviving} such changes only {prefix} were recovered"
+            ),
             Some(prefix) => format!(
                 "changes reported as durable survive, but of {durable} durable changes only {prefix} were recovered"
             ),
@@ -284,6 +309,18 @@ mod tests {
         history.told_durable(Lsn::new(5));
         history.check(&state(&[(1, "b"), (2, "b")])).unwrap_err();
         history.check(&state(&[(2, "b")])).unwrap();
+    }
+
+    #[test]
+    fn what_was_written_survives_a_death_and_no_power_cut() {
+        let mut history = sample();
+        history.told_written();
+        history.check(&state(&[(1, "a")])).unwrap();
+        let after_death = history.after_death();
+        let failure = after_death.check(&state(&[(1, "a")])).unwrap_err();
+        assert!(failure.violated().contains("of 3 such changes only 1"), "{failure}");
+        after_death.check(&state(&[(2, "b")])).unwrap();
+        after_death.check(&state(&[(2, "b"), (3, "d")])).unwrap();
     }
 
     #[test]

@@ -25,23 +25,45 @@ pub enum Policy {
     Manual,
     /// Changes are durable after 10 ms or 300 bytes.
     AnyOf,
+    /// Each change is handed to the operating system, and is durable only on request.
+    Write,
+    /// Each change is handed to the operating system, and they are durable after 300 bytes.
+    WriteThenSync,
 }
 
 impl Policy {
     /// One of each.
-    pub const ALL: [Policy; 5] =
-        [Policy::Always, Policy::Periodic, Policy::MaxLogSize(300), Policy::Manual, Policy::AnyOf];
+    pub const ALL: [Policy; 7] = [
+        Policy::Always,
+        Policy::Periodic,
+        Policy::MaxLogSize(300),
+        Policy::Manual,
+        Policy::AnyOf,
+        Policy::Write,
+        Policy::WriteThenSync,
+    ];
 
     /// The policy as the engine gets it.
     pub fn build(self) -> Arc<dyn PersistencePolicy> {
         let periodic = Periodic::new(Policy::INTERVAL);
+        let write = Periodic::without_sync(Duration::ZERO);
         match self {
             Policy::Always => Arc::new(Always),
             Policy::Periodic => Arc::new(periodic),
             Policy::MaxLogSize(bytes) => Arc::new(MaxLogSize::new(bytes)),
             Policy::Manual => Arc::new(Manual),
             Policy::AnyOf => Arc::new(AnyOf::new(vec![Box::new(periodic), Box::new(MaxLogSize::new(300))])),
+            Policy::Write => Arc::new(write),
+            Policy::WriteThenSync => {
+                Arc::new(AnyOf::new(vec![Box::new(write), Box::new(MaxLogSize::new(300))]))
+            }
         }
+    }
+
+    /// Whether it answers every change at least with a `Write`: with inline background work, the
+    /// operating system has the change when its call returns.
+    pub(crate) fn hands_over(self) -> bool {
+        matches!(self, Policy::Always | Policy::Write | Policy::WriteThenSync)
     }
 
     /// The name in a scenario.
@@ -52,6 +74,8 @@ impl Policy {
             Policy::MaxLogSize(_) => "max_log_size",
             Policy::Manual => "manual",
             Policy::AnyOf => "any_of",
+            Policy::Write => "write",
+            Policy::WriteThenSync => "write_then_sync",
         }
     }
 

@@ -33,6 +33,8 @@ struct State {
     durable: u64,
     pending: Pending,
     first_pending: Duration,
+    /// The time of the last dump, or of the open.
+    dumped: Duration,
     /// Length of the file, bytes.
     file_len: u64,
     /// Changes since open.
@@ -116,6 +118,7 @@ impl EngineFactory for TinyFactory {
             durable: last,
             pending: Pending::default(),
             first_pending: Duration::ZERO,
+            dumped: env.clock.monotonic(),
             file_len: bytes.len() as u64,
             changes: 0,
             closed: None,
@@ -191,6 +194,7 @@ impl Tiny {
         state.file_len = bytes.len() as u64;
         state.durable = state.last;
         state.pending = Pending::default();
+        state.dumped = self.env.clock.monotonic();
         Ok(())
     }
 
@@ -250,6 +254,7 @@ impl Tiny {
         state.pending.records += 1;
         state.pending.bytes += bytes;
         state.pending.oldest_age = now - state.first_pending;
+        state.pending.since_last_dump = now - state.dumped;
         let decision = self.options.persistence.decide(&state.pending);
         // The engine has no thread that could ask again later, so it writes the file at once.
         let dump = decision.action != Action::Hold

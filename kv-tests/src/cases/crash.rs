@@ -1,10 +1,10 @@
 //! Crashes at every change of the disk, and the state that an engine recovers after them.
 
-use super::{case, loss};
+use super::{case, loss, written};
 use crate::failure::ensure;
 use crate::oracle::History;
 use crate::rig::{Policy, Setup};
-use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write, unchanged_by};
+use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write, left_by, unchanged_by};
 use crate::sim::{OpKind, PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
@@ -20,16 +20,25 @@ pub(crate) const CASES: &[Case] = &[
         SIMULATED,
         "After a power cut at any disk operation the state is a prefix with all durable changes.",
         |context| {
-            let policies = [Policy::Always, Policy::MaxLogSize(300), Policy::Manual];
-            sweep(context, &policies, &|cut| power_cuts(context, cut))
+            let all = [
+                Policy::Always,
+                Policy::MaxLogSize(300),
+                Policy::Manual,
+                Policy::Write,
+                Policy::WriteThenSync,
+            ];
+            sweep(context, &all, &|cut| power_cuts(context, cut))
         },
     ),
     case(
         "crash::required_kv502_process_death_at_every_operation",
         Level::Required,
         SIMULATED,
-        "After the death of the process at any disk operation the state is a prefix with all durable changes.",
-        |context| sweep(context, &[Policy::Always, Policy::MaxLogSize(300)], &|_| vec![Left::Written]),
+        "After the death of the process at any disk operation the state is a prefix with all durable and written changes.",
+        |context| {
+            let all = [Policy::Always, Policy::MaxLogSize(300), Policy::Write, Policy::WriteThenSync];
+            sweep(context, &all, &|_| vec![Left::Written])
+        },
     ),
     case(
         "crash::required_kv503_crash_during_recovery",
@@ -122,10 +131,46 @@ pub(crate) const CASES: &[Case] = &[
         "Over many crashes the engine gives out no LSN twice, not even one whose change a crash lost.",
         loss::lsns_are_never_reused,
     ),
+    case(
+        "crash::required_kv526_a_write_survives_a_death",
+        Level::Required,
+        SIMULATED,
+        "A change that a Write handed to the operating system survives the death of the process.",
+        written::a_write_survives_a_death,
+    ),
+    case(
+        "crash::required_kv527_a_later_sync_covers_writes",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "sync, wait_durable, poll_durable, close and drop make durable what a Write handed over.",
+        written::a_later_sync_covers_writes,
+    ),
+    case(
+        "crash::required_kv528_compaction_between_write_and_sync",
+        Level::Required,
+        SIMULATED,
+        "Between Writes and syncs under overwrites and deletes, no crash loses or brings back anything.",
+        written::compaction_between_write_and_sync,
+    ),
+    case(
+        "crash::required_kv529_a_thread_writes",
+        Level::Required,
+        &[Need::SimulatedFs],
+        "With background threads a Write reaches the operating system without any further call.",
+        written::a_thread_writes,
+    ),
+    case(
+        "crash::required_kv530_a_failed_sync_after_a_write_poisons",
+        Level::Required,
+        SIMULATED,
+        "A sync that fails after a Write is reported and poisons, though the engine holds no unwritten byte.",
+        written::a_failed_sync_after_a_write_poisons,
+    ),
 ];
 
-/// The workloads of a sweep: all sequences of two short operations, and random long ones.
-fn workloads(context: &Context) -> Vec<Vec<Op>> {
+/// The workloads of a sweep, each with its policies: all sequences of two short operations under
+/// all of them, and random long ones under every second policy in turn.
+fn workloads(context: &Context, policies: &[Policy]) -> Vec<(Vec<Op>, Vec<Policy>)> {
     let short = [
         Op::Put { key: 1, len: 9 },
         Op::Put { key: 2, len: 700 },
@@ -133,14 +178,17 @@ fn workloads(context: &Context) -> Vec<Vec<Op>> {
         Op::Batch(vec![(1, Some(8)), (2, None), (3, Some(600))]),
         Op::Sync,
     ];
-    let mut workloads: Vec<Vec<Op>> = Vec::new();
+    let mut workloads = Vec::new();
     for first in &short {
         for second in &short {
-            workloads.push(vec![first.clone(), second.clone()]);
+            workloads.push((vec![first.clone(), second.clone()], policies.to_vec()));
         }
     }
     let mut rng = context.rng();
-    workloads.extend((0..context.scaled(2)).map(|_| random_ops(&mut rng, 60, 10)));
+    for first in [0, 1].into_iter().cycle().take(usize::try_from(context.scaled(2)).unwrap_or(2)) {
+        let every_second = policies.iter().copied().skip(first).step_by(2).collect();
+        workloads.push((random_ops(&mut rng, 60, 10), every_second));
+    }
     workloads
 }
 
@@ -150,9 +198,9 @@ fn power_cuts(context: &Context, cut: u64) -> Vec<Left> {
 }
 
 fn sweep(context: &Context, policies: &[Policy], lefts: &dyn Fn(u64) -> Vec<Left>) -> CaseResult {
-    for ops in workloads(context) {
+    for (ops, policies) in workloads(context, policies) {
         for policy in policies {
-            crash_everywhere(context, *policy, &ops, 0, 1, lefts)?;
+            crash_everywhere(context, policy, &ops, 0, 1, lefts)?;
         }
     }
     ensure!(context.explored().crash_states() > 100, "the harness is broken: hardly any crash was simulated");
@@ -161,7 +209,7 @@ fn sweep(context: &Context, policies: &[Policy], lefts: &dyn Fn(u64) -> Vec<Left
 
 /// Crashes after `from` changes to the disk, then after `step` more, and so on to the end. Judges
 /// every disk that the crashes leave.
-fn crash_everywhere(
+pub(super) fn crash_everywhere(
     context: &Context,
     policy: Policy,
     ops: &[Op],
@@ -173,10 +221,8 @@ fn crash_everywhere(
     for after in (from..).step_by(usize::try_from(step).unwrap_or(1)) {
         let Some(run) = Run::until_cut(context, setup, ops, after) else { break };
         for left in lefts(after) {
-            judge(context, setup, &left.image(&run.disk), &run.history).map_err(|failure| {
-                let trouble = Trouble::Crashes(vec![Crash { after, left }]);
-                Scenario { policy, ops: ops.to_vec(), trouble }.report(context, failure)
-            })?;
+            let crash = [Crash { after, left }];
+            check_image(context, policy, ops, &crash, &left.image(&run.disk), &run.history)?;
         }
     }
     Ok(())
@@ -272,7 +318,7 @@ fn check_image(
     image: &SimFs,
     history: &History,
 ) -> CaseResult {
-    judge(context, Setup::tiny(context, policy), image, history).map_err(|failure| {
+    judge(context, Setup::tiny(context, policy), image, &left_by(crashes, history)).map_err(|failure| {
         let trouble = Trouble::Crashes(crashes.to_vec());
         Scenario { policy, ops: ops.to_vec(), trouble }.report(context, failure)
     })
@@ -292,7 +338,7 @@ fn nothing_comes_back(context: &Context) -> CaseResult {
 }
 
 /// Few keys and large values, so that written data is soon garbage.
-fn overwriting(rng: &mut Rng, count: usize) -> Vec<Op> {
+pub(super) fn overwriting(rng: &mut Rng, count: usize) -> Vec<Op> {
     let mut change = || {
         let key = rng.u8(0..6);
         if rng.u8(0..3) == 0 { Op::Delete { key } } else { Op::Put { key, len: rng.usize(50..200) } }
@@ -301,12 +347,12 @@ fn overwriting(rng: &mut Rng, count: usize) -> Vec<Op> {
 }
 
 /// All lost, all kept, and a draw.
-fn three_cuts(context: &Context, cut: u64) -> Vec<Left> {
+pub(super) fn three_cuts(context: &Context, cut: u64) -> Vec<Left> {
     [0, 1, cut + 2].into_iter().map(|draw| Left::Power(context.power_cut(draw))).collect()
 }
 
 /// How many mutations a whole run makes.
-fn mutations_of(context: &Context, setup: Setup, ops: &[Op]) -> Result<u64, Failure> {
+pub(super) fn mutations_of(context: &Context, setup: Setup, ops: &[Op]) -> Result<u64, Failure> {
     let disk = SimFs::new();
     match Run::on(context, disk.clone(), setup, ops).error {
         Some(error) => Err(error.into()),
@@ -351,17 +397,21 @@ fn every_sequence_of_three(context: &Context) -> CaseResult {
         Op::Compact,
         Op::Reopen,
     ];
-    for policy in [Policy::Manual, Policy::MaxLogSize(300)] {
-        let setup = Setup::tiny(context, policy);
-        for first in &alphabet {
-            for second in &alphabet {
-                let mut ops = vec![first.clone(), second.clone()];
-                let from = mutations_of(context, setup, &ops)?;
-                for third in &alphabet {
-                    ops.truncate(2);
-                    ops.push(third.clone());
-                    crash_everywhere(context, policy, &ops, from, 1, &|cut| three_cuts(context, cut))?;
-                }
+    let mut beginnings = Vec::new();
+    for first in &alphabet {
+        for second in &alphabet {
+            beginnings.push([first.clone(), second.clone()]);
+        }
+    }
+    // Each beginning runs under Manual, and under one of two other policies in turn.
+    for (beginning, other) in beginnings.iter().zip([Policy::Write, Policy::MaxLogSize(300)].iter().cycle()) {
+        for policy in [Policy::Manual, *other] {
+            let mut ops = beginning.to_vec();
+            let from = mutations_of(context, Setup::tiny(context, policy), &ops)?;
+            for third in &alphabet {
+                ops.truncate(2);
+                ops.push(third.clone());
+                crash_everywhere(context, policy, &ops, from, 1, &|cut| three_cuts(context, cut))?;
             }
         }
     }
@@ -372,8 +422,9 @@ fn every_sequence_of_three(context: &Context) -> CaseResult {
 fn background_work_under_the_cut(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     for round in 0..context.scaled(150) {
-        let policy =
-            rng.choice([Policy::AnyOf, Policy::MaxLogSize(300), Policy::Always]).unwrap_or(Policy::AnyOf);
+        let policy = rng
+            .choice([Policy::AnyOf, Policy::MaxLogSize(300), Policy::Always, Policy::WriteThenSync])
+            .unwrap_or(Policy::AnyOf);
         let setup = Setup { background: Background::Threads, ..Setup::tiny(context, policy) };
         let ops = random_ops(&mut rng, 120, 8);
         let disk = SimFs::new();

@@ -1,10 +1,9 @@
 use super::{case, futures, gated};
 use crate::failure::ensure;
+use crate::recorder::{Recorder, hold_for};
 use crate::rig::{Policy, Setup};
 use crate::{Case, CaseResult, Context, Level, Need};
-use kv_core::{
-    Acknowledge, Action, Background, Decision, LossWindow, OpenOptions, Pending, PersistencePolicy,
-};
+use kv_core::{Action, Background, Decision, OpenOptions, Pending};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -181,34 +180,25 @@ fn periodic_dumps_by_itself(context: &Context) -> CaseResult {
     Ok(())
 }
 
-/// Waits an hour until a hundred bytes are pending.
-#[derive(Debug)]
-struct Impatient;
-
-impl PersistencePolicy for Impatient {
-    fn decide(&self, pending: &Pending) -> Decision {
+/// Waits an hour until a hundred bytes are pending, and then an interval from the first question
+/// about them.
+fn impatient() -> impl FnMut(&Pending) -> Decision {
+    let mut due = None;
+    move |pending| {
         if pending.bytes < 100 {
-            Decision { action: Action::Hold, ask_again_in: Some(Duration::from_hours(1)) }
-        } else if pending.oldest_age < Policy::INTERVAL {
-            Decision { action: Action::Hold, ask_again_in: Some(Policy::INTERVAL) }
-        } else {
-            Decision { action: Action::WriteAndSync, ask_again_in: None }
+            return hold_for(Duration::from_hours(1));
         }
-    }
-
-    fn acknowledge(&self) -> Acknowledge {
-        Acknowledge::WhenVisible
-    }
-
-    fn loss_window(&self) -> LossWindow {
-        LossWindow::default()
+        let now = Instant::now();
+        let due = *due.get_or_insert(now + Policy::INTERVAL);
+        if now < due { hold_for(due - now) } else { Decision::now(Action::WriteAndSync) }
     }
 }
 
 fn a_policy_may_become_impatient(context: &Context) -> CaseResult {
     let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Manual) };
     let rig = context.real_rig(setup)?;
-    let engine = rig.open_with(&OpenOptions { persistence: Arc::new(Impatient), ..setup.options() })?;
+    let policy = Arc::new(Recorder::new(impatient()));
+    let engine = rig.open_with(&OpenOptions { persistence: policy, ..setup.options() })?;
     let patience = context.settings().timeout.min(Duration::from_mins(1)) / 2;
     engine.put(b"first", b"v")?;
     // Gives the engine time to fall asleep. The case is valid without that, too.

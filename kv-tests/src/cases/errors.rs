@@ -102,9 +102,9 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 pub(super) fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> CaseResult {
-    for policy in [Policy::Always, Policy::MaxLogSize(300)] {
-        let mut ops = random_ops(&mut context.rng(), 80, 8);
-        ops.insert(50, Op::Reopen);
+    for policy in [Policy::Always, Policy::MaxLogSize(300), Policy::WriteThenSync] {
+        let mut ops = random_ops(&mut context.rng(), 60, 8);
+        ops.insert(40, Op::Reopen);
         for nth in 0.. {
             let fault = Fault { kind, nth, repeat };
             let scenario = Scenario { policy, ops: ops.clone(), trouble: Trouble::Fault(fault) };

@@ -256,7 +256,7 @@ fn live(context: &Context, mix: Mix) -> CaseResult {
             let engine = rig.open()?;
             let mut state = State::new();
             // Real syncs are slow.
-            let rounds = context.scaled(if simulated { 400 } else { 20 });
+            let rounds = context.scaled(if simulated { 300 } else { 15 });
             for round in 0..rounds {
                 let (start, last) = (state, engine.last_lsn());
                 let first = u32::try_from(round * 100).unwrap_or(0);

@@ -1,6 +1,7 @@
 //! The cases: one file for each group. A new case goes into its group's `CASES`, with the next free
 //! number.
 
+mod asking;
 mod audit;
 pub(crate) mod batch;
 mod batches;
@@ -28,8 +29,10 @@ mod loss;
 mod lsns;
 mod many;
 pub(crate) mod model;
+mod obeying;
 pub(crate) mod opening;
 pub(crate) mod own_io;
+pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod read_only;
 pub(crate) mod resources;
@@ -38,6 +41,7 @@ mod scan_changes;
 mod sizes;
 mod stage;
 pub(crate) mod stats;
+mod written;
 
 use crate::{Case, CaseResult, Context, Level, Need};
 

@@ -5,45 +5,89 @@ use crate::failure::{ensure, fail};
 use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
 use crate::{Case, CaseResult, Context, Level, Need};
-use kv_core::{EngineFactory, Env};
+use kv_core::{Background, EngineFactory, Env};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-pub(crate) const CASES: &[Case] = &[case(
-    "process::stochastic_kv901_kill_during_writes",
-    Level::Stochastic,
-    &[Need::ChildProcess],
-    "After kill -9 during writes the state is a prefix with all changes reported as durable.",
-    kill_during_writes,
-)];
+pub(crate) const CASES: &[Case] = &[
+    case(
+        "process::stochastic_kv901_kill_during_writes",
+        Level::Stochastic,
+        &[Need::ChildProcess],
+        "After kill -9 during writes the state is a prefix with all changes reported as durable.",
+        |context| kill_during_writes(context, Child::Waits, context.scaled(6)),
+    ),
+    case(
+        "process::stochastic_kv902_kill_after_writes",
+        Level::Stochastic,
+        &[Need::ChildProcess, Need::Inline],
+        "After kill -9 under a policy that writes every change, no change is lost whose call had returned.",
+        |context| kill_during_writes(context, Child::Writes, context.scaled(3)),
+    ),
+];
 
 /// Set in the environment of a child process: the directory that it writes to.
 const CHILD: &str = "KV_TESTS_CHILD";
+/// Set in the environment of a child process that is [`Child::Writes`].
+const WRITES: &str = "KV_TESTS_CHILD_WRITES";
 const KEYS: u64 = 50;
 
-fn setup(context: &Context) -> Setup {
-    Setup { background: kv_core::Background::Threads, ..Setup::tiny(context, Policy::AnyOf) }
+/// How a child makes sure that its changes survive it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Child {
+    /// It waits for durability after every tenth change.
+    Waits,
+    /// Its policy answers each change with a `Write`, which is done when the call returns.
+    Writes,
+}
+
+impl Child {
+    fn policy(self) -> Policy {
+        match self {
+            Child::Waits => Policy::AnyOf,
+            Child::Writes => Policy::Write,
+        }
+    }
+
+    fn background(self) -> Background {
+        match self {
+            Child::Waits => Background::Threads,
+            Child::Writes => Background::Inline,
+        }
+    }
+
+    /// Whether the change survives, once this has returned.
+    fn secures(self, number: u64, wait: impl FnOnce() -> kv_core::Result<()>) -> kv_core::Result<bool> {
+        match self {
+            Child::Waits if number % 10 == 9 => wait().map(|()| true),
+            Child::Waits => Ok(false),
+            Child::Writes => Ok(true),
+        }
+    }
 }
 
 /// If this process is a child, writes until it is killed. Change `n` puts `n` under key `n % 50`.
-/// Each line on standard output names a durable change.
+/// Each line on standard output names a change that survives, with all changes before it.
 pub(crate) fn run_as_child(factory: &dyn EngineFactory) -> Option<ExitCode> {
     let dir = std::env::var_os(CHILD)?;
+    let child = if std::env::var_os(WRITES).is_some() { Child::Writes } else { Child::Waits };
     let options = kv_core::OpenOptions {
-        persistence: Policy::AnyOf.build(),
+        persistence: child.policy().build(),
         scale: kv_core::Scale::Tiny,
         ..kv_core::OpenOptions::default()
     };
-    let Ok(engine) = factory.open(Path::new(&dir), &Env::os(), &options) else {
+    let env = Env { background: child.background(), ..Env::os() };
+    let Ok(engine) = factory.open(Path::new(&dir), &env, &options) else {
         return Some(ExitCode::FAILURE);
     };
     let mut out = std::io::stdout().lock();
     for number in 0u64.. {
         let Ok(lsn) = engine.put(&(number % KEYS).to_le_bytes(), &number.to_le_bytes()) else { break };
-        if number % 10 == 9 && engine.wait_durable(lsn).and(Ok(writeln!(out, "{number}"))).is_err() {
+        let Ok(survives) = child.secures(number, || engine.wait_durable(lsn)) else { break };
+        if survives && writeln!(out, "{number}").is_err() {
             break;
         }
         if out.flush().is_err() {
@@ -53,25 +97,26 @@ pub(crate) fn run_as_child(factory: &dyn EngineFactory) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
-fn kill_during_writes(context: &Context) -> CaseResult {
+fn kill_during_writes(context: &Context, kind: Child, rounds: u64) -> CaseResult {
     let mut rng = context.rng();
-    for round in 0..context.scaled(6) {
-        let rig = context.real_rig(setup(context))?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .env(CHILD, rig.dir())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()?;
+    for round in 0..rounds {
+        let rig = context.real_rig(Setup::tiny(context, kind.policy()))?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.env(CHILD, rig.dir());
+        if kind == Child::Writes {
+            command.env(WRITES, "yes");
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let Some(stdout) = child.stdout.take() else { fail!("the child has no standard output") };
         let (begun, begins) = mpsc::channel();
         let reader = std::thread::spawn(move || {
-            let mut durable = None;
+            let mut survives = None;
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                durable = line.parse::<u64>().ok().or(durable);
+                survives = line.parse::<u64>().ok().or(survives);
                 // The receiver waits for the first line only.
                 let _ = begun.send(());
             }
-            durable
+            survives
         });
         // If the child ends, the reader ends and closes the channel.
         let works = begins.recv_timeout(context.settings().timeout / 2).is_ok();
@@ -83,10 +128,10 @@ fn kill_during_writes(context: &Context) -> CaseResult {
             works && ended.is_none(),
             "a writing process runs until it is killed, but it ended by itself: {ended:?}"
         );
-        let durable = reader.join().ok().flatten();
+        let survives = reader.join().ok().flatten();
         ensure!(
-            durable.is_some(),
-            "the harness is broken: no change was durable before the process was killed"
+            survives.is_some(),
+            "the harness is broken: no change was safe before the process was killed"
         );
         context.explored().crash_state();
         let engine = rig.open()?;
@@ -95,7 +140,11 @@ fn kill_during_writes(context: &Context) -> CaseResult {
             Some((u64::from_le_bytes(*key.first_chunk()?), u64::from_le_bytes(*value.first_chunk()?)))
         });
         let last = numbers.clone().map(|(_, number)| number).max();
-        ensure!(last >= durable, "round {round}: change {durable:?} was durable, recovered up to {last:?}");
+        ensure!(
+            last >= survives,
+            "round {round}: changes up to {} survive a kill, but recovered are those up to {last:?}",
+            survives.unwrap_or_default()
+        );
         // The state after changes `0..=last` has one number under each key.
         let count = last.map_or(0, |last| (last + 1).min(KEYS));
         ensure!(state.len() as u64 == count, "round {round}: {} keys are present, not {count}", state.len());

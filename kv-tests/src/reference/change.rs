@@ -47,6 +47,7 @@ impl Shared {
         };
         if changes.is_empty() || self.is_same(&state, &changes) {
             state.changes += u64::from(self.has(Defect::CountsIdleBatches));
+            self.obey_policy_when_idle(&mut state)?;
             return Ok(None);
         }
         state = self.let_go(state, Defect::CheckThenAct);
@@ -64,7 +65,7 @@ impl Shared {
         let count = if self.has(Defect::CountsBatchEntries) { changes.len() as u64 } else { 1 };
         let torn = self.has(Defect::TornValue) && changes.len() == 1;
         let mut leaf = None;
-        for change in changes {
+        for &change in &changes {
             let reached = change.key().first().map(|byte| byte / 64);
             if leaf.replace(reached).is_some_and(|before| before != reached) {
                 state = self.let_go(state, Defect::BatchLeafByLeaf);
@@ -80,7 +81,7 @@ impl Shared {
         state.content.last = state.content.last.max(lsn);
         state.changes += count;
         state = self.let_go(state, Defect::TakesBack);
-        let acknowledged = self.acknowledge(&mut state);
+        let acknowledged = self.acknowledge(&mut state, &changes);
         if acknowledged.is_err()
             && let Some(before) = before
         {
@@ -185,25 +186,30 @@ impl Shared {
             let stored = stored::changes(self.place.defect, changes);
             state.unwritten.extend(log::record(epoch, lsn, durable, &stored));
         }
-        if state.pending.records == 0 {
-            state.oldest = self.place.env.clock.monotonic();
-        }
-        state.pending.records += 1;
-        state.pending.bytes += (state.unwritten.len() - before) as u64;
+        let bytes = state.unwritten.len() - before;
+        self.count(state, changes, bytes);
     }
 
     /// Returns at once, or waits until the change is durable: as the policy says.
-    fn acknowledge(&self, state: &mut State) -> Result<()> {
-        let must_wait = self.options.persistence.acknowledge() == Acknowledge::WhenDurable;
+    fn acknowledge(&self, state: &mut State, changes: &[&Change]) -> Result<()> {
+        let is_delete = changes.iter().all(|change| matches!(change, Change::Delete { .. }));
+        let waits = match self.place.defect {
+            Some(Defect::HoldWhenDurable) => false,
+            Some(Defect::DeletesDoNotWait) => !is_delete,
+            Some(Defect::BatchesDoNotWait) => changes.len() == 1,
+            _ => true,
+        };
+        let must_wait = waits && self.options.persistence.acknowledge() == Acknowledge::WhenDurable;
         if must_wait && self.has(Defect::AcknowledgeBeforeDump) {
             return Ok(());
         }
         if must_wait {
             return self.dump(state, Action::WriteAndSync);
         }
-        if !self.has(Defect::LostWakeUp) {
+        let sleeps = state.is_ticker_waiting_for_time && self.has(Defect::SoonerTimeIgnored);
+        if !self.has(Defect::LostWakeUp) && !sleeps {
             self.changed.notify_one();
         }
-        self.obey_policy(state).map(drop)
+        self.obey_policy_after(state, changes)
     }
 }

@@ -374,6 +374,78 @@ pub enum Defect {
     MemoryGrows,
     /// The file holds the length of a value in three bytes.
     ValueLengthInThreeBytes,
+    /// A delete is not pending.
+    DeletesUncounted,
+    /// The policy is told of each change of a batch as a record of its own.
+    RecordsPerEntry,
+    /// The policy is told of the bytes of values, and not of those of keys.
+    KeysUncounted,
+    /// A put of a present key adds no pending bytes.
+    OverwritesUncounted,
+    /// The policy is told of the bytes of all changes since the open.
+    BytesSinceOpen,
+    /// What a crash left counts as pending bytes after the next open.
+    CountsRecovered,
+    /// The policy is asked before the last change is counted.
+    LastUncounted,
+    /// A delete of an absent key counts as a pending record.
+    AbsentDeletesCounted,
+    /// The engine asks the policy after each call that changes nothing.
+    AsksWhenIdle,
+    /// The engine does not ask the policy after a batch.
+    AsksNotAfterBatch,
+    /// The engine does not ask the policy after a delete.
+    AsksNotAfterDelete,
+    /// The engine asks the policy after every second change.
+    AsksEverySecond,
+    /// The policy is told the age of the newest pending change.
+    AgeOfNewest,
+    /// The oldest pending change is the first one since the open, also after a sync.
+    AgeSinceOpen,
+    /// A write without a sync makes the pending changes look new.
+    AgeResetByWrite,
+    /// A write without a sync does not restart the time since the last dump.
+    WriteIsNoDump,
+    /// A sync on request does not restart the time since the last dump.
+    SyncIsNoDump,
+    /// The policy is never told the time since the last dump.
+    DumpTimeUntold,
+    /// Under `WhenDurable` a change waits only if the policy wants a dump.
+    HoldWhenDurable,
+    /// Under `WhenDurable` a delete does not wait.
+    DeletesDoNotWait,
+    /// Under `WhenDurable` a batch of several changes does not wait.
+    BatchesDoNotWait,
+    /// The engine takes `Write` for `Hold`.
+    WriteIsHold,
+    /// The engine takes `WriteAndSync` for `Write`.
+    SyncIsWrite,
+    /// After a write without a sync nothing is pending.
+    WriteForgetsPending,
+    /// A write without a sync moves `durable_lsn`.
+    DurableByWrite,
+    /// `sync` does nothing if every change is written.
+    SyncTrustsBuffer,
+    /// `wait_durable` does nothing if every change is written.
+    WaitTrustsBuffer,
+    /// `close` syncs nothing if every change is written.
+    CloseTrustsBuffer,
+    /// `poll_durable` is ready if every change is written.
+    PollTrustsBuffer,
+    /// A sync that fails is ignored if it had nothing to write.
+    FailureAfterWriteIgnored,
+    /// A change does not wake a thread that sleeps until it asks again.
+    SoonerTimeIgnored,
+    /// After the time of an answer the thread asks once, and then waits for a change.
+    AsksOnceMore,
+    /// After a write without a sync the thread waits for a change.
+    WriteStopsAsking,
+    /// Changes that arrive during a dump of the thread are not pending after it.
+    DumpForgetsLater,
+    /// The thread dumps although the policy holds.
+    HoldDumps,
+    /// The thread asks the policy while nothing is pending.
+    IdleThreadAsks,
 }
 
 impl Defect {
@@ -565,6 +637,42 @@ impl Defect {
         Defect::IdleSyncReturnsZero,
         Defect::MemoryGrows,
         Defect::ValueLengthInThreeBytes,
+        Defect::DeletesUncounted,
+        Defect::RecordsPerEntry,
+        Defect::KeysUncounted,
+        Defect::OverwritesUncounted,
+        Defect::BytesSinceOpen,
+        Defect::CountsRecovered,
+        Defect::LastUncounted,
+        Defect::AbsentDeletesCounted,
+        Defect::AsksWhenIdle,
+        Defect::AsksNotAfterBatch,
+        Defect::AsksNotAfterDelete,
+        Defect::AsksEverySecond,
+        Defect::AgeOfNewest,
+        Defect::AgeSinceOpen,
+        Defect::AgeResetByWrite,
+        Defect::WriteIsNoDump,
+        Defect::SyncIsNoDump,
+        Defect::DumpTimeUntold,
+        Defect::HoldWhenDurable,
+        Defect::DeletesDoNotWait,
+        Defect::BatchesDoNotWait,
+        Defect::WriteIsHold,
+        Defect::SyncIsWrite,
+        Defect::WriteForgetsPending,
+        Defect::DurableByWrite,
+        Defect::SyncTrustsBuffer,
+        Defect::WaitTrustsBuffer,
+        Defect::CloseTrustsBuffer,
+        Defect::PollTrustsBuffer,
+        Defect::FailureAfterWriteIgnored,
+        Defect::SoonerTimeIgnored,
+        Defect::AsksOnceMore,
+        Defect::WriteStopsAsking,
+        Defect::DumpForgetsLater,
+        Defect::HoldDumps,
+        Defect::IdleThreadAsks,
     ];
 
     /// The defects that only concurrent threads can show.

@@ -6,30 +6,14 @@ use super::log;
 use super::place::FILE;
 use super::state::{Shared, State, live_bytes};
 use kv_core::fs::{DirExt, FileExt};
-use kv_core::{Action, Error, Op, Pending, Result, Scale};
+use kv_core::{Action, Error, Op, Result, Scale};
 use std::io::{self, ErrorKind};
-use std::time::Duration;
 
 /// The engine compacts a file that is longer than this, bytes, and twice as long as its data.
 const TINY_FILE_LEN: u64 = 2048;
 const FILE_LEN: u64 = 16 << 20;
 
 impl Shared {
-    /// Asks the policy, and dumps if it says so. Returns the time after which to ask again.
-    pub(super) fn obey_policy(&self, state: &mut State) -> Result<Option<Duration>> {
-        if state.pending.records == 0 || self.has(Defect::PolicyIgnored) {
-            return Ok(None);
-        }
-        let now = self.place.env.clock.monotonic();
-        state.pending.oldest_age = now.saturating_sub(state.oldest);
-        state.pending.since_last_dump = now.saturating_sub(state.dumped);
-        let decision = self.options.persistence.decide(&state.pending);
-        if decision.action != Action::Hold {
-            self.dump(state, decision.action)?;
-        }
-        Ok(decision.ask_again_in)
-    }
-
     /// Writes the unwritten records and, if `action` says so, syncs. A failure poisons.
     pub(super) fn dump(&self, state: &mut State, action: Action) -> Result<()> {
         let goes_on = |error: &Error| match error {
@@ -61,7 +45,8 @@ impl Shared {
         if self.has(Defect::DurableBeforeWrite) {
             state.durable = state.content.last;
         }
-        if !state.unwritten.is_empty() {
+        let is_written = state.unwritten.is_empty();
+        if !is_written {
             // Grow the reserve first: then a disk that fills up refuses the records, and not the
             // way out.
             let whole = log::file_len(&state.content.map);
@@ -79,13 +64,18 @@ impl Shared {
             state.len += state.unwritten.len() as u64;
             state.unwritten.clear();
         }
-        state.dumped = self.place.env.clock.monotonic();
+        if action == Action::WriteAndSync || !self.has(Defect::WriteIsNoDump) {
+            state.dumped = self.place.env.clock.monotonic();
+        }
         if action != Action::WriteAndSync {
+            self.written(state);
             return Ok(());
         }
+        let is_swallowed =
+            self.has(Defect::SwallowsSyncError) || is_written && self.has(Defect::FailureAfterWriteIgnored);
         if !self.has(Defect::NoFileSync) {
             let synced = state.file.sync_data().map_err(|error| Error::sync(&path, error));
-            if !self.has(Defect::SwallowsSyncError) {
+            if !is_swallowed {
                 synced?;
             }
         }
@@ -93,7 +83,7 @@ impl Shared {
         // In a removed directory nothing is durable.
         self.place.check_lock()?;
         state.durable = state.content.last;
-        state.pending = Pending::default();
+        self.count_anew(state);
         self.compact_if_worth_it(state)
     }
 
@@ -155,7 +145,7 @@ impl Shared {
         state.bytes_written += len;
         (state.dumped_len, state.durable) = (state.len, state.content.last);
         state.unwritten.clear();
-        state.pending = Pending::default();
+        self.count_anew(state);
         if self.has(Defect::UnlinksAgain) {
             state.leftovers.push(format!("old.{}", state.leftovers.len()));
         }

@@ -231,8 +231,12 @@ impl Engine for Reference {
         }
         self.shared.health.check_writable()?;
         let was_idle = state.pending.records == 0;
-        if !was_idle {
+        let dumped = state.dumped;
+        if !was_idle && !self.shared.trusts_buffer(&state, Defect::SyncTrustsBuffer) {
             self.shared.dump(&mut state, Action::WriteAndSync)?;
+        }
+        if self.shared.has(Defect::SyncIsNoDump) {
+            state.dumped = dumped;
         }
         let is_idle = was_idle && self.shared.has(Defect::IdleSyncReturnsZero);
         Ok(if is_idle { Lsn::ZERO } else { Lsn::new(state.durable) })
@@ -249,7 +253,8 @@ impl Engine for Reference {
         if lsn > self.last_lsn() {
             return Err(Error::InvalidArgument(format!("LSN {lsn} was not given out yet")));
         }
-        let lazy = self.shared.has(Defect::WaitsForOthers) && self.state().pending.records < 2;
+        let lazy = self.shared.has(Defect::WaitsForOthers) && self.state().pending.records < 2
+            || self.shared.trusts_buffer(&self.state(), Defect::WaitTrustsBuffer);
         if lsn > self.durable_lsn() && !lazy { self.sync().map(drop) } else { Ok(()) }
     }
 
@@ -259,7 +264,8 @@ impl Engine for Reference {
             return Poll::Ready(Ok(()));
         }
         shared.health.check_readable()?;
-        if lsn > self.last_lsn() && shared.has(Defect::PollBeyondLastIsReady) {
+        let is_early = lsn > self.last_lsn() && shared.has(Defect::PollBeyondLastIsReady);
+        if is_early || shared.trusts_buffer(&self.state(), Defect::PollTrustsBuffer) {
             return Poll::Ready(Ok(()));
         }
         if shared.place.env.background == Background::Inline || lsn > self.last_lsn() {
@@ -332,9 +338,15 @@ impl Engine for Reference {
         if self.shared.has(Defect::CloseGivesAwayEarly) {
             self.shared.place.lock.release();
         }
+        let trusts = self.shared.trusts_buffer(&state, Defect::CloseTrustsBuffer);
         let (waited, is_covered) = self.shared.close_carelessly(state);
         state = waited;
-        if result.is_ok() && !is_reader && !is_covered && !self.shared.has(Defect::CloseDoesNotDump) {
+        if result.is_ok()
+            && !is_reader
+            && !is_covered
+            && !trusts
+            && !self.shared.has(Defect::CloseDoesNotDump)
+        {
             result = match self.shared.has(Defect::ManualCloseDoesNotSync) {
                 true => self.shared.dump(&mut state, Action::Write),
                 false => self.shared.dump_for_good(&mut state),

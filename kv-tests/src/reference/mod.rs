@@ -13,6 +13,7 @@
 //! | `open.rs` | the factory: check, lock, recover, begin a new epoch |
 //! | `engine.rs` | the calls of the contract: reads, waits, close |
 //! | `change.rs` | one change: LSN, record, map, answer |
+//! | `pending.rs` | the questions to the policy |
 //! | `dump.rs` | the way of records into the file, and compaction |
 //! | `ticker.rs` | the thread that dumps by time and wakes tasks |
 //! | `state.rs` | the state that callers and the ticker share |
@@ -29,6 +30,7 @@ mod dump;
 mod engine;
 mod log;
 mod open;
+mod pending;
 mod place;
 mod state;
 mod stored;

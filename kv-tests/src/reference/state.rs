@@ -60,6 +60,8 @@ pub(super) struct State {
     pub(super) dumps: u64,
     pub(super) syncs: u64,
     pub(super) bytes_written: u64,
+    /// Whether the ticker waits for the time of an answer; only a defect asks.
+    pub(super) is_ticker_waiting_for_time: bool,
     /// Length of a file that replaces this one, as of the last dump, bytes.
     pub(super) dumped_len: u64,
     /// Files that the engine could not remove; only a defect has any.
@@ -129,6 +131,7 @@ impl Shared {
             dumps: 0,
             syncs: 0,
             bytes_written: 0,
+            is_ticker_waiting_for_time: false,
             dumped_len: len,
             leftovers: Vec::new(),
             closed: None,
@@ -137,7 +140,7 @@ impl Shared {
         };
         let copy = Mutex::new(state.content.map.clone());
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        Shared {
+        let shared = Shared {
             place,
             options,
             present_key_len_max,
@@ -152,7 +155,9 @@ impl Shared {
             structure: RwLock::new(()),
             is_closing: AtomicBool::new(false),
             recovery,
-        }
+        };
+        shared.count_recovered(&mut shared.state());
+        shared
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {

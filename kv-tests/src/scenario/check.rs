@@ -1,4 +1,4 @@
-use super::{Crash, Run, judge};
+use super::{Crash, Run, judge, left_by};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::sim::{Fault, FaultKind, PowerCut, SimFs};
@@ -31,9 +31,9 @@ impl Scenario {
     /// Runs and judges the scenario. Returns whether its crash or fault happened.
     pub(crate) fn check(&self, context: &Context) -> Result<bool, Failure> {
         match &self.trouble {
-            Trouble::Crashes(_) => match self.crashed(context) {
+            Trouble::Crashes(crashes) => match self.crashed(context) {
                 Some((image, history)) => {
-                    judge(context, self.setup(context), &image, &history).map(|()| true)
+                    judge(context, self.setup(context), &image, &left_by(crashes, &history)).map(|()| true)
                 }
                 None => Ok(false),
             },
@@ -112,7 +112,7 @@ impl Scenario {
         // it then reports as durable must be durable.
         disk.heal();
         let image = disk.process_death();
-        judge(context, setup, &image, &history).map_err(|failure| {
+        judge(context, setup, &image, &history.after_death()).map_err(|failure| {
             failure
                 .with("where", "opened again without a reboot: reads show bytes that no sync saved")
                 .with_image(disk.process_death())

@@ -1,4 +1,6 @@
+use crate::oracle::History;
 use crate::sim::{OpKind, OpRecord, PowerCut, SimFs};
+use std::borrow::Cow;
 
 /// An end without a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,16 @@ impl Left {
             Left::Power(cut) => disk.power_cut(cut),
             Left::Torn { bytes, rest } => torn(disk, bytes, rest),
         }
+    }
+}
+
+/// The history as the judge of the disk after `crashes` needs it: if each of them was the death of
+/// a process, all handed over changes survive.
+pub(crate) fn left_by<'a>(crashes: &[Crash], history: &'a History) -> Cow<'a, History> {
+    if crashes.iter().all(|crash| crash.left == Left::Written) {
+        Cow::Owned(history.after_death())
+    } else {
+        Cow::Borrowed(history)
     }
 }
 
