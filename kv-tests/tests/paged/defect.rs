@@ -321,6 +321,8 @@ defects! {
     RecoveryTrustsCache,
     /// Recovery syncs the bytes of the log that it has read, and does not write them again.
     RecoveryOnlySyncs,
+    /// Recovery does not sync the names that it has read.
+    RecoveredNamesNotSynced,
     /// Recovery replays the first change of a batch only.
     ReplaysFirstOfBatch,
     /// Recovery replays no deletes.

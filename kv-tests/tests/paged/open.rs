@@ -78,6 +78,10 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
     if !options.read_only {
         if is_new {
             files.create_store()?;
+        } else if !broken.is(Defect::RecoveredNamesNotSynced) {
+            // A process that died may have renamed `CONTROL` a moment ago. Until that is durable, a
+            // power cut brings the generation before back.
+            files.dir().sync_durably()?;
         }
         if !broken.is(Defect::StraysStay) {
             strays(&names, &control).for_each(|name| files.discard(name.clone(), 0));
