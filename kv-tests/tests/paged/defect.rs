@@ -1,12 +1,12 @@
 //! The deliberate defects, and the state that only defects use.
 
 use kv_core::fs::{Dir, DirLock};
-use kv_core::{Action, Env, Error, Lsn, Result};
+use kv_core::{Action, Error, Lsn, Result};
 use std::collections::HashSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Declares the defects by dimension.
@@ -404,8 +404,8 @@ impl Scratch {
         self.dumps.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn dumped(&self) {
-        self.dumps.fetch_add(1, Ordering::SeqCst);
+    pub(crate) fn dumped(&self, is_ok: bool) {
+        self.dumps.fetch_add(u64::from(is_ok), Ordering::SeqCst);
         self.shows_old.store(false, Ordering::SeqCst);
     }
 
@@ -451,18 +451,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file system, by its address, and a directory in it.
-type Place = (usize, PathBuf);
-
-static PLACES: Mutex<Option<HashSet<Place>>> = Mutex::new(None);
+static PLACES: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
 
 /// A lock that only this process knows.
 #[derive(Debug)]
-pub(crate) struct ProcessLock(Place);
+pub(crate) struct ProcessLock(PathBuf);
 
 impl ProcessLock {
-    pub(crate) fn take(dir: &dyn Dir, env: &Env) -> Result<Box<dyn DirLock>> {
-        let place = (Arc::as_ptr(&env.fs).addr(), dir.path().to_path_buf());
+    /// The lock of a directory that is not on a simulated disk: no other process sees that one.
+    pub(crate) fn take(dir: &dyn Dir) -> Result<Box<dyn DirLock>> {
+        let place = dir.path().to_path_buf();
         let is_free = lock(&PLACES).get_or_insert_default().insert(place.clone());
         if is_free {
             Ok(Box::new(ProcessLock(place)))

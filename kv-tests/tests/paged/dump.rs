@@ -3,7 +3,7 @@
 use super::commit::Store;
 use super::defect::Defect;
 use super::generation::{Files, Pinned};
-use kv_core::parts::{AtExit, Dumper, Position};
+use kv_core::parts::{Dumper, Position};
 use kv_core::{Action, CompactionReport, Decision, Error, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +15,9 @@ impl Store {
         let dumps = self.scratch.dumps();
         let joins_any = self.broken.is(Defect::SyncJoinsAnyDump);
         if self.broken.is(Defect::NoGroupCommit) && self.progress.durable_lsn() < lsn {
-            return self.dump(Action::WriteAndSync);
+            let dumped = self.dump(Action::WriteAndSync);
+            let is_durable = self.progress.durable_lsn() >= lsn;
+            return if is_durable && matches!(dumped, Err(Error::Closed)) { Ok(()) } else { dumped };
         }
         let is_done = || self.progress.durable_lsn() >= lsn || (joins_any && self.scratch.dumps() > dumps);
         self.leadership.lead_until(&self.health, is_done, || self.lead(|| self.work(Action::WriteAndSync)))
@@ -39,7 +41,7 @@ impl Store {
         let done = work().map_err(|error| {
             if self.broken.is(Defect::FailureDoesNotPoison) { error } else { self.health.poison(error) }
         });
-        self.scratch.dumped();
+        self.scratch.dumped(done.is_ok());
         done
     }
 
@@ -73,7 +75,7 @@ impl Store {
         if !broken.is(Defect::WriteIsNoDump) || is_sync {
             self.progress.written(end, now);
         }
-        if broken.is(Defect::DurableBeforeSync) || broken.is(Defect::WriteIsDurable) {
+        if broken.is(Defect::DurableBeforeSync) || (broken.is(Defect::WriteIsDurable) && !is_sync) {
             self.progress.synced(end, now);
         }
         if is_sync {
@@ -165,6 +167,7 @@ impl Store {
         let result = if self.options.read_only { Ok(()) } else { self.close_writable() };
         let keeps = broken.is(Defect::LockKeptAfterClose)
             || (broken.is(Defect::FailedCloseKeepsLock) && result.is_err());
+        self.health.close();
         if !keeps {
             self.release();
         }
@@ -175,7 +178,7 @@ impl Store {
         let broken = self.broken;
         self.health.check_writable()?;
         if broken.is(Defect::CloseUnlocksFirst)
-            && let Some(files) = self.files().as_ref()
+            && let Some(files) = self.files().as_mut()
         {
             files.release_lock();
         }
@@ -202,7 +205,7 @@ impl Store {
     pub(crate) fn release(&self) {
         let _leading = self.leadership.take_unless(|| false);
         self.health.close();
-        if let Some(files) = self.files().take() {
+        if let Some(mut files) = self.files().take() {
             files.release_lock();
         }
     }
@@ -226,12 +229,4 @@ impl Dumper for Store {
     }
 
     fn before_rest(&self) {}
-}
-
-impl AtExit for Store {
-    fn at_exit(&self) {
-        if self.health.check_writable().is_ok() {
-            let _ = self.make_all_durable();
-        }
-    }
 }

@@ -2,13 +2,13 @@
 
 use super::commit::Store;
 use super::defect::Defect;
-use kv_core::parts::{Life, Threads, call_at_exit};
+use kv_core::parts::{Life, Threads};
 use kv_core::{
     Batch, Change, Checkpoint, Compact, CompactionReport, Engine, Error, Lsn, PointInTime, Result,
     ScanVisitor, Stats, Value,
 };
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 /// An open store and its thread.
@@ -30,9 +30,6 @@ impl Paged {
             });
             started.inspect_err(|_| store.release())?;
         }
-        let weak = Arc::downgrade(&store);
-        let weak: Weak<dyn kv_core::parts::AtExit> = weak;
-        call_at_exit(weak);
         Ok(Paged { store, life: Life::new(threads) })
     }
 
@@ -124,6 +121,8 @@ impl Engine for Paged {
     fn wait_durable(&self, lsn: Lsn) -> Result<()> {
         let broken = self.store.broken;
         let is_trusted = broken.is(Defect::WaitTrustsEmptyBuffer)
+            && lsn <= self.last_lsn()
+            && !self.store.health.is_poisoned()
             && self.store.progress.unflushed_bytes(self.store.position()) == 0;
         if is_trusted || (broken.is(Defect::FutureLsnIsDurable) && lsn > self.last_lsn()) {
             return self.store.health.check_readable();

@@ -76,6 +76,8 @@ pub(crate) struct Files {
     /// The reserve has room for a snapshot of this length.
     secured_len: u64,
     leftovers: Vec<Leftover>,
+    /// Only a defect unlocks before it closes.
+    is_unlocked: bool,
     /// Handles that only a defect keeps.
     leaked: Vec<Box<dyn File>>,
 }
@@ -105,6 +107,7 @@ impl Files {
             snapshot_len: 0,
             secured_len: 0,
             leftovers: Vec::new(),
+            is_unlocked: false,
             leaked: Vec::new(),
         }
     }
@@ -202,7 +205,8 @@ impl Files {
     }
 
     fn check_lock(&self) -> Result<()> {
-        let ignores = self.broken.is(Defect::LostLockIgnored) || self.broken.is(Defect::CloseUnlocksFirst);
+        let is_early = self.broken.is(Defect::CloseUnlocksFirst) && self.is_unlocked;
+        let ignores = self.broken.is(Defect::LostLockIgnored) || is_early;
         if ignores { Ok(()) } else { self.lock.check() }
     }
 
@@ -386,7 +390,8 @@ impl Files {
         self.reserve.lend(RESERVE_SLACK, 0, || self.replace_control(&self.control))
     }
 
-    pub(crate) fn release_lock(&self) {
+    pub(crate) fn release_lock(&mut self) {
+        self.is_unlocked = true;
         self.lock.release();
     }
 

@@ -31,7 +31,7 @@ impl PagedFactory {
 }
 
 impl EngineFactory for PagedFactory {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "paged"
     }
 
@@ -54,7 +54,7 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
         env.fs.create_dir_durably(path)?;
     }
     let dir = env.fs.open_dir(path).map_err(|error| Error::io(Op::Open, path, error))?;
-    let lock = StoreLock::new(path, lock(&*dir, env, options, broken)?);
+    let lock = StoreLock::new(path, lock(&*dir, options, broken)?);
     let names = dir.names()?;
     let is_new = !is_store(path, &names, options)?;
     let control = if is_new {
@@ -117,14 +117,9 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
     Ok(Store::new(opened, env, options, broken))
 }
 
-fn lock(
-    dir: &dyn Dir,
-    env: &Env,
-    options: &OpenOptions,
-    broken: Broken,
-) -> Result<Box<dyn kv_core::fs::DirLock>> {
-    if broken.is(Defect::LocksOnlyInProcess) {
-        return ProcessLock::take(dir, env);
+fn lock(dir: &dyn Dir, options: &OpenOptions, broken: Broken) -> Result<Box<dyn kv_core::fs::DirLock>> {
+    if broken.is(Defect::LocksOnlyInProcess) && dir.path().starts_with(std::env::temp_dir()) {
+        return ProcessLock::take(dir);
     }
     let is_shared = options.read_only && !broken.is(Defect::ReadersExclude);
     dir.lock_or_refuse(if is_shared { LockKind::Shared } else { LockKind::Exclusive })

@@ -31,7 +31,9 @@ pub(crate) fn encode(control: &Control, head: Head, tree: &Tree, broken: Broken)
     let mut bytes = Vec::new();
     let numbers =
         [MAGIC, u64::from(control.store_id), control.generation, head.last_lsn, head.durable_lsn, 0];
-    numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+    for number in numbers {
+        bytes.extend(number.to_le_bytes());
+    }
     let mut count = 0_u64;
     for entry in tree.entries() {
         let value = entry.value.as_ref();

@@ -111,6 +111,9 @@ pub(crate) fn mark(offset: u64, lsn: u64, chain: u64, seed: u64) -> (Vec<u8>, u6
     (bytes, sum)
 }
 
+/// Gets each entry of a log: whether it is a put, its key, and its value.
+pub(crate) type Replay<'a> = dyn FnMut(bool, &[u8], &[u8]) + 'a;
+
 /// What a log holds.
 #[derive(Debug, Default)]
 pub(crate) struct Scanned {
@@ -133,7 +136,7 @@ pub(crate) fn scan(
     control: &Control,
     snapshot_lsn: u64,
     broken: Broken,
-    replay: &mut dyn FnMut(bool, &[u8], &[u8]),
+    replay: &mut Replay<'_>,
 ) -> Result<Scanned> {
     let damaged = |offset: usize, detail: &str| Err(Error::corruption(path, offset as u64, detail));
     let (expected, mut seed) = header(control.store_id, control.generation);
@@ -223,7 +226,7 @@ fn is_marked_behind(bytes: &[u8], at: usize, seed: u64) -> bool {
     (at..bytes.len()).find(is_mark).is_some()
 }
 
-fn replay_record(payload: &[u8], broken: Broken, replay: &mut dyn FnMut(bool, &[u8], &[u8])) -> bool {
+fn replay_record(payload: &[u8], broken: Broken, replay: &mut Replay<'_>) -> bool {
     let mut rest = Cursor(payload);
     let Some(count) = rest.u32() else { return false };
     for number in 0..count {
