@@ -30,7 +30,6 @@ const BY_CASE: &[(Defect, &str)] = &[
     (Defect::DueTimeIgnored, "kv806"),
     (Defect::InlineAskAgainIsBinding, "kv807"),
     (Defect::AgeOfNewestPending, "kv509"),
-    (Defect::WaitTrustsEmptyBuffer, "kv702"),
     (Defect::EmptyStoreForgetsLsn, "kv442"),
     (Defect::NoLsnReserved, "kv502"),
     (Defect::CloseForgetsCeiling, "kv503"),
@@ -45,11 +44,6 @@ const BY_CASE: &[(Defect, &str)] = &[
     (Defect::NoReserve, "kv621"),
     (Defect::FullLogPoisons, "kv621"),
     (Defect::RemovalTriedForever, "kv626"),
-    (Defect::LastLsnAfterVisible, "kv706"),
-    (Defect::SyncJoinsAnyDump, "kv424"),
-    (Defect::PositionAfterBuffer, "kv510"),
-    (Defect::CloseTakesLateChanges, "kv754"),
-    (Defect::SplitHidesKeys, "kv303"),
     (Defect::EmptyPutLoggedAsDelete, "kv103"),
     (Defect::EmptyKeyNotReplayed, "kv103"),
     (Defect::SnapshotValueLenIsU16, "kv104"),
@@ -94,7 +88,6 @@ const BY_CASE: &[(Defect, &str)] = &[
     (Defect::CloseLeavesNoProof, "kv653"),
     (Defect::RefusedOpenRemovesStrays, "kv442"),
     (Defect::TornTailIsDamage, "kv442"),
-    (Defect::NamesNotSynced, "kv501"),
     (Defect::ControlRenameNotSynced, "kv502"),
     (Defect::ControlInPlace, "kv502"),
     (Defect::ControlBeforeSnapshot, "kv502"),
@@ -167,8 +160,6 @@ const SURVIVORS: &[Defect] = &[
     // concurrency
     Defect::BatchVisibleByLeaf,
     Defect::LastLsnBeforeVisible,
-    Defect::DurableLsnGoesBack,
-    Defect::SnapshotLosesLateChanges,
     Defect::NoGroupCommit,
     Defect::CloseUnlocksFirst,
     // contract edges
@@ -186,7 +177,6 @@ const SURVIVORS: &[Defect] = &[
     Defect::CompactsAfterClose,
     Defect::StatsEmptyAfterClose,
     Defect::ThreadOutlivesClose,
-    Defect::CloseWakesNoTask,
     // corruption
     Defect::LogLengthAndLsnUnsummed,
     Defect::SnapshotGenerationUnchecked,
@@ -194,6 +184,21 @@ const SURVIVORS: &[Defect] = &[
     // read_many
     Defect::ReadManyEmptyIsNone,
     Defect::ReadManyHoldsView,
+];
+
+/// Defects that a case finds in some runs only, with that case. They wait for a case that finds
+/// them in every run, too.
+const BY_LUCK: &[(Defect, &str)] = &[
+    (Defect::WaitTrustsEmptyBuffer, "kv702"),
+    (Defect::SyncJoinsAnyDump, "kv424"),
+    (Defect::SplitHidesKeys, "kv303"),
+    (Defect::NamesNotSynced, "kv510"),
+    (Defect::DurableLsnGoesBack, "kv424"),
+    (Defect::SnapshotLosesLateChanges, "kv510"),
+    (Defect::CloseWakesNoTask, "kv812"),
+    (Defect::PositionAfterBuffer, "kv510"),
+    (Defect::LastLsnAfterVisible, "kv706"),
+    (Defect::CloseTakesLateChanges, "kv754"),
 ];
 
 /// Where the survey looks first, by dimension; and whether the longest sweeps may find something.
@@ -262,8 +267,9 @@ fn the_case_for_a_defect_finds_it() {
 fn every_defect_is_in_one_list() {
     for (defect, _) in Defect::ALL {
         let found = BY_CASE.iter().filter(|(known, _)| known == defect).count();
+        let lucky = BY_LUCK.iter().filter(|(known, _)| known == defect).count();
         let survivors = SURVIVORS.iter().filter(|known| *known == defect).count();
-        assert_eq!(found + survivors, 1, "{defect:?}");
+        assert_eq!(found + lucky + survivors, 1, "{defect:?}");
     }
 }
 
@@ -275,7 +281,8 @@ fn selected() -> Vec<(Defect, &'static str)> {
     };
     let shard = env::var("PAGED_SHARD").ok();
     let shard = shard.as_deref().and_then(|shard| shard.split_once('/'));
-    let (number, of) = shard.map_or((0, 1), |(number, of)| (number.parse().unwrap(), of.parse().unwrap()));
+    let (number, of) =
+        shard.map_or((0, 1), |(number, of)| (number.parse().unwrap_or(0), of.parse().unwrap_or(1)));
     Defect::ALL.iter().filter(|(defect, _)| is_named(defect)).skip(number).step_by(of).copied().collect()
 }
 
@@ -285,7 +292,7 @@ fn survey() {
     let mut found = Vec::new();
     for (defect, dimension) in selected() {
         let start = Instant::now();
-        let (case, violated) = kill(defect, &cases_for(dimension), Duration::from_secs(60))
+        let (case, violated) = kill(defect, &cases_for(dimension), Duration::from_mins(1))
             .unwrap_or(("SURVIVED", String::new()));
         let number = case.split('_').find(|word| word.starts_with("kv")).unwrap_or(case);
         let short: String = violated.chars().take(110).collect();
