@@ -2,8 +2,9 @@
 //!
 //! Locks, in this order: the leadership, the files, the commit lock, the view.
 
-use super::defect::{Broken, Defect, Scratch};
+use super::defect::{Broken, Defect};
 use super::generation::{Counters, Files};
+use super::scratch::Scratch;
 use super::snapshot;
 use super::tree::Tree;
 use super::wal;

@@ -21,7 +21,7 @@
 //! | `commit`, `dump` | a change's way; group commit |
 //! | `open` | recovery and creation |
 //! | `engine`, `reads` | the contract's methods |
-//! | `defect` | the deliberate defects |
+//! | `defect`, `scratch` | the deliberate defects, and state that only they use |
 
 mod commit;
 mod control;
@@ -32,6 +32,7 @@ mod format;
 mod generation;
 mod open;
 mod reads;
+mod scratch;
 mod snapshot;
 mod tree;
 mod wal;

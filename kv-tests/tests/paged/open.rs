@@ -2,10 +2,11 @@
 
 use super::commit::{Opened, Store, View};
 use super::control::Control;
-use super::defect::{Broken, Defect, ProcessLock};
+use super::defect::{Broken, Defect};
 use super::engine::Paged;
 use super::format::{CONTROL, is_of_generation, snapshot_name, wal_name};
 use super::generation::{Files, Pinned};
+use super::scratch::ProcessLock;
 use super::snapshot;
 use super::tree::Tree;
 use super::wal;
