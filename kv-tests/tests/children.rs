@@ -10,7 +10,6 @@ use std::process::{Command, ExitCode};
 const BY_CASE: &[(Defect, &str)] = &[
     (Defect::LocksWithinProcess, "lifecycle::required_kv415_locked_across_processes"),
     (Defect::AcknowledgeBeforeDump, "process::required_kv903_killed_after_every_answer"),
-    (Defect::AcknowledgeBeforeDump, "process::stochastic_kv904_killed_within_an_operation"),
     (Defect::LeaksFiles, "process::required_kv906_a_closed_store_holds_no_file_and_no_thread"),
     (Defect::LeaksStore, "process::required_kv906_a_closed_store_holds_no_file_and_no_thread"),
 ];

@@ -16,9 +16,13 @@ impl Shared {
             if state.wanted > state.durable && state.closed.is_none() && !self.health.is_poisoned() {
                 let _ = self.dump(&mut state, Action::WriteAndSync);
             }
+            let (durable, was_poisoned) = (state.durable, self.health.is_poisoned());
             state = self.wake_tasks(state);
             // The ticker holds the lock from these checks to its wait, so it cannot miss a
-            // notification.
+            // notification. It missed those that came while it woke tasks.
+            if state.durable > durable || self.health.is_poisoned() != was_poisoned {
+                continue;
+            }
             let is_closed = state.closed.is_some() && !self.has(Defect::KeepsTicker);
             if (is_closed || self.health.is_poisoned()) && !self.has(Defect::LeaksStore) {
                 break;
