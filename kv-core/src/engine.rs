@@ -82,8 +82,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// **Resources.** The same work repeated takes no more than it took before: the number and length
 /// of files, of open files, and of threads stay within bounds that do not depend on how long the
 /// engine runs. Deleting all keys and compacting, or opening again where the engine does not
-/// compact on request, gives most of their space on the disk back. A closed engine holds no file,
-/// no lock and no thread. Its last handle, once dropped, leaves nothing of it behind.
+/// compact on request, gives most of their space on the disk back. A closed engine holds no
+/// lock and no thread. Its last handle, once dropped, leaves no open file and nothing else behind.
 ///
 /// **Damage at rest.** A store whose files were changed while it was closed is refused, with an
 /// error that names the file, or shows the state that it would show unchanged. This holds for each

@@ -67,6 +67,8 @@ pub enum Defect {
     WakerForgotten,
     /// A future waits for durability, and the engine does not wake the thread that syncs.
     FutureAsksForNothing,
+    /// The engine keeps the waker of every poll.
+    KeepsEveryWaker,
     /// A future that waits for durability is ready at once.
     FutureDoesNotWait,
     /// A failure does not wake the futures that wait for durability.
@@ -484,6 +486,7 @@ impl Defect {
         Defect::WaitsForOthers,
         Defect::WakerForgotten,
         Defect::FutureAsksForNothing,
+        Defect::KeepsEveryWaker,
         Defect::FutureDoesNotWait,
         Defect::FuturesNotToldOfFailure,
         Defect::CountsReservedLsns,

@@ -282,6 +282,9 @@ impl Engine for Reference {
         } else {
             shared.tasks.poll(lsn, cx, check)
         };
+        if answer.is_pending() && shared.has(Defect::KeepsEveryWaker) {
+            std::mem::forget(cx.waker().clone());
+        }
         if answer.is_pending() && !shared.has(Defect::FutureAsksForNothing) {
             let mut state = self.state();
             state.wanted = state.wanted.max(lsn.get());
