@@ -336,6 +336,23 @@ mod tests {
     }
 
     #[test]
+    fn two_locks_through_one_handle_are_independent() {
+        let dir = tempfile::tempdir().unwrap();
+        let handle = OsFs.open_dir(dir.path()).unwrap();
+        let mut readers = [(); 2].map(|()| Some(handle.lock_or_refuse(LockKind::Shared).unwrap()));
+        readers[0] = None;
+        assert!(is_locked(dir.path(), LockKind::Exclusive), "the other reader has gone");
+        drop(readers);
+        let writer = handle.lock_or_refuse(LockKind::Exclusive).unwrap();
+        assert!(handle.lock(LockKind::Exclusive).unwrap().is_none());
+        assert!(handle.lock(LockKind::Shared).unwrap().is_none());
+        OsFs.remove_file(&dir.path().join(LOCK_FILE)).unwrap();
+        assert!(is_locked(dir.path(), LockKind::Exclusive), "a refused lock released the writer's");
+        drop(writer);
+        lock(dir.path(), LockKind::Exclusive).unwrap();
+    }
+
+    #[test]
     fn without_its_lock_file_a_directory_stays_locked_and_the_holder_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let writer = lock(dir.path(), LockKind::Exclusive).unwrap();
