@@ -28,7 +28,13 @@ use crate::workers;
 /// # Forked children
 /// A child process that was forked from the one that opened the store gets
 /// [`Forked`](kv_core::Error::Forked) from every call that reads, changes, syncs or closes. The
-/// parent's store goes on. The child may open another store.
+/// parent's store goes on. On Linux, the child may open another store.
+///
+/// One risk remains if the parent has several threads, which a store starts, too. All locks of
+/// `parking_lot` share a table of waiting threads. If another thread changes this table at the
+/// moment of the fork, a part of it stays locked in the child. A thread of the child that has to
+/// wait for a lock can then hang. If a child must never hang, fork it before you open the first
+/// store.
 #[derive(Debug)]
 pub struct LogEngine {
     store: Arc<Store>,

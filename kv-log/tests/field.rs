@@ -13,7 +13,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 
 /// Tells a process that it is the child of a test, and gives it a directory.
 const CHILD: &str = "KV_LOG_FIELD_DIR";
@@ -151,6 +153,99 @@ fn a_forked_child_is_told_and_the_parent_goes_on() {
         assert_eq!(LogEngine::open(dir, Options::default()).unwrap().stats().keys, 2);
     };
     in_child("a_forked_child_is_told_and_the_parent_goes_on", dir.path(), work);
+}
+
+/// Overwrites the keys of a new store, whose segments are replaced many times, while another thread
+/// reads. Leaves the store open with a change that is not durable.
+fn overwrite_in_new_store(dir: &Path) {
+    let store = LogEngine::open(dir, Options { persistence: Arc::new(Manual), ..small() }).unwrap();
+    let (keys, stop) = (0..100_u8, AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                assert!(store.get(&[7]).unwrap().is_none_or(|value| value.len() == 1000));
+            }
+        });
+        for round in 0..50 {
+            for key in keys.clone() {
+                store.put(&[key], &[round; 1000]).unwrap();
+            }
+            assert_eq!(store.get(&[7]).unwrap().unwrap(), [round; 1000]);
+        }
+        stop.store(true, Relaxed);
+    });
+    store.compact().unwrap();
+    let retired = store.stats().retired_bytes;
+    assert!(retired < 2 << 20, "{retired} of 5,000,000 bytes are retired, and not freed");
+    store.put(b"last", b"v").unwrap();
+    std::mem::forget(store);
+}
+
+/// Forks, and overwrites in the child. Returns whether the child ended well.
+#[allow(unsafe_code, reason = "there is no other way to fork")]
+fn child_overwrites(dir: &Path) -> bool {
+    // SAFETY: the child uses a store, which it may, and no output of the standard library.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: it ends this process if the child hangs.
+        unsafe { libc::alarm(30) };
+        let answer = std::panic::catch_unwind(|| overwrite_in_new_store(dir));
+        std::process::exit(i32::from(answer.is_err()));
+    }
+    let mut status = 0;
+    // SAFETY: the child is this process's, and the status its own.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    status == 0
+}
+
+/// A fork copies pins of readers, deferred releases, and locks that are held at that moment.
+#[test]
+fn a_child_forked_from_busy_threads_works_in_a_store_of_its_own() {
+    const FORKS: u8 = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let work = |dir: &Path| {
+        let store = LogEngine::open(dir.join("parent"), small()).unwrap();
+        let (stop, mut failed) = (AtomicBool::new(false), None);
+        thread::scope(|scope| {
+            for key in 0..2 {
+                let (store, stop) = (&store, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Relaxed) {
+                        store.put(&[key], &[1; 1000]).unwrap();
+                    }
+                });
+                scope.spawn(move || {
+                    while !stop.load(Relaxed) {
+                        store.get(&[key]).unwrap();
+                    }
+                });
+            }
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    drop(LogEngine::open(dir.join("another"), small()).unwrap());
+                }
+            });
+            store.put(b"visited", b"v").unwrap();
+            failed = (0..FORKS).find(|number| {
+                let (path, mut is_well) = (dir.join(number.to_string()), false);
+                if number % 2 == 0 {
+                    is_well = child_overwrites(&path);
+                } else {
+                    // The thread that forks has a hazard pointer.
+                    store.read(b"visited", &mut |_| is_well = child_overwrites(&path)).unwrap();
+                }
+                !is_well
+            });
+            stop.store(true, Relaxed);
+        });
+        assert_eq!(failed, None, "this child failed, or hung");
+    };
+    if in_child("a_child_forked_from_busy_threads_works_in_a_store_of_its_own", dir.path(), work) {
+        for number in 0..FORKS {
+            let store = LogEngine::open(dir.path().join(number.to_string()), manual()).unwrap();
+            assert_eq!(store.stats().keys, 101, "child {number} lost its change before the exit");
+        }
+    }
 }
 
 #[test]

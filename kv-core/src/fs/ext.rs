@@ -94,33 +94,14 @@ pub trait FsExt: Fs {
     }
 
     /// Creates `path` and its missing parents, durably. Existing directories are fine, also those
-    /// that another process creates meanwhile.
+    /// that another process creates meanwhile, or created before it died.
     ///
     /// # Errors
     /// [`Error::Io`].
     fn create_dir_durably(&self, path: &Path) -> Result<()> {
-        let mut created = self.create_dir(path);
-        if created.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-            && let Some(parent) = parent_of(path).filter(|parent| *parent != path)
-        {
-            self.create_dir_durably(parent)?;
-            created = self.create_dir(path);
-        }
-        match created {
-            Ok(()) => {}
-            // The sync below is due all the same: its creator may not have come to it.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.open_dir(path).map_err(|error| Error::io(Op::Open, path, error))?;
-            }
-            Err(error) => return Err(Error::io(Op::CreateDir, path, error)),
-        }
-        let Some(parent) = parent_of(path) else { return Ok(()) };
-        match self.open_dir(parent) {
-            Ok(dir) => dir.sync().map_err(|error| Error::sync(parent, error)),
-            // A directory that this process may enter and not read is not its own to sync.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-            Err(error) => Err(Error::io(Op::Open, parent, error)),
-        }
+        create_entry_durably(self, path)?;
+        // It may be a file, or not this process's to read.
+        self.open_dir(path).map(drop).map_err(|error| Error::io(Op::Open, path, error))
     }
 
     /// The directory at `path`, opened; `None` when there is none.
@@ -237,6 +218,40 @@ pub trait DirExt: Dir {
 
 impl<D: Dir + ?Sized> DirExt for D {}
 
+/// Creates `path` if it is missing, and makes its entry durable.
+///
+/// The entry of the parent is durable before `path` is created. So a creator that dies leaves one
+/// entry that is not durable, the deepest one, and the next creator syncs it.
+fn create_entry_durably(fs: &(impl Fs + ?Sized), path: &Path) -> Result<()> {
+    let Some(parent) = parent_of(path).filter(|parent| *parent != path) else { return Ok(()) };
+    match fs.open_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_entry_durably(fs, parent)?;
+            match fs.create_dir(path) {
+                // Another process may die before it comes to the sync below.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => created.map_err(|error| Error::io(Op::CreateDir, path, error))?,
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+        opened => drop(opened.map_err(|error| Error::io(Op::Open, path, error))?),
+    }
+    match fs.open_dir(parent) {
+        Ok(dir) => dir.sync().or_else(unless_unsyncable).map_err(|error| Error::sync(parent, error)),
+        // A directory that this process may enter and not read is not its own to sync.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(Error::io(Op::Open, parent, error)),
+    }
+}
+
+/// A file system that takes no new entries may be unable to sync a directory.
+fn unless_unsyncable(error: io::Error) -> io::Result<()> {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// The parent directory; the current one for a bare name.
 fn parent_of(path: &Path) -> Option<&Path> {
     path.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent })
@@ -269,6 +284,14 @@ mod tests {
         OsFs.open_dir(dir.path()).unwrap().write_file_atomically("file", b"").unwrap();
         let error = OsFs.create_dir_durably(&dir.path().join("file")).unwrap_err();
         assert!(matches!(error, Error::Io { .. }), "{error}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_directory_on_a_file_system_of_the_kernel_needs_no_sync() {
+        let sync = OsFs.open_dir(Path::new("/proc")).unwrap().sync();
+        assert_eq!(sync.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        OsFs.create_dir_durably(Path::new("/proc/self")).unwrap();
     }
 
     #[test]
@@ -310,6 +333,23 @@ mod tests {
             assert!(is_locked(dir.path(), LockKind::Exclusive));
             drop(readers);
         }
+    }
+
+    #[test]
+    fn two_locks_through_one_handle_are_independent() {
+        let dir = tempfile::tempdir().unwrap();
+        let handle = OsFs.open_dir(dir.path()).unwrap();
+        let mut readers = [(); 2].map(|()| Some(handle.lock_or_refuse(LockKind::Shared).unwrap()));
+        readers[0] = None;
+        assert!(is_locked(dir.path(), LockKind::Exclusive), "the other reader has gone");
+        drop(readers);
+        let writer = handle.lock_or_refuse(LockKind::Exclusive).unwrap();
+        assert!(handle.lock(LockKind::Exclusive).unwrap().is_none());
+        assert!(handle.lock(LockKind::Shared).unwrap().is_none());
+        OsFs.remove_file(&dir.path().join(LOCK_FILE)).unwrap();
+        assert!(is_locked(dir.path(), LockKind::Exclusive), "a refused lock released the writer's");
+        drop(writer);
+        lock(dir.path(), LockKind::Exclusive).unwrap();
     }
 
     #[test]

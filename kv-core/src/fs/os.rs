@@ -33,7 +33,7 @@ impl Fs for OsFs {
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))?;
-        Ok(Arc::new(OsDir { fd: Arc::new(fd), path: path.to_path_buf() }))
+        Ok(Arc::new(OsDir { fd, path: path.to_path_buf() }))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -43,7 +43,7 @@ impl Fs for OsFs {
 
 #[derive(Debug)]
 struct OsDir {
-    fd: Arc<OwnedFd>,
+    fd: OwnedFd,
     path: PathBuf,
 }
 
@@ -97,11 +97,14 @@ impl Dir for OsDir {
     /// Locks the directory itself first, where the file system can: such a lock survives the
     /// removal of the lock file. Network file systems lock files only.
     fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
-        if !try_flock(&*self.fd, kind).or_else(unless_unsupported)? {
+        // Each lock opens the directory again. The kernel would take a second lock of the same open
+        // directory for the first one, and release both together.
+        let dir = self.open_at(".", OFlags::RDONLY | OFlags::DIRECTORY)?;
+        if !try_flock(&dir, kind).or_else(unless_unsupported)? {
             return Ok(None);
         }
         // Dropped on every way out: it releases the lock of the directory.
-        let mut lock = OsDirLock { dir: Arc::clone(&self.fd), file: None, pid: std::process::id() };
+        let mut lock = OsDirLock { dir, file: None, pid: std::process::id() };
         let flags = match kind {
             LockKind::Exclusive => OFlags::RDWR | OFlags::CREATE,
             LockKind::Shared => OFlags::RDONLY,
@@ -156,7 +159,7 @@ fn unless_unsupported(error: io::Error) -> io::Result<bool> {
 /// to execute another program still shares the open files for a moment.
 #[derive(Debug)]
 struct OsDirLock {
-    dir: Arc<OwnedFd>,
+    dir: fs::File,
     file: Option<fs::File>,
     /// The process that took the lock. A forked child shares the open files, and must not unlock
     /// them.

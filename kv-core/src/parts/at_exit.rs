@@ -1,8 +1,9 @@
 //! A store in a `static` is never dropped: `main` returns, and the process ends. So an engine asks
 //! to be called before that.
 
+use super::PerProcess;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError, Weak};
 
 /// An engine that makes its changes durable when the process ends in an orderly way. A part that
 /// engines share.
@@ -12,14 +13,20 @@ pub trait AtExit: Send + Sync {
     fn at_exit(&self);
 }
 
-static STORES: Mutex<Vec<Weak<dyn AtExit>>> = Mutex::new(Vec::new());
+type Stores = Vec<Weak<dyn AtExit>>;
+
+/// The stores of this process. No store is called while the lock is held.
+fn stores() -> MutexGuard<'static, Stores> {
+    static STORES: PerProcess<Mutex<Stores>> = PerProcess::new();
+    STORES.get().lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Has [`AtExit::at_exit`] called when `main` returns or the process calls [`std::process::exit`],
 /// if the store is still there. A process that is killed, or aborts, makes no such call.
 pub fn call_at_exit(store: Weak<dyn AtExit>) {
     static ONCE: Once = Once::new();
     ONCE.call_once(register);
-    let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut stores = stores();
     stores.retain(|store| store.strong_count() > 0);
     stores.push(store);
 }
@@ -37,12 +44,41 @@ fn register() {}
 
 #[cfg(unix)]
 extern "C" fn call_all() {
-    // After a fork, another thread may hold the lock forever.
-    let Ok(stores) = STORES.try_lock() else { return };
-    let stores: Vec<Arc<dyn AtExit>> = stores.iter().filter_map(Weak::upgrade).collect();
+    let stores: Vec<Arc<dyn AtExit>> = stores().iter().filter_map(Weak::upgrade).collect();
     for store in stores {
         let _ = catch_unwind(AssertUnwindSafe(|| store.at_exit()));
         // Its threads go on, so it is not dropped here.
         std::mem::forget(store);
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    #[derive(Default)]
+    struct Counter(AtomicU32);
+
+    impl AtExit for Counter {
+        fn at_exit(&self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_store_is_called_even_if_another_thread_is_opening_one() {
+        let store = Arc::new(Counter::default());
+        let weak: Weak<Counter> = Arc::downgrade(&store);
+        call_at_exit(weak);
+        let opening = stores();
+        thread::scope(|scope| {
+            scope.spawn(|| call_all());
+            thread::sleep(Duration::from_millis(20));
+            drop(opening);
+        });
+        assert_eq!(store.0.load(Ordering::SeqCst), 1);
     }
 }

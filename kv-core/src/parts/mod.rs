@@ -7,6 +7,7 @@
 //! | when does the background thread dump? | [`Pacing`] with [`Dumper`]; its parts are [`Wake`], [`NextAsk`] and [`Wakers`] |
 //! | which of several callers dumps for all? | [`Leadership`]: group commit |
 //! | does the engine take changes? | [`Health`]: poisoned, closed, read only, forked |
+//! | which global values may a forked child use? | [`PerProcess`] |
 //! | closing the store, and its threads | [`Life`], [`Threads`], [`AtExit`] |
 //! | is the directory still the store's? | [`StoreLock`] |
 //! | how does a full disk become usable again? | [`Reserve`] |
@@ -20,6 +21,7 @@ mod leadership;
 mod life;
 mod next_ask;
 mod pacing;
+mod per_process;
 mod process;
 mod progress;
 mod reserve;
@@ -35,6 +37,7 @@ pub use leadership::{Leadership, Leading};
 pub use life::Life;
 pub use next_ask::NextAsk;
 pub use pacing::{Dumper, Pacing, ThreadWatch};
+pub use per_process::PerProcess;
 pub use progress::{Position, Progress};
 pub use reserve::Reserve;
 pub use store_lock::StoreLock;

@@ -139,8 +139,7 @@ enum Sleep {
     AtMost(Duration),
 }
 
-/// Sleep after a dump that made nothing durable, unless the policy names a pause. The policy may
-/// ask for the same dump at once.
+/// Sleep after a dump that made nothing durable, if the policy then asks for another dump at once.
 const REST: Duration = Duration::from_millis(1);
 
 impl Pacing {
@@ -170,21 +169,28 @@ impl Pacing {
             dumper.make_durable(wanted)?;
             return Ok(Sleep::Not);
         }
-        let now = clock.monotonic();
-        let Decision { action, mut ask_again_in } = dumper.decide(now);
-        if action != Action::Hold {
+        let mut now = clock.monotonic();
+        let mut decision = dumper.decide(now);
+        if decision.action != Action::Hold {
             self.next_ask.at_work();
-            dumper.dump(action)?;
+            dumper.dump(decision.action)?;
             if dumper.durable_lsn() > durable {
                 return Ok(Sleep::Not);
             }
-            ask_again_in = Some(ask_again_in.filter(|pause| !pause.is_zero()).unwrap_or(REST));
+            // A writer during the dump did not wake the thread: it expects this question.
+            self.next_ask.asking();
+            now = clock.monotonic();
+            decision = dumper.decide(now);
         }
-        if ask_again_in.is_none() {
+        let pause = match decision.action {
+            Action::Hold => decision.ask_again_in,
+            Action::Write | Action::WriteAndSync => Some(REST),
+        };
+        if pause.is_none() {
             dumper.before_rest();
         }
-        self.next_ask.asleep_until(ask_again_in.map(|pause| now.saturating_add(pause)));
-        Ok(ask_again_in.map_or(Sleep::UntilWoken, Sleep::AtMost))
+        self.next_ask.asleep_until(pause.map(|pause| now.saturating_add(pause)));
+        Ok(pause.map_or(Sleep::UntilWoken, Sleep::AtMost))
     }
 
     /// For any other thread of the engine: until the answer is dropped, a panic poisons the engine,
@@ -268,12 +274,13 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
-    /// An engine whose policy gives one answer while anything is pending.
+    /// An engine whose policy gives one answer while anything is pending, and another after a dump.
     #[derive(Debug)]
     struct Fake {
         visible: AtomicU64,
         durable: AtomicU64,
         answer: Mutex<Decision>,
+        after_dump: Option<Decision>,
         calls: Mutex<Vec<&'static str>>,
         fails: bool,
     }
@@ -281,7 +288,7 @@ mod tests {
     impl Fake {
         fn new(answer: Decision) -> Self {
             let (visible, durable, calls) = (AtomicU64::new(1), AtomicU64::new(0), Mutex::default());
-            Fake { visible, durable, answer: Mutex::new(answer), calls, fails: false }
+            Fake { visible, durable, answer: Mutex::new(answer), after_dump: None, calls, fails: false }
         }
 
         fn call(&self, name: &'static str) -> Result<()> {
@@ -314,6 +321,9 @@ mod tests {
             if action == Action::WriteAndSync {
                 self.durable.store(self.visible.load(Ordering::SeqCst), Ordering::SeqCst);
             }
+            if let Some(answer) = self.after_dump {
+                *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
+            }
             Ok(())
         }
         fn before_rest(&self) {
@@ -344,14 +354,34 @@ mod tests {
             (Decision::now(Action::WriteAndSync), &["sync"], Sleep::Not),
             (Decision { action: Action::WriteAndSync, ..later(MS(5)) }, &["sync"], Sleep::Not),
             (write, &["write"], Sleep::AtMost(REST)),
-            (write_and_later(MS(5)), &["write"], Sleep::AtMost(MS(5))),
-            (write_and_later(MS(1) / 10), &["write"], Sleep::AtMost(MS(1) / 10)),
+            (write_and_later(MS(5)), &["write"], Sleep::AtMost(REST)),
+            (write_and_later(MS(1) / 10), &["write"], Sleep::AtMost(REST)),
             (write_and_later(MS(0)), &["write"], Sleep::AtMost(REST)),
         ];
         for (answer, calls, sleep) in table {
             let (pacing, fake) = (Pacing::default(), Fake::new(answer));
             assert_eq!(pacing.step(&fake, &ManualClock::default()).unwrap(), sleep, "{answer:?}");
             assert_eq!(fake.calls(), calls, "{answer:?}");
+        }
+    }
+
+    /// No writer wakes the thread while it dumps, so the answer of before the dump is too old.
+    #[test]
+    fn a_dump_that_makes_nothing_durable_leads_to_another_question() {
+        let write = Decision { action: Action::Write, ask_again_in: Some(MS(900)) };
+        let table: [(Decision, &[&str], Sleep); 4] = [
+            (later(MS(5)), &["write"], Sleep::AtMost(MS(5))),
+            (HOLD, &["write", "rest"], Sleep::UntilWoken),
+            (write, &["write"], Sleep::AtMost(REST)),
+            (Decision { action: Action::WriteAndSync, ..write }, &["write"], Sleep::AtMost(REST)),
+        ];
+        for (after_dump, calls, sleep) in table {
+            let fake = Fake { after_dump: Some(after_dump), ..Fake::new(write) };
+            let pacing = Pacing::default();
+            assert_eq!(pacing.step(&fake, &ManualClock::default()).unwrap(), sleep, "{after_dump:?}");
+            assert_eq!(fake.calls(), calls, "{after_dump:?}");
+            let Sleep::AtMost(pause) = sleep else { continue };
+            assert!(pacing.next_ask.asks_by(pause) && !pacing.next_ask.asks_by(pause / 2));
         }
     }
 

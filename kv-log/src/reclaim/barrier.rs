@@ -4,16 +4,15 @@
 //! running threads (`membarrier`), and readers only keep the compiler from reordering. If the
 //! kernel has no such call, readers have a barrier of their own.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence, fence};
 
 /// Whether readers need a barrier of their own. Set before the first reader exists.
 static READERS_FENCE: AtomicBool = AtomicBool::new(true);
 
-/// Asks the kernel once whether it provides barriers.
+/// Asks the kernel whether it provides barriers. Called once in each process, before a thread of it
+/// is pinned.
 pub(super) fn prepare() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| READERS_FENCE.store(!system::register(), Ordering::Relaxed));
+    READERS_FENCE.store(!system::register(), Ordering::Relaxed);
 }
 
 /// The reader's side.
@@ -29,7 +28,6 @@ pub(super) fn of_reader() {
 /// The collector's side: a barrier in every reader, or in this thread for readers that have their
 /// own. Returns `false` if the kernel refused it.
 pub(super) fn of_collector() -> bool {
-    prepare();
     fence(Ordering::SeqCst);
     READERS_FENCE.load(Ordering::Relaxed) || system::barrier()
 }

@@ -13,25 +13,27 @@
 //!    it.
 //! 2. A reader that loads the epoch after `collect` raised it sees every earlier unlinking.
 //! 3. A reader that loads the epoch before that is pinned to an epoch that ends. Either `collect`
-//!    sees that the reader is pinned. Or the reader's first look comes after the barrier in
-//!    `collect`, and so it sees every earlier unlinking.
+//!    sees that the reader is in the list and pinned. Or the reader's first look comes after the
+//!    barrier in `collect`, and so it sees every earlier unlinking.
 //!
 //! Invariant 3 needs a barrier between a reader's announcement and its first look: see
 //! [`barrier`].
 
+use kv_core::parts::PerProcess;
 use parking_lot::Mutex;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::barrier;
-use super::reader::{ALL, Pin, ReaderState, TRANSIENT, current, give_back_transient};
+use super::reader::{Pin, ReaderState, TRANSIENT, all, current, give_back_transient};
 
 /// The current epoch.
 static EPOCH: AtomicUsize = AtomicUsize::new(1);
 
-/// Deferred releases, in the order of their deferral.
-static DEFERRED: Mutex<Vec<Deferred>> = Mutex::new(Vec::new());
+/// Deferred releases, in the order of their deferral. Those of a parent process free memory of
+/// stores that the child must not use, so they stay where they are.
+static DEFERRED: PerProcess<Mutex<Vec<Deferred>>> = PerProcess::new();
 
 struct Deferred {
     /// The last epoch in which a reader may have found the memory. `None` until that epoch ends.
@@ -98,7 +100,7 @@ impl Drop for Guard {
 /// Defers `free` until every reader that is pinned now has unpinned. A later [`collect`] calls it.
 /// The memory that it frees is unlinked already: see invariant 1.
 pub(crate) fn defer(free: impl FnOnce() + Send + 'static) {
-    DEFERRED.lock().push(Deferred { epoch: None, free: Box::new(free) });
+    DEFERRED.get().lock().push(Deferred { epoch: None, free: Box::new(free) });
 }
 
 /// Frees the deferred memory that no reader can use any more. A later call frees the rest. If the
@@ -113,7 +115,7 @@ pub(crate) fn collect() {
 
 /// Takes the releases that may run now out of the list.
 fn take_free() -> Vec<Deferred> {
-    let mut deferred = DEFERRED.lock();
+    let mut deferred = DEFERRED.get().lock();
     if deferred.is_empty() {
         return Vec::new();
     }
@@ -128,12 +130,8 @@ fn take_free() -> Vec<Deferred> {
     }
     // Acquire pairs with the Release in `Guard::drop` and `announce`: the accesses of readers that
     // are not pinned any more happened before the releases.
-    let pinned = ALL
-        .lock()
-        .iter()
-        .map(|reader| reader.pin.epoch.load(Ordering::Acquire))
-        .filter(|epoch| *epoch != 0)
-        .min();
+    let pinned =
+        all().map(|reader| reader.pin.epoch.load(Ordering::Acquire)).filter(|epoch| *epoch != 0).min();
     let is_free =
         |one: &mut Deferred| one.epoch.is_some_and(|epoch| pinned.is_none_or(|pinned| pinned > epoch));
     deferred.extract_if(.., is_free).collect()

@@ -23,14 +23,13 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 
 use super::epoch::Guard;
-use super::reader::{ALL, Hazards};
+use super::reader::{Hazards, all};
 
 pub(crate) use super::reader::HAZARDS_MAX;
 
 /// Whether a hazard pointer protects the memory at `address`, which is unlinked: see invariant 2.
 pub(crate) fn is_protected(address: *const ()) -> bool {
-    let all = ALL.lock();
-    all.iter().any(|reader| {
+    all().any(|reader| {
         let hazards = &reader.hazards;
         // Both Acquire loads pair with the Release stores in `Hold::keep` and `Hold::drop`: once
         // the hazard pointer is cleared or points elsewhere, its reader's accesses happened before.

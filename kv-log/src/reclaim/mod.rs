@@ -11,3 +11,4 @@ mod reader;
 
 pub(crate) use epoch::{Guard, collect, defer, pin};
 pub(crate) use hazard::{HAZARDS_MAX, Hold, is_protected};
+pub(crate) use reader::begin;

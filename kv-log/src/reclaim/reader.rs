@@ -4,11 +4,21 @@
 //! value that uses a store in its destructor may come after that. The thread then has a *transient*
 //! reader for one look-up: the last guard gives it back. A [`Hold`](super::Hold) outlives its
 //! guard, so a transient reader has no free hazard pointer, and its visitors look at copies.
+//!
+//! # Forked children
+//! A child has copies of all readers of its parent, and only the thread that forked. That thread
+//! keeps its reader. The readers of the other threads look pinned forever, so the child unpins all
+//! readers when it [begins]: before it opens its first store, while none of its threads is pinned.
+//! The list of readers has no lock, because a thread of the parent might hold it forever.
+//!
+//! [begins]: begin
 
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
+use kv_core::parts::PerProcess;
 use std::cell::Cell;
+use std::iter;
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 use super::barrier;
@@ -27,6 +37,8 @@ pub(super) struct ReaderState {
     taken: AtomicBool,
     pub(super) pin: Pin,
     pub(super) hazards: Hazards,
+    /// The next reader of the list.
+    older: Link,
 }
 
 /// The pin of a reader.
@@ -64,9 +76,52 @@ impl Hazards {
     }
 }
 
-/// All readers that ever existed: as many as the most threads at one time, threads in their last
-/// moments included.
-pub(super) static ALL: Mutex<Vec<&'static CachePadded<ReaderState>>> = Mutex::new(Vec::new());
+/// Leads to a reader of the list, which is leaked; null at the end.
+type Link = AtomicPtr<CachePadded<ReaderState>>;
+
+/// The list of all readers that ever existed: as many as the most threads at one time, threads in
+/// their last moments included. It begins with the newest one.
+static NEWEST: Link = AtomicPtr::new(ptr::null_mut());
+
+/// All readers that threads have added before.
+pub(super) fn all() -> impl Iterator<Item = &'static CachePadded<ReaderState>> {
+    let follow = |link: &Link| {
+        // Acquire pairs with the Release in `add`, and makes the reader visible.
+        // SAFETY: it is null or a leaked reader.
+        unsafe { link.load(Ordering::Acquire).as_ref() }
+    };
+    iter::successors(follow(&NEWEST), move |reader| follow(&reader.older))
+}
+
+/// Adds a reader, which the caller has.
+fn add() -> &'static CachePadded<ReaderState> {
+    let reader: &'static CachePadded<ReaderState> = Box::leak(Box::default());
+    reader.taken.store(true, Ordering::Relaxed);
+    let mut newest = NEWEST.load(Ordering::Relaxed);
+    loop {
+        reader.older.store(newest, Ordering::Relaxed);
+        let added = ptr::from_ref(reader).cast_mut();
+        // Release pairs with the Acquire in `all`. A compare-exchange continues the release
+        // sequences of earlier ones, so the older readers are visible, too.
+        match NEWEST.compare_exchange_weak(newest, added, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return reader,
+            Err(other) => newest = other,
+        }
+    }
+}
+
+/// Makes this process ready for readers, unless it is. A thread that opens a store calls it first,
+/// while no thread of this process is pinned.
+pub(crate) fn begin() {
+    static BEGUN: PerProcess<OnceLock<()>> = PerProcess::new();
+    BEGUN.get().get_or_init(|| {
+        barrier::prepare();
+        for reader in all() {
+            reader.pin.epoch.store(0, Ordering::Relaxed);
+            reader.hazards.clear_all();
+        }
+    });
+}
 
 thread_local! {
     /// This thread's reader. It has no destructor, so an access is one load.
@@ -95,15 +150,9 @@ pub(super) fn current() -> &'static ReaderState {
 /// Takes a reader for a thread that has none.
 #[cold]
 fn take() -> &'static ReaderState {
-    barrier::prepare();
-    let mut all = ALL.lock();
-    let is_free = |reader: &&&CachePadded<ReaderState>| !reader.taken.swap(true, Ordering::Acquire);
-    let reader = all.iter().find(is_free).copied().unwrap_or_else(|| {
-        let reader: &'static CachePadded<ReaderState> = Box::leak(Box::default());
-        reader.taken.store(true, Ordering::Relaxed);
-        all.push(reader);
-        reader
-    });
+    begin();
+    let is_free = |reader: &&CachePadded<ReaderState>| !reader.taken.swap(true, Ordering::Acquire);
+    let reader = all().find(is_free).unwrap_or_else(add);
     READER.set(Some(reader));
     // While a thread drops its thread-local values, `GIVES_BACK` may be gone already.
     if GIVES_BACK.try_with(|_| ()).is_err() {
@@ -145,7 +194,7 @@ mod tests {
             let other = thread::spawn(current).join().unwrap();
             assert!(!ptr::eq(here, other));
         }
-        assert!(ALL.lock().len() < threads, "every thread took a new one");
+        assert!(all().count() < threads, "every thread took a new one");
     }
 
     /// Uses a store when its thread ends.
@@ -187,6 +236,6 @@ mod tests {
             });
             ends.join().unwrap();
         }
-        assert!(ALL.lock().len() < threads / 4, "threads keep readers forever: {}", ALL.lock().len());
+        assert!(all().count() < threads / 4, "threads keep readers forever: {}", all().count());
     }
 }

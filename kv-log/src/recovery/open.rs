@@ -30,6 +30,7 @@ use crate::directory::{self, Content};
 use crate::log::{LogEnd, SEAL_LEN, create_active, fitting_capacity};
 use crate::manifest::{Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
+use crate::reclaim;
 use crate::segments::{Segment, SegmentFiles, Via};
 use crate::store::{Foundation, Recovery, Store};
 use kv_core::parts::Progress;
@@ -37,6 +38,7 @@ use kv_core::parts::Progress;
 /// Opens the store in `dir`.
 pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     options.validate()?;
+    reclaim::begin();
     let start = env.clock.monotonic();
     // Checked before the lock, which may leave a file: a foreign directory stays as it is.
     check_content(dir, &env.fs.list_if_exists(dir)?.unwrap_or_default(), &options)?;

@@ -190,3 +190,32 @@ fn a_handle_stays_with_its_directory_and_its_lock_tells_when_that_is_gone() {
 fn names<const N: usize>(names: [&str; N]) -> Vec<String> {
     names.map(str::to_owned).to_vec()
 }
+
+/// The disks that a process may leave if it dies while it creates `path`, or after that.
+fn left_by_creator(disk: &SimFs, path: &str) -> Vec<SimFs> {
+    let mut left = Vec::new();
+    for mutations in 0.. {
+        let disk = disk.process_death();
+        disk.cut_after(mutations);
+        let created = disk.create_dir_durably(Path::new(path));
+        left.push(disk.process_death());
+        if created.is_ok() {
+            break;
+        }
+    }
+    left
+}
+
+#[test]
+fn a_created_directory_is_durable_if_the_creators_of_its_parents_died() {
+    let mut states = 0;
+    for first in left_by_creator(&SimFs::new(), "/a/b") {
+        for second in left_by_creator(&first, "/a/b/c") {
+            second.create_dir_durably(Path::new("/a/b/c/d")).unwrap();
+            let names = second.power_cut(PowerCut::LOSE_ALL).list(Path::new("/a/b/c"));
+            assert_eq!(names.unwrap(), ["d"], "after {:?} and {:?}", first.ops(), second.ops());
+            states += 1;
+        }
+    }
+    assert!(states > 10, "{states}");
+}
