@@ -89,9 +89,12 @@ pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         match verdicts.end() {
-            Ok(about) => {
+            Ok(about) =>
+            {
                 #[expect(clippy::print_stdout, reason = "the report of a test binary")]
-                about.iter().for_each(|about| println!("{about}"));
+                if let Some(about) = &about {
+                    println!("{about}");
+                }
             }
             Err(complaint) => {
                 #[expect(clippy::print_stderr, reason = "a test binary that cannot end well")]

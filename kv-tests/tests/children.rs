@@ -2,6 +2,8 @@
 //! defects. A mutant runs in a process of its own, which is a test binary like any other. So it can
 //! start children.
 
+#![allow(clippy::print_stdout, reason = "the complaints are for the reader of a test's output")]
+
 use kv_tests::Suite;
 use kv_tests::reference::{Defect, ReferenceFactory};
 use std::process::{Command, ExitCode};

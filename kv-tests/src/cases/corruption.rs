@@ -117,12 +117,14 @@ impl Stored {
         }
         let paths: Vec<&Path> = damage.iter().map(|(path, _)| *path).collect();
         let before = data_files(&disk);
-        if number % 8 == 0 && context.factory().capabilities().read_only {
+        if number.is_multiple_of(8) && context.factory().capabilities().read_only {
             self.check_reader(context, &disk.process_death(), &paths, named)?;
         }
         let error = match self.rig(context, &disk).open() {
             Ok(engine) => match self.read_all(&*engine) {
-                Ok(()) if number % 3 == 0 => return self.check_going_on(context, &disk, engine, &paths),
+                Ok(()) if number.is_multiple_of(3) => {
+                    return self.check_going_on(context, &disk, engine, &paths);
+                }
                 Ok(()) => return Ok(()),
                 Err(Wrong::State(failure)) => return Err(failure),
                 Err(Wrong::Refused(error)) => return check_error(&error, &paths, named),

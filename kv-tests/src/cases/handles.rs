@@ -328,7 +328,7 @@ fn ended(context: &Context, setup: Setup, end: End, ops: &[Op]) -> CaseResult {
     // A task waits for the newest change, and is forgotten.
     let mut cx = std::task::Context::from_waker(Waker::noop());
     let last = history.last_lsn();
-    if ops.len() % 2 == 0 && setup.background == Background::Threads {
+    if ops.len().is_multiple_of(2) && setup.background == Background::Threads {
         let _ = engine.poll_durable(last, &mut cx);
     }
     let mut held = None;
@@ -581,7 +581,7 @@ fn borrowed_values_survive_a_close(context: &Context) -> CaseResult {
                 "a scan succeeds while another thread closes the store, but visits {visited} of 20 keys"
             );
             match closer.map(thread::ScopedJoinHandle::join) {
-                Some(Ok(closed)) => closed?,
+                Some(Ok(answer)) => answer?,
                 _ => fail!("a scan visits no key, or close panics"),
             }
             Ok::<_, Failure>(changed)

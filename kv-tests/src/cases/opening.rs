@@ -300,7 +300,7 @@ fn stores_are_independent(context: &Context) -> CaseResult {
     for rig in [context.rig(setup)?, context.real_rig(setup)?] {
         let dirs = ["one/store", "two/store", "two/store2"].map(|dir| rig.dir().join(dir));
         let open = |number: usize| -> Result<Arc<dyn Engine>, Failure> {
-            let dir = dirs.get(number).map(std::path::PathBuf::as_path).unwrap_or(rig.dir());
+            let dir = dirs.get(number).map_or(rig.dir(), std::path::PathBuf::as_path);
             context.factory().open(dir, &rig.env(), &rig.setup.options()).map_err(|error| {
                 Failure::new(format!("another open store does not keep {} shut, but: {error}", dir.display()))
             })

@@ -350,9 +350,10 @@ impl Engine for Reference {
             && !trusts
             && !self.shared.has(Defect::CloseDoesNotDump)
         {
-            result = match self.shared.has(Defect::ManualCloseDoesNotSync) {
-                true => self.shared.dump(&mut state, Action::Write),
-                false => self.shared.dump_for_good(&mut state),
+            result = if self.shared.has(Defect::ManualCloseDoesNotSync) {
+                self.shared.dump(&mut state, Action::Write)
+            } else {
+                self.shared.dump_for_good(&mut state)
             };
         }
         if result.is_ok() || !self.shared.has(Defect::FailedCloseStaysOpen) {

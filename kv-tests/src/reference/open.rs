@@ -99,7 +99,7 @@ impl EngineFactory for ReferenceFactory {
 
 impl ReferenceFactory {
     /// Creates the directory of a store.
-    fn create_dir(&self, dir: &Path, env: &Env) -> Result<()> {
+    fn create_dir(self, dir: &Path, env: &Env) -> Result<()> {
         if self.defect != Some(Defect::ParentsNotSynced) || env.fs.list_if_exists(dir)?.is_some() {
             return env.fs.create_dir_durably(dir);
         }
