@@ -32,7 +32,7 @@ pub(crate) struct Store {
     pub(crate) context: Arc<Context>,
     index: Arc<Index>,
     pub(crate) segments: Arc<SegmentTable>,
-    catalog: Arc<Catalog>,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) log: Arc<Log>,
     pub(crate) flusher: Arc<Flusher>,
