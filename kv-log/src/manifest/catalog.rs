@@ -2,10 +2,11 @@
 
 use kv_core::fs::DirExt;
 use kv_core::parts::StoreLock;
-use kv_core::{Error, Lsn, Result, SegmentId};
+use kv_core::{Error, Lsn, Op, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -176,15 +177,17 @@ impl Catalog {
         last_lsn: Lsn,
         stored: &mut Stored,
     ) -> Result<Arc<Segment>> {
-        let header = SegmentHeader {
-            kind: SegmentKind::Log,
-            segment_id: self.take_id(stored, last_lsn)?.get(),
-            base_lsn: last_lsn.get(),
-            store_id: stored.manifest.store_id,
-        };
         let created = self.context.env.clock.monotonic();
-        let plan = Plan { header, capacity, end: SEGMENT_HEADER_LEN, created, need };
-        self.maker.make(plan, self.current_shares(), |_| ())
+        under_free_name(|| {
+            let header = SegmentHeader {
+                kind: SegmentKind::Log,
+                segment_id: self.take_id(stored, last_lsn)?.get(),
+                base_lsn: last_lsn.get(),
+                store_id: stored.manifest.store_id,
+            };
+            let plan = Plan { header, capacity, end: SEGMENT_HEADER_LEN, created, need };
+            self.maker.make(plan, self.current_shares(), |_| ())
+        })
     }
 
     /// A segment without a file. It stands for the active one of a store that is only read.
@@ -193,7 +196,7 @@ impl Catalog {
     }
 
     /// The header of a segment that [`exchange`](Self::exchange) will name.
-    pub(crate) fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
+    fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
         self.change(|stored| {
             let segment_id = self.take_id(stored, last_lsn)?.get();
             let store_id = stored.manifest.store_id;
@@ -201,8 +204,8 @@ impl Catalog {
         })
     }
 
-    /// An id that no file has. It was reserved by a durable manifest, so that its file is known to
-    /// be the store's after a crash.
+    /// An id that no file had when the store was opened. It was reserved by a durable manifest, so
+    /// that its file is known to be the store's after a crash.
     fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
         if stored.next_id >= stored.manifest.ids_end {
             let next = stored.manifest.clone();
@@ -217,18 +220,23 @@ impl Catalog {
         }
     }
 
-    /// Creates the output of a compaction with `len` bytes, which `fill_rest` writes behind the
-    /// header. Its records date from `created`. The file is synced. Neither the directory's entry
-    /// is synced, nor does the manifest name it.
+    /// Creates the output of a compaction with `len` bytes. `fill_rest` gets the segment's id, and
+    /// writes the bytes behind the header. The oldest record has the LSN `min_lsn`, and the records
+    /// date from `created`. The file is synced. Neither the directory's entry is synced, nor does
+    /// the manifest name it.
     pub(crate) fn create_output(
         &self,
-        header: SegmentHeader,
+        min_lsn: u64,
+        last_lsn: Lsn,
         len: usize,
         created: Duration,
-        fill_rest: impl FnOnce(&mut [u8]),
+        fill_rest: impl Fn(u64, &mut [u8]),
     ) -> Result<Arc<Segment>> {
-        let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
-        self.maker.make(plan, self.current_shares(), fill_rest)
+        under_free_name(|| {
+            let header = self.compacted_header(min_lsn, last_lsn)?;
+            let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
+            self.maker.make(plan, self.current_shares(), |rest| fill_rest(header.segment_id, rest))
+        })
     }
 
     /// Bytes of all segments' files. A file that is not full counts with its capacity.
@@ -403,6 +411,17 @@ impl Catalog {
     }
 }
 
+/// Carries out `create`, which creates a file under the name of the next id. Repeats it while a
+/// file of another owner has that name.
+fn under_free_name<T>(mut create: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match create() {
+            Err(Error::Io { op: Op::Create, source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+            answer => return answer,
+        }
+    }
+}
+
 fn following(id: SegmentId) -> SegmentId {
     SegmentId::new(id.get().saturating_add(1))
 }
@@ -412,7 +431,7 @@ mod tests {
     use super::*;
     use crate::Options;
     use crate::recovery::open;
-    use kv_core::{Background, Env, ManualClock, Op};
+    use kv_core::{Background, Env, ManualClock};
     use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
     use std::path::Path;
 
