@@ -270,9 +270,14 @@ impl SegmentFile {
         self.handle()?.file.sync_data().map_err(|error| Error::sync(&self.path, error))
     }
 
-    /// Gives back the space reserved beyond `len`.
-    pub(crate) fn trim(&self, len: usize) -> Result<()> {
-        self.handle()?.file.set_len(len as u64).map_err(|error| Error::io(Op::Truncate, &self.path, error))
+    /// Gives back the space beyond `len`. Returns whether there was any.
+    pub(crate) fn trim(&self, len: usize) -> Result<bool> {
+        let len = len as u64;
+        if self.len()? <= len {
+            return Ok(false);
+        }
+        self.handle()?.file.set_len(len).map_err(|error| Error::io(Op::Truncate, &self.path, error))?;
+        Ok(true)
     }
 }
 
