@@ -60,8 +60,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// fails, the change is visible although its call returns the error.
 ///
 /// Reopening recovers, with or without a reboot in between. After a failed sync, the page cache may
-/// show bytes that no later sync saves. So an engine writes bytes again that it does not know to be
-/// synced, before it calls them durable.
+/// show bytes, and the directory names, that no later sync saves. So an engine writes bytes and
+/// files again that it does not know to be synced, before it calls them durable.
 ///
 /// **Refusals.** Four failures need not poison: a full disk and a file at the size limit of the
 /// process, both [`DiskFull`](crate::Error::DiskFull), a lack of file descriptors, and a lack of

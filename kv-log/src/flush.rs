@@ -17,6 +17,8 @@
 //! | write of the active segment | any part of its new bytes: recovery keeps the whole records in front |
 //! | sync of the active segment | all of it; only now `durable_lsn` moves |
 //!
+//! A crash may keep the seal and lose the trim. Recovery then trims the segment.
+//!
 //! A failure poisons the engine. No thread tries a failed sync again. `Room::write` repeats a write
 //! on a full disk.
 
@@ -120,9 +122,7 @@ impl Flusher {
         for segment in &stock.sealed {
             let end = segment.end();
             self.write_segment(segment, end, self.context.options.via())?;
-            if (end as u64) < segment.file.len()? {
-                segment.file.trim(end)?;
-            }
+            segment.file.trim(end)?;
             self.sync_segment(segment, end)?;
             segment.mark_durable();
         }

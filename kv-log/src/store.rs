@@ -32,7 +32,7 @@ pub(crate) struct Store {
     pub(crate) context: Arc<Context>,
     index: Arc<Index>,
     pub(crate) segments: Arc<SegmentTable>,
-    catalog: Arc<Catalog>,
+    pub(crate) catalog: Arc<Catalog>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) log: Arc<Log>,
     pub(crate) flusher: Arc<Flusher>,
@@ -280,5 +280,5 @@ impl Store {
 /// Cuts the file of the active segment to the bytes that it holds, and room for a seal.
 fn give_back_unused_space(active: &Segment) -> Result<()> {
     let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
-    if (len as u64) < active.file.len()? { active.file.trim(len) } else { Ok(()) }
+    active.file.trim(len).map(drop)
 }

@@ -260,14 +260,8 @@ fn a_writer_that_overwrites_goes_on_on_a_full_disk_while_there_is_garbage() {
     assert!(store.stats().compactions > 10);
 }
 
-#[test]
-fn only_the_stores_own_rubbish_is_removed() {
-    let (disk, dir) = (SimFs::new(), Path::new(DIR));
-    let store = open(&disk, small()).unwrap();
-    store.put(b"k", b"v").unwrap();
-    store.sync().unwrap();
-    // The store is killed. Its manifest has reserved the next ids.
-    let disk = disk.process_death();
+/// The first segment of another store.
+fn segment_of_another_store() -> Vec<u8> {
     let other = SimFs::new();
     // Made in another directory, so that it gets another store id.
     let env = Env {
@@ -278,9 +272,18 @@ fn only_the_stores_own_rubbish_is_removed() {
     let elsewhere = LogEngine::open_in(Path::new("/other"), &env, small()).unwrap();
     elsewhere.put(b"k", b"another store's").unwrap();
     elsewhere.close().unwrap();
-    let of_another =
-        other.files().into_iter().find(|(path, _)| path.ends_with(format!("{:016x}.segment", 1)));
-    let of_another = of_another.unwrap().1;
+    other.read_file(&Path::new("/other").join(format!("{:016x}.segment", 1))).unwrap()
+}
+
+#[test]
+fn only_the_stores_own_rubbish_is_removed() {
+    let (disk, dir) = (SimFs::new(), Path::new(DIR));
+    let store = open(&disk, small()).unwrap();
+    store.put(b"k", b"v").unwrap();
+    store.sync().unwrap();
+    // The store is killed. Its manifest has reserved the next ids.
+    let disk = disk.process_death();
+    let of_another = segment_of_another_store();
     let foreign = [
         ("00000000000000ff.segment", of_another.clone()),
         ("0000000000000000.segment", Vec::new()),
@@ -309,6 +312,34 @@ fn only_the_stores_own_rubbish_is_removed() {
             assert_eq!(disk.read_file(&dir.join(name)).unwrap(), *bytes, "{name}");
         }
         assert!(!names(&disk).iter().any(|name| name.starts_with("000000000000007")), "{:?}", names(&disk));
+    }
+}
+
+/// Another process puts them there while the store is open.
+#[test]
+fn files_that_take_the_names_of_the_next_segments_stay_and_the_store_goes_on() {
+    let (disk, mut model) = (SimFs::new(), Model::new());
+    let store = open(&disk, compacting()).unwrap();
+    let of_another = segment_of_another_store();
+    let foreign: Vec<_> =
+        (0..100).step_by(3).map(|id| Path::new(DIR).join(format!("{:016x}.segment", id + 5))).collect();
+    for path in &foreign {
+        disk.damage(path, Some(of_another.clone()));
+    }
+    for number in 0..3000_u32 {
+        // Each segment holds live records and garbage.
+        let key = if number % 2 == 0 { number } else { number % 100 };
+        let (key, value) = (key.to_be_bytes().to_vec(), number.to_be_bytes().repeat(15));
+        store.put(&key, &value).unwrap();
+        model.insert(key, value);
+    }
+    store.compact().unwrap();
+    assert!(store.stats().compacted_bytes > 0);
+    store.close().unwrap();
+    drop(store);
+    assert_eq!(content(&open(&disk, compacting()).unwrap()), model);
+    for path in &foreign {
+        assert_eq!(disk.read_file(path).unwrap(), of_another, "{}", path.display());
     }
 }
 

@@ -5,9 +5,13 @@
 
 mod store_files;
 
-use kv_core::{Always, Background, Compact, Engine, EngineExt, Env, Error, Manual, MaxLogSize};
+use kv_core::fs::FsExt;
+use kv_core::{
+    Always, Background, Compact, Engine, EngineExt, Env, Error, Manual, ManualClock, MaxLogSize, Never,
+};
 use kv_log::{LogEngine, OnRecovery, Options};
-use kv_wal_format::{Encoder, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader};
+use kv_tests::sim::{PowerCut, SimFs};
+use kv_wal_format::{Encoder, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, StopReason};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -232,4 +236,42 @@ fn a_seal_in_front_of_what_is_known_to_be_durable_is_damage() {
     fs::write(&path, &bytes).unwrap();
     let error = LogEngine::open(dir.path(), small(Manual)).unwrap_err();
     assert!(matches!(&error, Error::Corruption { path: found, .. } if *found == path), "{error}");
+}
+
+/// A crash may keep the seal of a segment, and lose the trim that follows it.
+#[test]
+fn the_space_behind_a_seal_comes_back_after_a_crash() {
+    let open = |disk: &SimFs| {
+        let clock = Arc::new(ManualClock::new(0));
+        let env = Env { fs: Arc::new(disk.clone()), clock, background: Background::Inline };
+        let compaction = Arc::new(Never);
+        let options = Options { segment_bytes: 64 << 10, compaction, ..small(Manual) };
+        LogEngine::open_in(Path::new("/store"), &env, options).unwrap()
+    };
+    let first = Path::new("/store").join(format!("{:016x}.segment", 1));
+    let mut crashes_behind_the_seal = 0;
+    for count in 0.. {
+        let disk = SimFs::new();
+        let store = open(&disk);
+        store.put(b"k", &[7; 100]).unwrap();
+        store.sync().unwrap();
+        disk.cut_after(disk.mutations() + count);
+        let is_done = store.compact().is_ok();
+        for disk in [disk.process_death(), disk.power_cut(PowerCut::KEEP_ALL)] {
+            let store = open(&disk);
+            assert_eq!(store.get(b"k").unwrap().as_deref(), Some([7; 100].as_slice()));
+            let bytes = disk.read_file(&first).unwrap();
+            let id = SegmentHeader::decode(&bytes).unwrap().segment_id;
+            let stop = Scanner::new(id, &bytes, SEGMENT_HEADER_LEN).stop();
+            if stop.reason == StopReason::Sealed {
+                let durable = disk.power_cut(PowerCut::LOSE_ALL).read_file(&first).unwrap();
+                assert_eq!((bytes.len(), durable.len()), (stop.offset, stop.offset), "{count}");
+                crashes_behind_the_seal += 1;
+            }
+        }
+        if is_done {
+            break;
+        }
+    }
+    assert!(crashes_behind_the_seal > 2, "{crashes_behind_the_seal}");
 }

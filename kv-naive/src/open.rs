@@ -47,10 +47,14 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
     // Every LSN up to the ceiling may have been given out before a crash.
     let lsn_floor = ceiling.max(loaded.lsn);
     table.start(loaded.lsn, lsn_floor);
-    // A reader cannot sync the directory. It knows a snapshot to be durable only if an identity was
-    // written after it.
-    let is_durable = !options.read_only || ceiling == loaded.lsn;
-    let durable_lsn = if is_durable { loaded.lsn } else { Lsn::ZERO };
+    // The name of a snapshot is known to be durable only if an identity was written after it, as by
+    // an orderly close. Otherwise the sync of the directory may have failed, and a later one proves
+    // nothing: the snapshot is written again. A reader cannot do that.
+    let is_durable = ceiling == loaded.lsn;
+    if !is_durable && !options.read_only {
+        files.replace_snapshot(&table, || ())?;
+    }
+    let durable_lsn = if is_durable || !options.read_only { loaded.lsn } else { Lsn::ZERO };
 
     let mut recovery = RecoveryReport::default();
     recovery.last_lsn = loaded.lsn;

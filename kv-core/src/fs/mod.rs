@@ -47,8 +47,8 @@ pub enum OpenMode {
 /// - a created, renamed or removed directory entry, once [`sync`](Dir::sync) was called on its
 ///   directory afterwards.
 ///
-/// Everything else may survive in any part. After a failed sync nothing is known of the bytes it
-/// should have covered. A second sync that succeeds proves nothing about them.
+/// Everything else may survive in any part. After a failed sync nothing is known of the bytes or
+/// entries that it should have covered. A second sync that succeeds proves nothing about them.
 pub trait Fs: Debug + Send + Sync {
     /// Opens a directory.
     ///

@@ -292,10 +292,9 @@ impl DiskCompactor {
         let end = SEGMENT_HEADER_LEN
             + survivors.iter().map(|survivor| survivor.len as usize).sum::<usize>()
             + SEAL_LEN;
-        let header = self.catalog.compacted_header(min_lsn, self.log.end.last_lsn())?;
-        let created = mean_time(survivors, victims);
-        let output = self.catalog.create_output(header, end, created, |mut out| {
-            let encoder = Encoder::new(header.segment_id);
+        let (last_lsn, created) = (self.log.end.last_lsn(), mean_time(survivors, victims));
+        let output = self.catalog.create_output(min_lsn, last_lsn, end, created, |id, mut out| {
+            let encoder = Encoder::new(id);
             let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
             for survivor in survivors {
                 let contents =

@@ -2,10 +2,11 @@
 
 use kv_core::fs::DirExt;
 use kv_core::parts::StoreLock;
-use kv_core::{Error, Lsn, Result, SegmentId};
+use kv_core::{Error, Lsn, Op, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,19 +92,33 @@ impl Catalog {
     /// # Errors
     /// The manifest cannot be stored.
     pub(crate) fn begin(&self, unnamed: Unnamed, floor: Lsn) -> Result<()> {
+        self.change(|stored| {
+            let mut next = stored.manifest.clone();
+            stored.foreign_ids = unnamed.foreign;
+            // They are removed once the next manifest is durable: a power cut may bring back the
+            // manifest before this one, which may name them.
+            unnamed.orphans.into_iter().for_each(|id| self.leftovers.add(id, 0));
+            let segments = self.segments.lock();
+            for id in stored.manifest.segments.keys().filter(|id| !segments.contains_key(id)) {
+                next.segments.remove(id);
+                self.leftovers.add(*id, 0);
+            }
+            drop(segments);
+            self.store(stored, next, floor)
+        })
+    }
+
+    /// Carries out `change` with the manifest locked, unless the store is poisoned. A failure
+    /// poisons the store before the lock is free: after a failed sync of the directory, a later one
+    /// proves nothing about the entries that the first should have covered.
+    fn change<T>(&self, change: impl FnOnce(&mut Stored) -> Result<T>) -> Result<T> {
         let mut stored = self.stored.lock();
-        let mut next = stored.manifest.clone();
-        stored.foreign_ids = unnamed.foreign;
-        // They are removed once the next manifest is durable: a power cut may bring back the
-        // manifest before this one, which may name them.
-        unnamed.orphans.into_iter().for_each(|id| self.leftovers.add(id, 0));
-        let segments = self.segments.lock();
-        for id in stored.manifest.segments.keys().filter(|id| !segments.contains_key(id)) {
-            next.segments.remove(id);
-            self.leftovers.add(*id, 0);
+        // Dropped before the lock is.
+        let _poison = self.context.health.poison_on_panic(self.context.path());
+        if self.context.health.is_poisoned() {
+            return Err(self.context.health.poisoned());
         }
-        drop(segments);
-        self.store(&mut stored, next, floor)
+        change(&mut stored).map_err(|error| self.context.poison_unless_refused(error))
     }
 
     /// New, blank log segments, in the order in which the log uses them. Their files and their
@@ -124,34 +139,35 @@ impl Catalog {
             let file_bytes = self.segment_file_bytes() + (count * capacity) as u64;
             self.room.hold_for_growth(self.shares(file_bytes))?;
         }
-        let mut stored = self.stored.lock();
-        let mut next = stored.manifest.clone();
-        let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
-        let files = (0..count).try_for_each(|_| {
-            let segment = self.create_log_segment(capacity, need, last_lsn, &mut stored)?;
-            let entry =
-                Entry { kind: SegmentKind::Log, sealed: false, durable_len: SEGMENT_HEADER_LEN as u64 };
-            next.segments.insert(segment.id, entry);
-            created.push(segment);
-            Ok(())
-        });
-        // The files must be there before the manifest says so.
-        let result = files
-            .and_then(|()| self.context.dir.sync_durably())
-            .and_then(|()| self.store(&mut stored, next, last_lsn));
-        if let Err(error) = result {
-            for segment in &created {
-                self.discard_unless_named(segment, &error);
-                self.maker.return_slot(segment);
+        self.change(|stored| {
+            let mut next = stored.manifest.clone();
+            let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
+            let files = (0..count).try_for_each(|_| {
+                let segment = self.create_log_segment(capacity, need, last_lsn, stored)?;
+                let durable_len = SEGMENT_HEADER_LEN as u64;
+                let entry = Entry { kind: SegmentKind::Log, sealed: false, durable_len };
+                next.segments.insert(segment.id, entry);
+                created.push(segment);
+                Ok(())
+            });
+            // The files must be there before the manifest says so.
+            let result = files
+                .and_then(|()| self.context.dir.sync_durably())
+                .and_then(|()| self.store(stored, next, last_lsn));
+            if let Err(error) = result {
+                for segment in &created {
+                    self.discard_unless_named(segment, &error);
+                    self.maker.return_slot(segment);
+                }
+                return Err(error);
             }
-            return Err(error);
-        }
-        let mut segments = self.segments.lock();
-        for segment in &created {
-            self.maker.install(segment);
-            segments.insert(segment.id, Arc::clone(segment));
-        }
-        Ok(created)
+            let mut segments = self.segments.lock();
+            for segment in &created {
+                self.maker.install(segment);
+                segments.insert(segment.id, Arc::clone(segment));
+            }
+            Ok(created)
+        })
     }
 
     fn create_log_segment(
@@ -161,15 +177,17 @@ impl Catalog {
         last_lsn: Lsn,
         stored: &mut Stored,
     ) -> Result<Arc<Segment>> {
-        let header = SegmentHeader {
-            kind: SegmentKind::Log,
-            segment_id: self.take_id(stored, last_lsn)?.get(),
-            base_lsn: last_lsn.get(),
-            store_id: stored.manifest.store_id,
-        };
         let created = self.context.env.clock.monotonic();
-        let plan = Plan { header, capacity, end: SEGMENT_HEADER_LEN, created, need };
-        self.maker.make(plan, self.current_shares(), |_| ())
+        under_free_name(|| {
+            let header = SegmentHeader {
+                kind: SegmentKind::Log,
+                segment_id: self.take_id(stored, last_lsn)?.get(),
+                base_lsn: last_lsn.get(),
+                store_id: stored.manifest.store_id,
+            };
+            let plan = Plan { header, capacity, end: SEGMENT_HEADER_LEN, created, need };
+            self.maker.make(plan, self.current_shares(), |_| ())
+        })
     }
 
     /// A segment without a file. It stands for the active one of a store that is only read.
@@ -178,15 +196,16 @@ impl Catalog {
     }
 
     /// The header of a segment that [`exchange`](Self::exchange) will name.
-    pub(crate) fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
-        let mut stored = self.stored.lock();
-        let segment_id = self.take_id(&mut stored, last_lsn)?.get();
-        let store_id = stored.manifest.store_id;
-        Ok(SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id })
+    fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
+        self.change(|stored| {
+            let segment_id = self.take_id(stored, last_lsn)?.get();
+            let store_id = stored.manifest.store_id;
+            Ok(SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id })
+        })
     }
 
-    /// An id that no file has. It was reserved by a durable manifest, so that its file is known to
-    /// be the store's after a crash.
+    /// An id that no file had when the store was opened. It was reserved by a durable manifest, so
+    /// that its file is known to be the store's after a crash.
     fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
         if stored.next_id >= stored.manifest.ids_end {
             let next = stored.manifest.clone();
@@ -201,18 +220,23 @@ impl Catalog {
         }
     }
 
-    /// Creates the output of a compaction with `len` bytes, which `fill_rest` writes behind the
-    /// header. Its records date from `created`. The file is synced. Neither the directory's entry
-    /// is synced, nor does the manifest name it.
+    /// Creates the output of a compaction with `len` bytes. `fill_rest` gets the segment's id, and
+    /// writes the bytes behind the header. The oldest record has the LSN `min_lsn`, and the records
+    /// date from `created`. The file is synced. Neither the directory's entry is synced, nor does
+    /// the manifest name it.
     pub(crate) fn create_output(
         &self,
-        header: SegmentHeader,
+        min_lsn: u64,
+        last_lsn: Lsn,
         len: usize,
         created: Duration,
-        fill_rest: impl FnOnce(&mut [u8]),
+        fill_rest: impl Fn(u64, &mut [u8]),
     ) -> Result<Arc<Segment>> {
-        let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
-        self.maker.make(plan, self.current_shares(), fill_rest)
+        under_free_name(|| {
+            let header = self.compacted_header(min_lsn, last_lsn)?;
+            let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
+            self.maker.make(plan, self.current_shares(), |rest| fill_rest(header.segment_id, rest))
+        })
     }
 
     /// Bytes of all segments' files. A file that is not full counts with its capacity.
@@ -251,36 +275,37 @@ impl Catalog {
         outputs: &[Arc<Segment>],
         last_lsn: Lsn,
     ) -> Result<()> {
-        let mut stored = self.stored.lock();
-        let mut next = stored.manifest.clone();
-        for victim in victims {
-            next.segments.remove(&victim.id);
-        }
-        for output in outputs {
-            let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
-            next.segments.insert(output.id, entry);
-        }
-        let synced = if outputs.is_empty() { Ok(()) } else { self.context.dir.sync_durably() };
-        if let Err(error) = synced.and_then(|()| self.store(&mut stored, next, last_lsn)) {
+        self.change(|stored| {
+            let mut next = stored.manifest.clone();
+            for victim in victims {
+                next.segments.remove(&victim.id);
+            }
             for output in outputs {
-                self.discard_unless_named(output, &error);
+                let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
+                next.segments.insert(output.id, entry);
             }
-            return Err(error);
-        }
-        let mut segments = self.segments.lock();
-        for victim in victims {
-            segments.remove(&victim.id);
-            if self.context.options.memory_budget.is_none() {
-                // All images are in memory, so no reader reads the file. Open, it would keep its
-                // space.
-                victim.file.close();
+            let synced = if outputs.is_empty() { Ok(()) } else { self.context.dir.sync_durably() };
+            if let Err(error) = synced.and_then(|()| self.store(stored, next, last_lsn)) {
+                for output in outputs {
+                    self.discard_unless_named(output, &error);
+                }
+                return Err(error);
             }
-            self.add_leftover(victim);
-        }
-        segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
-        drop(segments);
-        self.leftovers.remove(Which::Due);
-        Ok(())
+            let mut segments = self.segments.lock();
+            for victim in victims {
+                segments.remove(&victim.id);
+                if self.context.options.memory_budget.is_none() {
+                    // All images are in memory, so no reader reads the file. Open, it would keep
+                    // its space.
+                    victim.file.close();
+                }
+                self.add_leftover(victim);
+            }
+            segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
+            drop(segments);
+            self.leftovers.remove(Which::Due);
+            Ok(())
+        })
     }
 
     /// Gives back the space of a segment if `error` says that the manifest that names it was not
@@ -302,9 +327,10 @@ impl Catalog {
         if !self.leftovers.any_untried() {
             return Ok(());
         }
-        let mut stored = self.stored.lock();
-        let next = stored.manifest.clone();
-        self.store(&mut stored, next, last_lsn)
+        self.change(|stored| {
+            let next = stored.manifest.clone();
+            self.store(stored, next, last_lsn)
+        })
     }
 
     /// Tries again to remove all leftovers.
@@ -325,27 +351,29 @@ impl Catalog {
     /// Stores the last manifest of a store that is closed in order, and removes the files of
     /// `spares`. Everything is durable, and no change has an LSN above `last_lsn`.
     pub(crate) fn close(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
-        let stored = self.stored.lock();
-        let mut closing = stored.manifest.clone();
-        for spare in spares {
-            closing.segments.remove(&spare.id);
-        }
-        closing.durable_lsn = self.progress.durable_lsn();
-        closing.lsn_ceiling = last_lsn;
-        closing.ids_end = stored.next_id;
-        self.refresh(&mut closing);
-        self.write_manifest(&closing)?;
-        // Only now: the previous manifest names them.
-        for spare in spares {
-            self.segments.lock().remove(&spare.id);
-            self.add_leftover(spare);
-            // The segment table keeps the segment, and its open file, until the store is dropped.
-            spare.file.close();
-        }
-        self.leftovers.remove(Which::Due);
-        let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
-        self.room.hold(self.shares(used));
-        Ok(())
+        self.change(|stored| {
+            let mut closing = stored.manifest.clone();
+            for spare in spares {
+                closing.segments.remove(&spare.id);
+            }
+            closing.durable_lsn = self.progress.durable_lsn();
+            closing.lsn_ceiling = last_lsn;
+            closing.ids_end = stored.next_id;
+            self.refresh(&mut closing);
+            self.write_manifest(&closing)?;
+            // Only now: the previous manifest names them.
+            for spare in spares {
+                self.segments.lock().remove(&spare.id);
+                self.add_leftover(spare);
+                // The segment table keeps the segment, and its open file, until the store is
+                // dropped.
+                spare.file.close();
+            }
+            self.leftovers.remove(Which::Due);
+            let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
+            self.room.hold(self.shares(used));
+            Ok(())
+        })
     }
 
     /// Stores `next` in place of the manifest, with the durable lengths, and with ids and LSNs
@@ -383,6 +411,46 @@ impl Catalog {
     }
 }
 
+/// Carries out `create`, which creates a file under the name of the next id. Repeats it while a
+/// file of another owner has that name.
+fn under_free_name<T>(mut create: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match create() {
+            Err(Error::Io { op: Op::Create, source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
+            answer => return answer,
+        }
+    }
+}
+
 fn following(id: SegmentId) -> SegmentId {
     SegmentId::new(id.get().saturating_add(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+    use crate::recovery::open;
+    use kv_core::{Background, Env, ManualClock};
+    use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
+    use std::path::Path;
+
+    /// Another thread may wait for the lock of the manifest meanwhile.
+    #[test]
+    fn a_failed_sync_of_the_directory_poisons_before_the_lock_is_free() {
+        let (disk, clock) = (SimFs::new(), Arc::new(ManualClock::new(0)));
+        let env = Env { fs: Arc::new(disk.clone()), clock, background: Background::Inline };
+        let options = Options { segment_bytes: 4096, ..Options::default() };
+        let store = open(Path::new("/store"), &env, options).unwrap();
+        let create = || store.catalog.create_log_segments(1, 4096, Need::Growth, Lsn::ZERO);
+        // The sync of the new file succeeds.
+        disk.inject(Fault { kind: FaultKind::Sync, nth: 1, repeat: Repeat::Once });
+        let failed = create();
+        assert!(matches!(failed, Err(Error::Io { op: Op::Sync, .. })), "{failed:?}");
+        let before = disk.mutations();
+        for refused in [create().map(drop), store.catalog.exchange(&[], &[], Lsn::ZERO)] {
+            assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+        }
+        assert_eq!(disk.mutations(), before);
+    }
 }

@@ -49,6 +49,10 @@ impl SegmentMaker {
 
     /// Creates a segment. `fill_rest` writes the bytes behind the header. Its file is written and
     /// synced. Neither the directory's entry is synced, nor does a manifest name it.
+    ///
+    /// # Errors
+    /// There is a file of this name ([`AlreadyExists`](std::io::ErrorKind::AlreadyExists)): it
+    /// stays as it is. There is no room. The file cannot be written.
     pub(super) fn make(
         &self,
         plan: Plan,
@@ -73,9 +77,12 @@ impl SegmentMaker {
         let kept = if need == Need::Compaction { 0 } else { SLOTS_FOR_COMPACTION };
         let slot = self.table.reserve_slot(kept).ok_or_else(|| self.too_many_segments())?;
         let file = self.room.create(capacity, need, shares, || {
-            SegmentFile::create(&self.files, id, capacity, bytes, self.context.options.via())
-                .and_then(|file| file.sync().map(|()| file))
-                .inspect_err(|_| self.leftovers.discard(id, end))
+            let mut file = SegmentFile::create(&self.files, id, capacity)?;
+            // Only from here on is the file of this name known to be the store's.
+            file.begin(bytes, self.context.options.via())
+                .and_then(|()| file.sync())
+                .inspect_err(|_| self.leftovers.discard(id, end))?;
+            Ok(file)
         });
         match file {
             Ok(file) => {

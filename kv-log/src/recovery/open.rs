@@ -7,7 +7,8 @@
 //! Opening an existing store changes the disk in this order:
 //!
 //! 1. A seal over the torn bytes cuts them off.
-//! 2. Bytes that are not known to be durable are written again and synced.
+//! 2. Bytes that are not known to be durable are written again and synced. Then the space behind a
+//!    seal is given back, and the file is synced again.
 //! 3. A manifest with reserved LSNs replaces the old one.
 //! 4. Orphans are removed.
 //! 5. The file of the recovered active segment is extended. If there is none, one is created. At
@@ -150,6 +151,9 @@ fn check_content(dir: &Path, names: &[String], options: &Options) -> Result<Cont
 /// Makes the recovered bytes durable. The bytes that a dead process wrote may be in the page cache
 /// only. If a sync of that process failed, the cache shows bytes that no later sync saves. So bytes
 /// that are not known to be synced are written again before the sync.
+///
+/// The dead process may not have trimmed the file of a sealed segment. The bytes behind a seal take
+/// part in the verdict on a torn segment, so they are trimmed after the seal is synced.
 fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<()> {
     for segment in segments.filter(|segment| !segment.is_durable()) {
         let (synced, end) = (segment.synced(), segment.end());
@@ -159,6 +163,9 @@ fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<
             segment.set_synced(end);
         }
         if segment.is_sealed() {
+            if segment.file.trim(end)? {
+                segment.file.sync()?;
+            }
             segment.mark_durable();
         }
     }
@@ -166,8 +173,7 @@ fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<
 }
 
 /// Writes a seal over the torn bytes. Until the seal is synced, a new opening judges the torn bytes
-/// as this one did. The bytes behind the seal take part in that, so they are trimmed after the
-/// sync.
+/// as this one did.
 fn seal_torn(torn: &Segment) -> Result<()> {
     let (start, body) = (torn.end(), torn.seal().encode_body());
     let mut bytes = Vec::with_capacity(SEAL_LEN);
@@ -181,7 +187,6 @@ fn seal_torn(torn: &Segment) -> Result<()> {
     torn.set_end(end);
     torn.file.write(torn.contents()?.bytes(), start..end, Via::Cache)?;
     torn.file.sync()?;
-    torn.file.trim(end)?;
     torn.set_written(torn.end());
     torn.mark_sealed();
     Ok(())

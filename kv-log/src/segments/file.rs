@@ -38,28 +38,26 @@ pub(crate) enum Via {
 }
 
 impl SegmentFile {
-    /// Creates a file of `capacity` bytes that begins with `start`. Nothing is synced.
-    pub(crate) fn create(
-        files: &Arc<SegmentFiles>,
-        id: SegmentId,
-        capacity: usize,
-        start: &[u8],
-        via: Via,
-    ) -> Result<Self> {
-        let path = files.path_of(id);
+    /// Creates an empty file. [`begin`](Self::begin) gives it its `capacity`.
+    pub(crate) fn create(files: &Arc<SegmentFiles>, id: SegmentId, capacity: usize) -> Result<Self> {
         let file = files.open(id, OpenMode::CreateNew);
-        let handle = Handle::new(file.map_err(|error| Error::io(Op::Create, &path, error))?);
-        let mut created = SegmentFile::new(files, id, capacity, Arc::clone(&handle));
-        let align = created.switch(&handle, via)?.unwrap_or(1);
-        created.capacity = capacity.next_multiple_of(align);
-        let reserved = handle.file.allocate(created.capacity as u64);
-        reserved.map_err(|error| Error::io(Op::Reserve, &created.path, error))?;
-        created.write(start, 0..start.len(), via)?;
-        if created.capacity > capacity {
-            created.capacity = capacity;
-            created.trim(capacity)?;
+        let file = file.map_err(|error| Error::io(Op::Create, &files.path_of(id), error))?;
+        Ok(SegmentFile::new(files, id, capacity, Handle::new(file)))
+    }
+
+    /// Reserves the space of a new file, and writes its first bytes. Nothing is synced.
+    pub(crate) fn begin(&mut self, start: &[u8], via: Via) -> Result<()> {
+        let (handle, capacity) = (self.handle()?, self.capacity);
+        let align = self.switch(&handle, via)?.unwrap_or(1);
+        self.capacity = capacity.next_multiple_of(align);
+        let reserved = handle.file.allocate(self.capacity as u64);
+        reserved.map_err(|error| Error::io(Op::Reserve, &self.path, error))?;
+        self.write(start, 0..start.len(), via)?;
+        if self.capacity > capacity {
+            self.capacity = capacity;
+            self.trim(capacity)?;
         }
-        Ok(created)
+        Ok(())
     }
 
     /// Opens the file of a segment that the manifest names.
@@ -272,9 +270,14 @@ impl SegmentFile {
         self.handle()?.file.sync_data().map_err(|error| Error::sync(&self.path, error))
     }
 
-    /// Gives back the space reserved beyond `len`.
-    pub(crate) fn trim(&self, len: usize) -> Result<()> {
-        self.handle()?.file.set_len(len as u64).map_err(|error| Error::io(Op::Truncate, &self.path, error))
+    /// Gives back the space beyond `len`. Returns whether there was any.
+    pub(crate) fn trim(&self, len: usize) -> Result<bool> {
+        let len = len as u64;
+        if self.len()? <= len {
+            return Ok(false);
+        }
+        self.handle()?.file.set_len(len).map_err(|error| Error::io(Op::Truncate, &self.path, error))?;
+        Ok(true)
     }
 }
 
@@ -312,6 +315,18 @@ mod tests {
         SegmentFiles::new(fs.open_dir(Path::new("/")).unwrap(), 1)
     }
 
+    fn created(
+        files: &Arc<SegmentFiles>,
+        id: SegmentId,
+        capacity: usize,
+        start: &[u8],
+        via: Via,
+    ) -> SegmentFile {
+        let mut file = SegmentFile::create(files, id, capacity).unwrap();
+        file.begin(start, via).unwrap();
+        file
+    }
+
     fn in_file(fs: &dyn Fs, dir: &Path) -> Vec<u8> {
         fs.read_file(&dir.join(directory::segment_file_name(ID))).unwrap()
     }
@@ -329,7 +344,7 @@ mod tests {
             let via = |direct| if direct { Via::Direct } else { Via::Cache };
             let mut end = 40;
             let file =
-                SegmentFile::create(&files(&fs), ID, capacity, &bytes[..end], via(created_directly)).unwrap();
+                created(&files(&fs), ID, capacity, &bytes[..end], via(created_directly));
             for (len, direct) in steps {
                 let start = end;
                 end = (end + len).min(capacity);
@@ -352,7 +367,7 @@ mod tests {
         for claim in [None, Some(64)] {
             let (fs, dir) = (SimFs::new(), Path::new("/"));
             fs.claim_direct_io_align(claim);
-            let file = SegmentFile::create(&files(&fs), ID, 2048, &bytes[..40], Via::Direct).unwrap();
+            let file = created(&files(&fs), ID, 2048, &bytes[..40], Via::Direct);
             file.write(bytes, 40..1000, Via::Direct).unwrap();
             file.write(bytes, 1000..1500, Via::Cache).unwrap();
             file.write(bytes, 1500..1700, Via::Direct).unwrap();
@@ -366,7 +381,7 @@ mod tests {
         let contents = contents();
         let bytes = contents.bytes();
         let (fs, dir) = (SimFs::new(), Path::new("/"));
-        SegmentFile::create(&files(&fs), ID, 2048, &bytes[..1000], Via::Cache).unwrap();
+        created(&files(&fs), ID, 2048, &bytes[..1000], Via::Cache);
         fs.claim_direct_io_align(Some(64));
         let file = SegmentFile::open(&files(&fs), ID, OpenMode::ReadWrite).unwrap().with_capacity(2048);
         file.write(bytes, 1000..1500, Via::Direct).unwrap();
@@ -380,7 +395,7 @@ mod tests {
         let bytes = contents.bytes();
         let dir = tempfile::tempdir_in(".").unwrap();
         let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 1);
-        let file = SegmentFile::create(&files, ID, 8192, &bytes[..40], Via::Direct).unwrap();
+        let file = created(&files, ID, 8192, &bytes[..40], Via::Direct);
         file.write(bytes, 40..4096, Via::Direct).unwrap();
         file.sync().unwrap();
         let found = in_file(&OsFs, dir.path());
@@ -394,7 +409,7 @@ mod tests {
         let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 2);
         let create = |id: u64| {
             let bytes = &contents.bytes()[..100 + usize::try_from(id).unwrap()];
-            SegmentFile::create(&files, SegmentId::new(id), 4096, bytes, Via::Cache).unwrap()
+            created(&files, SegmentId::new(id), 4096, bytes, Via::Cache)
         };
         let all: Vec<SegmentFile> = (1..=5).map(create).collect();
         let open = || all.iter().map(|file| file.opening.lock().handle.is_some()).collect::<Vec<_>>();

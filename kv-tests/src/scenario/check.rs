@@ -111,14 +111,29 @@ impl Scenario {
         // Without a reboot the next process reads all written bytes, synced or not. Everything that
         // it then reports as durable must be durable.
         disk.heal();
-        let image = disk.process_death();
-        judge(context, setup, &image, &history.after_death()).map_err(|failure| {
-            failure
-                .with("where", "opened again without a reboot: reads show bytes that no sync saved")
-                .with_image(disk.process_death())
-        })?;
+        let reopened = |check: &dyn Fn(&SimFs) -> CaseResult| {
+            check(&disk.process_death()).map_err(|failure| {
+                failure
+                    .with("where", "opened again without a reboot: reads show bytes that no sync saved")
+                    .with_image(disk.process_death())
+            })
+        };
+        reopened(&|image| judge(context, setup, image, &history.after_death()))?;
+        reopened(&|image| check_recovered_is_durable(context, setup, image))?;
         Ok(fired)
     }
+}
+
+/// Checks that a power cut right after an open takes no change that the open reported as durable.
+fn check_recovered_is_durable(context: &Context, setup: Setup, image: &SimFs) -> CaseResult {
+    let engine = context.sim_rig(image.clone(), setup).open()?;
+    let (state, durable, last) = (state_of(&*engine)?, engine.durable_lsn(), engine.last_lsn());
+    let again = context.sim_rig(image.power_cut(PowerCut::LOSE_ALL), setup).open()?;
+    ensure!(
+        durable < last || state_of(&*again)? == state,
+        "a power cut right after an open took changes that the open reported as durable"
+    );
+    Ok(())
 }
 
 /// Checks a poisoned engine: it reads on, refuses changes, and its durable LSN stays.

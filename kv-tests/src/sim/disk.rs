@@ -37,10 +37,28 @@ enum NameChange {
 }
 
 impl NameChange {
-    fn touches(&self, dir: NodeId) -> bool {
+    /// The one or two names that it changes.
+    fn places(&self) -> [&Place; 2] {
         match self {
-            NameChange::Link { to: place, .. } | NameChange::Unlink { from: place, .. } => place.0 == dir,
-            NameChange::Rename { from, to, .. } => from.0 == dir || to.0 == dir,
+            NameChange::Link { to: place, .. } | NameChange::Unlink { from: place, .. } => [place, place],
+            NameChange::Rename { from, to, .. } => [from, to],
+        }
+    }
+
+    fn touches(&self, dir: NodeId) -> bool {
+        self.places().iter().any(|place| place.0 == dir)
+    }
+
+    /// Whether both change the same name.
+    fn meets(&self, other: &NameChange) -> bool {
+        self.places().iter().any(|place| other.places().contains(place))
+    }
+
+    fn node(&self) -> NodeId {
+        match self {
+            NameChange::Link { node, .. }
+            | NameChange::Unlink { node, .. }
+            | NameChange::Rename { node, .. } => *node,
         }
     }
 
@@ -57,7 +75,11 @@ impl NameChange {
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     nodes: Vec<Node>,
+    /// Changes that the next sync of their directory makes durable.
     pending: Vec<NameChange>,
+    /// Changes whose sync failed: the directory shows them, but no later sync makes them durable.
+    /// They are older than the pending ones.
+    dropped: Vec<NameChange>,
     /// The held locks of each directory.
     locks: BTreeMap<NodeId, Vec<LockKind>>,
     pub(super) log: Vec<OpRecord>,
@@ -77,13 +99,14 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new() -> Self {
-        Disk::of(vec![Node::Dir(Directory::default())], Vec::new(), Vec::new())
+        Disk::of(vec![Node::Dir(Directory::default())], Vec::new())
     }
 
-    fn of(nodes: Vec<Node>, pending: Vec<NameChange>, kept: Vec<String>) -> Self {
+    fn of(nodes: Vec<Node>, kept: Vec<String>) -> Self {
         Disk {
             nodes,
-            pending,
+            pending: Vec::new(),
+            dropped: Vec::new(),
             locks: BTreeMap::new(),
             log: Vec::new(),
             mutations: 0,
@@ -243,9 +266,20 @@ impl Disk {
         self.pending = later;
         let now: Vec<NameChange> = now;
         for change in now {
+            self.dropped.retain(|dropped| !dropped.meets(&change));
             self.settle(&change);
         }
         Ok(())
+    }
+
+    /// The sync of a directory failed. The creation of a directory stays pending, because an engine
+    /// cannot repeat it.
+    pub(super) fn fail_sync_dir(&mut self, dir: NodeId) {
+        let (dropped, pending): (Vec<_>, _) = std::mem::take(&mut self.pending)
+            .into_iter()
+            .partition(|change| change.touches(dir) && self.dir(change.node()).is_err());
+        self.pending = pending;
+        self.dropped.extend(dropped);
     }
 
     /// Moves a directory, or removes it with its content, in the cache and on the medium.
@@ -330,14 +364,15 @@ impl Disk {
     /// The disk that the next process finds after the death of this one.
     pub(super) fn after_process_death(&self) -> Disk {
         let kept = vec!["everything written (the process died, the machine did not)".to_owned()];
-        Disk::of(self.nodes.clone(), self.pending.clone(), kept)
+        let (pending, dropped) = (self.pending.clone(), self.dropped.clone());
+        Disk { pending, dropped, ..Disk::of(self.nodes.clone(), kept) }
     }
 
     /// The disk after a power cut.
     pub(super) fn after_power_cut(&self, cut: PowerCut) -> Disk {
         let mut dice = cut.dice();
-        let mut image = Disk::of(self.nodes.clone(), Vec::new(), vec![format!("power cut: {cut}")]);
-        for change in &self.pending {
+        let mut image = Disk::of(self.nodes.clone(), vec![format!("power cut: {cut}")]);
+        for change in self.dropped.iter().chain(&self.pending) {
             let keeps = dice.keeps_name();
             if keeps {
                 image.settle(change);

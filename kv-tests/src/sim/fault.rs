@@ -10,8 +10,8 @@ pub enum FaultKind {
     MutationIo,
     /// An operation that changes nothing fails with EIO: opening, reading, listing, measuring.
     ReadIo,
-    /// A sync, of a file or a directory, fails with EIO. The bytes that a file sync should have
-    /// covered stay readable, and no later sync writes them.
+    /// A sync, of a file or a directory, fails with EIO. The bytes and names that it should have
+    /// covered stay visible, and no later sync makes them durable.
     Sync,
     /// A mutating operation fails with EACCES.
     Denied,

@@ -232,8 +232,16 @@ impl Dir for SimDir {
 
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.disk.lock();
-        disk.begin(OpKind::SyncDir, &self.path, 0, 0)?;
-        disk.sync_dir(self.node)
+        let lost_power = disk.has_lost_power();
+        match disk.begin(OpKind::SyncDir, &self.path, 0, 0) {
+            Ok(_) => disk.sync_dir(self.node),
+            Err(error) => {
+                if !lost_power {
+                    disk.fail_sync_dir(self.node);
+                }
+                Err(error)
+            }
+        }
     }
 
     /// An exclusive lock creates a file named [`LOCK_FILE`], as on the real disk.

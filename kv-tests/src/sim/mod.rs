@@ -13,6 +13,9 @@
 //!   the old name or the new one, never both and never neither. A kept entry may name a file whose
 //!   data is lost.
 //! - **A failed file sync** leaves its bytes readable, and no later sync writes them.
+//! - **A failed directory sync** leaves its names visible, and no later sync makes them durable. A
+//!   new change of the same name can become durable. The creation of a directory stays pending,
+//!   because an engine cannot repeat it.
 //! - **A directory handle** stays with its directory. Its lock notices that the directory was
 //!   removed or the lock file replaced: [`SimFs::move_dir`].
 //! - **Process death** keeps every completed operation, and releases the locks.

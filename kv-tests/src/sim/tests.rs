@@ -115,6 +115,28 @@ fn a_failed_sync_shows_bytes_that_no_later_sync_saves() {
 }
 
 #[test]
+fn a_failed_sync_of_a_directory_shows_names_that_no_later_sync_saves() {
+    let disk = overwritten();
+    let (dir, names) = (root(&disk), |disk: &SimFs| disk.list(Path::new(ROOT)).unwrap());
+    dir.open("new", OpenMode::CreateNew).unwrap();
+    dir.rename("log", "moved").unwrap();
+    disk.create_dir(Path::new("/dir")).unwrap();
+    disk.inject(Fault { kind: FaultKind::Sync, nth: 0, repeat: Repeat::Once });
+    dir.sync().unwrap_err();
+    dir.sync().unwrap();
+    assert_eq!(names(&disk), ["dir", "moved", "new"]);
+    assert_eq!(names(&disk.power_cut(PowerCut::LOSE_ALL)), ["dir", "log"]);
+    assert_eq!(names(&disk.power_cut(PowerCut::KEEP_ALL)), ["dir", "moved", "new"]);
+    // New changes of the same names are durable, whatever becomes of the old ones.
+    dir.remove_file("new").unwrap();
+    dir.rename("moved", "log").unwrap();
+    dir.sync().unwrap();
+    for seed in 0..50 {
+        assert_eq!(names(&disk.power_cut(PowerCut::seeded(seed))), ["dir", "log"]);
+    }
+}
+
+#[test]
 fn a_directory_is_locked_once_until_its_holder_goes() {
     let disk = SimFs::new();
     let held = lock(&disk).unwrap();

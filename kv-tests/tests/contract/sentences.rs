@@ -24,8 +24,10 @@ fn paragraphs(lines: &[&str]) -> Vec<String> {
         if line.is_empty() || line.starts_with('#') || line.starts_with("```") || in_code {
             found.push(String::new());
         } else if let Some(last) = found.last_mut() {
-            let gap = if last.is_empty() { "" } else { " " };
-            *last += &format!("{gap}{line}");
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(line);
         }
     }
     found.retain(|paragraph| !paragraph.is_empty());
