@@ -169,6 +169,10 @@ pub(crate) const SECTIONS: &[Section] = &[
                 "After a failed sync, the page cache may show bytes, and the directory names, that no later sync saves.",
                 "the fault model simulates it",
             ),
+            by(
+                "So an engine writes bytes and files again that it does not know to be synced, before it calls them durable.",
+                &["kv511", "kv601"],
+            ),
             not(
                 "Refusals. Four failures need not poison: a full disk and a file at the size limit of the process, both DiskFull, a lack of file descriptors, and a lack of memory, both Io errors.",
                 "a permission",
