@@ -332,7 +332,7 @@ pub(crate) const PAGED: &[(&str, &str)] = &[
     ("CloseForgetsCeiling", "kv503"),
     ("DurableBeforeSync", "kv503"),
     ("LogHeaderNotSynced", "kv503"),
-    ("SyncErrorIgnored", "kv503"),
+    ("SyncErrorIgnored", "kv603"),
     ("AgeOfNewestPending", "kv509"),
     ("NamesNotSynced", "kv511"),
     ("RecoveredNamesNotSynced", "kv511"),
