@@ -22,7 +22,7 @@ const WAITING: &[&str] = &["kv529", "kv807", "kv808", "kv810", "kv831", "kv832",
 
 /// Runs with other seeds, before a defect counts as not found: a case with threads or random draws
 /// may miss it once.
-const ATTEMPTS: u64 = 3;
+const ATTEMPTS: u64 = 6;
 
 /// The complaint of the case `number` about an engine with this defect; `None` if it passes.
 fn complaint(defect: Defect, number: &str) -> Option<String> {

@@ -373,7 +373,6 @@ pub(crate) const PAGED: &[(&str, &str)] = &[
     ("SameValueTakesNoLsn", "kv703"),
     ("CloseTakesLateChanges", "kv707"),
     ("CloseUnlocksFirst", "kv707"),
-    ("PositionAfterBuffer", "kv710"),
     ("SnapshotLosesLateChanges", "kv710"),
     ("BatchVisibleByLeaf", "kv756"),
     ("DurableLsnGoesBack", "kv757"),
