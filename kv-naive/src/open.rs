@@ -49,10 +49,14 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
     table.start(loaded.lsn, lsn_floor);
     // The name of a snapshot is known to be durable only if an identity was written after it, as by
     // an orderly close. Otherwise the sync of the directory may have failed, and a later one proves
-    // nothing: the snapshot is written again. A reader cannot do that.
+    // nothing: the snapshot is written again. A reader cannot do that. A full disk has no room for
+    // it, and must not keep the store closed: then the name counts as durable.
     let is_durable = ceiling == loaded.lsn;
     if !is_durable && !options.read_only {
-        files.replace_snapshot(&table, || ())?;
+        match files.replace_snapshot(&table, || ()) {
+            Err(error) if error.is_refusal() => {}
+            written => drop(written?),
+        }
     }
     let durable_lsn = if is_durable || !options.read_only { loaded.lsn } else { Lsn::ZERO };
 
