@@ -184,8 +184,8 @@ pub fn all_cases() -> Vec<Case> {
         cases::concurrency::CASES,
         cases::linearizability::CASES,
         cases::durability::CASES,
-        cases::stats::CASES,
         cases::policy::CASES,
+        cases::stats::CASES,
         cases::process::CASES,
         cases::own_io::CASES,
     ]

@@ -273,13 +273,6 @@ macro_rules! for_each_case {
                 required_kv817_a_change_comes_during_a_dump
                 required_kv818_a_failed_sync_ends_every_call
             }
-            stats {
-                required_kv841_follow_every_operation
-                required_kv842_describe_the_recovered_store
-                required_kv843_do_not_count_what_was_refused
-                required_kv844_of_a_poisoned_engine
-                required_kv845_measure_the_disk
-            }
             policy {
                 required_kv821_every_question_is_true
                 required_kv822_an_idle_store_asks_nothing
@@ -294,6 +287,13 @@ macro_rules! for_each_case {
                 required_kv833_asked_again_and_again
                 stochastic_kv834_changes_during_a_dump_stay_pending
                 required_kv835_an_idle_thread_asks_nothing
+            }
+            stats {
+                required_kv841_follow_every_operation
+                required_kv842_describe_the_recovered_store
+                required_kv843_do_not_count_what_was_refused
+                required_kv844_of_a_poisoned_engine
+                required_kv845_measure_the_disk
             }
             process {
                 stochastic_kv901_kill_during_writes
