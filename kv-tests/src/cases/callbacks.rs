@@ -298,7 +298,9 @@ fn setups(context: &Context) -> Vec<Setup> {
 pub(super) fn every_method_in_every_callback(context: &Context) -> CaseResult {
     let patience = super::calls::patience(context);
     for setup in setups(context) {
-        let engine = context.rig(setup)?.open()?;
+        // A real directory lives as long as its rig.
+        let rig = context.rig(setup)?;
+        let engine = rig.open()?;
         for visit in Visit::ALL {
             for (method, which, call) in calls() {
                 fill(&*engine)?;
@@ -331,7 +333,9 @@ pub(super) fn every_method_in_every_callback(context: &Context) -> CaseResult {
 /// A callback that waits, and the calls that go on beside it.
 fn beside_a_waiting_callback(context: &Context, setup: Setup, visit: Visit) -> CaseResult {
     let patience = super::calls::patience(context);
-    let engine = context.rig(setup)?.open()?;
+    // A real directory lives as long as its rig.
+    let rig = context.rig(setup)?;
+    let engine = rig.open()?;
     fill(&*engine)?;
     let (entered, has_entered) = mpsc::channel::<Vec<u8>>();
     let (leave, may_leave) = mpsc::channel::<()>();

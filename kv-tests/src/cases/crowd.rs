@@ -270,7 +270,9 @@ type Work = (&'static str, Box<dyn FnOnce(&Run) -> CaseResult + Send>);
 
 /// Runs the writer, and the readers until it ends.
 fn run(context: &Context, setup: Setup, shape: Shape, readers: Vec<Work>) -> CaseResult {
-    let engine = context.rig(setup)?.open()?;
+    // A real directory lives as long as its rig.
+    let rig = context.rig(setup)?;
+    let engine = rig.open()?;
     let mut fillers = Batch::new();
     for number in 0..FILLERS {
         fillers.put(&filler(number), b"stable");
@@ -526,7 +528,9 @@ pub(super) fn keys_stay_while_others_come_and_go(context: &Context, beside: Besi
 }
 
 fn shuffle_once(context: &Context, setup: Setup, beside: Beside, compacts: bool, rounds: u32) -> CaseResult {
-    let engine = context.rig(setup)?.open()?;
+    // A real directory lives as long as its rig.
+    let rig = context.rig(setup)?;
+    let engine = rig.open()?;
     for number in 0..STABLE {
         engine.put(&stable(number), &0u32.to_le_bytes())?;
     }

@@ -170,7 +170,9 @@ fn scan(engine: &dyn Engine, plan: Plan) -> Result<BTreeMap<Vec<u8>, usize>, Fai
 }
 
 fn scan_once(context: &Context, setup: Setup, plan: Plan) -> CaseResult {
-    let engine = context.rig(setup)?.open()?;
+    // A real directory lives as long as its rig.
+    let rig = context.rig(setup)?;
+    let engine = rig.open()?;
     for number in 0..STABLE {
         engine.put(&stable(number), b"stable")?;
         engine.put(&volatile(number), b"volatile")?;
@@ -214,7 +216,9 @@ fn visits_until(engine: &dyn Engine, stop: usize) -> Result<usize, Failure> {
 pub(super) fn a_break_ends_the_scan_only(context: &Context) -> CaseResult {
     const COUNT: usize = 200;
     for scale in [Scale::Normal, Scale::Tiny] {
-        let engine = context.rig(Setup { scale, ..Setup::tiny(context, Policy::Manual) })?.open()?;
+        // A real directory lives as long as its rig.
+        let rig = context.rig(Setup { scale, ..Setup::tiny(context, Policy::Manual) })?;
+        let engine = rig.open()?;
         for number in 0..200 {
             engine.put(&stable(number), b"stable")?;
         }
