@@ -10,9 +10,11 @@
 //!
 //! # let dir = tempfile::tempdir().unwrap();
 //! # let dir = dir.path().join("store");
-//! let store = LogEngine::open(&dir, Options::default())?; store.put(b"planet", b"earth")?; //
-//! visible now, durable within about 100 ms let lsn = store.put(b"moon", b"luna")?;
-//! store.wait_durable(lsn)?; // durable now store.close()?;
+//! let store = LogEngine::open(&dir, Options::default())?;
+//! store.put(b"planet", b"earth")?; // visible now, durable within about 100 ms
+//! let lsn = store.put(b"moon", b"luna")?;
+//! store.wait_durable(lsn)?; // durable now
+//! store.close()?;
 //!
 //! let store = LogEngine::open(&dir, Options::default())?;
 //! assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
