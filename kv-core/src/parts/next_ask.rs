@@ -18,10 +18,13 @@ use std::time::Duration;
 /// use kv_core::parts::NextAsk;
 /// use std::time::Duration;
 ///
-/// let (next, second) = (NextAsk::default(), Duration::from_secs(1)); next.asking();
+/// let (next, second) = (NextAsk::default(), Duration::from_secs(1));
+/// next.asking();
 /// assert!(!next.asks_by(second), "a writer that comes now must wake the worker");
-/// next.asleep_until(Some(second)); assert!(next.asks_by(second) && !next.asks_by(second / 2));
-/// next.at_work(); assert!(next.asks_by(Duration::ZERO), "when it is done, it asks");
+/// next.asleep_until(Some(second));
+/// assert!(next.asks_by(second) && !next.asks_by(second / 2));
+/// next.at_work();
+/// assert!(next.asks_by(Duration::ZERO), "when it is done, it asks");
 /// ```
 #[derive(Debug)]
 pub struct NextAsk {
