@@ -31,14 +31,7 @@ macro_rules! conformance {
         fn kv_tests_factory() -> ::std::sync::Arc<dyn $crate::kv_core::EngineFactory> {
             ::std::sync::Arc::new($factory)
         }
-        const KV_TESTS_SUITE: $crate::Suite = $crate::Suite {
-            manifest_dir: env!("CARGO_MANIFEST_DIR"),
-            target: env!("CARGO_CRATE_NAME"),
-            file: file!(),
-            cases: &[],
-            skip: &[],
-            images: option_env!("CARGO_TARGET_TMPDIR"),
-        };
+        const KV_TESTS_SUITE: $crate::Suite = $crate::suite!(&[], &[]);
         $crate::for_each_case!($crate::plain_tests);
     };
 }

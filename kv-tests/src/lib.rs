@@ -190,17 +190,23 @@ macro_rules! main {
     };
     ($factory:expr, cases = $cases:expr, skip = [$(($id:expr, $reason:expr)),* $(,)?] $(,)?) => {
         fn main() -> ::std::process::ExitCode {
-            $crate::run(
-                $factory,
-                &$crate::Suite {
-                    manifest_dir: env!("CARGO_MANIFEST_DIR"),
-                    target: env!("CARGO_CRATE_NAME"),
-                    file: file!(),
-                    cases: $cases,
-                    skip: &[$(($id, $reason)),*],
-                    images: option_env!("CARGO_TARGET_TMPDIR"),
-                },
-            )
+            $crate::run($factory, &$crate::suite!($cases, &[$(($id, $reason)),*]))
+        }
+    };
+}
+
+/// The suite as a test target runs it, with cases of its author, and opt-outs.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! suite {
+    ($cases:expr, $skip:expr) => {
+        $crate::Suite {
+            manifest_dir: env!("CARGO_MANIFEST_DIR"),
+            target: env!("CARGO_CRATE_NAME"),
+            file: file!(),
+            cases: $cases,
+            skip: $skip,
+            images: option_env!("CARGO_TARGET_TMPDIR"),
         }
     };
 }

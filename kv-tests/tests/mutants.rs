@@ -29,8 +29,7 @@ fn complaint(defect: Defect, number: &str) -> Option<String> {
     let factory: Arc<dyn EngineFactory> = Arc::new(ReferenceFactory::with_defect(defect));
     let run = Settings::from_env().expect("the variables of the suite have valid values");
     let timeout = Duration::from_secs(if WAITING.contains(&number) { 8 } else { 60 });
-    let case = all_cases().into_iter().find(|case| case.id.contains(&format!("_{number}_")));
-    let case = case.unwrap_or_else(|| panic!("there is no case {number}"));
+    let case = by_case::case(number);
     (run.seed..run.seed + ATTEMPTS).find_map(|seed| {
         match run_case(&case, &factory, &Settings { timeout, seed, ..run.clone() }).0 {
             Verdict::Failed(failure) => Some(failure.violated().to_owned()),

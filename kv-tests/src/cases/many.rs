@@ -2,10 +2,11 @@
 
 use super::sizes::bytes;
 use crate::failure::ensure;
-use crate::rig::{Policy, Setup};
+use crate::rig::{Policy, Rig, Setup};
 use crate::{CaseResult, Context};
 use kv_core::{Engine, Error, Limits};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Values by key; a value is `bytes` of these arguments.
 type Lens = BTreeMap<Vec<u8>, (usize, usize)>;
@@ -58,12 +59,7 @@ pub(super) fn in_order_and_once(context: &Context) -> CaseResult {
     let twice: Vec<_> = present.iter().flat_map(|key| [key.clone(), key.clone()]).collect();
     let mixed: Vec<_> = present.iter().enumerate().flat_map(|(at, key)| [absent(at), key.clone()]).collect();
     for opened_again in [false, true] {
-        let engine = if opened_again {
-            engine.close()?;
-            rig.open()?
-        } else {
-            std::sync::Arc::clone(&engine)
-        };
+        let engine = if opened_again { reopened(&rig, &*engine)? } else { Arc::clone(&engine) };
         for (what, keys) in [
             ("none", Vec::new()),
             ("the empty one", vec![Vec::new()]),
@@ -84,6 +80,11 @@ pub(super) fn in_order_and_once(context: &Context) -> CaseResult {
         }
     }
     Ok(())
+}
+
+fn reopened(rig: &Rig, engine: &dyn Engine) -> kv_core::Result<Arc<dyn Engine>> {
+    engine.close()?;
+    rig.open()
 }
 
 pub(super) fn more_than_any_group(context: &Context) -> CaseResult {
@@ -116,12 +117,7 @@ pub(super) fn refused_as_a_whole(context: &Context) -> CaseResult {
     let engine = rig.open()?;
     (0..100u8).try_for_each(|key| engine.put(&[key], &[key; 30]).map(drop))?;
     for opened_again in [false, true] {
-        let engine = if opened_again {
-            engine.close()?;
-            rig.open()?
-        } else {
-            std::sync::Arc::clone(&engine)
-        };
+        let engine = if opened_again { reopened(&rig, &*engine)? } else { Arc::clone(&engine) };
         for at in [0, 1, 15, 16, 17, 63, 64, 99, 100] {
             let mut keys: Vec<&[u8]> = Vec::new();
             let short: Vec<[u8; 1]> = (0..100u8).map(|key| [key]).collect();

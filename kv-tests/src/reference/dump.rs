@@ -18,8 +18,7 @@ impl Shared {
     pub(super) fn dump(&self, state: &mut State, action: Action) -> Result<()> {
         let goes_on = |error: &Error| match error {
             Error::DiskFull { .. } => self.has(Defect::FullDiskIgnored) || self.has(Defect::FullDiskTakesLsn),
-            Error::Io { source, .. } => self.has(Defect::FewDescriptorsIgnored) && is_few_descriptors(source),
-            _ => false,
+            error => self.has(Defect::FewDescriptorsIgnored) && error.is_out_of_files(),
         };
         match self.try_dump(state, action) {
             Err(Error::DiskFull { op, path, source })
@@ -156,9 +155,4 @@ impl Shared {
         let is_refused = |error: io::Error| error.kind() == ErrorKind::PermissionDenied;
         state.leftovers.retain(|name| self.place.dir.remove_file(name).is_err_and(is_refused));
     }
-}
-
-fn is_few_descriptors(error: &io::Error) -> bool {
-    const EMFILE: i32 = 24;
-    error.raw_os_error() == Some(EMFILE)
 }

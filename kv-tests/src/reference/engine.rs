@@ -325,9 +325,7 @@ impl Engine for Reference {
 
     fn close(&self) -> Result<()> {
         let is_second = self.shared.is_closing.swap(true, Ordering::AcqRel);
-        let returns =
-            self.shared.has(Defect::SecondCloseIsEarly) || self.shared.has(Defect::SecondCloseReturnsEarly);
-        if is_second && returns {
+        if is_second && self.shared.has(Defect::SecondCloseIsEarly) {
             return Ok(());
         }
         let mut state = self.state();
@@ -373,9 +371,8 @@ impl Engine for Reference {
         drop(state);
         self.shared.tasks.wake_all();
         let ticker = self.ticker.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let is_left = self.shared.has(Defect::KeepsTicker);
         // The ticker itself may run this close: a waker that it wakes may drop the last handle.
-        let ticker = ticker.filter(|_| !is_left && !self.shared.has(Defect::LeaksStore));
+        let ticker = ticker.filter(|_| !self.shared.has(Defect::LeaksStore));
         if let Some(ticker) = ticker.filter(|ticker| ticker.thread().id() != thread::current().id()) {
             // The ticker panics only after a bug that a caller has seen, too.
             let _ = ticker.join();
@@ -409,8 +406,5 @@ impl Drop for Reference {
         }
         // A drop cannot report a failure.
         let _ = self.close();
-        if self.shared.has(Defect::KeepsPolicy) {
-            std::mem::forget(Arc::clone(&self.shared.options.persistence));
-        }
     }
 }

@@ -23,8 +23,7 @@ impl Shared {
             if state.durable > durable || self.health.is_poisoned() != was_poisoned {
                 continue;
             }
-            let is_closed = state.closed.is_some() && !self.has(Defect::KeepsTicker);
-            if (is_closed || self.health.is_poisoned()) && !self.has(Defect::LeaksStore) {
+            if (state.closed.is_some() || self.health.is_poisoned()) && !self.has(Defect::LeaksStore) {
                 break;
             }
             if state.wanted > state.durable {

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test uses a part of these tables")]
 
 use kv_tests::reference::Defect;
+use kv_tests::{Case, all_cases};
 
 /// Defects of the reference engine. The order is that of the cases.
 pub(crate) const REFERENCE: &[(Defect, &str)] = &[
@@ -165,8 +166,8 @@ pub(crate) const REFERENCE: &[(Defect, &str)] = &[
     (Defect::MemoryGrows, "kv681"),
     (Defect::NeverCompacts, "kv681"),
     (Defect::NeverShrinks, "kv682"),
-    (Defect::KeepsPolicy, "kv683"),
-    (Defect::KeepsTicker, "kv683"),
+    (Defect::LeaksPolicy, "kv683"),
+    (Defect::LeaksStore, "kv683"),
     (Defect::FailedOpenLeaks, "kv684"),
     (Defect::KeepsOldFiles, "kv685"),
     (Defect::StrayTemporaries, "kv686"),
@@ -174,7 +175,7 @@ pub(crate) const REFERENCE: &[(Defect, &str)] = &[
     (Defect::CloseGivesAwayEarly, "kv707"),
     (Defect::CloseJoinsEarlierDump, "kv707"),
     (Defect::CloseMissesLateChanges, "kv707"),
-    (Defect::SecondCloseReturnsEarly, "kv708"),
+    (Defect::SecondCloseIsEarly, "kv708"),
     (Defect::DropSkipsWhenBusy, "kv709"),
     (Defect::CompactionLosesLateChange, "kv710"),
     (Defect::CompactionTakesBackLateChange, "kv711"),
@@ -413,4 +414,10 @@ pub(crate) fn all() -> Vec<(String, &'static str)> {
     let reference = REFERENCE.iter().chain(ACROSS_PROCESSES).copied().chain(concurrent);
     let named = reference.map(|(defect, number)| (format!("{defect:?}"), number));
     named.chain(PAGED.iter().map(|(name, number)| ((*name).to_owned(), *number))).collect()
+}
+
+/// The case with this number.
+pub(crate) fn case(number: &str) -> Case {
+    let case = all_cases().into_iter().find(|case| case.id.contains(&format!("_{number}_")));
+    case.unwrap_or_else(|| panic!("there is no case {number}"))
 }

@@ -14,7 +14,7 @@ mod by_case;
 mod sentences;
 mod table;
 
-use kv_tests::{Case, Level, all_cases};
+use kv_tests::{Level, all_cases};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,15 +22,6 @@ use table::{Judged, SECTIONS, Section};
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn cases_of(numbers: &[&str]) -> Vec<Case> {
-    let all = all_cases();
-    let named = numbers.iter().map(|number| {
-        let case = all.iter().find(|case| case.id.contains(&format!("_{number}_")));
-        *case.unwrap_or_else(|| panic!("there is no case {number}"))
-    });
-    named.collect()
 }
 
 /// The defects that one of these cases must find.
@@ -55,7 +46,9 @@ fn the_table_has_every_sentence_of_the_contract() {
 #[test]
 fn every_sentence_has_a_case_and_a_defect() {
     for Judged { sentence, by, why_not } in SECTIONS.iter().flat_map(|section| section.judged) {
-        cases_of(by);
+        for number in *by {
+            by_case::case(number);
+        }
         let is_judged = !defects_of(by).is_empty();
         assert_ne!(is_judged, !why_not.is_empty(), "a case with a defect, or a reason: {sentence:?}");
     }
