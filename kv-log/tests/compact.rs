@@ -2,72 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::fs::{Dir, DirLock, File, LockKind, OpenMode};
 use kv_core::{
     Background, Compact, CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, Engine, Env,
     Error, Fs, Manual, ManualClock,
 };
 use kv_log::{LogEngine, Options};
-use kv_tests::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
-use std::io;
+use kv_tests::sim::{Edge, Fault, FaultKind, Gate, OpKind, PowerCut, Repeat, SimFs};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-
-/// Code that runs once, after the next creation of a file.
-type AfterCreation = Arc<Mutex<Option<Code>>>;
-type Code = Box<dyn FnOnce() + Send>;
-
-/// A disk that runs such code.
-#[derive(Clone)]
-struct Watched<T>(T, AfterCreation);
-
-impl<T> std::fmt::Debug for Watched<T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Watched")
-    }
-}
-
-impl Fs for Watched<SimFs> {
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
-        Ok(Arc::new(Watched(self.0.open_dir(path)?, Arc::clone(&self.1))))
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir(path)
-    }
-}
-
-impl Dir for Watched<Arc<dyn Dir>> {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
-        let file = self.0.open(name, mode)?;
-        let code = if mode == OpenMode::CreateNew { self.1.lock().unwrap().take() } else { None };
-        if let Some(code) = code {
-            code();
-        }
-        Ok(file)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove_file(&self, name: &str) -> io::Result<()> {
-        self.0.remove_file(name)
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
-        self.0.lock(kind)
-    }
-}
 
 /// A policy that names the oldest segment once.
 #[derive(Debug, Default)]
@@ -97,43 +42,43 @@ fn the_report_counts_what_the_call_gave_back_whatever_the_background_does() {
 /// directory succeeds, and proves nothing about that entry.
 #[test]
 fn a_compaction_keeps_its_victims_after_a_failed_sync_of_the_directory() {
-    let (disk, after_creation, policy) =
-        (SimFs::new(), AfterCreation::default(), Arc::<OldestOnce>::default());
+    let (disk, policy) = (SimFs::new(), Arc::<OldestOnce>::default());
+    let (gate, gated) = Gate::before(disk.clone());
     let open = |fs: Arc<dyn Fs>| {
         let env = Env { fs, clock: Arc::new(ManualClock::new(0)), background: Background::Inline };
         let (persistence, compaction) = (Arc::new(Manual), Arc::clone(&policy) as _);
         let options = Options { segment_bytes: 4096, persistence, compaction, ..Options::default() };
         LogEngine::open_in(Path::new("/store"), &env, options).unwrap()
     };
-    let store = open(Arc::new(Watched(disk.clone(), Arc::clone(&after_creation))));
+    let store = open(gated);
     for number in 0..200_u32 {
         store.put(&number.to_be_bytes(), &[7; 60]).unwrap();
     }
     store.sync().unwrap();
-    let ((reached, is_reached), (go_on, gone_on)) = (channel(), channel());
     let durable = thread::scope(|scope| {
-        // A panic of the test drops the sender, which ends the compaction.
-        let go_on = go_on;
-        let compaction = scope.spawn(|| {
-            let wait = move || {
-                reached.send(()).unwrap();
-                gone_on.recv().unwrap();
-            };
-            // The first file is the next active segment, and the second one the output.
-            let slot = Arc::clone(&after_creation);
-            let arm = move || *slot.lock().unwrap() = Some(Box::new(wait) as Code);
-            *after_creation.lock().unwrap() = Some(Box::new(arm));
-            policy.0.store(true, Ordering::SeqCst);
-            store.compact()
-        });
-        is_reached.recv_timeout(Duration::from_secs(20)).unwrap();
+        // A panic of the test drops the gate, which ends the compaction.
+        let gate = gate;
+        gate.shut(|kind| kind == OpKind::Create);
+        policy.0.store(true, Ordering::SeqCst);
+        let compaction = scope.spawn(|| store.compact());
+        // The first file is the next active segment, and the second one the output.
+        let mut files = 0;
+        let created = loop {
+            let stop = gate.stop(Duration::from_secs(20)).expect("a compaction creates two segments");
+            files += u32::from(stop.edge == Edge::After && stop.name.ends_with(".segment"));
+            if files == 2 {
+                break stop;
+            }
+            gate.release(&stop);
+        };
+        gate.shut(|_| false);
         let durable = store.durable_lsn();
         // The sync of the new segment's file succeeds.
         disk.inject(Fault { kind: FaultKind::Sync, nth: 1, repeat: Repeat::Once });
         // It is too long for the active segment.
         let failed = store.put(b"key", &[9; 5000]).unwrap_err();
         assert!(failed.to_string().contains("cannot sync /store"), "{failed}");
-        go_on.send(()).unwrap();
+        gate.release(&created);
         let answer = compaction.join().unwrap();
         assert!(matches!(answer, Err(Error::Poisoned { .. })), "{answer:?}");
         durable

@@ -126,6 +126,7 @@ mod executor;
 mod explored;
 mod failure;
 mod linearizability;
+mod modelled;
 mod oracle;
 mod recorder;
 #[doc(hidden)]
@@ -139,7 +140,6 @@ mod settings;
 pub mod sim;
 mod verdicts;
 mod watch;
-mod watched;
 mod workload;
 
 #[doc(hidden)]

@@ -2,10 +2,10 @@
 
 use super::policy::batch;
 use crate::failure::ensure;
+use crate::modelled::Modelled;
 use crate::recorder::{Recorder, hold_for};
 use crate::rig::{Policy, Setup};
 use crate::sim::{PowerCut, SimFs};
-use crate::watched::Watched;
 use crate::{CaseResult, Context};
 use kv_core::{
     Acknowledge, Action, AnyOf, Background, Decision, Lsn, MaxLogSize, OpenOptions, Periodic,
@@ -77,8 +77,8 @@ fn check_after_cuts(context: &Context) -> CaseResult {
 fn under(
     context: &Context,
     inner: impl PersistencePolicy + 'static,
-) -> std::result::Result<Watched, crate::Failure> {
-    Watched::open(context, Scale::Normal, Recorder::new(move |pending| inner.decide(pending)))
+) -> std::result::Result<Modelled, crate::Failure> {
+    Modelled::open(context, Scale::Normal, Recorder::new(move |pending| inner.decide(pending)))
 }
 
 pub(super) fn limits_are_met_exactly(context: &Context) -> CaseResult {
@@ -95,7 +95,7 @@ fn limits_of_bytes(context: &Context) -> CaseResult {
     let any = || AnyOf::new(vec![Box::new(Periodic::new(Duration::from_hours(1))), Box::new(size())]);
     for round in 0..2 {
         let mut store = if round == 0 { under(context, size()) } else { under(context, any()) }?;
-        let below = |store: &Watched, how: &str| -> CaseResult {
+        let below = |store: &Modelled, how: &str| -> CaseResult {
             let bytes = store.pending_bytes();
             ensure!(
                 bytes < LIMIT,
@@ -135,7 +135,7 @@ fn limits_of_age(context: &Context) -> CaseResult {
     let periodic = Periodic::new(Policy::INTERVAL);
     let any = AnyOf::new(vec![Box::new(periodic), Box::new(MaxLogSize::new(1 << 30))]);
     for mut store in [under(context, periodic)?, under(context, any)?] {
-        let younger = |store: &Watched| -> CaseResult {
+        let younger = |store: &Modelled| -> CaseResult {
             let age = store.oldest_age();
             ensure!(
                 age < Policy::INTERVAL,

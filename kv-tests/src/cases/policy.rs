@@ -2,10 +2,10 @@
 //! and a manual clock, those in `asking.rs` threads and the time of the system.
 
 use super::{asking, case, obeying};
+use crate::modelled::Modelled;
 use crate::recorder::Recorder;
 use crate::rig::Policy;
 use crate::sim::PowerCut;
-use crate::watched::Watched;
 use crate::{Case, CaseResult, Context, Level, Need};
 use fastrand::Rng;
 use kv_core::{Action, Batch, Compact, Decision, Engine, Lsn, Result, Scale};
@@ -137,7 +137,7 @@ pub(super) fn batch(changes: &[(&[u8], Option<&[u8]>)]) -> Batch {
 }
 
 /// One of each kind of change. Some time passes between them.
-fn one_of_each(store: &mut Watched) -> CaseResult {
+fn one_of_each(store: &mut Modelled) -> CaseResult {
     let step = Duration::from_millis(3);
     store.put(b"", b"")?;
     store.advance(step);
@@ -161,7 +161,7 @@ fn one_of_each(store: &mut Watched) -> CaseResult {
 }
 
 /// One random change, after some time.
-fn random_change(store: &mut Watched, rng: &mut Rng) -> CaseResult {
+fn random_change(store: &mut Modelled, rng: &mut Rng) -> CaseResult {
     store.advance(Duration::from_millis(rng.u64(0..4)));
     let key = |rng: &mut Rng| vec![rng.u8(0..12); rng.usize(1..40)];
     let value = |rng: &mut Rng| vec![rng.u8(..); rng.usize(0..90)];
@@ -185,7 +185,7 @@ fn random_change(store: &mut Watched, rng: &mut Rng) -> CaseResult {
 fn every_question_is_true(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     for scale in [Scale::Normal, Scale::Tiny] {
-        let mut store = Watched::open(context, scale, Recorder::always(Action::Hold))?;
+        let mut store = Modelled::open(context, scale, Recorder::always(Action::Hold))?;
         store.advance(Duration::from_millis(7));
         one_of_each(&mut store)?;
         for _ in 0..context.scaled(60) {
@@ -200,7 +200,7 @@ fn every_question_is_true(context: &Context) -> CaseResult {
 }
 
 /// The calls that neither change anything nor find anything pending.
-fn idle_calls(store: &mut Watched) -> CaseResult {
+fn idle_calls(store: &mut Modelled) -> CaseResult {
     let step = Duration::from_mins(1);
     store.advance(step);
     store.idle("get", |engine| engine.get(b"present"))?;
@@ -226,7 +226,7 @@ fn idle_calls(store: &mut Watched) -> CaseResult {
 fn an_idle_store_asks_nothing(context: &Context) -> CaseResult {
     for action in [Action::Hold, Action::Write, Action::WriteAndSync] {
         let script = move |_: &_| Decision { action, ask_again_in: Some(Policy::INTERVAL) };
-        let mut store = Watched::open(context, Scale::Tiny, Recorder::new(script))?;
+        let mut store = Modelled::open(context, Scale::Tiny, Recorder::new(script))?;
         idle_calls(&mut store)?;
         for (name, sync) in SYNCS {
             store.put(b"present", b"v")?;
@@ -247,14 +247,14 @@ fn an_idle_store_asks_nothing(context: &Context) -> CaseResult {
 
 fn durable_changes_are_not_pending(context: &Context) -> CaseResult {
     /// More than an engine may add to one change.
-    fn fill(store: &mut Watched) -> CaseResult {
+    fn fill(store: &mut Modelled) -> CaseResult {
         (0..100u8).try_for_each(|number| {
             store.advance(Duration::from_millis(1));
             store.put(&[number], &[number; 1000])
         })?;
         store.delete(&[99])
     }
-    let ask = |store: &mut Watched| -> CaseResult {
+    let ask = |store: &mut Modelled| -> CaseResult {
         for _ in 0..2 {
             store.advance(Duration::from_millis(9));
             store.put(b"k", b"v")?;
@@ -262,7 +262,7 @@ fn durable_changes_are_not_pending(context: &Context) -> CaseResult {
         }
         Ok(())
     };
-    let mut store = Watched::open(context, Scale::Normal, Recorder::always(Action::Hold))?;
+    let mut store = Modelled::open(context, Scale::Normal, Recorder::always(Action::Hold))?;
     for (name, sync) in SYNCS {
         fill(&mut store)?;
         store.advance(Duration::from_millis(5));
@@ -270,9 +270,9 @@ fn durable_changes_are_not_pending(context: &Context) -> CaseResult {
         ask(&mut store)?;
     }
     for change in [
-        |store: &mut Watched| store.put(b"k", b"v"),
-        |store: &mut Watched| store.delete(b"k"),
-        |store: &mut Watched| store.apply(&batch(&[(b"x", Some(b"y")), (b"z", Some(b""))])),
+        |store: &mut Modelled| store.put(b"k", b"v"),
+        |store: &mut Modelled| store.delete(b"k"),
+        |store: &mut Modelled| store.apply(&batch(&[(b"x", Some(b"y")), (b"z", Some(b""))])),
     ] {
         fill(&mut store)?;
         store.put(b"k", b"v")?;
@@ -283,10 +283,10 @@ fn durable_changes_are_not_pending(context: &Context) -> CaseResult {
         ask(&mut store)?;
     }
     for again in [
-        Watched::reopen,
-        |store: &mut Watched| store.crash(None),
-        |store: &mut Watched| store.crash(Some(PowerCut::KEEP_ALL)),
-        |store: &mut Watched| store.crash(Some(PowerCut::LOSE_ALL)),
+        Modelled::reopen,
+        |store: &mut Modelled| store.crash(None),
+        |store: &mut Modelled| store.crash(Some(PowerCut::KEEP_ALL)),
+        |store: &mut Modelled| store.crash(Some(PowerCut::LOSE_ALL)),
     ] {
         fill(&mut store)?;
         // A crash leaves these changes, and recovery makes them durable.
@@ -308,7 +308,7 @@ fn written_changes_are_still_pending(context: &Context) -> CaseResult {
             let writes = number % (writes + holds) < writes;
             Decision::now(if writes { Action::Write } else { Action::Hold })
         };
-        let mut store = Watched::open(context, Scale::Normal, Recorder::new(script))?;
+        let mut store = Modelled::open(context, Scale::Normal, Recorder::new(script))?;
         for (name, sync) in SYNCS {
             one_of_each(&mut store)?;
             for number in 0..20 {
@@ -326,7 +326,7 @@ fn answers_are_obeyed(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     for round in 0..context.scaled(12) {
         let scale = if round % 4 == 0 { Scale::Normal } else { Scale::Tiny };
-        let mut store = Watched::open(context, scale, Recorder::always(Action::Hold))?;
+        let mut store = Modelled::open(context, scale, Recorder::always(Action::Hold))?;
         for _ in 0..40 {
             let action = match rng.u8(0..8) {
                 0 => Action::WriteAndSync,

@@ -1,8 +1,3 @@
-//! A gate in front of a simulated disk: it holds operations until the case lets them go.
-//!
-//! Between two releases the case knows which operations of the disk have happened. So it can make a
-//! call at a chosen moment of another thread's sync.
-
 use super::{Fault, FaultKind, OpKind, Repeat, SimFs};
 use kv_core::Fs;
 use kv_core::fs::{Dir, DirLock, File, LockKind, OpenMode};
@@ -14,7 +9,7 @@ use std::time::Duration;
 
 /// The moment of an operation at which the gate holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Edge {
+pub enum Edge {
     /// Nothing has happened yet.
     Before,
     /// The operation has taken effect, and its caller does not know it yet.
@@ -23,11 +18,14 @@ pub(crate) enum Edge {
 
 /// A held operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stop {
+pub struct Stop {
     id: u64,
-    pub(crate) edge: Edge,
-    pub(crate) kind: OpKind,
-    path: String,
+    /// Whether it has taken effect.
+    pub edge: Edge,
+    /// The operation.
+    pub kind: OpKind,
+    /// The name of the file or directory.
+    pub name: String,
 }
 
 impl std::fmt::Display for Stop {
@@ -36,17 +34,14 @@ impl std::fmt::Display for Stop {
             Edge::Before => "before",
             Edge::After => "after",
         };
-        write!(f, "held {edge} {:?} {}", self.kind, self.path)
+        write!(f, "held {edge} {:?} {}", self.kind, self.name)
     }
 }
 
-/// Which operations the gate holds.
-type Filter = fn(OpKind) -> bool;
-
 #[derive(Debug, Default)]
 struct State {
-    /// `None`: the gate is open.
-    holds: Option<Filter>,
+    /// Which operations the gate holds. `None`: it is open.
+    holds: Option<fn(OpKind) -> bool>,
     /// The held operations, the oldest first.
     held: VecDeque<Stop>,
     /// The held operation that must fail.
@@ -60,9 +55,31 @@ struct Shared {
     changed: Condvar,
 }
 
-/// The case's side of the gate. Dropping it opens the gate.
+/// A gate in front of a simulated disk: it holds operations until a test lets them go. Dropping it
+/// opens it.
+///
+/// Between two releases the test knows which operations of the disk have happened. So it can make a
+/// call at a chosen moment of another thread's sync.
+///
+/// ```
+/// use kv_core::fs::{FsExt, OpenMode};
+/// use kv_tests::sim::{Edge, Gate, OpKind, SimFs};
+/// use std::{path::Path, thread, time::Duration};
+///
+/// let disk = SimFs::new();
+/// let (gate, fs) = Gate::before(disk.clone());
+/// gate.shut(|kind| kind == OpKind::Create);
+/// thread::scope(|scope| {
+///     let gate = gate; // A panic here opens it, which ends the other thread.
+///     scope.spawn(move || fs.open(Path::new("/file"), OpenMode::CreateNew).unwrap());
+///     let stop = gate.stop(Duration::from_secs(10)).unwrap();
+///     assert_eq!((stop.edge, stop.name.as_str()), (Edge::Before, "file"));
+///     assert!(disk.files().is_empty());
+/// });
+/// assert_eq!(disk.files().len(), 1);
+/// ```
 #[derive(Debug)]
-pub(crate) struct Gate(Arc<Shared>);
+pub struct Gate(Arc<Shared>);
 
 /// The disk behind the gate, as the engine sees it.
 #[derive(Clone, Debug)]
@@ -84,8 +101,8 @@ impl Shared {
         }
         let id = state.next;
         state.next += 1;
-        let path = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        state.held.push_back(Stop { id, edge, kind, path });
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        state.held.push_back(Stop { id, edge, kind, name });
         self.changed.notify_all();
         while state.held.iter().any(|stop| stop.id == id) {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -96,18 +113,19 @@ impl Shared {
 
 impl Gate {
     /// An open gate in front of `disk`, and the gated file system.
-    pub(crate) fn before(disk: SimFs) -> (Gate, Arc<dyn Fs>) {
+    pub fn before(disk: SimFs) -> (Gate, Arc<dyn Fs>) {
         let gate = Arc::new(Shared::default());
         (Gate(Arc::clone(&gate)), Arc::new(GatedFs { disk, gate }))
     }
 
-    /// From now on, holds each operation of these kinds twice: before it and after it.
-    pub(crate) fn shut(&self, holds: Filter) {
+    /// From now on, holds each operation of these kinds twice: before it and after it. Operations
+    /// that are held already stay so.
+    pub fn shut(&self, holds: fn(OpKind) -> bool) {
         self.0.lock().holds = Some(holds);
     }
 
     /// Lets all operations go, and holds no later one.
-    pub(crate) fn open(&self) {
+    pub fn open(&self) {
         let mut state = self.0.lock();
         state.holds = None;
         state.held.clear();
@@ -115,7 +133,7 @@ impl Gate {
     }
 
     /// The oldest held operation; waits for one.
-    pub(crate) fn stop(&self, wait: Duration) -> Option<Stop> {
+    pub fn stop(&self, wait: Duration) -> Option<Stop> {
         let state = self.0.lock();
         let none_held = |state: &mut State| state.held.is_empty();
         let (state, _) =
@@ -124,13 +142,13 @@ impl Gate {
     }
 
     /// Lets this operation go.
-    pub(crate) fn release(&self, stop: &Stop) {
+    pub fn release(&self, stop: &Stop) {
         self.0.lock().held.retain(|held| held.id != stop.id);
         self.0.changed.notify_all();
     }
 
     /// Lets this operation go, a sync held before it takes effect: it fails.
-    pub(crate) fn fail(&self, stop: &Stop) {
+    pub fn fail(&self, stop: &Stop) {
         self.0.lock().failing = Some(stop.id);
         self.release(stop);
     }

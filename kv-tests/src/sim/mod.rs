@@ -51,6 +51,6 @@ mod tests;
 
 pub use fault::{Fault, FaultKind, Repeat};
 pub use fs::SimFs;
-pub(crate) use gate::{Edge, Gate, Stop};
+pub use gate::{Edge, Gate, Stop};
 pub use op::{OpKind, OpRecord};
 pub use power_cut::PowerCut;

@@ -39,7 +39,7 @@ enum Did {
 
 /// A store under watch.
 #[derive(Debug)]
-pub(crate) struct Watched {
+pub(crate) struct Modelled {
     context: Context,
     rig: Rig,
     disk: SimFs,
@@ -62,7 +62,7 @@ pub(crate) struct Watched {
     calls: Vec<String>,
 }
 
-impl Watched {
+impl Modelled {
     /// A new store whose policy is `recorder`.
     pub(crate) fn open(
         context: &Context,
@@ -76,7 +76,7 @@ impl Watched {
         let rig = context.sim_rig(disk.clone(), setup);
         let options = OpenOptions { persistence: Arc::clone(&recorder) as _, ..setup.options() };
         let engine = rig.open_with(&options)?;
-        let mut watched = Watched {
+        let mut watched = Modelled {
             context: context.clone(),
             rig,
             options,
