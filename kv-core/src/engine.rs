@@ -38,7 +38,7 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// [`poll_durable`](Engine::poll_durable). The [`PersistencePolicy`](crate::PersistencePolicy)
 /// decides how far durable changes may trail visible ones. Under a policy that says
 /// [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable when its call
-/// returns, whatever the policy decides; it may be visible to others a little before.
+/// returns, also if the policy holds or only writes. Other callers may see it a little before.
 ///
 /// **Pacing.** An engine asks the policy after a change, and describes all changes that are not
 /// durable in [`Pending`](crate::Pending). It does not ask while there are none. It may dump
@@ -85,12 +85,13 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// compact on request, gives most of their space on the disk back. A closed engine holds no
 /// lock and no thread. Its last handle, once dropped, leaves no open file and nothing else behind.
 ///
-/// **Damage at rest.** A store whose files were changed while it was closed is refused, with an
-/// error that names the file, or shows the state that it would show unchanged. This holds for each
-/// flipped bit, zeroed or exchanged part, cut, and for missing, exchanged and foreign files. After
-/// a crash, damage at the end of the log may look like the crash: it may cost the changes of the
-/// last sync. An open that is refused has changed nothing. A checksum of 32 bits misses one in 2^32
-/// of the damages that no single check catches for certain. Bytes from the disk never panic.
+/// **Damage at rest.** The files of a closed store may be changed from outside. The next open
+/// refuses the store with an error that names the file, or it shows the state as it was before.
+/// This holds for each flipped bit, zeroed or exchanged part, cut, and for missing, exchanged and
+/// foreign files. After a crash, damage at the end of the log may look like the crash: it may cost
+/// the changes of the last sync. An open that is refused has changed nothing. A checksum of 32 bits
+/// misses one in 2^32 of the damages that no single check catches for certain. Bytes from the disk
+/// never panic.
 ///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry

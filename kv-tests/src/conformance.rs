@@ -106,7 +106,7 @@ macro_rules! for_each_case {
                 required_kv305_a_break_ends_the_scan_only
                 required_kv306_nothing_to_visit
                 required_kv307_every_method_in_every_callback
-                required_kv308_nobody_waits_for_a_callback
+                required_kv308_no_thread_waits_for_a_callback
                 required_kv309_changes_in_callbacks_survive
                 stochastic_kv310_scans_while_keys_come_and_go
             }

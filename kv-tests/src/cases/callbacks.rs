@@ -367,7 +367,7 @@ fn beside_a_waiting_callback(context: &Context, setup: Setup, visit: Visit) -> C
     Ok(())
 }
 
-pub(super) fn nobody_waits_for_a_callback(context: &Context) -> CaseResult {
+pub(super) fn no_thread_waits_for_a_callback(context: &Context) -> CaseResult {
     for setup in setups(context) {
         let setup = Setup { background: Background::Threads, ..setup };
         for visit in Visit::ALL {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Keys that nobody changes, among those that the batches change.
+/// Keys between those of the batches. No writer changes them.
 const FILLERS: u16 = 1200;
 
 /// The batches of one run.
@@ -118,7 +118,7 @@ impl Run {
             found = number(value);
             is_whole = found.is_some();
         })?;
-        ensure!(is_whole, "a read of {:?} shows bytes that nobody wrote", self.shape.key(index));
+        ensure!(is_whole, "a read of {:?} shows bytes that no writer wrote", self.shape.key(index));
         Ok(found)
     }
 
@@ -288,7 +288,7 @@ fn run(context: &Context, setup: Setup, shape: Shape, readers: Vec<Work>) -> Cas
         let run = Arc::clone(&run);
         running.push(start(context, call, move || {
             let result = reader(&run);
-            // After a failure nobody needs the rest.
+            // The first failure ends the other threads.
             if result.is_err() {
                 run.done.store(true, Ordering::Release);
             }

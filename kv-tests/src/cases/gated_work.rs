@@ -20,7 +20,7 @@ const KEYS: u16 = 60;
 /// A change, as its caller knows it.
 type Change = (Lsn, Vec<u8>, Option<Vec<u8>>);
 
-/// A writer has its keys for itself, so it knows what it must read.
+/// No other writer changes the keys of this one. So it knows the values that it must read.
 struct Writer {
     name: u8,
     engine: Arc<dyn Engine>,

@@ -1,5 +1,5 @@
-//! Handles: after close, after a failed close, close and drop under all circumstances, and what a
-//! handle holds.
+//! Handles of a store: calls after a close and after a failed one, the changes that a close and
+//! a drop save, and the resources that a handle holds.
 
 use super::case;
 use crate::failure::{ensure, fail};

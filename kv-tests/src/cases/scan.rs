@@ -59,11 +59,11 @@ pub(crate) const CASES: &[Case] = &[
         callbacks::every_method_in_every_callback,
     ),
     case(
-        "scan::required_kv308_nobody_waits_for_a_callback",
+        "scan::required_kv308_no_thread_waits_for_a_callback",
         Level::Required,
         &[],
         "No other thread waits for a callback, and the bytes that it borrows stay as they are.",
-        callbacks::nobody_waits_for_a_callback,
+        callbacks::no_thread_waits_for_a_callback,
     ),
     case(
         "scan::required_kv309_changes_in_callbacks_survive",

@@ -1,4 +1,4 @@
-//! The changes that are not durable: what the policy is told of them, and what it answers.
+//! Changes that are not durable. The engine describes them to the policy, and obeys its answer.
 
 use super::Defect;
 use super::state::{Shared, State, live_bytes};

@@ -127,7 +127,7 @@ fn a_failed_sync_of_a_directory_shows_names_that_no_later_sync_saves() {
     assert_eq!(names(&disk), ["dir", "moved", "new"]);
     assert_eq!(names(&disk.power_cut(PowerCut::LOSE_ALL)), ["dir", "log"]);
     assert_eq!(names(&disk.power_cut(PowerCut::KEEP_ALL)), ["dir", "moved", "new"]);
-    // New changes of the same names are durable, whatever becomes of the old ones.
+    // New changes of the same names become durable, also if the old ones are lost.
     dir.remove_file("new").unwrap();
     dir.rename("moved", "log").unwrap();
     dir.sync().unwrap();

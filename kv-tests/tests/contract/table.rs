@@ -108,9 +108,10 @@ pub(crate) const SECTIONS: &[Section] = &[
                 &["kv505", "kv509", "kv806", "kv827"],
             ),
             by(
-                "Under a policy that says Acknowledge::WhenDurable a change is durable when its call returns, whatever the policy decides; it may be visible to others a little before.",
+                "Under a policy that says Acknowledge::WhenDurable a change is durable when its call returns, also if the policy holds or only writes.",
                 &["kv801", "kv826"],
             ),
+            not("Other callers may see it a little before.", "a permission"),
             by(
                 "Pacing. An engine asks the policy after a change, and describes all changes that are not durable in Pending.",
                 &["kv821", "kv823", "kv825", "kv834"],
@@ -218,8 +219,12 @@ pub(crate) const SECTIONS: &[Section] = &[
                 &["kv435", "kv683", "kv906"],
             ),
             not("Damage at rest.", "a heading"),
+            not(
+                "The files of a closed store may be changed from outside.",
+                "the next sentence says the demand",
+            ),
             by(
-                "A store whose files were changed while it was closed is refused, with an error that names the file, or shows the state that it would show unchanged.",
+                "The next open refuses the store with an error that names the file, or it shows the state as it was before.",
                 &[
                     "kv651", "kv653", "kv654", "kv655", "kv656", "kv657", "kv658", "kv659", "kv660", "kv661",
                     "kv662", "kv663", "kv664", "kv905",
