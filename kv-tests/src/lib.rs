@@ -147,7 +147,8 @@ pub use conformance::check_plain;
 #[doc(hidden)]
 pub use kv_core;
 
-pub use case::{Case, Level, Need, all_cases};
+pub use case::{Case, Level, Need};
+pub use cases::all_cases;
 pub use context::Context;
 pub use explored::Explored;
 pub use failure::{CaseResult, Failure};

@@ -210,3 +210,40 @@ impl Rig {
         Ok(Arc::new(Watched::new(engine, calls.clone())))
     }
 }
+
+/// Stores for a case.
+impl Context {
+    /// Inline if the engine supports it, otherwise threads.
+    pub fn quiet_background(&self) -> Background {
+        if self.factory().capabilities().inline { Background::Inline } else { Background::Threads }
+    }
+
+    /// A store that is not open yet: on a simulated disk if the engine supports one, otherwise in a
+    /// temporary directory.
+    ///
+    /// # Errors
+    /// The system refuses a temporary directory.
+    pub fn rig(&self, setup: Setup) -> std::io::Result<Rig> {
+        let disk = if self.factory().capabilities().simulated_fs {
+            Disk::Simulated(SimFs::new())
+        } else {
+            Disk::temporary()?
+        };
+        Ok(Rig::new(self, disk, setup))
+    }
+
+    /// A store that is not open yet, in a temporary directory on the real disk, with background
+    /// threads.
+    ///
+    /// # Errors
+    /// The system refuses a temporary directory.
+    pub fn real_rig(&self, setup: Setup) -> std::io::Result<Rig> {
+        Ok(Rig::new(self, Disk::temporary()?, Setup { background: Background::Threads, ..setup }))
+    }
+
+    /// A store that is not open yet, on `disk`. The case must require
+    /// [`Need::SimulatedFs`](crate::Need).
+    pub fn sim_rig(&self, disk: SimFs, setup: Setup) -> Rig {
+        Rig::new(self, Disk::Simulated(disk), setup)
+    }
+}

@@ -113,7 +113,7 @@ pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
 }
 
 fn check(suite: &Suite) -> Result<(), String> {
-    check_own(suite.cases)?;
+    check_own(suite.cases, &all_cases())?;
     let cases = suite.all_cases();
     for (id, reason) in suite.skip {
         if cases.iter().all(|case| case.id != *id) {

@@ -41,6 +41,7 @@ mod scan_changes;
 mod sizes;
 mod stage;
 pub(crate) mod stats;
+mod sweeps;
 mod written;
 
 use crate::{Case, CaseResult, Context, Level, Need};
@@ -54,4 +55,32 @@ const fn case(
     run: fn(&Context) -> CaseResult,
 ) -> Case {
     Case { id, level, needs, summary, run }
+}
+
+/// All cases of the suite, in the order of their ids' numbers.
+pub fn all_cases() -> Vec<Case> {
+    [
+        model::CASES,
+        batch::CASES,
+        scan::CASES,
+        lifecycle::CASES,
+        opening::CASES,
+        directory::CASES,
+        handles::CASES,
+        read_only::CASES,
+        crash::CASES,
+        errors::CASES,
+        disk::CASES,
+        corruption::CASES,
+        layouts::CASES,
+        resources::CASES,
+        concurrency::CASES,
+        linearizability::CASES,
+        durability::CASES,
+        policy::CASES,
+        stats::CASES,
+        process::CASES,
+        own_io::CASES,
+    ]
+    .concat()
 }

@@ -1,6 +1,5 @@
 //! Promises that follow from a policy's answers: cases of the group `policy`.
 
-use super::policy::batch;
 use crate::failure::ensure;
 use crate::modelled::Modelled;
 use crate::recorder::{Recorder, hold_for};
@@ -8,7 +7,7 @@ use crate::rig::{Policy, Setup};
 use crate::sim::{PowerCut, SimFs};
 use crate::{CaseResult, Context};
 use kv_core::{
-    Acknowledge, Action, AnyOf, Background, Decision, Lsn, MaxLogSize, OpenOptions, Periodic,
+    Acknowledge, Action, AnyOf, Background, Batch, Decision, Lsn, MaxLogSize, OpenOptions, Periodic,
     PersistencePolicy, Scale,
 };
 use std::sync::Arc;
@@ -197,4 +196,16 @@ pub(super) fn hold_holds(context: &Context) -> CaseResult {
         }
     }
     Ok(())
+}
+
+/// A batch of puts, and of deletes where there is no value.
+pub(super) fn batch(changes: &[(&[u8], Option<&[u8]>)]) -> Batch {
+    let mut batch = Batch::new();
+    for (key, value) in changes {
+        match value {
+            Some(value) => batch.put(key, value),
+            None => batch.delete(key),
+        };
+    }
+    batch
 }

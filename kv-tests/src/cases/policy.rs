@@ -1,6 +1,7 @@
 //! What a policy is asked, and whether the engine obeys its answers. The cases here use inline mode
 //! and a manual clock, those in `asking.rs` threads and the time of the system.
 
+use super::obeying::batch;
 use super::{asking, case, obeying};
 use crate::modelled::Modelled;
 use crate::recorder::Recorder;
@@ -124,17 +125,6 @@ const SYNCS: [(&str, Sync); 3] = [
     ("wait_durable", |engine| engine.wait_durable(engine.last_lsn())),
     ("poll_durable", |engine| poll_durable(engine, engine.last_lsn())),
 ];
-
-pub(super) fn batch(changes: &[(&[u8], Option<&[u8]>)]) -> Batch {
-    let mut batch = Batch::new();
-    for (key, value) in changes {
-        match value {
-            Some(value) => batch.put(key, value),
-            None => batch.delete(key),
-        };
-    }
-    batch
-}
 
 /// One of each kind of change. Some time passes between them.
 fn one_of_each(store: &mut Modelled) -> CaseResult {

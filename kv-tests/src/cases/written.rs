@@ -1,6 +1,6 @@
 //! Changes that the operating system has, and that are not synced: cases of the group `crash`.
 
-use super::crash::{crash_everywhere, mutations_of, overwriting, three_cuts};
+use super::sweeps::{crash_everywhere, mutations_of, overwriting, three_cuts};
 use crate::executor::run;
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, state_of};

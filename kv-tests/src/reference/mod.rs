@@ -19,7 +19,7 @@
 //! | `state.rs` | the state that callers and the ticker share |
 //! | `place.rs` | the directory: its lock, its reserve, the replacement of its file |
 //! | `log.rs` | the bytes of the file, without I/O |
-//! | `together.rs`, `visits.rs`, `cursor.rs` | syncs beside callers, waits for callbacks, scans of the live map: for defects |
+//! | `together.rs`, `visits.rs`, `waits.rs`, `cursor.rs` | syncs beside callers, waits for callbacks, scans of the live map: for defects |
 //! | `stored.rs` | what defects make of a change on its way to the file |
 //! | `defect.rs` | ways to be wrong, for the suite's own tests |
 
@@ -37,6 +37,7 @@ mod stored;
 mod ticker;
 mod together;
 mod visits;
+mod waits;
 
 pub use defect::Defect;
 pub use engine::Reference;

@@ -1,8 +1,5 @@
 //! The running callbacks: only defects look at them.
 
-use super::Defect;
-use super::state::Shared;
-use kv_core::Change;
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -16,10 +13,10 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug)]
-struct Visit {
-    kind: Kind,
-    thread: ThreadId,
-    key: Vec<u8>,
+pub(super) struct Visit {
+    pub(super) kind: Kind,
+    pub(super) thread: ThreadId,
+    pub(super) key: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -49,37 +46,9 @@ impl Visits {
         self.any(|visit| visit.thread == thread)
     }
 
-    fn wait_while(&self, is_meant: impl Fn(&Visit) -> bool) {
+    pub(super) fn wait_while(&self, is_meant: impl Fn(&Visit) -> bool) {
         while self.any(&is_meant) {
             thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-impl Shared {
-    /// Waits for callbacks before a change, where a defect demands it.
-    pub(super) fn wait_before_change(&self, changes: &[&Change]) {
-        let thread = thread::current().id();
-        if self.has(Defect::ReadPinsKey) {
-            let is_named = |key: &[u8]| changes.iter().any(|change| change.key() == key);
-            self.visits.wait_while(|visit| visit.kind == Kind::Read && is_named(&visit.key));
-        }
-        if self.has(Defect::CallbackStopsWriters) {
-            self.visits.wait_while(|visit| visit.kind == Kind::Scan && visit.thread != thread);
-        }
-    }
-
-    /// Waits for callbacks before a sync, where a defect demands it.
-    pub(super) fn wait_before_sync(&self) {
-        if self.has(Defect::SyncWaitsForReadMany) {
-            self.visits.wait_while(|visit| visit.kind == Kind::ReadMany);
-        }
-    }
-
-    /// Waits for callbacks before the statistics, where a defect demands it.
-    pub(super) fn wait_before_stats(&self) {
-        if self.has(Defect::StatsWaitForScan) {
-            self.visits.wait_while(|visit| visit.kind == Kind::Scan);
         }
     }
 }
