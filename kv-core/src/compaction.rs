@@ -97,6 +97,20 @@ pub struct CompactionView<'a> {
     pub disk: Usage,
     /// Segments, spare ones included, and the most there can be.
     pub slots: Usage,
+    /// Why the engine asks now.
+    pub occasion: Occasion,
+}
+
+/// Why an engine asks a policy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Occasion {
+    /// Changes come, and need the disk themselves.
+    #[default]
+    Busy,
+    /// The store is opened or closed, and a caller waits for that.
+    OpenOrClose,
+    /// No change came for a while, or a caller wants a compact store.
+    Idle,
 }
 
 /// A policy's answer: compact these together.
@@ -135,7 +149,9 @@ impl CompactionPolicy for Never {
 /// Compacts the emptiest segments first.
 ///
 /// The target is for the whole store, not for a segment: if nine of ten segments are full, the
-/// tenth may be nearly empty. While too little of all files is live, it compacts on disk.
+/// tenth may be nearly empty. While too little of all files is live, it compacts on disk. The dead
+/// records of a small store are not worth the syncs of a compaction while changes come:
+/// [`disk_slack_segments`](Self::disk_slack_segments) of them may stay until then.
 /// Otherwise, while too little of all images is live, it compacts in memory: a byte freed there
 /// costs no I/O, so its target is higher. Of uniformly overwritten segments the emptiest are about
 /// half as full as the average, so a byte freed on disk costs about 0.5 bytes written at 0.6.
@@ -144,6 +160,12 @@ pub struct Greedy {
     /// Share of all files that shall be live. Default 0.6: at most about two thirds more disk than
     /// live data. At 0 nothing is compacted on disk but to merge small segments.
     pub disk_utilization_min: f64,
+    /// Full segments' worth of dead records that may stay on the disk while changes come, whatever
+    /// share they are. Default 8.
+    pub disk_slack_segments: u64,
+    /// Share of all files that shall be live in an idle store. Default 0.75: at most a third more
+    /// disk than live data. The higher of the two shares counts.
+    pub idle_disk_utilization_min: f64,
     /// Share of all images that shall be live. Default 0.9: at most about a ninth more memory than
     /// live records.
     pub memory_utilization_min: f64,
@@ -153,13 +175,24 @@ pub struct Greedy {
 
 impl Default for Greedy {
     fn default() -> Self {
-        Greedy { disk_utilization_min: 0.6, memory_utilization_min: 0.9, victims_max: 8 }
+        Greedy {
+            disk_utilization_min: 0.6,
+            disk_slack_segments: 8,
+            idle_disk_utilization_min: 0.75,
+            memory_utilization_min: 0.9,
+            victims_max: 8,
+        }
     }
 }
 
 impl CompactionPolicy for Greedy {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        on_disk(view, self.disk_utilization_min, self.victims_max, SegmentStats::disk_utilization)
+        let target = DiskTarget {
+            utilization_min: self.disk_utilization_min,
+            slack_segments: self.disk_slack_segments,
+            idle_utilization_min: self.idle_disk_utilization_min,
+        };
+        on_disk(view, target, self.victims_max, SegmentStats::disk_utilization)
             .or_else(|| in_memory(view, self.memory_utilization_min, self.victims_max))
     }
 }
@@ -177,6 +210,10 @@ impl CompactionPolicy for Greedy {
 pub struct CostBenefit {
     /// Share of all files that shall be live. Default 0.6.
     pub disk_utilization_min: f64,
+    /// As [`Greedy::disk_slack_segments`]. Default 8.
+    pub disk_slack_segments: u64,
+    /// As [`Greedy::idle_disk_utilization_min`]. Default 0.75.
+    pub idle_disk_utilization_min: f64,
     /// Share of all images that shall be live. Default 0.9.
     pub memory_utilization_min: f64,
     /// Most victims of one compaction. Default 8.
@@ -185,8 +222,20 @@ pub struct CostBenefit {
 
 impl Default for CostBenefit {
     fn default() -> Self {
-        let Greedy { disk_utilization_min, memory_utilization_min, victims_max } = Greedy::default();
-        CostBenefit { disk_utilization_min, memory_utilization_min, victims_max }
+        let Greedy {
+            disk_utilization_min,
+            disk_slack_segments,
+            idle_disk_utilization_min,
+            memory_utilization_min,
+            victims_max,
+        } = Greedy::default();
+        CostBenefit {
+            disk_utilization_min,
+            disk_slack_segments,
+            idle_disk_utilization_min,
+            memory_utilization_min,
+            victims_max,
+        }
     }
 }
 
@@ -203,7 +252,12 @@ impl CostBenefit {
 
 impl CompactionPolicy for CostBenefit {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        on_disk(view, self.disk_utilization_min, self.victims_max, Self::rank)
+        let target = DiskTarget {
+            utilization_min: self.disk_utilization_min,
+            slack_segments: self.disk_slack_segments,
+            idle_utilization_min: self.idle_disk_utilization_min,
+        };
+        on_disk(view, target, self.victims_max, Self::rank)
             .or_else(|| in_memory(view, self.memory_utilization_min, self.victims_max))
     }
 }
@@ -262,7 +316,34 @@ fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize
     )
 }
 
-/// The first of these choices that names a segment:
+/// How full the files shall be.
+#[derive(Clone, Copy, Debug)]
+struct DiskTarget {
+    /// 0: nothing is compacted but to merge small segments.
+    utilization_min: f64,
+    slack_segments: u64,
+    idle_utilization_min: f64,
+}
+
+impl DiskTarget {
+    /// The live share that the files shall have now.
+    fn utilization_min(self, view: &CompactionView<'_>) -> f64 {
+        if view.occasion == Occasion::Idle && self.utilization_min > 0.0 {
+            self.utilization_min.max(self.idle_utilization_min)
+        } else {
+            self.utilization_min
+        }
+    }
+
+    /// Bytes of dead records that may stay now.
+    fn slack(self, view: &CompactionView<'_>) -> u64 {
+        let is_busy = view.occasion == Occasion::Busy;
+        if is_busy { self.slack_segments.saturating_mul(view.segment_bytes) } else { 0 }
+    }
+}
+
+/// The first of these choices that names a segment. The first two need more dead records than the
+/// slack.
 ///
 /// 1. Segments without a live record.
 /// 2. If too little of the disk is live, the smallest by `rank` with dead records.
@@ -272,13 +353,17 @@ fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize
 /// many tombstones are a reason to do that.
 fn on_disk(
     view: &CompactionView<'_>,
-    utilization_min: f64,
+    target: DiskTarget,
     victims_max: usize,
     rank: impl Fn(&SegmentStats) -> f64,
 ) -> Option<CompactionPlan> {
+    let live: u64 = view.segments.iter().map(|segment| segment.live_bytes).sum();
+    let disk: u64 = view.segments.iter().map(|segment| segment.disk_bytes).sum();
+    let utilization_min = target.utilization_min(view);
+    let is_worthwhile = disk.saturating_sub(live) > target.slack(view);
     let is_empty = |segment: &&SegmentStats| utilization_min > 0.0 && segment.survivor_bytes() == 0;
     let empty: Vec<&SegmentStats> = view.segments.iter().filter(is_empty).collect();
-    if !empty.is_empty() {
+    if !empty.is_empty() && (is_worthwhile || is_reached(view.disk)) {
         return plan(CompactionLevel::Disk, &empty);
     }
     if is_reached(view.disk) {
@@ -298,9 +383,7 @@ fn on_disk(
             return plan(CompactionLevel::Disk, &victims);
         }
     }
-    let live = view.segments.iter().map(|segment| segment.live_bytes).sum();
-    let disk = view.segments.iter().map(|segment| segment.disk_bytes).sum();
-    let excess = excess(live, disk, utilization_min);
+    let excess = if is_worthwhile { excess(live, disk, utilization_min) } else { 0 };
     let candidates = view.segments.iter().filter(|segment| excess > 0 && segment.dead_bytes > 0).collect();
     // A segment's worth at least, so that not every new segment calls for a compaction.
     let missing = excess.max(view.segment_bytes);
@@ -349,6 +432,22 @@ mod tests {
 
     const FULL: u64 = 1000;
 
+    /// Without slack.
+    const GREEDY: Greedy = Greedy {
+        disk_utilization_min: 0.6,
+        disk_slack_segments: 0,
+        idle_disk_utilization_min: 0.75,
+        memory_utilization_min: 0.9,
+        victims_max: 8,
+    };
+    const COST_BENEFIT: CostBenefit = CostBenefit {
+        disk_utilization_min: 0.6,
+        disk_slack_segments: 0,
+        idle_disk_utilization_min: 0.75,
+        memory_utilization_min: 0.9,
+        victims_max: 8,
+    };
+
     fn segment(id: u64, live: u64, age_s: u64) -> SegmentStats {
         SegmentStats {
             id: SegmentId::new(id),
@@ -370,12 +469,21 @@ mod tests {
         policy: &dyn CompactionPolicy,
         segments: &[SegmentStats],
     ) -> Option<(CompactionLevel, Vec<u64>)> {
+        levelled_on(Occasion::Busy, policy, segments)
+    }
+
+    fn levelled_on(
+        occasion: Occasion,
+        policy: &dyn CompactionPolicy,
+        segments: &[SegmentStats],
+    ) -> Option<(CompactionLevel, Vec<u64>)> {
         let view = CompactionView {
             segments,
             segment_bytes: FULL,
             memory: Usage::default(),
             disk: Usage::default(),
             slots: Usage { used: segments.len() as u64, limit: Some(1 << 16) },
+            occasion,
         };
         let plan = policy.plan(&view)?;
         Some((plan.level, plan.victims.iter().map(|id| id.get()).collect()))
@@ -388,13 +496,50 @@ mod tests {
     }
 
     #[test]
+    fn a_few_dead_segments_stay_until_the_store_is_idle() {
+        let greedy = Greedy::default();
+        assert_eq!((greedy.disk_slack_segments, greedy.victims_max), (8, 8));
+        let segments: Vec<SegmentStats> = (1..=9).map(|id| segment(id, 0, 0)).collect();
+        for policy in [&greedy as &dyn CompactionPolicy, &CostBenefit::default()] {
+            let eight = &segments[..8];
+            let (level, victims) = levelled(policy, eight).unwrap();
+            assert_eq!((level, victims.len()), (CompactionLevel::Memory, 8));
+            assert_eq!(plan(policy, &segments).unwrap().len(), 9);
+            for occasion in [Occasion::OpenOrClose, Occasion::Idle] {
+                let (level, victims) = levelled_on(occasion, policy, eight).unwrap();
+                assert_eq!((level, victims.len()), (CompactionLevel::Disk, 8));
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_store_is_compacted_further() {
+        for policy in [&GREEDY as &dyn CompactionPolicy, &COST_BENEFIT] {
+            let full = [segment(1, 700, 0), segment(2, 750, 0)];
+            for occasion in [Occasion::Busy, Occasion::OpenOrClose] {
+                let (level, _) = levelled_on(occasion, policy, &full).unwrap();
+                assert_eq!(level, CompactionLevel::Memory);
+            }
+            let idle = levelled_on(Occasion::Idle, policy, &full);
+            assert_eq!(idle, Some((CompactionLevel::Disk, vec![1, 2])));
+            let fuller = [segment(1, 750, 0), segment(2, 751, 0)];
+            let idle = levelled_on(Occasion::Idle, policy, &fuller);
+            assert_eq!(idle.map(|(level, _)| level), Some(CompactionLevel::Memory));
+        }
+        // A policy that leaves the disk alone does so in an idle store, too.
+        let never_on_disk = Greedy { disk_utilization_min: 0.0, ..GREEDY };
+        let idle = levelled_on(Occasion::Idle, &never_on_disk, &[segment(1, 10, 0)]);
+        assert_eq!(idle.map(|(level, _)| level), Some(CompactionLevel::Memory));
+    }
+
+    #[test]
     fn never_plans_nothing() {
         assert_eq!(plan(&Never, &[segment(1, 0, 9)]), None);
     }
 
     #[test]
     fn greedy_takes_the_emptiest_while_the_whole_is_too_empty() {
-        let greedy = Greedy { disk_utilization_min: 0.75, victims_max: 3, ..Greedy::default() };
+        let greedy = Greedy { disk_utilization_min: 0.75, victims_max: 3, ..GREEDY };
         assert_eq!(plan(&greedy, &[]), None);
         // 0.75 of the whole is enough, with any distribution over segments.
         assert_eq!(plan(&greedy, &[segment(1, 1000, 0), segment(2, 500, 0)]), None);
@@ -415,8 +560,8 @@ mod tests {
     fn what_is_dead_altogether_goes_at_once() {
         let small = SegmentStats { disk_bytes: 10, memory_bytes: 10, dead_bytes: 10, ..segment(4, 0, 0) };
         let segments = [segment(1, 1000, 0), segment(2, 900, 0), small];
-        assert_eq!(plan(&Greedy::default(), &segments), Some(vec![4]));
-        let never_on_disk = Greedy { disk_utilization_min: 0.0, ..Greedy::default() };
+        assert_eq!(plan(&GREEDY, &segments), Some(vec![4]));
+        let never_on_disk = Greedy { disk_utilization_min: 0.0, ..GREEDY };
         assert_eq!(plan(&never_on_disk, &segments), None);
     }
 
@@ -425,18 +570,18 @@ mod tests {
         // Nothing is live, and each segment is nearly full of tombstones that the dead in the other
         // keep.
         let held = |id| with_tombstones(segment(id, 950, 0), 950);
-        assert_eq!(plan(&Greedy::default(), &[held(1), held(2)]), Some(vec![1, 2]));
+        assert_eq!(plan(&GREEDY, &[held(1), held(2)]), Some(vec![1, 2]));
         assert!((held(1).disk_utilization() - 0.95).abs() < 1e-9);
         assert!((held(1).memory_utilization() - 0.95).abs() < 1e-9);
         // Where the dead are gone, there is nothing left to do for those that hold tombstones only.
         let pure = with_tombstones(segment(3, 1000, 0), 1000);
-        assert_eq!(plan(&Greedy::default(), &[pure, held(1)]), Some(vec![1]));
-        assert_eq!(plan(&Greedy::default(), &[pure]), None);
+        assert_eq!(plan(&GREEDY, &[pure, held(1)]), Some(vec![1]));
+        assert_eq!(plan(&GREEDY, &[pure]), None);
     }
 
     #[test]
     fn memory_is_compacted_where_the_disk_is_well() {
-        for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+        for policy in [&GREEDY as &dyn CompactionPolicy, &COST_BENEFIT] {
             let segments = [segment(1, 890, 0), segment(2, 850, 0), segment(3, 910, 0)];
             assert_eq!(levelled(policy, &segments), Some((CompactionLevel::Memory, vec![2])));
             assert_eq!(levelled(policy, &[segment(1, 800, 0), segment(2, 1000, 0)]), None);
@@ -459,7 +604,7 @@ mod tests {
             rng = rng.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (rng >> 33) % max
         };
-        for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+        for policy in [&GREEDY as &dyn CompactionPolicy, &COST_BENEFIT] {
             for _ in 0..200 {
                 let mut segments: Vec<SegmentStats> = (0..next(40))
                     .map(|id| {
@@ -506,17 +651,17 @@ mod tests {
             ..segment(id, bytes, 0)
         };
         let three = [small(1, 10), small(2, 250), small(3, 20)];
-        assert_eq!(plan(&Greedy::default(), &three), None);
+        assert_eq!(plan(&GREEDY, &three), None);
         let with = |last| [three[0], three[1], three[2], last];
-        assert_eq!(plan(&Greedy::default(), &with(small(4, 251))), None);
-        assert_eq!(plan(&Greedy::default(), &with(small(4, 250))), Some(vec![1, 3, 2, 4]));
+        assert_eq!(plan(&GREEDY, &with(small(4, 251))), None);
+        assert_eq!(plan(&GREEDY, &with(small(4, 250))), Some(vec![1, 3, 2, 4]));
         let two_outputs: Vec<_> = (1..=5).map(|id| small(id, 250)).collect();
-        assert_eq!(plan(&Greedy::default(), &two_outputs), None);
+        assert_eq!(plan(&GREEDY, &two_outputs), None);
     }
 
     #[test]
     fn cost_benefit_prefers_old_segments_over_slightly_emptier_young_ones() {
-        let one = CostBenefit { victims_max: 1, disk_utilization_min: 0.9, ..CostBenefit::default() };
+        let one = CostBenefit { victims_max: 1, disk_utilization_min: 0.9, ..COST_BENEFIT };
         let segments = [segment(1, 500, 1), segment(2, 700, 100), segment(3, 350, 1), segment(4, 950, 400)];
         assert_eq!(plan(&one, &segments), Some(vec![2]));
         let younger = SegmentStats { age: Duration::from_secs(1), ..segments[1] };

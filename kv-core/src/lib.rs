@@ -63,8 +63,8 @@ pub use batch::{Batch, Change};
 pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::{
-    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, SegmentId,
-    SegmentStats, Usage,
+    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, Occasion,
+    SegmentId, SegmentStats, Usage,
 };
 pub use durable::Durable;
 pub use engine::{Engine, ScanVisitor};

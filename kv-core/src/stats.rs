@@ -43,7 +43,8 @@ pub struct Stats {
     pub syncs: u64,
     /// Bytes written to files, for any reason.
     pub bytes_written: u64,
-    /// Waits of writers: too much was unflushed, or the next segment was not ready.
+    /// Waits of writers: too much was unflushed, memory had to come free, or the next segment was
+    /// not ready.
     pub stalls: u64,
     /// Time writers spent in those waits.
     pub stall_time: Duration,
@@ -53,6 +54,9 @@ pub struct Stats {
     pub memory_compactions: u64,
     /// Segments that left memory because of a limit on it.
     pub evictions: u64,
+    /// Times a writer went on although memory without live records had reached its ceiling: a slow
+    /// disk, or a reader that holds it.
+    pub slack_excesses: u64,
     /// Records that had to be read from a file, for a read or to find the record that a change
     /// replaces.
     pub fetches: u64,
