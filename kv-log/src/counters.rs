@@ -16,6 +16,7 @@ pub(crate) struct Counters {
     pub(crate) compaction_failures: AtomicU64,
     pub(crate) memory_compactions: AtomicU64,
     pub(crate) evictions: AtomicU64,
+    pub(crate) slack_excesses: AtomicU64,
 }
 
 impl Counters {
@@ -37,5 +38,6 @@ impl Counters {
         stats.compaction_failures = read(&self.compaction_failures);
         stats.memory_compactions = read(&self.memory_compactions);
         stats.evictions = read(&self.evictions);
+        stats.slack_excesses = read(&self.slack_excesses);
     }
 }

@@ -95,11 +95,15 @@ impl Flusher {
         self.leadership.lead_until(&self.context.health, done, || self.dump(action))
     }
 
-    /// Blocks a writer until `len` more bytes may be unflushed. The writer may lead a flush itself.
-    #[cold]
-    pub(crate) fn wait_for_flush(&self, len: usize) -> Result<()> {
-        self.context
-            .stalling(|| self.flush_until(Action::Write, || self.has_room_for(len, self.log.end.position())))
+    /// Returns once `len` more bytes may be unflushed. The caller may lead a flush itself.
+    pub(crate) fn make_room_for(&self, len: usize) -> Result<()> {
+        self.flush_until(Action::Write, || self.has_room_for(len, self.log.end.position()))
+    }
+
+    /// Returns once each segment that is sealed now is durable.
+    pub(crate) fn flush_sealed(&self) -> Result<()> {
+        let newest = self.log.end.active_capacity().0;
+        self.flush_until(Action::Write, || self.log.slack.are_durable_before(newest))
     }
 
     /// Whether `len` more bytes may be unflushed, if the log ends at `end`.
@@ -137,6 +141,7 @@ impl Flusher {
             self.lock.check()?;
             self.progress.synced(stock.position, self.context.env.clock.monotonic());
         }
+        self.log.slack.flushed();
         if !stock.sealed.is_empty() {
             self.evictor.evict_in_place();
             self.context.signals.compact.wake();
@@ -194,10 +199,17 @@ impl Flusher {
         }
     }
 
-    /// The policy's answer at the time `now`, if the log ends at `end`.
+    /// The policy's answer at the time `now`, if the log ends at `end`. If the policy holds while
+    /// slack is scarce, it is [`Action::Write`].
     #[inline]
     pub(crate) fn decide(&self, end: Position, now: Duration) -> Decision {
-        self.progress.decide(&*self.context.options.persistence, end, now)
+        let decision = self.progress.decide(&*self.context.options.persistence, end, now);
+        // Sealed segments come free only after they are flushed.
+        if decision.action == Action::Hold && self.log.slack.is_scarce() {
+            Decision::now(Action::Write)
+        } else {
+            decision
+        }
     }
 
     /// Waits until no other thread leads. Until the answer is dropped, no flush begins.

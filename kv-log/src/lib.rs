@@ -135,6 +135,7 @@ mod refusal;
 mod relocation;
 mod segments;
 mod signals;
+mod slack;
 mod store;
 mod sync;
 mod workers;
@@ -147,9 +148,9 @@ pub use options::{OnRecovery, Options, RecoveryProgress};
 pub use kv_core::{
     Acknowledge, Action, Always, AnyOf, Background, Batch, Compact, CompactionLevel, CompactionPlan,
     CompactionPolicy, CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt,
-    EngineFactory, Env, Error, Greedy, Limits, Lsn, Manual, MaxLogSize, Never, Op, OpenOptions, Pending,
-    Periodic, PersistencePolicy, RecoveryReport, Result, Scale, SegmentId, SegmentStats, Stats, Value,
-    default_persistence,
+    EngineFactory, Env, Error, Greedy, Limits, Lsn, Manual, MaxLogSize, Never, Occasion, Op, OpenOptions,
+    Pending, Periodic, PersistencePolicy, RecoveryReport, Result, Scale, SegmentId, SegmentStats, Stats,
+    Value, default_persistence,
 };
 
 /// The examples of the README are tested.

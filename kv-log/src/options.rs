@@ -24,12 +24,22 @@ pub struct Options {
     /// fit a batch, so `value_len_max` is at most 133,169,152 less `key_len_max` and
     /// [`Limits::CHANGE_OVERHEAD`].
     pub limits: Limits,
-    /// Size of a segment in memory and on disk, bytes: a multiple of 8, from 1 KiB to 64 MiB.
-    /// Default 16 MiB. Larger segments mean fewer files, fewer syncs at roll-over, and coarser
-    /// compaction. A larger batch gets a segment of its own size.
+    /// Size of the largest segment in memory and on disk, bytes: a multiple of 8, from 1 KiB to 64
+    /// MiB. Default 16 MiB. Larger segments mean fewer files, fewer syncs at roll-over, and coarser
+    /// compaction. The segments of a small store are smaller. A larger batch gets a segment of its
+    /// own size.
     pub segment_bytes: usize,
     /// Bytes of changes that may be unwritten. Above it, writers wait for a flush. Default 64 MiB.
     pub unflushed_bytes_max: u64,
+    /// Memory that may hold no live record, as a share of the live keys and values: dead records,
+    /// free space in segments, and images that wait for readers or for reuse. The ceiling is this
+    /// share and `slack_bytes` together. Where it is reached, writers wait until a segment was
+    /// flushed and compacted in memory. A large batch, a slow reader or a slow disk can exceed it;
+    /// `Stats::slack_excesses` counts how often. Default 0.3.
+    pub slack_share: f64,
+    /// The constant part of that ceiling, bytes. A small store uses smaller segments, so that
+    /// several fit. At least 16 KiB. Default 12 MiB.
+    pub slack_bytes: u64,
     /// Memory for records and the index, bytes. Above it, the oldest segments leave memory, and
     /// readers read their records from the files. The index always stays in memory, at 9 to 15
     /// bytes a key. If the system has no memory for a larger index, a put of a new key is refused
@@ -62,6 +72,8 @@ impl Default for Options {
             limits: Limits::default(),
             segment_bytes: 16 << 20,
             unflushed_bytes_max: 64 << 20,
+            slack_share: 0.3,
+            slack_bytes: 12 << 20,
             memory_budget: None,
             direct_io: true,
             open_files_max: 256,
@@ -127,6 +139,15 @@ const SEGMENT_BYTES: RangeInclusive<usize> = 1024..=64 << 20;
 /// one, its spare, a recycled image, and one that compaction reads and one that it writes.
 const SEGMENTS_IN_BUDGET_MIN: u64 = 5;
 
+/// Size of a small segment, bytes.
+const SMALL_SEGMENT_BYTES: usize = 32 << 10;
+
+/// The constant part of the ceiling has room for this many of the smallest segments.
+const LEAST_SEGMENTS_IN_SLACK: u64 = 64;
+
+/// The least `slack_bytes`: sixteen segments of the smallest size.
+const SLACK_BYTES_MIN: u64 = 16 << 10;
+
 impl From<&OpenOptions> for Options {
     fn from(open: &OpenOptions) -> Self {
         let options = Options {
@@ -145,6 +166,8 @@ impl From<&OpenOptions> for Options {
                 // With these targets, few records provoke both levels of compaction.
                 compaction: Arc::new(Greedy {
                     disk_utilization_min: 0.17,
+                    disk_slack_segments: 0,
+                    idle_disk_utilization_min: 0.17,
                     memory_utilization_min: 0.95,
                     ..Greedy::default()
                 }),
@@ -190,10 +213,34 @@ impl Options {
         self.memory_budget.map_or(u64::MAX, |budget| (budget / 16).max(self.segment_bytes as u64))
     }
 
-    /// Images of freed segments that are kept for new segments: as many as a compaction has victims
-    /// by default, or one with a memory budget.
+    /// The most images of freed segments that are kept for new segments.
     pub(crate) fn recycled_images_max(&self) -> usize {
-        if self.memory_budget.is_none() { 8 } else { 1 }
+        if self.memory_budget.is_none() { 2 } else { 1 }
+    }
+
+    /// The ceiling of a store with these bytes of keys and values, bytes.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a share, which is not negative"
+    )]
+    pub(crate) fn slack_ceiling(&self, live_bytes: u64) -> u64 {
+        self.slack_bytes.saturating_add((live_bytes as f64 * self.slack_share) as u64)
+    }
+
+    /// The largest power of two up to `wanted` that a segment may have as its size, bytes.
+    pub(crate) fn fitted_segment_bytes(&self, wanted: u64) -> usize {
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let fitted = if wanted == 0 { 0 } else { 1 << wanted.ilog2() };
+        fitted.max(self.least_segment_bytes()).min(self.segment_bytes)
+    }
+
+    /// Size of the smallest segment, bytes: 32 KiB, or less with a low ceiling.
+    pub(crate) fn least_segment_bytes(&self) -> usize {
+        let share = usize::try_from(self.slack_bytes / LEAST_SEGMENTS_IN_SLACK).unwrap_or(usize::MAX);
+        let share = 1 << share.max(1).ilog2();
+        share.clamp(*SEGMENT_BYTES.start(), SMALL_SEGMENT_BYTES).min(self.segment_bytes)
     }
 
     /// The most spares.
@@ -229,6 +276,16 @@ impl Options {
             return refuse(
                 "unflushed_bytes_max is 0, it must be at least 1: no change could ever be made".to_owned(),
             );
+        }
+        if !self.slack_share.is_finite() || self.slack_share < 0.0 {
+            return refuse(format!("slack_share is {}, it must be a number from 0.0 up", self.slack_share));
+        }
+        if self.slack_bytes < SLACK_BYTES_MIN {
+            return refuse(format!(
+                "slack_bytes is {}, it must be at least {SLACK_BYTES_MIN}: segments have to fit that are filled, flushed \
+                 and compacted",
+                self.slack_bytes
+            ));
         }
         if self.open_files_max == 0 {
             return refuse(
@@ -280,6 +337,10 @@ mod tests {
         refused(Options { segment_bytes: 128 << 20, ..base() }, "segment_bytes");
         refused(Options { unflushed_bytes_max: 0, ..base() }, "unflushed_bytes_max");
         refused(Options { open_files_max: 0, ..base() }, "open_files_max");
+        refused(Options { slack_share: -0.1, ..base() }, "slack_share");
+        refused(Options { slack_share: f64::NAN, ..base() }, "slack_share");
+        refused(Options { slack_bytes: (16 << 10) - 1, ..base() }, "at least 16384");
+        Options { slack_share: 0.0, slack_bytes: 16 << 10, ..base() }.validate().unwrap();
         refused(Options { memory_budget: Some((144 << 20) - 1), ..base() }, "memory_budget");
         refused(base().with_memory_budget(1000), "memory_budget");
         refused(Options { index_shards: 0, ..base() }, "index_shards");
@@ -291,6 +352,26 @@ mod tests {
         let largest = |value_len_max| Limits { value_len_max, ..limits(133_169_152) };
         Options { limits: largest(value_len_max), ..base() }.validate().unwrap();
         refused(Options { limits: largest(value_len_max + 1), ..base() }, "batch_bytes_max");
+    }
+
+    #[test]
+    fn segments_are_powers_of_two_from_the_smallest_to_the_largest() {
+        let options = Options::default();
+        for (wanted, fitted) in
+            [(0, 32 << 10), ((64 << 10) - 1, 32 << 10), (64 << 10, 64 << 10), (u64::MAX, 16 << 20)]
+        {
+            assert_eq!(options.fitted_segment_bytes(wanted), fitted, "{wanted}");
+        }
+        let low = Options { slack_bytes: 100 << 10, segment_bytes: 5000, ..Options::default() };
+        assert_eq!((low.least_segment_bytes(), low.fitted_segment_bytes(4096)), (1024, 4096));
+        assert_eq!(low.fitted_segment_bytes(1 << 20), 5000);
+    }
+
+    #[test]
+    fn the_ceiling_is_a_share_and_a_constant() {
+        let options = Options { slack_share: 0.5, slack_bytes: 16 << 10, ..Options::default() };
+        assert_eq!((options.slack_ceiling(0), options.slack_ceiling(1001)), (16 << 10, (16 << 10) + 500));
+        assert_eq!(Options { slack_bytes: u64::MAX, ..options }.slack_ceiling(1 << 40), u64::MAX);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::read::Reader;
 use crate::reclaim::collect;
 use crate::refusal::unless_refused;
 use crate::segments::{Segment, SegmentTable};
+use crate::slack::Slack;
 use kv_core::parts::{Position, Progress};
 
 /// An open store. Callers and background workers share it.
@@ -81,8 +82,20 @@ impl Store {
             Arc::clone(&segments),
             Arc::clone(&catalog),
         ));
-        let spares = Spares::new(Arc::clone(&context), Arc::clone(&catalog), Arc::clone(&evictor));
-        let log = Arc::new(Log::new(Arc::clone(&context), end, spares));
+        let slack = Arc::new(Slack::new(
+            Arc::clone(&context),
+            Arc::clone(&index),
+            Arc::clone(&segments),
+            Arc::clone(&catalog),
+        ));
+        let spares = Spares::new(
+            Arc::clone(&context),
+            Arc::clone(&catalog),
+            Arc::clone(&evictor),
+            Arc::clone(&slack),
+            Arc::clone(&segments),
+        );
+        let log = Arc::new(Log::new(Arc::clone(&context), end, spares, slack));
         let flusher = Arc::new(Flusher::new(
             Arc::clone(&context),
             Arc::clone(&log),
@@ -165,7 +178,7 @@ impl Store {
     pub(crate) fn compact_if_due(&self) -> Result<()> {
         // An unreadable victim is no failure of the change, as in the background.
         if self.context.env.background == Background::Inline && self.context.signals.compact.take() {
-            self.compactor.compact_in_passing(Extent::All)?;
+            self.compactor.compact_in_passing(Extent::Busy)?;
         }
         Ok(())
     }
@@ -195,6 +208,29 @@ impl Store {
         }
     }
 
+    /// Makes a store small to which no change comes. Its newest change has the LSN `last`. Spares
+    /// and an active segment that were made for fast writers go, and compaction goes further than
+    /// while changes come. A store with unwritten changes stays as it is.
+    pub(crate) fn tidy(&self, last: Lsn) -> Result<()> {
+        if !self.flusher.is_idle() {
+            return Ok(());
+        }
+        let spares = self.log.spares.take_large();
+        if !spares.is_empty() {
+            self.catalog.remove_spares(&spares, last.max(self.recovery.lsn_floor))?;
+            for spare in &spares {
+                self.segments.retire(spare);
+            }
+        }
+        self.log.seal_if_large(self.log.slack.output_bytes())?;
+        self.flusher.flush_sealed()?;
+        self.compactor.compact_in_passing(Extent::Idle(last))?;
+        unless_refused(self.compactor.split_large())?;
+        self.catalog.hold_reserve();
+        self.release_idle_memory();
+        Ok(())
+    }
+
     /// As [`Engine::stats`](kv_core::Engine::stats).
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = Stats::default();
@@ -204,7 +240,7 @@ impl Store {
         stats.keys = self.index.len() as u64;
         stats.live_bytes = self.index.pair_bytes() as u64;
         stats.index_bytes = self.index.allocated_bytes() as u64;
-        stats.retired_bytes = self.segments.retired_bytes() + self.log.spares.memory_bytes();
+        stats.retired_bytes = self.segments.retired_bytes();
         stats.fetches = self.segments.fetches();
         stats.recovery = self.recovery.report.clone();
         let (leftover_files, leftover_bytes) = self.catalog.leftovers();
@@ -214,8 +250,7 @@ impl Store {
         for segment in self.catalog.segments() {
             // A spare holds no record.
             stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
-            // Only the touched part of an image takes memory.
-            stats.memory_bytes += segment.memory_bytes().min(segment.end()) as u64;
+            stats.memory_bytes += segment.resident_bytes() as u64;
             let is_active = segment.id == active.0;
             stats.disk_bytes += match (segment.is_durable(), is_active) {
                 (true, _) => segment.file_len(),

@@ -80,6 +80,9 @@ const RETIRED_PAUSE: Duration = Duration::from_millis(100);
 /// After this time without a change, the store gives back the memory of spares.
 const IDLE_PAUSE: Duration = Duration::from_millis(100);
 
+/// After this time without a change, the store is made small.
+const TIDY_PAUSE: Duration = Duration::from_secs(1);
+
 /// Spares have a thread of their own. On the flush worker, a writer that needs a spare would wait
 /// for the syncs of a flush.
 fn spares_loop(store: &Store) {
@@ -87,7 +90,7 @@ fn spares_loop(store: &Store) {
     let _watch = context.signals.pacing.watch(&context.health, context.path());
     let mut newest = store.log.end.last_lsn();
     loop {
-        let look_again = spares.are_in_memory().then_some(IDLE_PAUSE);
+        let look_again = spares.is_in_memory().then_some(IDLE_PAUSE);
         let is_due = context.signals.spares.wait(look_again);
         if context.signals.pacing.is_stopping() || is_due && spares.make(&store.log.end).is_err() {
             return;
@@ -102,16 +105,33 @@ fn spares_loop(store: &Store) {
 fn compact_loop(store: &Store) {
     let context = &store.context;
     let _watch = context.signals.pacing.watch(&context.health, context.path());
+    // Whether the store was made small after the last sealed segment. The newest change, and the
+    // time when it was seen.
+    let (mut is_tidy, mut newest) = (false, (store.log.end.last_lsn(), context.env.clock.monotonic()));
     loop {
         // Readers do not tell when they have finished, so retired memory is checked again.
-        let look_again = (store.segments.retired_bytes() > 0).then_some(RETIRED_PAUSE);
+        let look_again = if store.segments.retired_bytes() > 0 {
+            Some(RETIRED_PAUSE)
+        } else {
+            (!is_tidy).then_some(TIDY_PAUSE)
+        };
         let is_due = context.signals.compact.wait(look_again);
         if context.signals.pacing.is_stopping() {
             return;
         }
+        is_tidy &= !is_due;
+        let (last, now) = (store.log.end.last_lsn(), context.env.clock.monotonic());
+        if last != newest.0 {
+            newest = (last, now);
+        } else if !is_due && !is_tidy && now.saturating_sub(newest.1) >= TIDY_PAUSE {
+            is_tidy = true;
+            if store.tidy(last).is_err() && context.health.is_poisoned() {
+                return;
+            }
+        }
         // An unreadable victim is tried again after the next sealed segment. The readers of its
         // records get the error.
-        if is_due && store.compactor.compact(Extent::All).is_err() && context.health.is_poisoned() {
+        if is_due && store.compactor.compact(Extent::Busy).is_err() && context.health.is_poisoned() {
             return;
         }
         collect();

@@ -78,7 +78,9 @@ fn what_died_in_earlier_lives_can_be_compacted() {
     store.compact().unwrap();
     let stats = store.stats();
     assert!(stats.disk_bytes < RESERVE + 100 * 72 * 10 / 6 + 3 * 4096, "{stats:?}");
-    assert!(stats.memory_bytes < 100 * 72 * 100 / 85 + 1000, "{stats:?}");
+    // An image takes whole pages.
+    let pages = (stats.segments + 2) * 4096;
+    assert!(stats.memory_bytes < 100 * 72 * 100 / 85 + pages, "{stats:?}");
     assert!((0..100).all(|key| store.get(&[key]).unwrap().as_deref() == Some([29; 40].as_slice())));
 }
 
@@ -320,7 +322,8 @@ fn memory_comes_back_without_writing_to_disk() {
     let after = store.stats();
     assert!(after.memory_compactions > 5, "{after:?}");
     assert_eq!(after.compactions, 0);
-    assert!(after.memory_bytes < 2 * after.live_bytes, "{after:?}");
+    // One spare has its memory.
+    assert!(after.memory_bytes < 2 * after.live_bytes + (64 << 10), "{after:?}");
     assert!(after.disk_bytes > 5 * after.live_bytes, "{after:?}");
     let sample = store.to_sorted_vec().unwrap();
     assert!(sample.len() == 1000 && sample.iter().all(|(_, value)| *value == [9; 100]));

@@ -189,7 +189,7 @@ fn try_commit(
         return Ok(Outcome::Done(end.position()));
     }
     if !committer.make_room(&mut end, len, attempt)? {
-        return Ok(Outcome::TooMuchUnflushed { len });
+        return Ok(Outcome::NoMemoryYet { len });
     }
     let lsn = end.next_lsn().get();
     for change in batch.changes.iter().filter(|change| change.is_effective()) {

@@ -150,7 +150,7 @@ impl Committer {
         }
         let mut end = self.log.end.lock();
         if !self.make_room(&mut end, len, attempt)? {
-            return Ok(Outcome::TooMuchUnflushed { len });
+            return Ok(Outcome::NoMemoryYet { len });
         }
         change.record.lsn = end.next_lsn().get();
         let location = end.active.append(&change.record, change.body_checksum);
@@ -158,12 +158,14 @@ impl Committer {
         Ok(Outcome::Done(Some(self.committed(&mut end, len))))
     }
 
-    /// Makes room in the active segment for records of `len` bytes. Returns `false` when too many
-    /// bytes are unflushed: the writer then releases its locks and waits, at most once.
+    /// Makes room in the active segment for records of `len` bytes. Returns `false` when there
+    /// is no memory: the writer then releases its locks and waits, at most once.
     #[inline]
     pub(super) fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, attempt: Attempt) -> Result<bool> {
         self.context.health.check_writable()?;
-        if !attempt.has_waited && !self.flusher.has_room_for(len, end.position()) {
+        let has_memory =
+            || self.flusher.has_room_for(len, end.position()) && self.log.has_memory_for(end, len);
+        if !attempt.has_waited && !has_memory() {
             return Ok(false);
         }
         self.log.make_room(end, len, attempt.need)?;
@@ -229,8 +231,11 @@ impl Pipeline for Committer {
         self.context.health.check_writable()
     }
 
-    fn wait_for_flush(&self, len: usize) -> Result<()> {
-        self.flusher.wait_for_flush(len)
+    fn wait_for_memory(&self, len: usize) -> Result<()> {
+        self.context.stalling(|| {
+            self.flusher.make_room_for(len)?;
+            self.compactor.relieve()
+        })
     }
 
     fn free_space(&self, need: Need) -> Result<u64> {

@@ -11,7 +11,7 @@ use crate::refusal::is_full;
 /// The history of a change that is about to be committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// The writer has waited for a flush. It waits at most once.
+    /// The writer has waited for memory. It waits at most once.
     pub(super) has_waited: bool,
     /// The purpose of a new active segment.
     pub(super) need: Need,
@@ -22,8 +22,9 @@ pub(super) enum Outcome<T> {
     Done(T),
     /// Another look at the index is needed first: a record must be read from a file.
     LookAgain,
-    /// Too many bytes are unflushed for a change with records of `len` bytes.
-    TooMuchUnflushed {
+    /// Too many bytes are unflushed, or hold no live record, for a change with records of `len`
+    /// bytes.
+    NoMemoryYet {
         len: usize,
     },
 }
@@ -33,8 +34,8 @@ pub(super) trait Pipeline {
     /// Refuses changes once the store is closed or poisoned.
     fn check_writable(&self) -> Result<()>;
 
-    /// Waits until `len` more bytes may be unflushed.
-    fn wait_for_flush(&self, len: usize) -> Result<()>;
+    /// Waits until memory for `len` more bytes comes free, but not long.
+    fn wait_for_memory(&self, len: usize) -> Result<()>;
 
     /// Compacts for a change with this need on a full disk. Returns the bytes that came free.
     ///
@@ -60,8 +61,8 @@ pub(super) fn commit_with<T>(
         match commit(attempt) {
             Ok(Outcome::Done(done)) => return Ok(done),
             Ok(Outcome::LookAgain) => {}
-            Ok(Outcome::TooMuchUnflushed { len }) => {
-                pipeline.wait_for_flush(len)?;
+            Ok(Outcome::NoMemoryYet { len }) => {
+                pipeline.wait_for_memory(len)?;
                 attempt.has_waited = true;
             }
             Err(error) if is_full(&error) => attempt.need = after_full(pipeline, attempt.need, error)?,
@@ -111,7 +112,7 @@ mod tests {
             if *self.is_poisoned.borrow() { Err(Error::Closed) } else { Ok(()) }
         }
 
-        fn wait_for_flush(&self, len: usize) -> Result<()> {
+        fn wait_for_memory(&self, len: usize) -> Result<()> {
             self.calls.borrow_mut().push(format!("wait {len}"));
             Ok(())
         }
@@ -133,7 +134,7 @@ mod tests {
     #[test]
     fn a_writer_waits_for_room_once_and_looks_again_at_will() {
         let fake = Fake::default();
-        let mut outcomes = vec![Outcome::Done(7), Outcome::LookAgain, Outcome::TooMuchUnflushed { len: 9 }];
+        let mut outcomes = vec![Outcome::Done(7), Outcome::LookAgain, Outcome::NoMemoryYet { len: 9 }];
         let mut attempts = Vec::new();
         let done = commit_with(&fake, false, |attempt| {
             attempts.push(attempt.has_waited);

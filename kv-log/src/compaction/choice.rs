@@ -1,6 +1,8 @@
 //! The choice of victims: the segments that a policy sees, and the ones that it may name.
 
-use kv_core::{CompactionLevel, CompactionPolicy, CompactionView, SegmentId, SegmentStats, Usage};
+use kv_core::{
+    CompactionLevel, CompactionPolicy, CompactionView, Lsn, Occasion, SegmentId, SegmentStats, Usage,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,8 +13,12 @@ use crate::segments::{SEGMENTS_MAX, Segment};
 /// How far a compaction goes, and its purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// Until the policy names no more victims.
+    /// Until the policy names no more victims, as for an idle store.
     All,
+    /// As `All`, for a store whose newest change has this LSN, until another comes.
+    Idle(Lsn),
+    /// Until the policy names no more victims, while changes may come.
+    Busy,
     /// Until the policy names no more victims on disk among the segments up to this one. Writers
     /// cannot delay that end.
     DiskUpTo(SegmentId),
@@ -34,7 +40,7 @@ impl Extent {
         match self {
             Extent::Pressed(Need::Growth) => Some(disk_bytes / PRESSED_DIVISOR_FOR_GROWTH),
             Extent::Pressed(_) => Some(disk_bytes / PRESSED_DIVISOR_FOR_RELIEF),
-            Extent::All | Extent::OnePlan | Extent::DiskUpTo(_) => None,
+            Extent::All | Extent::Idle(_) | Extent::Busy | Extent::OnePlan | Extent::DiskUpTo(_) => None,
         }
     }
 
@@ -42,14 +48,22 @@ impl Extent {
     fn allows(self, victim: &SegmentStats) -> bool {
         let is_in_reach = match self {
             Extent::DiskUpTo(last) => victim.id <= last,
-            Extent::All | Extent::OnePlan | Extent::Pressed(_) => true,
+            Extent::All | Extent::Idle(_) | Extent::Busy | Extent::OnePlan | Extent::Pressed(_) => true,
         };
         is_in_reach && self.dead_bytes_min(victim.disk_bytes).is_none_or(|least| victim.dead_bytes >= least)
     }
 
     /// Whether compaction in memory serves the purpose.
     fn allows_memory(self) -> bool {
-        matches!(self, Extent::All | Extent::OnePlan)
+        matches!(self, Extent::All | Extent::Idle(_) | Extent::Busy | Extent::OnePlan)
+    }
+
+    fn occasion(self) -> Occasion {
+        match self {
+            Extent::All | Extent::Idle(_) => Occasion::Idle,
+            Extent::DiskUpTo(_) | Extent::OnePlan => Occasion::OpenOrClose,
+            Extent::Busy | Extent::Pressed(_) => Occasion::Busy,
+        }
     }
 
     fn is_pressed(self) -> bool {
@@ -119,6 +133,7 @@ impl Candidates {
             // A full disk is one whose limit is reached.
             disk: Usage { used: self.disk_bytes, limit: extent.is_pressed().then_some(self.disk_bytes) },
             slots: Usage { used: self.count, limit: Some(SEGMENTS_MAX as u64) },
+            occasion: extent.occasion(),
         };
         let plan = policy.plan(&view)?;
         let is_allowed = plan.level != CompactionLevel::Memory || extent.allows_memory();

@@ -5,6 +5,8 @@ use kv_core::{CompactionLevel, CompactionReport, Result, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
 
 use super::choice::{Candidates, Extent};
 use super::disk::{DiskCompactor, Unreadable};
@@ -15,8 +17,19 @@ use crate::flush::Flusher;
 use crate::index::Index;
 use crate::log::Log;
 use crate::manifest::{Catalog, Need};
+use crate::reclaim::collect;
 use crate::refusal::is_full;
 use crate::segments::{Segment, SegmentTable};
+
+/// A writer waits for slack to come free in steps. After each it looks again.
+const STEP: Duration = Duration::from_millis(1);
+const STEPS_MAX: u32 = 20;
+
+/// The most bytes of files that are split.
+const SPLIT_BYTES_MAX: usize = 32 << 20;
+
+/// Images are compacted for slack if that frees at least this part of a segment.
+const WORTHWHILE_PART: usize = 16;
 
 /// Compacts segments in memory and on disk. One thread at a time.
 #[derive(Debug)]
@@ -31,6 +44,8 @@ pub(crate) struct Compactor {
     disk: DiskCompactor,
     /// Held while a compaction runs. The first lock in the order of locks.
     running: Mutex<()>,
+    /// Held while victims are chosen, and while images are replaced.
+    images: Mutex<()>,
 }
 
 impl Compactor {
@@ -55,6 +70,7 @@ impl Compactor {
             memory,
             disk,
             running: Mutex::default(),
+            images: Mutex::default(),
         }
     }
 
@@ -98,6 +114,72 @@ impl Compactor {
         }
     }
 
+    /// Lowers the slack below its ceiling, for a writer that needs a segment: makes the sealed
+    /// segments durable, and compacts in memory. The policy is not asked. If that does not suffice,
+    /// or another compaction takes long, the writer goes on above the ceiling, which is counted.
+    pub(crate) fn relieve(&self) -> Result<()> {
+        let fits = || self.log.slack.has_room_for(self.log.slack.segment_bytes());
+        if fits() {
+            return Ok(());
+        }
+        self.flusher.flush_sealed()?;
+        for _ in 0..STEPS_MAX {
+            // The wait has an end: a policy may put, and this thread then holds the lock.
+            let freed = self.images.try_lock_for(STEP).map(|_images| self.free_some_memory());
+            if fits() {
+                return Ok(());
+            }
+            match freed {
+                // Another thread frees some.
+                None | Some(1..) => {}
+                // Readers may leave retired images soon.
+                Some(0) if self.segments.bytes_in_use_by_readers() > 0 => thread::sleep(STEP),
+                Some(0) => break,
+            }
+        }
+        self.context.counters.slack_excesses.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Splits large files of a small store that is idle, because a store has to hold space for the
+    /// survivors of its largest file.
+    pub(crate) fn split_large(&self) -> Result<()> {
+        let _alone = self.exclude();
+        let large = 2 * self.log.slack.output_bytes();
+        let mut victims = self.catalog.segments();
+        victims.retain(|segment| segment.is_durable() && segment.file_len() > large);
+        let bytes: usize = victims.iter().map(|victim| victim.file_len()).sum();
+        if victims.is_empty() || bytes > SPLIT_BYTES_MAX {
+            return Ok(());
+        }
+        {
+            let _images = self.images.lock();
+            for victim in &victims {
+                victim.keep_image(true);
+            }
+        }
+        if let Ok(Err(error)) = self.disk.compact(&victims) {
+            return Err(self.context.poison_unless_refused(error));
+        }
+        Ok(())
+    }
+
+    /// Compacts some images with the most dead records, while the slack is above half of its
+    /// ceiling. Returns the bytes that come free once no reader uses them. The caller holds the
+    /// lock of the images. A compaction on disk may run.
+    fn free_some_memory(&self) -> u64 {
+        let _poison = self.context.health.poison_on_panic(self.context.path());
+        collect();
+        self.segments.release_limbo();
+        let excess = self.log.slack.excess();
+        if excess == 0 {
+            return 0;
+        }
+        let mut victims = dead_images(self.catalog.segments(), excess, self.log.slack.segment_bytes());
+        self.keep_copies_few(&mut victims);
+        self.memory.compact(&victims)
+    }
+
     fn compact_alone(&self, extent: Extent, _alone: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
@@ -105,9 +187,25 @@ impl Compactor {
         loop {
             // Frees the images of earlier victims.
             self.segments.release_limbo();
+            // Needs no disk, so it comes first: writers may wait for it.
+            while extent == Extent::Busy && self.log.slack.excess() > 0 {
+                let _images = self.images.lock();
+                if self.free_some_memory() == 0 {
+                    break;
+                }
+            }
+            let images = self.images.lock();
             self.evictor.evict_to_limit();
-            if extent == Extent::All && self.context.signals.pacing.is_stopping() {
-                // Writers that make garbage fast enough would delay a close forever.
+            // Writers that make garbage fast enough would delay a close forever, and they may wait
+            // for memory while an idle store is made smaller.
+            let is_over = match extent {
+                Extent::Busy => self.context.signals.pacing.is_stopping(),
+                Extent::Idle(last) => {
+                    self.context.signals.pacing.is_stopping() || self.log.end.last_lsn() != last
+                }
+                _ => false,
+            };
+            if is_over {
                 break;
             }
             let Some((level, victims)) = self.choose_victims(extent, &unreadable) else { break };
@@ -118,6 +216,10 @@ impl Compactor {
                 }
                 continue;
             }
+            for victim in &victims {
+                victim.keep_image(true);
+            }
+            drop(images);
             match self.disk.compact(&victims) {
                 Ok(Ok(report)) => {
                     total.victims += report.victims;
@@ -181,13 +283,50 @@ impl Compactor {
             &*options.compaction,
             extent,
             except,
-            options.segment_bytes as u64,
+            match extent {
+                Extent::Busy | Extent::Pressed(_) => self.log.slack.segment_bytes(),
+                Extent::All | Extent::Idle(_) | Extent::DiskUpTo(_) | Extent::OnePlan => {
+                    self.log.slack.output_bytes()
+                }
+            } as u64,
             options.memory_budget,
         )?;
         let named = |id: &SegmentId| segments.iter().find(|segment| segment.id == *id);
         let mut victims: Vec<Arc<Segment>> = ids.iter().filter_map(named).cloned().collect();
         self.evictor.keep_loadable(&mut victims);
+        self.keep_copies_few(&mut victims);
         victims.sort_unstable_by_key(|victim| victim.id);
         Some((level, victims))
     }
+
+    /// Keeps the first victims, in the given order, whose survivors are few enough to be copied
+    /// below the ceiling.
+    fn keep_copies_few(&self, victims: &mut Vec<Arc<Segment>>) {
+        let (mut left, mut any) = (self.log.slack.copied_bytes_max(), false);
+        victims.retain(|victim| {
+            let bytes = victim.tally.live_bytes();
+            let fits = bytes <= left || !any;
+            left = left.saturating_sub(bytes);
+            any = true;
+            fits
+        });
+    }
+}
+
+/// The durable segments whose images hold the most dead records, until these are `wanted` bytes.
+fn dead_images(mut segments: Vec<Arc<Segment>>, wanted: u64, full: usize) -> Vec<Arc<Segment>> {
+    let dead = |segment: &Arc<Segment>| {
+        let tombstones = segment.tally.tombstone_bytes.load(Ordering::Relaxed);
+        (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes() + tombstones)
+    };
+    let worthwhile = (full / WORTHWHILE_PART) as u64;
+    segments.retain(|segment| segment.may_lose_image() && dead(segment) >= worthwhile);
+    segments.sort_by_cached_key(|segment| std::cmp::Reverse(dead(segment)));
+    let mut sum = 0;
+    let enough = segments.iter().position(|segment| {
+        sum += dead(segment);
+        sum >= wanted
+    });
+    segments.truncate(enough.map_or(usize::MAX, |last| last + 1));
+    segments
 }

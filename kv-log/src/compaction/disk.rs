@@ -112,6 +112,7 @@ impl DiskCompactor {
         let report = self.load_and_replace(segments);
         if !matches!(report, Ok(Ok(_))) {
             for victim in segments {
+                victim.keep_image(false);
                 victim.file.allow_close();
             }
         }
@@ -152,6 +153,7 @@ impl DiskCompactor {
         }
         for output in &outputs {
             relocate_all(&self.index, &output.segment, output.moves(survivors, &victims));
+            output.segment.keep_image(false);
         }
         // Dropped, so that the images can be recycled once no reader uses them.
         drop(victims);
@@ -277,11 +279,11 @@ impl DiskCompactor {
         Ok(())
     }
 
-    /// Length of an output, bytes: the segment size, or more if the store has very many segments.
+    /// Length of an output, bytes: a part of the store, or more if it has very many segments.
     fn output_bytes(&self) -> usize {
         let segments = self.catalog.segments().len() as u64;
         let least = if segments > MANY_SEGMENTS { MERGED_SEGMENT_BYTES } else { 0 };
-        self.context.options.segment_bytes.max(usize::try_from(least).unwrap_or(usize::MAX))
+        self.log.slack.output_bytes().max(usize::try_from(least).unwrap_or(usize::MAX))
     }
 
     /// Writes survivors to a new segment of exactly their size, and syncs it. They are in the order
@@ -310,6 +312,8 @@ impl DiskCompactor {
             output.add_record(Lsn::new(survivor.lsn), kind, survivor.len as usize);
         }
         output.tally.nothing_lives_yet();
+        // Until the index points at it, all of it looks dead.
+        output.keep_image(true);
         output.mark_sealed();
         output.mark_durable();
         self.segments.install(&output);

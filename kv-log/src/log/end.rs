@@ -193,6 +193,11 @@ impl Active {
         self.end + len + SEAL_LEN <= self.capacity
     }
 
+    /// Bytes of the segment's file.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Whether the segment holds a change.
     pub(crate) fn has_changes(&self) -> bool {
         self.records > 0

@@ -9,6 +9,7 @@ use super::spares::Spares;
 use crate::context::Context;
 use crate::manifest::Need;
 use crate::refusal::unless_refused;
+use crate::slack::Slack;
 
 /// The end of the log, and the spares that follow its active segment.
 #[derive(Debug)]
@@ -16,11 +17,12 @@ pub(crate) struct Log {
     context: Arc<Context>,
     pub(crate) end: LogEnd,
     pub(crate) spares: Spares,
+    pub(crate) slack: Arc<Slack>,
 }
 
 impl Log {
-    pub(crate) fn new(context: Arc<Context>, end: LogEnd, spares: Spares) -> Self {
-        Log { context, end, spares }
+    pub(crate) fn new(context: Arc<Context>, end: LogEnd, spares: Spares, slack: Arc<Slack>) -> Self {
+        Log { context, end, spares, slack }
     }
 
     /// Seals the active segment if it holds a change, so that compaction may take all of it.
@@ -30,10 +32,31 @@ impl Log {
         if end.active.has_changes() { self.roll(&mut end, 0, Need::Relief) } else { Ok(()) }
     }
 
+    /// Seals the active segment if it has much more room than a segment of this store should, or
+    /// many dead records. The log goes on in a small segment.
+    pub(crate) fn seal_if_large(&self, fitting: usize) -> Result<()> {
+        let mut end = self.end.lock();
+        self.context.health.check_writable()?;
+        end.settle();
+        let used = end.active.segment.tally.live_bytes();
+        let is_large = (end.active.capacity() as u64).saturating_sub(used) > 2 * fitting as u64;
+        let rolled = if is_large { self.roll(&mut end, 0, Need::Growth) } else { Ok(()) };
+        // No writer waited for that segment.
+        self.spares.calm_down();
+        unless_refused(rolled)
+    }
+
     /// Seals the active segment, unless a resource for its successor is short. Compaction then does
     /// without that segment.
     pub(crate) fn seal_if_possible(&self) -> Result<()> {
         unless_refused(self.seal_active())
+    }
+
+    /// Whether records of `len` bytes fit the active segment, or its successor fits below the
+    /// ceiling of the [slack](crate::slack).
+    #[inline]
+    pub(crate) fn has_memory_for(&self, end: &LockedEnd<'_>, len: usize) -> bool {
+        end.active.has_room(len) || self.spares.next_fits_ceiling()
     }
 
     /// Makes room in the active segment for records of `len` bytes.

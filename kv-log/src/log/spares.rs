@@ -3,7 +3,11 @@
 //!
 //! The spares worker makes one when the active segment begins to fill up. A sync takes long on a
 //! disk that is busy with the log, and a writer may still have to wait for a spare. From then on
-//! the worker keeps more of them.
+//! the worker keeps more of them. Only the first one has its memory before the log needs it.
+//!
+//! A segment is as large as an eighth of the store. While writers fill segments faster than
+//! [`RAPID`], each is four times as large as the one before, up to the size that the
+//! [slack](crate::slack) allows.
 
 use kv_core::{Error, Lsn, Result};
 use kv_wal_format::SEGMENT_HEADER_LEN;
@@ -11,19 +15,27 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::end::LogEnd;
 use crate::context::Context;
 use crate::eviction::Evictor;
 use crate::manifest::{Catalog, Need};
 use crate::options::Options;
-use crate::segments::Segment;
+use crate::segments::{Segment, SegmentTable};
+use crate::slack::Slack;
 
-/// Capacity of a new store's first segment, bytes, unless the segment size is smaller.
-const FIRST_SEGMENT_BYTES: usize = 1 << 20;
+/// Writers that fill a segment in less time than this get larger ones.
+const RAPID: Duration = Duration::from_millis(100);
 
-/// Capacity of the smallest active segment, bytes, unless the segment size is smaller.
-const SMALL_SEGMENT_BYTES: usize = 64 << 10;
+/// The growth from one such segment to the next.
+const GROWTH: usize = 4;
+
+/// The most segments that share the syncs of the directory and the manifest.
+const MADE_TOGETHER: usize = 2;
+
+/// An active segment is at least this part of the store, so that there are not too many.
+const SEGMENTS_OF_STORE: u64 = 8;
 
 /// Capacity of the largest segment that takes space from the reserve, bytes.
 const RELIEF_SEGMENT_BYTES: usize = 1 << 20;
@@ -34,29 +46,39 @@ pub(crate) struct Spares {
     context: Arc<Context>,
     catalog: Arc<Catalog>,
     evictor: Arc<Evictor>,
+    slack: Arc<Slack>,
+    segments: Arc<SegmentTable>,
     /// In the order of their ids, in which the log uses them.
     ready: Mutex<VecDeque<Arc<Segment>>>,
     /// How many to keep.
     wanted: AtomicUsize,
     /// Held while segments are made, so that they are made in the order of their ids.
     making: Mutex<()>,
-    /// Whether memory of the first ready spare may be populated.
-    in_memory: AtomicBool,
+    /// The last segment that was made: its capacity, bytes, and the time.
+    last_made: Mutex<(usize, Duration)>,
     /// Whether the disk was full at the last attempt. The next attempt then asks for a small
     /// segment, because a disk takes long to refuse a large one.
     disk_was_full: AtomicBool,
 }
 
 impl Spares {
-    pub(crate) fn new(context: Arc<Context>, catalog: Arc<Catalog>, evictor: Arc<Evictor>) -> Self {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        catalog: Arc<Catalog>,
+        evictor: Arc<Evictor>,
+        slack: Arc<Slack>,
+        segments: Arc<SegmentTable>,
+    ) -> Self {
         Spares {
             context,
             catalog,
             evictor,
+            slack,
+            segments,
             ready: Mutex::default(),
             wanted: AtomicUsize::new(1),
             making: Mutex::default(),
-            in_memory: AtomicBool::new(false),
+            last_made: Mutex::default(),
             disk_was_full: AtomicBool::new(false),
         }
     }
@@ -66,16 +88,16 @@ impl Spares {
         self.ready.lock().drain(..).collect()
     }
 
-    /// Memory of the ready spares, bytes. At most the first one's is populated.
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        let ready = self.ready.lock();
-        let populated = ready.front().filter(|_| self.are_in_memory());
-        populated.map_or(0, |spare| spare.memory_bytes() as u64)
+    /// Whether the first ready spare has its memory.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.ready.lock().front().is_some_and(|spare| spare.resident_bytes() >= spare.capacity)
     }
 
-    /// Whether [`release_memory`](Self::release_memory) would give anything back.
-    pub(crate) fn are_in_memory(&self) -> bool {
-        self.in_memory.load(Ordering::Relaxed)
+    /// Whether the memory of the next segment fits below the ceiling. Notes whether slack gets
+    /// scarce.
+    pub(super) fn next_fits_ceiling(&self) -> bool {
+        let missing = if self.is_in_memory() { 0 } else { self.slack.segment_bytes() };
+        self.slack.has_room_for(missing)
     }
 
     /// Gives the memory of the ready spares back to the system. The kernel populates it again when
@@ -83,7 +105,6 @@ impl Spares {
     pub(crate) fn release_memory(&self) {
         // Held to the end: a writer that took a spare meanwhile would write to it.
         let ready = self.ready.lock();
-        self.in_memory.store(false, Ordering::Relaxed);
         for image in ready.iter().filter_map(|spare| spare.share_image()) {
             // SAFETY: a spare holds only its header until a writer takes it out of `ready`.
             unsafe { image.release_behind(SEGMENT_HEADER_LEN) };
@@ -108,27 +129,46 @@ impl Spares {
             }
             end.last_lsn()
         };
-        let _making = self.making.lock();
-        let missing = wanted.saturating_sub(self.ready.lock().len());
-        if missing > 0 {
+        loop {
+            // Free in between, so that a writer gets the first ones early.
+            let _making = self.making.lock();
+            let missing = wanted.saturating_sub(self.ready.lock().len()).min(MADE_TOGETHER);
+            if missing == 0 {
+                break;
+            }
             self.evictor.evict_in_place();
             let made =
                 self.catalog.create_log_segments(missing, self.next_capacity(), Need::Growth, last_lsn);
             self.note_whether_full(&made);
             match made {
-                Ok(made) => self.ready.lock().extend(made),
+                Ok(made) => {
+                    self.note_made(&made);
+                    self.ready.lock().extend(made);
+                }
                 // The active segment may still have room, and the disk may have room later.
                 Err(error) if error.is_refusal() => return Ok(()),
                 Err(error) => return Err(self.context.health.poison(error)),
             }
         }
-        let next = self.ready.lock().front().and_then(|next| next.share_image());
-        if let Some(image) = next {
-            // Set before there is memory to release.
-            self.in_memory.store(true, Ordering::Relaxed);
+        self.give_memory();
+        Ok(())
+    }
+
+    /// Gives the first ready spare its memory, unless there is none below the ceiling.
+    fn give_memory(&self) {
+        let image = {
+            // Held, so that no writer takes the spare meanwhile.
+            let ready = self.ready.lock();
+            let Some(next) = ready.front() else { return };
+            // SAFETY: a spare holds only its header until a writer takes it out of `ready`.
+            if next.resident_bytes() >= next.capacity || unsafe { self.segments.recycle_into(next) } {
+                return;
+            }
+            if self.slack.has_room_for(next.capacity) { next.share_image() } else { None }
+        };
+        if let Some(image) = image {
             image.populate();
         }
-        Ok(())
     }
 
     /// The segments to go on in. The caller seals each of them at once except the last, which has
@@ -157,7 +197,12 @@ impl Spares {
             let created = self.context.stalling(create);
             self.note_whether_full(&created);
             match created {
-                Ok(created) => next.push(created),
+                Ok(created) => {
+                    self.note_made(std::slice::from_ref(&created));
+                    // SAFETY: no other thread knows the segment yet.
+                    unsafe { self.segments.recycle_into(&created) };
+                    next.push(created);
+                }
                 Err(error) => {
                     self.ready.lock().extend(next);
                     return Err(error);
@@ -172,19 +217,40 @@ impl Spares {
         self.disk_was_full.store(is_full, Ordering::Relaxed);
     }
 
-    /// Capacity of the next segment: as large as the store, up to the segment size. After a writer
-    /// had to wait for a spare, it is the segment size.
+    fn note_made(&self, made: &[Arc<Segment>]) {
+        if let Some(last) = made.last() {
+            *self.last_made.lock() = (last.capacity, self.context.env.clock.monotonic());
+        }
+    }
+
+    /// Capacity of the next segment.
     fn next_capacity(&self) -> usize {
         let options = &self.context.options;
+        let full = self.slack.segment_bytes();
+        self.segments.recycle_images_of(full);
         if self.disk_was_full.load(Ordering::Relaxed) {
-            return SMALL_SEGMENT_BYTES.min(options.segment_bytes);
+            return options.least_segment_bytes();
         }
-        let has_kept_writers_waiting = self.wanted.load(Ordering::Relaxed) > 1;
-        if has_kept_writers_waiting {
-            options.segment_bytes
-        } else {
-            fitting_capacity(&self.catalog, options)
-        }
+        let (last, made) = *self.last_made.lock();
+        let is_rapid = self.context.env.clock.monotonic().saturating_sub(made) < RAPID;
+        let grown = if is_rapid { last.saturating_mul(GROWTH) } else { 0 };
+        fitting_capacity(&self.catalog, options).max(grown).min(full)
+    }
+
+    /// Makes one small spare at a time again.
+    pub(super) fn calm_down(&self) {
+        self.wanted.store(1, Ordering::Relaxed);
+        *self.last_made.lock() = (0, Duration::ZERO);
+    }
+
+    /// Takes out the ready spares that take more of the disk than a store of this size is worth.
+    pub(crate) fn take_large(&self) -> Vec<Arc<Segment>> {
+        let _making = self.making.lock();
+        self.calm_down();
+        let mut ready = self.ready.lock();
+        let fitting = fitting_capacity(&self.catalog, &self.context.options);
+        let are_large = ready.iter().map(|spare| spare.capacity).sum::<usize>() > fitting;
+        if are_large { ready.drain(..).collect() } else { Vec::new() }
     }
 
     /// Takes a spare. If there is none, the writer waits for it, and more are kept from then on.
@@ -205,10 +271,9 @@ impl Spares {
     }
 }
 
-/// A capacity as large as the store, between [`FIRST_SEGMENT_BYTES`] and the segment size.
+/// The capacity of a segment that is to be filled slowly.
 pub(crate) fn fitting_capacity(catalog: &Catalog, options: &Options) -> usize {
-    let stored = usize::try_from(catalog.segment_file_bytes()).unwrap_or(usize::MAX) / 8 * 8;
-    stored.max(FIRST_SEGMENT_BYTES).min(options.segment_bytes)
+    options.fitted_segment_bytes(catalog.segment_file_bytes() / SEGMENTS_OF_STORE)
 }
 
 /// A new active segment with room for at least `least` bytes. It has the `wanted` capacity, or a
@@ -229,7 +294,7 @@ pub(crate) fn create_active(
         let mut created = catalog.create_log_segments(1, capacity, need, last_lsn)?;
         Ok(created.pop().expect("one was asked for"))
     };
-    let least = least.max(SMALL_SEGMENT_BYTES.min(options.segment_bytes));
+    let least = least.max(options.least_segment_bytes());
     let mut capacity = least.max(wanted);
     loop {
         match create(capacity, Need::Growth) {

@@ -76,6 +76,11 @@ impl Catalog {
         self.segments.lock().values().cloned().collect()
     }
 
+    /// Whether all segments with lower ids than `newest` are durable.
+    pub(crate) fn are_durable_before(&self, newest: SegmentId) -> bool {
+        self.segments.lock().range(..newest).all(|(_, segment)| segment.is_durable())
+    }
+
     /// Number and bytes of the files that the manifest does not name, and that are still there.
     pub(crate) fn leftovers(&self) -> (u64, u64) {
         self.leftovers.count()
@@ -137,7 +142,7 @@ impl Catalog {
     ) -> Result<Vec<Arc<Segment>>> {
         if need == Need::Growth {
             let file_bytes = self.segment_file_bytes() + (count * capacity) as u64;
-            self.room.hold_for_growth(self.shares(file_bytes))?;
+            self.room.hold_for_growth(self.shares(file_bytes, capacity))?;
         }
         self.change(|stored| {
             let mut next = stored.manifest.clone();
@@ -241,20 +246,20 @@ impl Catalog {
 
     /// Bytes of all segments' files. A file that is not full counts with its capacity.
     pub(crate) fn segment_file_bytes(&self) -> u64 {
-        let segments = self.segments.lock();
-        let len = |segment: &Arc<Segment>| {
-            if segment.is_durable() { segment.file_len() } else { segment.capacity }
-        };
-        segments.values().map(|segment| len(segment) as u64).sum()
+        self.segments.lock().values().map(|segment| len_of_file(segment) as u64).sum()
     }
 
     /// The shares of the reserve of a store whose segments' files have `file_bytes` bytes together.
-    fn shares(&self, file_bytes: u64) -> Shares {
-        Shares::new(self.segments.lock().len(), file_bytes, self.context.options.segment_bytes)
+    /// For files of `file_bytes` bytes together, if the next has `capacity` bytes.
+    fn shares(&self, file_bytes: u64, capacity: usize) -> Shares {
+        let segments = self.segments.lock();
+        let largest = segments.values().map(|segment| len_of_file(segment)).max().unwrap_or(0);
+        let largest = largest.max(capacity).max(self.context.options.least_segment_bytes());
+        Shares::new(segments.len(), file_bytes, largest)
     }
 
     fn current_shares(&self) -> Shares {
-        self.shares(self.segment_file_bytes())
+        self.shares(self.segment_file_bytes(), 0)
     }
 
     /// Size of a segment with room for enough tombstones to give compaction a gain, bytes.
@@ -348,6 +353,26 @@ impl Catalog {
         self.segments.lock().insert(segment.id, Arc::clone(segment));
     }
 
+    /// Removes `spares`, which the log gave up.
+    pub(crate) fn remove_spares(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
+        self.change(|stored| {
+            let mut next = stored.manifest.clone();
+            for spare in spares {
+                next.segments.remove(&spare.id);
+            }
+            self.store(stored, next, last_lsn)?;
+            let mut segments = self.segments.lock();
+            for spare in spares {
+                segments.remove(&spare.id);
+                spare.file.close();
+                self.add_leftover(spare);
+            }
+            drop(segments);
+            self.leftovers.remove(Which::Due);
+            Ok(())
+        })
+    }
+
     /// Stores the last manifest of a store that is closed in order, and removes the files of
     /// `spares`. Everything is durable, and no change has an LSN above `last_lsn`.
     pub(crate) fn close(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
@@ -371,7 +396,7 @@ impl Catalog {
             }
             self.leftovers.remove(Which::Due);
             let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
-            self.room.hold(self.shares(used));
+            self.room.hold(self.shares(used, 0));
             Ok(())
         })
     }
@@ -409,6 +434,11 @@ impl Catalog {
             }
         }
     }
+}
+
+/// Bytes of a segment's file. One that is not full counts with its capacity.
+fn len_of_file(segment: &Segment) -> usize {
+    if segment.is_durable() { segment.file_len() } else { segment.capacity }
 }
 
 /// Carries out `create`, which creates a file under the name of the next id. Repeats it while a

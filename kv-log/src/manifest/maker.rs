@@ -61,10 +61,10 @@ impl SegmentMaker {
     ) -> Result<Arc<Segment>> {
         let Plan { header, capacity, end, created, need } = plan;
         let id = SegmentId::new(header.segment_id);
-        let image = self
-            .table
-            .image(capacity)
-            .map_err(|error| Error::io(Op::AllocateMemory, self.context.path(), error))?;
+        // A log segment gets a recycled image when writers are about to fill it.
+        let is_filled = header.kind == SegmentKind::Compacted;
+        let image = if is_filled { self.table.image(capacity) } else { Image::sparse(capacity) };
+        let image = image.map_err(|error| Error::io(Op::AllocateMemory, self.context.path(), error))?;
         // SAFETY: no other thread knows this image yet.
         let bytes = unsafe {
             image.fill(0, end, |out| {

@@ -40,10 +40,10 @@ pub(super) struct Shares {
 const MANIFESTS_MIN: u64 = 16 << 10;
 
 /// The least bytes of a segment of tombstones, unless a full segment is smaller.
-const TOMBSTONES_MIN: u64 = 64 << 10;
+const TOMBSTONES_MIN: u64 = 32 << 10;
 
 impl Shares {
-    /// For `segments` segments with files of `file_bytes` bytes together, if a full one has
+    /// For `segments` segments with files of `file_bytes` bytes together, of which the largest has
     /// `segment_bytes`.
     pub(super) fn new(segments: usize, file_bytes: u64, segment_bytes: usize) -> Self {
         let segment_bytes = segment_bytes as u64;

@@ -2,6 +2,7 @@ use kv_wal_format::{RECORD_HEADER_LEN, Record, peek};
 use memmap2::{MmapMut, MmapRaw};
 use std::io;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::memory::{CACHE_LINE, prefetch};
 
@@ -13,26 +14,53 @@ use crate::memory::{CACHE_LINE, prefetch};
 #[derive(Debug)]
 pub(crate) struct Image {
     map: MmapRaw,
+    /// Whether all pages are in memory, whatever the records need.
+    is_populated: AtomicBool,
 }
 
 impl Image {
-    /// Zeroed memory of at least `len` bytes, rounded up to whole pages. Untouched pages cost
-    /// nothing.
+    /// Zeroed memory of at least `len` bytes, rounded up to whole pages, which are filled soon.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let image = Self::sparse(len)?;
+        image.allow_huge_pages();
+        Ok(image)
+    }
+
+    /// As [`new`](Self::new), but only the touched pages take memory.
+    pub(crate) fn sparse(len: usize) -> io::Result<Self> {
         let map = MmapMut::map_anon(len.max(1))?;
+        // Advice only. Otherwise the first byte may take a huge page.
         #[cfg(target_os = "linux")]
-        if len >= HUGE_PAGE_BYTES {
-            // Advice only: a system without huge pages goes on with small ones.
-            let _ = map.advise(memmap2::Advice::HugePage);
-        }
-        Ok(Image { map: MmapRaw::from(map) })
+        let _ = map.advise(memmap2::Advice::NoHugePage);
+        Ok(Image { map: MmapRaw::from(map), is_populated: AtomicBool::new(false) })
     }
 
     /// Populates all pages now, so that a writer does not wait for the kernel to clear them. If the
     /// system cannot, the kernel populates them one by one.
     pub(crate) fn populate(&self) {
+        self.is_populated.store(true, Ordering::Relaxed);
+        self.allow_huge_pages();
         #[cfg(target_os = "linux")]
         let _ = self.map.advise(memmap2::Advice::PopulateWrite);
+    }
+
+    fn allow_huge_pages(&self) {
+        #[cfg(target_os = "linux")]
+        if self.capacity() >= HUGE_PAGE_BYTES {
+            // Advice only: a system without huge pages goes on with small ones.
+            let _ = self.map.advise(memmap2::Advice::HugePage);
+        }
+    }
+
+    /// Notes that all pages are in memory.
+    pub(super) fn mark_populated(&self) {
+        self.is_populated.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes in memory, if the first `used` bytes were written.
+    pub(crate) fn resident_bytes(&self, used: usize) -> usize {
+        let is_populated = self.is_populated.load(Ordering::Relaxed);
+        if is_populated { self.capacity() } else { used.next_multiple_of(PAGE_BYTES).min(self.capacity()) }
     }
 
     /// Gives the whole pages behind the first `keep` bytes back to the system. They are zero at the
@@ -43,6 +71,7 @@ impl Image {
     pub(crate) unsafe fn release_behind(&self, keep: usize) {
         #[cfg(target_os = "linux")]
         {
+            self.is_populated.store(false, Ordering::Relaxed);
             let from = keep.next_multiple_of(PAGE_BYTES_MAX);
             if let Some(len) = self.capacity().checked_sub(from).filter(|len| *len > 0) {
                 // SAFETY: this is private memory without a file. The caller promises that no thread
@@ -142,6 +171,9 @@ impl Image {
         Some(Record { kind: info.kind, more: info.more, lsn: info.lsn, key, value })
     }
 }
+
+/// The usual page, bytes.
+const PAGE_BYTES: usize = 4096;
 
 #[cfg(target_os = "linux")]
 const HUGE_PAGE_BYTES: usize = 2 << 20;

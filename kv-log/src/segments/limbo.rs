@@ -98,7 +98,8 @@ mod tests {
 
     #[test]
     fn a_shared_image_waits_and_then_goes_to_the_pool() {
-        let limbo = Limbo::new(ImagePool::new(4096, 1));
+        let limbo = Limbo::new(ImagePool::new(1));
+        limbo.pool().resize(4096);
         let image = Arc::new(Image::new(4096).unwrap());
         let shared = Arc::clone(&image);
         limbo.free_image(image);

@@ -8,46 +8,65 @@ use super::Image;
 /// Keeps free images, whose bytes are garbage.
 #[derive(Debug)]
 pub(super) struct ImagePool {
+    count_max: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
     /// The capacity of a full segment, bytes. Only images of this capacity are kept.
     capacity: usize,
-    count_max: usize,
-    images: Mutex<Vec<Image>>,
+    images: Vec<Image>,
 }
 
 impl ImagePool {
-    /// Keeps at most `count_max` images of `capacity` bytes.
-    pub(super) fn new(capacity: usize, count_max: usize) -> Self {
-        ImagePool { capacity, count_max, images: Mutex::default() }
+    /// Keeps at most `count_max` images, once their size is set.
+    pub(super) fn new(count_max: usize) -> Self {
+        ImagePool { count_max, kept: Mutex::default() }
+    }
+
+    /// Keeps images of `capacity` bytes from now on, and no others.
+    pub(super) fn resize(&self, capacity: usize) {
+        let mut kept = self.kept.lock();
+        if kept.capacity != capacity {
+            *kept = Kept { capacity, images: Vec::new() };
+        }
     }
 
     /// An image of at least `capacity` bytes, which hold anything. If that is nearly a full
     /// segment, the image has the capacity of one, so that the pool can keep it later.
     pub(super) fn take(&self, capacity: usize) -> io::Result<Image> {
-        if capacity > self.capacity || capacity < self.capacity - self.capacity / 16 {
+        let full = self.kept.lock().capacity;
+        if capacity > full || capacity < full - full / 16 {
             return Image::new(capacity);
         }
-        let kept = self.images.lock().pop();
-        kept.map_or_else(|| Image::new(self.capacity), Ok)
+        self.take_kept(full).map_or_else(|| Image::new(full), Ok)
+    }
+
+    /// A kept image of exactly this capacity.
+    pub(super) fn take_kept(&self, capacity: usize) -> Option<Image> {
+        let mut kept = self.kept.lock();
+        if kept.capacity == capacity { kept.images.pop() } else { None }
     }
 
     /// Keeps an image, or gives it back to the system if it does not fit or the pool is full.
     pub(super) fn keep(&self, image: Image) {
-        if image.capacity() == self.capacity {
-            let mut images = self.images.lock();
-            if images.len() < self.count_max {
-                images.push(image);
-            }
+        let mut kept = self.kept.lock();
+        if image.capacity() == kept.capacity && kept.images.len() < self.count_max {
+            image.mark_populated();
+            kept.images.push(image);
         }
     }
 
     /// Gives all images back to the system.
     pub(super) fn clear(&self) {
-        self.images.lock().clear();
+        self.kept.lock().images.clear();
     }
 
     /// Bytes of the kept images.
     pub(super) fn bytes(&self) -> u64 {
-        (self.images.lock().len() * self.capacity) as u64
+        let kept = self.kept.lock();
+        (kept.images.len() * kept.capacity) as u64
     }
 }
 
@@ -55,21 +74,42 @@ impl ImagePool {
 mod tests {
     use super::*;
 
+    fn image(capacity: usize) -> Image {
+        Image::new(capacity).unwrap()
+    }
+
     #[test]
     fn full_images_are_kept_up_to_the_limit() {
-        let pool = ImagePool::new(32 << 10, 2);
+        let pool = ImagePool::new(2);
+        pool.resize(32 << 10);
         for _ in 0..3 {
-            pool.keep(Image::new(32 << 10).unwrap());
+            pool.keep(image(32 << 10));
         }
-        pool.keep(Image::new(4096).unwrap());
+        pool.keep(image(4096));
         assert_eq!(pool.bytes(), 64 << 10);
         // Nearly a full segment takes a kept image. A smaller or a larger one does not.
-        assert_eq!(pool.take(31 << 10).unwrap().capacity(), 32 << 10);
+        let taken = pool.take(31 << 10).unwrap();
+        assert_eq!((taken.capacity(), taken.resident_bytes(1)), (32 << 10, 32 << 10));
         assert_eq!(pool.bytes(), 32 << 10);
         assert_eq!(pool.take(8 << 10).unwrap().capacity(), 8 << 10);
         assert_eq!(pool.take(64 << 10).unwrap().capacity(), 64 << 10);
+        assert!(pool.take_kept(8 << 10).is_none());
         assert_eq!(pool.bytes(), 32 << 10);
         pool.clear();
         assert_eq!((pool.bytes(), pool.take(32 << 10).unwrap().capacity()), (0, 32 << 10));
+    }
+
+    #[test]
+    fn images_of_an_earlier_size_are_given_back() {
+        let pool = ImagePool::new(2);
+        pool.keep(image(4096));
+        assert_eq!(pool.bytes(), 0);
+        pool.resize(4096);
+        pool.keep(image(4096));
+        pool.resize(4096);
+        assert_eq!(pool.bytes(), 4096);
+        pool.resize(8192);
+        pool.keep(image(4096));
+        assert_eq!(pool.bytes(), 0);
     }
 }

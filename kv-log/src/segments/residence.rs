@@ -39,6 +39,17 @@ impl Residence {
         }
     }
 
+    /// Exchanges the image.
+    ///
+    /// # Safety
+    /// The answer lives until every reader that is pinned now has unpinned.
+    pub(super) unsafe fn replace(&self, image: Image) -> Option<Arc<Image>> {
+        let image = Arc::into_raw(Arc::new(image)).cast_mut();
+        let before = self.image.swap(image, Ordering::AcqRel);
+        // SAFETY: as in `take`.
+        (!before.is_null()).then(|| unsafe { Arc::from_raw(before) })
+    }
+
     /// Takes the image away: later calls find none.
     ///
     /// # Safety

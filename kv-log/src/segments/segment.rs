@@ -1,7 +1,7 @@
 use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::residence::Residence;
@@ -39,6 +39,8 @@ pub(crate) struct Segment {
     synced: AtomicUsize,
     /// Mean length of its records at the seal, bytes.
     mean_record_len: AtomicUsize,
+    /// Whether a compaction on disk reads or writes it.
+    keeps_image: AtomicBool,
 }
 
 /// The most cache lines of a record to prefetch. The processor prefetches the rest of a longer one.
@@ -68,6 +70,7 @@ impl Segment {
             written: AtomicUsize::new(end),
             synced: AtomicUsize::new(end),
             mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
+            keeps_image: AtomicBool::new(false),
         }
     }
 
@@ -101,6 +104,7 @@ impl Segment {
             written: AtomicUsize::new(self.written()),
             synced: AtomicUsize::new(self.synced()),
             mean_record_len: AtomicUsize::new(self.mean_record_len()),
+            keeps_image: AtomicBool::new(false),
         }
     }
 
@@ -124,6 +128,22 @@ impl Segment {
         unsafe { self.residence.take() }
     }
 
+    /// Gives a segment that holds only its header another image, with the same header.
+    ///
+    /// # Safety
+    /// No writer uses the segment. The answer lives until every reader that is pinned now has
+    /// unpinned.
+    pub(super) unsafe fn replace_blank_image(&self, image: Image) -> Option<Arc<Image>> {
+        let old = self.share_image()?;
+        // SAFETY: the header was published, and no other thread knows the new image.
+        unsafe {
+            let header = old.published(0, SEGMENT_HEADER_LEN)?;
+            image.fill(0, header.len(), |out| out.copy_from_slice(header));
+            // SAFETY: the caller's promise.
+            self.residence.replace(image)
+        }
+    }
+
     /// The image of a segment that no other thread knows.
     pub(super) fn into_image(self) -> Option<Arc<Image>> {
         // SAFETY: the segment is owned, so no reader looks at it.
@@ -133,6 +153,11 @@ impl Segment {
     /// Bytes of the image. 0 if the segment is cold.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.image(&pin()).map_or(0, Image::capacity)
+    }
+
+    /// Bytes of the image that are in memory. 0 if the segment is cold.
+    pub(crate) fn resident_bytes(&self) -> usize {
+        self.image(&pin()).map_or(0, |image| image.resident_bytes(self.end()))
     }
 
     /// Used bytes of its file.
@@ -156,6 +181,17 @@ impl Segment {
     /// Sealed, written and synced: compaction and eviction may take it.
     pub(crate) fn is_durable(&self) -> bool {
         self.stage.has_reached(Stage::Durable)
+    }
+
+    /// Whether compaction in memory may replace the image now.
+    pub(crate) fn may_lose_image(&self) -> bool {
+        self.is_durable() && !self.keeps_image.load(Ordering::Acquire)
+    }
+
+    /// Tells compaction in memory to leave the image of a victim or an output of a compaction on
+    /// disk, or that it need not any more.
+    pub(crate) fn keep_image(&self, keep: bool) {
+        self.keeps_image.store(keep, Ordering::Release);
     }
 
     /// Writers append to it from now on.

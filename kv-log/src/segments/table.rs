@@ -29,15 +29,15 @@ pub(crate) struct SegmentTable {
 }
 
 impl SegmentTable {
-    /// For full segments of `capacity` bytes, of whose images at most `recycled_max` are recycled.
-    pub(crate) fn new(capacity: usize, recycled_max: usize) -> Self {
+    /// At most `recycled_max` images of full segments are recycled.
+    pub(crate) fn new(recycled_max: usize) -> Self {
         let entries: Box<[AtomicPtr<Segment>]> =
             (0..SEGMENTS_MAX).map(|_| AtomicPtr::new(ptr::null_mut())).collect();
         SegmentTable {
             entries: entries.try_into().expect("that many were made"),
             slots: Slots::default(),
             retired_bytes: AtomicU64::new(0),
-            limbo: Limbo::new(ImagePool::new(capacity, recycled_max)),
+            limbo: Limbo::new(ImagePool::new(recycled_max)),
             fetches: AtomicU64::new(0),
         }
     }
@@ -45,6 +45,24 @@ impl SegmentTable {
     /// A new or recycled image of at least `capacity` bytes, which hold anything.
     pub(crate) fn image(&self, capacity: usize) -> io::Result<Image> {
         self.limbo.pool().take(capacity)
+    }
+
+    /// Full segments have `capacity` bytes from now on. Images of another size are not recycled.
+    pub(crate) fn recycle_images_of(&self, capacity: usize) {
+        self.limbo.pool().resize(capacity);
+    }
+
+    /// Gives a segment that holds only its header a recycled image, whose memory the kernel need
+    /// not clear. Returns whether there was one.
+    ///
+    /// # Safety
+    /// No writer uses the segment.
+    pub(crate) unsafe fn recycle_into(self: &Arc<Self>, blank: &Segment) -> bool {
+        let Some(image) = self.limbo.pool().take_kept(blank.capacity) else { return false };
+        // SAFETY: the caller's promise, and the image before lives until the deferred drop.
+        let before = unsafe { blank.replace_blank_image(image) };
+        self.defer(0, |_| drop(before));
+        true
     }
 
     /// Gives the memory of recycled images back to the system.
@@ -232,7 +250,8 @@ mod tests {
     fn a_retired_segment_keeps_its_slot_until_its_readers_have_unpinned() {
         let dir = tempfile::tempdir().unwrap();
         let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 1);
-        let table = Arc::new(SegmentTable::new(4096, 1));
+        let table = Arc::new(SegmentTable::new(1));
+        table.recycle_images_of(4096);
         let segment = install(&table, &files);
         let location = Location::new(segment.slot, SEGMENT_HEADER_LEN);
         let guard = pin();
@@ -257,7 +276,7 @@ mod tests {
     fn an_evicted_segment_stays_reachable_without_its_image() {
         let dir = tempfile::tempdir().unwrap();
         let files = SegmentFiles::new(OsFs.open_dir(dir.path()).unwrap(), 1);
-        let table = Arc::new(SegmentTable::new(4096, 1));
+        let table = Arc::new(SegmentTable::new(1));
         let segment = install(&table, &files);
         assert_eq!((table.evict(&segment), table.evict(&segment)), (4096, 0));
         assert!(holds_soon(|| table.bytes_in_use_by_readers() == 0));

@@ -1,0 +1,113 @@
+//! Slack: the memory that holds no live record, and the ceiling that keeps it small.
+//!
+//! Dead records are slack, and the free part of segments that writers fill, spares, recycled images
+//! and images that wait for readers. The ceiling is a share of the live data and a constant
+//! ([`Options::slack_share`](crate::Options::slack_share)). A put that replaces a record makes no
+//! slack: one record dies, and one comes to life. Slack comes with the memory of a new segment, so
+//! the writer that needs one looks at the ceiling, and waits while a segment more would exceed it.
+//!
+//! A wait should be short. So segments are small where the ceiling is low: several have to fit
+//! below it, one in each step of their way from the spare to the compacted image.
+
+use kv_core::SegmentId;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::context::Context;
+use crate::index::Index;
+use crate::manifest::Catalog;
+use crate::segments::SegmentTable;
+
+/// How many full segments fit below the ceiling: the active one, its spare, one that is flushed,
+/// one that is compacted, and room for two.
+const SEGMENTS_BELOW_CEILING: u64 = 6;
+
+/// This part of the ceiling is for copies that compaction makes, in memory and on disk.
+const COPIES_PART: u64 = 4;
+
+/// A file holds at most this part of the live data, so that the survivors of one segment take
+/// little room.
+const FILES_OF_STORE: u64 = 8;
+
+/// Measures the slack of a store, and fits the sizes of segments to it.
+#[derive(Debug)]
+pub(crate) struct Slack {
+    context: Arc<Context>,
+    index: Arc<Index>,
+    segments: Arc<SegmentTable>,
+    catalog: Arc<Catalog>,
+    /// Whether sealed segments are to be flushed and compacted now, so that no writer has to wait.
+    is_scarce: AtomicBool,
+}
+
+impl Slack {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        index: Arc<Index>,
+        segments: Arc<SegmentTable>,
+        catalog: Arc<Catalog>,
+    ) -> Self {
+        Slack { context, index, segments, catalog, is_scarce: AtomicBool::new(false) }
+    }
+
+    /// The ceiling, bytes.
+    pub(crate) fn ceiling(&self) -> u64 {
+        self.context.options.slack_ceiling(self.index.pair_bytes() as u64)
+    }
+
+    /// Memory that holds no live record, bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        let segments = self.catalog.segments();
+        let dead: u64 = segments
+            .iter()
+            .map(|segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes()))
+            .sum();
+        dead + self.segments.retired_bytes()
+    }
+
+    /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.
+    pub(crate) fn has_room_for(&self, more: usize) -> bool {
+        let (bytes, ceiling) = (self.bytes(), self.ceiling());
+        self.is_scarce.store(bytes > ceiling / 2, Ordering::Relaxed);
+        bytes + more as u64 <= ceiling - ceiling / COPIES_PART
+    }
+
+    /// The most bytes of survivors that a compaction may copy at a time. Until readers have left
+    /// the victims, both copies are in memory.
+    pub(crate) fn copied_bytes_max(&self) -> u64 {
+        self.ceiling() / (2 * COPIES_PART)
+    }
+
+    /// The slack that must come free before a new segment fits, and another half of the ceiling.
+    pub(crate) fn excess(&self) -> u64 {
+        self.bytes().saturating_sub(self.ceiling() / 2)
+    }
+
+    /// Whether all segments with lower ids than `newest` are durable.
+    pub(crate) fn are_durable_before(&self, newest: SegmentId) -> bool {
+        self.catalog.are_durable_before(newest)
+    }
+
+    /// Whether the last look found more than half of the ceiling in use.
+    #[inline]
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.is_scarce.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the sealed segments were flushed.
+    pub(crate) fn flushed(&self) {
+        self.is_scarce.store(false, Ordering::Relaxed);
+    }
+
+    /// The size of a full segment now, bytes.
+    pub(crate) fn segment_bytes(&self) -> usize {
+        self.context.options.fitted_segment_bytes(self.ceiling() / SEGMENTS_BELOW_CEILING)
+    }
+
+    /// The size of a file that a compaction writes, bytes.
+    pub(crate) fn output_bytes(&self) -> usize {
+        let live = self.index.pair_bytes() as u64;
+        let fitted = self.context.options.fitted_segment_bytes(live / FILES_OF_STORE);
+        fitted.min(self.segment_bytes())
+    }
+}
