@@ -1,6 +1,7 @@
 //! The cases: one file for each group. A new case goes into its group's `CASES`, with the next free
 //! number.
 
+mod after_crash;
 mod asking;
 mod audit;
 pub(crate) mod batch;
@@ -32,6 +33,7 @@ pub(crate) mod model;
 mod obeying;
 pub(crate) mod opening;
 pub(crate) mod own_io;
+mod places;
 pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod read_only;
@@ -41,6 +43,7 @@ mod scan_changes;
 mod sizes;
 mod stage;
 pub(crate) mod stats;
+mod stored;
 mod sweeps;
 mod written;
 
