@@ -86,6 +86,17 @@ pub(super) struct Promise {
     image: SimFs,
 }
 
+/// A question for `durable_lsn`.
+#[derive(Debug)]
+struct Asked {
+    /// The highest LSN that was called durable before.
+    floor: Lsn,
+    durable: Lsn,
+    /// `last_lsn` after it.
+    last: Lsn,
+    image: SimFs,
+}
+
 /// A store on a gated disk.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -96,8 +107,7 @@ pub(super) struct Stage {
     pub(super) engine: Arc<dyn Engine>,
     changes: Changes,
     running: Vec<Running<Option<Promise>>>,
-    /// Questions for `durable_lsn`, each with the `last_lsn` after it.
-    asked: Vec<Running<(Promise, Lsn)>>,
+    asked: Vec<Running<Asked>>,
     promises: Vec<Promise>,
     calls: usize,
     /// Whether a caller joined that could be told too early by the held operation.
@@ -159,11 +169,13 @@ impl Stage {
 
     /// Begins to ask for `durable_lsn`, a promise as any other.
     pub(super) fn ask(&mut self) -> CaseResult {
+        self.collect()?;
+        let told = self.promises.iter().filter_map(|promise| promise.answer.as_ref().ok());
+        let floor = told.max().copied().unwrap_or_default();
         let (engine, disk) = (Arc::clone(&self.engine), self.disk.clone());
         let asked = start(&self.context, "durable_lsn", move || {
             let (durable, last) = (engine.durable_lsn(), engine.last_lsn());
-            let image = disk.power_cut(PowerCut::LOSE_ALL);
-            (Promise { by: "durable_lsn", key: None, answer: Ok(durable), image }, last)
+            Asked { floor, durable, last, image: disk.power_cut(PowerCut::LOSE_ALL) }
         });
         self.asked.push(asked);
         settle();
@@ -211,13 +223,16 @@ impl Stage {
         }
         for asked in std::mem::take(&mut self.asked) {
             // An engine may let the question wait for the held operation.
-            let Some((promise, last)) = asked.within(Duration::ZERO)? else {
+            let Some(Asked { floor, durable, last, image }) = asked.within(Duration::ZERO)? else {
                 self.asked.push(asked);
                 continue;
             };
-            let durable = promise.answer.clone()?;
             ensure!(durable <= last, "durable_lsn is {durable}, and last_lsn after it only {last}");
-            self.promises.push(promise);
+            ensure!(
+                durable >= floor,
+                "LSN {floor} was called durable, and durable_lsn went back to {durable}"
+            );
+            self.promises.push(Promise { by: "durable_lsn", key: None, answer: Ok(durable), image });
         }
         Ok(())
     }
