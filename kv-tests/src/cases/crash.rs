@@ -2,7 +2,7 @@
 
 use super::places::telling_places;
 use super::sweeps::{check_image, crash_everywhere, mutations_of, overwriting, three_cuts};
-use super::{case, loss, written};
+use super::{case, loss, process_safe, written};
 use crate::failure::ensure;
 use crate::oracle::History;
 use crate::rig::{Policy, Setup};
@@ -166,6 +166,20 @@ pub(crate) const CASES: &[Case] = &[
         SIMULATED,
         "A sync that fails after a Write is reported and poisons, though the engine holds no unwritten byte.",
         written::a_failed_sync_after_a_write_poisons,
+    ),
+    case(
+        "crash::required_kv531_process_safe_changes_survive_a_death",
+        Level::Required,
+        &[Need::SimulatedFs, Need::ProcessSafe],
+        "Under every policy, inline and with threads, a process-safe change survives the death of the process when its call returns.",
+        process_safe::each_change_survives_a_death,
+    ),
+    case(
+        "crash::stochastic_kv532_process_safe_changes_of_threads",
+        Level::Stochastic,
+        &[Need::SimulatedFs, Need::ProcessSafe],
+        "The death of the process takes no process-safe change of any thread whose call had returned.",
+        process_safe::changes_of_threads_survive_a_death,
     ),
 ];
 

@@ -36,6 +36,7 @@ pub(crate) mod own_io;
 mod places;
 pub(crate) mod policy;
 pub(crate) mod process;
+mod process_safe;
 pub(crate) mod read_only;
 pub(crate) mod resources;
 pub(crate) mod scan;
