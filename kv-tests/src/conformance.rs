@@ -231,8 +231,8 @@ macro_rules! for_each_case {
             }
             concurrency {
                 stochastic_kv701_readers_see_whole_and_growing_values
-                stochastic_kv702_group_commit_wakes_everybody
-                stochastic_kv703_a_failed_sync_wakes_everybody
+                stochastic_kv702_group_commit_wakes_every_waiter
+                stochastic_kv703_a_failed_sync_wakes_every_waiter
                 stochastic_kv704_lsns_are_unique
                 stochastic_kv705_power_cut_under_writers
                 stochastic_kv706_what_was_seen_counts_as_visible
