@@ -1,6 +1,6 @@
 //! Calls after a close, and after a failed one: cases of the group `handles`.
 
-use crate::failure::ensure;
+use crate::failure::{InWords, ensure};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::sim::{Fault, FaultKind, Repeat, SimFs};
@@ -192,7 +192,8 @@ pub(super) fn every_operation_after_a_failed_close(context: &Context) -> CaseRes
         let locked = rig.open().map(drop);
         ensure!(
             matches!(locked, Err(Error::Locked { .. })),
-            "the drop of a handle whose close failed took the lock of a newer handle: an open beside it is answered with {locked:?}"
+            "the drop of a handle whose close failed took the lock of a newer handle: an open beside it is answered with {locked}",
+            locked = locked.in_words()
         );
         fresh.close()?;
     }

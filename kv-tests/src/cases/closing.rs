@@ -1,6 +1,6 @@
 //! Calls while a store is closed: cases of the group `handles`.
 
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{PowerCut, SimFs};
 use crate::{CaseResult, Context, Failure};
@@ -128,7 +128,10 @@ pub(super) fn borrowed_values_survive_a_close(context: &Context) -> CaseResult {
                 ControlFlow::Continue(())
             });
             if !matches!(scanned, Ok(()) | Err(Error::Closed)) {
-                fail!("a scan during close is answered with {scanned:?}, not Closed");
+                fail!(
+                    "a scan during close is answered with {scanned}, not Closed",
+                    scanned = scanned.in_words()
+                );
             }
             ensure!(
                 scanned.is_err() || visited == 20,

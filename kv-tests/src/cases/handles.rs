@@ -2,7 +2,7 @@
 //! holds.
 
 use super::{case, closed, closing};
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, State, state_of};
 use crate::rig::{Policy, Setup};
 use crate::sim::{PowerCut, SimFs};
@@ -168,7 +168,8 @@ fn dropping_a_clone_does_nothing(context: &Context) -> CaseResult {
             let locked = rig.open().map(drop);
             ensure!(
                 matches!(locked, Err(Error::Locked { .. })),
-                "one of two handles was dropped, and another open is answered with {locked:?}, not Locked"
+                "one of two handles was dropped, and another open is answered with {locked}, not Locked",
+                locked = locked.in_words()
             );
             engine.put(b"k", &[round])?;
             ensure!(

@@ -6,7 +6,7 @@
 
 use super::histories::{Mix, number, read_all, run, value};
 use super::{case, crowd, shuffle};
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::linearizability::{Call, Crash, History, Key, Number, Operation, State, judge};
 use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
@@ -263,7 +263,8 @@ fn waiters_under_a_failing_disk(context: &Context) -> CaseResult {
             let again = engine.sync();
             ensure!(
                 matches!(again, Err(Error::Poisoned { .. })),
-                "a sync after a failed one answers {again:?}"
+                "a sync after a failed one answers {again}",
+                again = again.in_words()
             );
         }
         disk.freeze();

@@ -1,5 +1,5 @@
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::workload::{Op, random_ops, run_ops};
@@ -261,7 +261,11 @@ fn limits(context: &Context) -> CaseResult {
                 Some(Error::TooLarge { what, len, limit })
                     if (what, len, limit) == (expected, maximum + 1, maximum) => {}
                 other => {
-                    fail!("a {expected} of {} bytes is answered with {other:?}, not TooLarge", maximum + 1)
+                    fail!(
+                        "a {expected} of {} bytes is answered with {other}, not TooLarge",
+                        maximum + 1,
+                        other = other.in_words()
+                    )
                 }
             }
         }
@@ -438,11 +442,16 @@ fn reading_many_keys(context: &Context) -> CaseResult {
     let refused = engine.read_many(&[b"key", b"long"], &mut |_, _| visits += 1);
     ensure!(
         matches!(refused, Err(Error::TooLarge { what: "key", len: 4, limit: 3 })),
-        "a long key among others is answered with {refused:?}, not TooLarge"
+        "a long key among others is answered with {refused}, not TooLarge",
+        refused = refused.in_words()
     );
     ensure!(visits == 0, "keys are visited though one of them is refused");
     engine.close()?;
     let closed = engine.read_many(&[b"key"], &mut |_, _| ());
-    ensure!(matches!(closed, Err(Error::Closed)), "after close read_many is answered with {closed:?}");
+    ensure!(
+        matches!(closed, Err(Error::Closed)),
+        "after close read_many is answered with {closed}",
+        closed = closed.in_words()
+    );
     Ok(())
 }

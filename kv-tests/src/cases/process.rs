@@ -27,13 +27,6 @@ pub(crate) const CASES: &[Case] = &[
         "After kill -9 under a policy that writes every change, no change is lost whose call had returned.",
         |context| kill_during_writes(context, Child::Writes, context.scaled(3)),
     ),
-    case(
-        "process::stochastic_kv907_kill_of_a_process_safe_engine",
-        Level::Stochastic,
-        &[Need::ChildProcess, Need::ProcessSafe],
-        "After kill -9 of a process-safe engine under Manual, no change is lost whose call had returned.",
-        |context| kill_during_writes(context, Child::IsSafe, context.scaled(3)),
-    ),
 ];
 
 /// Set in the environment of a child process: the directory that it writes to.
@@ -118,6 +111,10 @@ pub(crate) fn run_as_child(factory: &dyn EngineFactory) -> Option<ExitCode> {
         }
     }
     Some(ExitCode::FAILURE)
+}
+
+pub(super) fn kill_a_process_safe_engine(context: &Context) -> CaseResult {
+    kill_during_writes(context, Child::IsSafe, context.scaled(3))
 }
 
 fn kill_during_writes(context: &Context, kind: Child, rounds: u64) -> CaseResult {

@@ -77,6 +77,17 @@ fn a_clash_of_ids_is_refused() {
 }
 
 #[test]
+fn the_model_shrinks_a_counterexample() {
+    let factory: Arc<dyn EngineFactory> = Arc::new(ReferenceFactory::with_defect(Defect::CompactionLosesKey));
+    let case = all_cases().into_iter().find(|case| case.id.contains("kv107")).unwrap();
+    let Verdict::Failed(failure) = run_case(&case, &factory, &Settings::default()).0 else {
+        panic!("kv107 finds a compaction that loses a key")
+    };
+    let operations = failure.fact("operations").unwrap();
+    assert!(operations.lines().count() <= 2, "a put and a reopening are enough: {operations}");
+}
+
+#[test]
 fn opt_outs_need_a_case_and_a_reason() {
     let complaint = check(&suite(&[("scan::no_such_case", "reason")])).unwrap_err();
     assert!(complaint.contains("names no case"), "{complaint}");
