@@ -131,6 +131,8 @@ fn killed_within_an_operation(context: &Context) -> CaseResult {
         // Every third round dies within the open that creates the store, or within a close.
         let count = if round % 3 == 0 { 0 } else { rng.usize(1..ops.len()) };
         if round % 3 == 0 {
+            // The process runs before the time of the kill begins.
+            servant.must("held")?;
             servant.send(&format!("open {} 0", policy.name()))?;
         } else {
             servant.must(&format!("open {} 0", policy.name()))?;

@@ -258,7 +258,9 @@ pub(crate) const REFERENCE: &[(Defect, &str)] = &[
 /// Defects of the reference engine that only another process can show.
 pub(crate) const ACROSS_PROCESSES: &[(Defect, &str)] = &[
     (Defect::LocksWithinProcess, "kv415"),
+    (Defect::WriteIsHold, "kv902"),
     (Defect::AcknowledgeBeforeDump, "kv903"),
+    (Defect::WritesInPlace, "kv904"),
     (Defect::LeaksFiles, "kv906"),
     (Defect::LeaksStore, "kv906"),
 ];
