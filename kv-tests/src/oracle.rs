@@ -18,7 +18,7 @@ pub(crate) struct History {
     changes: Vec<(Lsn, Vec<Effect>)>,
     in_flight: Option<Vec<Effect>>,
     durable: Lsn,
-    /// The changes up to this LSN survive the death of the process, also those that are not durable.
+    /// The changes up to this LSN survive the death of the process, durable or not.
     written: Lsn,
     /// Whether the process died, and the machine did not.
     is_after_death: bool,

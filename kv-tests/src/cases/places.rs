@@ -3,8 +3,8 @@
 use crate::Context;
 use fastrand::Rng;
 
-/// The places in a file where damage tells most: every byte, but of a long run of equal bytes, such
-/// as reserved space, only the ends and a sample inside. A larger effort takes a denser sample.
+/// Every place in a file that can tell something. Of a long run of equal bytes, such as reserved
+/// space, these are its ends and a sample. A larger effort takes more of it.
 pub(super) fn telling_places(context: &Context, bytes: &[u8]) -> Vec<usize> {
     /// Bytes at either end of a run that all count.
     const END_LEN: usize = 64;
