@@ -39,6 +39,10 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// decides how far durable changes may trail visible ones. Under a policy that says
 /// [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable when its call
 /// returns, also if the policy holds or only writes. Other callers may see it a little before.
+/// Between visible and durable lies *process-safe*: the change survives the death of the process,
+/// and not a power cut. In an engine with the
+/// [capability](crate::Capabilities::process_safe) every change is process-safe when its call
+/// returns, under any policy.
 ///
 /// **Pacing.** An engine asks the policy after a change, and describes all changes that are not
 /// durable in [`Pending`](crate::Pending). It does not ask while there are none. It may dump

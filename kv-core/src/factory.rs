@@ -78,6 +78,9 @@ pub struct Capabilities {
     pub compact: bool,
     /// Opens stores for [reading only](OpenOptions::read_only). Default false.
     pub read_only: bool,
+    /// Every change survives the death of the process from the moment its call returns, under any
+    /// policy. Default false.
+    pub process_safe: bool,
 }
 
 impl Default for Capabilities {
@@ -89,6 +92,7 @@ impl Default for Capabilities {
             point_in_time: false,
             compact: false,
             read_only: false,
+            process_safe: false,
         }
     }
 }
@@ -131,6 +135,13 @@ impl Capabilities {
     #[must_use]
     pub fn read_only(mut self, yes: bool) -> Self {
         self.read_only = yes;
+        self
+    }
+
+    /// Sets `process_safe`.
+    #[must_use]
+    pub fn process_safe(mut self, yes: bool) -> Self {
+        self.process_safe = yes;
         self
     }
 

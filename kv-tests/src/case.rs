@@ -39,6 +39,8 @@ pub enum Need {
     PointInTime,
     /// The engine opens stores for reading only.
     ReadOnly,
+    /// Changes survive the death of the process when their calls return.
+    ProcessSafe,
     /// The test binary can run itself as a child process: [`main!`](crate::main) started it.
     ChildProcess,
 }
@@ -52,6 +54,7 @@ impl Need {
             Need::Checkpoint => capabilities.checkpoint,
             Need::PointInTime => capabilities.point_in_time,
             Need::ReadOnly => capabilities.read_only,
+            Need::ProcessSafe => capabilities.process_safe,
             Need::ChildProcess => can_fork,
         }
     }
@@ -66,6 +69,7 @@ impl fmt::Display for Need {
             Need::Checkpoint => "checkpoint",
             Need::PointInTime => "point_in_time",
             Need::ReadOnly => "read_only",
+            Need::ProcessSafe => "process_safe",
             Need::ChildProcess => "a child process",
         })
     }

@@ -178,6 +178,8 @@ macro_rules! for_each_case {
                 required_kv528_compaction_between_write_and_sync
                 required_kv529_a_thread_writes
                 required_kv530_a_failed_sync_after_a_write_poisons
+                required_kv531_process_safe_changes_survive_a_death
+                stochastic_kv532_process_safe_changes_of_threads
             }
             errors {
                 required_kv601_every_operation_fails_once
@@ -229,8 +231,8 @@ macro_rules! for_each_case {
             }
             concurrency {
                 stochastic_kv701_readers_see_whole_and_growing_values
-                stochastic_kv702_group_commit_wakes_everybody
-                stochastic_kv703_a_failed_sync_wakes_everybody
+                stochastic_kv702_group_commit_wakes_every_waiter
+                stochastic_kv703_a_failed_sync_wakes_every_waiter
                 stochastic_kv704_lsns_are_unique
                 stochastic_kv705_power_cut_under_writers
                 stochastic_kv706_what_was_seen_counts_as_visible
@@ -295,6 +297,7 @@ macro_rules! for_each_case {
                 stochastic_kv904_killed_within_an_operation
                 required_kv905_damage_on_real_files
                 required_kv906_a_closed_store_holds_no_file_and_no_thread
+                stochastic_kv907_kill_of_a_process_safe_engine
             }
         }
     };

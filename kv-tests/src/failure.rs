@@ -113,3 +113,34 @@ macro_rules! ensure {
 }
 
 pub(crate) use {ensure, fail};
+/// An answer of the engine in the words of a report.
+pub(crate) trait InWords {
+    fn in_words(&self) -> String;
+}
+
+impl<T> InWords for kv_core::Result<T> {
+    fn in_words(&self) -> String {
+        match self {
+            Ok(_) => "success".to_owned(),
+            Err(error) => format!("the error {:?}", error.to_string()),
+        }
+    }
+}
+
+impl InWords for Option<kv_core::Error> {
+    fn in_words(&self) -> String {
+        match self {
+            None => "success".to_owned(),
+            Some(error) => format!("the error {:?}", error.to_string()),
+        }
+    }
+}
+
+impl InWords for Option<kv_core::Lsn> {
+    fn in_words(&self) -> String {
+        match self {
+            None => "that nothing changed".to_owned(),
+            Some(lsn) => format!("LSN {lsn}"),
+        }
+    }
+}

@@ -18,7 +18,7 @@ pub(crate) struct History {
     changes: Vec<(Lsn, Vec<Effect>)>,
     in_flight: Option<Vec<Effect>>,
     durable: Lsn,
-    /// The operating system has the changes up to this LSN: they survive the death of the process.
+    /// The changes up to this LSN survive the death of the process, durable or not.
     written: Lsn,
     /// Whether the process died, and the machine did not.
     is_after_death: bool,
@@ -60,7 +60,7 @@ impl History {
         self.durable = self.durable.max(lsn);
     }
 
-    /// The engine handed all answered changes to the operating system.
+    /// All answered changes survive the death of the process.
     pub(crate) fn told_written(&mut self) {
         self.written = self.written.max(self.last_lsn());
     }
@@ -185,7 +185,7 @@ impl History {
         let durable = up_to(self.durable);
         let violated = match too_early {
             Some(prefix) if prefix >= durable => format!(
-                "changes that a Write handed to the operating system survive the death of the process, but of {surviving} such changes only {prefix} were recovered"
+                "changes of an engine that is process-safe, or that a Write handed to the operating system, survive the death of the process, but of {surviving} such changes only {prefix} were recovered"
             ),
             Some(prefix) => format!(
                 "changes reported as durable survive, but of {durable} durable changes only {prefix} were recovered"

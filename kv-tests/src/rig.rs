@@ -218,6 +218,13 @@ impl Context {
         if self.factory().capabilities().inline { Background::Inline } else { Background::Threads }
     }
 
+    /// Whether the operating system has a change when its call returns: so the engine says, or so
+    /// the policy demands, which inline background work obeys at once.
+    pub(crate) fn hands_over(&self, setup: Setup) -> bool {
+        let obeys = setup.background == Background::Inline && setup.policy.hands_over();
+        obeys || self.factory().capabilities().process_safe
+    }
+
     /// A store that is not open yet: on a simulated disk if the engine supports one, otherwise in a
     /// temporary directory.
     ///

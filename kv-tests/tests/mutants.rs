@@ -20,22 +20,15 @@ use std::time::Duration;
 /// time is over.
 const WAITING: &[&str] = &["kv529", "kv807", "kv808", "kv810", "kv831", "kv832", "kv833", "kv834"];
 
-/// Runs with other seeds, before a defect counts as not found: a case with threads or random draws
-/// may miss it once.
-const ATTEMPTS: u64 = 6;
-
 /// The complaint of the case `number` about an engine with this defect; `None` if it passes.
 fn complaint(defect: Defect, number: &str) -> Option<String> {
     let factory: Arc<dyn EngineFactory> = Arc::new(ReferenceFactory::with_defect(defect));
     let run = Settings::from_env().expect("the variables of the suite have valid values");
     let timeout = Duration::from_secs(if WAITING.contains(&number) { 8 } else { 60 });
-    let case = by_case::case(number);
-    (run.seed..run.seed + ATTEMPTS).find_map(|seed| {
-        match run_case(&case, &factory, &Settings { timeout, seed, ..run.clone() }).0 {
-            Verdict::Failed(failure) => Some(failure.violated().to_owned()),
-            _ => None,
-        }
-    })
+    match run_case(&by_case::case(number), &factory, &Settings { timeout, ..run }).0 {
+        Verdict::Failed(failure) => Some(failure.violated().to_owned()),
+        _ => None,
+    }
 }
 
 #[test]

@@ -71,21 +71,15 @@ fn cases_for(dimension: &str) -> Vec<Case> {
     cases
 }
 
-/// Runs with other seeds, before a defect counts as not found: a case with threads or random draws
-/// may miss it once.
-const ATTEMPTS: u64 = 6;
-
 /// The first case that fails an engine with this defect, and its complaint. A case that takes
 /// longer than `timeout` counts as a deadlock.
-fn kill(defect: Defect, cases: &[Case], timeout: Duration, attempts: u64) -> Option<(&'static str, String)> {
+fn kill(defect: Defect, cases: &[Case], timeout: Duration) -> Option<(&'static str, String)> {
     let factory: Arc<dyn EngineFactory> = Arc::new(PagedFactory::with_defect(defect));
     let run = Settings::from_env().expect("the variables of the suite have valid values");
-    let run_with = |case: &Case, seed| run_case(case, &factory, &Settings { timeout, seed, ..run.clone() }).0;
-    (run.seed..run.seed + attempts).find_map(|seed| {
-        cases.iter().find_map(|case| match run_with(case, seed) {
-            Verdict::Failed(failure) => Some((case.id, failure.violated().replace('\n', " "))),
-            _ => None,
-        })
+    let settings = Settings { timeout, ..run };
+    cases.iter().find_map(|case| match run_case(case, &factory, &settings).0 {
+        Verdict::Failed(failure) => Some((case.id, failure.violated().replace('\n', " "))),
+        _ => None,
     })
 }
 
@@ -97,7 +91,7 @@ fn the_case_for_a_defect_finds_it() {
             let defect = &of_name(name);
             let case = [by_case::case(number)];
             let timeout = Duration::from_secs(if DEADLOCKS.contains(defect) { 8 } else { 120 });
-            match kill(*defect, &case, timeout, ATTEMPTS) {
+            match kill(*defect, &case, timeout) {
                 Some((_, violated)) => println!("{number} {defect:?}: {violated}"),
                 None => survivors.lock().unwrap().push((*defect, *number)),
             }
@@ -146,7 +140,7 @@ fn survey() {
     let mut found = Vec::new();
     for (defect, dimension) in selected() {
         let start = Instant::now();
-        let (case, violated) = kill(defect, &cases_for(dimension), Duration::from_mins(1), 1)
+        let (case, violated) = kill(defect, &cases_for(dimension), Duration::from_mins(1))
             .unwrap_or(("SURVIVED", String::new()));
         let number = case.split('_').find(|word| word.starts_with("kv")).unwrap_or(case);
         let short: String = violated.chars().take(110).collect();

@@ -1,5 +1,5 @@
 use super::case;
-use crate::failure::ensure;
+use crate::failure::{InWords, ensure};
 use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
 use crate::sim::SimFs;
@@ -107,7 +107,9 @@ fn nothing_to_change(context: &Context) -> CaseResult {
     batch.delete(b"x").delete(b"y");
     for batch in [Batch::new(), batch] {
         let lsn = engine.apply(&batch)?;
-        ensure!(lsn == last && engine.last_lsn() == last, "a batch that changes nothing took LSN {lsn}");
+        let now = engine.last_lsn();
+        ensure!(now == last, "a batch that changes nothing moved last_lsn from {last} to {now}");
+        ensure!(lsn == last, "a batch that changes nothing returns LSN {lsn}, but last_lsn is {last}");
     }
     Ok(())
 }
@@ -129,7 +131,8 @@ fn one_bad_entry(context: &Context) -> CaseResult {
         let answer = engine.apply(&batch);
         ensure!(
             matches!(answer, Err(Error::TooLarge { what, .. }) if what == expected),
-            "a {expected} over its limit is answered with {answer:?}"
+            "a {expected} over its limit is answered with {answer}",
+            answer = answer.in_words()
         );
         ensure!(engine.last_lsn() == last, "a refused batch took an LSN");
         ensure!(state_of(&*engine)?.len() == 1, "a refused batch changed something");
@@ -154,7 +157,8 @@ fn many_small_changes(context: &Context) -> CaseResult {
     let len = batch_bytes_max + Limits::CHANGE_OVERHEAD;
     ensure!(
         matches!(answer, Err(Error::TooLarge { what: "batch", len: told, limit }) if (told, limit) == (len, batch_bytes_max)),
-        "a batch of {len} bytes, overhead included, is answered with {answer:?}; the limit is {batch_bytes_max}"
+        "a batch of {len} bytes, overhead included, is answered with {answer}; the limit is {batch_bytes_max}",
+        answer = answer.in_words()
     );
     ensure!(engine.last_lsn() == lsn, "a refused batch took an LSN");
     ensure!(state_of(&*engine)?.len() == 20, "a batch at the limit is missing");

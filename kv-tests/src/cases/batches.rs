@@ -1,7 +1,7 @@
 //! Batches of every shape: many changes, many of one key, exactly at the limit, only deletes.
 
 use super::sizes::{MANY, bytes, check_everywhere, check_many, check_reads, rig_and_disk};
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{State, state_of};
 use crate::rig::{Policy, Setup};
 use crate::{CaseResult, Context};
@@ -90,7 +90,8 @@ pub(super) fn exactly_at_the_limit(context: &Context) -> CaseResult {
                     let answer = engine.apply(refused);
                     ensure!(
                         matches!(&answer, Err(Error::TooLarge { what: "batch", limit, .. }) if *limit == batch_bytes_max),
-                        "a batch over its limit of {batch_bytes_max} bytes is answered with {answer:?}, not TooLarge"
+                        "a batch over its limit of {batch_bytes_max} bytes is answered with {answer}, not TooLarge",
+                        answer = answer.in_words()
                     );
                 }
                 ensure!(engine.last_lsn() == last, "a batch over its limit took an LSN");

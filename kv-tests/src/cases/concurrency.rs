@@ -16,18 +16,18 @@ pub(crate) const CASES: &[Case] = &[
         readers_see_whole_and_growing_values,
     ),
     case(
-        "concurrency::stochastic_kv702_group_commit_wakes_everybody",
+        "concurrency::stochastic_kv702_group_commit_wakes_every_waiter",
         Level::Stochastic,
         &[],
         "Concurrent waiters for durability all return, each with its change durable.",
-        group_commit_wakes_everybody,
+        group_commit_wakes_every_waiter,
     ),
     case(
-        "concurrency::stochastic_kv703_a_failed_sync_wakes_everybody",
+        "concurrency::stochastic_kv703_a_failed_sync_wakes_every_waiter",
         Level::Stochastic,
         &[Need::SimulatedFs],
         "When a sync fails, all threads that wait for it return with an error.",
-        a_failed_sync_wakes_everybody,
+        a_failed_sync_wakes_every_waiter,
     ),
     case(
         "concurrency::stochastic_kv704_lsns_are_unique",
@@ -167,7 +167,7 @@ fn readers_see_whole_and_growing_values(context: &Context) -> CaseResult {
     Ok(())
 }
 
-fn group_commit_wakes_everybody(context: &Context) -> CaseResult {
+fn group_commit_wakes_every_waiter(context: &Context) -> CaseResult {
     for policy in [Policy::Always, Policy::Manual] {
         let rig = context.real_rig(Setup::tiny(context, policy))?;
         let engine = rig.open()?;
@@ -189,7 +189,7 @@ fn group_commit_wakes_everybody(context: &Context) -> CaseResult {
     Ok(())
 }
 
-fn a_failed_sync_wakes_everybody(context: &Context) -> CaseResult {
+fn a_failed_sync_wakes_every_waiter(context: &Context) -> CaseResult {
     for nth in 0..context.scaled(12) {
         let disk = SimFs::new();
         let setup = Setup { background: Background::Threads, ..Setup::tiny(context, Policy::Always) };

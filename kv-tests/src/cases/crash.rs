@@ -1,11 +1,12 @@
 //! Crashes at every change of the disk, and the state that an engine recovers after them.
 
+use super::places::telling_places;
 use super::sweeps::{check_image, crash_everywhere, mutations_of, overwriting, three_cuts};
-use super::{case, loss, written};
+use super::{case, loss, process_safe, written};
 use crate::failure::ensure;
 use crate::oracle::History;
 use crate::rig::{Policy, Setup};
-use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, judge, last_write, unchanged_by};
+use crate::scenario::{Crash, Left, Rest, Run, Scenario, Trouble, bytes_of, judge, last_write, unchanged_by};
 use crate::sim::{OpKind, PowerCut, SimFs};
 use crate::workload::{Op, random_ops, run_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
@@ -166,6 +167,20 @@ pub(crate) const CASES: &[Case] = &[
         "A sync that fails after a Write is reported and poisons, though the engine holds no unwritten byte.",
         written::a_failed_sync_after_a_write_poisons,
     ),
+    case(
+        "crash::required_kv531_process_safe_changes_survive_a_death",
+        Level::Required,
+        &[Need::SimulatedFs, Need::ProcessSafe],
+        "Under every policy, inline and with threads, a process-safe change survives the death of the process when its call returns.",
+        process_safe::each_change_survives_a_death,
+    ),
+    case(
+        "crash::stochastic_kv532_process_safe_changes_of_threads",
+        Level::Stochastic,
+        &[Need::SimulatedFs, Need::ProcessSafe],
+        "The death of the process takes no process-safe change of any thread whose call had returned.",
+        process_safe::changes_of_threads_survive_a_death,
+    ),
 ];
 
 /// The workloads of a sweep, each with its policies: all sequences of two short operations under
@@ -312,7 +327,9 @@ fn torn_at_every_byte(context: &Context) -> CaseResult {
         for after in 0.. {
             let Some(run) = Run::until_cut(context, setup, &ops, after) else { break };
             let Some(write) = last_write(&run.disk) else { continue };
-            for bytes in unchanged_by(&run.disk, &write)..write.len {
+            let places = telling_places(context, &bytes_of(&run.disk, &write));
+            let unchanged = unchanged_by(&run.disk, &write);
+            for bytes in places.into_iter().map(|at| at as u64).filter(|at| *at >= unchanged) {
                 for rest in [Rest::Cut, Rest::Zeros, Rest::Stale] {
                     let left = Left::Torn { bytes, rest };
                     judge(context, setup, &left.image(&run.disk), &run.history).map_err(|failure| {

@@ -1,5 +1,5 @@
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::scenario::{Run, Scenario, Trouble, judge};
@@ -102,8 +102,10 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 pub(super) fn every_operation_fails(context: &Context, kind: FaultKind, repeat: Repeat) -> CaseResult {
+    // Only a run that fills several files opens some in the middle of its work.
+    let count = if kind == FaultKind::NoDescriptors { 150 } else { 60 };
     for policy in [Policy::Always, Policy::MaxLogSize(300), Policy::WriteThenSync] {
-        let mut ops = random_ops(&mut context.rng(), 60, 8);
+        let mut ops = random_ops(&mut context.rng(), count, 8);
         ops.insert(40, Op::Reopen);
         for nth in 0.. {
             let fault = Fault { kind, nth, repeat };
@@ -187,12 +189,17 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     let first = put.clone().and_then(|_| engine.sync());
     ensure!(disk.faults_fired() == 1, "a sync with something to do changes the disk");
     context.explored().add_faults(1);
-    ensure!(matches!(first, Err(Error::Io { .. })), "the sync that meets EIO is answered with {first:?}");
+    ensure!(
+        matches!(first, Err(Error::Io { .. })),
+        "the sync that meets EIO is answered with {first}",
+        first = first.in_words()
+    );
     engine.wait_durable(durable)?;
     let beyond = engine.wait_durable(engine.last_lsn());
     ensure!(
         matches!(beyond, Err(Error::Poisoned { .. })) || engine.last_lsn() == durable,
-        "waiting on a poisoned store is answered with {beyond:?}"
+        "waiting on a poisoned store is answered with {beyond}",
+        beyond = beyond.in_words()
     );
     ensure!(engine.durable_lsn() == durable, "durable_lsn stands still on a poisoned store");
     let found = engine.get(b"k")?;
@@ -204,10 +211,15 @@ fn poisoned_store_reads_and_closes(context: &Context) -> CaseResult {
     let closed = engine.close();
     ensure!(
         matches!(closed, Err(Error::Poisoned { .. })),
-        "closing a poisoned store is answered with {closed:?}"
+        "closing a poisoned store is answered with {closed}",
+        closed = closed.in_words()
     );
     let read = engine.get(b"k");
-    ensure!(matches!(read, Err(Error::Closed)), "a read after that is answered with {read:?}");
+    ensure!(
+        matches!(read, Err(Error::Closed)),
+        "a read after that is answered with {read}",
+        read = read.in_words()
+    );
     // The first handle is still alive: its close freed the directory.
     let again = rig.open()?;
     again.put(b"k", b"recovered")?;
@@ -299,7 +311,11 @@ fn a_failed_close_fails_again(context: &Context) -> CaseResult {
         disk.inject(Fault { kind: FaultKind::Sync, nth: 0, repeat: Repeat::Once });
         if poisoned_before {
             let synced = engine.sync();
-            ensure!(synced.is_err(), "a sync that meets EIO is answered with {synced:?}");
+            ensure!(
+                synced.is_err(),
+                "a sync that meets EIO is answered with {synced}",
+                synced = synced.in_words()
+            );
         }
         let first = engine.close();
         ensure!(disk.faults_fired() == 1, "making a change durable syncs the disk");
@@ -315,7 +331,11 @@ fn a_failed_close_fails_again(context: &Context) -> CaseResult {
         second.close()?;
         disk.inject(Fault { kind: FaultKind::AnyIo, nth: 0, repeat: Repeat::Always });
         let again = second.close();
-        ensure!(again.is_ok(), "a close that succeeded is answered with {again:?} the next time");
+        ensure!(
+            again.is_ok(),
+            "a close that succeeded is answered with {again} the next time",
+            again = again.in_words()
+        );
     }
     Ok(())
 }

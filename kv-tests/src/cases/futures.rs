@@ -1,7 +1,7 @@
 //! Futures that wait for durability: cases of the group `durability`.
 
 use crate::executor::{run, run_all};
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::rig::{Policy, Setup};
 use crate::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use crate::{CaseResult, Context, Failure};
@@ -49,11 +49,16 @@ pub(super) fn a_future_waits_for_durability(context: &Context) -> CaseResult {
         let beyond = wait(context, &*engine, last.next())?;
         ensure!(
             matches!(beyond, Err(Error::InvalidArgument(_))),
-            "a future that waits for an LSN that was never given out is answered with {beyond:?}"
+            "a future that waits for an LSN that was never given out is answered with {beyond}",
+            beyond = beyond.in_words()
         );
         engine.close()?;
         let closed = wait(context, &*engine, last)?;
-        ensure!(matches!(closed, Err(Error::Closed)), "a future after close is answered with {closed:?}");
+        ensure!(
+            matches!(closed, Err(Error::Closed)),
+            "a future after close is answered with {closed}",
+            closed = closed.in_words()
+        );
     }
     Ok(())
 }
@@ -100,13 +105,15 @@ pub(super) fn a_failing_disk_ends_every_future(context: &Context) -> CaseResult 
             let late = wait(context, &*engine, engine.last_lsn())?;
             ensure!(
                 matches!(late, Err(Error::Poisoned { .. })),
-                "a future on a poisoned store is answered with {late:?}"
+                "a future on a poisoned store is answered with {late}",
+                late = late.in_words()
             );
         }
         let closed = engine.close();
         ensure!(
             matches!(closed, Err(Error::Poisoned { .. })),
-            "closing a poisoned store is answered with {closed:?}"
+            "closing a poisoned store is answered with {closed}",
+            closed = closed.in_words()
         );
     }
     Ok(())
@@ -152,7 +159,10 @@ fn a_sync_fails(
                 );
             }
             Err(Error::Io { .. } | Error::Poisoned { .. }) => is_told = true,
-            answer => fail!("the sync failed, and a future that waits for it is answered with {answer:?}"),
+            answer => fail!(
+                "the sync failed, and a future that waits for it is answered with {answer}",
+                answer = answer.in_words()
+            ),
         }
     }
     Ok(is_told)
@@ -268,7 +278,11 @@ pub(super) fn futures_among_threads(context: &Context) -> CaseResult {
         match waited {
             // The first poll may come before or after the close.
             Ok(Some(Ok(()) | Err(Error::Closed))) => {}
-            other => fail!("a future that waits while the store is closed is answered with {other:?}"),
+            Ok(Some(answer)) => {
+                fail!("a future that waits while the store is closed is answered with {}", answer.in_words())
+            }
+            Ok(None) => fail!("a future that waits while the store is closed is never woken"),
+            Err(_) => fail!("no operation panics, but a poll while the store is closed did"),
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Promises of durability while a sync is held: cases of the group `durability`.
 
 use super::stage::{Stage, Way};
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::rig::{Policy, Setup};
 use crate::sim::{Edge, OpKind};
 use crate::{CaseResult, Context, Failure};
@@ -101,7 +101,8 @@ fn check_failure(stage: &Stage) -> CaseResult {
     for (call, answer) in [("put", engine.put(b"late", b"v")), ("sync", engine.sync())] {
         ensure!(
             matches!(answer, Err(Error::Poisoned { .. })),
-            "a sync failed and a caller was told, but a later {call} answers {answer:?} instead of Poisoned"
+            "a sync failed and a caller was told, but a later {call} answers {answer} instead of Poisoned",
+            answer = answer.in_words()
         );
     }
     let now = engine.durable_lsn();

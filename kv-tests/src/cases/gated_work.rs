@@ -3,7 +3,7 @@
 
 use super::calls::{Running, patience, start};
 use super::stage::Stage;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, State, state_of};
 use crate::rig::{Policy, Setup};
 use crate::sim::{OpKind, PowerCut, SimFs};
@@ -63,8 +63,9 @@ impl Writer {
             let was_there = self.model.remove(&key).is_some();
             ensure!(
                 deleted.is_some() == was_there,
-                "a delete of {key:?} answers {deleted:?}, but the key was {}",
-                if was_there { "present" } else { "absent" }
+                "a delete of {key:?} answers {deleted}, but the key was {}",
+                if was_there { "present" } else { "absent" },
+                deleted = deleted.in_words()
             );
             self.changes.extend(deleted.map(|lsn| (lsn, key.clone(), None)));
         }
@@ -250,7 +251,8 @@ fn run(context: &Context, compacts: bool) -> CaseResult {
         let closed = run.stage.engine.close();
         ensure!(
             !matches!(closed, Err(Error::Poisoned { .. })),
-            "a close answers {closed:?} on a healthy disk"
+            "a close answers {closed} on a healthy disk",
+            closed = closed.in_words()
         );
     }
     Ok(())

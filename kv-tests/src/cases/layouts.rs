@@ -1,17 +1,14 @@
-//! Damage to closed stores of many shapes, at the places that matter and at random ones; damage
-//! after a crash.
+//! Damage to closed stores of many shapes, at the places that matter and at random ones.
 
 use super::case;
-use super::corruption::{Stored, another_store, check_error, data_files, enough, explain, fill, flipped};
-use crate::failure::ensure;
-use crate::oracle::{History, state_of};
+use super::places::places;
+use super::stored::{Stored, another_store, enough, explain, flipped};
 use crate::rig::{Policy, Setup};
-use crate::sim::{PowerCut, SimFs};
-use crate::workload::{Op, random_ops, run_op};
+use crate::workload::{Op, random_ops};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use fastrand::Rng;
+use kv_core::Scale;
 use kv_core::parts::Reserve;
-use kv_core::{Lsn, Scale};
 use std::path::{Path, PathBuf};
 
 const SIMULATED: &[Need] = &[Need::SimulatedFs, Need::Inline];
@@ -71,7 +68,7 @@ pub(crate) const CASES: &[Case] = &[
         Level::Required,
         SIMULATED,
         "After a crash damage before a change of a later sync is Corruption, and not the end of the log.",
-        damage_before_a_durable_change,
+        super::after_crash::damage_before_a_durable_change,
     ),
 ];
 
@@ -112,31 +109,6 @@ fn layouts(context: &Context) -> Result<Vec<Layout>, Failure> {
         ("several sessions", Stored::after(context, tiny(Policy::Always), sessions.clone())?),
         ("normal scale", Stored::after(context, normal, sessions)?),
     ])
-}
-
-/// Places in a file: its beginning and end, the ends of blocks, the ends of its data where zeros
-/// follow, and `count` random places.
-fn places(bytes: &[u8], rng: &mut Rng, count: usize) -> Vec<usize> {
-    let len = bytes.len();
-    let mut places = vec![0, 1, 4, 8, 12, 16, 24, 31, 32, 63, 64, 511, 512, 4095, 4096];
-    places.extend((1..=20).map(|back| len.wrapping_sub(back)));
-    let mut zeros = 0;
-    for (at, byte) in bytes.iter().enumerate() {
-        zeros = if *byte == 0 { zeros + 1 } else { 0 };
-        if zeros == 24 {
-            // The bytes before these zeros.
-            places.extend((24..40).step_by(3).map(|back| (at + 1).wrapping_sub(back)));
-        }
-    }
-    places.retain(|at| *at < len);
-    places.sort_unstable();
-    places.dedup();
-    // A file of many records has many ends: a sample of them.
-    while places.len() > 60 {
-        places.remove(rng.usize(..places.len()));
-    }
-    places.extend((0..count).filter(|_| len > 0).map(|_| rng.usize(..len)));
-    places
 }
 
 /// How many damages of a kind a case makes in a layout. Opening units for real work takes longer.
@@ -391,105 +363,6 @@ fn foreign_files(context: &Context) -> CaseResult {
         }
     }
     Ok(())
-}
-
-/// A store whose process died, and the LSNs that its syncs reached.
-struct Crashed {
-    disk: SimFs,
-    setup: Setup,
-    history: History,
-    dumps: Vec<Lsn>,
-}
-
-/// Runs `ops`, and cuts the power.
-fn crashed(context: &Context, setup: Setup, ops: &[Op], cut: PowerCut) -> Result<Crashed, Failure> {
-    let disk = SimFs::new();
-    // A first session, so that the files of an earlier one lie there, too.
-    fill(
-        &context.sim_rig(disk.clone(), setup),
-        &[Op::Put { key: 30, len: 20 }, Op::Delete { key: 30 }],
-        5000,
-    )?;
-    let engine = context.sim_rig(disk.clone(), setup).open()?;
-    let (mut history, mut dumps) = (History::default(), vec![Lsn::ZERO]);
-    for op in ops {
-        run_op(&*engine, op, &mut history)?;
-        if dumps.last() != Some(&engine.durable_lsn()) {
-            dumps.push(engine.durable_lsn());
-        }
-    }
-    let disk = disk.power_cut(cut);
-    Ok(Crashed { disk, setup, history, dumps })
-}
-
-fn damage_before_a_durable_change(context: &Context) -> CaseResult {
-    let mut rng = context.rng();
-    let put = |key, len| Op::Put { key, len };
-    let mut ops = Vec::new();
-    for round in 0..5 {
-        ops.extend([
-            put(round, 60),
-            put(round + 5, 40),
-            Op::Batch(vec![(round, Some(9)), (9, None)]),
-            Op::Sync,
-        ]);
-    }
-    // The newest changes are durable under Always only: a cut may tear them.
-    ops.extend([put(11, 50), put(12, 700), put(13, 50)]);
-    let normal = |policy| Setup { scale: Scale::Normal, ..Setup::tiny(context, policy) };
-    let setups = [
-        Setup::tiny(context, Policy::Always),
-        Setup::tiny(context, Policy::Manual),
-        Setup::tiny(context, Policy::MaxLogSize(300)),
-        normal(Policy::Always),
-    ];
-    for (setup, draw) in setups.into_iter().flat_map(|setup| [0, 2, 3].map(|draw| (setup, draw))) {
-        if setup.scale == Scale::Normal && draw > 0 {
-            continue;
-        }
-        let crashed = crashed(context, setup, &ops, context.power_cut(draw))?;
-        let layout = format!("{:?}, {:?}, cut {draw}", setup.policy, setup.scale);
-        let mut files = data_files(&crashed.disk);
-        files.retain(|(path, _)| !path.ends_with(Reserve::FILE));
-        let mut all = Vec::new();
-        for (path, whole) in &files {
-            all.extend(places(whole, &mut rng, 30).into_iter().map(|at| (path, whole, at)));
-        }
-        rng.shuffle(&mut all);
-        let most = if setup.scale == Scale::Tiny { 40 } else { 10 };
-        for (path, whole, at) in all.into_iter().take(usize::try_from(context.scaled(most)).unwrap_or(40)) {
-            let what = format!("byte {at} of {} xor 0x10", whole.len());
-            crashed.check(context, path, &what, flipped(whole, at, 0x10), &layout)?;
-        }
-    }
-    enough(context)
-}
-
-impl Crashed {
-    /// Damages one byte. It may cost the changes of the last sync, and no earlier ones.
-    fn check(&self, context: &Context, path: &Path, what: &str, bytes: Vec<u8>, layout: &str) -> CaseResult {
-        context.explored().damage();
-        context.set_doing(format!("{layout}: {}: {what}", path.display()));
-        let image = self.disk.process_death();
-        image.damage(path, Some(bytes.clone()));
-        let before_last = self.dumps.iter().rev().nth(1).copied().unwrap_or(Lsn::ZERO);
-        let owed = self.history.as_if_durable(before_last);
-        let judged = match context.sim_rig(image, self.setup).open() {
-            Err(error) => check_error(&error, &[path], false),
-            Ok(engine) => match state_of(&*engine) {
-                Err(error) => check_error(&error, &[path], false),
-                Ok(state) => owed.check(&state).and_then(|()| {
-                    let last = engine.last_lsn();
-                    ensure!(
-                        last >= before_last,
-                        "a damaged store opens at LSN {last}, before the durable LSN {before_last}"
-                    );
-                    Ok(())
-                }),
-            },
-        };
-        judged.map_err(|failure| explain(failure, &self.disk, path, what, Some(bytes)).with("layout", layout))
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What is left of an engine that was dropped, and of an open that failed: nothing.
 
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{Fault, FaultKind, Repeat, SimFs};
 use crate::{CaseResult, Context, Failure};
@@ -151,7 +151,7 @@ pub(super) fn a_failed_open_leaves_nothing(context: &Context) -> CaseResult {
         let before = disk.open_handles();
         match given.open(context, Path::new(dir)) {
             Err(error) if expected(&error) => {}
-            other => fail!("{why} is answered with {other:?}"),
+            other => fail!("{why} is answered with {other}", other = other.in_words()),
         }
         let is_closed = settles(context, &|| disk.open_handles() <= before)?;
         ensure!(

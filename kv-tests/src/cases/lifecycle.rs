@@ -1,5 +1,5 @@
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{Fault, FaultKind, Repeat, SimFs};
@@ -154,7 +154,7 @@ fn second_open_is_refused(context: &Context) -> CaseResult {
         engine.put(b"k", b"v")?;
         match rig.open().map(drop) {
             Err(Error::Locked { .. }) => {}
-            other => fail!("a second open is answered with {other:?}, not Locked"),
+            other => fail!("a second open is answered with {other}, not Locked", other = other.in_words()),
         }
         engine.put(b"k", b"w")?;
         engine.close()?;
@@ -198,7 +198,9 @@ fn missing_is_not_created(context: &Context) -> CaseResult {
     let options = OpenOptions { create_if_missing: false, ..rig.setup.options() };
     match rig.open_with(&options).map(drop) {
         Err(Error::NotAStore { .. }) => {}
-        other => fail!("opening a missing store is answered with {other:?}, not NotAStore"),
+        other => {
+            fail!("opening a missing store is answered with {other}, not NotAStore", other = other.in_words())
+        }
     }
     ensure!(rig.fs().list_if_exists(rig.dir())?.is_none(), "the refused open created the directory");
     rig.open()?.close()?;
@@ -215,7 +217,10 @@ fn foreign_directory(context: &Context) -> CaseResult {
     file.write_all_at(b"dear", 0)?;
     match rig.open().map(drop) {
         Err(Error::NotAStore { .. }) => {}
-        other => fail!("opening a foreign directory is answered with {other:?}, not NotAStore"),
+        other => fail!(
+            "opening a foreign directory is answered with {other}, not NotAStore",
+            other = other.in_words()
+        ),
     }
     ensure!(fs.list(rig.dir())? == ["letter.txt"], "the refused open left something behind");
     ensure!(fs.read_file(&path)? == b"dear", "the refused open changed a foreign file");
@@ -239,7 +244,8 @@ fn nonsense_options(context: &Context) -> CaseResult {
     let answer = engine.wait_durable(beyond);
     ensure!(
         matches!(answer, Err(Error::InvalidArgument(_))),
-        "waiting for an LSN that was never given out is answered with {answer:?}"
+        "waiting for an LSN that was never given out is answered with {answer}",
+        answer = answer.in_words()
     );
     Ok(())
 }
@@ -285,7 +291,10 @@ fn a_closed_handle_holds_nothing(context: &Context) -> CaseResult {
         drop(first);
         match rig.open().map(drop) {
             Err(Error::Locked { .. }) => {}
-            other => fail!("while the second handle is open, another open is answered with {other:?}"),
+            other => fail!(
+                "while the second handle is open, another open is answered with {other}",
+                other = other.in_words()
+            ),
         }
         second.put(b"k", b"v")?;
     }
@@ -299,7 +308,10 @@ fn unwritable_directory(context: &Context) -> CaseResult {
         disk.inject(denied);
         match context.sim_rig(disk.clone(), setup).open().map(drop) {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {}
-            other => fail!("opening without the right to write is answered with {other:?}, not EACCES"),
+            other => fail!(
+                "opening without the right to write is answered with {other}, not EACCES",
+                other = other.in_words()
+            ),
         }
         ensure!(disk.faults_fired() > 0, "the harness is broken: nothing was denied");
         context.explored().add_faults(disk.faults_fired());

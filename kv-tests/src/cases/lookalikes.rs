@@ -4,6 +4,7 @@ use super::sizes::{check_everywhere, check_reads};
 use crate::failure::ensure;
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
+use crate::scenario::{Left, Rest, last_write};
 use crate::sim::SimFs;
 use crate::{CaseResult, Context, Failure};
 use kv_core::Engine;
@@ -88,6 +89,9 @@ pub(super) fn values_that_look_like_files(context: &Context) -> CaseResult {
     Ok(())
 }
 
+/// Half the length of the end of a torn value, bytes.
+const TAIL: usize = 600;
+
 /// Puts each copy, and loses power in the middle of its sync.
 fn tear_copies(context: &Context, setup: Setup, closes: bool, count: usize) -> CaseResult {
     for number in 0..count {
@@ -95,7 +99,7 @@ fn tear_copies(context: &Context, setup: Setup, closes: bool, count: usize) -> C
             let mut prepared = prepare(context, setup, closes)?;
             let copy = prepared.copies.get(number).cloned().unwrap_or_default();
             // Bytes that no file holds end the value, so that a tear may leave the whole copy.
-            prepared.put(b"copy", &[&copy[..], &[0xa5; 1200]].concat())?;
+            prepared.put(b"copy", &[&copy[..], &[0xa5; 2 * TAIL]].concat())?;
             let disk = prepared.disk.clone();
             disk.cut_after(disk.mutations() + cut);
             let is_cut = prepared.sync().is_err();
@@ -106,8 +110,16 @@ fn tear_copies(context: &Context, setup: Setup, closes: bool, count: usize) -> C
                 let recovered = context.sim_rig(image, setup).open()?;
                 prepared.history.check(&state_of(&*recovered)?)?;
             }
-            let dead = context.sim_rig(disk.process_death(), setup).open()?;
-            prepared.history.check(&state_of(&*dead)?)?;
+            let mut lefts = vec![Left::Written];
+            // The tear leaves the whole copy, and takes the end of its record.
+            if let Some(bytes) = last_write(&disk).and_then(|write| write.len.checked_sub(TAIL as u64)) {
+                lefts.extend([Rest::Cut, Rest::Zeros, Rest::Stale].map(|rest| Left::Torn { bytes, rest }));
+            }
+            for left in lefts {
+                context.explored().crash_state();
+                let recovered = context.sim_rig(left.image(&disk), setup).open()?;
+                prepared.history.check(&state_of(&*recovered)?)?;
+            }
             if !is_cut {
                 break;
             }

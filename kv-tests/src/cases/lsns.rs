@@ -1,7 +1,7 @@
 //! Which changes take an LSN, and what reopening and crashes make of it.
 
 use crate::executor;
-use crate::failure::ensure;
+use crate::failure::{InWords, ensure};
 use crate::oracle::state_of;
 use crate::rig::{Policy, Setup};
 use crate::sim::SimFs;
@@ -266,11 +266,13 @@ fn check_idle(engine: &dyn Engine, place: &str) -> CaseResult {
         let answer = call(engine)?;
         ensure!(
             answer.is_none_or(|lsn| lsn == last) && (answer.is_some() || what.starts_with("a delete")),
-            "{what} in {place} changes nothing, but answers {answer:?}; last_lsn is {last}"
+            "{what} in {place} changes nothing, but answers {answer}; last_lsn is {last}",
+            answer = answer.in_words()
         );
         ensure!(
             !(what.starts_with("a delete") && answer.is_some()),
-            "{what} in {place} is answered with {answer:?}, not None"
+            "{what} in {place} deletes nothing, but is answered with {answer}",
+            answer = answer.in_words()
         );
         ensure!(
             engine.last_lsn() == last,
@@ -320,7 +322,8 @@ fn check_waits(engine: &dyn Engine, after: &str) -> CaseResult {
         {
             ensure!(
                 matches!(answer, Err(Error::InvalidArgument(_))),
-                "after {after} {call} of LSN {beyond}, beyond last_lsn {last}, answers {answer:?}, not InvalidArgument"
+                "after {after} {call} of LSN {beyond}, beyond last_lsn {last}, answers {answer}, not InvalidArgument",
+                answer = answer.in_words()
             );
         }
     }

@@ -1,7 +1,7 @@
 //! Reading many keys.
 
 use super::sizes::bytes;
-use crate::failure::ensure;
+use crate::failure::{InWords, ensure};
 use crate::rig::{Policy, Rig, Setup};
 use crate::{CaseResult, Context};
 use kv_core::{Engine, Error, Limits};
@@ -127,7 +127,8 @@ pub(super) fn refused_as_a_whole(context: &Context) -> CaseResult {
             let answer = engine.read_many(&keys, &mut |_, _| visits += 1);
             ensure!(
                 matches!(answer, Err(Error::TooLarge { what: "key", len: 9, limit: 8 })),
-                "read_many with a long key at position {at} is answered with {answer:?}, not TooLarge"
+                "read_many with a long key at position {at} is answered with {answer}, not TooLarge",
+                answer = answer.in_words()
             );
             ensure!(
                 visits == 0,

@@ -1,12 +1,15 @@
 //! The cases: one file for each group. A new case goes into its group's `CASES`, with the next free
 //! number.
 
+mod after_crash;
 mod asking;
 mod audit;
 pub(crate) mod batch;
 mod batches;
 mod callbacks;
 mod calls;
+mod closed;
+mod closing;
 pub(crate) mod concurrency;
 pub(crate) mod corruption;
 pub(crate) mod crash;
@@ -20,6 +23,7 @@ mod gated;
 mod gated_close;
 mod gated_work;
 pub(crate) mod handles;
+mod histories;
 pub(crate) mod layouts;
 mod left;
 pub(crate) mod lifecycle;
@@ -32,15 +36,19 @@ pub(crate) mod model;
 mod obeying;
 pub(crate) mod opening;
 pub(crate) mod own_io;
+mod places;
 pub(crate) mod policy;
 pub(crate) mod process;
+mod process_safe;
 pub(crate) mod read_only;
 pub(crate) mod resources;
 pub(crate) mod scan;
 mod scan_changes;
+mod shuffle;
 mod sizes;
 mod stage;
 pub(crate) mod stats;
+mod stored;
 mod sweeps;
 mod written;
 

@@ -1,10 +1,10 @@
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
-use crate::workload::{random_ops, run_ops};
-use crate::{Case, CaseResult, Context, Level, Need};
-use kv_core::{EngineExt, Error, Limits};
+use crate::workload::{Op, random_ops, run_ops};
+use crate::{Case, CaseResult, Context, Failure, Level, Need};
+use kv_core::{Engine, EngineExt, Error, Limits};
 use std::sync::Arc;
 
 pub(crate) const CASES: &[Case] = &[
@@ -261,7 +261,11 @@ fn limits(context: &Context) -> CaseResult {
                 Some(Error::TooLarge { what, len, limit })
                     if (what, len, limit) == (expected, maximum + 1, maximum) => {}
                 other => {
-                    fail!("a {expected} of {} bytes is answered with {other:?}, not TooLarge", maximum + 1)
+                    fail!(
+                        "a {expected} of {} bytes is answered with {other}, not TooLarge",
+                        maximum + 1,
+                        other = other.in_words()
+                    )
                 }
             }
         }
@@ -309,7 +313,7 @@ fn random_operations(context: &Context) -> CaseResult {
                 rig.advance(Policy::INTERVAL);
                 let state = state_of(&*engine)?;
                 if state != history.state() {
-                    return Err(crate::Failure::new("the engine disagrees with a sorted map")
+                    return Err(Failure::new("the engine disagrees with a sorted map")
                         .with("policy", format!("{policy:?}"))
                         .with("operations", format!("{ops:?}")));
                 }
@@ -325,37 +329,47 @@ fn random_operations(context: &Context) -> CaseResult {
 
 fn shrinking_model(context: &Context) -> CaseResult {
     use proptest::prelude::*;
-    use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+    use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-    let change = prop_oneof![
-        3 => (0..6u8, 4..40usize).prop_map(|(key, len)| crate::workload::Op::Put { key, len }),
-        1 => (0..6u8).prop_map(|key| crate::workload::Op::Delete { key }),
-        1 => proptest::collection::vec((0..6u8, proptest::option::of(4..20usize)), 0..4)
-            .prop_map(crate::workload::Op::Batch),
-        1 => Just(crate::workload::Op::Sync),
+    let op = prop_oneof![
+        12 => (0..6u8, 4..40usize).prop_map(|(key, len)| Op::Put { key, len }),
+        4 => (0..6u8).prop_map(|key| Op::Delete { key }),
+        4 => proptest::collection::vec((0..6u8, proptest::option::of(4..20usize)), 0..4)
+            .prop_map(Op::Batch),
+        4 => Just(Op::Sync),
+        1 => Just(Op::Reopen),
     ];
     let cases = u32::try_from(context.scaled(64)).unwrap_or(u32::MAX);
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
     let mut seed = [0; 32];
     seed.iter_mut().zip(context.seed().to_le_bytes().into_iter().cycle()).for_each(|(to, from)| *to = from);
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed));
-    let result = runner.run(&proptest::collection::vec(change, 0..80), |ops| {
-        let fail = |text: String| TestCaseError::fail(text);
-        let rig =
-            context.rig(Setup::tiny(context, Policy::AnyOf)).map_err(|error| fail(error.to_string()))?;
-        let mut history = History::default();
-        for part in ops.chunks(40) {
-            let engine = rig.open().map_err(|error| fail(error.to_string()))?;
-            run_ops(&*engine, part, &mut history).map_err(|error| fail(error.to_string()))?;
-            let state = state_of(&*engine).map_err(|error| fail(error.to_string()))?;
-            prop_assert_eq!(state, history.state());
-        }
+    let result = runner.run(&proptest::collection::vec(op, 0..80), |ops| {
         context.explored().history();
-        Ok(())
+        agrees_with_a_map(context, &ops).map_err(|failure| TestCaseError::fail(failure.violated().to_owned()))
     });
-    result.map_err(|error| {
-        crate::Failure::new("the engine disagrees with a sorted map").with("minimal", error.to_string())
+    result.map_err(|error| match error {
+        TestError::Fail(reason, ops) => Failure::new(reason.message().to_owned())
+            .with("operations", ops.iter().map(Op::describe).collect::<Vec<_>>().join("\n")),
+        TestError::Abort(reason) => Failure::new(format!("the harness is broken: {}", reason.message())),
     })
+}
+
+/// Runs `ops`, and compares the engine with a map after each session, and after one more open.
+fn agrees_with_a_map(context: &Context, ops: &[Op]) -> CaseResult {
+    let rig = context.rig(Setup::tiny(context, Policy::AnyOf))?;
+    let mut history = History::default();
+    let is_right = |engine: &dyn Engine, history: &History| -> CaseResult {
+        ensure!(state_of(engine)? == history.state(), "the engine disagrees with a sorted map");
+        Ok(())
+    };
+    for session in ops.split(|op| *op == Op::Reopen) {
+        let engine = rig.open()?;
+        is_right(&*engine, &history)?;
+        run_ops(&*engine, session, &mut history)?;
+        is_right(&*engine, &history)?;
+    }
+    is_right(&*rig.open()?, &history)
 }
 
 fn values_outlive_their_keys(context: &Context) -> CaseResult {
@@ -428,11 +442,16 @@ fn reading_many_keys(context: &Context) -> CaseResult {
     let refused = engine.read_many(&[b"key", b"long"], &mut |_, _| visits += 1);
     ensure!(
         matches!(refused, Err(Error::TooLarge { what: "key", len: 4, limit: 3 })),
-        "a long key among others is answered with {refused:?}, not TooLarge"
+        "a long key among others is answered with {refused}, not TooLarge",
+        refused = refused.in_words()
     );
     ensure!(visits == 0, "keys are visited though one of them is refused");
     engine.close()?;
     let closed = engine.read_many(&[b"key"], &mut |_, _| ());
-    ensure!(matches!(closed, Err(Error::Closed)), "after close read_many is answered with {closed:?}");
+    ensure!(
+        matches!(closed, Err(Error::Closed)),
+        "after close read_many is answered with {closed}",
+        closed = closed.in_words()
+    );
     Ok(())
 }

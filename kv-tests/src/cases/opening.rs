@@ -1,7 +1,7 @@
 //! Opening: places, failed opens, other options, several stores, many opens.
 
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Rig, Setup};
 use crate::servant::Servant;
@@ -88,7 +88,8 @@ fn locked_across_processes(context: &Context) -> CaseResult {
             let locked = rig.open().map(drop);
             ensure!(
                 matches!(locked, Err(Error::Locked { .. })),
-                "another process has the store open, and an open is answered with {locked:?}, not Locked"
+                "another process has the store open, and an open is answered with {locked}, not Locked",
+                locked = locked.in_words()
             );
             other.run(&Op::Put { key: 12, len: 20 }, &mut history)?;
             // One servant stays alive: only the end of its handle frees the store.
@@ -134,7 +135,8 @@ fn a_failed_open_holds_nothing(context: &Context) -> CaseResult {
             let answer = rig.open_with(&nonsense).map(drop);
             ensure!(
                 matches!(answer, Err(Error::InvalidArgument(_))),
-                "round {round}: limits beyond the format are answered with {answer:?}, not InvalidArgument"
+                "round {round}: limits beyond the format are answered with {answer}, not InvalidArgument",
+                answer = answer.in_words()
             );
             reopened(rig, &mut history, "options that make no sense", round)?;
         }
@@ -143,7 +145,8 @@ fn a_failed_open_holds_nothing(context: &Context) -> CaseResult {
             let answer = rig.open().map(drop);
             ensure!(
                 matches!(answer, Err(Error::Locked { .. })),
-                "a second open is answered with {answer:?}, not Locked"
+                "a second open is answered with {answer}, not Locked",
+                answer = answer.in_words()
             );
         }
         engine.close()?;
@@ -214,7 +217,8 @@ fn odd_places(context: &Context) -> CaseResult {
             let answer = open(&place);
             ensure!(
                 matches!(answer, Err(Error::Io { .. } | Error::NotAStore { .. })),
-                "opening a store where a file lies is answered with {answer:?}, not Io or NotAStore"
+                "opening a store where a file lies is answered with {answer}, not Io or NotAStore",
+                answer = answer.in_words()
             );
             ensure!(fs.read_file(&file)? == b"dear", "an open changed a file in the place of its directory");
         }
@@ -242,7 +246,8 @@ fn missing_in_an_empty_directory(rig: &Rig) -> CaseResult {
     let answer = rig.open_with(&options).map(drop);
     ensure!(
         matches!(answer, Err(Error::NotAStore { .. })),
-        "opening an empty directory without create_if_missing is answered with {answer:?}, not NotAStore"
+        "opening an empty directory without create_if_missing is answered with {answer}, not NotAStore",
+        answer = answer.in_words()
     );
     let names = names_in(rig)?;
     ensure!(

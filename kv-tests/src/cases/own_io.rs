@@ -1,7 +1,7 @@
 //! Processes that die at chosen operations, damage to real files, and what a process holds: also
 //! for engines that do their own I/O.
 
-use super::case;
+use super::{case, process};
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, State, state_of};
 use crate::rig::{Policy, Rig, Setup};
@@ -43,6 +43,13 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::ChildProcess],
         "A process that has closed its stores has as many open files and threads as before.",
         a_closed_store_holds_no_file_and_no_thread,
+    ),
+    case(
+        "process::stochastic_kv907_kill_of_a_process_safe_engine",
+        Level::Stochastic,
+        &[Need::ChildProcess, Need::ProcessSafe],
+        "After kill -9 of a process-safe engine under Manual, no change is lost whose call had returned.",
+        process::kill_a_process_safe_engine,
     ),
 ];
 
@@ -124,6 +131,8 @@ fn killed_within_an_operation(context: &Context) -> CaseResult {
         // Every third round dies within the open that creates the store, or within a close.
         let count = if round % 3 == 0 { 0 } else { rng.usize(1..ops.len()) };
         if round % 3 == 0 {
+            // The process runs before the time of the kill begins.
+            servant.must("held")?;
             servant.send(&format!("open {} 0", policy.name()))?;
         } else {
             servant.must(&format!("open {} 0", policy.name()))?;

@@ -31,8 +31,8 @@ pub(crate) const CASES: &[Case] = &[
 
 /// Set in the environment of a child process: the directory that it writes to.
 const CHILD: &str = "KV_TESTS_CHILD";
-/// Set in the environment of a child process that is [`Child::Writes`].
-const WRITES: &str = "KV_TESTS_CHILD_WRITES";
+/// Set in the environment of a child process: the name of its [`Child`].
+const KIND: &str = "KV_TESTS_CHILD_KIND";
 const KEYS: u64 = 50;
 
 /// How a child makes sure that its changes survive it.
@@ -42,19 +42,32 @@ enum Child {
     Waits,
     /// Its policy answers each change with a `Write`, which is done when the call returns.
     Writes,
+    /// Its engine is process-safe, and its policy never dumps.
+    IsSafe,
 }
 
 impl Child {
+    const ALL: [Child; 3] = [Child::Waits, Child::Writes, Child::IsSafe];
+
+    fn name(self) -> &'static str {
+        match self {
+            Child::Waits => "waits",
+            Child::Writes => "writes",
+            Child::IsSafe => "is_safe",
+        }
+    }
+
     fn policy(self) -> Policy {
         match self {
             Child::Waits => Policy::AnyOf,
             Child::Writes => Policy::Write,
+            Child::IsSafe => Policy::Manual,
         }
     }
 
     fn background(self) -> Background {
         match self {
-            Child::Waits => Background::Threads,
+            Child::Waits | Child::IsSafe => Background::Threads,
             Child::Writes => Background::Inline,
         }
     }
@@ -64,7 +77,7 @@ impl Child {
         match self {
             Child::Waits if number % 10 == 9 => wait().map(|()| true),
             Child::Waits => Ok(false),
-            Child::Writes => Ok(true),
+            Child::Writes | Child::IsSafe => Ok(true),
         }
     }
 }
@@ -73,7 +86,10 @@ impl Child {
 /// Each line on standard output names a change that survives, with all changes before it.
 pub(crate) fn run_as_child(factory: &dyn EngineFactory) -> Option<ExitCode> {
     let dir = std::env::var_os(CHILD)?;
-    let child = if std::env::var_os(WRITES).is_some() { Child::Writes } else { Child::Waits };
+    let kind = std::env::var(KIND).unwrap_or_default();
+    let Some(child) = Child::ALL.into_iter().find(|child| child.name() == kind) else {
+        return Some(ExitCode::FAILURE);
+    };
     let options = kv_core::OpenOptions {
         persistence: child.policy().build(),
         scale: kv_core::Scale::Tiny,
@@ -97,15 +113,16 @@ pub(crate) fn run_as_child(factory: &dyn EngineFactory) -> Option<ExitCode> {
     Some(ExitCode::FAILURE)
 }
 
+pub(super) fn kill_a_process_safe_engine(context: &Context) -> CaseResult {
+    kill_during_writes(context, Child::IsSafe, context.scaled(3))
+}
+
 fn kill_during_writes(context: &Context, kind: Child, rounds: u64) -> CaseResult {
     let mut rng = context.rng();
     for round in 0..rounds {
         let rig = context.real_rig(Setup::tiny(context, kind.policy()))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.env(CHILD, rig.dir());
-        if kind == Child::Writes {
-            command.env(WRITES, "yes");
-        }
+        command.env(CHILD, rig.dir()).env(KIND, kind.name());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
         let Some(stdout) = child.stdout.take() else { fail!("the child has no standard output") };
         let (begun, begins) = mpsc::channel();

@@ -1,7 +1,7 @@
 //! Stores that are opened for reading only.
 
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::state_of;
 use crate::rig::{Policy, Rig, Setup};
 use crate::scenario::Run;
@@ -133,7 +133,10 @@ fn changes_are_refused(context: &Context) -> CaseResult {
     for rig in [context.rig(setup)?, context.real_rig(setup)?] {
         match open_reader(&rig).map(drop) {
             Err(Error::NotAStore { .. }) => {}
-            other => fail!("opening a missing store for reading is answered with {other:?}, not NotAStore"),
+            other => fail!(
+                "opening a missing store for reading is answered with {other}, not NotAStore",
+                other = other.in_words()
+            ),
         }
         ensure!(rig.fs().list_if_exists(rig.dir())?.is_none(), "a reader created the directory");
         let writer = rig.open()?;

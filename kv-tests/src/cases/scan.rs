@@ -1,5 +1,4 @@
-use super::crowd::{self, Beside};
-use super::{callbacks, case, scan_changes};
+use super::{callbacks, case, scan_changes, shuffle};
 use crate::failure::ensure;
 use crate::oracle::State;
 use crate::rig::{Policy, Setup};
@@ -77,7 +76,7 @@ pub(crate) const CASES: &[Case] = &[
         Level::Stochastic,
         &[],
         "A scan visits every stable key exactly once while threads insert and remove keys around it and compact.",
-        |context| crowd::keys_stay_while_others_come_and_go(context, Beside::Scans),
+        |context| shuffle::keys_stay_while_others_come_and_go(context, shuffle::Beside::Scans),
     ),
 ];
 
@@ -113,16 +112,18 @@ fn callbacks_may_call_the_engine(context: &Context) -> CaseResult {
     for key in 0..40u8 {
         engine.put(&[key], &[key; 20])?;
     }
-    let mut result = Ok(());
+    let (mut result, mut visits, mut is_same) = (Ok(()), 0, true);
     engine.read(&[3], &mut |value| {
+        visits += 1;
+        let before = value.to_vec();
         let nested =
             engine.put(&[3], b"changed").and_then(|_| engine.get(&[4])).and_then(|_| engine.delete(&[5]));
         result = nested.map(|_| ()).map_err(crate::Failure::from);
-        if value != [3; 20] {
-            result = Err(crate::Failure::new("the borrowed value changed under its reader"));
-        }
+        is_same = value == before && (visits > 1 || before == [3; 20]);
     })?;
     result?;
+    ensure!(visits == 1, "a read visits a present value {visits} times, not once");
+    ensure!(is_same, "the callback of a read puts its own key, and the value that it borrows changes");
     let mut result = Ok(());
     engine.scan(&mut |key, _| {
         let nested = engine.put(key, b"again").and_then(|_| engine.get(key)).and_then(|_| engine.sync());

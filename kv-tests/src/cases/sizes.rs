@@ -1,6 +1,6 @@
 //! Keys and values of every critical size and content, through every way of recovery.
 
-use crate::failure::ensure;
+use crate::failure::{InWords, ensure};
 use crate::oracle::{State, state_of};
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::SimFs;
@@ -313,7 +313,8 @@ pub(super) fn limits_are_exact(context: &Context) -> CaseResult {
         for (call, error) in answers {
             ensure!(
                 matches!(&error, Some(Error::TooLarge { len, limit, .. }) if len > limit),
-                "under {limits:?} a {call} is answered with {error:?}, not TooLarge"
+                "under {limits:?} a {call} is answered with {error}, not TooLarge",
+                error = error.in_words()
             );
         }
         ensure!(visits == 0, "a read that is refused as TooLarge visits {visits} values");

@@ -17,6 +17,16 @@ use std::time::{Duration, Instant};
 /// a check, and makes none wrong.
 pub(super) const SETTLE: Duration = Duration::from_millis(6);
 
+/// Gives the threads of the case and the engine time to go on. A new thread runs after those that
+/// a busy machine has let wait, so this takes longer there.
+pub(super) fn settle() {
+    thread::sleep(SETTLE);
+    for _ in 0..3 {
+        // The thread does nothing that could panic.
+        let _ = thread::spawn(thread::yield_now).join();
+    }
+}
+
 /// The keys and LSNs of the changes that were answered.
 type Changes = Arc<Mutex<Vec<(String, Lsn)>>>;
 
@@ -76,6 +86,17 @@ pub(super) struct Promise {
     image: SimFs,
 }
 
+/// A question for `durable_lsn`.
+#[derive(Debug)]
+struct Asked {
+    /// The highest LSN that was called durable before.
+    floor: Lsn,
+    durable: Lsn,
+    /// `last_lsn` after it.
+    last: Lsn,
+    image: SimFs,
+}
+
 /// A store on a gated disk.
 #[derive(Debug)]
 pub(super) struct Stage {
@@ -86,6 +107,7 @@ pub(super) struct Stage {
     pub(super) engine: Arc<dyn Engine>,
     changes: Changes,
     running: Vec<Running<Option<Promise>>>,
+    asked: Vec<Running<Asked>>,
     promises: Vec<Promise>,
     calls: usize,
     /// Whether a caller joined that could be told too early by the held operation.
@@ -109,6 +131,7 @@ impl Stage {
             engine,
             changes: Changes::default(),
             running: Vec::new(),
+            asked: Vec::new(),
             promises: Vec::new(),
             calls: 0,
             is_fresh: false,
@@ -137,25 +160,26 @@ impl Stage {
             Some(Promise { by: way.name(), key: Some(key).filter(|_| way != Way::Visible), answer, image })
         }));
         // An engine may make the put wait for the held operation.
-        let _ = is_visible.recv_timeout(SETTLE);
+        if is_visible.recv_timeout(SETTLE).is_err() {
+            settle();
+        }
         self.is_fresh = true;
         self.collect()
     }
 
     /// Begins to ask for `durable_lsn`, a promise as any other.
     pub(super) fn ask(&mut self) -> CaseResult {
+        self.collect()?;
+        let told = self.promises.iter().filter_map(|promise| promise.answer.as_ref().ok());
+        let floor = told.max().copied().unwrap_or_default();
         let (engine, disk) = (Arc::clone(&self.engine), self.disk.clone());
         let asked = start(&self.context, "durable_lsn", move || {
             let (durable, last) = (engine.durable_lsn(), engine.last_lsn());
-            let image = disk.power_cut(PowerCut::LOSE_ALL);
-            (Promise { by: "durable_lsn", key: None, answer: Ok(durable), image }, last)
+            Asked { floor, durable, last, image: disk.power_cut(PowerCut::LOSE_ALL) }
         });
-        if let Some((promise, last)) = asked.within(SETTLE)? {
-            let durable = promise.answer.clone()?;
-            ensure!(durable <= last, "durable_lsn is {durable}, and last_lsn after it only {last}");
-            self.promises.push(promise);
-        }
-        Ok(())
+        self.asked.push(asked);
+        settle();
+        self.collect()
     }
 
     /// Begins to close the store. The answer promises durability up to `last_lsn`.
@@ -197,6 +221,19 @@ impl Stage {
                 Some(None) => return Err(running.stuck("")),
             }
         }
+        for asked in std::mem::take(&mut self.asked) {
+            // An engine may let the question wait for the held operation.
+            let Some(Asked { floor, durable, last, image }) = asked.within(Duration::ZERO)? else {
+                self.asked.push(asked);
+                continue;
+            };
+            ensure!(durable <= last, "durable_lsn is {durable}, and last_lsn after it only {last}");
+            ensure!(
+                durable >= floor,
+                "LSN {floor} was called durable, and durable_lsn went back to {durable}"
+            );
+            self.promises.push(Promise { by: "durable_lsn", key: None, answer: Ok(durable), image });
+        }
         Ok(())
     }
 
@@ -219,7 +256,7 @@ impl Stage {
             worked = Instant::now();
             // Calls that the operation before this one released return now.
             if stop.edge == Edge::Before && stop.kind.is_sync() && std::mem::take(&mut self.is_fresh) {
-                thread::sleep(SETTLE);
+                settle();
             }
             if at_stop(self, &stop)? {
                 self.context.explored().add_faults(1);

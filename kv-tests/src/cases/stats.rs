@@ -2,7 +2,7 @@
 
 use super::audit::{Audit, Optional, values};
 use super::case;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::state_of;
 use crate::rig::{Policy, Rig, Setup};
 use crate::sim::{Fault, FaultKind, OpKind, Repeat, SimFs};
@@ -212,7 +212,8 @@ fn do_not_count_what_was_refused(context: &Context) -> CaseResult {
     for (call, error) in refusals {
         ensure!(
             matches!(error, Some(Error::TooLarge { .. })),
-            "{call} is answered with {error:?}, not TooLarge"
+            "{call} is answered with {error}, not TooLarge",
+            error = error.in_words()
         );
         audit.check(&*engine, call)?;
     }
@@ -254,7 +255,8 @@ fn of_a_poisoned_engine(context: &Context) -> CaseResult {
     for answer in [engine.put(b"k", b"v").err(), engine.delete(&[8]).err(), engine.sync().err()] {
         ensure!(
             matches!(answer, Some(Error::Poisoned { .. })),
-            "after a failed sync a call is answered with {answer:?}, not Poisoned"
+            "after a failed sync a call is answered with {answer}, not Poisoned",
+            answer = answer.in_words()
         );
     }
     audit.check(&*engine, "calls that were refused as Poisoned")?;

@@ -2,7 +2,7 @@
 
 use super::sweeps::{crash_everywhere, mutations_of, overwriting, three_cuts};
 use crate::executor::run;
-use crate::failure::{ensure, fail};
+use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::scenario::{Left, judge};
@@ -179,7 +179,8 @@ pub(super) fn a_failed_sync_after_a_write_poisons(context: &Context) -> CaseResu
         context.explored().add_faults(disk.faults_fired());
         ensure!(
             disk.faults_fired() > 0,
-            "a {way:?} makes a written change durable, but it syncs nothing and is answered with {first:?}"
+            "a {way:?} makes a written change durable, but it syncs nothing and is answered with {first}",
+            first = first.in_words()
         );
         let is_told = match first {
             Err(Error::Io { .. }) => true,
@@ -187,7 +188,11 @@ pub(super) fn a_failed_sync_after_a_write_poisons(context: &Context) -> CaseResu
             Err(Error::Poisoned { .. }) => way == Way::Poll,
             _ => false,
         };
-        ensure!(is_told, "the {way:?} that meets EIO after a Write is answered with {first:?}");
+        ensure!(
+            is_told,
+            "the {way:?} that meets EIO after a Write is answered with {first}",
+            first = first.in_words()
+        );
         let now = engine.durable_lsn();
         ensure!(now == durable, "durable_lsn moved from {durable} to {now} by a sync that failed");
         if way != Way::Close {
@@ -198,7 +203,8 @@ pub(super) fn a_failed_sync_after_a_write_poisons(context: &Context) -> CaseResu
             ] {
                 ensure!(
                     matches!(answer, Err(Error::Poisoned { .. })),
-                    "after a failed sync a {name} is answered with {answer:?}, not Poisoned"
+                    "after a failed sync a {name} is answered with {answer}, not Poisoned",
+                    answer = answer.in_words()
                 );
             }
         }

@@ -182,6 +182,8 @@ defects! {
     LeaksFiles,
     /// An open that fails in its recovery leaves the directory locked.
     FailedOpenKeepsLock,
+    /// The file is replaced in place: for a while it holds only its first half.
+    WritesInPlace,
     /// The lock of a directory excludes only this process.
     LocksWithinProcess,
     /// The lock of a directory excludes those of the same name elsewhere.

@@ -7,6 +7,7 @@ use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
 use kv_core::parts::{Reserve, StoreLock};
 use kv_core::{Env, Error, Op, Result};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The name of the file, and its name while it is incomplete.
 pub(super) const FILE: &str = "REFERENCE";
@@ -106,6 +107,7 @@ impl Place {
             _ if careless.iter().any(|defect| self.has(*defect)) => {
                 self.replace_carelessly(content, &bytes)?;
             }
+            _ if self.has(Defect::WritesInPlace) => self.write_in_place(&bytes)?,
             Some(reserve) => reserve.write_file_atomically(FILE, &bytes)?,
             None => self.dir.write_file_atomically(FILE, &bytes)?,
         }
@@ -129,6 +131,17 @@ impl Place {
     fn keep_old_file(&self, bytes: &[u8]) {
         let name = format!("{TEMPORARY}.{}", self.dir.list().map_or(0, |names| names.len()));
         let _ = self.dir.open(&name, OpenMode::CreateNew).map(|file| file.write_all_at(bytes, 0));
+    }
+
+    fn write_in_place(&self, bytes: &[u8]) -> Result<()> {
+        let io = |error| Error::io("replace", &self.dir.path_of(FILE), error);
+        let file = self.open_file(OpenMode::CreateOrTruncate)?;
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        file.write_all_at(first, 0).map_err(io)?;
+        std::thread::sleep(Duration::from_millis(10));
+        file.write_all_at(second, first.len() as u64).map_err(io)?;
+        file.sync_all().map_err(io)?;
+        self.dir.sync().map_err(io)
     }
 
     fn replace_carelessly(&self, content: &Content, bytes: &[u8]) -> Result<()> {

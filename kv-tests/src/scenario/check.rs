@@ -3,7 +3,7 @@ use crate::oracle::{History, state_of};
 use crate::rig::{Policy, Setup};
 use crate::sim::{Fault, FaultKind, PowerCut, SimFs};
 use crate::workload::{Op, run_op};
-use crate::{CaseResult, Context, Failure, failure::ensure};
+use crate::{CaseResult, Context, Failure, failure::InWords, failure::ensure};
 use kv_core::{Engine, Error};
 
 /// Operations, and one disturbance of the disk.
@@ -150,7 +150,8 @@ fn check_poisoned(engine: &dyn Engine, history: &History) -> CaseResult {
     {
         ensure!(
             matches!(answer, Some(Error::Poisoned { .. })),
-            "after a failed write or sync a change or sync is answered with {answer:?}, not Poisoned"
+            "after a failed write or sync a change or sync is answered with {answer}, not Poisoned",
+            answer = answer.in_words()
         );
     }
     ensure!(engine.durable_lsn() == durable, "durable_lsn moved after a failure");

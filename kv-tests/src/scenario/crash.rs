@@ -89,6 +89,12 @@ pub(crate) fn unchanged_by(disk: &SimFs, write: &OpRecord) -> u64 {
     same.min(write.len)
 }
 
+/// The bytes of a write, as the file has them now.
+pub(crate) fn bytes_of(disk: &SimFs, write: &OpRecord) -> Vec<u8> {
+    let [start, len] = [write.offset, write.len].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+    content_of(&disk.process_death(), write).unwrap_or_default().into_iter().skip(start).take(len).collect()
+}
+
 /// The last operation of the disk, if it was a write.
 pub(crate) fn last_write(disk: &SimFs) -> Option<OpRecord> {
     disk.ops().pop().filter(|op| op.kind == OpKind::Write)

@@ -26,5 +26,5 @@ mod run;
 mod shrink;
 
 pub(crate) use check::{Scenario, Trouble};
-pub(crate) use crash::{Crash, Left, Rest, last_write, left_by, unchanged_by};
+pub(crate) use crash::{Crash, Left, Rest, bytes_of, last_write, left_by, unchanged_by};
 pub(crate) use run::{Run, judge};

@@ -3,7 +3,7 @@ use crate::rig::Setup;
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, run_op};
 use crate::{CaseResult, Context, Failure, failure::ensure};
-use kv_core::{Background, Engine, EngineExt, Error};
+use kv_core::{Engine, EngineExt, Error};
 use std::sync::Arc;
 
 /// The result of running operations.
@@ -37,7 +37,7 @@ impl Run {
                 closed.and_then(|()| rig.open()).map(|engine| run.engine = Some(engine))
             } else {
                 run_op(&**engine, op, &mut run.history).inspect(|()| {
-                    if setup.policy.hands_over() && setup.background == Background::Inline {
+                    if context.hands_over(setup) {
                         run.history.told_written();
                     }
                 })

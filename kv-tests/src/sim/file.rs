@@ -1,14 +1,16 @@
 use super::power_cut::{Dice, Fate};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 /// The unit that the medium writes, bytes.
 pub(super) const SECTOR_LEN: usize = 512;
 
-/// The bytes of one file: those that reads return, and those on the medium.
+/// The bytes of one file: those that reads return, and those on the medium. The images of a disk
+/// share them until one of them changes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileBytes {
-    current: Vec<u8>,
-    durable: Vec<u8>,
+    current: Arc<Vec<u8>>,
+    durable: Arc<Vec<u8>>,
     /// Sectors that the next sync writes.
     dirty: BTreeSet<usize>,
     /// Sectors whose write-back failed: reads return them, but no sync writes them.
@@ -50,7 +52,7 @@ impl FileBytes {
         if end > self.current.len() {
             self.set_len(end);
         }
-        if let Some(range) = self.current.get_mut(offset..end) {
+        if let Some(range) = Arc::make_mut(&mut self.current).get_mut(offset..end) {
             range.copy_from_slice(bytes);
         }
         for sector in offset / SECTOR_LEN..end.div_ceil(SECTOR_LEN) {
@@ -65,14 +67,15 @@ impl FileBytes {
             self.past_lengths.push(old);
             // Cut-off bytes must read as zeros if the file grows again.
             self.dirty.extend(len / SECTOR_LEN..old.div_ceil(SECTOR_LEN).max(len / SECTOR_LEN));
-            self.current.resize(len, 0);
+            Arc::make_mut(&mut self.current).resize(len, 0);
         }
     }
 
     pub(super) fn sync(&mut self) {
-        self.durable.resize(self.current.len(), 0);
+        let durable = Arc::make_mut(&mut self.durable);
+        durable.resize(self.current.len(), 0);
         for sector in std::mem::take(&mut self.dirty) {
-            copy_sector(&self.current, &mut self.durable, sector, SECTOR_LEN);
+            copy_sector(&self.current, durable, sector, SECTOR_LEN);
         }
         self.past_lengths.clear();
     }
@@ -90,14 +93,14 @@ impl FileBytes {
         let (synced, written) = (self.durable.len(), self.current.len());
         let unsettled: Vec<usize> = self.dirty.union(&self.dropped).copied().collect();
         if unsettled.is_empty() && self.past_lengths.is_empty() {
-            return (FileBytes::holding(self.durable.clone()), None);
+            return (FileBytes::sharing(Arc::clone(&self.durable)), None);
         }
         let len = if self.past_lengths.is_empty() {
             written
         } else {
             dice.len(synced, &self.past_lengths, written)
         };
-        let mut left = self.durable.clone();
+        let mut left = Vec::clone(&self.durable);
         left.resize(len.max(synced), 0);
         let mut fates = Vec::with_capacity(unsettled.len());
         for sector in unsettled {
@@ -128,7 +131,11 @@ impl FileBytes {
 
     /// A file that holds `bytes` on the medium, too.
     pub(super) fn holding(bytes: Vec<u8>) -> Self {
-        FileBytes { durable: bytes.clone(), current: bytes, ..FileBytes::default() }
+        FileBytes::sharing(Arc::new(bytes))
+    }
+
+    fn sharing(bytes: Arc<Vec<u8>>) -> Self {
+        FileBytes { durable: Arc::clone(&bytes), current: bytes, ..FileBytes::default() }
     }
 }
 

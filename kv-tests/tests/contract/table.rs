@@ -113,6 +113,14 @@ pub(crate) const SECTIONS: &[Section] = &[
             ),
             not("Other callers may see it a little before.", "a permission"),
             by(
+                "Between visible and durable lies process-safe: the change survives the death of the process, and not a power cut.",
+                &["kv526", "kv529", "kv531"],
+            ),
+            by(
+                "In an engine with the capability every change is process-safe when its call returns, under any policy.",
+                &["kv502", "kv531", "kv532", "kv907"],
+            ),
+            by(
                 "Pacing. An engine asks the policy after a change, and describes all changes that are not durable in Pending.",
                 &["kv821", "kv823", "kv825", "kv834"],
             ),

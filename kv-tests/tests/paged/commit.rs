@@ -62,6 +62,8 @@ pub(crate) struct Commit {
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) broken: Broken,
+    /// Whether the operating system has each change before its call returns.
+    pub(crate) is_process_safe: bool,
     pub(crate) scratch: Scratch,
     pub(crate) env: Env,
     pub(crate) options: OpenOptions,
@@ -97,6 +99,7 @@ impl Store {
         let position = Position { lsn: Lsn::new(view.last_lsn), changes: 0, bytes: 0 };
         Store {
             broken,
+            is_process_safe: false,
             scratch: Scratch::new(view.last_lsn),
             env: env.clone(),
             options: options.clone(),
@@ -257,6 +260,15 @@ impl Store {
         let is_skipped = (is_batch && broken.is(Defect::NotAskedAfterBatch))
             || (is_delete && broken.is(Defect::NotAskedAfterDelete));
         let when_durable = self.options.persistence.acknowledge() == Acknowledge::WhenDurable;
+        let is_handed_over = match broken {
+            broken if broken.is(Defect::ClaimsProcessSafety) => false,
+            broken if broken.is(Defect::BatchesNotProcessSafe) => !is_batch,
+            broken if broken.is(Defect::DeletesNotProcessSafe) => !is_delete,
+            _ => self.is_process_safe,
+        };
+        if is_handed_over {
+            self.hand_over(lsn)?;
+        }
         if is_skipped && !when_durable {
             return Ok(());
         }

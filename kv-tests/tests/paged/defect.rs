@@ -336,6 +336,21 @@ defects! {
     ReadManyChecksAsItGoes,
     /// The view's lock is held while callbacks run.
     ReadManyHoldsView,
+
+    "process safety":
+    /// The engine says that it is process-safe, and is as any other.
+    ClaimsProcessSafety,
+    /// A batch returns before the operating system has it.
+    BatchesNotProcessSafe,
+    /// A delete returns before the operating system has it.
+    DeletesNotProcessSafe,
+}
+
+impl Defect {
+    /// Whether the engine claims to be process-safe.
+    pub(crate) fn is_of_process_safety(self) -> bool {
+        Defect::ALL.contains(&(self, "process safety"))
+    }
 }
 
 /// The defect of an engine, if any.

@@ -28,6 +28,25 @@ impl Store {
         self.lead_once(|| self.work(action))
     }
 
+    /// Returns once the operating system has the change `lsn`. For the policy this is no dump.
+    pub(crate) fn hand_over(&self, lsn: Lsn) -> Result<()> {
+        let handed = self.lead_once(|| {
+            let mut files = self.files();
+            let files = files.as_mut().ok_or(Error::Closed)?;
+            let (records, _, snapshot_len) = self.take_buffer();
+            files.secure(snapshot_len)?;
+            match files.append(records) {
+                Err(Error::DiskFull { .. }) => self.next_generation(files),
+                appended => appended,
+            }
+        });
+        match handed {
+            // A close that came in between made the change durable.
+            Err(Error::Closed) if self.progress.durable_lsn() >= lsn => Ok(()),
+            handed => handed,
+        }
+    }
+
     fn lead_once<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.leadership.take_unless(|| self.health.is_poisoned()) {
             Some(_leading) => self.lead(work),

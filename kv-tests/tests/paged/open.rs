@@ -23,11 +23,19 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PagedFactory {
     broken: Broken,
+    is_process_safe: bool,
 }
 
 impl PagedFactory {
     pub(crate) fn with_defect(defect: Defect) -> Self {
-        PagedFactory { broken: Broken::with(defect) }
+        let is_safe = defect.is_of_process_safety();
+        let factory = if is_safe { PagedFactory::process_safe() } else { PagedFactory::default() };
+        PagedFactory { broken: Broken::with(defect), ..factory }
+    }
+
+    /// Opens engines that hand each change to the operating system before its call returns.
+    pub(crate) fn process_safe() -> Self {
+        PagedFactory { is_process_safe: true, ..PagedFactory::default() }
     }
 }
 
@@ -37,12 +45,14 @@ impl EngineFactory for PagedFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().compact(true).read_only(true)
+        Capabilities::new().compact(true).read_only(true).process_safe(self.is_process_safe)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
         options.limits.validate()?;
-        Ok(Arc::new(Paged::start(open(dir, env, options, self.broken)?)?))
+        let mut store = open(dir, env, options, self.broken)?;
+        store.is_process_safe = self.is_process_safe;
+        Ok(Arc::new(Paged::start(store)?))
     }
 }
 
