@@ -169,6 +169,9 @@ pub struct Greedy {
     /// Share of all images that shall be live. Default 0.9: at most about a ninth more memory than
     /// live records.
     pub memory_utilization_min: f64,
+    /// Share of all images that shall be live while changes come. Default 0.7: the nearer to 1, the
+    /// more records are copied for each byte that comes free.
+    pub busy_memory_utilization_min: f64,
     /// Most victims of one compaction. Default 8.
     pub victims_max: usize,
 }
@@ -180,7 +183,17 @@ impl Default for Greedy {
             disk_slack_segments: 8,
             idle_disk_utilization_min: 0.75,
             memory_utilization_min: 0.9,
+            busy_memory_utilization_min: 0.7,
             victims_max: 8,
+        }
+    }
+}
+
+impl Greedy {
+    fn memory_target(&self, occasion: Occasion) -> f64 {
+        match occasion {
+            Occasion::Busy => self.busy_memory_utilization_min,
+            Occasion::OpenOrClose | Occasion::Idle => self.memory_utilization_min,
         }
     }
 }
@@ -193,7 +206,7 @@ impl CompactionPolicy for Greedy {
             idle_utilization_min: self.idle_disk_utilization_min,
         };
         on_disk(view, target, self.victims_max, SegmentStats::disk_utilization)
-            .or_else(|| in_memory(view, self.memory_utilization_min, self.victims_max))
+            .or_else(|| in_memory(view, self.memory_target(view.occasion), self.victims_max))
     }
 }
 
@@ -216,6 +229,8 @@ pub struct CostBenefit {
     pub idle_disk_utilization_min: f64,
     /// Share of all images that shall be live. Default 0.9.
     pub memory_utilization_min: f64,
+    /// As [`Greedy::busy_memory_utilization_min`]. Default 0.7.
+    pub busy_memory_utilization_min: f64,
     /// Most victims of one compaction. Default 8.
     pub victims_max: usize,
 }
@@ -227,6 +242,7 @@ impl Default for CostBenefit {
             disk_slack_segments,
             idle_disk_utilization_min,
             memory_utilization_min,
+            busy_memory_utilization_min,
             victims_max,
         } = Greedy::default();
         CostBenefit {
@@ -234,6 +250,7 @@ impl Default for CostBenefit {
             disk_slack_segments,
             idle_disk_utilization_min,
             memory_utilization_min,
+            busy_memory_utilization_min,
             victims_max,
         }
     }
@@ -250,6 +267,15 @@ impl CostBenefit {
     }
 }
 
+impl CostBenefit {
+    fn memory_target(&self, occasion: Occasion) -> f64 {
+        match occasion {
+            Occasion::Busy => self.busy_memory_utilization_min,
+            Occasion::OpenOrClose | Occasion::Idle => self.memory_utilization_min,
+        }
+    }
+}
+
 impl CompactionPolicy for CostBenefit {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
         let target = DiskTarget {
@@ -258,7 +284,7 @@ impl CompactionPolicy for CostBenefit {
             idle_utilization_min: self.idle_disk_utilization_min,
         };
         on_disk(view, target, self.victims_max, Self::rank)
-            .or_else(|| in_memory(view, self.memory_utilization_min, self.victims_max))
+            .or_else(|| in_memory(view, self.memory_target(view.occasion), self.victims_max))
     }
 }
 
@@ -438,6 +464,7 @@ mod tests {
         disk_slack_segments: 0,
         idle_disk_utilization_min: 0.75,
         memory_utilization_min: 0.9,
+        busy_memory_utilization_min: 0.9,
         victims_max: 8,
     };
     const COST_BENEFIT: CostBenefit = CostBenefit {
@@ -445,6 +472,7 @@ mod tests {
         disk_slack_segments: 0,
         idle_disk_utilization_min: 0.75,
         memory_utilization_min: 0.9,
+        busy_memory_utilization_min: 0.9,
         victims_max: 8,
     };
 
@@ -530,6 +558,23 @@ mod tests {
         let never_on_disk = Greedy { disk_utilization_min: 0.0, ..GREEDY };
         let idle = levelled_on(Occasion::Idle, &never_on_disk, &[segment(1, 10, 0)]);
         assert_eq!(idle.map(|(level, _)| level), Some(CompactionLevel::Memory));
+    }
+
+    #[test]
+    fn fewer_records_are_copied_in_memory_while_changes_come() {
+        for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+            for (live, on_busy, on_idle) in [(699, true, true), (701, false, true), (901, false, false)] {
+                let segments = [segment(1, live, 0)];
+                let in_memory = |occasion| {
+                    let plan = levelled_on(occasion, policy, &segments);
+                    plan.is_some_and(|(level, _)| level == CompactionLevel::Memory)
+                };
+                assert_eq!(in_memory(Occasion::Busy), on_busy, "{live}");
+                // On disk, first.
+                let is_full = live >= 750;
+                assert_eq!(in_memory(Occasion::Idle), on_idle && is_full, "{live}");
+            }
+        }
     }
 
     #[test]

@@ -169,6 +169,7 @@ impl From<&OpenOptions> for Options {
                     disk_slack_segments: 0,
                     idle_disk_utilization_min: 0.17,
                     memory_utilization_min: 0.95,
+                    busy_memory_utilization_min: 0.95,
                     ..Greedy::default()
                 }),
                 ..options
@@ -229,10 +230,12 @@ impl Options {
         self.slack_bytes.saturating_add((live_bytes as f64 * self.slack_share) as u64)
     }
 
-    /// The largest power of two up to `wanted` that a segment may have as its size, bytes.
+    /// The largest size up to `wanted` that a segment may have, bytes. There are few sizes, so that
+    /// images can be recycled: two and three times the powers of two.
     pub(crate) fn fitted_segment_bytes(&self, wanted: u64) -> usize {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
-        let fitted = if wanted == 0 { 0 } else { 1 << wanted.ilog2() };
+        let half = 1 << wanted.max(2).ilog2().saturating_sub(1);
+        let fitted = if wanted / half >= 3 { 3 * half } else { 2 * half };
         fitted.max(self.least_segment_bytes()).min(self.segment_bytes)
     }
 
@@ -355,10 +358,10 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_powers_of_two_from_the_smallest_to_the_largest() {
+    fn segments_have_few_sizes_from_the_smallest_to_the_largest() {
         let options = Options::default();
         for (wanted, fitted) in
-            [(0, 32 << 10), ((64 << 10) - 1, 32 << 10), (64 << 10, 64 << 10), (u64::MAX, 16 << 20)]
+            [(0, 32 << 10), ((64 << 10) - 1, 48 << 10), (64 << 10, 64 << 10), (u64::MAX, 16 << 20)]
         {
             assert_eq!(options.fitted_segment_bytes(wanted), fitted, "{wanted}");
         }

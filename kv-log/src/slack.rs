@@ -18,12 +18,12 @@ use crate::index::Index;
 use crate::manifest::Catalog;
 use crate::segments::SegmentTable;
 
-/// How many full segments fit below the ceiling: the active one, its spare, one that is flushed,
-/// one that is compacted, and room for two.
-const SEGMENTS_BELOW_CEILING: u64 = 6;
+/// How many full segments fit below the ceiling. The active one and its spare take their memory
+/// from it, and so leave less for dead records; but each segment costs syncs.
+const SEGMENTS_BELOW_CEILING: u64 = 8;
 
 /// This part of the ceiling is for copies that compaction makes, in memory and on disk.
-const COPIES_PART: u64 = 4;
+const COPIES_PART: u64 = 8;
 
 /// A file holds at most this part of the live data, so that the survivors of one segment take
 /// little room.
@@ -68,19 +68,19 @@ impl Slack {
     /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.
     pub(crate) fn has_room_for(&self, more: usize) -> bool {
         let (bytes, ceiling) = (self.bytes(), self.ceiling());
-        self.is_scarce.store(bytes > ceiling / 2, Ordering::Relaxed);
+        self.is_scarce.store(bytes > to_keep(ceiling), Ordering::Relaxed);
         bytes + more as u64 <= ceiling - ceiling / COPIES_PART
     }
 
     /// The most bytes of survivors that a compaction may copy at a time. Until readers have left
     /// the victims, both copies are in memory.
     pub(crate) fn copied_bytes_max(&self) -> u64 {
-        self.ceiling() / (2 * COPIES_PART)
+        self.ceiling() / COPIES_PART
     }
 
-    /// The slack that must come free before a new segment fits, and another half of the ceiling.
+    /// The slack that is to come free, so that the next segments fit.
     pub(crate) fn excess(&self) -> u64 {
-        self.bytes().saturating_sub(self.ceiling() / 2)
+        self.bytes().saturating_sub(to_keep(self.ceiling()))
     }
 
     /// Whether all segments with lower ids than `newest` are durable.
@@ -88,7 +88,7 @@ impl Slack {
         self.catalog.are_durable_before(newest)
     }
 
-    /// Whether the last look found more than half of the ceiling in use.
+    /// Whether the last look found that slack is to come free.
     #[inline]
     pub(crate) fn is_scarce(&self) -> bool {
         self.is_scarce.load(Ordering::Relaxed)
@@ -110,4 +110,10 @@ impl Slack {
         let fitted = self.context.options.fitted_segment_bytes(live / FILES_OF_STORE);
         fitted.min(self.segment_bytes())
     }
+}
+
+/// The slack that may stay while there is room for more: three quarters of the ceiling. The less
+/// slack there is, the more records compaction copies for each byte that comes free.
+fn to_keep(ceiling: u64) -> u64 {
+    ceiling / 4 * 3
 }

@@ -164,9 +164,9 @@ impl Compactor {
         Ok(())
     }
 
-    /// Compacts some images with the most dead records, while the slack is above half of its
-    /// ceiling. Returns the bytes that come free once no reader uses them. The caller holds the
-    /// lock of the images. A compaction on disk may run.
+    /// Compacts some images with the most dead records, if slack is to come free. Returns the bytes
+    /// that come free once no reader uses them. The caller holds the lock of the images. A
+    /// compaction on disk may run.
     fn free_some_memory(&self) -> u64 {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         collect();

@@ -6,7 +6,7 @@
 //! the worker keeps more of them. Only the first one has its memory before the log needs it.
 //!
 //! A segment is as large as an eighth of the store. While writers fill segments faster than
-//! [`RAPID`], each is four times as large as the one before, up to the size that the
+//! [`RAPID`], each is eight times as large as the one before, up to the size that the
 //! [slack](crate::slack) allows.
 
 use kv_core::{Error, Lsn, Result};
@@ -29,10 +29,10 @@ use crate::slack::Slack;
 const RAPID: Duration = Duration::from_millis(100);
 
 /// The growth from one such segment to the next.
-const GROWTH: usize = 4;
+const GROWTH: usize = 8;
 
 /// The most segments that share the syncs of the directory and the manifest.
-const MADE_TOGETHER: usize = 2;
+const MADE_TOGETHER: usize = 4;
 
 /// An active segment is at least this part of the store, so that there are not too many.
 const SEGMENTS_OF_STORE: u64 = 8;
@@ -258,7 +258,7 @@ impl Spares {
         let mut spare = self.ready.lock().pop_front();
         let wanted = self.wanted.load(Ordering::Relaxed);
         if spare.is_none() {
-            self.wanted.store((wanted + 1).min(self.context.options.spares_max()), Ordering::Relaxed);
+            self.wanted.store((2 * wanted).min(self.context.options.spares_max()), Ordering::Relaxed);
             spare = self.context.stalling(|| {
                 let _made = self.making.lock();
                 self.ready.lock().pop_front()

@@ -156,7 +156,9 @@ impl Catalog {
                 Ok(())
             });
             // The files must be there before the manifest says so.
+            // All are written before the first sync, which does most of the work of the others.
             let result = files
+                .and_then(|()| created.iter().try_for_each(|segment| self.maker.sync(segment)))
                 .and_then(|()| self.context.dir.sync_durably())
                 .and_then(|()| self.store(stored, next, last_lsn));
             if let Err(error) = result {
@@ -240,7 +242,13 @@ impl Catalog {
         under_free_name(|| {
             let header = self.compacted_header(min_lsn, last_lsn)?;
             let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
-            self.maker.make(plan, self.current_shares(), |rest| fill_rest(header.segment_id, rest))
+            let made =
+                self.maker.make(plan, self.current_shares(), |rest| fill_rest(header.segment_id, rest))?;
+            self.maker.sync(&made).inspect_err(|_| {
+                self.discard_segment(&made);
+                self.maker.return_slot(&made);
+            })?;
+            Ok(made)
         })
     }
 

@@ -47,8 +47,8 @@ impl SegmentMaker {
         SegmentMaker { context, files, table, room, leftovers }
     }
 
-    /// Creates a segment. `fill_rest` writes the bytes behind the header. Its file is written and
-    /// synced. Neither the directory's entry is synced, nor does a manifest name it.
+    /// Creates a segment. `fill_rest` writes the bytes behind the header. Its file is written.
+    /// Neither it nor the directory's entry is synced, and no manifest names it.
     ///
     /// # Errors
     /// There is a file of this name ([`AlreadyExists`](std::io::ErrorKind::AlreadyExists)): it
@@ -79,14 +79,11 @@ impl SegmentMaker {
         let file = self.room.create(capacity, need, shares, || {
             let mut file = SegmentFile::create(&self.files, id, capacity)?;
             // Only from here on is the file of this name known to be the store's.
-            file.begin(bytes, self.context.options.via())
-                .and_then(|()| file.sync())
-                .inspect_err(|_| self.leftovers.discard(id, end))?;
+            file.begin(bytes, self.context.options.via()).inspect_err(|_| self.leftovers.discard(id, end))?;
             Ok(file)
         });
         match file {
             Ok(file) => {
-                self.context.counters.syncs.fetch_add(1, Ordering::Relaxed);
                 self.context.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);
                 Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), created, end)))
             }
@@ -95,6 +92,13 @@ impl SegmentMaker {
                 Err(error)
             }
         }
+    }
+
+    /// Syncs the file of a segment that [`make`](Self::make) made.
+    pub(super) fn sync(&self, segment: &Segment) -> Result<()> {
+        segment.file.sync()?;
+        self.context.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A segment without a file. It stands for the active one of a store that is only read.
