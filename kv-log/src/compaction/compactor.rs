@@ -199,7 +199,7 @@ impl Compactor {
             // Writers that make garbage fast enough would delay a close forever, and they may wait
             // for memory while an idle store is made smaller.
             let is_over = match extent {
-                Extent::Busy => self.context.signals.pacing.is_stopping(),
+                Extent::All | Extent::Busy => self.context.signals.pacing.is_stopping(),
                 Extent::Idle(last) => {
                     self.context.signals.pacing.is_stopping() || self.log.end.last_lsn() != last
                 }

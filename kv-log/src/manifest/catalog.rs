@@ -262,7 +262,8 @@ impl Catalog {
     fn shares(&self, file_bytes: u64, capacity: usize) -> Shares {
         let segments = self.segments.lock();
         let largest = segments.values().map(|segment| len_of_file(segment)).max().unwrap_or(0);
-        let largest = largest.max(capacity).max(self.context.options.least_segment_bytes());
+        let options = &self.context.options;
+        let largest = largest.max(capacity).clamp(options.least_segment_bytes(), options.segment_bytes);
         Shares::new(segments.len(), file_bytes, largest)
     }
 
