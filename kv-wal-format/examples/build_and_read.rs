@@ -7,7 +7,8 @@
 use std::error::Error;
 
 use kv_wal_format::{
-    Encoder, Mark, Record, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, judge_tail,
+    Encoder, Mark, Record, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Scanner, SegmentHeader, SegmentKind,
+    judge_tail,
 };
 
 const SEGMENT_ID: u64 = 1;
@@ -21,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     read("cut short by a crash", torn)?;
 
     let mut damaged = segment.clone();
-    if let Some(byte) = damaged.get_mut(SEGMENT_HEADER_LEN + 25) {
+    if let Some(byte) = damaged.get_mut(SEGMENT_HEADER_LEN + SMALL_HEADER_LEN) {
         *byte ^= 1;
     }
     read("with a damaged bit", &damaged)
@@ -29,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn build() -> Result<Vec<u8>, Box<dyn Error>> {
     let header = SegmentHeader { kind: SegmentKind::Log, segment_id: SEGMENT_ID, base_lsn: 0, store_id: 0 };
-    let encoder = Encoder::new(SEGMENT_ID);
+    let encoder = Encoder::new(header.origin());
     let mut segment = header.encode().to_vec();
     encoder.append(&Record::put(1, b"apple", b"red"), &mut segment)?;
     encoder.append(&Record::put(2, b"plum", b"blue"), &mut segment)?;
@@ -47,7 +48,8 @@ fn build() -> Result<Vec<u8>, Box<dyn Error>> {
 fn read(title: &str, segment: &[u8]) -> Result<(), Box<dyn Error>> {
     println!("\n{title}:");
     let (header, mut scanner) = Scanner::open(segment)?;
-    for (offset, record) in scanner.by_ref() {
+    for (range, record) in scanner.by_ref() {
+        let offset = range.start;
         print!("  {offset:>4}  LSN {}  {}", record.lsn, record.kind);
         match Mark::from_record(&record) {
             Some(mark) => println!("  durable up to LSN {}", mark.durable_lsn),
@@ -56,6 +58,6 @@ fn read(title: &str, segment: &[u8]) -> Result<(), Box<dyn Error>> {
     }
     let stop = scanner.stop();
     println!("  {:?} at offset {}", stop.reason, stop.fault);
-    println!("  {:?}", judge_tail(header.segment_id, segment, &stop, header.base_lsn));
+    println!("  {:?}", judge_tail(header.origin(), segment, &stop, header.base_lsn));
     Ok(())
 }

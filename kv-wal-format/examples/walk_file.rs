@@ -25,17 +25,18 @@ fn walk(path: &Path) -> Result<(), Box<dyn Error>> {
     let (header, mut scanner) = Scanner::open(&segment)?;
     println!("{}: {} bytes", path.display(), segment.len());
     println!("{} segment {}, base LSN {}", header.kind, header.segment_id, header.base_lsn);
-    for (offset, record) in scanner.by_ref() {
+    for (range, record) in scanner.by_ref() {
         println!(
-            "{offset:>10}  {:>5} bytes  LSN {:<6} {}",
-            record.encoded_len(),
+            "{:>10}  {:>5} bytes  LSN {:<6} {}",
+            range.start,
+            range.len(),
             record.lsn,
             describe(&record)
         );
     }
     let stop = scanner.stop();
     println!("{:>10}  {:?}", stop.fault, stop.reason);
-    println!("{:?}", judge_tail(header.segment_id, &segment, &stop, header.base_lsn));
+    println!("{:?}", judge_tail(header.origin(), &segment, &stop, header.base_lsn));
     Ok(())
 }
 
@@ -52,7 +53,7 @@ fn describe(record: &Record<'_>) -> String {
 
 fn sample() -> Result<Vec<u8>, Box<dyn Error>> {
     let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 1, base_lsn: 0, store_id: 0 };
-    let encoder = Encoder::new(header.segment_id);
+    let encoder = Encoder::new(header.origin());
     let mut segment = header.encode().to_vec();
     encoder.append(&Record::put(1, b"apple", b"red").with_more(), &mut segment)?;
     encoder.append(&Record::delete(1, b"plum"), &mut segment)?;

@@ -1,10 +1,11 @@
 //! Decodes one record from arbitrary bytes.
 
-use crate::checksum::{HeaderSeed, body_checksum};
+use crate::checksum::body_checksum;
 use crate::error::Corruption;
-use crate::layout::RECORD_HEADER_LEN;
+use crate::layout::SMALL_HEADER_LEN;
 use crate::record::Record;
-use crate::record_header::{RawHeader, RecordInfo, read_checksum};
+use crate::record_header::{Headers, NoHeader, RecordInfo};
+use crate::segment_header::Origin;
 
 /// The content at the start of a buffer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,11 +14,11 @@ pub enum Step<'a> {
     Record {
         /// The record.
         record: Record<'a>,
-        /// Its length in bytes, padding included. The next step starts there.
+        /// Its length in bytes. The next step starts there.
         len: usize,
     },
-    /// No record: the first bytes, up to the length of a record header, are all zero. An empty
-    /// buffer counts, too.
+    /// No record: the first bytes, up to the length of a small record header, are all zero. An
+    /// empty buffer counts, too.
     End,
     /// The beginning of a record: the buffer ends before the record does. Every non-empty proper
     /// prefix of a record is torn.
@@ -29,13 +30,14 @@ pub enum Step<'a> {
 /// Decodes the records of one segment. It is total: any bytes give a [`Step`], none a panic.
 #[derive(Debug, Clone, Copy)]
 pub struct Decoder {
-    seed: HeaderSeed,
+    pub(crate) headers: Headers,
 }
 
 impl Decoder {
-    /// A decoder for the segment with this id. It takes records of other segments for corrupt.
-    pub fn new(segment_id: u64) -> Self {
-        Self { seed: HeaderSeed::new(segment_id) }
+    /// A decoder for the segment with this id and base LSN. It takes records of other segments for
+    /// corrupt. With another base LSN, it decodes other LSNs.
+    pub fn new(origin: Origin) -> Self {
+        Self { headers: Headers::new(origin) }
     }
 
     /// Decodes the start of `buf`.
@@ -45,62 +47,34 @@ impl Decoder {
     /// [`judge_tail`](crate::judge_tail) tells the cases apart.
     #[inline]
     pub fn step<'a>(&self, buf: &'a [u8]) -> Step<'a> {
-        let Some(header) = buf.first_chunk::<RECORD_HEADER_LEN>() else {
-            return step_short(buf);
-        };
-        let raw = RawHeader::from_bytes(header);
-        if raw.kind == 0 {
-            return if is_zero(header) { Step::End } else { Step::Corrupt(Corruption::ZeroKind) };
+        if matches!(buf.first(), None | Some(0)) {
+            let start = buf.get(..SMALL_HEADER_LEN).unwrap_or(buf);
+            return if is_zero(start) { Step::End } else { Step::Corrupt(Corruption::ZeroTag) };
         }
-        let info = match self.check(header, &raw) {
-            Ok(info) => info,
-            Err(corruption) => return Step::Corrupt(corruption),
+        let checked = match self.headers.check(buf) {
+            Ok(checked) => checked,
+            Err(NoHeader::Torn) => return Step::Torn,
+            Err(NoHeader::Corrupt(corruption)) => return Step::Corrupt(corruption),
         };
-        let Some(body) = info.body(buf) else {
+        let Some((key, value)) = checked.info.body(buf) else {
             return Step::Torn;
         };
-        if body_checksum(body.key, body.value) != raw.body_crc {
-            return Step::Corrupt(Corruption::BodyChecksum);
+        if body_checksum(key, value) != checked.body_crc {
+            return Step::Corrupt(Corruption::RecordChecksum);
         }
-        if !is_zero(body.padding) {
-            return Step::Corrupt(Corruption::Padding);
-        }
-        let RecordInfo { kind, more, lsn, encoded_len, .. } = info;
-        let record = Record { kind, more, lsn, key: body.key, value: body.value };
-        Step::Record { record, len: encoded_len }
+        let RecordInfo { kind, more, .. } = checked.info;
+        let record = Record { kind, more, lsn: checked.lsn, key, value };
+        Step::Record { record, len: checked.info.encoded_len() }
     }
 
-    /// Checks a record header alone, for a reader that does not have the body or does not need it.
+    /// Checks the record header at the start of `buf` alone, for a reader that does not have the
+    /// body or does not need it. `None` when `buf` does not start with a whole, valid header of
+    /// this segment; [`step`](Self::step) says why.
     ///
-    /// # Errors
-    ///
-    /// [`Corruption`] when these bytes are no record header of this segment. All zeros are
-    /// [`Corruption::ZeroKind`].
+    /// A small header of other bytes passes once in 65,536 tries, a large one once in 2³².
     #[inline]
-    pub fn check_header(&self, header: &[u8; RECORD_HEADER_LEN]) -> Result<RecordInfo, Corruption> {
-        let raw = RawHeader::from_bytes(header);
-        if raw.kind == 0 {
-            return Err(Corruption::ZeroKind);
-        }
-        self.check(header, &raw)
-    }
-
-    #[inline]
-    fn check(self, header: &[u8; RECORD_HEADER_LEN], raw: &RawHeader) -> Result<RecordInfo, Corruption> {
-        if self.seed.checksum(header) != read_checksum(header) {
-            return Err(Corruption::HeaderChecksum);
-        }
-        raw.check()
-    }
-}
-
-/// Decodes a buffer that is too short for a record header.
-#[cold]
-fn step_short(buf: &[u8]) -> Step<'_> {
-    match buf.first() {
-        Some(0) if !is_zero(buf) => Step::Corrupt(Corruption::ZeroKind),
-        None | Some(0) => Step::End,
-        Some(_) => Step::Torn,
+    pub fn check_header(&self, buf: &[u8]) -> Option<RecordInfo> {
+        self.headers.check(buf).ok().map(|checked| checked.info)
     }
 }
 
@@ -116,9 +90,11 @@ const ZERO_CHUNK: usize = 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checksum::HeaderSeed;
     use crate::encoder::Encoder;
     use crate::error::ShapeError;
     use crate::kind::RecordKind;
+    use crate::layout::LARGE_HEADER_LEN;
 
     #[test]
     fn one_set_bit_anywhere_is_not_zero() {
@@ -133,11 +109,16 @@ mod tests {
         }
     }
 
-    const ID: u64 = 7;
+    const BASE: u64 = 1;
+    const ORIGIN: Origin = Origin { segment_id: 7, base_lsn: BASE };
+
+    fn decoder() -> Decoder {
+        Decoder::new(ORIGIN)
+    }
 
     fn encoded(record: &Record<'_>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        Encoder::new(ID).append(record, &mut bytes).unwrap();
+        Encoder::new(ORIGIN).append(record, &mut bytes).unwrap();
         bytes
     }
 
@@ -146,11 +127,14 @@ mod tests {
         [
             Record::put(1, b"", b""),
             Record::put(2, b"key", b"value"),
-            Record::put(3, b"key", b"no pad").with_more(),
+            Record::put(3, b"key", b"value").with_more(),
             Record::put(u64::MAX, &[0; 64], &[0; 100]),
+            Record::put(0, b"", b""),
+            Record::put(4, &[7; 256], b"").with_more(),
             Record::delete(5, b"key"),
             Record::delete(6, b"").with_more(),
             Record::mark(7, &body),
+            Record::mark(0, &body),
             Record::seal(8, &body),
         ]
         .iter()
@@ -158,41 +142,51 @@ mod tests {
         .collect()
     }
 
-    /// The record's bytes with a changed header and a matching header checksum.
+    /// The record's bytes with a changed header and checksums that match.
     fn forged(record: &Record<'_>, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
         let mut bytes = encoded(record);
+        let (seed, body_crc) = (HeaderSeed::new(7), body_checksum(record.key, record.value));
         change(&mut bytes);
-        let crc = HeaderSeed::new(ID).checksum(bytes.first_chunk().unwrap());
-        bytes[20..24].copy_from_slice(&crc.to_le_bytes());
+        if bytes[0] < 0x80 {
+            let h = seed.checksum(&bytes[..7]);
+            bytes[7..9].copy_from_slice(&h.to_le_bytes()[1..3]);
+            bytes[9..13].copy_from_slice(&(h ^ body_crc).to_le_bytes());
+        } else {
+            let h = seed.checksum(&bytes[..15]);
+            bytes[15..19].copy_from_slice(&h.to_le_bytes());
+            bytes[19..23].copy_from_slice(&(h ^ body_crc).to_le_bytes());
+        }
         bytes
     }
 
     #[test]
     fn a_record_is_decoded_and_what_follows_left_alone() {
-        let record = Record::put(9, b"key", b"value!").with_more();
-        let mut bytes = encoded(&record);
-        assert_eq!(Decoder::new(ID).step(&bytes), Step::Record { record, len: 40 });
-        bytes.push(0xff);
-        assert_eq!(Decoder::new(ID).step(&bytes), Step::Record { record, len: 40 });
+        for (lsn, len) in [(9, 22), (0, 32)] {
+            let record = Record::put(lsn, b"key", b"value!").with_more();
+            let mut bytes = encoded(&record);
+            assert_eq!(decoder().step(&bytes), Step::Record { record, len });
+            bytes.push(0xff);
+            assert_eq!(decoder().step(&bytes), Step::Record { record, len });
+        }
     }
 
     #[test]
     fn zeros_are_the_end() {
         for len in 0..64 {
-            assert_eq!(Decoder::new(ID).step(&vec![0; len]), Step::End, "{len}");
+            assert_eq!(decoder().step(&vec![0; len]), Step::End, "{len}");
         }
-        let mut bytes = [0; 25];
-        bytes[24] = 1;
-        assert_eq!(Decoder::new(ID).step(&bytes), Step::End);
+        let mut bytes = [0; 14];
+        bytes[13] = 1;
+        assert_eq!(decoder().step(&bytes), Step::End);
     }
 
     #[test]
     fn a_first_byte_of_zero_starts_no_record() {
-        for nonzero in 1..RECORD_HEADER_LEN {
+        for nonzero in 1..SMALL_HEADER_LEN {
             let mut bytes = [0; 32];
             bytes[nonzero] = 1;
             for len in nonzero + 1..32 {
-                assert_eq!(Decoder::new(ID).step(&bytes[..len]), Step::Corrupt(Corruption::ZeroKind));
+                assert_eq!(decoder().step(&bytes[..len]), Step::Corrupt(Corruption::ZeroTag));
             }
         }
     }
@@ -201,7 +195,7 @@ mod tests {
     fn every_non_empty_proper_prefix_is_torn() {
         for bytes in samples() {
             for len in 1..bytes.len() {
-                assert_eq!(Decoder::new(ID).step(&bytes[..len]), Step::Torn, "{len} of {bytes:?}");
+                assert_eq!(decoder().step(&bytes[..len]), Step::Torn, "{len} of {bytes:?}");
             }
         }
     }
@@ -212,8 +206,14 @@ mod tests {
             for bit in 0..bytes.len() * 8 {
                 let mut bytes = bytes.clone();
                 bytes[bit / 8] ^= 1 << (bit % 8);
-                let step = Decoder::new(ID).step(&bytes);
+                let step = decoder().step(&bytes);
                 assert!(matches!(step, Step::Corrupt(_)), "bit {bit}: {step:?}");
+                // The decoder finds damage to the header without the body.
+                let header_len = if bytes[0] < 0x80 { SMALL_HEADER_LEN } else { LARGE_HEADER_LEN };
+                if (1..header_len - 4).contains(&(bit / 8)) {
+                    let step = decoder().step(&bytes[..header_len]);
+                    assert_eq!(step, Step::Corrupt(Corruption::HeaderChecksum), "bit {bit}");
+                }
             }
         }
     }
@@ -222,69 +222,111 @@ mod tests {
     fn corruption_names_what_is_wrong() {
         let at = |byte| {
             let mut bytes = encoded(&Record::put(9, b"key", b"valu"));
-            bytes[byte] ^= 0x80;
+            bytes[byte] ^= 0x08;
             bytes
         };
         let cases = [
             (at(0), Corruption::HeaderChecksum),
-            (at(7), Corruption::HeaderChecksum),
-            (at(16), Corruption::HeaderChecksum),
-            (at(23), Corruption::HeaderChecksum),
-            (at(24), Corruption::BodyChecksum),
-            (at(30), Corruption::BodyChecksum),
-            (at(31), Corruption::Padding),
+            (at(6), Corruption::HeaderChecksum),
+            (at(8), Corruption::HeaderChecksum),
+            (at(9), Corruption::RecordChecksum),
+            (at(12), Corruption::RecordChecksum),
+            (at(13), Corruption::RecordChecksum),
+            (at(19), Corruption::RecordChecksum),
         ];
         for (bytes, corruption) in cases {
-            assert_eq!(Decoder::new(ID).step(&bytes), Step::Corrupt(corruption));
+            assert_eq!(decoder().step(&bytes), Step::Corrupt(corruption));
+        }
+    }
+
+    #[test]
+    fn a_tag_of_neither_form_is_corrupt() {
+        for tag in (0x10..0xf0).filter(|tag| tag & 0x0f == 1) {
+            let mut bytes = encoded(&Record::put(9, b"key", b"value"));
+            bytes[0] = tag;
+            assert_eq!(decoder().step(&bytes), Step::Corrupt(Corruption::UnknownForm(tag)));
+            assert_eq!(decoder().check_header(&bytes), None);
         }
     }
 
     #[test]
     fn valid_headers_that_this_version_does_not_have() {
         let put = Record::put(9, b"k", b"");
+        let large = Record::put(0, b"k", b"");
         let mark = Record::mark(9, &[1; 16]);
         let more = ShapeError::More { kind: RecordKind::Mark };
         let value = ShapeError::ValueLength { kind: RecordKind::Delete, len: 1 };
         let cases = [
             (forged(&put, |bytes| bytes[0] = 5), Corruption::UnknownKind(5)),
-            (forged(&put, |bytes| bytes[0] = 255), Corruption::UnknownKind(255)),
-            (forged(&put, |bytes| bytes[1] = 2), Corruption::UnknownFlags(2)),
-            (forged(&put, |bytes| bytes[1] = 0x81), Corruption::UnknownFlags(0x81)),
-            (forged(&mark, |bytes| bytes[1] = 1), Corruption::Shape(more)),
+            (forged(&put, |bytes| bytes[0] = 0x0f), Corruption::UnknownKind(7)),
+            (forged(&large, |bytes| bytes[0] = 0xf0), Corruption::UnknownKind(0)),
+            (forged(&large, |bytes| bytes[0] = 0xf6), Corruption::UnknownKind(6)),
+            (forged(&mark, |bytes| bytes[0] |= 8), Corruption::Shape(more)),
             (forged(&Record::put(9, b"", b"v"), |bytes| bytes[0] = 2), Corruption::Shape(value)),
+            (forged(&large, |bytes| bytes[7] = 1), Corruption::NeedlesslyLarge),
+            (forged(&large, |bytes| bytes[10] = 1), Corruption::NeedlesslyLarge),
         ];
         for (bytes, corruption) in cases {
-            assert_eq!(Decoder::new(ID).step(&bytes), Step::Corrupt(corruption));
-            assert_eq!(Decoder::new(ID).check_header(bytes.first_chunk().unwrap()), Err(corruption));
+            assert_eq!(decoder().step(&bytes), Step::Corrupt(corruption));
+            assert_eq!(decoder().check_header(&bytes), None);
             // The decoder finds it without the body.
-            assert_eq!(Decoder::new(ID).step(&bytes[..24]), Step::Corrupt(corruption));
+            let header_len = if bytes[0] < 0x80 { SMALL_HEADER_LEN } else { LARGE_HEADER_LEN };
+            assert_eq!(decoder().step(&bytes[..header_len]), Step::Corrupt(corruption));
         }
+    }
+
+    #[test]
+    fn an_lsn_beyond_64_bits_is_corrupt() {
+        let origin = Origin { segment_id: 7, base_lsn: u64::MAX - 4 };
+        let mut bytes = Vec::new();
+        Encoder::new(origin).append(&Record::put(u64::MAX, b"k", b""), &mut bytes).unwrap();
+        assert!(matches!(Decoder::new(origin).step(&bytes), Step::Record { .. }));
+        bytes[4] += 1;
+        let h = HeaderSeed::new(7).checksum(&bytes[..7]);
+        bytes[7..9].copy_from_slice(&h.to_le_bytes()[1..3]);
+        assert_eq!(Decoder::new(origin).step(&bytes), Step::Corrupt(Corruption::LsnOverflow));
     }
 
     #[test]
     fn records_of_another_segment_are_corrupt() {
         for bytes in samples() {
-            for id in [ID - 1, ID + 1, ID ^ (1 << 63), 0, u64::MAX] {
-                assert_eq!(Decoder::new(id).step(&bytes), Step::Corrupt(Corruption::HeaderChecksum));
+            for id in [6, 8, 7 ^ (1 << 63), 0, u64::MAX] {
+                let step = Decoder::new(Origin { segment_id: id, ..ORIGIN }).step(&bytes);
+                assert_eq!(step, Step::Corrupt(Corruption::HeaderChecksum));
             }
         }
     }
 
     #[test]
+    fn a_small_header_counts_from_the_base_lsn() {
+        let record = Record::put(9, b"key", b"value");
+        let (mut bytes, elsewhere) = (Vec::new(), Origin { base_lsn: BASE + 100, ..ORIGIN });
+        Encoder::new(elsewhere).append(&Record { lsn: 109, ..record }, &mut bytes).unwrap();
+        assert_eq!(bytes, encoded(&record));
+        assert_eq!(
+            Decoder::new(elsewhere).step(&bytes),
+            Step::Record { record: Record { lsn: 109, ..record }, len: 21 }
+        );
+    }
+
+    #[test]
     fn the_longest_announced_lengths_are_torn() {
-        let bytes = forged(&Record::put(9, b"", b""), |bytes| bytes[2..8].fill(0xff));
-        assert_eq!(Decoder::new(ID).step(&bytes), Step::Torn);
+        let bytes = forged(&Record::put(9, b"", b""), |bytes| bytes[1..4].fill(0xff));
+        assert_eq!(decoder().step(&bytes), Step::Torn);
+        let bytes = forged(&Record::put(0, b"", b""), |bytes| bytes[1..7].fill(0xff));
+        assert_eq!(decoder().step(&bytes), Step::Torn);
     }
 
     #[test]
     fn check_header_reads_what_step_reads() {
-        let bytes = encoded(&Record::delete(9, b"key").with_more());
-        let info = Decoder::new(ID).check_header(bytes.first_chunk().unwrap());
-        assert_eq!(info, Ok(crate::peek(&bytes).unwrap()));
-        assert_eq!(Decoder::new(ID).check_header(&[0; 24]), Err(Corruption::ZeroKind));
-        assert_eq!(
-            Decoder::new(ID + 1).check_header(bytes.first_chunk().unwrap()),
-            Err(Corruption::HeaderChecksum)
-        );
+        for record in [Record::delete(9, b"key").with_more(), Record::put(0, b"key", b"value")] {
+            let bytes = encoded(&record);
+            let info = decoder().check_header(&bytes).unwrap();
+            assert_eq!(Some(info), crate::peek(&bytes));
+            assert_eq!(decoder().check_header(&bytes[..info.header_len]), Some(info));
+            assert_eq!(decoder().check_header(&bytes[..info.header_len - 1]), None);
+            assert_eq!(Decoder::new(Origin { segment_id: 8, ..ORIGIN }).check_header(&bytes), None);
+        }
+        assert_eq!(decoder().check_header(&[0; 24]), None);
     }
 }

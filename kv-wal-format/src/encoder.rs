@@ -1,27 +1,35 @@
 //! Encodes records.
 
-use crate::checksum::{HeaderSeed, body_checksum};
+use crate::checksum::body_checksum;
+use crate::decoder::Decoder;
 use crate::error::EncodeError;
-use crate::layout::RECORD_HEADER_LEN;
 use crate::record::{Record, check_shape};
-use crate::record_header::{RawHeader, write_checksum};
+use crate::record_header::{Header, Headers, encoded_len};
+use crate::segment_header::Origin;
+use crate::trusted::peek;
 
 /// Encodes the records of one segment.
 ///
-/// It is cheap to create and to copy: it holds only the checksum state of the segment id.
+/// It is cheap to create and to copy: it holds only the base LSN, and the checksum state of the id.
 #[derive(Debug, Clone, Copy)]
 pub struct Encoder {
-    seed: HeaderSeed,
+    headers: Headers,
 }
 
 impl Encoder {
-    /// An encoder for the segment with this id.
-    pub fn new(segment_id: u64) -> Self {
-        Self { seed: HeaderSeed::new(segment_id) }
+    /// An encoder for the segment with this id and base LSN.
+    pub fn new(origin: Origin) -> Self {
+        Self { headers: Headers::new(origin) }
+    }
+
+    /// Bytes that the record takes in this segment; see [`encoded_len`].
+    #[inline]
+    pub fn encoded_len(&self, record: &Record<'_>) -> usize {
+        encoded_len(self.headers.base_lsn, record.lsn, record.key.len(), record.value.len())
     }
 
     /// Encodes `record` at the start of `out` and returns its length, which is
-    /// [`Record::encoded_len`]. It overwrites exactly that many bytes, padding included.
+    /// [`encoded_len`](Self::encoded_len). It overwrites exactly that many bytes.
     ///
     /// # Errors
     ///
@@ -33,7 +41,8 @@ impl Encoder {
     }
 
     /// [`encode`](Self::encode) for a caller that has computed the [`body_checksum`] already. It
-    /// copies the record and computes a checksum over 20 bytes, which is short enough for a lock.
+    /// copies the record and computes a checksum over 7 or 15 bytes, which is short enough for a
+    /// lock.
     ///
     /// With a wrong `body_crc`, debug builds panic. Release builds write a record that decodes as
     /// corrupt.
@@ -48,52 +57,54 @@ impl Encoder {
         body_crc: u32,
         out: &mut [u8],
     ) -> Result<usize, EncodeError> {
-        let header = self.header(record, body_crc)?;
-        let needed = record.encoded_len();
-        let available = out.len();
-        let out = out.get_mut(..needed).ok_or(EncodeError::BufferTooSmall { needed, available })?;
-        let (header_out, rest) = out.split_at_mut(RECORD_HEADER_LEN);
-        let (key_out, rest) = rest.split_at_mut(record.key.len());
-        let (value_out, padding_out) = rest.split_at_mut(record.value.len());
-        header_out.copy_from_slice(&header);
+        let header = header(record, body_crc)?;
+        let needed = self.encoded_len(record);
+        let too_small = EncodeError::BufferTooSmall { needed, available: out.len() };
+        let out = out.get_mut(..needed).ok_or(too_small)?;
+        let body_out = self.headers.write(&header, body_crc, out).ok_or(too_small)?;
+        let (key_out, value_out) = body_out.split_at_mut(record.key.len());
         key_out.copy_from_slice(record.key);
         value_out.copy_from_slice(record.value);
-        padding_out.fill(0);
         Ok(needed)
     }
 
-    /// Copies the encoded record at the start of `encoded` to the start of `out`, clears its MORE
-    /// flag, and returns its length.
+    /// Copies the encoded record at the start of `encoded`, which is of the segment of `from`, to
+    /// the start of `out`. Clears its MORE flag, and returns the length of the copy, which is
+    /// [`encoded_len`](Self::encoded_len).
     ///
-    /// Key, value and body checksum are copied unchecked, so a damaged body stays detectable. Only
-    /// the header checksum is computed again, over 20 bytes.
+    /// Key and value are copied unchecked, and their checksum moves from one header checksum to the
+    /// other. So a damaged body stays detectable.
     ///
     /// `None` when `encoded` does not start with a whole record, or `out` is too small. `out` is
     /// then unchanged.
     ///
     /// ```
-    /// use kv_wal_format::{Decoder, Encoder, Record, Step};
+    /// use kv_wal_format::{Decoder, Encoder, Origin, Record, Step};
     ///
-    /// let (mut one, mut other) = (Vec::new(), [0; 40]);
-    /// Encoder::new(1).append(&Record::put(5, b"key", b"value").with_more(), &mut one)?;
-    /// let len = Encoder::new(2).copy(&one, &mut other).unwrap();
-    /// let Step::Record { record, .. } = Decoder::new(2).step(&other[..len]) else { panic!("a record") };
+    /// let one = Origin { segment_id: 1, base_lsn: 0 };
+    /// let other = Origin { segment_id: 2, base_lsn: 5 };
+    /// let (mut encoded, mut out) = (Vec::new(), [0; 40]);
+    /// Encoder::new(one).append(&Record::put(5, b"key", b"value").with_more(), &mut encoded)?;
+    /// let len = Encoder::new(other).copy(&Decoder::new(one), &encoded, &mut out).unwrap();
+    /// let Step::Record { record, .. } = Decoder::new(other).step(&out[..len]) else { panic!("a record") };
     /// assert_eq!(record, Record::put(5, b"key", b"value"));
     /// # Ok::<(), kv_wal_format::EncodeError>(())
     /// ```
     #[inline]
-    pub fn copy(&self, encoded: &[u8], out: &mut [u8]) -> Option<usize> {
-        let raw = RawHeader::from_bytes(encoded.first_chunk()?);
-        let len = raw.info().ok()?.encoded_len;
-        let encoded = encoded.get(..len)?;
+    pub fn copy(&self, from: &Decoder, encoded: &[u8], out: &mut [u8]) -> Option<usize> {
+        let info = peek(encoded)?;
+        let body_crc = from.headers.body_crc(&info, encoded)?;
+        let body = encoded.get(info.header_len..info.encoded_len())?;
+        let header = Header {
+            kind: info.kind,
+            more: false,
+            lsn: from.headers.lsn(encoded)?,
+            key_len: u16::try_from(info.key_len).ok()?,
+            value_len: u32::try_from(info.value_len).ok()?,
+        };
+        let len = encoded_len(self.headers.base_lsn, header.lsn, info.key_len, info.value_len);
         let out = out.get_mut(..len)?;
-        let mut header = RawHeader { flags: 0, ..raw }.to_bytes();
-        let header_crc = self.seed.checksum(&header);
-        write_checksum(&mut header, header_crc);
-        let (header_out, body_out) = out.split_at_mut(RECORD_HEADER_LEN);
-        let (_, body) = encoded.split_at(RECORD_HEADER_LEN);
-        header_out.copy_from_slice(&header);
-        body_out.copy_from_slice(body);
+        self.headers.write(&header, body_crc, out)?.copy_from_slice(body);
         Some(len)
     }
 
@@ -103,91 +114,135 @@ impl Encoder {
     ///
     /// [`EncodeError`] when the format cannot hold the record. `out` is then unchanged.
     pub fn append(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<usize, EncodeError> {
-        let header = self.header(record, body_checksum(record.key, record.value))?;
-        let (start, len) = (out.len(), record.encoded_len());
-        out.reserve(len);
-        out.extend_from_slice(&header);
-        out.extend_from_slice(record.key);
-        out.extend_from_slice(record.value);
-        out.resize(start + len, 0);
-        Ok(len)
+        let body_crc = body_checksum(record.key, record.value);
+        header(record, body_crc)?;
+        let start = out.len();
+        out.resize(start + self.encoded_len(record), 0);
+        self.encode_with_body_checksum(record, body_crc, out.get_mut(start..).unwrap_or_default())
     }
+}
 
-    #[inline]
-    fn header(self, record: &Record<'_>, body_crc: u32) -> Result<[u8; RECORD_HEADER_LEN], EncodeError> {
-        let Record { kind, more, lsn, key, value } = *record;
-        check_shape(kind, more, key.len(), value.len()).map_err(EncodeError::Shape)?;
-        let key_len = u16::try_from(key.len()).map_err(|_| EncodeError::KeyTooLong { len: key.len() })?;
-        let value_len =
-            u32::try_from(value.len()).map_err(|_| EncodeError::ValueTooLong { len: value.len() })?;
-        debug_assert_eq!(body_crc, body_checksum(key, value), "body checksum of other bytes");
-        let mut header = RawHeader::new(kind, more, key_len, value_len, lsn, body_crc).to_bytes();
-        let header_crc = self.seed.checksum(&header);
-        write_checksum(&mut header, header_crc);
-        Ok(header)
-    }
+/// The header of a record that the format can hold.
+#[inline]
+fn header(record: &Record<'_>, body_crc: u32) -> Result<Header, EncodeError> {
+    let Record { kind, more, lsn, key, value } = *record;
+    check_shape(kind, more, key.len(), value.len()).map_err(EncodeError::Shape)?;
+    let key_len = u16::try_from(key.len()).map_err(|_| EncodeError::KeyTooLong { len: key.len() })?;
+    let value_len = u32::try_from(value.len()).map_err(|_| EncodeError::ValueTooLong { len: value.len() })?;
+    debug_assert_eq!(body_crc, body_checksum(key, value), "body checksum of other bytes");
+    Ok(Header { kind, more, lsn, key_len, value_len })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decoder::Step;
     use crate::error::ShapeError;
     use crate::kind::RecordKind;
-    use crate::layout::KEY_LEN_MAX;
+    use crate::layout::{KEY_LEN_MAX, encoded_len_max};
+
+    const ORIGIN: Origin = Origin { segment_id: 1, base_lsn: 0 };
+
+    fn encoder() -> Encoder {
+        Encoder::new(ORIGIN)
+    }
+
+    #[test]
+    fn the_header_is_small_where_it_fits() {
+        let (small_max, large_min) = (vec![1; 65_535], vec![1; 65_536]);
+        let base_lsn = 1 << 40;
+        let encoder = Encoder::new(Origin { segment_id: 1, base_lsn });
+        let (key_max, key_min) = ([1; 255], [1; 256]);
+        // LSN, key and value, and the length of the header.
+        let table: [(u64, &[u8], &[u8], usize); 10] = [
+            (base_lsn, b"", b"", 13),
+            (base_lsn, &key_max, &small_max, 13),
+            (base_lsn + 0xff_ffff, &key_max, &small_max, 13),
+            (base_lsn, &key_min, b"", 23),
+            (base_lsn, b"", &large_min, 23),
+            (base_lsn + 0x100_0000, b"", b"", 23),
+            (base_lsn - 1, b"", b"", 23),
+            (0, b"", b"", 23),
+            (u64::MAX, b"", b"", 23),
+            (u64::MAX, &key_min, &large_min, 23),
+        ];
+        for (lsn, key, value, header_len) in table {
+            let record = Record::put(lsn, key, value);
+            let (mut out, len) = (Vec::new(), header_len + key.len() + value.len());
+            assert_eq!(encoder.encoded_len(&record), len);
+            assert!(len <= encoded_len_max(key.len(), value.len()));
+            assert_eq!(encoder.append(&record, &mut out), Ok(len));
+            assert_eq!(crate::peek(&out).map(|info| info.header_len), Some(header_len));
+            assert_eq!(crate::parse_trusted(base_lsn, &out), Some(record));
+        }
+    }
 
     #[test]
     fn overwrites_its_bytes_and_no_others() {
         let record = Record::put(5, b"abc", b"def");
         let mut expected = Vec::new();
-        assert_eq!(Encoder::new(1).append(&record, &mut expected), Ok(32));
+        assert_eq!(encoder().append(&record, &mut expected), Ok(19));
 
-        let mut out = [0xaa; 40];
-        assert_eq!(Encoder::new(1).encode(&record, &mut out), Ok(32));
-        assert_eq!(out[..32], expected);
-        assert_eq!(out[30..], [0, 0, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa, 0xaa]);
+        let mut out = [0xaa; 24];
+        assert_eq!(encoder().encode(&record, &mut out), Ok(19));
+        assert_eq!(out[..19], expected);
+        assert_eq!(out[13..], *b"abcdef\xaa\xaa\xaa\xaa\xaa");
     }
 
     #[test]
     fn append_keeps_what_is_there() {
         let mut out = vec![7; 8];
-        assert_eq!(Encoder::new(1).append(&Record::delete(5, b"abc"), &mut out), Ok(32));
-        assert_eq!(out.len(), 40);
+        assert_eq!(encoder().append(&Record::delete(5, b"abc"), &mut out), Ok(16));
+        assert_eq!(out.len(), 24);
         assert_eq!(out[..8], [7; 8]);
-        assert_eq!(out[32..], *b"abc\0\0\0\0\0");
+        assert_eq!(out[21..], *b"abc");
     }
 
     #[test]
     fn the_three_ways_write_the_same_bytes() {
-        let encoder = Encoder::new(0xfeed);
         let record = Record::put(5, b"abc", b"defghij").with_more();
-        let (mut appended, mut whole, mut with_checksum) = (Vec::new(), [1; 40], [2; 40]);
-        encoder.append(&record, &mut appended).unwrap();
-        encoder.encode(&record, &mut whole).unwrap();
-        let body_crc = body_checksum(b"abc", b"defghij");
-        encoder.encode_with_body_checksum(&record, body_crc, &mut with_checksum).unwrap();
-        assert_eq!(appended, whole);
-        assert_eq!(appended, with_checksum);
+        for (base_lsn, len) in [(4, 23), (6, 33)] {
+            let encoder = Encoder::new(Origin { segment_id: 0xfeed, base_lsn });
+            let (mut appended, mut whole, mut with_checksum) = (Vec::new(), vec![1; len], vec![2; len]);
+            encoder.append(&record, &mut appended).unwrap();
+            encoder.encode(&record, &mut whole).unwrap();
+            let body_crc = body_checksum(b"abc", b"defghij");
+            encoder.encode_with_body_checksum(&record, body_crc, &mut with_checksum).unwrap();
+            assert_eq!(appended, whole);
+            assert_eq!(appended, with_checksum);
+        }
     }
 
     #[test]
     fn a_copy_is_the_same_record_alone_in_another_segment() {
         let record = Record::put(5, b"abc", b"defghij");
-        let (mut original, mut expected) = (Vec::new(), Vec::new());
-        Encoder::new(1).append(&record.with_more(), &mut original).unwrap();
-        Encoder::new(2).append(&record, &mut expected).unwrap();
-        let mut out = [0xaa; 48];
-        assert_eq!(Encoder::new(2).copy(&original, &mut out), Some(40));
-        assert_eq!(out[..40], expected);
-        assert_eq!(out[40..], [0xaa; 8]);
-        // A damaged body stays damaged.
-        original[RECORD_HEADER_LEN] ^= 1;
-        assert_eq!(Encoder::new(2).copy(&original, &mut out), Some(40));
-        let step = crate::Decoder::new(2).step(&out);
-        assert!(matches!(step, crate::Step::Corrupt(_)), "{step:?}");
-        let untouched = out;
-        assert!((0..40).all(|len| Encoder::new(2).copy(&original[..len], &mut out).is_none()));
-        assert_eq!(Encoder::new(2).copy(&original, &mut out[..39]), None);
-        assert_eq!(out, untouched);
+        // Base LSNs of the original and of the copy, with a small and a large header.
+        let (small, large) = (4, 6);
+        for (base_lsn, copy_base_lsn) in [(small, small), (small, large), (large, small), (large, large)] {
+            let one = Origin { segment_id: 1, base_lsn };
+            let other = Origin { segment_id: 2, base_lsn: copy_base_lsn };
+            let (mut original, mut expected) = (Vec::new(), Vec::new());
+            Encoder::new(one).append(&record.with_more(), &mut original).unwrap();
+            Encoder::new(other).append(&record, &mut expected).unwrap();
+            let (encoder, from, len) = (Encoder::new(other), Decoder::new(one), expected.len());
+            let mut out = [0xaa; 48];
+            assert_eq!(encoder.copy(&from, &original, &mut out), Some(len));
+            assert_eq!(out[..len], expected);
+            assert!(out[len..].iter().all(|&byte| byte == 0xaa));
+            let untouched = out;
+            assert!((0..original.len()).all(|cut| encoder.copy(&from, &original[..cut], &mut out).is_none()));
+            assert_eq!(encoder.copy(&from, &original, &mut out[..len - 1]), None);
+            assert_eq!(out, untouched);
+            // A damaged body stays damaged, whichever bit it is.
+            let body = (original.len() - 10) * 8..original.len() * 8;
+            for bit in body {
+                original[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(encoder.copy(&from, &original, &mut out), Some(len));
+                let step = Decoder::new(other).step(&out);
+                assert!(matches!(step, Step::Corrupt(_)), "{step:?}");
+                original[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
     }
 
     #[test]
@@ -205,8 +260,8 @@ mod tests {
         ];
         for (record, error) in cases {
             let mut out = vec![7; 100_000];
-            assert_eq!(Encoder::new(1).encode(&record, &mut out), Err(error));
-            assert_eq!(Encoder::new(1).append(&record, &mut out), Err(error));
+            assert_eq!(encoder().encode(&record, &mut out), Err(error));
+            assert_eq!(encoder().append(&record, &mut out), Err(error));
             assert_eq!(out, vec![7; 100_000]);
         }
     }
@@ -214,10 +269,10 @@ mod tests {
     #[test]
     fn a_buffer_that_is_too_small_is_unchanged() {
         let record = Record::put(1, b"abc", b"def");
-        for available in 0..32 {
+        for available in 0..19 {
             let mut out = vec![7; available];
-            let error = EncodeError::BufferTooSmall { needed: 32, available };
-            assert_eq!(Encoder::new(1).encode(&record, &mut out), Err(error));
+            let error = EncodeError::BufferTooSmall { needed: 19, available };
+            assert_eq!(encoder().encode(&record, &mut out), Err(error));
             assert_eq!(out, vec![7; available]);
         }
     }
@@ -226,7 +281,7 @@ mod tests {
     fn the_longest_key_fits() {
         let key = vec![1; KEY_LEN_MAX];
         let mut out = Vec::new();
-        assert_eq!(Encoder::new(1).append(&Record::put(1, &key, b""), &mut out), Ok(65_560));
-        assert_eq!(crate::parse_trusted(&out).map(|record| record.key.len()), Some(KEY_LEN_MAX));
+        assert_eq!(encoder().append(&Record::put(1, &key, b""), &mut out), Ok(65_558));
+        assert_eq!(crate::parse_trusted(0, &out).map(|record| record.key.len()), Some(KEY_LEN_MAX));
     }
 }

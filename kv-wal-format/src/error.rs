@@ -143,33 +143,36 @@ impl Error for EncodeError {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Corruption {
-    /// The first byte is zero, as in no record, but another byte of the header is not.
-    ZeroKind,
+    /// The first byte is zero, as in no record, but another byte of the next header is not.
+    ZeroTag,
+    /// The tag says neither that the header is small nor that it is large. Holds the whole tag.
+    UnknownForm(u8),
     /// The header does not match its checksum: it is damaged, belongs to another segment, or is no
     /// header.
     HeaderChecksum,
     /// The checksum matches, but this version has no such kind.
     UnknownKind(u8),
-    /// The checksum matches, but this version has no such flags. Holds the whole flag byte.
-    UnknownFlags(u8),
     /// The checksum matches, but the kind does not allow this flag or length.
     Shape(ShapeError),
-    /// The header is valid, but key and value do not match their checksum.
-    BodyChecksum,
-    /// Header and body are valid, but the padding is not zero.
-    Padding,
+    /// The checksum matches, but the LSN does not fit 64 bits.
+    LsnOverflow,
+    /// The checksum matches, but the record fits a small header, and this one is large.
+    NeedlesslyLarge,
+    /// The header is valid, but the record does not match its checksum.
+    RecordChecksum,
 }
 
 impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ZeroKind => f.write_str("stray bytes where a record should start"),
+            Self::ZeroTag => f.write_str("stray bytes where a record should start"),
+            Self::UnknownForm(tag) => write!(f, "unknown form of a record header: tag {tag:#010b}"),
             Self::HeaderChecksum => f.write_str("record header checksum mismatch"),
             Self::UnknownKind(kind) => write!(f, "unknown record kind {kind}"),
-            Self::UnknownFlags(flags) => write!(f, "unknown record flags {flags:#010b}"),
             Self::Shape(shape) => shape.fmt(f),
-            Self::BodyChecksum => f.write_str("record body checksum mismatch"),
-            Self::Padding => f.write_str("record padding is not zero"),
+            Self::LsnOverflow => f.write_str("the LSN of the record does not fit 64 bits"),
+            Self::NeedlesslyLarge => f.write_str("large header of a record that fits a small one"),
+            Self::RecordChecksum => f.write_str("record checksum mismatch"),
         }
     }
 }
@@ -186,8 +189,8 @@ mod tests {
         let table: [(&dyn Error, &str); 12] = [
             (&HeaderError::TooShort { found: 3 }, "segment header cut short: 3 of 40 bytes"),
             (
-                &HeaderError::UnsupportedVersion { found: 2, supported: 1 },
-                "segment has format version 2, supported is 1",
+                &HeaderError::UnsupportedVersion { found: 1, supported: 2 },
+                "segment has format version 1, supported is 2",
             ),
             (&HeaderError::BadLength { found: 41 }, "segment header says it is 41 bytes long, not 40"),
             (&HeaderError::UnknownKind(9), "unknown segment kind 9"),
@@ -204,7 +207,7 @@ mod tests {
                 "a delete cannot have a value of 1 bytes",
             ),
             (&ShapeError::More { kind: RecordKind::Mark }, "a mark cannot be continued by the next record"),
-            (&Corruption::UnknownFlags(6), "unknown record flags 0b00000110"),
+            (&Corruption::UnknownForm(0x41), "unknown form of a record header: tag 0b01000001"),
         ];
         for (error, message) in table {
             assert_eq!(error.to_string(), message);

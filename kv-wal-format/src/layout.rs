@@ -6,11 +6,20 @@
 /// Length of a segment header in bytes. The first record starts at this offset.
 pub const SEGMENT_HEADER_LEN: usize = 40;
 
-/// Length of a record header in bytes.
-pub const RECORD_HEADER_LEN: usize = 24;
+/// Length of a small record header in bytes. No record is shorter.
+pub const SMALL_HEADER_LEN: usize = 13;
 
-/// Every record starts at a multiple of this many bytes from the start of its segment.
-pub const ALIGNMENT: usize = 8;
+/// Length of a large record header in bytes.
+pub const LARGE_HEADER_LEN: usize = 23;
+
+/// Longest key in bytes under a small record header.
+pub const SMALL_KEY_LEN_MAX: usize = u8::MAX as usize;
+
+/// Longest value in bytes under a small record header.
+pub const SMALL_VALUE_LEN_MAX: usize = u16::MAX as usize;
+
+/// Largest distance of an LSN from the segment's base LSN under a small record header.
+pub const SMALL_LSN_DELTA_MAX: u64 = (1 << 24) - 1;
 
 /// Length of a mark's value in bytes.
 pub(crate) const MARK_BODY_LEN: usize = 16;
@@ -19,7 +28,7 @@ pub(crate) const MARK_BODY_LEN: usize = 16;
 pub(crate) const SEAL_BODY_LEN: usize = 16;
 
 /// The format version that this crate writes, and the only one that it reads.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// Longest key in bytes: the width of the field that holds its length.
 pub const KEY_LEN_MAX: usize = u16::MAX as usize;
@@ -27,23 +36,13 @@ pub const KEY_LEN_MAX: usize = u16::MAX as usize;
 /// Longest value in bytes: the width of the field that holds its length.
 pub const VALUE_LEN_MAX: usize = u32::MAX as usize;
 
-const _: () = assert!(SEGMENT_HEADER_LEN.is_multiple_of(ALIGNMENT));
-const _: () = assert!(RECORD_HEADER_LEN.is_multiple_of(ALIGNMENT));
-const _: () = assert!(ALIGNMENT.is_power_of_two());
-
-/// Bytes that a record takes in a segment: header, key, value, and padding to a multiple of
-/// [`ALIGNMENT`].
+/// The most bytes that a record takes in a segment, whatever its LSN: a large header, key and
+/// value. [`encoded_len`](crate::encoded_len) is the exact length.
 ///
 /// Lengths beyond the address space saturate, to a length that no buffer has.
-///
-/// ```
-/// assert_eq!(kv_wal_format::encoded_len(0, 0), 24);
-/// assert_eq!(kv_wal_format::encoded_len(3, 6), 40);
-/// ```
 #[inline]
-pub const fn encoded_len(key_len: usize, value_len: usize) -> usize {
-    let unpadded = RECORD_HEADER_LEN.saturating_add(key_len).saturating_add(value_len);
-    unpadded.saturating_add(ALIGNMENT - 1) & !(ALIGNMENT - 1)
+pub const fn encoded_len_max(key_len: usize, value_len: usize) -> usize {
+    LARGE_HEADER_LEN.saturating_add(key_len).saturating_add(value_len)
 }
 
 /// The `LEN` bytes at offset `AT`.
@@ -70,25 +69,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encoded_len_pads_to_the_next_multiple_of_eight() {
-        let table = [
-            (0, 0, 24),
-            (1, 0, 32),
-            (0, 8, 32),
-            (4, 4, 32),
-            (4, 5, 40),
-            (9, 0, 40),
-            (64, 1 << 20, 1_048_664),
-        ];
-        for (key_len, value_len, expected) in table {
-            assert_eq!(encoded_len(key_len, value_len), expected, "{key_len} + {value_len}");
-        }
-    }
-
-    #[test]
     fn encoded_len_of_impossible_lengths_saturates() {
-        assert_eq!(encoded_len(usize::MAX, usize::MAX), usize::MAX - 7);
-        assert_eq!(encoded_len(0, usize::MAX - 24), usize::MAX - 7);
+        assert_eq!(encoded_len_max(usize::MAX, usize::MAX), usize::MAX);
+        assert_eq!(encoded_len_max(0, usize::MAX - 24), usize::MAX - 1);
+        assert_eq!(encoded_len_max(64, 1 << 20), 1_048_663);
     }
 
     #[test]

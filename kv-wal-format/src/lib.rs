@@ -6,7 +6,7 @@
 //! // A segment is a header and records one after the other.
 //! let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 0, store_id: 0 };
 //! let mut segment = header.encode().to_vec();
-//! let encoder = Encoder::new(header.segment_id);
+//! let encoder = Encoder::new(header.origin());
 //! encoder.append(&Record::put(1, b"colour", b"blue"), &mut segment)?;
 //! encoder.append(&Record::delete(2, b"colour"), &mut segment)?;
 //!
@@ -56,14 +56,15 @@ pub use encoder::Encoder;
 pub use error::{Corruption, EncodeError, HeaderError, ShapeError};
 pub use kind::RecordKind;
 pub use layout::{
-    ALIGNMENT, FORMAT_VERSION, KEY_LEN_MAX, RECORD_HEADER_LEN, SEGMENT_HEADER_LEN, VALUE_LEN_MAX, encoded_len,
+    FORMAT_VERSION, KEY_LEN_MAX, LARGE_HEADER_LEN, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, SMALL_KEY_LEN_MAX,
+    SMALL_LSN_DELTA_MAX, SMALL_VALUE_LEN_MAX, VALUE_LEN_MAX, encoded_len_max,
 };
 pub use mark::Mark;
 pub use record::Record;
-pub use record_header::RecordInfo;
+pub use record_header::{RecordInfo, encoded_len};
 pub use scanner::{Scanner, Stop, StopReason};
 pub use seal::Seal;
-pub use segment_header::{MAGIC, SegmentHeader, SegmentKind};
+pub use segment_header::{MAGIC, Origin, SegmentHeader, SegmentKind};
 pub use tail::{Evidence, Tail, judge_tail};
 pub use trusted::{parse_trusted, peek};
 

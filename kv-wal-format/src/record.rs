@@ -2,7 +2,7 @@
 
 use crate::error::ShapeError;
 use crate::kind::RecordKind;
-use crate::layout::{MARK_BODY_LEN, SEAL_BODY_LEN, encoded_len};
+use crate::layout::{MARK_BODY_LEN, SEAL_BODY_LEN};
 
 /// One record. It borrows key and value from the caller, or from the decoded segment.
 ///
@@ -54,12 +54,6 @@ impl<'a> Record<'a> {
     pub const fn with_more(mut self) -> Self {
         self.more = true;
         self
-    }
-
-    /// Bytes that the record takes in a segment, padding included.
-    #[inline]
-    pub const fn encoded_len(&self) -> usize {
-        encoded_len(self.key.len(), self.value.len())
     }
 }
 

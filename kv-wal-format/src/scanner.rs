@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
+use std::ops::Range;
 
 use crate::decoder::{Decoder, Step};
 use crate::error::{Corruption, HeaderError};
 use crate::kind::RecordKind;
 use crate::layout::SEGMENT_HEADER_LEN;
 use crate::record::Record;
-use crate::segment_header::SegmentHeader;
-use crate::trusted::parse_trusted;
+use crate::segment_header::{Origin, SegmentHeader};
+use crate::trusted::{parse_trusted, peek};
 
 /// Why a scan stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,38 +51,44 @@ pub struct Stop {
     pub fault: usize,
     /// Why the scan stopped.
     pub reason: StopReason,
+    /// Start of the last yielded record; where the scan began when there are none. In a sealed
+    /// segment, the seal is there.
+    pub last_record: usize,
     /// Highest LSN of the yielded records; zero when there are none.
     pub last_lsn: u64,
 }
 
-/// Iterates over the records of one segment, with their offsets from the start of the segment.
+/// Iterates over the records of one segment, with the ranges of bytes that they take in it.
 ///
 /// The scanner validates a batch to its end before it yields the first record. So a reader that
 /// applies every yielded record applies whole batches. The scanner yields marks and the seal, too.
 ///
 /// ```
-/// use kv_wal_format::{Encoder, Record, Scanner, StopReason};
+/// use kv_wal_format::{Encoder, Origin, Record, Scanner, StopReason};
 ///
-/// let (mut segment, encoder) = (Vec::new(), Encoder::new(7));
+/// let origin = Origin { segment_id: 7, base_lsn: 0 };
+/// let (mut segment, encoder) = (Vec::new(), Encoder::new(origin));
 /// encoder.append(&Record::put(1, b"a", b"1"), &mut segment)?;
 /// encoder.append(&Record::put(2, b"b", b"2").with_more(), &mut segment)?;
 /// let unfinished = segment.len();
 ///
-/// let mut scanner = Scanner::new(7, &segment, 0);
+/// let mut scanner = Scanner::new(origin, &segment, 0);
 /// let keys: Vec<_> = scanner.by_ref().map(|(_, record)| record.key).collect();
 /// assert_eq!(keys, [b"a"]);
 /// let stop = scanner.stop();
-/// assert_eq!((stop.offset, stop.fault, stop.reason), (32, unfinished, StopReason::Torn));
+/// assert_eq!((stop.offset, stop.fault, stop.reason), (15, unfinished, StopReason::Torn));
 /// # Ok::<(), kv_wal_format::EncodeError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Scanner<'a> {
     decoder: Decoder,
+    base_lsn: u64,
     segment: &'a [u8],
     /// Start of the next record to yield. On a batch boundary once it reaches `validated`.
     offset: usize,
     /// All bytes before this offset are valid, and end with a whole batch.
     validated: usize,
+    last_record: usize,
     last_lsn: u64,
     /// Whether validation has stopped. `fault` and `reason` then say where and why.
     halted: bool,
@@ -94,13 +101,15 @@ impl<'a> Scanner<'a> {
     /// bytes of the segment, header included.
     ///
     /// A `start` beyond the end stops the scan at the end at once, as [`StopReason::Torn`].
-    pub fn new(segment_id: u64, segment: &'a [u8], start: usize) -> Self {
+    pub fn new(origin: Origin, segment: &'a [u8], start: usize) -> Self {
         let offset = start.min(segment.len());
         Self {
-            decoder: Decoder::new(segment_id),
+            decoder: Decoder::new(origin),
+            base_lsn: origin.base_lsn,
             segment,
             offset,
             validated: offset,
+            last_record: offset,
             last_lsn: 0,
             halted: start > segment.len(),
             fault: offset,
@@ -115,13 +124,14 @@ impl<'a> Scanner<'a> {
     /// As [`SegmentHeader::decode`].
     pub fn open(segment: &'a [u8]) -> Result<(SegmentHeader, Self), HeaderError> {
         let header = SegmentHeader::decode(segment)?;
-        Ok((header, Self::new(header.segment_id, segment, SEGMENT_HEADER_LEN)))
+        Ok((header, Self::new(header.origin(), segment, SEGMENT_HEADER_LEN)))
     }
 
     /// Scans the remaining records, and returns where and why the scan stopped.
     pub fn stop(&mut self) -> Stop {
         while self.next().is_some() {}
-        Stop { offset: self.validated, fault: self.fault, reason: self.reason, last_lsn: self.last_lsn }
+        let Self { validated: offset, fault, reason, last_record, last_lsn, .. } = *self;
+        Stop { offset, fault, reason, last_record, last_lsn }
     }
 
     fn halt(&mut self, fault: usize, reason: StopReason) {
@@ -165,17 +175,18 @@ fn continues_batch(record: &Record<'_>, batch_lsn: u64) -> bool {
 }
 
 impl<'a> Iterator for Scanner<'a> {
-    type Item = (usize, Record<'a>);
+    type Item = (Range<usize>, Record<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.offset == self.validated && !self.halted {
             self.validate_batch();
         }
-        let record = parse_trusted(self.segment.get(self.offset..self.validated)?)?;
-        let offset = self.offset;
-        self.offset += record.encoded_len();
+        let rest = self.segment.get(self.offset..self.validated)?;
+        let (record, info) = parse_trusted(self.base_lsn, rest).zip(peek(rest))?;
+        let range = self.offset..self.offset + info.encoded_len();
+        (self.offset, self.last_record) = (range.end, range.start);
         self.last_lsn = self.last_lsn.max(record.lsn);
-        Some((offset, record))
+        Some((range, record))
     }
 }
 
@@ -189,22 +200,22 @@ mod tests {
     use crate::seal::Seal;
     use crate::segment_header::SegmentKind;
 
-    const ID: u64 = 7;
+    const ORIGIN: Origin = Origin { segment_id: 7, base_lsn: 0 };
     const MARK: [u8; Mark::BODY_LEN] = [1; 16];
     const SEAL: [u8; Seal::BODY_LEN] = [2; 16];
 
-    /// Records of 32 bytes each (marks and seals: 40), without a segment header.
+    /// Records of 21 bytes each (marks and seals: 29), without a segment header.
     fn segment(records: &[Record<'_>]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for record in records {
-            Encoder::new(ID).append(record, &mut bytes).unwrap();
+            Encoder::new(ORIGIN).append(record, &mut bytes).unwrap();
         }
         bytes
     }
 
     fn scan(bytes: &[u8]) -> (Vec<usize>, Stop) {
-        let mut scanner = Scanner::new(ID, bytes, 0);
-        let offsets = scanner.by_ref().map(|(offset, _)| offset).collect();
+        let mut scanner = Scanner::new(ORIGIN, bytes, 0);
+        let offsets = scanner.by_ref().map(|(range, _)| range.start).collect();
         (offsets, scanner.stop())
     }
 
@@ -212,7 +223,7 @@ mod tests {
         Record::put(lsn, b"key", b"value")
     }
 
-    /// Bytes, yielded offsets, then the fields of [`Stop`] in their order.
+    /// Bytes, yielded offsets, then `offset`, `fault`, `reason` and `last_lsn` of [`Stop`].
     type Row = (Vec<u8>, &'static [usize], usize, usize, StopReason, u64);
 
     #[test]
@@ -227,24 +238,25 @@ mod tests {
         let table: [Row; 15] = [
             (segment(&[]), &[], 0, 0, End, 0),
             (zeros(segment(&[])), &[], 0, 0, End, 0),
-            (segment(&[put(5), put(4)]), &[0, 32], 64, 64, End, 5),
-            (zeros(segment(&[put(1), put(2)])), &[0, 32], 64, 64, End, 2),
-            (segment(&[put(1), mark]), &[0, 32], 72, 72, End, 2),
-            (segment(&[put(1), seal, put(3)]), &[0, 32], 72, 72, Sealed, 2),
-            (segment(&[put(1), more, more, last, put(4)]), &[0, 32, 64, 96, 128], 160, 160, End, 4),
-            (segment(&[more, Record::delete(3, b"key")]), &[0, 32], 64, 64, End, 3),
-            (segment(&[put(1), more, more]), &[0], 32, 96, Torn, 1),
-            (zeros(segment(&[put(1), more, more])), &[0], 32, 96, Torn, 1),
-            (segment(&[put(1), more, put(4)]), &[0], 32, 64, BrokenBatch, 1),
-            (segment(&[put(1), more, put(2)]), &[0], 32, 64, BrokenBatch, 1),
-            (segment(&[put(1), more, more, put(4), last]), &[0], 32, 96, BrokenBatch, 1),
-            (segment(&[put(1), more, Record::mark(3, &MARK), last]), &[0], 32, 64, BrokenBatch, 1),
-            (segment(&[put(1), more, Record::seal(3, &SEAL)]), &[0], 32, 64, BrokenBatch, 1),
+            (segment(&[put(5), put(4)]), &[0, 21], 42, 42, End, 5),
+            (zeros(segment(&[put(1), put(2)])), &[0, 21], 42, 42, End, 2),
+            (segment(&[put(1), mark]), &[0, 21], 50, 50, End, 2),
+            (segment(&[put(1), seal, put(3)]), &[0, 21], 50, 50, Sealed, 2),
+            (segment(&[put(1), more, more, last, put(4)]), &[0, 21, 42, 63, 84], 105, 105, End, 4),
+            (segment(&[more, Record::delete(3, b"key")]), &[0, 21], 37, 37, End, 3),
+            (segment(&[put(1), more, more]), &[0], 21, 63, Torn, 1),
+            (zeros(segment(&[put(1), more, more])), &[0], 21, 63, Torn, 1),
+            (segment(&[put(1), more, put(4)]), &[0], 21, 42, BrokenBatch, 1),
+            (segment(&[put(1), more, put(2)]), &[0], 21, 42, BrokenBatch, 1),
+            (segment(&[put(1), more, more, put(4), last]), &[0], 21, 63, BrokenBatch, 1),
+            (segment(&[put(1), more, Record::mark(3, &MARK), last]), &[0], 21, 42, BrokenBatch, 1),
+            (segment(&[put(1), more, Record::seal(3, &SEAL)]), &[0], 21, 42, BrokenBatch, 1),
         ];
         for (bytes, offsets, offset, fault, reason, last_lsn) in table {
             let (yielded, stop) = scan(&bytes);
             assert_eq!(yielded, offsets, "{reason:?}");
-            assert_eq!(stop, Stop { offset, fault, reason, last_lsn });
+            let last_record = offsets.last().copied().unwrap_or(0);
+            assert_eq!(stop, Stop { offset, fault, reason, last_record, last_lsn });
         }
     }
 
@@ -252,20 +264,20 @@ mod tests {
     fn damage_stops_before_its_batch() {
         let clean = segment(&[put(1), put(2).with_more(), put(2), put(3)]);
         // The damaged byte, and the stop that follows from it.
-        for (byte, offset, fault, last_lsn) in
-            [(25, 0, 0, 0), (57, 32, 32, 1), (89, 32, 64, 1), (121, 96, 96, 2)]
+        for (byte, offset, fault, last_record, last_lsn) in
+            [(14, 0, 0, 0, 0), (35, 21, 21, 0, 1), (56, 21, 42, 0, 1), (77, 63, 63, 42, 2)]
         {
             let mut bytes = clean.clone();
             bytes[byte] ^= 1;
-            let reason = StopReason::Corrupt(Corruption::BodyChecksum);
-            assert_eq!(scan(&bytes).1, Stop { offset, fault, reason, last_lsn }, "{byte}");
+            let reason = StopReason::Corrupt(Corruption::RecordChecksum);
+            assert_eq!(scan(&bytes).1, Stop { offset, fault, reason, last_record, last_lsn }, "{byte}");
         }
     }
 
     #[test]
     fn a_stopped_scanner_stays_stopped() {
         let bytes = segment(&[put(1), Record::seal(1, &SEAL), put(2)]);
-        let mut scanner = Scanner::new(ID, &bytes, 0);
+        let mut scanner = Scanner::new(ORIGIN, &bytes, 0);
         assert_eq!(scanner.by_ref().count(), 2);
         assert!(scanner.next().is_none());
         assert_eq!(scanner.stop(), scanner.stop());
@@ -274,9 +286,11 @@ mod tests {
     #[test]
     fn stop_scans_what_is_left() {
         let bytes = segment(&[put(1), put(2).with_more(), put(2)]);
-        let mut scanner = Scanner::new(ID, &bytes, 0);
-        assert_eq!(scanner.nth(1).map(|(offset, record)| (offset, record.more)), Some((32, true)));
-        assert_eq!(scanner.stop(), Stop { offset: 96, fault: 96, reason: StopReason::End, last_lsn: 2 });
+        let mut scanner = Scanner::new(ORIGIN, &bytes, 0);
+        assert_eq!(scanner.nth(1).map(|(range, record)| (range, record.more)), Some((21..42, true)));
+        let (offset, fault) = (63, 63);
+        let stop = Stop { offset, fault, reason: StopReason::End, last_record: 42, last_lsn: 2 };
+        assert_eq!(scanner.stop(), stop);
         assert!(scanner.next().is_none());
     }
 
@@ -284,24 +298,28 @@ mod tests {
     fn a_scan_starts_where_it_is_told() {
         let bytes = segment(&[put(1), put(2)]);
         let from = |start| {
-            let mut scanner = Scanner::new(ID, &bytes, start);
+            let mut scanner = Scanner::new(ORIGIN, &bytes, start);
             (scanner.by_ref().count(), scanner.stop())
         };
-        let end = |last_lsn| Stop { offset: 64, fault: 64, reason: StopReason::End, last_lsn };
-        assert_eq!(from(32), (1, end(2)));
-        assert_eq!(from(64), (0, end(0)));
-        for beyond in [65, usize::MAX] {
-            assert_eq!(from(beyond), (0, Stop { reason: StopReason::Torn, ..end(0) }));
+        let end = |last_record, last_lsn| {
+            let (offset, fault) = (42, 42);
+            Stop { offset, fault, reason: StopReason::End, last_record, last_lsn }
+        };
+        assert_eq!(from(21), (1, end(21, 2)));
+        assert_eq!(from(42), (0, end(42, 0)));
+        for beyond in [43, usize::MAX] {
+            assert_eq!(from(beyond), (0, Stop { reason: StopReason::Torn, ..end(42, 0) }));
         }
     }
 
     #[test]
     fn open_reads_the_header_and_skips_it() {
-        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: ID, base_lsn: 9, store_id: 0 };
-        let bytes = [&header.encode()[..], &segment(&[put(10)])].concat();
+        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 9, store_id: 0 };
+        let mut bytes = header.encode().to_vec();
+        Encoder::new(header.origin()).append(&put(10), &mut bytes).unwrap();
         let (found, mut scanner) = Scanner::open(&bytes).unwrap();
         assert_eq!(found, header);
-        assert_eq!(scanner.next(), Some((SEGMENT_HEADER_LEN, put(10))));
+        assert_eq!(scanner.next(), Some((40..61, put(10))));
         assert_eq!(Scanner::open(&bytes[1..]).unwrap_err(), HeaderError::BadMagic);
     }
 }

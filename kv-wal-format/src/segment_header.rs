@@ -70,6 +70,18 @@ impl fmt::Display for SegmentKind {
     }
 }
 
+/// The fields of a segment header that its record headers depend on.
+///
+/// The checksum of a record header covers the id, and a small one holds the distance of its LSN
+/// from the base LSN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// As [`SegmentHeader::segment_id`].
+    pub segment_id: u64,
+    /// As [`SegmentHeader::base_lsn`].
+    pub base_lsn: u64,
+}
+
 /// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SegmentHeader {
@@ -77,8 +89,9 @@ pub struct SegmentHeader {
     pub kind: SegmentKind,
     /// Identity of the segment, never used twice in a store. Every record's checksum depends on it.
     pub segment_id: u64,
-    /// An LSN whose meaning depends on the kind. In a log segment: the last LSN that the writer
-    /// knew when it created the segment. No record in the segment has a lower one.
+    /// Record headers hold the distances of their LSNs from this one. In a log segment: the last
+    /// LSN that the writer knew when it created the segment. No record in the segment has a lower
+    /// one.
     pub base_lsn: u64,
     /// Identity of the store, drawn at its creation. It is the same in all segments of the store,
     /// so a reader detects a segment of another store. 0 when stores have no identities.
@@ -86,6 +99,12 @@ pub struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// The fields that record headers depend on.
+    #[inline]
+    pub const fn origin(&self) -> Origin {
+        Origin { segment_id: self.segment_id, base_lsn: self.base_lsn }
+    }
+
     /// The header's bytes.
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_LEN] {
         let mut bytes = [0; SEGMENT_HEADER_LEN];
@@ -232,8 +251,8 @@ mod tests {
         let mut bytes = HEADER.encode();
         bytes[36] ^= 1;
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::BadChecksum));
-        bytes[8] = 2;
-        let unsupported = HeaderError::UnsupportedVersion { found: 2, supported: 1 };
+        bytes[8] = 1;
+        let unsupported = HeaderError::UnsupportedVersion { found: 1, supported: 2 };
         assert_eq!(SegmentHeader::decode(&bytes), Err(unsupported));
         // A version with a shorter header is still named.
         assert_eq!(SegmentHeader::decode(&bytes[..10]), Err(unsupported));
@@ -250,7 +269,7 @@ mod tests {
                 0..8 => HeaderError::BadMagic,
                 8..10 => {
                     let found = u16::from_le_bytes([bytes[8], bytes[9]]);
-                    HeaderError::UnsupportedVersion { found, supported: 1 }
+                    HeaderError::UnsupportedVersion { found, supported: 2 }
                 }
                 _ => HeaderError::BadChecksum,
             };

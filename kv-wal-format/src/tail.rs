@@ -3,9 +3,10 @@
 use std::fmt;
 
 use crate::decoder::{Decoder, Step, is_zero};
-use crate::layout::{ALIGNMENT, RECORD_HEADER_LEN};
+use crate::layout::SMALL_HEADER_LEN;
 use crate::mark::Mark;
 use crate::scanner::{Stop, StopReason};
+use crate::segment_header::Origin;
 
 /// The bytes after the last whole batch of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,10 +67,10 @@ impl fmt::Display for Evidence {
 /// sync: if its `durable_lsn` is above every LSN before the damage, then synced changes are
 /// missing.
 ///
-/// The search tries every multiple of [`ALIGNMENT`], and skips the body of a valid record header.
-/// Its cost is linear in the length of the tail. The [format description](crate::format) lists the
-/// cases that it cannot tell apart.
-pub fn judge_tail(segment_id: u64, segment: &[u8], stop: &Stop, last_lsn: u64) -> Tail {
+/// The search tries every byte, and skips the body of a valid record header. Its cost is linear in
+/// the length of the tail. The [format description](crate::format) lists the cases that it cannot
+/// tell apart.
+pub fn judge_tail(origin: Origin, segment: &[u8], stop: &Stop, last_lsn: u64) -> Tail {
     let rest = segment.get(stop.fault..).unwrap_or_default();
     match stop.reason {
         StopReason::Sealed => return Tail::Clean,
@@ -80,7 +81,7 @@ pub fn judge_tail(segment_id: u64, segment: &[u8], stop: &Stop, last_lsn: u64) -
         StopReason::End | StopReason::Torn | StopReason::Corrupt(_) => {}
     }
     let last_lsn = last_lsn.max(stop.last_lsn);
-    match find_later_mark(segment_id, segment, stop.fault, last_lsn) {
+    match find_later_mark(origin, segment, stop.fault, last_lsn) {
         Some((offset, durable_lsn)) => {
             Tail::Corrupt { offset: stop.fault, evidence: Evidence::Mark { offset, durable_lsn, last_lsn } }
         }
@@ -90,14 +91,15 @@ pub fn judge_tail(segment_id: u64, segment: &[u8], stop: &Stop, last_lsn: u64) -
 
 /// Finds the first valid mark at or after `from`, and before any valid seal, whose `durable_lsn` is
 /// above `last_lsn`. Returns its offset and its `durable_lsn`.
-fn find_later_mark(segment_id: u64, segment: &[u8], from: usize, last_lsn: u64) -> Option<(usize, u64)> {
-    let decoder = Decoder::new(segment_id);
-    let mut at = from.checked_next_multiple_of(ALIGNMENT)?;
+fn find_later_mark(origin: Origin, segment: &[u8], from: usize, last_lsn: u64) -> Option<(usize, u64)> {
+    let decoder = Decoder::new(origin);
+    let mut at = from;
     loop {
+        // Most bytes of a lost write are zeros, and no record starts with one.
+        at += segment.get(at..)?.iter().position(|&byte| byte != 0)?;
         let buf = segment.get(at..)?;
-        let header = buf.first_chunk::<RECORD_HEADER_LEN>()?;
-        let Ok(info) = decoder.check_header(header) else {
-            at += ALIGNMENT;
+        let Some(info) = decoder.check_header(buf) else {
+            at += 1;
             continue;
         };
         if !info.kind.is_change()
@@ -109,8 +111,18 @@ fn find_later_mark(segment_id: u64, segment: &[u8], from: usize, last_lsn: u64) 
                 return Some((at, mark.durable_lsn));
             }
         }
-        at = at.checked_add(info.encoded_len)?;
+        let end = at.checked_add(info.encoded_len())?;
+        // Other bytes pass for a small header once in 65,536 tries, and must not hide a mark. So
+        // the search skips a body only if a record may follow it.
+        at = if may_be_boundary(&decoder, segment, end) { end } else { at + 1 };
     }
+}
+
+/// Whether a record may start at `offset`: a valid header is there, or nothing.
+fn may_be_boundary(decoder: &Decoder, segment: &[u8], offset: usize) -> bool {
+    let rest = segment.get(offset..).unwrap_or_default();
+    let start = rest.get(..SMALL_HEADER_LEN).unwrap_or(rest);
+    is_zero(start) || start.len() < SMALL_HEADER_LEN || decoder.check_header(rest).is_some()
 }
 
 #[cfg(test)]

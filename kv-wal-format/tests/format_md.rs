@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test panics when it fails")]
 
-use kv_wal_format::{Encoder, Mark, Record, RecordKind, Seal, SegmentHeader, SegmentKind, body_checksum};
+use kv_wal_format::{
+    Encoder, LARGE_HEADER_LEN, Mark, Origin, Record, SMALL_HEADER_LEN, Seal, SegmentHeader, SegmentKind,
+    body_checksum,
+};
 
 const FORMAT: &str = include_str!("../FORMAT.md");
 
 fn section(title: &str) -> &'static str {
-    let (_, after) = FORMAT.split_once(&format!("\n## {title}\n")).expect("the section exists");
-    after.split("\n## ").next().unwrap()
+    let (_, after) = FORMAT.split_once(&format!("# {title}\n")).expect("the section exists");
+    after.split("\n#").next().unwrap()
 }
 
 /// The rows `| offset | size | field |` of the section's byte table.
@@ -61,7 +64,7 @@ fn segment_header_table() {
         };
         let mut fields: [(&str, &[u8]); 9] = [
             ("magic", b"KVSEGMNT"),
-            ("version", &[1, 0]),
+            ("version", &[2, 0]),
             ("header_len", &[40, 0]),
             ("kind", &[byte]),
             ("reserved", &[0; 3]),
@@ -76,56 +79,89 @@ fn segment_header_table() {
     }
 }
 
-#[test]
-fn record_header_table() {
-    let kinds = [(RecordKind::Put, 1), (RecordKind::Delete, 2), (RecordKind::Mark, 3), (RecordKind::Seal, 4)];
-    for (kind, byte) in kinds {
-        assert!(section("Record header").contains(&format!("{byte} {kind}")));
-        let (segment_id, lsn) = (0x1122_3344_5566_7788_u64, 0x99aa_bbcc_ddee_ff01);
-        let (key, value): (&[u8], Vec<u8>) = match kind {
-            RecordKind::Put => (&[1; 0x0102], vec![2; 0x01_0203]),
-            RecordKind::Delete => (&[3; 7], vec![]),
-            RecordKind::Mark | RecordKind::Seal => (&[], vec![4; 16]),
-        };
-        let more = kind == RecordKind::Put;
-        let mut encoded = Vec::new();
-        let record = Record { kind, more, lsn, key, value: &value };
-        Encoder::new(segment_id).append(&record, &mut encoded).unwrap();
+/// A record of each kind, with the byte that stands for the kind.
+fn records(lsn: u64) -> [(Record<'static>, u8); 4] {
+    [
+        (Record::put(lsn, &[1; 0xab], &[2; 0x0102]).with_more(), 1),
+        (Record::delete(lsn, &[3; 7]), 2),
+        (Record::mark(lsn, &[4; 16]), 3),
+        (Record::seal(lsn, &[5; 16]), 4),
+    ]
+}
 
-        let key_len = u16::try_from(key.len()).unwrap().to_le_bytes();
-        let value_len = u32::try_from(value.len()).unwrap().to_le_bytes();
-        let body_crc = body_checksum(key, &value).to_le_bytes();
-        let mut fields: [(&str, &[u8]); 7] = [
-            ("kind", &[byte]),
-            ("flags", &[u8::from(more)]),
+const ORIGIN: Origin = Origin { segment_id: 0x1122_3344_5566_7788, base_lsn: 0x99aa_bbcc_ddee_ff01 };
+
+/// CRC-32C of the id and of these bytes.
+fn h(covered: &[u8]) -> u32 {
+    crc32c::crc32c(&[&ORIGIN.segment_id.to_le_bytes(), covered].concat())
+}
+
+#[test]
+fn small_header_table() {
+    for (record, kind) in records(ORIGIN.base_lsn + 0x0003_0201) {
+        let title = "Small record header";
+        assert!(section("Tag").contains(&format!("{kind} {}", record.kind)));
+        let tag = if record.more { kind | 0b0000_1000 } else { kind };
+        let key_len = u8::try_from(record.key.len()).unwrap();
+        let value_len = u16::try_from(record.value.len()).unwrap().to_le_bytes();
+        let mut fields: [(&str, &[u8]); 6] = [
+            ("tag", &[tag]),
+            ("key_len", &[key_len]),
+            ("value_len", &value_len),
+            ("lsn_delta", &[1, 2, 3]),
+            ("check", &[0; 2]),
+            ("crc", &[0; 4]),
+        ];
+        let h = h(&lay_out(title, SMALL_HEADER_LEN, &fields)[..7]);
+        let check = &h.to_le_bytes()[1..3];
+        let crc = (h ^ body_checksum(record.key, record.value)).to_le_bytes();
+        (fields[4].1, fields[5].1) = (check, &crc);
+        let expected = [&lay_out(title, SMALL_HEADER_LEN, &fields), record.key, record.value].concat();
+        let mut encoded = Vec::new();
+        Encoder::new(ORIGIN).append(&record, &mut encoded).unwrap();
+        assert_eq!(encoded, expected, "{kind}");
+    }
+}
+
+#[test]
+fn large_header_table() {
+    for (record, kind) in records(0x0102_0304_0506_0708) {
+        let title = "Large record header";
+        let tag = 0b1111_0000 | if record.more { kind | 0b0000_1000 } else { kind };
+        let key_len = u16::try_from(record.key.len()).unwrap().to_le_bytes();
+        let value_len = u32::try_from(record.value.len()).unwrap().to_le_bytes();
+        let mut fields: [(&str, &[u8]); 6] = [
+            ("tag", &[tag]),
             ("key_len", &key_len),
             ("value_len", &value_len),
-            ("lsn", &[0x01, 0xff, 0xee, 0xdd, 0xcc, 0xbb, 0xaa, 0x99]),
-            ("body_crc", &body_crc),
-            ("header_crc", &[0; 4]),
+            ("lsn", &[8, 7, 6, 5, 4, 3, 2, 1]),
+            ("check", &[0; 4]),
+            ("crc", &[0; 4]),
         ];
-        let header = lay_out("Record header", 24, &fields);
-        let crc = crc32c::crc32c(&[&segment_id.to_le_bytes(), &header[..20]].concat()).to_le_bytes();
-        fields[6].1 = &crc;
-
-        let mut expected = [&lay_out("Record header", 24, &fields), key, &value].concat();
-        expected.resize(expected.len().next_multiple_of(8), 0);
+        let h = h(&lay_out(title, LARGE_HEADER_LEN, &fields)[..15]);
+        let crc = (h ^ body_checksum(record.key, record.value)).to_le_bytes();
+        let check = h.to_le_bytes();
+        (fields[4].1, fields[5].1) = (&check, &crc);
+        let expected = [&lay_out(title, LARGE_HEADER_LEN, &fields), record.key, record.value].concat();
+        let mut encoded = Vec::new();
+        Encoder::new(ORIGIN).append(&record, &mut encoded).unwrap();
         assert_eq!(encoded, expected, "{kind}");
     }
 }
 
 fn worked_example() -> Vec<u8> {
-    let encoder = Encoder::new(7);
-    let mut segment =
-        SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 41, store_id: 0 }.encode().to_vec();
+    let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 41, store_id: 0 };
+    let (encoder, mut segment) = (Encoder::new(header.origin()), header.encode().to_vec());
     let mark = Mark { durable_lsn: 42, unix_time_ms: 1_700_000_000_000 }.encode_body();
-    let seal = Seal { records: 3, max_lsn: 43 }.encode_body();
+    let late = 41 + (1 << 24);
+    let seal = Seal { records: 4, max_lsn: late }.encode_body();
     let records = [
         Record::put(42, b"key", b"value"),
         Record::put(43, b"a", b"1").with_more(),
         Record::delete(43, b"key"),
         Record::mark(43, &mark),
-        Record::seal(43, &seal),
+        Record::put(late, b"k", b"v"),
+        Record::seal(late, &seal),
     ];
     for record in &records {
         encoder.append(record, &mut segment).unwrap();

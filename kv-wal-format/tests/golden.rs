@@ -8,8 +8,8 @@
 use std::path::Path;
 
 use kv_wal_format::{
-    Encoder, Mark, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind, Stop, StopReason,
-    Tail, judge_tail,
+    Encoder, HeaderError, Mark, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind, Stop,
+    StopReason, Tail, judge_tail,
 };
 
 struct Golden {
@@ -65,8 +65,11 @@ fn golden_files() -> Vec<Golden> {
                 Record::delete(5, b"all bytes").with_more(),
                 Record::put(5, b"b", b"12345678"),
                 Record::put(6, &[0; 64], &[0; 100]),
-                mark(6, 5),
-                seal(6, 8, 6),
+                // The longest key of a small header, and the shortest of a large one.
+                Record::put(7, &[1; 255], b"small"),
+                Record::put(8, &[3; 256], b"large"),
+                mark(8, 5),
+                seal(8, 10, 8),
             ],
             zeros: 0,
             reason: StopReason::Sealed,
@@ -75,19 +78,27 @@ fn golden_files() -> Vec<Golden> {
             name: "log_open.seg",
             bytes: golden_bytes!("log_open.seg"),
             header: header(SegmentKind::Log, 0x0102_0304_0506_0708, 0x1112_1314_1516_1718),
-            records: vec![Record::put(0x2122_2324_2526_2728, b"key", b"value")],
+            records: vec![
+                Record::put(0x1112_1314_1516_1719, b"key", b"value"),
+                // The LSNs next to the limit of a small header.
+                Record::put(0x1112_1314_1616_1717, b"key", b"value"),
+                Record::put(0x1112_1314_1616_1718, b"key", b"value"),
+                Record::put(0x2122_2324_2526_2728, b"key", b"value"),
+            ],
             zeros: 100,
             reason: StopReason::End,
         },
         Golden {
             name: "compacted.seg",
             bytes: golden_bytes!("compacted.seg"),
-            header: header(SegmentKind::Compacted, 3, 6),
+            header: header(SegmentKind::Compacted, 3, 2),
             records: vec![
-                Record::put(6, b"young", b"1"),
                 Record::put(2, b"old", b"2"),
                 Record::delete(4, b"gone"),
-                seal(6, 3, 6),
+                Record::put(6, b"young", b"1"),
+                // Below the base LSN.
+                Record::put(1, b"oldest", b"3"),
+                seal(6, 4, 6),
             ],
             zeros: 0,
             reason: StopReason::Sealed,
@@ -122,7 +133,7 @@ fn golden_files() -> Vec<Golden> {
 fn encode(header: SegmentHeader, records: &[Record<'_>], zeros: usize) -> Vec<u8> {
     let mut bytes = header.encode().to_vec();
     for record in records {
-        Encoder::new(header.segment_id).append(record, &mut bytes).unwrap();
+        Encoder::new(header.origin()).append(record, &mut bytes).unwrap();
     }
     bytes.resize(bytes.len() + zeros, 0);
     bytes
@@ -136,21 +147,32 @@ fn golden_files_are_read() {
 
         let mut at = SEGMENT_HEADER_LEN;
         let mut records = Vec::new();
-        for (offset, record) in scanner.by_ref() {
-            assert_eq!(offset, at, "{}", golden.name);
-            at += record.encoded_len();
+        let mut last_record = at;
+        for (range, record) in scanner.by_ref() {
+            assert_eq!(range.start, at, "{}", golden.name);
+            (last_record, at) = (range.start, range.end);
             records.push(record);
         }
         assert_eq!(records, golden.records, "{}", golden.name);
 
         let last_lsn = golden.records.iter().map(|record| record.lsn).max().unwrap();
         let stop = scanner.stop();
-        assert_eq!(stop, Stop { offset: at, fault: at, reason: golden.reason, last_lsn }, "{}", golden.name);
-        assert_eq!(judge_tail(header.segment_id, golden.bytes, &stop, 0), Tail::Clean);
+        let (offset, fault, reason) = (at, at, golden.reason);
+        assert_eq!(stop, Stop { offset, fault, reason, last_record, last_lsn }, "{}", golden.name);
+        assert_eq!(judge_tail(header.origin(), golden.bytes, &stop, 0), Tail::Clean);
         assert_eq!(golden.bytes.len(), at + golden.zeros, "{}", golden.name);
 
         assert_eq!(encode(header, &records, golden.zeros), golden.bytes, "{}", golden.name);
     }
+}
+
+/// A segment that a build of format version 1 has written.
+#[test]
+fn a_file_of_version_1_is_refused() {
+    let bytes = golden_bytes!("v1_log_sealed.seg");
+    let error = HeaderError::UnsupportedVersion { found: 1, supported: 2 };
+    assert_eq!(Scanner::open(bytes).unwrap_err(), error);
+    assert_eq!(error.to_string(), "segment has format version 1, supported is 2");
 }
 
 /// A seal counts the changes before it.
