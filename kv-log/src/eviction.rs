@@ -128,11 +128,10 @@ impl Evictor {
     /// cannot be read.
     fn moves_to_file(&self, old: &Segment, new: &Segment) -> Option<Vec<Move>> {
         let (image, file) = (old.resident_contents()?, new.contents().ok()?);
-        let mut in_file = Scanner::new(old.id.get(), file.bytes(), SEGMENT_HEADER_LEN);
+        let mut in_file = Scanner::new(old.origin(), file.bytes(), SEGMENT_HEADER_LEN);
         let (mut moves, mut from) = (Vec::new(), SEGMENT_HEADER_LEN);
         while from < image.bytes().len() {
-            let record = image.record_at(from);
-            let len = record.encoded_len();
+            let (record, len) = image.record_at(from);
             if record.kind == RecordKind::Put {
                 let (to, _) = in_file.by_ref().find(|(_, other)| {
                     (other.kind, other.lsn, other.key) == (record.kind, record.lsn, record.key)
@@ -140,7 +139,7 @@ impl Evictor {
                 moves.push(Move {
                     hash: self.index.hash(record.key),
                     from: Location::new(old.slot, from),
-                    to: Location::new(new.slot, to),
+                    to: Location::new(new.slot, to.start),
                     len: len as u64,
                 });
             }

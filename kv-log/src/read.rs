@@ -142,7 +142,7 @@ impl Reader {
             for part in self.by_segment(shard, &mut locations) {
                 for offset in part.offsets {
                     let flow = if let Some(contents) = &part.contents {
-                        let record = contents.record_at(offset);
+                        let (record, _) = contents.record_at(offset);
                         visit(record.key, record.value)
                     } else {
                         let fetched = self.segments.fetch(&part.segment, offset)?;

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::eviction::Evictor;
 use crate::flush::Flusher;
 use crate::index::Index;
-use crate::log::{Log, LogEnd, MARK_LEN, SEAL_LEN, Spares};
+use crate::log::{Log, LogEnd, MARK_LEN_MAX, SEAL_LEN_MAX, Spares};
 use crate::manifest::{Catalog, Room};
 use crate::read::Reader;
 use crate::reclaim::collect;
@@ -314,6 +314,6 @@ impl Store {
 
 /// Cuts the file of the active segment to the bytes that it holds, and room for a seal.
 fn give_back_unused_space(active: &Segment) -> Result<()> {
-    let len = (active.end() + SEAL_LEN + MARK_LEN).next_multiple_of(UNUSED_UNIT);
+    let len = (active.end() + SEAL_LEN_MAX + MARK_LEN_MAX).next_multiple_of(UNUSED_UNIT);
     active.file.trim(len).map(drop)
 }

@@ -11,7 +11,7 @@ use kv_core::{
 };
 use kv_log::{LogEngine, OnRecovery, Options};
 use kv_tests::sim::{PowerCut, SimFs};
-use kv_wal_format::{Encoder, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, StopReason};
+use kv_wal_format::{Encoder, Record, Scanner, Seal, StopReason};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -206,7 +206,7 @@ fn a_log_cut_at_its_last_record_opens_with_smaller_segments() {
     let head = segment_files(copy.path()).pop().unwrap();
     let bytes = fs::read(&head).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
-    fs::write(&head, &bytes[..end.next_multiple_of(8)]).unwrap();
+    fs::write(&head, &bytes[..end]).unwrap();
     let reopened = LogEngine::open(copy.path(), Options { segment_bytes: 1024, ..small(Always) }).unwrap();
     assert_eq!(reopened.stats().keys, 40);
     reopened.put(b"more", &[8; 500]).unwrap();
@@ -225,14 +225,12 @@ fn a_seal_in_front_of_what_is_known_to_be_durable_is_damage() {
     drop(store);
     let path = segment_files(dir.path()).remove(0);
     let mut bytes = fs::read(&path).unwrap();
-    let id = SegmentHeader::decode(&bytes).unwrap().segment_id;
-    let mut scanner = Scanner::new(id, &bytes, SEGMENT_HEADER_LEN);
-    let (at, record) = scanner.find(|(_, record)| record.lsn == first.get()).unwrap();
-    let end = at + record.encoded_len();
+    let (header, mut scanner) = Scanner::open(&bytes).unwrap();
+    let end = scanner.find(|(_, record)| record.lsn == first.get()).unwrap().0.end;
     let seal = Seal { records: 1, max_lsn: first.get() }.encode_body();
     let rest = &mut bytes[end..];
     rest.fill(0);
-    Encoder::new(id).encode(&Record::seal(first.get(), &seal), rest).unwrap();
+    Encoder::new(header.origin()).encode(&Record::seal(first.get(), &seal), rest).unwrap();
     fs::write(&path, &bytes).unwrap();
     let error = LogEngine::open(dir.path(), small(Manual)).unwrap_err();
     assert!(matches!(&error, Error::Corruption { path: found, .. } if *found == path), "{error}");
@@ -261,8 +259,7 @@ fn the_space_behind_a_seal_comes_back_after_a_crash() {
             let store = open(&disk);
             assert_eq!(store.get(b"k").unwrap().as_deref(), Some([7; 100].as_slice()));
             let bytes = disk.read_file(&first).unwrap();
-            let id = SegmentHeader::decode(&bytes).unwrap().segment_id;
-            let stop = Scanner::new(id, &bytes, SEGMENT_HEADER_LEN).stop();
+            let stop = Scanner::open(&bytes).unwrap().1.stop();
             if stop.reason == StopReason::Sealed {
                 let durable = disk.power_cut(PowerCut::LOSE_ALL).read_file(&first).unwrap();
                 assert_eq!((bytes.len(), durable.len()), (stop.offset, stop.offset), "{count}");

@@ -79,9 +79,9 @@ impl Task for Utilization {
     }
 }
 
-/// Bytes of a record in the log.
+/// Bytes of a record in the log, if its LSN is near the base LSN of its segment.
 pub(crate) fn record_len(shape: Shape) -> u64 {
-    kv_wal_format::encoded_len(shape.key_len, shape.value_len) as u64
+    kv_wal_format::encoded_len(0, 0, shape.key_len, shape.value_len) as u64
 }
 
 #[cfg(test)]

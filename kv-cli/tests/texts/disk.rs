@@ -4,8 +4,8 @@ use kv_core::fs::{FileExt, FsExt, OpenMode};
 use kv_core::{Background, Env, Fs, ManualClock};
 use kv_tests::sim::SimFs;
 use kv_wal_format::{
-    Decoder, Encoder, RECORD_HEADER_LEN, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, Step,
-    body_checksum,
+    Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Seal, SegmentHeader, Step,
+    body_checksum, peek,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Content {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let header = SegmentHeader::decode(bytes).unwrap();
         let (decoder, mut rest, mut records) =
-            (Decoder::new(header.segment_id), &bytes[SEGMENT_HEADER_LEN..], Vec::new());
+            (Decoder::new(header.origin()), &bytes[SEGMENT_HEADER_LEN..], Vec::new());
         while let Step::Record { record, len } = decoder.step(rest) {
             records.push(record.into());
             rest = &rest[len..];
@@ -82,7 +82,7 @@ impl Content {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let encoder = Encoder::new(self.header.segment_id);
+        let encoder = Encoder::new(self.header.origin());
         let mut bytes = self.header.encode().to_vec();
         for OwnedRecord { kind, more, lsn, key, value } in &self.records {
             let record = Record { kind: *kind, more: *more, lsn: *lsn, key, value };
@@ -121,12 +121,13 @@ pub(crate) fn forge_header(bytes: &mut [u8], at: usize, part: &[u8]) {
     bytes[CHECKSUM..SEGMENT_HEADER_LEN].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// Replaces a part of the header of the file's first record, and makes its checksum match.
+/// Replaces a part of the small header of the file's first record, and makes its check match.
 pub(crate) fn forge_record(bytes: &mut [u8], at: usize, part: &[u8]) {
-    const CHECKSUM: usize = RECORD_HEADER_LEN - 4;
+    const CHECK: usize = SMALL_HEADER_LEN - 6;
     let id = SegmentHeader::decode(bytes).unwrap().segment_id;
     let record = &mut bytes[SEGMENT_HEADER_LEN..];
+    assert_eq!(peek(record).unwrap().header_len, SMALL_HEADER_LEN);
     record[at..at + part.len()].copy_from_slice(part);
-    let checksum = body_checksum(&id.to_le_bytes(), &record[..CHECKSUM]);
-    record[CHECKSUM..RECORD_HEADER_LEN].copy_from_slice(&checksum.to_le_bytes());
+    let checksum = body_checksum(&id.to_le_bytes(), &record[..CHECK]);
+    record[CHECK..CHECK + 2].copy_from_slice(&checksum.to_le_bytes()[1..3]);
 }

@@ -139,7 +139,7 @@ fn without_a_larger_reserve() -> String {
 
 /// The text of a put into a store that has every segment that it may have.
 fn too_many_segments() -> String {
-    const SEGMENTS_MAX: u64 = (1 << 16) - (1 << 8);
+    const SEGMENTS_MAX: u64 = (1 << 13) - (1 << 8);
     let disk = closed();
     edit_content(&disk, MANIFEST, |manifest| {
         let store_id = manifest.header.store_id;

@@ -6,7 +6,7 @@ use crate::disk::{DIR, path_of};
 use crate::listing::{Row, text};
 use crate::log::store::FIRST;
 use kv_core::{Error, Op};
-use kv_wal_format::{EncodeError, Encoder, KEY_LEN_MAX, Record};
+use kv_wal_format::{EncodeError, Encoder, KEY_LEN_MAX, Origin, Record};
 use std::io;
 use std::path::Path;
 
@@ -30,7 +30,8 @@ pub(crate) fn errors() -> Vec<Row> {
 }
 
 pub(crate) fn encoder() -> Vec<Row> {
-    let encode = |record: &Record<'_>, len: usize| text(Encoder::new(1).encode(record, &mut vec![0; len]));
+    let encoder = Encoder::new(Origin { segment_id: 1, base_lsn: 0 });
+    let encode = |record: &Record<'_>, len: usize| text(encoder.encode(record, &mut vec![0; len]));
     let long = vec![0; KEY_LEN_MAX + 1];
     vec![
         ("encode: the key is too long", encode(&Record::put(1, &long, b""), 100_000)),

@@ -4,22 +4,22 @@
 //! bytes here, beside its place in the caller's [`Batch`].
 
 use kv_core::{Batch, Change, Error, Limits, Result};
-use kv_wal_format::{ALIGNMENT, RECORD_HEADER_LEN, Record, SEGMENT_HEADER_LEN, body_checksum};
+use kv_wal_format::{LARGE_HEADER_LEN, Record, SEGMENT_HEADER_LEN, body_checksum, encoded_len_max};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use super::committer::Committer;
 use super::pipeline::{Attempt, Outcome, commit_with};
 use crate::index::{KeyHash, LockedShard, Newest, Unresolved};
-use crate::log::SEAL_LEN;
+use crate::log::SEAL_LEN_MAX;
 use crate::options::BATCH_BYTES_MAX;
 use crate::reclaim::{Guard, pin};
-use crate::segments::{Found, Location, SEGMENT_BYTES_MAX};
+use crate::segments::{Location, SEGMENT_BYTES_MAX};
 use kv_core::parts::Position;
 
 // A batch within its limit fits a segment: the limit counts at least the length of each record.
-const _: () = assert!(Limits::CHANGE_OVERHEAD >= RECORD_HEADER_LEN + ALIGNMENT - 1);
-const _: () = assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + SEAL_LEN <= SEGMENT_BYTES_MAX);
+const _: () = assert!(Limits::CHANGE_OVERHEAD >= LARGE_HEADER_LEN);
+const _: () = assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + SEAL_LEN_MAX <= SEGMENT_BYTES_MAX);
 
 /// One change of a batch that is ready to be committed.
 struct PreparedChange<'a> {
@@ -43,6 +43,11 @@ impl<'a> PreparedChange<'a> {
     fn is_effective(&self) -> bool {
         matches!(self.change, Change::Put { .. }) || self.newest.is_some()
     }
+}
+
+/// The most bytes that the record takes in a segment.
+fn record_len_max(record: &Record<'_>) -> usize {
+    encoded_len_max(record.key.len(), record.value.len())
 }
 
 fn record_of(change: &Change) -> Record<'_> {
@@ -102,12 +107,17 @@ impl<'a> PreparedBatch<'a> {
     fn look_up(&mut self, committer: &Committer, guard: &Guard) -> Result<()> {
         let mut others = Vec::new();
         for (at, change) in self.changes.iter_mut().enumerate() {
-            let newest = |location, found: Found<'_>| Newest { location, value_len: found.value.len() };
             let (hash, key) = (change.hash, change.change.key());
             // Kept from one search to the next, so that no record is read twice.
             others.append(self.others.get_mut(&at).unwrap_or(&mut Vec::new()));
-            change.newest =
-                committer.index.find(hash, key, Some(&mut others), &committer.segments, guard, newest)?;
+            change.newest = committer.index.find(
+                hash,
+                key,
+                Some(&mut others),
+                &committer.segments,
+                guard,
+                Newest::new,
+            )?;
             if !others.is_empty() {
                 self.others.insert(at, std::mem::take(&mut others));
             }
@@ -116,7 +126,7 @@ impl<'a> PreparedBatch<'a> {
     }
 
     /// Resolves the record that each change replaces, with the shards locked. Returns the number of
-    /// effective changes and the bytes of their records.
+    /// effective changes and the most bytes of their records.
     fn resolve(
         &mut self,
         committer: &Committer,
@@ -133,7 +143,7 @@ impl<'a> PreparedBatch<'a> {
                 shard.resolve(change.hash, key, change.newest, others, &committer.segments, guard)?;
             if change.is_effective() {
                 count += 1;
-                len += change.record().encoded_len();
+                len += record_len_max(&change.record());
                 let new_keys = self.new_keys.get_mut(change.shard as usize);
                 *new_keys.expect("every shard counts") += usize::from(change.newest.is_none());
             }
@@ -176,7 +186,7 @@ fn try_commit(
 ) -> Result<Outcome<Position>> {
     let mut locked: Vec<LockedShard<'_>> =
         batch.shards.iter().map(|shard| committer.index.lock(*shard)).collect();
-    let Ok((mut left, len)) = batch.resolve(committer, &locked, guard) else {
+    let Ok((mut left, len_max)) = batch.resolve(committer, &locked, guard) else {
         return Ok(Outcome::LookAgain);
     };
     for (shard, new_keys) in locked.iter_mut().zip(&batch.new_keys) {
@@ -188,14 +198,15 @@ fn try_commit(
         committer.context.health.check_writable()?;
         return Ok(Outcome::Done(end.position()));
     }
-    if !committer.make_room(&mut end, len, attempt)? {
-        return Ok(Outcome::NoMemoryYet { len });
+    if !committer.make_room(&mut end, len_max, attempt)? {
+        return Ok(Outcome::NoMemoryYet { len: len_max });
     }
-    let lsn = end.next_lsn().get();
+    let (lsn, mut len) = (end.next_lsn().get(), 0);
     for change in batch.changes.iter().filter(|change| change.is_effective()) {
         left -= 1;
         let record = Record { lsn, more: left > 0, ..change.record() };
-        let location = end.active.append(&record, change.body_checksum);
+        let (location, record_len) = end.active.append(&record, change.body_checksum);
+        len += record_len;
         let shard = locked.get_mut(change.shard as usize).expect("every touched shard is locked");
         committer.publish(shard, change.hash, &record, change.newest, location, guard);
     }
@@ -221,7 +232,7 @@ mod tests {
                     None => batch.delete(&key),
                 };
             }
-            let len: usize = batch.changes().iter().map(|change| record_of(change).encoded_len()).sum();
+            let len: usize = batch.changes().iter().map(|change| record_len_max(&record_of(change))).sum();
             let limits = Limits { key_len_max: 70, value_len_max: 300, batch_bytes_max: len.saturating_sub(1) };
             prop_assert_eq!(limits.check_batch(&batch).is_ok(), batch.is_empty());
         }

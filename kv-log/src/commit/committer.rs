@@ -19,7 +19,7 @@
 //! docs/design.md lists all locks and their order.
 
 use kv_core::Result;
-use kv_wal_format::{Record, RecordKind, body_checksum, encoded_len};
+use kv_wal_format::{Record, RecordKind, body_checksum, encoded_len_max};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -32,7 +32,7 @@ use crate::index::{Index, KeyHash, LockedShard, Newest};
 use crate::log::{LockedEnd, Log};
 use crate::manifest::Need;
 use crate::reclaim::{Guard, collect, pin};
-use crate::segments::{Found, Location, SegmentTable};
+use crate::segments::{Location, SegmentTable};
 use kv_core::parts::{Position, Progress};
 
 /// A change that is ready to be committed.
@@ -59,8 +59,8 @@ impl<'a> Prepared<'a> {
 
     fn look_up(&mut self, committer: &Committer, guard: &Guard) -> Result<()> {
         let (key, others) = (self.record.key, Some(&mut self.others));
-        let newest = |location, found: Found<'_>| Newest { location, value_len: found.value.len() };
-        self.newest = committer.index.find(self.hash, key, others, &committer.segments, guard, newest)?;
+        self.newest =
+            committer.index.find(self.hash, key, others, &committer.segments, guard, Newest::new)?;
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl Committer {
         attempt: Attempt,
         guard: &Guard,
     ) -> Result<Outcome<Option<Position>>> {
-        let len = change.record.encoded_len();
+        let len_max = encoded_len_max(change.record.key.len(), change.record.value.len());
         let mut shard = self.index.lock(self.index.shard_of(change.hash));
         let before = shard.resolve(
             change.hash,
@@ -149,11 +149,11 @@ impl Committer {
             shard.reserve(1, self.context.path())?;
         }
         let mut end = self.log.end.lock();
-        if !self.make_room(&mut end, len, attempt)? {
-            return Ok(Outcome::NoMemoryYet { len });
+        if !self.make_room(&mut end, len_max, attempt)? {
+            return Ok(Outcome::NoMemoryYet { len: len_max });
         }
         change.record.lsn = end.next_lsn().get();
-        let location = end.active.append(&change.record, change.body_checksum);
+        let (location, len) = end.active.append(&change.record, change.body_checksum);
         self.publish(&mut shard, change.hash, &change.record, before, location, guard);
         Ok(Outcome::Done(Some(self.committed(&mut end, len))))
     }
@@ -185,7 +185,7 @@ impl Committer {
         guard: &Guard,
     ) {
         let Record { kind, key, value, .. } = *record;
-        let went = before.map_or(0, |before| key.len() + before.value_len);
+        let went = before.map_or(0, |before| key.len() + before.value_len as usize);
         if kind == RecordKind::Put {
             shard.insert(hash, before.map(|before| before.location), location);
             shard.count_pairs(key.len() + value.len(), went);
@@ -193,10 +193,10 @@ impl Committer {
             shard.remove(hash, before.location);
             shard.count_pairs(0, went);
         }
-        if let Some(Newest { location, value_len }) = before {
+        if let Some(Newest { location, record_len, .. }) = before {
             // Under the commit lock: the flush that makes this change durable begins later, and
             // compaction may drop the dead record only after that.
-            self.segments.get(location, guard).tally.died(encoded_len(key.len(), value_len) as u64);
+            self.segments.get(location, guard).tally.died(u64::from(record_len));
         }
     }
 

@@ -22,7 +22,7 @@
 use kv_core::parts::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
 use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
-    Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, Step, parse_trusted,
+    Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, Step, encoded_len, parse_trusted,
 };
 use std::io;
 use std::ops::Range;
@@ -34,7 +34,7 @@ use super::choice::oldest_dead_put;
 use crate::context::Context;
 use crate::flush::Flusher;
 use crate::index::{Index, KeyHash};
-use crate::log::{Log, SEAL_LEN};
+use crate::log::{Log, SEAL_LEN_MAX};
 use crate::manifest::Catalog;
 use crate::memory::{Mapped, Plain};
 use crate::reclaim::{collect, pin};
@@ -49,8 +49,9 @@ struct Survivor {
     /// The victim that holds it. `offset` is its place there.
     victim: u16,
     is_put: bool,
+    key_len: u16,
+    value_len: u32,
     offset: u32,
-    len: u32,
 }
 
 // SAFETY: all fields are numbers or booleans, for which zero bytes are valid.
@@ -162,7 +163,7 @@ impl DiskCompactor {
         }
         collect();
 
-        let copied_bytes = survivors.iter().filter(|one| one.is_put).map(|one| u64::from(one.len)).sum();
+        let copied_bytes = outputs.iter().map(|output| output.segment.tally.put_bytes()).sum();
         let before: u64 = segments.iter().map(|segment| segment.file_len() as u64).sum();
         let after: u64 = outputs.iter().map(|output| output.segment.file_len() as u64).sum();
         self.context.counters.compactions.fetch_add(1, Ordering::Relaxed);
@@ -199,7 +200,7 @@ impl DiskCompactor {
             // Writers that replace records meanwhile are the usual reason, so the scan decides.
             if found < victim.segment.tally.live_bytes() {
                 let bytes = victim.contents.bytes();
-                let stop = Scanner::new(victim.segment.id.get(), bytes, SEGMENT_HEADER_LEN).stop();
+                let stop = Scanner::new(victim.segment.origin(), bytes, SEGMENT_HEADER_LEN).stop();
                 if stop.offset != bytes.len() {
                     return Err(victim.damaged(stop.fault));
                 }
@@ -221,7 +222,8 @@ impl DiskCompactor {
         oldest_elsewhere: u64,
         survivors: &mut Mapped<Survivor>,
     ) -> Result<u64, Unreadable> {
-        let (decoder, slot) = (Decoder::new(victim.segment.id.get()), victim.segment.slot);
+        let (decoder, slot) = (victim.decoder(), victim.segment.slot);
+        let base_lsn = victim.segment.base_lsn;
         let (mut at, mut put_bytes) = (SEGMENT_HEADER_LEN, 0);
         let bytes = victim.contents.bytes();
         let mut group: Vec<(RecordKind, Survivor)> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
@@ -229,19 +231,21 @@ impl DiskCompactor {
             let guard = pin();
             while group.len() < LOOK_UPS_AT_A_TIME && at < bytes.len() {
                 let rest = bytes.get(at..).unwrap_or_default();
-                let info = rest.first_chunk().and_then(|header| decoder.check_header(header).ok());
-                let Some((record, info)) = parse_trusted(rest).zip(info) else {
+                let Some((record, info)) = parse_trusted(base_lsn, rest).zip(decoder.check_header(rest))
+                else {
                     return Err(victim.damaged(at));
                 };
                 let hash = self.index.hash(record.key);
                 self.index.prefetch(hash, &guard);
-                let (Ok(offset), Ok(len)) = (u32::try_from(at), u32::try_from(info.encoded_len)) else {
+                let (Ok(offset), Ok(key_len), Ok(value_len)) =
+                    (u32::try_from(at), u16::try_from(info.key_len), u32::try_from(info.value_len))
+                else {
                     return Err(victim.damaged(at));
                 };
-                let is_put = record.kind == RecordKind::Put;
-                let one = Survivor { lsn: record.lsn, hash, victim: number, is_put, offset, len };
+                let (lsn, is_put) = (record.lsn, record.kind == RecordKind::Put);
+                let one = Survivor { lsn, hash, victim: number, is_put, key_len, value_len, offset };
                 group.push((record.kind, one));
-                at += info.encoded_len;
+                at += info.encoded_len();
             }
             for (kind, one) in group.drain(..) {
                 let survives = match kind {
@@ -253,7 +257,7 @@ impl DiskCompactor {
                     if !matches!(decoder.step(one.encoded(bytes)), Step::Record { .. }) {
                         return Err(victim.damaged(one.offset as usize));
                     }
-                    put_bytes += if one.is_put { u64::from(one.len) } else { 0 };
+                    put_bytes += if one.is_put { one.len_in(base_lsn) as u64 } else { 0 };
                     survivors.push(one).map_err(|error| victim.no_memory(error))?;
                 }
             }
@@ -292,24 +296,27 @@ impl DiskCompactor {
         let min_lsn = survivors.first().map_or(0, |survivor| survivor.lsn);
         let max_lsn = survivors.last().map_or(0, |survivor| survivor.lsn);
         let end = SEGMENT_HEADER_LEN
-            + survivors.iter().map(|survivor| survivor.len as usize).sum::<usize>()
-            + SEAL_LEN;
+            + survivors.iter().map(|survivor| survivor.len_in(min_lsn)).sum::<usize>()
+            + encoded_len(min_lsn, max_lsn, 0, Seal::BODY_LEN);
         let (last_lsn, created) = (self.log.end.last_lsn(), mean_time(survivors, victims));
-        let output = self.catalog.create_output(min_lsn, last_lsn, end, created, |id, mut out| {
-            let encoder = Encoder::new(id);
+        let decoders: Vec<Decoder> = victims.iter().map(Victim::decoder).collect();
+        let output = self.catalog.create_output(min_lsn, last_lsn, end, created, |origin, mut out| {
+            let encoder = Encoder::new(origin);
             let seal = Seal { records: survivors.len() as u64, max_lsn }.encode_body();
             for survivor in survivors {
-                let contents =
-                    victims.get(usize::from(survivor.victim)).map(|victim| victim.contents.bytes());
-                let record = survivor.encoded(contents.unwrap_or_default());
-                let len = encoder.copy(record, out).expect("the segment was made to fit");
-                out = out.split_at_mut(len).1;
+                let (decoder, contents) = decoders
+                    .get(usize::from(survivor.victim))
+                    .zip(victims.get(usize::from(survivor.victim)))
+                    .map(|(decoder, victim)| (decoder, victim.contents.bytes()))
+                    .expect("every survivor has a victim");
+                let len = encoder.copy(decoder, survivor.encoded(contents), out);
+                out = out.split_at_mut(len.expect("the segment was made to fit")).1;
             }
             encoder.encode(&Record::seal(max_lsn, &seal), out).expect("the segment was made to fit");
         })?;
         for survivor in survivors {
             let kind = if survivor.is_put { RecordKind::Put } else { RecordKind::Delete };
-            output.add_record(Lsn::new(survivor.lsn), kind, survivor.len as usize);
+            output.add_record(Lsn::new(survivor.lsn), kind, survivor.len_in(min_lsn));
         }
         output.tally.nothing_lives_yet();
         // Until the index points at it, all of it looks dead.
@@ -326,10 +333,14 @@ impl Survivor {
         Location::new(slot, self.offset as usize)
     }
 
-    /// The encoded record in its victim, whose bytes are `contents`.
+    /// The bytes of its victim, which are `contents`, from the encoded record on.
     fn encoded<'a>(&self, contents: &'a [u8]) -> &'a [u8] {
-        let start = self.offset as usize;
-        contents.get(start..start + self.len as usize).unwrap_or_default()
+        contents.get(self.offset as usize..).unwrap_or_default()
+    }
+
+    /// Length of the record in a segment with this base LSN, bytes.
+    fn len_in(&self, base_lsn: u64) -> usize {
+        encoded_len(base_lsn, self.lsn, usize::from(self.key_len), self.value_len as usize)
     }
 }
 
@@ -341,6 +352,10 @@ impl Victim {
             Ok(contents) => Ok(Victim { segment: Arc::clone(segment), contents }),
             Err(error) => Err(Unreadable { victim: segment.id, error }),
         }
+    }
+
+    fn decoder(&self) -> Decoder {
+        Decoder::new(self.segment.origin())
     }
 
     fn no_memory(&self, error: io::Error) -> Unreadable {
@@ -362,15 +377,15 @@ impl Output {
         survivors: &'a [Survivor],
         victims: &'a [Victim],
     ) -> impl Iterator<Item = Move> + use<'a> {
-        let (slot, mut end) = (self.segment.slot, SEGMENT_HEADER_LEN);
+        let (slot, base_lsn, mut end) = (self.segment.slot, self.segment.base_lsn, SEGMENT_HEADER_LEN);
         let survivors = survivors.get(self.survivors.clone()).unwrap_or_default();
         survivors.iter().filter_map(move |survivor| {
             let start = end;
-            end += survivor.len as usize;
+            let len = survivor.len_in(base_lsn);
+            end += len;
             let victim = victims.get(usize::from(survivor.victim)).filter(|_| survivor.is_put)?;
             let from = survivor.place_in(victim.segment.slot);
-            let (to, len) = (Location::new(slot, start), u64::from(survivor.len));
-            Some(Move { hash: survivor.hash, from, to, len })
+            Some(Move { hash: survivor.hash, from, to: Location::new(slot, start), len: len as u64 })
         })
     }
 }
@@ -380,7 +395,7 @@ fn mean_time(survivors: &[Survivor], victims: &[Victim]) -> Duration {
     let mut bytes_of = vec![0_u128; victims.len()];
     for survivor in survivors {
         if let Some(bytes) = bytes_of.get_mut(usize::from(survivor.victim)) {
-            *bytes += u128::from(survivor.len);
+            *bytes += u128::from(survivor.value_len) + u128::from(survivor.key_len);
         }
     }
     let times = victims.iter().map(|victim| victim.segment.created.as_nanos());
@@ -391,9 +406,10 @@ fn mean_time(survivors: &[Survivor], victims: &[Victim]) -> Duration {
 
 /// As many survivors as fit a segment, and at least one.
 fn first_part(survivors: &[Survivor], segment_bytes: usize) -> &[Survivor] {
-    let mut bytes = SEGMENT_HEADER_LEN + SEAL_LEN;
+    let mut bytes = SEGMENT_HEADER_LEN + SEAL_LEN_MAX;
+    let base_lsn = survivors.first().map_or(0, |survivor| survivor.lsn);
     let fitting = survivors.iter().take_while(|survivor| {
-        bytes += survivor.len as usize;
+        bytes += survivor.len_in(base_lsn);
         bytes <= segment_bytes
     });
     let count = fitting.count().max(1);

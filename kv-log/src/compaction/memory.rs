@@ -5,7 +5,7 @@
 //! Source: Rumble, Kejriwal and Ousterhout, "Log-structured Memory for DRAM-based Storage", FAST
 //! 2014. Memory costs more than disk, so it is kept at a higher utilization, and freed without I/O.
 
-use kv_wal_format::{Encoder, RecordKind, SEGMENT_HEADER_LEN};
+use kv_wal_format::{Decoder, Encoder, RecordKind, SEGMENT_HEADER_LEN};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -100,8 +100,8 @@ impl MemoryCompactor {
             let guard = pin();
             while group.len() < LOOK_UPS_AT_A_TIME && from < bytes.len() {
                 prefetch(bytes.as_ptr().wrapping_add(from + AHEAD));
-                let record = contents.record_at(from);
-                let (hash, len) = (self.index.hash(record.key), record.encoded_len());
+                let (record, len) = contents.record_at(from);
+                let hash = self.index.hash(record.key);
                 if record.kind == RecordKind::Put {
                     self.index.prefetch(hash, &guard);
                 }
@@ -146,8 +146,11 @@ impl MemoryCompactor {
         }
         // SAFETY: the bytes from `to` on were never published: the index holds no location there,
         // and the segment's end is before them.
-        let copied =
-            unsafe { image.fill(to, encoded.len(), |out| Encoder::new(new.id.get()).copy(encoded, out)) };
+        let copied = unsafe {
+            // Not only the bytes: a copy stands alone, without the rest of its batch.
+            let (encoder, decoder) = (Encoder::new(new.origin()), Decoder::new(new.origin()));
+            image.fill(to, encoded.len(), |out| encoder.copy(&decoder, encoded, out))
+        };
         assert_eq!(copied, Some(encoded.len()), "an image holds whole records");
         if !is_put {
             new.tally.tombstone_bytes.fetch_add(encoded.len() as u64, Ordering::Relaxed);

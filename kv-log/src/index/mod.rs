@@ -16,7 +16,7 @@ mod table;
 
 use foldhash::fast::FixedState;
 use kv_core::{Error, Op, Result};
-use kv_wal_format::Record;
+use kv_wal_format::{Record, encoded_len};
 use std::hash::BuildHasher;
 use std::path::Path;
 
@@ -152,8 +152,8 @@ impl Index {
         let shard = Unlocked { shard: self.shard(self.shard_of(hash)), guard };
         let mut own = Vec::new();
         let others = others.unwrap_or(&mut own);
-        search(&shard, hash, key, others, segments, guard, |location, record, image| {
-            found(location, Found { value: record.value, image })
+        search(&shard, hash, key, others, segments, guard, |location, record, record_len, image| {
+            found(location, Found { value: record.value, record_len, image })
         })
     }
 
@@ -206,12 +206,22 @@ impl Index {
 #[derive(Debug)]
 pub(crate) struct LockedShard<'a>(shard::LockedShard<'a>);
 
-/// The location of the newest record of a key, and the length of its value, by which a writer
-/// counts the dead record.
+/// The location of the newest record of a key, and the lengths by which a writer counts the dead
+/// record. Limits keep both lengths within 32 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Newest {
     pub(crate) location: Location,
-    pub(crate) value_len: usize,
+    pub(crate) value_len: u32,
+    pub(crate) record_len: u32,
+}
+
+impl Newest {
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "a segment has at most 128 MiB")]
+    pub(crate) fn new(location: Location, found: Found<'_>) -> Self {
+        let (value_len, record_len) = (found.value.len() as u32, found.record_len as u32);
+        Newest { location, value_len, record_len }
+    }
 }
 
 /// The search met a cold record that the caller had not read.
@@ -229,10 +239,12 @@ impl LockedShard<'_> {
         key: &[u8],
         segments: &SegmentTable,
         guard: &Guard,
-        found: impl FnOnce(Location, Record<'_>) -> R,
+        found: impl FnOnce(Location, Record<'_>, usize) -> R,
     ) -> Result<Option<R>> {
         let others = &mut Vec::new();
-        search(&self.0, hash, key, others, segments, guard, |location, record, _| found(location, record))
+        search(&self.0, hash, key, others, segments, guard, |location, record, len, _| {
+            found(location, record, len)
+        })
     }
 
     /// The location of the newest record of `key`, without a read of any file. Before the caller
@@ -251,26 +263,23 @@ impl LockedShard<'_> {
         segments: &SegmentTable,
         guard: &Guard,
     ) -> Result<Option<Newest>, Unresolved> {
-        let (mut value_len, mut unresolved) = (0, false);
-        let found = self.0.find(hash.tag(), |location| {
-            if let Some(newest) = newest.filter(|newest| newest.location == location) {
-                value_len = newest.value_len;
+        let (mut resolved, mut unresolved) = (None, false);
+        self.0.find(hash.tag(), |location| {
+            if newest.is_some_and(|newest| newest.location == location) {
+                resolved = newest;
                 return true;
             }
             if others.contains(&location) {
                 return false;
             }
             match segments.look(location, key, guard) {
-                Look::Found(found) => value_len = found.value.len(),
+                Look::Found(found) => resolved = Some(Newest::new(location, found)),
                 Look::OtherKey => return false,
                 Look::Cold => unresolved = true,
             }
             true
         });
-        if unresolved {
-            return Err(Unresolved);
-        }
-        Ok(found.map(|(_, location)| Newest { location, value_len }))
+        if unresolved { Err(Unresolved) } else { Ok(resolved) }
     }
 
     /// Counts the bytes of added and removed pairs.
@@ -344,8 +353,8 @@ impl Probe for shard::LockedShard<'_> {
     }
 }
 
-/// Searches for the record of `key`, and calls `use_it` with it: to return it would take longer
-/// than to find it.
+/// Searches for the record of `key`, and calls `use_it` with it and its length in bytes: to return
+/// it would take longer than to find it.
 ///
 /// Reads cold records between two probes. During a probe, a change would make the probe begin
 /// again. A location leads to the same record while the caller is pinned, so the last probe has the
@@ -357,7 +366,7 @@ fn search<R>(
     others: &mut Vec<Location>,
     segments: &SegmentTable,
     guard: &Guard,
-    use_it: impl FnOnce(Location, Record<'_>, Option<&Image>) -> R,
+    use_it: impl FnOnce(Location, Record<'_>, usize, Option<&Image>) -> R,
 ) -> Result<Option<R>> {
     loop {
         let found = shard.probe(hash.tag(), |location| match segments.look(location, key, guard) {
@@ -375,7 +384,8 @@ fn search<R>(
             (fetched.record(), None)
         };
         if record.key == key {
-            return Ok(Some(use_it(location, record, image)));
+            let len = encoded_len(segment.base_lsn, record.lsn, record.key.len(), record.value.len());
+            return Ok(Some(use_it(location, record, len, image)));
         }
         others.push(location);
     }

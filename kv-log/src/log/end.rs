@@ -7,7 +7,7 @@
 //! updated on demand ([`LockedEnd::settle`]).
 
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{Encoder, Mark, Record, RecordKind, Seal, body_checksum, encoded_len};
+use kv_wal_format::{Encoder, Mark, Record, RecordKind, Seal, body_checksum, encoded_len_max};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +17,8 @@ use crate::sync::change;
 use kv_core::parts::Position;
 
 /// Room that every segment keeps for its seal, bytes.
-pub(crate) const SEAL_LEN: usize = encoded_len(0, Seal::BODY_LEN);
-pub(crate) const MARK_LEN: usize = encoded_len(0, Mark::BODY_LEN);
+pub(crate) const SEAL_LEN_MAX: usize = encoded_len_max(0, Seal::BODY_LEN);
+pub(crate) const MARK_LEN_MAX: usize = encoded_len_max(0, Mark::BODY_LEN);
 
 /// The end of the log. It has cache lines of its own, because other threads read its neighbours.
 #[derive(Debug)]
@@ -160,7 +160,7 @@ impl LockedEnd<'_> {
     /// Appends a mark with the durable LSN and the time, if there is room. A mark dates the changes
     /// before it, and lets recovery tell damage from a torn tail.
     pub(crate) fn append_mark(&mut self, durable: Lsn, unix_time_ms: u64) {
-        if self.active.has_room(MARK_LEN) {
+        if self.active.has_room(MARK_LEN_MAX) {
             let body = Mark { durable_lsn: durable.get(), unix_time_ms }.encode_body();
             let mark = Record::mark(self.last_lsn().get(), &body);
             self.active.append(&mark, body_checksum(b"", &body));
@@ -182,7 +182,7 @@ impl Active {
             capacity: segment.capacity,
             slot: segment.slot,
             spare_due: false,
-            encoder: Encoder::new(segment.id.get()),
+            encoder: Encoder::new(segment.origin()),
             segment,
             sealed: Vec::new(),
         }
@@ -190,7 +190,7 @@ impl Active {
 
     #[inline]
     pub(super) fn has_room(&self, len: usize) -> bool {
-        self.end + len + SEAL_LEN <= self.capacity
+        self.end + len + SEAL_LEN_MAX <= self.capacity
     }
 
     /// Bytes of the segment's file.
@@ -216,10 +216,11 @@ impl Active {
         becomes_due
     }
 
-    /// Writes one record at the end of the log. The caller has checked that there is room.
+    /// Writes one record at the end of the log. Returns its place and its length in bytes. The caller
+    /// has checked that there is room.
     #[inline]
-    pub(crate) fn append(&mut self, record: &Record<'_>, body_checksum: u32) -> Location {
-        let len = record.encoded_len();
+    pub(crate) fn append(&mut self, record: &Record<'_>, body_checksum: u32) -> (Location, usize) {
+        let len = self.encoder.encoded_len(record);
         // SAFETY: the caller holds the commit lock, so it is the only writer of the active segment.
         // The bytes from `end` on were never published.
         let encoded = unsafe {
@@ -245,6 +246,6 @@ impl Active {
             }
             _ => {}
         }
-        location
+        (location, len)
     }
 }

@@ -3,7 +3,7 @@
 use kv_core::fs::DirExt;
 use kv_core::parts::StoreLock;
 use kv_core::{Error, Lsn, Op, Result, SegmentId};
-use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
+use kv_wal_format::{Origin, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -227,8 +227,8 @@ impl Catalog {
         }
     }
 
-    /// Creates the output of a compaction with `len` bytes. `fill_rest` gets the segment's id, and
-    /// writes the bytes behind the header. The oldest record has the LSN `min_lsn`, and the records
+    /// Creates the output of a compaction with `len` bytes. `fill_rest` gets the context of the
+    /// record headers, and writes the bytes behind the segment header. The oldest record has the LSN `min_lsn`, and the records
     /// date from `created`. The file is synced. Neither the directory's entry is synced, nor does
     /// the manifest name it.
     pub(crate) fn create_output(
@@ -237,13 +237,13 @@ impl Catalog {
         last_lsn: Lsn,
         len: usize,
         created: Duration,
-        fill_rest: impl Fn(u64, &mut [u8]),
+        fill_rest: impl Fn(Origin, &mut [u8]),
     ) -> Result<Arc<Segment>> {
         under_free_name(|| {
             let header = self.compacted_header(min_lsn, last_lsn)?;
             let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
             let made =
-                self.maker.make(plan, self.current_shares(), |rest| fill_rest(header.segment_id, rest))?;
+                self.maker.make(plan, self.current_shares(), |rest| fill_rest(header.origin(), rest))?;
             self.maker.sync(&made).inspect_err(|_| {
                 self.discard_segment(&made);
                 self.maker.return_slot(&made);

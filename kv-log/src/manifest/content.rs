@@ -27,9 +27,16 @@ const ENTRY_VALUE_LEN: usize = 10;
 
 /// Length of the longest manifest, bytes. It has an entry for each slot.
 const LEN_MAX: usize = SEGMENT_HEADER_LEN
-    + encoded_len(0, STORE_VALUE_LEN)
-    + SEGMENTS_MAX * encoded_len(8, ENTRY_VALUE_LEN)
-    + encoded_len(0, Seal::BODY_LEN);
+    + record_len(0, STORE_VALUE_LEN)
+    + SEGMENTS_MAX * record_len(8, ENTRY_VALUE_LEN)
+    + record_len(0, Seal::BODY_LEN);
+
+/// Base LSN of the manifest, and the LSN of all its records: none is a change of the store.
+const BASE_LSN: u64 = 0;
+
+const fn record_len(key_len: usize, value_len: usize) -> usize {
+    encoded_len(BASE_LSN, BASE_LSN, key_len, value_len)
+}
 
 /// Segment ids reserved ahead by each manifest.
 const IDS_RESERVED: u64 = 1 << 16;
@@ -89,7 +96,7 @@ impl Manifest {
 
     /// Length of a manifest that names `segments` segments, bytes.
     pub(crate) fn len_with(segments: usize) -> usize {
-        LEN_MAX - SEGMENTS_MAX.saturating_sub(segments) * encoded_len(8, ENTRY_VALUE_LEN)
+        LEN_MAX - SEGMENTS_MAX.saturating_sub(segments) * record_len(8, ENTRY_VALUE_LEN)
     }
 
     /// Replaces the manifest of `dir`, atomically and durably.
@@ -107,23 +114,23 @@ impl Manifest {
         let header = SegmentHeader {
             kind: SegmentKind::Manifest,
             segment_id: MANIFEST_ID,
-            base_lsn: self.lsn_ceiling.get(),
+            base_lsn: BASE_LSN,
             store_id: self.store_id,
         };
         let mut bytes = header.encode().to_vec();
-        let encoder = Encoder::new(MANIFEST_ID);
+        let encoder = Encoder::new(header.origin());
         let mut append = |record: Record<'_>| {
             encoder.append(&record, &mut bytes).expect("manifest records are a few bytes long");
         };
         let numbers = [self.ids_end.get(), self.lsn_ceiling.get(), self.durable_lsn.get()];
-        append(Record::put(0, b"", numbers.map(u64::to_le_bytes).as_flattened()));
+        append(Record::put(BASE_LSN, b"", numbers.map(u64::to_le_bytes).as_flattened()));
         for (id, entry) in &self.segments {
             let mut value = vec![entry.kind.to_byte(), u8::from(entry.sealed)];
             value.extend_from_slice(&entry.durable_len.to_le_bytes());
-            append(Record::put(0, &id.get().to_le_bytes(), &value));
+            append(Record::put(BASE_LSN, &id.get().to_le_bytes(), &value));
         }
         let seal = Seal { records: self.segments.len() as u64 + 1, max_lsn: 0 }.encode_body();
-        append(Record::seal(0, &seal));
+        append(Record::seal(BASE_LSN, &seal));
         bytes
     }
 
@@ -137,7 +144,8 @@ impl Manifest {
         }
         let mut manifest = None;
         let mut seal = None;
-        for (offset, record) in scanner.by_ref() {
+        for (range, record) in scanner.by_ref() {
+            let offset = range.start;
             match (record.kind, &mut manifest) {
                 (RecordKind::Put, manifest @ None) => {
                     *manifest = Some(
@@ -260,11 +268,11 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_named_as_such() {
+    fn another_version_is_named_as_such() {
         let mut newer = sample().encode();
-        newer[8] = 2;
+        newer[8] = 3;
         let error = Manifest::decode(&newer, Path::new("m")).unwrap_err();
-        assert!(matches!(error, Error::UnsupportedVersion { found: 2, supported: 1, .. }), "{error}");
+        assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 2, .. }), "{error}");
     }
 
     #[test]

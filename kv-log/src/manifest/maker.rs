@@ -85,7 +85,7 @@ impl SegmentMaker {
         match file {
             Ok(file) => {
                 self.context.counters.bytes_written.fetch_add(end as u64, Ordering::Relaxed);
-                Ok(Arc::new(Segment::new(id, slot, header.kind, image, Arc::new(file), created, end)))
+                Ok(Arc::new(Segment::new(&header, slot, image, Arc::new(file), created, end)))
             }
             Err(error) => {
                 self.table.return_slot(slot);
@@ -106,11 +106,10 @@ impl SegmentMaker {
         let image = Image::new(SEGMENT_HEADER_LEN);
         let image = image.map_err(|error| Error::io(Op::AllocateMemory, self.context.path(), error))?;
         let slot = self.table.reserve_slot(0).ok_or_else(|| self.too_many_segments())?;
-        let id = SegmentId::new(u64::MAX);
-        let file = Arc::new(SegmentFile::unopened(&self.files, id));
+        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: u64::MAX, base_lsn: 0, store_id: 0 };
+        let file = Arc::new(SegmentFile::unopened(&self.files, SegmentId::new(header.segment_id)));
         let now = self.context.env.clock.monotonic();
-        let segment = Segment::new(id, slot, SegmentKind::Log, image, file, now, SEGMENT_HEADER_LEN);
-        Ok(Arc::new(segment))
+        Ok(Arc::new(Segment::new(&header, slot, image, file, now, SEGMENT_HEADER_LEN)))
     }
 
     /// Makes a segment reachable by its locations.

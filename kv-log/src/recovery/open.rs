@@ -28,7 +28,7 @@ use super::orphans;
 use super::replay::recover;
 use crate::context::Context;
 use crate::directory::{self, Content};
-use crate::log::{LogEnd, SEAL_LEN, create_active, fitting_capacity};
+use crate::log::{LogEnd, SEAL_LEN_MAX, create_active, fitting_capacity};
 use crate::manifest::{Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
 use crate::reclaim;
@@ -117,7 +117,7 @@ fn begin_log(
     let wanted = fitting_capacity(catalog, options);
     if let Some(active) = recovered {
         // Its file was cut at close, or made when segments were smaller.
-        let capacity = active.file.reserve(wanted, active.end() + SEAL_LEN)?;
+        let capacity = active.file.reserve(wanted, active.end() + SEAL_LEN_MAX)?;
         return Ok((active, capacity));
     }
     let active = create_active(catalog, options, 0, wanted, Need::LastRelief, lsn_floor)?;
@@ -176,8 +176,8 @@ fn make_durable<'a>(segments: impl Iterator<Item = &'a Arc<Segment>>) -> Result<
 /// as this one did.
 fn seal_torn(torn: &Segment) -> Result<()> {
     let (start, body) = (torn.end(), torn.seal().encode_body());
-    let mut bytes = Vec::with_capacity(SEAL_LEN);
-    Encoder::new(torn.id.get())
+    let mut bytes = Vec::with_capacity(SEAL_LEN_MAX);
+    Encoder::new(torn.origin())
         .append(&Record::seal(torn.max_lsn(), &body), &mut bytes)
         .expect("a seal is a valid record");
     let image = torn.share_image().expect("only a durable segment has no image");

@@ -7,6 +7,9 @@
 //! file with a newer change than the named segments hold. Such a file is left when a user restores
 //! an older manifest, and to remove the file would lose its changes.
 //!
+//! If the segment header is damaged, the LSNs of small records are unknown. The marks and the seal
+//! of the file then tell its newest change, or one that is older.
+//!
 //! | the name's id | the header is of | newest change in the file | finding |
 //! |---|---|---|---|
 //! | any | this store, or of none | newer than the store's newest | damage: the manifest is too old |
@@ -17,7 +20,7 @@
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::{Error, Lsn, Result, SegmentId};
-use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader};
+use kv_wal_format::{Mark, Origin as RecordOrigin, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader};
 
 use crate::directory;
 use crate::manifest::{Manifest, Unnamed};
@@ -94,15 +97,18 @@ fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Finding> {
         Err(Error::Corruption { .. }) => return Ok(Finding::Foreign),
         Err(error) => return Err(error),
     };
-    let origin = match SegmentHeader::decode(&bytes) {
+    let header = SegmentHeader::decode(&bytes);
+    let origin = match header {
         Ok(header) if header.store_id != known.store_id => Origin::OtherStore,
         Ok(header) if header.segment_id == id.get() => Origin::Own,
         Ok(_) => Origin::OwnOther,
         Err(_) => Origin::Unknown,
     };
-    let mut scanner = Scanner::new(id.get(), &bytes, SEGMENT_HEADER_LEN.min(bytes.len()));
-    let changes = scanner.by_ref().filter(|(_, record)| record.kind.is_change());
-    let newest = changes.map(|(_, record)| record.lsn).max().unwrap_or(0);
+    let newest = match header {
+        Ok(header) if header.segment_id == id.get() => newest_change(header.origin(), &bytes, |_| None),
+        // The LSNs of small records are unknown without the header. Marks and seals state theirs.
+        _ => newest_change(RecordOrigin { segment_id: id.get(), base_lsn: 0 }, &bytes, stated_lsn),
+    };
     let finding = judge(origin, is_reserved, newest > known.last_lsn.get());
     if finding == Finding::NewerChanges {
         let last = known.last_lsn;
@@ -114,6 +120,24 @@ fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Finding> {
         return Err(Error::Corruption { path: dir.path_of(&name), offset: 0, detail });
     }
     Ok(finding)
+}
+
+/// Highest LSN of the changes in `bytes`, and of those that `stated` finds in other records. 0 if
+/// there are none.
+fn newest_change(origin: RecordOrigin, bytes: &[u8], stated: impl Fn(&Record<'_>) -> Option<u64>) -> u64 {
+    let scanner = Scanner::new(origin, bytes, SEGMENT_HEADER_LEN.min(bytes.len()));
+    let lsns = scanner.filter_map(
+        |(_, record)| {
+            if record.kind.is_change() { Some(record.lsn) } else { stated(&record) }
+        },
+    );
+    lsns.max().unwrap_or(0)
+}
+
+/// The LSN of a change that a mark or a seal states.
+fn stated_lsn(record: &Record<'_>) -> Option<u64> {
+    let mark = Mark::from_record(record).map(|mark| mark.durable_lsn);
+    mark.or_else(|| Seal::from_record(record).map(|seal| seal.max_lsn))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
 use crate::index::{Index, KeyHash};
-use crate::log::SEAL_LEN;
+use crate::log::SEAL_LEN_MAX;
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
 use crate::reclaim::{Guard, collect, pin};
@@ -69,8 +69,8 @@ impl Replayed {
 
 /// The facts for the verdict on a segment.
 fn scanned<'a>(segment: &Segment, entry: Entry, bytes: &'a [u8], stop: Stop) -> Scanned<'a> {
-    let (id, seal) = (segment.id.get(), segment.seal());
-    Scanned { id, bytes, stop, seal, known_len: entry.durable_len }
+    let (origin, seal) = (segment.origin(), segment.seal());
+    Scanned { origin, bytes, stop, seal, known_len: entry.durable_len }
 }
 
 fn named(entry: Entry) -> Named {
@@ -151,7 +151,7 @@ pub(crate) fn recover(
             Verdict::Whole => {}
             Verdict::Active => {
                 debug_assert!(
-                    one.stop.offset + SEAL_LEN <= one.segment.capacity,
+                    one.stop.offset + SEAL_LEN_MAX <= one.segment.capacity,
                     "`load` keeps room for a seal"
                 );
                 active = Some(Arc::clone(&one.segment));
@@ -289,7 +289,7 @@ impl Replay<'_> {
         // larger.
         let (capacity, read_len) = match usize::try_from(entry.durable_len) {
             Ok(len) if entry.sealed => (len, len),
-            _ => ((file_len + SEAL_LEN).max(self.options.segment_bytes), file_len),
+            _ => ((file_len + SEAL_LEN_MAX).max(self.options.segment_bytes), file_len),
         };
         let image = Image::new(capacity).map_err(|error| Error::io(Op::AllocateMemory, &path, error))?;
         // SAFETY: no other thread knows this image yet.
@@ -318,49 +318,53 @@ impl Replay<'_> {
         let slot =
             self.table.reserve_slot(0).ok_or_else(|| damaged(0, "there are more segments than slots"))?;
         let (file, end) = (Arc::new(file.with_capacity(capacity)), SEGMENT_HEADER_LEN);
-        let segment = Arc::new(Segment::new(id, slot, entry.kind, image, file, self.now, end));
+        let segment = Arc::new(Segment::new(&header, slot, image, file, self.now, end));
         self.table.install(&segment);
         let image = segment.share_image().expect("it was just made with one");
         // SAFETY: this thread filled it, and no thread writes to it during recovery.
-        Ok((segment, unsafe { Contents::new(image, read_len) }))
+        Ok((segment, unsafe { Contents::new(image, read_len, header.base_lsn) }))
     }
 
     /// Replays the changes in one segment, whose bytes are `bytes`.
     fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<Stop> {
-        let mut scanner = Scanner::new(segment.id.get(), bytes, SEGMENT_HEADER_LEN);
+        let mut scanner = Scanner::new(segment.origin(), bytes, SEGMENT_HEADER_LEN);
         let (guard, mut longest_key) = (pin(), 0);
-        for (offset, record) in scanner.by_ref() {
+        for (range, record) in scanner.by_ref() {
             if !record.kind.is_change() {
                 continue;
             }
             longest_key = longest_key.max(record.key.len());
             if record.lsn == 0 {
                 let fault = "this change has the LSN 0, which no change has";
-                return Err(Error::corruption(segment.file.path(), offset as u64, fault));
+                return Err(Error::corruption(segment.file.path(), range.start as u64, fault));
             }
-            segment.add_record(Lsn::new(record.lsn), record.kind, record.encoded_len());
-            self.replay(&record, Location::new(segment.slot, offset), tombstones, &guard)?;
+            segment.add_record(Lsn::new(record.lsn), record.kind, range.len());
+            let location = Location::new(segment.slot, range.start);
+            self.replay(&record, range.len(), location, tombstones, &guard)?;
         }
         self.longest_key.fetch_max(longest_key, Ordering::Relaxed);
         Ok(scanner.stop())
     }
 
-    /// Points the index at `record`, unless the index knows a newer record of its key.
+    /// Points the index at `record`, which has `len` bytes, unless the index knows a newer record of
+    /// its key.
     fn replay(
         &self,
         record: &Record<'_>,
+        len: usize,
         location: Location,
         tombstones: &mut Tombstones,
         guard: &Guard,
     ) -> Result<()> {
         let hash = self.index.hash(record.key);
         let mut shard = self.index.lock(self.index.shard_of(hash));
-        let known =
-            shard.find(hash, record.key, self.table, guard, |at, known| (at, known.lsn, Pair::of(&known)))?;
+        let known = shard.find(hash, record.key, self.table, guard, |at, known, len| {
+            (at, known.lsn, Pair::of(&known, len))
+        })?;
         let died = |location: Location, pair: Pair| {
             self.table.get(location, guard).tally.died(pair.encoded_len);
         };
-        let (pair, mut went) = (Pair::of(record), 0);
+        let (pair, mut went) = (Pair::of(record, len), 0);
         if let Some((at, lsn, known)) = known {
             if lsn >= record.lsn {
                 if let Some(pair) = pair {
@@ -420,11 +424,8 @@ struct Pair {
 }
 
 impl Pair {
-    fn of(record: &Record<'_>) -> Option<Self> {
-        let pair = || Pair {
-            bytes: record.key.len() + record.value.len(),
-            encoded_len: record.encoded_len() as u64,
-        };
+    fn of(record: &Record<'_>, encoded_len: usize) -> Option<Self> {
+        let pair = || Pair { bytes: record.key.len() + record.value.len(), encoded_len: encoded_len as u64 };
         (record.kind == RecordKind::Put).then(pair)
     }
 }

@@ -5,10 +5,8 @@
 //! table of journal recovery cases is the model.
 
 use kv_core::Error;
-use kv_wal_format::{SEGMENT_HEADER_LEN, Seal, Stop, StopReason, Tail, judge_tail, parse_trusted};
+use kv_wal_format::{Origin, SEGMENT_HEADER_LEN, Seal, Stop, StopReason, Tail, judge_tail, parse_trusted};
 use std::path::Path;
-
-use crate::log::SEAL_LEN;
 
 /// The state of a segment in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +111,7 @@ pub(super) fn decide(named: Named, ending: Ending, before: Before) -> Verdict {
 /// One segment as the scan left it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scanned<'a> {
-    pub(super) id: u64,
+    pub(super) origin: Origin,
     /// All bytes that were read.
     pub(super) bytes: &'a [u8],
     pub(super) stop: Stop,
@@ -142,8 +140,9 @@ pub(super) fn sealed_ending(scanned: &Scanned<'_>) -> Option<Ending> {
 
 /// The place of the seal at which a scan stopped, and the seal.
 fn seal_of(scanned: &Scanned<'_>) -> (usize, Option<Seal>) {
-    let at = scanned.stop.offset.saturating_sub(SEAL_LEN);
-    (at, scanned.bytes.get(at..).and_then(parse_trusted).as_ref().and_then(Seal::from_record))
+    let at = scanned.stop.last_record;
+    let record = parse_trusted(scanned.origin.base_lsn, scanned.bytes.get(at..).unwrap_or_default());
+    (at, record.as_ref().and_then(Seal::from_record))
 }
 
 /// How a segment without a seal ends. `lsn_before` is the highest LSN that earlier segments and the
@@ -152,7 +151,7 @@ pub(super) fn unsealed_ending(scanned: &Scanned<'_>, lsn_before: u64) -> Ending 
     if (scanned.stop.fault as u64) < scanned.known_len {
         return Ending::BeforeKnown;
     }
-    match judge_tail(scanned.id, scanned.bytes, &scanned.stop, lsn_before) {
+    match judge_tail(scanned.origin, scanned.bytes, &scanned.stop, lsn_before) {
         // Zeros follow the last batch, and there is none.
         Tail::Clean if scanned.stop.offset == SEGMENT_HEADER_LEN => Ending::Blank,
         Tail::Clean => Ending::Clean,
@@ -177,7 +176,7 @@ impl Damage {
                 (at, fault)
             }
             Damage::BytesProvenToBeSynced => {
-                match judge_tail(scanned.id, scanned.bytes, &scanned.stop, lsn_before) {
+                match judge_tail(scanned.origin, scanned.bytes, &scanned.stop, lsn_before) {
                     Tail::Corrupt { offset, evidence } => (offset, evidence.to_string()),
                     Tail::Clean | Tail::Torn { .. } => (at, reason.to_string()),
                 }
@@ -252,6 +251,8 @@ mod tests {
 
     /// A segment with two puts, of which the last `known_from_end` bytes are not known to be
     /// durable.
+    const ORIGIN: Origin = Origin { segment_id: 7, base_lsn: 0 };
+
     struct Sample {
         bytes: Vec<u8>,
         seal: Seal,
@@ -261,7 +262,7 @@ mod tests {
     impl Sample {
         fn new() -> Self {
             let mut bytes = vec![0; SEGMENT_HEADER_LEN];
-            let encoder = Encoder::new(7);
+            let encoder = Encoder::new(ORIGIN);
             encoder.append(&Record::put(1, b"a", b"1"), &mut bytes).unwrap();
             let known_len = bytes.len() as u64;
             encoder.append(&Record::put(2, b"b", b"2"), &mut bytes).unwrap();
@@ -269,14 +270,14 @@ mod tests {
         }
 
         fn with(mut self, record: &Record<'_>) -> Self {
-            Encoder::new(7).append(record, &mut self.bytes).unwrap();
+            Encoder::new(ORIGIN).append(record, &mut self.bytes).unwrap();
             self
         }
 
         fn ending(&self) -> Ending {
-            let stop = Scanner::new(7, &self.bytes, SEGMENT_HEADER_LEN).stop();
+            let stop = Scanner::new(ORIGIN, &self.bytes, SEGMENT_HEADER_LEN).stop();
             let Sample { bytes, seal, known_len } = self;
-            let scanned = Scanned { id: 7, bytes, stop, seal: *seal, known_len: *known_len };
+            let scanned = Scanned { origin: ORIGIN, bytes, stop, seal: *seal, known_len: *known_len };
             sealed_ending(&scanned).unwrap_or_else(|| unsealed_ending(&scanned, 1))
         }
     }

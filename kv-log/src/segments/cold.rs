@@ -1,7 +1,7 @@
 //! Reads of a segment without an image: from its file, with every record checked.
 
 use kv_core::{Error, Op, Result};
-use kv_wal_format::{Decoder, Record, Step, parse_trusted};
+use kv_wal_format::{Decoder, Record, Step, parse_trusted, peek};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -12,11 +12,12 @@ use super::{Image, Segment};
 pub(crate) struct Fetched {
     /// The record, and perhaps bytes behind it.
     bytes: Vec<u8>,
+    base_lsn: u64,
 }
 
 impl Fetched {
     pub(crate) fn record(&self) -> Record<'_> {
-        parse_trusted(&self.bytes).expect("it was decoded before")
+        parse_trusted(self.base_lsn, &self.bytes).expect("it was decoded before")
     }
 }
 
@@ -25,15 +26,16 @@ impl Fetched {
 pub(crate) struct Contents {
     image: Arc<Image>,
     end: usize,
+    base_lsn: u64,
 }
 
 impl Contents {
-    /// The bytes of `image` before `end`.
+    /// The bytes of `image` before `end`, of a segment with this base LSN.
     ///
     /// # Safety
     /// They are written and published to the caller, and do not change while this lives.
-    pub(crate) unsafe fn new(image: Arc<Image>, end: usize) -> Self {
-        Contents { image, end }
+    pub(crate) unsafe fn new(image: Arc<Image>, end: usize, base_lsn: u64) -> Self {
+        Contents { image, end, base_lsn }
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
@@ -46,9 +48,13 @@ impl Contents {
         self.image.capacity()
     }
 
-    /// The record at `offset`, which a walk from the first record has reached.
-    pub(crate) fn record_at(&self, offset: usize) -> Record<'_> {
-        self.bytes().get(offset..).and_then(parse_trusted).expect("a walk goes from record to record")
+    /// The record at `offset`, which a walk from the first record has reached, and its length in
+    /// bytes.
+    pub(crate) fn record_at(&self, offset: usize) -> (Record<'_>, usize) {
+        let rest = self.bytes().get(offset..).unwrap_or_default();
+        let record = parse_trusted(self.base_lsn, rest).zip(peek(rest));
+        let (record, info) = record.expect("a walk goes from record to record");
+        (record, info.encoded_len())
     }
 }
 
@@ -63,7 +69,7 @@ impl Segment {
         // The end is loaded before the image, because the end of the active segment moves.
         let end = self.end();
         // SAFETY: the bytes before the end were written before the end was set, and never change.
-        Some(unsafe { Contents::new(self.share_image()?, end) })
+        Some(unsafe { Contents::new(self.share_image()?, end, self.base_lsn) })
     }
 
     /// Its bytes up to the end of the record at `offset`. `None` if it is cold. The caller found
@@ -71,11 +77,11 @@ impl Segment {
     pub(crate) fn contents_through(&self, offset: usize) -> Option<Contents> {
         let image = self.share_image()?;
         // SAFETY: `offset` comes from the index, so a published record starts there.
-        let record = unsafe { image.record_at(offset) };
-        let end = offset + record.expect("the index points at a published record").encoded_len();
+        let info = unsafe { image.info_at(offset) };
+        let end = offset + info.expect("the index points at a published record").encoded_len();
         // SAFETY: an image is filled from front to back, so the bytes before a published record are
         // final.
-        Some(unsafe { Contents::new(image, end) })
+        Some(unsafe { Contents::new(image, end, self.base_lsn) })
     }
 
     /// Its bytes: from its file if it is cold.
@@ -95,7 +101,7 @@ impl Segment {
             return Err(Error::corruption(path, read as u64, fault));
         }
         // SAFETY: this thread wrote it, and no thread writes to it later.
-        Ok(unsafe { Contents::new(Arc::new(image), end) })
+        Ok(unsafe { Contents::new(Arc::new(image), end, self.base_lsn) })
     }
 
     /// Reads the record at `offset` of the file, most often with one system call.
@@ -107,20 +113,17 @@ impl Segment {
         let mut bytes = vec![0; usual.clamp(FETCH_MIN, FETCH_MAX)];
         let read = self.file.read_at(&mut bytes, offset)?;
         bytes.truncate(read);
-        let decoder = Decoder::new(self.id.get());
+        let decoder = Decoder::new(self.origin());
         loop {
             let known = bytes.len();
             let (found, fault) = match decoder.step(&bytes) {
-                Step::Record { .. } => return Ok(Fetched { bytes }),
-                Step::Torn => {
-                    let found = bytes.first_chunk().and_then(|header| decoder.check_header(header).ok());
-                    (found, Cow::from("the file ends within it"))
-                }
+                Step::Record { .. } => return Ok(Fetched { bytes, base_lsn: self.base_lsn }),
+                Step::Torn => (decoder.check_header(&bytes), Cow::from("the file ends within it")),
                 Step::End => (None, "the file ends here, or holds zeros".into()),
                 Step::Corrupt(corruption) => (None, corruption.to_string().into()),
             };
             if let Some(len) =
-                found.map(|info| info.encoded_len).filter(|len| known < *len && *len <= self.end())
+                found.map(|info| info.encoded_len()).filter(|len| known < *len && *len <= self.end())
             {
                 bytes.resize(len, 0);
                 let rest = bytes.get_mut(known..).unwrap_or_default();

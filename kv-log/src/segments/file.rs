@@ -307,7 +307,7 @@ mod tests {
         // SAFETY: only this thread uses the image, and it writes nothing later.
         unsafe {
             image.fill(0, CAPACITY, |out| (1..=251).cycle().zip(out).for_each(|(byte, out)| *out = byte));
-            Contents::new(Arc::new(image), CAPACITY)
+            Contents::new(Arc::new(image), CAPACITY, 0)
         }
     }
 

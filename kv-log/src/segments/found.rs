@@ -10,6 +10,8 @@ use crate::reclaim::Hold;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Found<'a> {
     pub(crate) value: &'a [u8],
+    /// Length of the whole record, bytes.
+    pub(crate) record_len: usize,
     /// The image that the value lies in. `None` when it was read from a file.
     pub(crate) image: Option<&'a Image>,
 }

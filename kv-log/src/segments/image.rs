@@ -1,4 +1,4 @@
-use kv_wal_format::{RECORD_HEADER_LEN, Record, peek};
+use kv_wal_format::{Record, RecordInfo, SMALL_HEADER_LEN, parse_trusted, peek};
 use memmap2::{MmapMut, MmapRaw};
 use std::io;
 use std::ptr;
@@ -134,7 +134,7 @@ impl Image {
         Some(unsafe { &*ptr::slice_from_raw_parts(self.map.as_ptr().add(offset), len) })
     }
 
-    /// The value of the record at `offset`, if that is one of `key`.
+    /// The value of the record at `offset`, if that is one of `key`, and the record's length in bytes.
     ///
     /// # Safety
     /// As for [`record_at`](Self::record_at).
@@ -142,33 +142,40 @@ impl Image {
     /// # Panics
     /// When no record is here: the index is wrong, and going on would return other keys' values.
     #[inline]
-    pub(crate) unsafe fn value_of(&self, key: &[u8], offset: usize) -> Option<&[u8]> {
+    pub(crate) unsafe fn value_of(&self, key: &[u8], offset: usize) -> Option<(&[u8], usize)> {
         // SAFETY: the caller's promise.
-        let info = unsafe { self.published(offset, RECORD_HEADER_LEN) }.and_then(peek);
-        let info = info.expect("the index points at a published record");
+        let info = unsafe { self.info_at(offset) }.expect("the index points at a published record");
         if info.key_len != key.len() {
             return None;
         }
         // The place of the value follows from the length of the wanted key, so the cache misses of
         // the header and the value overlap. SAFETY: as above.
-        let body = unsafe { self.published(offset + RECORD_HEADER_LEN, key.len() + info.value_len) }?;
+        let body = unsafe { self.published(offset + info.header_len, key.len() + info.value_len) }?;
         let (found, value) = body.split_at_checked(key.len())?;
-        (found == key).then_some(value)
+        (found == key).then_some((value, info.encoded_len()))
     }
 
-    /// The record at `offset`; `None` when the bytes there are none.
+    /// Kind and lengths of the record at `offset`; `None` when the bytes there are none.
+    ///
+    /// # Safety
+    /// As for [`record_at`](Self::record_at).
+    #[inline]
+    pub(crate) unsafe fn info_at(&self, offset: usize) -> Option<RecordInfo> {
+        // SAFETY: the caller's promise. No record is shorter.
+        unsafe { self.published(offset, SMALL_HEADER_LEN) }.and_then(peek)
+    }
+
+    /// The record at `offset` in a segment with this base LSN; `None` when the bytes there are none.
     ///
     /// # Safety
     /// All bytes from `offset` to the end of that record are as [`published`](Self::published)
     /// demands.
     #[inline]
-    pub(crate) unsafe fn record_at(&self, offset: usize) -> Option<Record<'_>> {
+    pub(crate) unsafe fn record_at(&self, base_lsn: u64, offset: usize) -> Option<Record<'_>> {
         // SAFETY: the caller's promise.
-        let info = peek(unsafe { self.published(offset, RECORD_HEADER_LEN) }?)?;
+        let len = unsafe { self.info_at(offset) }?.encoded_len();
         // SAFETY: as above.
-        let body = unsafe { self.published(offset + RECORD_HEADER_LEN, info.key_len + info.value_len) }?;
-        let (key, value) = body.split_at_checked(info.key_len)?;
-        Some(Record { kind: info.kind, more: info.more, lsn: info.lsn, key, value })
+        parse_trusted(base_lsn, unsafe { self.published(offset, len) }?)
     }
 }
 

@@ -1,5 +1,5 @@
 use kv_core::{Lsn, SegmentId};
-use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentKind};
+use kv_wal_format::{Origin, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub(crate) struct Segment {
     /// Its slot in the segment table, and in every location.
     pub(crate) slot: u16,
     pub(crate) kind: SegmentKind,
+    /// The LSN from which its record headers count.
+    pub(crate) base_lsn: u64,
     residence: Residence,
     /// Room for records, bytes from the start: in its first image, and in the file until it is cut.
     pub(crate) capacity: usize,
@@ -48,18 +50,18 @@ const LINES_MAX: usize = 16;
 
 impl Segment {
     pub(crate) fn new(
-        id: SegmentId,
+        header: &SegmentHeader,
         slot: u16,
-        kind: SegmentKind,
         image: Image,
         file: Arc<SegmentFile>,
         created: Duration,
         end: usize,
     ) -> Self {
         Segment {
-            id,
+            id: SegmentId::new(header.segment_id),
             slot,
-            kind,
+            kind: header.kind,
+            base_lsn: header.base_lsn,
             capacity: image.capacity(),
             residence: Residence::new(Some(image)),
             mirrors_file: true,
@@ -94,6 +96,7 @@ impl Segment {
             id: self.id,
             slot,
             kind: self.kind,
+            base_lsn: self.base_lsn,
             residence,
             capacity: self.file_len(),
             mirrors_file: true,
@@ -106,6 +109,11 @@ impl Segment {
             mean_record_len: AtomicUsize::new(self.mean_record_len()),
             keeps_image: AtomicBool::new(false),
         }
+    }
+
+    /// The context of its record headers.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { segment_id: self.id.get(), base_lsn: self.base_lsn }
     }
 
     /// The image while the caller is pinned. `None` if the segment is cold.
@@ -287,8 +295,10 @@ impl Segment {
     pub(crate) fn look<'g>(&self, offset: usize, key: &[u8], guard: &'g Guard) -> Look<'g> {
         let Some(image) = self.image(guard) else { return Look::Cold };
         // SAFETY: `offset` comes from the index, which points only at published records.
-        let value = unsafe { image.value_of(key, offset) };
-        value.map_or(Look::OtherKey, |value| Look::Found(Found { value, image: Some(image) }))
+        match unsafe { image.value_of(key, offset) } {
+            Some((value, record_len)) => Look::Found(Found { value, record_len, image: Some(image) }),
+            None => Look::OtherKey,
+        }
     }
 
     /// The record at `offset`, which the index points at, and its image. `None` if the segment is
@@ -296,7 +306,7 @@ impl Segment {
     pub(crate) fn resident<'g>(&self, offset: usize, guard: &'g Guard) -> Option<(Record<'g>, &'g Image)> {
         let image = self.image(guard)?;
         // SAFETY: as above.
-        let record = unsafe { image.record_at(offset) };
+        let record = unsafe { image.record_at(self.base_lsn, offset) };
         Some((record.expect("the index points at a published record"), image))
     }
 }

@@ -199,7 +199,7 @@ impl SegmentTable {
     }
 
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "there is an entry for every u16")]
+    #[expect(clippy::indexing_slicing, reason = "slots are below `SEGMENTS_MAX`")]
     fn entry(&self, slot: u16) -> &AtomicPtr<Segment> {
         &self.entries[usize::from(slot)]
     }
@@ -220,7 +220,7 @@ mod tests {
     use crate::reclaim::{collect, pin};
     use crate::segments::{SegmentFile, SegmentFiles};
     use kv_core::{Fs, OsFs, SegmentId};
-    use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentKind};
+    use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
     use std::thread;
     use std::time::Duration;
 
@@ -230,7 +230,8 @@ mod tests {
         let slot = table.reserve_slot(0).expect("a new table has slots");
         let file = Arc::new(SegmentFile::unopened(files, id));
         let (image, end) = (table.image(4096).expect("a page can be had"), SEGMENT_HEADER_LEN);
-        let segment = Arc::new(Segment::new(id, slot, SegmentKind::Log, image, file, Duration::ZERO, end));
+        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 1, base_lsn: 0, store_id: 0 };
+        let segment = Arc::new(Segment::new(&header, slot, image, file, Duration::ZERO, end));
         segment.mark_sealed();
         segment.mark_durable();
         table.install(&segment);

@@ -1,7 +1,7 @@
 //! The snapshot file: a segment of kind `Snapshot`, one put for each entry in no particular order,
-//! and a seal with their count. Its header's `base_lsn` is the LSN it stands at, and its
-//! `segment_id` the same number: checksums depend on it, so bytes of an older snapshot are never
-//! taken for records of this one.
+//! and a seal with their count. Its header's `segment_id` is the LSN it stands at: checksums depend on
+//! it, so bytes of an older snapshot are never taken for records of this one. Its `base_lsn` follows
+//! from that LSN, so that the records of the newest changes have small headers.
 //!
 //! On disk after a power cut between any two system calls of writing one:
 //!
@@ -18,6 +18,8 @@
 mod read;
 mod write;
 
+use kv_wal_format::SMALL_LSN_DELTA_MAX;
+
 pub(crate) use read::{Loaded, read};
 pub(crate) use write::write;
 
@@ -25,6 +27,11 @@ pub(crate) use write::write;
 pub(crate) const SNAPSHOT: &str = "SNAPSHOT";
 /// Its name while it is written.
 pub(crate) const TEMPORARY: &str = "SNAPSHOT.tmp";
+
+/// The base LSN of a snapshot that stands at `lsn`.
+fn base_lsn(lsn: u64) -> u64 {
+    lsn.saturating_sub(SMALL_LSN_DELTA_MAX)
+}
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use kv_wal_format::{
 };
 use std::path::Path;
 
-use super::SNAPSHOT;
+use super::{SNAPSHOT, base_lsn};
 use crate::identity::header_error;
 
 /// Bytes read at a time.
@@ -28,8 +28,8 @@ pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -
     let file = dir.open(SNAPSHOT, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
     let mut window = Window { file: &*file, path: &path, buffer: Vec::new(), start: 0, offset: 0 };
     let header = read_header(&mut window)?;
-    let lsn = header.base_lsn;
-    let decoder = Decoder::new(lsn);
+    let lsn = header.segment_id;
+    let decoder = Decoder::new(header.origin());
     let mut records = 0;
     loop {
         let offset = window.offset;
@@ -79,10 +79,11 @@ fn misfit(record: &Record<'_>, held: Seal) -> String {
 fn read_header(window: &mut Window<'_>) -> Result<SegmentHeader> {
     window.extend()?;
     let header = SegmentHeader::decode(window.rest()).map_err(|error| header_error(window.path, error))?;
-    if header.kind != SegmentKind::Snapshot || header.segment_id != header.base_lsn {
-        let SegmentHeader { kind, segment_id, base_lsn, .. } = header;
-        let fault =
-            format!("this is not a snapshot of LSN {base_lsn}: its header is of {kind} segment {segment_id}");
+    let SegmentHeader { kind, segment_id: lsn, base_lsn: base, .. } = header;
+    if kind != SegmentKind::Snapshot || base != base_lsn(lsn) {
+        let fault = format!(
+            "this is not a snapshot of LSN {lsn}: its header is of {kind} segment {lsn} with base LSN {base}"
+        );
         return Err(Error::corruption(window.path, 0, fault));
     }
     window.advance(SEGMENT_HEADER_LEN);

@@ -81,11 +81,11 @@ fn valid_records_that_make_no_snapshot_are_refused() {
     ];
     let dir = tempfile::tempdir().unwrap();
     for (what, records, count) in cases {
-        let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: 9, base_lsn: 9, store_id: 3 };
+        let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: 9, base_lsn: 0, store_id: 3 };
         let mut bytes = header.encode().to_vec();
         let seal = Seal { records: count, max_lsn: 9 }.encode_body();
         for record in records.iter().chain([&Record::seal(9, &seal)]) {
-            Encoder::new(9).append(record, &mut bytes).unwrap();
+            Encoder::new(header.origin()).append(record, &mut bytes).unwrap();
         }
         handle(dir.path()).write_file_atomically(SNAPSHOT, &bytes).unwrap();
         let error = load(dir.path()).unwrap_err();

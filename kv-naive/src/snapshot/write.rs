@@ -3,7 +3,7 @@ use kv_core::{Error, Op, Result};
 use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
 
-use super::{SNAPSHOT, TEMPORARY};
+use super::{SNAPSHOT, TEMPORARY, base_lsn};
 use crate::table::Cut;
 
 /// Bytes gathered before they are written.
@@ -38,9 +38,10 @@ impl<'a> Writer<'a> {
     fn create(dir: &dyn Dir, path: &'a Path, store_id: u32, lsn: u64) -> Result<Self> {
         let file = dir.open(TEMPORARY, OpenMode::CreateOrTruncate);
         let file = file.map_err(|error| Error::io(Op::Create, path, error))?;
-        let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: lsn, base_lsn: lsn, store_id };
+        let (kind, segment_id, base_lsn) = (SegmentKind::Snapshot, lsn, base_lsn(lsn));
+        let header = SegmentHeader { kind, segment_id, base_lsn, store_id };
         let buffer = header.encode().to_vec();
-        Ok(Writer { file, path, encoder: Encoder::new(lsn), lsn, records: 0, buffer, written: 0 })
+        Ok(Writer { file, path, encoder: Encoder::new(header.origin()), lsn, records: 0, buffer, written: 0 })
     }
 
     fn append(&mut self, key: &[u8], value: &[u8], lsn: u64) -> Result<()> {

@@ -6,7 +6,7 @@ use kv_core::{
 };
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::SimFs;
-use kv_wal_format::SEGMENT_HEADER_LEN;
+use kv_wal_format::{SEGMENT_HEADER_LEN, SMALL_HEADER_LEN};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -27,7 +27,7 @@ impl CompactionPolicy for First {
 /// Keys in the first and in the second segment, and the place of the first one's record.
 const KEY: [u8; 4] = [0, 0, 0, 1];
 const OTHER: [u8; 4] = [0, 0, 0, 15];
-const RECORD: usize = SEGMENT_HEADER_LEN + 88;
+const RECORD: usize = SEGMENT_HEADER_LEN + SMALL_HEADER_LEN + 4 + 60;
 
 /// A store that is larger than its memory: the records of the first segments lie in their files
 /// only. At most one of these files is open at a time, here that of the second segment.
@@ -63,7 +63,7 @@ pub(crate) fn rows() -> Vec<Row> {
         ("get: the record's file was cut before it", get(|bytes| bytes.truncate(RECORD))),
         ("get: the record's file was cut within it", get(|bytes| bytes.truncate(RECORD + 40))),
         ("get: zeros are in place of the record", get(|bytes| bytes[RECORD..].fill(0))),
-        ("get: a bit of the record's header changed", get(|bytes| bytes[RECORD + 8] ^= 1)),
+        ("get: a bit of the record's header changed", get(|bytes| bytes[RECORD + 4] ^= 1)),
         ("get: a bit of the record's value changed", get(|bytes| bytes[RECORD + 40] ^= 1)),
         ("compact: a segment's file was cut", compact_after(|bytes| bytes.truncate(500))),
         ("compact: a bit of a record changed", compact_after(|bytes| bytes[RECORD + 40] ^= 1)),

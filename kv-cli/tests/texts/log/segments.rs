@@ -2,22 +2,22 @@ use super::store::{FIRST, MANIFEST, SECOND, THIRD, closed, killed, open_after};
 use crate::disk::{Content, OwnedRecord, edit, edit_content, read, remove, write};
 use crate::listing::Row;
 use kv_tests::sim::SimFs;
-use kv_wal_format::{RECORD_HEADER_LEN, SEGMENT_HEADER_LEN};
+use kv_wal_format::{SEGMENT_HEADER_LEN, SMALL_HEADER_LEN};
 
 /// Length of the longest segment, bytes.
 const SEGMENT_BYTES_MAX: usize = 128 << 20;
 
 /// The start of the record with this number.
 const fn start_of(number: usize) -> usize {
-    SEGMENT_HEADER_LEN + number * (RECORD_HEADER_LEN + 4 + 60)
+    SEGMENT_HEADER_LEN + number * (SMALL_HEADER_LEN + 4 + 60)
 }
 
 /// A byte in the LSN, and one in the value, of the record with this number.
 const fn lsn_of(number: usize) -> usize {
-    start_of(number) + 8
+    start_of(number) + 4
 }
 const fn value_of(number: usize) -> usize {
-    start_of(number) + RECORD_HEADER_LEN + 4
+    start_of(number) + SMALL_HEADER_LEN + 4
 }
 
 /// The text of an opening after a change of the bytes of a segment.
@@ -52,7 +52,7 @@ fn files() -> Vec<Row> {
         ("open: a segment's file is of another store", {
             after_change(&closed(), FIRST, |segment| segment.header.store_id ^= 1)
         }),
-        ("open: a segment's file is of a later release", after(&closed(), FIRST, |bytes| bytes[8] = 2)),
+        ("open: a segment's file is of a later release", after(&closed(), FIRST, |bytes| bytes[8] = 3)),
         ("open: a change in a segment has the LSN 0", {
             after_change(&closed(), FIRST, |segment| segment.records[4].lsn = 0)
         }),
