@@ -170,15 +170,15 @@ pub enum Error {
         /// The findings, and the remedy.
         detail: String,
     },
-    /// The store was written by a newer version of the format. Open it with a release that knows
-    /// it.
-    #[error("{} has format version {found}, this release reads up to {supported}; use a newer release", path.display())]
+    /// The store was written in another version of the format. Open it with a release that reads
+    /// that version.
+    #[error("{} has format version {found}, this release reads version {supported}; use a release that reads version {found}", path.display())]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
         /// Its version.
         found: u32,
-        /// The newest version that this release reads.
+        /// The version that this release reads.
         supported: u32,
     },
     /// A key, value or batch is over its limit; nothing was changed.

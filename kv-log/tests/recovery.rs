@@ -11,7 +11,7 @@ use kv_core::{
 };
 use kv_log::{LogEngine, OnRecovery, Options};
 use kv_tests::sim::{PowerCut, SimFs};
-use kv_wal_format::{Encoder, Record, Scanner, Seal, StopReason};
+use kv_wal_format::{Encoder, Record, SMALL_HEADER_LEN, Scanner, Seal, StopReason};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -154,9 +154,9 @@ fn a_torn_tail_is_cut_at_every_byte_and_the_store_goes_on() {
         |path: &std::path::PathBuf| fs::read(path).unwrap().windows(4).any(|bytes| bytes == b"more");
     let newest = segment_files(&dead).into_iter().find(holds_more).unwrap();
     let whole = fs::read(&newest).unwrap();
-    // The last synced dump: a record with a header of 24 bytes and this key, and a mark.
+    // The last synced dump: a record with a small header and this key, and a mark.
     let key = whole.windows(4).position(|bytes| bytes == b"more").unwrap();
-    for cut in key - 23..key + 4 {
+    for cut in key + 1 - SMALL_HEADER_LEN..key + 4 {
         let torn = dir.path().join("torn");
         let _ = fs::remove_dir_all(&torn);
         copy_store(&dead, &torn);

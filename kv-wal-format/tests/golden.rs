@@ -166,12 +166,13 @@ fn golden_files_are_read() {
     }
 }
 
-/// A segment that a build of format version 1 has written.
+/// Segments that a build of format version 1 has written.
 #[test]
 fn a_file_of_version_1_is_refused() {
-    let bytes = golden_bytes!("v1_log_sealed.seg");
     let error = HeaderError::UnsupportedVersion { found: 1, supported: 2 };
-    assert_eq!(Scanner::open(bytes).unwrap_err(), error);
+    for bytes in [&golden_bytes!("v1_log_sealed.seg")[..], golden_bytes!("v1_manifest_empty.seg")] {
+        assert_eq!(Scanner::open(bytes).unwrap_err(), error);
+    }
     assert_eq!(error.to_string(), "segment has format version 1, supported is 2");
 }
 

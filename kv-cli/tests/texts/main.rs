@@ -50,6 +50,7 @@ fn every_error_text_is_the_accepted_one() {
         section("kv-naive: the snapshot", naive::snapshot::rows()),
         section("kv-core: errors that the test makes itself", unprovoked::errors()),
         section("kv-wal-format: the encoder", unprovoked::encoder()),
+        section("kv-wal-format: the decoder", unprovoked::decoder()),
         section("kv: the command line", command::rows()),
         section("kv: the shell", command::shell()),
     ]);

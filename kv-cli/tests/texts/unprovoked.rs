@@ -1,12 +1,12 @@
 //! Errors that the rows make themselves. To provoke the engines' would take a process of its own (a
 //! fork, a limit of memory or threads), or a file system that no test has. No engine lets the
-//! encoder fail.
+//! encoder fail, and no encoder writes these records.
 
 use crate::disk::{DIR, path_of};
 use crate::listing::{Row, text};
 use crate::log::store::FIRST;
 use kv_core::{Error, Op};
-use kv_wal_format::{EncodeError, Encoder, KEY_LEN_MAX, Origin, Record};
+use kv_wal_format::{Corruption, EncodeError, Encoder, KEY_LEN_MAX, Origin, Record};
 use std::io;
 use std::path::Path;
 
@@ -38,5 +38,14 @@ pub(crate) fn encoder() -> Vec<Row> {
         ("encode: the value is too long", EncodeError::ValueTooLong { len: 1 << 32 }.to_string()),
         ("encode: the buffer is too small", encode(&Record::put(1, b"k", b"v"), 8)),
         ("encode: a delete with a value", encode(&Record { value: b"v", ..Record::delete(1, b"k") }, 100)),
+    ]
+}
+
+pub(crate) fn decoder() -> Vec<Row> {
+    vec![
+        ("decode: the LSN is too large", Corruption::LsnOverflow.to_string()),
+        ("decode: a record that fits a small header has a large one", {
+            Corruption::NeedlesslyLarge.to_string()
+        }),
     ]
 }

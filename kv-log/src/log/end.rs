@@ -216,8 +216,8 @@ impl Active {
         becomes_due
     }
 
-    /// Writes one record at the end of the log. Returns its place and its length in bytes. The caller
-    /// has checked that there is room.
+    /// Writes one record at the end of the log. Returns its place and its length in bytes. The
+    /// caller has checked that there is room.
     #[inline]
     pub(crate) fn append(&mut self, record: &Record<'_>, body_checksum: u32) -> (Location, usize) {
         let len = self.encoder.encoded_len(record);

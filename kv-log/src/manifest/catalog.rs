@@ -228,9 +228,9 @@ impl Catalog {
     }
 
     /// Creates the output of a compaction with `len` bytes. `fill_rest` gets the context of the
-    /// record headers, and writes the bytes behind the segment header. The oldest record has the LSN `min_lsn`, and the records
-    /// date from `created`. The file is synced. Neither the directory's entry is synced, nor does
-    /// the manifest name it.
+    /// record headers, and writes the bytes behind the segment header. The oldest record has the
+    /// LSN `min_lsn`, and the records date from `created`. The file is synced. Neither the
+    /// directory's entry is synced, nor does the manifest name it.
     pub(crate) fn create_output(
         &self,
         min_lsn: u64,

@@ -269,6 +269,10 @@ mod tests {
 
     #[test]
     fn another_version_is_named_as_such() {
+        // A build of format version 1 has written it.
+        let older = include_bytes!("../../../kv-wal-format/testdata/v1_manifest_empty.seg");
+        let error = Manifest::decode(older, Path::new("m")).unwrap_err();
+        assert!(matches!(error, Error::UnsupportedVersion { found: 1, supported: 2, .. }), "{error}");
         let mut newer = sample().encode();
         newer[8] = 3;
         let error = Manifest::decode(&newer, Path::new("m")).unwrap_err();

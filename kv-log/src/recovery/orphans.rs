@@ -16,11 +16,14 @@
 //! | any | this store, with this id | older, or none | orphan |
 //! | reserved | none, or this store with another id | older, or none | orphan |
 //! | reserved | another store | any | another owner's |
+//! | reserved | another format version | older, or none | another owner's |
 //! | beyond | none, another store, or another id | older, or none | another owner's |
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::{Error, Lsn, Result, SegmentId};
-use kv_wal_format::{Mark, Origin as RecordOrigin, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader};
+use kv_wal_format::{
+    HeaderError, Mark, Origin as RecordOrigin, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader,
+};
 
 use crate::directory;
 use crate::manifest::{Manifest, Unnamed};
@@ -98,18 +101,21 @@ fn examine(dir: &dyn Dir, id: SegmentId, known: Known) -> Result<Finding> {
         Err(error) => return Err(error),
     };
     let header = SegmentHeader::decode(&bytes);
-    let origin = match header {
-        Ok(header) if header.store_id != known.store_id => Origin::OtherStore,
-        Ok(header) if header.segment_id == id.get() => Origin::Own,
-        Ok(_) => Origin::OwnOther,
-        Err(_) => Origin::Unknown,
-    };
     let newest = match header {
         Ok(header) if header.segment_id == id.get() => newest_change(header.origin(), &bytes, |_| None),
         // The LSNs of small records are unknown without the header. Marks and seals state theirs.
         _ => newest_change(RecordOrigin { segment_id: id.get(), base_lsn: 0 }, &bytes, stated_lsn),
     };
-    let finding = judge(origin, is_reserved, newest > known.last_lsn.get());
+    let is_newer = newest > known.last_lsn.get();
+    let origin = match header {
+        Ok(header) if header.store_id != known.store_id => Origin::OtherStore,
+        Ok(header) if header.segment_id == id.get() => Origin::Own,
+        Ok(_) => Origin::OwnOther,
+        // Another release has written it, so it is no leftover of this store.
+        Err(HeaderError::UnsupportedVersion { .. }) if !is_newer => Origin::OtherStore,
+        Err(_) => Origin::Unknown,
+    };
+    let finding = judge(origin, is_reserved, is_newer);
     if finding == Finding::NewerChanges {
         let last = known.last_lsn;
         let detail = format!(
@@ -143,6 +149,54 @@ fn stated_lsn(record: &Record<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kv_core::fs::FsExt;
+    use kv_tests::sim::SimFs;
+    use kv_wal_format::{Encoder, SegmentKind};
+    use std::path::Path;
+
+    fn known() -> Known {
+        Known { store_id: 5, ids_end: SegmentId::new(100), last_lsn: Lsn::new(50) }
+    }
+
+    /// What is found about a file with the name of segment 7 and these bytes.
+    fn finding(bytes: &[u8]) -> Result<Finding> {
+        let disk = SimFs::new();
+        let dir = disk.open_dir(Path::new("/")).unwrap();
+        let id = SegmentId::new(7);
+        dir.write_file_atomically(&directory::segment_file_name(id), bytes).unwrap();
+        examine(&*dir, id, known())
+    }
+
+    #[test]
+    fn a_segment_of_another_format_version_is_not_removed() {
+        let older = include_bytes!("../../../kv-wal-format/testdata/v1_log_sealed.seg");
+        assert_eq!(finding(older).unwrap(), Finding::Foreign);
+    }
+
+    #[test]
+    fn without_a_header_marks_and_seals_tell_the_newest_change() {
+        let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 40, store_id: 5 };
+        let file = |lsn: u64, last: &Record<'_>| {
+            let (encoder, mut bytes) = (Encoder::new(header.origin()), header.encode().to_vec());
+            encoder.append(&Record::put(lsn, b"k", b"v"), &mut bytes).unwrap();
+            encoder.append(last, &mut bytes).unwrap();
+            bytes
+        };
+        let damaged = |mut bytes: Vec<u8>| {
+            bytes[20] ^= 1;
+            bytes
+        };
+        let mark = |lsn| Mark { durable_lsn: lsn, unix_time_ms: 0 }.encode_body();
+        let seal = |lsn| Seal { records: 1, max_lsn: lsn }.encode_body();
+        for (lsn, is_newer) in [(50, false), (51, true)] {
+            let (mark, seal) = (mark(lsn), seal(lsn));
+            for last in [Record::mark(lsn, &mark), Record::seal(lsn, &seal)] {
+                for bytes in [file(lsn, &last), damaged(file(lsn, &last))] {
+                    assert_eq!(finding(&bytes).is_err(), is_newer, "{last:?}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn every_combination_is_decided_as_the_table_says() {

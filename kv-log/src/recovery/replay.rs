@@ -346,8 +346,8 @@ impl Replay<'_> {
         Ok(scanner.stop())
     }
 
-    /// Points the index at `record`, which has `len` bytes, unless the index knows a newer record of
-    /// its key.
+    /// Points the index at `record`, which has `len` bytes, unless the index knows a newer record
+    /// of its key.
     fn replay(
         &self,
         record: &Record<'_>,

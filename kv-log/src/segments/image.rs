@@ -134,7 +134,8 @@ impl Image {
         Some(unsafe { &*ptr::slice_from_raw_parts(self.map.as_ptr().add(offset), len) })
     }
 
-    /// The value of the record at `offset`, if that is one of `key`, and the record's length in bytes.
+    /// The value of the record at `offset`, if that is one of `key`, and the record's length in
+    /// bytes.
     ///
     /// # Safety
     /// As for [`record_at`](Self::record_at).
@@ -165,7 +166,8 @@ impl Image {
         unsafe { self.published(offset, SMALL_HEADER_LEN) }.and_then(peek)
     }
 
-    /// The record at `offset` in a segment with this base LSN; `None` when the bytes there are none.
+    /// The record at `offset` in a segment with this base LSN; `None` when the bytes there are
+    /// none.
     ///
     /// # Safety
     /// All bytes from `offset` to the end of that record are as [`published`](Self::published)

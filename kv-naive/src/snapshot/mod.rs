@@ -1,7 +1,7 @@
 //! The snapshot file: a segment of kind `Snapshot`, one put for each entry in no particular order,
-//! and a seal with their count. Its header's `segment_id` is the LSN it stands at: checksums depend on
-//! it, so bytes of an older snapshot are never taken for records of this one. Its `base_lsn` follows
-//! from that LSN, so that the records of the newest changes have small headers.
+//! and a seal with their count. Its header's `segment_id` is the LSN it stands at: checksums depend
+//! on it, so bytes of an older snapshot are never taken for records of this one. Its `base_lsn`
+//! follows from that LSN, so that the records of the newest changes have small headers.
 //!
 //! On disk after a power cut between any two system calls of writing one:
 //!

@@ -14,7 +14,8 @@ fn headers() -> Vec<Row> {
         ("open: MANIFEST is empty", after(Vec::clear)),
         ("open: MANIFEST holds zeros", after(|bytes| bytes.fill(0))),
         ("open: MANIFEST holds other bytes", after(|bytes| bytes[..8].copy_from_slice(b"#!/bin/s"))),
-        ("open: MANIFEST is of a later release", after(|bytes| bytes[8] = 2)),
+        ("open: MANIFEST is of an earlier release", after(|bytes| bytes[8] = 1)),
+        ("open: MANIFEST is of a later release", after(|bytes| bytes[8] = 3)),
         ("open: a bit of MANIFEST's header changed", after(|bytes| bytes[20] ^= 1)),
         ("open: MANIFEST's header gives another length", after(|bytes| forge_header(bytes, 10, &[41, 0]))),
         ("open: MANIFEST's header gives an unknown kind", after(|bytes| forge_header(bytes, 12, &[9]))),
@@ -50,7 +51,7 @@ fn contents() -> Vec<Row> {
             content(|manifest| manifest.records[4] = OwnedRecord::seal(9, 0))
         }),
         ("open: MANIFEST has bytes behind its seal", bytes(|bytes| bytes.extend([0; 8]))),
-        ("open: MANIFEST was cut before its seal", bytes(|bytes| bytes.truncate(bytes.len() - 40))),
+        ("open: MANIFEST was cut before its seal", bytes(|bytes| bytes.truncate(bytes.len() - 29))),
         ("open: MANIFEST was cut within its seal", bytes(|bytes| bytes.truncate(bytes.len() - 8))),
         ("open: a bit of an entry of MANIFEST changed", bytes(|bytes| bytes[100] ^= 1)),
     ]

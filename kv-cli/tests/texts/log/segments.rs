@@ -9,7 +9,7 @@ const SEGMENT_BYTES_MAX: usize = 128 << 20;
 
 /// The start of the record with this number.
 const fn start_of(number: usize) -> usize {
-    SEGMENT_HEADER_LEN + number * (SMALL_HEADER_LEN + 4 + 60)
+    SEGMENT_HEADER_LEN + number * (SMALL_HEADER_LEN + 4 + 70)
 }
 
 /// A byte in the LSN, and one in the value, of the record with this number.
@@ -52,6 +52,7 @@ fn files() -> Vec<Row> {
         ("open: a segment's file is of another store", {
             after_change(&closed(), FIRST, |segment| segment.header.store_id ^= 1)
         }),
+        ("open: a segment's file is of an earlier release", after(&closed(), FIRST, |bytes| bytes[8] = 1)),
         ("open: a segment's file is of a later release", after(&closed(), FIRST, |bytes| bytes[8] = 3)),
         ("open: a change in a segment has the LSN 0", {
             after_change(&closed(), FIRST, |segment| segment.records[4].lsn = 0)

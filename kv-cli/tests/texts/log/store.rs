@@ -41,7 +41,7 @@ pub(crate) fn open_after(disk: &SimFs, damage: impl FnOnce(&SimFs)) -> String {
 /// after the first key of the third, and at the end.
 pub(crate) fn fill(store: &LogEngine) -> Result<()> {
     for number in 0..25_u32 {
-        store.put(&number.to_be_bytes(), &[7; 60])?;
+        store.put(&number.to_be_bytes(), &[7; 70])?;
         if number == 20 {
             store.sync()?;
         }

@@ -6,7 +6,8 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         ("open: NAIVE was cut", open_after_edit(IDENTITY, |bytes| bytes.truncate(30))),
         ("open: NAIVE is too long", open_after_edit(IDENTITY, |bytes| bytes.push(0))),
-        ("open: NAIVE is of a later release", open_after_edit(IDENTITY, |bytes| bytes[8] = 2)),
+        ("open: NAIVE is of an earlier release", open_after_edit(IDENTITY, |bytes| bytes[8] = 1)),
+        ("open: NAIVE is of a later release", open_after_edit(IDENTITY, |bytes| bytes[8] = 3)),
         ("open: NAIVE is a log segment", {
             open_after_change(IDENTITY, |content| content.header.kind = SegmentKind::Log)
         }),

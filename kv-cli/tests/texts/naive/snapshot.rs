@@ -11,6 +11,7 @@ fn contents() -> Vec<Row> {
     let after = |change: fn(&mut Content)| open_after_change(SNAPSHOT, change);
     vec![
         ("open: SNAPSHOT is empty", open_after_edit(SNAPSHOT, Vec::clear)),
+        ("open: SNAPSHOT is of an earlier release", open_after_edit(SNAPSHOT, |bytes| bytes[8] = 1)),
         ("open: SNAPSHOT is of a later release", open_after_edit(SNAPSHOT, |bytes| bytes[8] = 3)),
         ("open: SNAPSHOT is a log segment", after(|content| content.header.kind = SegmentKind::Log)),
         ("open: SNAPSHOT's header has another base LSN", after(|content| content.header.base_lsn = 1)),
