@@ -149,7 +149,7 @@ fn stated_lsn(record: &Record<'_>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_core::fs::FsExt;
+    use kv_core::Fs;
     use kv_tests::sim::SimFs;
     use kv_wal_format::{Encoder, SegmentKind};
     use std::path::Path;

@@ -1,7 +1,8 @@
 //! The snapshot file: a segment of kind `Snapshot`, one put for each entry in no particular order,
 //! and a seal with their count. Its header's `segment_id` is the LSN it stands at: checksums depend
-//! on it, so bytes of an older snapshot are never taken for records of this one. Its `base_lsn`
-//! follows from that LSN, so that the records of the newest changes have small headers.
+//! on it, so bytes of an older snapshot are never taken for records of this one. Its `base_lsn` is
+//! always 0. So an entry takes as many bytes in every snapshot, and after deletes no snapshot is
+//! longer than the one before. The reserve relies on this.
 //!
 //! On disk after a power cut between any two system calls of writing one:
 //!
@@ -18,8 +19,6 @@
 mod read;
 mod write;
 
-use kv_wal_format::SMALL_LSN_DELTA_MAX;
-
 pub(crate) use read::{Loaded, read};
 pub(crate) use write::write;
 
@@ -28,10 +27,8 @@ pub(crate) const SNAPSHOT: &str = "SNAPSHOT";
 /// Its name while it is written.
 pub(crate) const TEMPORARY: &str = "SNAPSHOT.tmp";
 
-/// The base LSN of a snapshot that stands at `lsn`.
-fn base_lsn(lsn: u64) -> u64 {
-    lsn.saturating_sub(SMALL_LSN_DELTA_MAX)
-}
+/// The base LSN of every snapshot.
+const BASE_LSN: u64 = 0;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use kv_wal_format::{
 };
 use std::path::Path;
 
-use super::{SNAPSHOT, base_lsn};
+use super::{BASE_LSN, SNAPSHOT};
 use crate::identity::header_error;
 
 /// Bytes read at a time.
@@ -80,10 +80,9 @@ fn read_header(window: &mut Window<'_>) -> Result<SegmentHeader> {
     window.extend()?;
     let header = SegmentHeader::decode(window.rest()).map_err(|error| header_error(window.path, error))?;
     let SegmentHeader { kind, segment_id: lsn, base_lsn: base, .. } = header;
-    if kind != SegmentKind::Snapshot || base != base_lsn(lsn) {
-        let fault = format!(
-            "this is not a snapshot of LSN {lsn}: its header is of {kind} segment {lsn} with base LSN {base}"
-        );
+    if kind != SegmentKind::Snapshot || base != BASE_LSN {
+        let fault =
+            format!("this is not a snapshot: its header is of {kind} segment {lsn} with base LSN {base}");
         return Err(Error::corruption(window.path, 0, fault));
     }
     window.advance(SEGMENT_HEADER_LEN);

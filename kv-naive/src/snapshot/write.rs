@@ -3,7 +3,7 @@ use kv_core::{Error, Op, Result};
 use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
 
-use super::{SNAPSHOT, TEMPORARY, base_lsn};
+use super::{BASE_LSN, SNAPSHOT, TEMPORARY};
 use crate::table::Cut;
 
 /// Bytes gathered before they are written.
@@ -38,7 +38,7 @@ impl<'a> Writer<'a> {
     fn create(dir: &dyn Dir, path: &'a Path, store_id: u32, lsn: u64) -> Result<Self> {
         let file = dir.open(TEMPORARY, OpenMode::CreateOrTruncate);
         let file = file.map_err(|error| Error::io(Op::Create, path, error))?;
-        let (kind, segment_id, base_lsn) = (SegmentKind::Snapshot, lsn, base_lsn(lsn));
+        let (kind, segment_id, base_lsn) = (SegmentKind::Snapshot, lsn, BASE_LSN);
         let header = SegmentHeader { kind, segment_id, base_lsn, store_id };
         let buffer = header.encode().to_vec();
         Ok(Writer { file, path, encoder: Encoder::new(header.origin()), lsn, records: 0, buffer, written: 0 })
