@@ -36,7 +36,7 @@ fn many_small_segments_are_merged_and_a_roll_costs_no_more_than_before() {
     }
     assert!(most > MANY_SEGMENTS * 9 / 10 && most < MANY_SEGMENTS + 100, "{most} segments");
     let longest = manifest_bytes().into_iter().max().unwrap();
-    assert!(longest < 31 * (MANY_SEGMENTS + 100) + 1000, "{longest} bytes of manifest");
+    assert!(longest < 32 * (MANY_SEGMENTS + 100) + 1000, "{longest} bytes of manifest");
     store.close().unwrap();
     drop(store);
     let store = LogEngine::open_in(Path::new("/store"), &env, options).unwrap();

@@ -148,9 +148,9 @@ mod tests {
         let (seed, body_crc) = (HeaderSeed::new(7), body_checksum(record.key, record.value));
         change(&mut bytes);
         if bytes[0] < 0x80 {
-            let h = seed.checksum(&bytes[..7]);
-            bytes[7..9].copy_from_slice(&h.to_le_bytes()[1..3]);
-            bytes[9..13].copy_from_slice(&(h ^ body_crc).to_le_bytes());
+            let h = seed.checksum(&bytes[..8]);
+            bytes[8..10].copy_from_slice(&h.to_le_bytes()[1..3]);
+            bytes[10..14].copy_from_slice(&(h ^ body_crc).to_le_bytes());
         } else {
             let h = seed.checksum(&bytes[..15]);
             bytes[15..19].copy_from_slice(&h.to_le_bytes());
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_record_is_decoded_and_what_follows_left_alone() {
-        for (lsn, len) in [(9, 22), (0, 32)] {
+        for (lsn, len) in [(9, 23), (0, 32)] {
             let record = Record::put(lsn, b"key", b"value!").with_more();
             let mut bytes = encoded(&record);
             assert_eq!(decoder().step(&bytes), Step::Record { record, len });
@@ -175,8 +175,8 @@ mod tests {
         for len in 0..64 {
             assert_eq!(decoder().step(&vec![0; len]), Step::End, "{len}");
         }
-        let mut bytes = [0; 14];
-        bytes[13] = 1;
+        let mut bytes = [0; 15];
+        bytes[14] = 1;
         assert_eq!(decoder().step(&bytes), Step::End);
     }
 
@@ -227,12 +227,12 @@ mod tests {
         };
         let cases = [
             (at(0), Corruption::HeaderChecksum),
-            (at(6), Corruption::HeaderChecksum),
-            (at(8), Corruption::HeaderChecksum),
-            (at(9), Corruption::RecordChecksum),
-            (at(12), Corruption::RecordChecksum),
+            (at(7), Corruption::HeaderChecksum),
+            (at(9), Corruption::HeaderChecksum),
+            (at(10), Corruption::RecordChecksum),
             (at(13), Corruption::RecordChecksum),
-            (at(19), Corruption::RecordChecksum),
+            (at(14), Corruption::RecordChecksum),
+            (at(20), Corruption::RecordChecksum),
         ];
         for (bytes, corruption) in cases {
             assert_eq!(decoder().step(&bytes), Step::Corrupt(corruption));
@@ -282,8 +282,8 @@ mod tests {
         Encoder::new(origin).append(&Record::put(u64::MAX, b"k", b""), &mut bytes).unwrap();
         assert!(matches!(Decoder::new(origin).step(&bytes), Step::Record { .. }));
         bytes[4] += 1;
-        let h = HeaderSeed::new(7).checksum(&bytes[..7]);
-        bytes[7..9].copy_from_slice(&h.to_le_bytes()[1..3]);
+        let h = HeaderSeed::new(7).checksum(&bytes[..8]);
+        bytes[8..10].copy_from_slice(&h.to_le_bytes()[1..3]);
         assert_eq!(Decoder::new(origin).step(&bytes), Step::Corrupt(Corruption::LsnOverflow));
     }
 
@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(bytes, encoded(&record));
         assert_eq!(
             Decoder::new(elsewhere).step(&bytes),
-            Step::Record { record: Record { lsn: 109, ..record }, len: 21 }
+            Step::Record { record: Record { lsn: 109, ..record }, len: 22 }
         );
     }
 

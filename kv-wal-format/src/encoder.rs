@@ -41,7 +41,7 @@ impl Encoder {
     }
 
     /// [`encode`](Self::encode) for a caller that has computed the [`body_checksum`] already. It
-    /// copies the record and computes a checksum over 7 or 15 bytes, which is short enough for a
+    /// copies the record and computes a checksum over 8 or 15 bytes, which is short enough for a
     /// lock.
     ///
     /// With a wrong `body_crc`, debug builds panic. Release builds write a record that decodes as
@@ -155,12 +155,12 @@ mod tests {
         let (key_max, key_min) = ([1; 255], [1; 256]);
         // LSN, key and value, and the length of the header.
         let table: [(u64, &[u8], &[u8], usize); 10] = [
-            (base_lsn, b"", b"", 13),
-            (base_lsn, &key_max, &small_max, 13),
-            (base_lsn + 0xff_ffff, &key_max, &small_max, 13),
+            (base_lsn, b"", b"", 14),
+            (base_lsn, &key_max, &small_max, 14),
+            (base_lsn + 0xffff_ffff, &key_max, &small_max, 14),
             (base_lsn, &key_min, b"", 23),
             (base_lsn, b"", &large_min, 23),
-            (base_lsn + 0x100_0000, b"", b"", 23),
+            (base_lsn + 0x1_0000_0000, b"", b"", 23),
             (base_lsn - 1, b"", b"", 23),
             (0, b"", b"", 23),
             (u64::MAX, b"", b"", 23),
@@ -181,27 +181,27 @@ mod tests {
     fn overwrites_its_bytes_and_no_others() {
         let record = Record::put(5, b"abc", b"def");
         let mut expected = Vec::new();
-        assert_eq!(encoder().append(&record, &mut expected), Ok(19));
+        assert_eq!(encoder().append(&record, &mut expected), Ok(20));
 
         let mut out = [0xaa; 24];
-        assert_eq!(encoder().encode(&record, &mut out), Ok(19));
-        assert_eq!(out[..19], expected);
-        assert_eq!(out[13..], *b"abcdef\xaa\xaa\xaa\xaa\xaa");
+        assert_eq!(encoder().encode(&record, &mut out), Ok(20));
+        assert_eq!(out[..20], expected);
+        assert_eq!(out[14..], *b"abcdef\xaa\xaa\xaa\xaa");
     }
 
     #[test]
     fn append_keeps_what_is_there() {
         let mut out = vec![7; 8];
-        assert_eq!(encoder().append(&Record::delete(5, b"abc"), &mut out), Ok(16));
-        assert_eq!(out.len(), 24);
+        assert_eq!(encoder().append(&Record::delete(5, b"abc"), &mut out), Ok(17));
+        assert_eq!(out.len(), 25);
         assert_eq!(out[..8], [7; 8]);
-        assert_eq!(out[21..], *b"abc");
+        assert_eq!(out[22..], *b"abc");
     }
 
     #[test]
     fn the_three_ways_write_the_same_bytes() {
         let record = Record::put(5, b"abc", b"defghij").with_more();
-        for (base_lsn, len) in [(4, 23), (6, 33)] {
+        for (base_lsn, len) in [(4, 24), (6, 33)] {
             let encoder = Encoder::new(Origin { segment_id: 0xfeed, base_lsn });
             let (mut appended, mut whole, mut with_checksum) = (Vec::new(), vec![1; len], vec![2; len]);
             encoder.append(&record, &mut appended).unwrap();
@@ -269,9 +269,9 @@ mod tests {
     #[test]
     fn a_buffer_that_is_too_small_is_unchanged() {
         let record = Record::put(1, b"abc", b"def");
-        for available in 0..19 {
+        for available in 0..20 {
             let mut out = vec![7; available];
-            let error = EncodeError::BufferTooSmall { needed: 19, available };
+            let error = EncodeError::BufferTooSmall { needed: 20, available };
             assert_eq!(encoder().encode(&record, &mut out), Err(error));
             assert_eq!(out, vec![7; available]);
         }

@@ -7,7 +7,7 @@
 pub const SEGMENT_HEADER_LEN: usize = 40;
 
 /// Length of a small record header in bytes. No record is shorter.
-pub const SMALL_HEADER_LEN: usize = 13;
+pub const SMALL_HEADER_LEN: usize = 14;
 
 /// Length of a large record header in bytes.
 pub const LARGE_HEADER_LEN: usize = 23;
@@ -19,7 +19,7 @@ pub const SMALL_KEY_LEN_MAX: usize = u8::MAX as usize;
 pub const SMALL_VALUE_LEN_MAX: usize = u16::MAX as usize;
 
 /// Largest distance of an LSN from the segment's base LSN under a small record header.
-pub const SMALL_LSN_DELTA_MAX: u64 = (1 << 24) - 1;
+pub const SMALL_LSN_DELTA_MAX: u64 = u32::MAX as u64;
 
 /// Length of a mark's value in bytes.
 pub(crate) const MARK_BODY_LEN: usize = 16;

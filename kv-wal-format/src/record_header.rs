@@ -16,8 +16,8 @@ mod small {
     pub(super) const KEY_LEN: usize = 1;
     pub(super) const VALUE_LEN: usize = 2;
     pub(super) const LSN_DELTA: usize = 4;
-    pub(super) const CHECK: usize = 7;
-    pub(super) const CRC: usize = 9;
+    pub(super) const CHECK: usize = 8;
+    pub(super) const CRC: usize = 10;
     const _: () = assert!(CRC + size_of::<u32>() == super::SMALL_HEADER_LEN);
 }
 
@@ -135,7 +135,7 @@ const fn header_len(base_lsn: u64, lsn: u64, key_len: usize, value_len: usize) -
 /// ```
 /// use kv_wal_format::{encoded_len, encoded_len_max};
 ///
-/// assert_eq!(encoded_len(100, 101, 3, 5), 13 + 8);
+/// assert_eq!(encoded_len(100, 101, 3, 5), 14 + 8);
 /// assert_eq!(encoded_len(100, 99, 3, 5), 23 + 8);
 /// assert_eq!(encoded_len_max(3, 5), 23 + 8);
 /// ```
@@ -159,7 +159,7 @@ impl Headers {
     /// Writes a header in the smallest form that holds it to the start of `out`, and returns the
     /// rest of `out`. `None` when `out` is too short. `body_crc` is the checksum of key and value.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "`small_delta` has checked the lengths")]
+    #[expect(clippy::cast_possible_truncation, reason = "`small_delta` has checked the numbers")]
     pub(crate) fn write<'a>(
         &self,
         header: &Header,
@@ -170,11 +170,10 @@ impl Headers {
         let tag = kind.to_byte() | if more { MORE } else { 0 };
         if let Some(delta) = small_delta(self.base_lsn, lsn, usize::from(key_len), value_len as usize) {
             let (bytes, rest) = out.split_first_chunk_mut::<SMALL_HEADER_LEN>()?;
-            let [d0, d1, d2, ..] = delta.to_le_bytes();
             layout::write::<{ small::TAG }, _, _>(bytes, [tag | SMALL]);
             layout::write::<{ small::KEY_LEN }, _, _>(bytes, [key_len as u8]);
             layout::write::<{ small::VALUE_LEN }, _, _>(bytes, (value_len as u16).to_le_bytes());
-            layout::write::<{ small::LSN_DELTA }, _, _>(bytes, [d0, d1, d2]);
+            layout::write::<{ small::LSN_DELTA }, _, _>(bytes, (delta as u32).to_le_bytes());
             let h = self.small_checksum(bytes);
             layout::write::<{ small::CHECK }, _, _>(bytes, small_check(h).to_le_bytes());
             layout::write::<{ small::CRC }, _, _>(bytes, (h ^ body_crc).to_le_bytes());
@@ -296,8 +295,8 @@ pub(crate) fn lsn(base_lsn: u64, buf: &[u8]) -> Option<u64> {
     let start = buf.first_chunk::<SMALL_HEADER_LEN>()?;
     let [tag] = layout::read::<{ small::TAG }, _, _>(start);
     if tag & LARGE == 0 {
-        let [d0, d1, d2] = layout::read::<{ small::LSN_DELTA }, _, _>(start);
-        base_lsn.checked_add(u64::from(u32::from_le_bytes([d0, d1, d2, 0])))
+        let delta = u32::from_le_bytes(layout::read::<{ small::LSN_DELTA }, _, _>(start));
+        base_lsn.checked_add(u64::from(delta))
     } else {
         let header = buf.first_chunk::<LARGE_HEADER_LEN>()?;
         Some(u64::from_le_bytes(layout::read::<{ large::LSN }, _, _>(header)))

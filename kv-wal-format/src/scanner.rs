@@ -76,7 +76,7 @@ pub struct Stop {
 /// let keys: Vec<_> = scanner.by_ref().map(|(_, record)| record.key).collect();
 /// assert_eq!(keys, [b"a"]);
 /// let stop = scanner.stop();
-/// assert_eq!((stop.offset, stop.fault, stop.reason), (15, unfinished, StopReason::Torn));
+/// assert_eq!((stop.offset, stop.fault, stop.reason), (16, unfinished, StopReason::Torn));
 /// # Ok::<(), kv_wal_format::EncodeError>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -204,7 +204,7 @@ mod tests {
     const MARK: [u8; Mark::BODY_LEN] = [1; 16];
     const SEAL: [u8; Seal::BODY_LEN] = [2; 16];
 
-    /// Records of 21 bytes each (marks and seals: 29), without a segment header.
+    /// Records of 22 bytes each (marks and seals: 30), without a segment header.
     fn segment(records: &[Record<'_>]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for record in records {
@@ -238,19 +238,19 @@ mod tests {
         let table: [Row; 15] = [
             (segment(&[]), &[], 0, 0, End, 0),
             (zeros(segment(&[])), &[], 0, 0, End, 0),
-            (segment(&[put(5), put(4)]), &[0, 21], 42, 42, End, 5),
-            (zeros(segment(&[put(1), put(2)])), &[0, 21], 42, 42, End, 2),
-            (segment(&[put(1), mark]), &[0, 21], 50, 50, End, 2),
-            (segment(&[put(1), seal, put(3)]), &[0, 21], 50, 50, Sealed, 2),
-            (segment(&[put(1), more, more, last, put(4)]), &[0, 21, 42, 63, 84], 105, 105, End, 4),
-            (segment(&[more, Record::delete(3, b"key")]), &[0, 21], 37, 37, End, 3),
-            (segment(&[put(1), more, more]), &[0], 21, 63, Torn, 1),
-            (zeros(segment(&[put(1), more, more])), &[0], 21, 63, Torn, 1),
-            (segment(&[put(1), more, put(4)]), &[0], 21, 42, BrokenBatch, 1),
-            (segment(&[put(1), more, put(2)]), &[0], 21, 42, BrokenBatch, 1),
-            (segment(&[put(1), more, more, put(4), last]), &[0], 21, 63, BrokenBatch, 1),
-            (segment(&[put(1), more, Record::mark(3, &MARK), last]), &[0], 21, 42, BrokenBatch, 1),
-            (segment(&[put(1), more, Record::seal(3, &SEAL)]), &[0], 21, 42, BrokenBatch, 1),
+            (segment(&[put(5), put(4)]), &[0, 22], 44, 44, End, 5),
+            (zeros(segment(&[put(1), put(2)])), &[0, 22], 44, 44, End, 2),
+            (segment(&[put(1), mark]), &[0, 22], 52, 52, End, 2),
+            (segment(&[put(1), seal, put(3)]), &[0, 22], 52, 52, Sealed, 2),
+            (segment(&[put(1), more, more, last, put(4)]), &[0, 22, 44, 66, 88], 110, 110, End, 4),
+            (segment(&[more, Record::delete(3, b"key")]), &[0, 22], 39, 39, End, 3),
+            (segment(&[put(1), more, more]), &[0], 22, 66, Torn, 1),
+            (zeros(segment(&[put(1), more, more])), &[0], 22, 66, Torn, 1),
+            (segment(&[put(1), more, put(4)]), &[0], 22, 44, BrokenBatch, 1),
+            (segment(&[put(1), more, put(2)]), &[0], 22, 44, BrokenBatch, 1),
+            (segment(&[put(1), more, more, put(4), last]), &[0], 22, 66, BrokenBatch, 1),
+            (segment(&[put(1), more, Record::mark(3, &MARK), last]), &[0], 22, 44, BrokenBatch, 1),
+            (segment(&[put(1), more, Record::seal(3, &SEAL)]), &[0], 22, 44, BrokenBatch, 1),
         ];
         for (bytes, offsets, offset, fault, reason, last_lsn) in table {
             let (yielded, stop) = scan(&bytes);
@@ -265,7 +265,7 @@ mod tests {
         let clean = segment(&[put(1), put(2).with_more(), put(2), put(3)]);
         // The damaged byte, and the stop that follows from it.
         for (byte, offset, fault, last_record, last_lsn) in
-            [(14, 0, 0, 0, 0), (35, 21, 21, 0, 1), (56, 21, 42, 0, 1), (77, 63, 63, 42, 2)]
+            [(15, 0, 0, 0, 0), (37, 22, 22, 0, 1), (59, 22, 44, 0, 1), (81, 66, 66, 44, 2)]
         {
             let mut bytes = clean.clone();
             bytes[byte] ^= 1;
@@ -287,9 +287,9 @@ mod tests {
     fn stop_scans_what_is_left() {
         let bytes = segment(&[put(1), put(2).with_more(), put(2)]);
         let mut scanner = Scanner::new(ORIGIN, &bytes, 0);
-        assert_eq!(scanner.nth(1).map(|(range, record)| (range, record.more)), Some((21..42, true)));
-        let (offset, fault) = (63, 63);
-        let stop = Stop { offset, fault, reason: StopReason::End, last_record: 42, last_lsn: 2 };
+        assert_eq!(scanner.nth(1).map(|(range, record)| (range, record.more)), Some((22..44, true)));
+        let (offset, fault) = (66, 66);
+        let stop = Stop { offset, fault, reason: StopReason::End, last_record: 44, last_lsn: 2 };
         assert_eq!(scanner.stop(), stop);
         assert!(scanner.next().is_none());
     }
@@ -302,13 +302,13 @@ mod tests {
             (scanner.by_ref().count(), scanner.stop())
         };
         let end = |last_record, last_lsn| {
-            let (offset, fault) = (42, 42);
+            let (offset, fault) = (44, 44);
             Stop { offset, fault, reason: StopReason::End, last_record, last_lsn }
         };
-        assert_eq!(from(21), (1, end(21, 2)));
-        assert_eq!(from(42), (0, end(42, 0)));
-        for beyond in [43, usize::MAX] {
-            assert_eq!(from(beyond), (0, Stop { reason: StopReason::Torn, ..end(42, 0) }));
+        assert_eq!(from(22), (1, end(22, 2)));
+        assert_eq!(from(44), (0, end(44, 0)));
+        for beyond in [45, usize::MAX] {
+            assert_eq!(from(beyond), (0, Stop { reason: StopReason::Torn, ..end(44, 0) }));
         }
     }
 
@@ -319,7 +319,7 @@ mod tests {
         Encoder::new(header.origin()).append(&put(10), &mut bytes).unwrap();
         let (found, mut scanner) = Scanner::open(&bytes).unwrap();
         assert_eq!(found, header);
-        assert_eq!(scanner.next(), Some((40..61, put(10))));
+        assert_eq!(scanner.next(), Some((40..62, put(10))));
         assert_eq!(Scanner::open(&bytes[1..]).unwrap_err(), HeaderError::BadMagic);
     }
 }

@@ -98,7 +98,7 @@ fn h(covered: &[u8]) -> u32 {
 
 #[test]
 fn small_header_table() {
-    for (record, kind) in records(ORIGIN.base_lsn + 0x0003_0201) {
+    for (record, kind) in records(ORIGIN.base_lsn + 0x0403_0201) {
         let title = "Small record header";
         assert!(section("Tag").contains(&format!("{kind} {}", record.kind)));
         let tag = if record.more { kind | 0b0000_1000 } else { kind };
@@ -108,11 +108,11 @@ fn small_header_table() {
             ("tag", &[tag]),
             ("key_len", &[key_len]),
             ("value_len", &value_len),
-            ("lsn_delta", &[1, 2, 3]),
+            ("lsn_delta", &[1, 2, 3, 4]),
             ("check", &[0; 2]),
             ("crc", &[0; 4]),
         ];
-        let h = h(&lay_out(title, SMALL_HEADER_LEN, &fields)[..7]);
+        let h = h(&lay_out(title, SMALL_HEADER_LEN, &fields)[..8]);
         let check = &h.to_le_bytes()[1..3];
         let crc = (h ^ body_checksum(record.key, record.value)).to_le_bytes();
         (fields[4].1, fields[5].1) = (check, &crc);
@@ -153,7 +153,7 @@ fn worked_example() -> Vec<u8> {
     let header = SegmentHeader { kind: SegmentKind::Log, segment_id: 7, base_lsn: 41, store_id: 0 };
     let (encoder, mut segment) = (Encoder::new(header.origin()), header.encode().to_vec());
     let mark = Mark { durable_lsn: 42, unix_time_ms: 1_700_000_000_000 }.encode_body();
-    let late = 41 + (1 << 24);
+    let late = 41 + (1 << 32);
     let seal = Seal { records: 4, max_lsn: late }.encode_body();
     let records = [
         Record::put(42, b"key", b"value"),

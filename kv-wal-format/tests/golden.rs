@@ -81,8 +81,8 @@ fn golden_files() -> Vec<Golden> {
             records: vec![
                 Record::put(0x1112_1314_1516_1719, b"key", b"value"),
                 // The LSNs next to the limit of a small header.
-                Record::put(0x1112_1314_1616_1717, b"key", b"value"),
-                Record::put(0x1112_1314_1616_1718, b"key", b"value"),
+                Record::put(0x1112_1315_1516_1717, b"key", b"value"),
+                Record::put(0x1112_1315_1516_1718, b"key", b"value"),
                 Record::put(0x2122_2324_2526_2728, b"key", b"value"),
             ],
             zeros: 100,

@@ -39,7 +39,7 @@ fn origin() -> impl Strategy<Value = Origin> {
 
 /// Every other LSN is low.
 fn lsn() -> impl Strategy<Value = u64> {
-    prop_oneof![0..1_u64 << 25, any::<u64>()]
+    prop_oneof![0..1_u64 << 33, any::<u64>()]
 }
 
 /// Mostly short, and around the limits of a small header.

@@ -9,23 +9,23 @@ const OTHER: Origin = Origin { segment_id: 8, base_lsn: 0 };
 /// One piece of a segment's content. A case puts pieces one after the other.
 #[derive(Clone, Copy)]
 enum Piece {
-    /// 21 bytes.
+    /// 22 bytes.
     Put(u64),
-    /// 21 bytes, with MORE.
+    /// 22 bytes, with MORE.
     Member(u64),
-    /// 29 bytes: `lsn`, `durable_lsn`.
+    /// 30 bytes: `lsn`, `durable_lsn`.
     Mark(u64, u64),
     /// A mark whose body is damaged.
     DamagedMark(u64, u64),
-    /// 29 bytes.
+    /// 30 bytes.
     Seal(u64),
-    /// 29 bytes, of another segment.
+    /// 30 bytes, of another segment.
     ForeignMark(u64, u64),
-    /// A put (66 bytes) with the bytes of a mark in its value.
+    /// A put (68 bytes) with the bytes of a mark in its value.
     PutOfMark(u64, u64),
     /// The same with a damaged body: only the header is valid.
     DamagedPutOfMark(u64, u64),
-    /// The first 21 bytes of a put of 53.
+    /// The first 22 bytes of a put of 54.
     HalfPut(u64),
     /// The header of a put with a value of this length, without the value.
     StrayHeader(usize),
@@ -110,30 +110,30 @@ fn clean_tails() {
 fn torn_tails() {
     // Pieces, and the place to cut.
     let table: [(&[Piece], usize); 19] = [
-        (&[Put(1), HalfPut(2)], 21),
-        (&[Put(1), Damaged(8)], 21),
-        (&[Put(1), Damaged(3)], 21),
-        (&[Put(1), Lost(32), Damaged(1)], 21),
-        (&[Put(1), Lost(33), Damaged(64)], 21),
+        (&[Put(1), HalfPut(2)], 22),
+        (&[Put(1), Damaged(8)], 22),
+        (&[Put(1), Damaged(3)], 22),
+        (&[Put(1), Lost(32), Damaged(1)], 22),
+        (&[Put(1), Lost(33), Damaged(64)], 22),
         // A batch without its end.
-        (&[Put(1), Member(2)], 21),
-        (&[Put(1), Member(2), Lost(64)], 21),
-        (&[Put(1), Member(2), Damaged(32), Put(2)], 21),
+        (&[Put(1), Member(2)], 22),
+        (&[Put(1), Member(2), Lost(64)], 22),
+        (&[Put(1), Member(2), Damaged(32), Put(2)], 22),
         // Changes and seals behind the damage prove nothing.
-        (&[Put(1), Lost(32), Put(3), Put(4)], 21),
-        (&[Put(1), Damaged(32), Put(3), Seal(3)], 21),
+        (&[Put(1), Lost(32), Put(3), Put(4)], 22),
+        (&[Put(1), Damaged(32), Put(3), Seal(3)], 22),
         // Nor does a mark whose `durable_lsn` is not above the last LSN before the damage.
-        (&[Put(1), Lost(32), Mark(2, 1)], 21),
-        (&[Put(1), Damaged(32), Put(3), Mark(3, 0), Mark(3, 1), Lost(8)], 21),
-        (&[Put(1), Mark(2, 1), Damaged(32), Mark(3, 2)], 50),
+        (&[Put(1), Lost(32), Mark(2, 1)], 22),
+        (&[Put(1), Damaged(32), Put(3), Mark(3, 0), Mark(3, 1), Lost(8)], 22),
+        (&[Put(1), Mark(2, 1), Damaged(32), Mark(3, 2)], 52),
         // A damaged mark loses no change.
-        (&[Put(1), DamagedMark(1, 1), Put(2), Mark(2, 1)], 21),
-        (&[Put(1), Damaged(32), DamagedMark(2, 2)], 21),
+        (&[Put(1), DamagedMark(1, 1), Put(2), Mark(2, 1)], 22),
+        (&[Put(1), Damaged(32), DamagedMark(2, 2)], 22),
         // Marks that do not count: of another segment, behind a seal, inside a value.
-        (&[Put(1), Damaged(32), ForeignMark(2, 2)], 21),
-        (&[Put(1), Damaged(32), Seal(2), Mark(2, 2)], 21),
-        (&[Put(1), Damaged(32), PutOfMark(3, 3)], 21),
-        (&[Put(1), DamagedPutOfMark(3, 3), Put(4)], 21),
+        (&[Put(1), Damaged(32), ForeignMark(2, 2)], 22),
+        (&[Put(1), Damaged(32), Seal(2), Mark(2, 2)], 22),
+        (&[Put(1), Damaged(32), PutOfMark(3, 3)], 22),
+        (&[Put(1), DamagedPutOfMark(3, 3), Put(4)], 22),
     ];
     for (pieces, offset) in table {
         assert_eq!(judge(pieces, 0), Tail::Torn { offset });
@@ -144,20 +144,20 @@ fn torn_tails() {
 fn corrupt_tails() {
     // Pieces, offset of the damage, offset of the mark, its `durable_lsn`.
     let table: [(&[Piece], usize, usize, u64); 12] = [
-        (&[Put(1), Damaged(32), Mark(2, 2)], 21, 53, 2),
-        (&[Put(1), Damaged(33), Mark(2, 2)], 21, 54, 2),
-        (&[Put(1), Lost(32), Mark(2, 2)], 21, 53, 2),
-        (&[Put(1), Lost(32), Mark(9, 2), Lost(64)], 21, 53, 2),
-        (&[Put(1), Damaged(40), Put(3), Mark(3, 1), Mark(3, 3), Mark(3, 2)], 21, 111, 3),
-        (&[Put(1), Damaged(8), PutOfMark(3, 9), Mark(3, 2)], 21, 95, 2),
-        (&[Put(1), DamagedPutOfMark(3, 9), Mark(3, 2)], 21, 87, 2),
-        (&[Put(1), DamagedMark(1, 1), Put(2), Mark(2, 2)], 21, 71, 2),
-        (&[Put(1), Damaged(32), DamagedMark(2, 2), Mark(3, 2)], 21, 82, 2),
+        (&[Put(1), Damaged(32), Mark(2, 2)], 22, 54, 2),
+        (&[Put(1), Damaged(33), Mark(2, 2)], 22, 55, 2),
+        (&[Put(1), Lost(32), Mark(2, 2)], 22, 54, 2),
+        (&[Put(1), Lost(32), Mark(9, 2), Lost(64)], 22, 54, 2),
+        (&[Put(1), Damaged(40), Put(3), Mark(3, 1), Mark(3, 3), Mark(3, 2)], 22, 114, 3),
+        (&[Put(1), Damaged(8), PutOfMark(3, 9), Mark(3, 2)], 22, 98, 2),
+        (&[Put(1), DamagedPutOfMark(3, 9), Mark(3, 2)], 22, 90, 2),
+        (&[Put(1), DamagedMark(1, 1), Put(2), Mark(2, 2)], 22, 74, 2),
+        (&[Put(1), Damaged(32), DamagedMark(2, 2), Mark(3, 2)], 22, 84, 2),
         // The damage is inside a batch: its first member does not count.
-        (&[Put(1), Member(2), Damaged(32), Mark(2, 2)], 42, 74, 2),
+        (&[Put(1), Member(2), Damaged(32), Mark(2, 2)], 44, 76, 2),
         // A header that passes by chance hides no mark: no record follows its body.
-        (&[Put(1), StrayHeader(50), Mark(2, 2), Damaged(64)], 21, 34, 2),
-        (&[Put(1), StrayHeader(29), Mark(2, 2), Damaged(64)], 21, 34, 2),
+        (&[Put(1), StrayHeader(50), Mark(2, 2), Damaged(64)], 22, 36, 2),
+        (&[Put(1), StrayHeader(29), Mark(2, 2), Damaged(64)], 22, 36, 2),
     ];
     for (pieces, offset, mark, durable_lsn) in table {
         let evidence = Evidence::Mark { offset: mark, durable_lsn, last_lsn: 1 };
@@ -167,7 +167,7 @@ fn corrupt_tails() {
 
 #[test]
 fn a_broken_batch_is_corrupt() {
-    let tail = Tail::Corrupt { offset: 42, evidence: Evidence::BrokenBatch };
+    let tail = Tail::Corrupt { offset: 44, evidence: Evidence::BrokenBatch };
     assert_eq!(judge(&[Put(1), Member(2), Put(3)], 0), tail);
 }
 
@@ -197,7 +197,7 @@ fn a_valid_header_at_the_end_of_the_bytes_is_skipped() {
     let mut bytes = segment(&[Put(1), Damaged(8), PutOfMark(3, 3)]);
     bytes.pop();
     let stop = Scanner::new(ORIGIN, &bytes, 0).stop();
-    assert_eq!(judge_tail(ORIGIN, &bytes, &stop, 0), Tail::Torn { offset: 21 });
+    assert_eq!(judge_tail(ORIGIN, &bytes, &stop, 0), Tail::Torn { offset: 22 });
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn contents() -> Vec<Row> {
             content(|manifest| manifest.records[4] = OwnedRecord::seal(9, 0))
         }),
         ("open: MANIFEST has bytes behind its seal", bytes(|bytes| bytes.extend([0; 8]))),
-        ("open: MANIFEST was cut before its seal", bytes(|bytes| bytes.truncate(bytes.len() - 29))),
+        ("open: MANIFEST was cut before its seal", bytes(|bytes| bytes.truncate(bytes.len() - 30))),
         ("open: MANIFEST was cut within its seal", bytes(|bytes| bytes.truncate(bytes.len() - 8))),
         ("open: a bit of an entry of MANIFEST changed", bytes(|bytes| bytes[100] ^= 1)),
     ]
