@@ -81,9 +81,10 @@ impl Reserve {
         while missing >= BLOCK_LEN {
             let wanted = held.len + missing;
             match held.grow(&*self.dir, wanted).map_err(|error| error.kind()) {
-                Ok(()) => break,
+                Ok(()) if held.len == len => break,
                 Err(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => is_full = true,
-                Err(io::ErrorKind::FileTooLarge) => {}
+                // A part: perhaps there is room for more.
+                Ok(()) | Err(io::ErrorKind::FileTooLarge) => {}
                 Err(_) => return true,
             }
             missing = if missing > BLOCK_LEN { (missing / 2).next_multiple_of(BLOCK_LEN) } else { 0 };

@@ -1,6 +1,7 @@
 use super::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use kv_core::Fs;
 use kv_core::fs::{Dir, DirLock, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode};
+use kv_core::parts::Reserve;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -240,4 +241,16 @@ fn a_created_directory_is_durable_if_the_creators_of_its_parents_died() {
         }
     }
     assert!(states > 10, "{states}");
+}
+
+#[test]
+fn a_reserve_holds_as_many_bytes_as_the_disk_has_room_for() {
+    const BLOCK: u64 = 4096;
+    for room in (0..60).map(|number| number * 1777) {
+        let disk = SimFs::new();
+        disk.limit_space(Some(room));
+        let reserve = Reserve::open(disk.open_dir(Path::new("/")).unwrap());
+        assert!(!reserve.hold(1 << 20));
+        assert_eq!(reserve.len(), room / BLOCK * BLOCK, "of {room}");
+    }
 }
