@@ -118,11 +118,14 @@ fn find_later_mark(origin: Origin, segment: &[u8], from: usize, last_lsn: u64) -
     }
 }
 
-/// Whether a record may start at `offset`: a valid header is there, or nothing.
+/// Whether a record may start at `offset`: a valid header is there, or nothing. A false header
+/// often announces a body that ends among zeros, so nothing counts only behind a byte that is not
+/// zero.
 fn may_be_boundary(decoder: &Decoder, segment: &[u8], offset: usize) -> bool {
-    let rest = segment.get(offset..).unwrap_or_default();
+    let Some((before, rest)) = segment.split_at_checked(offset) else { return false };
     let start = rest.get(..SMALL_HEADER_LEN).unwrap_or(rest);
-    is_zero(start) || start.len() < SMALL_HEADER_LEN || decoder.check_header(rest).is_some()
+    let is_end = is_zero(start) || start.len() < SMALL_HEADER_LEN;
+    is_end && before.last().is_some_and(|last| *last != 0) || decoder.check_header(rest).is_some()
 }
 
 #[cfg(test)]
