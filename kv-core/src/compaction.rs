@@ -131,8 +131,8 @@ pub struct CompactionPlan {
 pub trait CompactionPolicy: fmt::Debug + Send + Sync {
     /// The segments to compact now. `None` when there is nothing to do.
     ///
-    /// The engine may hold its compaction lock during the call, so `plan` must not call `compact`
-    /// or `close` of the engine.
+    /// The engine may hold its compaction lock during the call, so `plan` must not change, compact
+    /// or close the store.
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan>;
 }
 

@@ -83,7 +83,7 @@ impl Slack {
         self.bytes().saturating_sub(to_keep(self.ceiling()))
     }
 
-    /// Whether all segments with lower ids than `newest` are durable.
+    /// Whether all sealed segments with lower ids than `newest` are durable.
     pub(crate) fn are_durable_before(&self, newest: SegmentId) -> bool {
         self.catalog.are_durable_before(newest)
     }

@@ -215,17 +215,15 @@ impl Store {
         if !self.flusher.is_idle() {
             return Ok(());
         }
-        let spares = self.log.spares.take_large();
-        if !spares.is_empty() {
-            self.catalog.remove_spares(&spares, last.max(self.recovery.lsn_floor))?;
-            for spare in &spares {
-                self.segments.retire(spare);
-            }
-        }
-        self.log.seal_if_large(self.log.slack.output_bytes())?;
+        let fitting = self.log.slack.output_bytes();
+        let floor = last.max(self.recovery.lsn_floor);
+        unless_refused(self.log.spares.remove_large(fitting, floor))?;
+        // First, so that the files tell how large the next active segment should be.
+        self.compactor.compact_in_passing(Extent::Idle(last))?;
+        self.log.seal_if_large(fitting)?;
         self.flusher.flush_sealed()?;
         self.compactor.compact_in_passing(Extent::Idle(last))?;
-        unless_refused(self.compactor.split_large())?;
+        unless_refused(self.compactor.split_large(last))?;
         self.catalog.hold_reserve();
         self.release_idle_memory();
         Ok(())

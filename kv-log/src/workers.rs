@@ -105,8 +105,8 @@ fn spares_loop(store: &Store) {
 fn compact_loop(store: &Store) {
     let context = &store.context;
     let _watch = context.signals.pacing.watch(&context.health, context.path());
-    // Whether the store was made small after the last sealed segment. The newest change, and the
-    // time when it was seen.
+    // Whether the store was made small after the newest change that was seen. That change, and when
+    // it was seen.
     let (mut is_tidy, mut newest) = (false, (store.log.end.last_lsn(), context.env.clock.monotonic()));
     loop {
         // Readers do not tell when they have finished, so retired memory is checked again.
@@ -119,10 +119,10 @@ fn compact_loop(store: &Store) {
         if context.signals.pacing.is_stopping() {
             return;
         }
-        is_tidy &= !is_due;
         let (last, now) = (store.log.end.last_lsn(), context.env.clock.monotonic());
         if last != newest.0 {
-            newest = (last, now);
+            // Without a change, it is `tidy` that has sealed a segment.
+            (is_tidy, newest) = (false, (last, now));
         } else if !is_due && !is_tidy && now.saturating_sub(newest.1) >= TIDY_PAUSE {
             is_tidy = true;
             if store.tidy(last).is_err() && context.health.is_poisoned() {

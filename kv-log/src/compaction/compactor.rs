@@ -1,7 +1,7 @@
 //! The compactor: it asks the policy for victims, and has them compacted until the extent is
 //! reached.
 
-use kv_core::{CompactionLevel, CompactionReport, Result, SegmentId};
+use kv_core::{CompactionLevel, CompactionReport, Lsn, Result, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +25,12 @@ use crate::segments::{Segment, SegmentTable};
 const STEP: Duration = Duration::from_millis(1);
 const STEPS_MAX: u32 = 20;
 
+/// A file is split only if its records are on average shorter than this part of an output.
+const LARGE_PART: usize = 8;
+
+/// How often images are compacted for slack before the policy is asked.
+const MEMORY_ROUNDS_MAX: u32 = 4;
+
 /// The most bytes of files that are split.
 const SPLIT_BYTES_MAX: usize = 32 << 20;
 
@@ -44,8 +50,6 @@ pub(crate) struct Compactor {
     disk: DiskCompactor,
     /// Held while a compaction runs. The first lock in the order of locks.
     running: Mutex<()>,
-    /// Held while victims are chosen, and while images are replaced.
-    images: Mutex<()>,
 }
 
 impl Compactor {
@@ -70,7 +74,6 @@ impl Compactor {
             memory,
             disk,
             running: Mutex::default(),
-            images: Mutex::default(),
         }
     }
 
@@ -125,12 +128,12 @@ impl Compactor {
         self.flusher.flush_sealed()?;
         for _ in 0..STEPS_MAX {
             // The wait has an end: a policy may put, and this thread then holds the lock.
-            let freed = self.images.try_lock_for(STEP).map(|_images| self.free_some_memory());
+            let freed = self.running.try_lock_for(STEP).map(|alone| self.free_some_memory(&alone));
             if fits() {
                 return Ok(());
             }
             match freed {
-                // Another thread frees some.
+                // Another thread compacts.
                 None | Some(1..) => {}
                 // Readers may leave retired images soon.
                 Some(0) if self.segments.bytes_in_use_by_readers() > 0 => thread::sleep(STEP),
@@ -143,31 +146,37 @@ impl Compactor {
 
     /// Splits large files of a small store that is idle, because a store has to hold space for the
     /// survivors of its largest file.
-    pub(crate) fn split_large(&self) -> Result<()> {
+    pub(crate) fn split_large(&self, last: Lsn) -> Result<()> {
         let _alone = self.exclude();
-        let large = 2 * self.log.slack.output_bytes();
+        let _poison = self.context.health.poison_on_panic(self.context.path());
+        if self.context.signals.pacing.is_stopping() || self.log.end.last_lsn() != last {
+            return Ok(());
+        }
+        let part = self.log.slack.output_bytes();
         let mut victims = self.catalog.segments();
-        victims.retain(|segment| segment.is_durable() && segment.file_len() > large);
+        victims.retain(|segment| {
+            // Large records cannot be split.
+            let records = segment.survivors_max();
+            let are_small = segment.file_len() < records.saturating_mul(part / LARGE_PART);
+            segment.is_durable() && segment.file_len() > 2 * part && are_small
+        });
         let bytes: usize = victims.iter().map(|victim| victim.file_len()).sum();
         if victims.is_empty() || bytes > SPLIT_BYTES_MAX {
             return Ok(());
         }
-        {
-            let _images = self.images.lock();
-            for victim in &victims {
-                victim.keep_image(true);
-            }
-        }
+        self.context.health.check_writable()?;
         if let Ok(Err(error)) = self.disk.compact(&victims) {
-            return Err(self.context.poison_unless_refused(error));
+            let error = self.context.poison_unless_refused(error);
+            self.context.health.check_writable()?;
+            self.catalog.tidy(self.log.end.last_lsn())?;
+            return Err(error);
         }
         Ok(())
     }
 
     /// Compacts some images with the most dead records, if slack is to come free. Returns the bytes
-    /// that come free once no reader uses them. The caller holds the lock of the images. A
-    /// compaction on disk may run.
-    fn free_some_memory(&self) -> u64 {
+    /// that come free once no reader uses them.
+    fn free_some_memory(&self, _alone: &MutexGuard<'_, ()>) -> u64 {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         collect();
         self.segments.release_limbo();
@@ -180,7 +189,7 @@ impl Compactor {
         self.memory.compact(&victims)
     }
 
-    fn compact_alone(&self, extent: Extent, _alone: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
+    fn compact_alone(&self, extent: Extent, alone: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
         let mut extent = extent;
@@ -188,13 +197,11 @@ impl Compactor {
             // Frees the images of earlier victims.
             self.segments.release_limbo();
             // Needs no disk, so it comes first: writers may wait for it.
-            while extent == Extent::Busy && self.log.slack.excess() > 0 {
-                let _images = self.images.lock();
-                if self.free_some_memory() == 0 {
-                    break;
-                }
+            // Writers may make more meanwhile, so there is an end.
+            let mut rounds = if extent == Extent::Busy { MEMORY_ROUNDS_MAX } else { 0 };
+            while rounds > 0 && self.free_some_memory(alone) > 0 {
+                rounds -= 1;
             }
-            let images = self.images.lock();
             self.evictor.evict_to_limit();
             // Writers that make garbage fast enough would delay a close forever, and they may wait
             // for memory while an idle store is made smaller.
@@ -216,10 +223,6 @@ impl Compactor {
                 }
                 continue;
             }
-            for victim in &victims {
-                victim.keep_image(true);
-            }
-            drop(images);
             match self.disk.compact(&victims) {
                 Ok(Ok(report)) => {
                     total.victims += report.victims;
@@ -320,7 +323,7 @@ fn dead_images(mut segments: Vec<Arc<Segment>>, wanted: u64, full: usize) -> Vec
         (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes() + tombstones)
     };
     let worthwhile = (full / WORTHWHILE_PART) as u64;
-    segments.retain(|segment| segment.may_lose_image() && dead(segment) >= worthwhile);
+    segments.retain(|segment| segment.is_durable() && dead(segment) >= worthwhile);
     segments.sort_by_cached_key(|segment| std::cmp::Reverse(dead(segment)));
     let mut sum = 0;
     let enough = segments.iter().position(|segment| {

@@ -113,7 +113,6 @@ impl DiskCompactor {
         let report = self.load_and_replace(segments);
         if !matches!(report, Ok(Ok(_))) {
             for victim in segments {
-                victim.keep_image(false);
                 victim.file.allow_close();
             }
         }
@@ -154,7 +153,6 @@ impl DiskCompactor {
         }
         for output in &outputs {
             relocate_all(&self.index, &output.segment, output.moves(survivors, &victims));
-            output.segment.keep_image(false);
         }
         // Dropped, so that the images can be recycled once no reader uses them.
         drop(victims);
@@ -319,8 +317,6 @@ impl DiskCompactor {
             output.add_record(Lsn::new(survivor.lsn), kind, survivor.len_in(min_lsn));
         }
         output.tally.nothing_lives_yet();
-        // Until the index points at it, all of it looks dead.
-        output.keep_image(true);
         output.mark_sealed();
         output.mark_durable();
         self.segments.install(&output);

@@ -32,14 +32,12 @@ impl Log {
         if end.active.has_changes() { self.roll(&mut end, 0, Need::Relief) } else { Ok(()) }
     }
 
-    /// Seals the active segment if it has much more room than a segment of this store should, or
-    /// many dead records. The log goes on in a small segment.
+    /// Seals the active segment if it is much larger than `fitting` bytes. The log goes on in a
+    /// small one.
     pub(crate) fn seal_if_large(&self, fitting: usize) -> Result<()> {
         let mut end = self.end.lock();
         self.context.health.check_writable()?;
-        end.settle();
-        let used = end.active.segment.tally.live_bytes();
-        let is_large = (end.active.capacity() as u64).saturating_sub(used) > 2 * fitting as u64;
+        let is_large = end.active.capacity() > 2 * fitting;
         let rolled = if is_large { self.roll(&mut end, 0, Need::Growth) } else { Ok(()) };
         // No writer waited for that segment.
         self.spares.calm_down();

@@ -243,14 +243,30 @@ impl Spares {
         *self.last_made.lock() = (0, Duration::ZERO);
     }
 
-    /// Takes out the ready spares that take more of the disk than a store of this size is worth.
-    pub(crate) fn take_large(&self) -> Vec<Arc<Segment>> {
+    /// Removes the ready spares if they take more than `fitting` bytes of the disk.
+    ///
+    /// # Errors
+    /// The manifest cannot be stored. After a refusal, the spares are ready as before.
+    pub(crate) fn remove_large(&self, fitting: usize, last_lsn: Lsn) -> Result<()> {
+        // Held to the end: the log must not go on behind spares that the manifest still names.
         let _making = self.making.lock();
         self.calm_down();
-        let mut ready = self.ready.lock();
-        let fitting = fitting_capacity(&self.catalog, &self.context.options);
-        let are_large = ready.iter().map(|spare| spare.capacity).sum::<usize>() > fitting;
-        if are_large { ready.drain(..).collect() } else { Vec::new() }
+        let large: Vec<Arc<Segment>> = {
+            let mut ready = self.ready.lock();
+            let are_large = ready.iter().map(|spare| spare.capacity).sum::<usize>() > fitting;
+            if are_large { ready.drain(..).collect() } else { Vec::new() }
+        };
+        if large.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.catalog.remove_spares(&large, last_lsn) {
+            self.ready.lock().extend(large);
+            return Err(error);
+        }
+        for spare in &large {
+            self.segments.retire(spare);
+        }
+        Ok(())
     }
 
     /// Takes a spare. If there is none, the writer waits for it, and more are kept from then on.

@@ -76,9 +76,10 @@ impl Catalog {
         self.segments.lock().values().cloned().collect()
     }
 
-    /// Whether all segments with lower ids than `newest` are durable.
+    /// Whether all sealed segments with lower ids than `newest` are durable.
     pub(crate) fn are_durable_before(&self, newest: SegmentId) -> bool {
-        self.segments.lock().range(..newest).all(|(_, segment)| segment.is_durable())
+        let segments = self.segments.lock();
+        segments.range(..newest).all(|(_, segment)| segment.is_durable() || !segment.is_sealed())
     }
 
     /// Number and bytes of the files that the manifest does not name, and that are still there.
@@ -362,7 +363,7 @@ impl Catalog {
         self.segments.lock().insert(segment.id, Arc::clone(segment));
     }
 
-    /// Removes `spares`, which the log gave up.
+    /// Removes `spares`, which the log will not use. No segment with a higher id holds a record.
     pub(crate) fn remove_spares(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
         self.change(|stored| {
             let mut next = stored.manifest.clone();

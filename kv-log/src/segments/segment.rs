@@ -1,7 +1,7 @@
 use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{Origin, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::residence::Residence;
@@ -41,8 +41,6 @@ pub(crate) struct Segment {
     synced: AtomicUsize,
     /// Mean length of its records at the seal, bytes.
     mean_record_len: AtomicUsize,
-    /// Whether a compaction on disk reads or writes it.
-    keeps_image: AtomicBool,
 }
 
 /// The most cache lines of a record to prefetch. The processor prefetches the rest of a longer one.
@@ -72,7 +70,6 @@ impl Segment {
             written: AtomicUsize::new(end),
             synced: AtomicUsize::new(end),
             mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
-            keeps_image: AtomicBool::new(false),
         }
     }
 
@@ -107,7 +104,6 @@ impl Segment {
             written: AtomicUsize::new(self.written()),
             synced: AtomicUsize::new(self.synced()),
             mean_record_len: AtomicUsize::new(self.mean_record_len()),
-            keeps_image: AtomicBool::new(false),
         }
     }
 
@@ -189,17 +185,6 @@ impl Segment {
     /// Sealed, written and synced: compaction and eviction may take it.
     pub(crate) fn is_durable(&self) -> bool {
         self.stage.has_reached(Stage::Durable)
-    }
-
-    /// Whether compaction in memory may replace the image now.
-    pub(crate) fn may_lose_image(&self) -> bool {
-        self.is_durable() && !self.keeps_image.load(Ordering::Acquire)
-    }
-
-    /// Tells compaction in memory to leave the image of a victim or an output of a compaction on
-    /// disk, or that it need not any more.
-    pub(crate) fn keep_image(&self, keep: bool) {
-        self.keeps_image.store(keep, Ordering::Release);
     }
 
     /// Writers append to it from now on.
