@@ -43,7 +43,7 @@ impl Place {
     /// A closed store of several segments with keys `k00` to `k99`.
     fn with_store() -> Self {
         let place = Place::new();
-        let store = LogEngine::open(&place.src(), small(Manual)).unwrap();
+        let store = LogEngine::open(place.src(), small(Manual)).unwrap();
         for number in 0..100 {
             store.put(format!("k{number:02}").as_bytes(), &value(number)).unwrap();
         }
@@ -124,7 +124,7 @@ fn a_sound_store_is_described() {
 #[test]
 fn a_store_that_was_not_closed_is_sound() {
     let place = Place::new();
-    let store = LogEngine::open(&place.src(), small(Manual)).unwrap();
+    let store = LogEngine::open(place.src(), small(Manual)).unwrap();
     for number in 0..100 {
         store.put(format!("k{number:02}").as_bytes(), &value(number)).unwrap();
     }
@@ -187,7 +187,7 @@ fn values_keep_their_lsns_and_new_changes_get_higher_ones() {
 #[test]
 fn the_newest_intact_change_wins_and_what_may_be_older_is_told() {
     let place = Place::new();
-    let store = LogEngine::open(&place.src(), small(Manual)).unwrap();
+    let store = LogEngine::open(place.src(), small(Manual)).unwrap();
     let old = store.put(b"key", b"old").unwrap();
     store.put(b"gone", b"1").unwrap();
     store.put(b"back", b"1").unwrap();
@@ -218,7 +218,7 @@ fn the_newest_intact_change_wins_and_what_may_be_older_is_told() {
 #[test]
 fn a_batch_that_lost_a_member_is_lost_as_a_whole() {
     let place = Place::new();
-    let store = LogEngine::open(&place.src(), small(Manual)).unwrap();
+    let store = LogEngine::open(place.src(), small(Manual)).unwrap();
     store.put(b"a", b"old").unwrap();
     let mut batch = Batch::new();
     batch.put(b"a", b"new").put(b"b", b"new").put(b"c", b"new");
@@ -296,7 +296,7 @@ fn every_intact_record_is_saved_from_every_kind_of_damage() {
 #[test]
 fn a_segment_that_the_manifest_does_not_name_takes_no_part_in_a_repair() {
     let place = Place::new();
-    let store = LogEngine::open(&place.src(), small(Manual)).unwrap();
+    let store = LogEngine::open(place.src(), small(Manual)).unwrap();
     for number in 0..100 {
         store.put(format!("k{number:02}").as_bytes(), &value(number)).unwrap();
     }
@@ -341,7 +341,7 @@ fn a_segment_of_another_store_takes_no_part() {
 #[test]
 fn a_manifest_that_is_too_old_is_damage_and_its_segments_are_saved() {
     let place = Place::new();
-    let store = LogEngine::open(&place.src(), small(Manual)).unwrap();
+    let store = LogEngine::open(place.src(), small(Manual)).unwrap();
     store.put(b"a", b"1").unwrap();
     store.close().unwrap();
     let old = fs::read(place.src().join("MANIFEST")).unwrap();
@@ -379,7 +379,7 @@ fn a_repair_that_does_not_end_leaves_no_store() {
     copy_store(&place.src(), &place.dst());
     fs::remove_file(place.dst().join("MANIFEST")).unwrap();
     fs::write(place.dst().join("REPAIR"), b"").unwrap();
-    let error = LogEngine::open(&place.dst(), small(Manual)).unwrap_err();
+    let error = LogEngine::open(place.dst(), small(Manual)).unwrap_err();
     assert!(error.to_string().contains("a repair that did not finish"), "{error}");
     let error = inspect::examine(&Env::os(), &place.dst(), false, &inspect::silently).unwrap_err();
     assert!(error.to_string().contains("a repair that did not finish"), "{error}");
@@ -474,7 +474,7 @@ proptest! {
         byte: Option<u8>,
     ) {
         let place = Place::new();
-        let store = LogEngine::open(&place.src(), small(Manual)).unwrap();
+        let store = LogEngine::open(place.src(), small(Manual)).unwrap();
         let histories = run(&store, &steps);
         store.close().unwrap();
         let newest_lsns = newest_lsns(&place.src());
@@ -491,7 +491,7 @@ proptest! {
         let hit = touched(&clean, &damaged);
         let found = examine(&place.src());
         // Damage to what recovery calls torn is none to an opening, too.
-        let opens = LogEngine::open(&place.src(), Options { read_only: true, ..small(Manual) }).is_ok();
+        let opens = LogEngine::open(place.src(), Options { read_only: true, ..small(Manual) }).is_ok();
         prop_assert_eq!(found.damages.is_empty(), opens, "{:?}", found.damages);
         place.repair();
         let pairs = place.repaired();
