@@ -223,8 +223,9 @@ pub(crate) enum Command {
         Examples:\n  kv inspect /tmp/s\n  kv inspect --json /tmp/s"
     )]
     Inspect {
-        /// The directory of the store.
-        dir: Option<PathBuf>,
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
         /// One JSON object instead of a table.
         #[arg(long)]
         json: bool,
@@ -236,8 +237,9 @@ pub(crate) enum Command {
         tells of damage. A dump needs no manifest. For the log engine only.\n\n\
         Examples:\n  kv dump /tmp/s\n  kv dump /tmp/s --segment 2a\n  kv dump /tmp/s --lsn 100..200")]
     Dump {
-        /// The directory of the store.
-        dir: Option<PathBuf>,
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
         /// Only this segment: its id, hexadecimal as in the name of its file.
         #[arg(long, value_parser = parse_segment)]
         segment: Option<u64>,
@@ -251,8 +253,9 @@ pub(crate) enum Command {
         engine: it is recognised by its files.\n\n\
         Example:\n  kv verify /tmp/s && echo sound")]
     Verify {
-        /// The directory of the store.
-        dir: Option<PathBuf>,
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
         /// One JSON object instead of text.
         #[arg(long)]
         json: bool,

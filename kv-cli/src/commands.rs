@@ -30,14 +30,14 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Compact { json } => compact(args, *json),
         Command::Bigkeys { prefix, top } => bigkeys(args, text, prefix, *top),
         Command::Diff { dir1, dir2 } => diff(args, text, dir1, dir2),
-        Command::Inspect { dir, json } => {
-            answer_read(files::inspect(args.dir_or(dir.as_deref())?, text, *json)?.as_bytes())
+        Command::Inspect { store, json } => {
+            answer_read(files::inspect(args.dir_or(store.as_deref())?, text, *json)?.as_bytes())
         }
-        Command::Dump { dir, segment, lsn } => {
-            let dir = args.dir_or(dir.as_deref())?;
+        Command::Dump { store, segment, lsn } => {
+            let dir = args.dir_or(store.as_deref())?;
             read_only(|out| files::dump(dir, *segment, lsn.as_ref(), text, out))
         }
-        Command::Verify { dir, json } => verify(args.dir_or(dir.as_deref())?, text, *json),
+        Command::Verify { store, json } => verify(args.dir_or(store.as_deref())?, text, *json),
         Command::Repair { src, dst, json } => repair(src, dst, text, *json),
         Command::Export { prefix, format } => export(args, text, prefix, *format),
         Command::Import { format, no_end } => import(args, *format, !no_end),

@@ -66,7 +66,7 @@ fn verify_log(dir: &Path, text: Text, as_json: bool) -> Result<Checked> {
         let (segments, bytes) = (found.segments.len(), bytes_text(bytes));
         let sound = colours.good("sound");
         let _ =
-            writeln!(answer, "{}: {sound}, {segments} segments, {records} records, {bytes}", dir.display());
+            writeln!(answer, "{}: {sound}; segments: {segments}, records: {records}, {bytes}", dir.display());
     }
     Ok(Checked { answer, damages })
 }
@@ -85,7 +85,7 @@ fn verify_naive(dir: &Path, as_json: bool) -> Result<Checked> {
                 format!("{}\n", json!({ "sound": true, "records": records, "bytes": bytes, "damages": [] }))
             } else {
                 let sound = Colours::of_output().good("sound");
-                format!("{}: {sound}, {records} records, {}\n", dir.display(), bytes_text(bytes))
+                format!("{}: {sound}; records: {records}, {}\n", dir.display(), bytes_text(bytes))
             };
             Ok(Checked { answer, damages: 0 })
         }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod compact;
+mod compare;
+mod files;
 mod options;
 mod output;
 mod run;
@@ -10,3 +12,5 @@ mod scan;
 mod shell;
 mod signals;
 mod single;
+mod terminal;
+mod transfer;

@@ -336,8 +336,6 @@ fn stale(damages: &[Damage], newest: &Newest) -> Vec<StaleKey> {
 /// The highest LSN of lost changes that nothing names, if there are any.
 fn unnamed_lsn_max(damages: &[Damage]) -> Option<Lsn> {
     let lost = damages.iter().map(|damage| &damage.lost);
-    let uncertain = lost.filter(|lost| {
-        lost.others || lost.named.iter().any(|change| !change.is_intact || change.key.is_none())
-    });
-    uncertain.map(|lost| Lsn::new(lost.lsn_max.unwrap_or(u64::MAX))).max()
+    let unnamed = lost.filter(|lost| lost.others || lost.named.iter().any(|change| change.key.is_none()));
+    unnamed.map(|lost| Lsn::new(lost.lsn_max.unwrap_or(u64::MAX))).max()
 }
