@@ -187,8 +187,7 @@ fn export(args: &Args, text: Text, prefix: &OsStr, format: Format) -> Result<Exi
 fn import(args: &Args, format: Format, has_end: bool) -> Result<ExitCode, Failure> {
     let engine = store::open(args)?;
     let signals = Watch::start(Arc::clone(&engine)).map_err(Failure::Signals)?;
-    let line_bytes_max = transfer::line_bytes_max(&args.limits());
-    let settings = transfer::Settings { format, has_end, line_bytes_max };
+    let settings = transfer::Settings { format, has_end, limits: args.limits() };
     let imported = transfer::import(&*engine, io::stdin(), &settings, &|| signals.is_ending());
     signals.finish();
     engine.close()?;

@@ -31,11 +31,11 @@ pub(crate) enum Failure {
     Unchecked(kv_core::Error),
     /// An import met a line that it cannot take.
     Import {
-        /// The number of the line, from 1.
-        line: u64,
+        /// The number of the line, from 1, if it is known.
+        line: Option<u64>,
         /// Why.
         fault: String,
-        /// Pairs of the lines before, which are durable.
+        /// Pairs of lines before, which are durable.
         taken: u64,
     },
     /// A copy failed.
@@ -96,8 +96,8 @@ impl fmt::Display for Failure {
             }
             Failure::Differ(Differences { only_first, only_second, values }) => write!(
                 f,
-                "the stores differ: {only_first} keys only in the first, {only_second} only in the second, \
-                 {values} with two values"
+                "the stores differ; keys only in the first: {only_first}, only in the second: {only_second}, \
+                 with two values: {values}"
             ),
             Failure::Damaged { dir, parts: 1, remedy } => {
                 write!(f, "{} is damaged in 1 place; {remedy}", dir.display())
@@ -107,7 +107,10 @@ impl fmt::Display for Failure {
             }
             Failure::Unchecked(error) => write!(f, "not checked: {}", explain(error)),
             Failure::Import { line, fault, taken } => {
-                write!(f, "line {line}: {fault}; the {taken} pairs of the lines before are stored")
+                if let Some(line) = line {
+                    write!(f, "line {line}: ")?;
+                }
+                write!(f, "{fault}; pairs stored before: {taken}")
             }
             Failure::Signals(error) => write!(f, "cannot watch for signals: {error}"),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),

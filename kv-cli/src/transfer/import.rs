@@ -1,6 +1,6 @@
 use super::csv::{Next as NextRow, Reader};
 use super::json::{self, Line};
-use super::sink::Sink;
+use super::sink::{Refusal, Sink};
 use crate::args::Format;
 use crate::failure::Failure;
 use crate::lines::{Lines, Next};
@@ -14,12 +14,12 @@ pub(crate) struct Settings {
     pub(crate) format: Format,
     /// Whether the input ends with the line that export writes.
     pub(crate) has_end: bool,
-    /// The longest line, bytes.
-    pub(crate) line_bytes_max: usize,
+    /// The limits of keys and values.
+    pub(crate) limits: Limits,
 }
 
 /// The longest line that a pair can need, bytes.
-pub(crate) fn line_bytes_max(limits: &Limits) -> usize {
+fn line_bytes_max(limits: &Limits) -> usize {
     // The names and the punctuation.
     const SLACK_BYTES: usize = 256;
     // The longest escape of JSON for one byte: \u0000.
@@ -36,26 +36,32 @@ pub(crate) fn import(
     is_ending: &dyn Fn() -> bool,
 ) -> Result<u64, Failure> {
     let meter = Meter::of_pairs("imported");
-    let mut sink = Sink::new(engine, &meter);
+    let mut sink = Sink::new(engine, settings.limits, &meter);
     let mut input = match settings.format {
-        Format::Json => Input::Json(Lines::new(input, settings.line_bytes_max), 0),
+        Format::Json => Input::Json(Lines::new(input, line_bytes_max(&settings.limits)), 0),
         Format::Csv => Input::Csv(Reader::new(input)),
     };
-    let taken = take_all(&mut input, &mut sink, settings, is_ending);
+    let stopped = take_all(&mut input, &mut sink, settings, is_ending);
     let flushed = sink.flush();
-    let (line, taken_pairs) = (input.line(), sink.taken);
-    let fault = |fault| Failure::Import { line, fault, taken: taken_pairs };
-    taken.and(flushed.map_err(Stop::Store)).map_err(|stop| match stop {
-        Stop::Fault(text) => fault(text),
-        Stop::Store(error) => fault(Failure::Store(error).to_string()),
-        Stop::Input(error) => Failure::Input(error),
-    })?;
-    Ok(taken_pairs)
+    let (line, taken) = (input.line(), sink.taken);
+    // A pair that the store refuses lies before the line at which the input stopped.
+    if let Err(error) = flushed {
+        return Err(Failure::Import { line: None, fault: Failure::Store(error).to_string(), taken });
+    }
+    match stopped {
+        Ok(()) => Ok(taken),
+        Err(Stop::Fault(fault)) => Err(Failure::Import { line: Some(line), fault, taken }),
+        Err(Stop::Store(Refusal { error, is_this })) => {
+            let fault = Failure::Store(error).to_string();
+            Err(Failure::Import { line: is_this.then_some(line), fault, taken })
+        }
+        Err(Stop::Input(error)) => Err(Failure::Input(error)),
+    }
 }
 
 enum Stop {
     Fault(String),
-    Store(kv_core::Error),
+    Store(Refusal),
     Input(io::Error),
 }
 
@@ -122,7 +128,7 @@ impl<R: Read> Input<R> {
                     Next::End => Ok(None),
                     Next::Cut => Err(cut()),
                     Next::TooLong { .. } => {
-                        let max = settings.line_bytes_max;
+                        let max = line_bytes_max(&settings.limits);
                         let fault = format!(
                             "the line is longer than {max} bytes (--key-len-max and --value-len-max raise this limit)"
                         );

@@ -9,4 +9,4 @@ mod sink;
 
 pub(crate) use copy::copy;
 pub(crate) use export::export;
-pub(crate) use import::{Settings, import, line_bytes_max};
+pub(crate) use import::{Settings, import};

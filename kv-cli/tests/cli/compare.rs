@@ -20,7 +20,7 @@ fn a_diff_shows_what_only_one_store_has() {
         lines.sort_unstable();
         assert_eq!(lines, ["+ b\t2 3", "+ both\tnew", "- a\t1", "- both\told"]);
         let expected =
-            "kv: the stores differ: 1 keys only in the first, 1 only in the second, 1 with two values\n";
+            "kv: the stores differ; keys only in the first: 1, only in the second: 1, with two values: 1\n";
         assert_eq!((code, complaint), (1, expected));
         assert!(text(&diff(&["--hex"]).stdout).contains("- 61\t31\n"));
         kv(second, &b, &["shell"], b"put a 1\nput both old\ndelete b\n");

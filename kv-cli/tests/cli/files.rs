@@ -26,8 +26,8 @@ impl Stores {
     fn new() -> Self {
         let stores = Stores { dir: tempfile::tempdir().unwrap() };
         for dir in [stores.sound(), stores.damaged()] {
-            let input: String = (0..10).map(|key| format!("put k{key} value {key}\n")).collect();
-            assert!(kv("log", &dir, &["shell"], input.as_bytes()).status.success());
+            let lines: Vec<String> = (0..10).map(|key| format!("put k{key} value {key}\n")).collect();
+            assert!(kv("log", &dir, &["shell"], lines.concat().as_bytes()).status.success());
         }
         let path = stores.damaged().join(FIRST);
         let mut bytes = fs::read(&path).unwrap();

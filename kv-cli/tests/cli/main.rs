@@ -1,9 +1,10 @@
 //! The built command, as a user runs it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod compact;
 mod compare;
+mod documents;
 mod files;
 mod options;
 mod output;

@@ -49,7 +49,7 @@ impl Typist {
         while !self.seen.contains(text) {
             match self.screen.recv_timeout(Duration::from_secs(20)) {
                 Ok(part) => self.seen.push_str(&part),
-                Err(_) => panic!("{text:?} is not on the screen: {:?}", self.seen),
+                Err(error) => panic!("{text:?} is not on the screen: {:?}: {error}", self.seen),
             }
         }
         let end = self.seen.find(text).unwrap() + text.len();

@@ -194,7 +194,7 @@ impl Judge<'_> {
                 if damages.is_empty() {
                     let path = self.survey.dir.path_of(&directory::segment_file_name(id));
                     let (offset, fault) = fault_of(&damage.error(&path, &scanned, self.lsn_before));
-                    let lost = Lost::unknown(reading.last_lsn, None);
+                    let lost = Lost::unknown(reading.last_lsn.max(1), None);
                     damages.push(Damage { path, offset, len: 0, fault, lost });
                 }
                 Ok(SegmentState::Damaged)
