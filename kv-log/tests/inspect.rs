@@ -5,15 +5,17 @@
 
 mod store_files;
 
-use kv_core::{Batch, Compact, Engine, EngineExt, Env, Error, Manual, SegmentId};
+use kv_core::{Background, Batch, Compact, Engine, EngineExt, Env, Error, Manual, ManualClock, SegmentId};
 use kv_log::inspect::{self, Examination, FileRole, Part, Repair, SegmentState};
 use kv_log::{LogEngine, Options};
+use kv_tests::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use kv_wal_format::{Record, SEGMENT_HEADER_LEN, Scanner, SegmentHeader};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use store_files::{copy_store, segment_files, small};
 
 fn examine(dir: &Path) -> Examination {
@@ -241,13 +243,22 @@ fn a_batch_that_lost_a_member_is_lost_as_a_whole() {
 #[test]
 fn every_intact_record_is_saved_from_every_kind_of_damage() {
     type Damage = fn(&Path, &[PathBuf]);
-    let cases: [(&str, bool, Damage); 11] = [
+    let cases: [(&str, bool, Damage); 14] = [
         ("the manifest is missing", false, |dir, _| fs::remove_file(dir.join("MANIFEST")).unwrap()),
         ("the manifest is cut", false, |dir, _| edit(&dir.join("MANIFEST"), |bytes| bytes.truncate(100))),
         ("a bit of the manifest", false, |dir, _| edit(&dir.join("MANIFEST"), |bytes| bytes[70] ^= 1)),
         ("the header of a segment", false, |_, files| edit(&files[1], |bytes| bytes[20] ^= 1)),
         ("zeros for the header of a segment", false, |_, files| {
             edit(&files[1], |bytes| bytes[..SEGMENT_HEADER_LEN].fill(0));
+        }),
+        ("the base LSN in the header of a segment", false, |_, files| {
+            edit(&files[1], |bytes| bytes[24..32].fill(0xff));
+        }),
+        ("the base LSN in the header of the last segment", false, |_, files| {
+            edit(files.last().unwrap(), |bytes| bytes[24..32].fill(0xff));
+        }),
+        ("zeros for the header of the last segment", false, |_, files| {
+            edit(files.last().unwrap(), |bytes| bytes[..SEGMENT_HEADER_LEN].fill(0));
         }),
         ("the seal of a segment", false, |_, files| {
             edit(&files[1], |bytes| {
@@ -291,6 +302,33 @@ fn every_intact_record_is_saved_from_every_kind_of_damage() {
             assert!(pairs.keys().filter(|key| hit.contains(*key)).count() > 3, "{what}");
         }
     }
+}
+
+/// Small record headers count LSNs from the base LSN in the segment header.
+#[test]
+fn a_segment_whose_base_lsn_nothing_tells_is_lost_and_told() {
+    let place = Place::with_store();
+    let path = segment_files(&place.src()).pop().unwrap();
+    let hit = keys_of(&path);
+    fs::remove_file(place.src().join("MANIFEST")).unwrap();
+    edit(&path, |bytes| bytes[..SEGMENT_HEADER_LEN].fill(0));
+    let found = examine(&place.src());
+    assert_eq!(found.segments.last().unwrap().state, SegmentState::Damaged);
+    let report = place.repair();
+    assert_eq!(report.unnamed_lsn_max.map(kv_core::Lsn::get), Some(u64::MAX));
+    assert!(place.repaired().keys().all(|key| !hit.contains(key)));
+    assert_eq!(report.keys, 100 - hit.len() as u64);
+    let (mut changes, mut lost) = (0, Vec::new());
+    inspect::dump(&Env::os(), &place.src(), None, &mut |part| {
+        match part {
+            Part::Record { record, .. } => changes += u64::from(record.kind.is_change()),
+            Part::Damage(damage) => lost.push((damage.path.clone(), damage.offset, damage.lost.others)),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!((changes, lost), (report.keys, vec![(path, 0, true)]));
 }
 
 #[test]
@@ -388,6 +426,74 @@ fn a_repair_that_does_not_end_leaves_no_store() {
     fs::remove_dir_all(place.dst()).unwrap();
     place.repair();
     assert_eq!(place.repaired().len(), 100);
+}
+
+/// A power cut, or the death of the process, at every operation of a repair.
+#[test]
+fn a_crash_leaves_no_store_or_the_whole_one() {
+    let (src, dst) = (Path::new("/src"), Path::new("/dst"));
+    let env = |disk: &SimFs| Env {
+        fs: Arc::new(disk.clone()),
+        clock: Arc::new(ManualClock::new(0)),
+        background: Background::Inline,
+    };
+    let open = |disk: &SimFs, dir| {
+        LogEngine::open_in(dir, &env(disk), Options { create_if_missing: false, ..small(Manual) })
+    };
+    let base = SimFs::new();
+    let store = LogEngine::open_in(src, &env(&base), small(Manual)).unwrap();
+    for number in 0..60 {
+        store.put(format!("k{number:02}").as_bytes(), &value(number)).unwrap();
+    }
+    store.close().unwrap();
+    base.damage(&src.join("MANIFEST"), Some(Vec::new()));
+    let (mut refused, mut whole) = (0, 0);
+    for count in 0.. {
+        let disk = base.process_death();
+        disk.cut_after(disk.mutations() + count);
+        let is_done = inspect::repair(&env(&disk), src, dst, &inspect::silently).is_ok();
+        let cuts = [PowerCut::LOSE_ALL, PowerCut::KEEP_ALL].map(|cut| disk.power_cut(cut));
+        for after in cuts.into_iter().chain([disk.process_death()]) {
+            match open(&after, dst) {
+                Ok(store) => {
+                    assert_eq!(store.to_sorted_vec().unwrap().len(), 60, "{count}");
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert!(!is_done, "{count}: {error}");
+                    refused += 1;
+                }
+            }
+        }
+        if is_done {
+            break;
+        }
+    }
+    assert!(refused > 20 && whole > 3, "{refused} {whole}");
+}
+
+#[test]
+fn a_full_disk_ends_a_repair_and_leaves_no_file() {
+    let disk = SimFs::new();
+    let env = Env { fs: Arc::new(disk.clone()), background: Background::Inline, ..Env::os() };
+    let (src, dst) = (Path::new("/src"), Path::new("/dst"));
+    let store = LogEngine::open_in(src, &env, small(Manual)).unwrap();
+    for number in 0..60 {
+        store.put(format!("k{number:02}").as_bytes(), &value(number)).unwrap();
+    }
+    store.close().unwrap();
+    for nth in 0..8 {
+        disk.inject(Fault { kind: FaultKind::DiskFull, nth, repeat: Repeat::Always });
+        let repaired = inspect::repair(&env, src, dst, &inspect::silently);
+        disk.heal();
+        match repaired {
+            Ok(_) => return assert!(nth > 3, "{nth}"),
+            Err(error) => assert!(error.is_disk_full(), "{error}"),
+        }
+        let left =
+            disk.files().into_iter().filter(|(path, _)| path.starts_with(dst) && !path.ends_with("LOCK"));
+        assert_eq!(left.count(), 0, "{nth}");
+    }
 }
 
 #[test]
