@@ -24,7 +24,7 @@ pub(crate) enum Failure {
         dir: PathBuf,
         /// The number of damaged parts.
         parts: usize,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
     /// The store was not checked.

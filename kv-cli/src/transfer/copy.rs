@@ -35,7 +35,7 @@ pub(crate) fn copy(
         Ok(pairs)
     });
     if copied.is_err() {
-        // What cannot be removed is recognised by its name.
+        // If this fails, its name tells that it is unfinished.
         let _ = std::fs::remove_dir_all(&partial);
     }
     copied

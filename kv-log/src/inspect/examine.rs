@@ -152,7 +152,7 @@ impl ManifestSummary {
     }
 }
 
-/// Tells nobody the progress.
+/// Ignores the progress.
 pub fn silently(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }

@@ -104,9 +104,8 @@ impl Segment {
         Ok(unsafe { Contents::new(Arc::new(image), end, self.base_lsn) })
     }
 
-    /// Reads the damaged record at `offset` of the file, if it is one of `key`: its header is
-    /// intact, and holds the lengths; and the bytes of the key are those of `key`. The value may be
-    /// damaged.
+    /// Reads the damaged record at `offset` of the file, if it is one of `key`. Its header, which
+    /// holds the lengths, must be intact, and its key must equal `key`. Its value may be damaged.
     ///
     /// # Errors
     /// The file cannot be read.
