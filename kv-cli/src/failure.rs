@@ -31,8 +31,8 @@ pub(crate) enum Failure {
     Unchecked(kv_core::Error),
     /// An import met a line that it cannot take.
     Import {
-        /// The number of the line, from 1, if it is known.
-        line: Option<u64>,
+        /// The number of the line, from 1.
+        line: u64,
         /// Why.
         fault: String,
         /// Pairs of lines before, which are durable.
@@ -107,10 +107,7 @@ impl fmt::Display for Failure {
             }
             Failure::Unchecked(error) => write!(f, "not checked: {}", explain(error)),
             Failure::Import { line, fault, taken } => {
-                if let Some(line) = line {
-                    write!(f, "line {line}: ")?;
-                }
-                write!(f, "{fault}; pairs stored before: {taken}")
+                write!(f, "line {line}: {fault}; pairs stored before: {taken}")
             }
             Failure::Signals(error) => write!(f, "cannot watch for signals: {error}"),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),

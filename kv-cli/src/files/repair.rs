@@ -1,4 +1,4 @@
-use super::{damage_json, damage_text};
+use super::damage_json;
 use crate::colour::Colours;
 use crate::progress::{Meter, bytes_text};
 use crate::text::Text;
@@ -30,7 +30,7 @@ fn as_text(report: &Repair, src: &Path, dst: &Path, text: Text) -> String {
     let colours = Colours::of_output();
     let mut answer = String::new();
     for damage in &report.damages {
-        let _ = writeln!(answer, "{} {}", colours.bad("damaged:"), damage_text(damage, text));
+        let _ = writeln!(answer, "{} {}", colours.bad("damaged:"), damage);
     }
     for (path, reason) in &report.set_aside {
         let _ = writeln!(answer, "set aside: {}: {reason}", path.display());

@@ -61,19 +61,18 @@ fn fill(args: &Args, from: &Path, partial: &Path, is_stopped: &dyn Fn() -> bool)
     let source = store::open_any(args, from)?;
     let target = store::create(args, partial)?;
     let meter = Meter::of_pairs("copied");
-    let mut sink = Sink::new(&*target, args.limits(), &meter);
+    let mut sink = Sink::new(&*target, &meter);
     let mut put = Ok(());
     let scanned = source.scan(&mut |key, value| {
         if is_stopped() {
             put = Err(Failure::Copy("interrupted; nothing was left behind".to_owned()));
         } else {
-            put = sink.put(key, value).map_err(Failure::from);
+            put = sink.put(key, value).map_err(Failure::Store);
         }
         if put.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     scanned?;
     put?;
-    sink.flush()?;
     let taken = sink.taken;
     target.close()?;
     source.close()?;

@@ -1,6 +1,6 @@
 use super::csv::{Next as NextRow, Reader};
 use super::json::{self, Line};
-use super::sink::{Refusal, Sink};
+use super::sink::Sink;
 use crate::args::Format;
 use crate::failure::Failure;
 use crate::lines::{Lines, Next};
@@ -36,24 +36,18 @@ pub(crate) fn import(
     is_ending: &dyn Fn() -> bool,
 ) -> Result<u64, Failure> {
     let meter = Meter::of_pairs("imported");
-    let mut sink = Sink::new(engine, settings.limits, &meter);
+    let mut sink = Sink::new(engine, &meter);
     let mut input = match settings.format {
         Format::Json => Input::Json(Lines::new(input, line_bytes_max(&settings.limits)), 0),
         Format::Csv => Input::Csv(Reader::new(input)),
     };
     let stopped = take_all(&mut input, &mut sink, settings, is_ending);
-    let flushed = sink.flush();
     let (line, taken) = (input.line(), sink.taken);
-    // A pair that the store refuses lies before the line at which the input stopped.
-    if let Err(error) = flushed {
-        return Err(Failure::Import { line: None, fault: Failure::Store(error).to_string(), taken });
-    }
     match stopped {
         Ok(()) => Ok(taken),
-        Err(Stop::Fault(fault)) => Err(Failure::Import { line: Some(line), fault, taken }),
-        Err(Stop::Store(Refusal { error, is_this })) => {
-            let fault = Failure::Store(error).to_string();
-            Err(Failure::Import { line: is_this.then_some(line), fault, taken })
+        Err(Stop::Fault(fault)) => Err(Failure::Import { line, fault, taken }),
+        Err(Stop::Store(error)) => {
+            Err(Failure::Import { line, fault: Failure::Store(error).to_string(), taken })
         }
         Err(Stop::Input(error)) => Err(Failure::Input(error)),
     }
@@ -61,7 +55,7 @@ pub(crate) fn import(
 
 enum Stop {
     Fault(String),
-    Store(Refusal),
+    Store(kv_core::Error),
     Input(io::Error),
 }
 
@@ -77,26 +71,23 @@ fn take_all<R: Read>(
     settings: &Settings,
     is_ending: &dyn Fn() -> bool,
 ) -> Result<(), Stop> {
-    let mut pairs = 0;
     while let Some(line) = input.next(settings)? {
         if is_ending() {
             return Ok(());
         }
         match line {
             Line::Pair(key, value) => {
-                pairs += 1;
                 sink.put(&key, &value).map_err(Stop::Store)?;
             }
-            Line::End(expected) if expected == pairs => {
+            Line::End(expected) if expected == sink.taken => {
                 return match input.next(settings)? {
                     None => Ok(()),
                     Some(_) => Err(Stop::Fault("the input goes on behind its end line".to_owned())),
                 };
             }
             Line::End(expected) => {
-                return Err(Stop::Fault(format!(
-                    "the export had {expected} pairs, and this input has {pairs}"
-                )));
+                let fault = format!("the export had {expected} pairs, and this input has {}", sink.taken);
+                return Err(Stop::Fault(fault));
             }
         }
     }

@@ -135,6 +135,22 @@ fn a_signal_ends_an_import_in_order() {
     assert!(stored > 10_000, "{stored}");
 }
 
+/// Damage to one record of a batch costs the whole batch.
+#[test]
+fn every_imported_and_copied_pair_is_a_change_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, copied) = (dir.path().join("s"), dir.path().join("c"));
+    let lines: Vec<String> = (0..20).map(|key| format!("k{key},v\n")).collect();
+    kv("log", &store, &["import", "--no-end", "--format", "csv"], lines.concat().as_bytes());
+    assert!(copy("log", &store, &copied).status.success());
+    for dir in [store, copied] {
+        let dump = kv("log", &dir, &["dump", "--lsn", "1..20"], b"");
+        let lsns: Vec<&str> =
+            text(&dump.stdout).lines().map(|line| line.split('\t').nth(2).unwrap()).collect();
+        assert_eq!(lsns, (1..=20).map(|lsn| lsn.to_string()).collect::<Vec<_>>());
+    }
+}
+
 fn copy(engine: &str, from: &Path, to: &Path) -> Output {
     let mut command = plain_command();
     command.args(["copy", "--engine", engine]).arg(from).arg(to);
