@@ -4,8 +4,10 @@
 
 use crate::run::{kv, outcome, plain_command};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, channel};
@@ -102,6 +104,27 @@ fn lines_are_edited_and_come_back() {
     typist.wait_for("> ");
     typist.type_keys("quit\r");
     assert!(typist.child.wait().unwrap().success());
+}
+
+#[test]
+fn a_signal_restores_the_terminal_and_keeps_the_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("s");
+    let mut typist = shell(&store, &dir.path().join("history"));
+    let edits_lines = |typist: &Typist| {
+        let modes = tcgetattr(&typist.keyboard).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+    };
+    typist.wait_for("> ");
+    typist.type_keys("put k 1\r");
+    typist.wait_for("\nk\r\n");
+    typist.wait_for("> ");
+    assert!(!edits_lines(&typist), "the shell reads single keys");
+    let kill = format!("kill -TERM {}", typist.child.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    assert_eq!(typist.child.wait().unwrap().signal(), Some(15));
+    assert!(edits_lines(&typist));
+    assert_eq!(outcome(&kv("log", &store, &["get", "k"], b"")).1, "1\n");
 }
 
 #[test]
