@@ -1,7 +1,9 @@
 use crate::failure::Failure;
 use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use kv_core::{Always, EngineFactory, Limits, Manual, PersistencePolicy, default_persistence};
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +20,9 @@ use std::sync::Arc;
     kv put --dir /tmp/s --key-len-max 200 \"$(pwd)\" visited\n  \
     printf 'put a 1\\nget a\\nquit\\n' | kv shell --dir /tmp/s\n  \
     kv scan --dir /tmp/s pla | sort\n  \
-    kv stats --json --engine naive --dir /tmp/n\n\n\
+    kv stats --json --engine naive --dir /tmp/n\n  \
+    kv verify /tmp/s\n  \
+    kv repair /tmp/s /tmp/repaired\n\n\
     Options go before or after the command. \
     Put -- before a key or value that begins with a dash.\n\
     Exit codes: 0 done, 1 failed or not found, 2 wrong usage, \
@@ -28,7 +32,7 @@ pub(crate) struct Args {
     /// The engine of the store.
     #[arg(long, global = true, value_enum, default_value = "log")]
     pub(crate) engine: EngineName,
-    /// The directory of the store; every command needs it. Only `shell` and `put` create it.
+    /// The directory of the store. Only `shell`, `put` and `import` create it.
     // clap allows no required option that is global, so `Args::dir` checks.
     #[arg(long, global = true)]
     dir: Option<PathBuf>,
@@ -54,6 +58,17 @@ impl Args {
         self.dir.as_deref().ok_or_else(|| {
             Failure::Usage("no directory is given: add --dir DIR before or after the command".to_owned())
         })
+    }
+
+    /// The directory that a command names itself, or else that of the option.
+    pub(crate) fn dir_or<'a>(&'a self, named: Option<&'a Path>) -> Result<&'a Path, Failure> {
+        match (named, &self.dir) {
+            (Some(_), Some(_)) => {
+                Err(Failure::Usage("the directory is given twice: leave out --dir".to_owned()))
+            }
+            (Some(named), None) => Ok(named),
+            (None, _) => self.dir(),
+        }
     }
 
     /// The limits of keys and values. A batch has room for at least one key and value.
@@ -117,14 +132,22 @@ pub(crate) enum Command {
         and the exit code 1. The shell skips a line that is longer than any command, and answers ERROR.\n\n\
         SIGINT (Ctrl-C), SIGTERM and SIGHUP end the shell in order: every answered change becomes durable. Then \
         the process dies of the signal, which a command interpreter shows as exit code 130, 143 or 129. If the \
-        store cannot be closed, the exit code is 1. Further signals have no effect meanwhile.")]
+        store cannot be closed, the exit code is 1. Further signals have no effect meanwhile.\n\n\
+        On a terminal the line can be edited, and the arrow keys bring back earlier lines. Ctrl-C discards \
+        the line, and Ctrl-D ends the shell. If the environment variable KV_HISTORY names a file, the shell \
+        keeps its lines there.\n\n\
+        Examples:\n  kv shell --dir /tmp/s\n  printf 'put a 1\\nget a\\n' | kv shell --dir /tmp/s")]
     Shell,
     /// Print the value of a key. For an absent key, print NULL; exit code 1.
+    #[command(after_help = "Examples:\n  kv get planet --dir /tmp/s\n  kv --hex get 00ff --dir /tmp/s")]
     Get {
         /// The key.
         key: OsString,
     },
     /// Store a value and print the key. The value is durable when the command returns.
+    #[command(
+        after_help = "Examples:\n  kv put planet earth --dir /tmp/s\n  kv --hex put 00ff 0a0d --dir /tmp/s"
+    )]
     Put {
         /// The key.
         key: OsString,
@@ -133,6 +156,7 @@ pub(crate) enum Command {
     },
     /// Remove a key and print it. The removal is durable when the command returns. For an absent
     /// key, print NULL; exit code 1.
+    #[command(after_help = "Example:\n  kv delete planet --dir /tmp/s")]
     Delete {
         /// The key.
         key: OsString,
@@ -143,7 +167,8 @@ pub(crate) enum Command {
         after_help = "A line is KEY, a tab, VALUE. Engines keep no order of keys, so pipe the lines to sort. \
         Without --hex, a scan leaves out a pair whose key holds a tab or a line break, or whose value \
         holds a line break. Then it prints their number at the end, and the exit code is 1. When the \
-        reader closes the pipe, as head does, the exit code is 0."
+        reader closes the pipe, as head does, the exit code is 0.\n\n\
+        Example:\n  kv scan --dir /tmp/s pla | sort"
     )]
     Scan {
         /// The first bytes of the keys.
@@ -151,18 +176,187 @@ pub(crate) enum Command {
         prefix: OsString,
     },
     /// Print counters and sizes.
+    #[command(after_help = "Examples:\n  kv stats --dir /tmp/s\n  kv stats --json --dir /tmp/s")]
     Stats {
         /// One JSON object instead of a table.
         #[arg(long)]
         json: bool,
     },
     /// Give back the disk space of dead records; print the figures of the compaction.
-    #[command(after_help = "The naive engine does not compact on request: the exit code is 1.")]
+    #[command(after_help = "The naive engine does not compact on request: the exit code is 1.\n\n\
+        Example:\n  kv compact --dir /tmp/s")]
     Compact {
         /// One JSON object instead of a table.
         #[arg(long)]
         json: bool,
     },
+    /// Print the pairs that take the most bytes, the largest first.
+    #[command(
+        after_help = "A line is BYTES of key and value, a tab, KEY with escapes (or with --hex, digits).\n\n\
+        Example:\n  kv bigkeys --top 3 --dir /tmp/s user/"
+    )]
+    Bigkeys {
+        /// The first bytes of the keys.
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: OsString,
+        /// How many pairs.
+        #[arg(long, default_value_t = 10)]
+        top: usize,
+    },
+    /// Compare two stores, of any engine; print each pair that only one of them has.
+    #[command(
+        after_help = "A line is - (only in DIR1) or + (only in DIR2), a space, KEY, a tab, VALUE, with \
+        escapes (or with --hex, digits). A key with two values has two lines. The exit code is 0 if the \
+        stores are equal, else 1.\n\n\
+        Example:\n  kv diff /tmp/s /tmp/repaired"
+    )]
+    Diff {
+        /// The first store.
+        dir1: PathBuf,
+        /// The second store.
+        dir2: PathBuf,
+    },
+    /// List the files of a store: its segments, the manifest, and everything else.
+    #[command(
+        after_help = "The store must not be open elsewhere for writing. Damage is listed, too: see kv \
+        verify. For the log engine only.\n\n\
+        Examples:\n  kv inspect /tmp/s\n  kv inspect --json /tmp/s"
+    )]
+    Inspect {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
+        /// One JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the records of the segment files, one in each line.
+    #[command(after_help = "A line is SEGMENT, OFFSET, LSN, KIND, KEY and VALUE, separated by tabs, with \
+        escapes (or with --hex, digits). KIND is put or delete, with + if the batch goes on in the next \
+        record; or mark or seal, whose figures stand in place of the value. A line that starts with # \
+        tells of damage. A dump needs no manifest. For the log engine only.\n\n\
+        Examples:\n  kv dump /tmp/s\n  kv dump /tmp/s --segment 2a\n  kv dump /tmp/s --lsn 100..200")]
+    Dump {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
+        /// Only this segment: its id, hexadecimal as in the name of its file.
+        #[arg(long, value_parser = parse_segment)]
+        segment: Option<u64>,
+        /// Only changes with these LSNs: A..B with both ends, A.. or ..B, or one LSN.
+        #[arg(long, value_parser = parse_lsns, value_name = "A..B")]
+        lsn: Option<RangeInclusive<u64>>,
+    },
+    /// Check every file of a store: every checksum and every reference. Never writes.
+    #[command(after_help = "Exit codes: 0 sound, 1 damaged, 2 not checked (no store, open elsewhere for \
+        writing, or not readable). Bytes that a crash left at the end of the log are no damage. For every \
+        engine: it is recognised by its files.\n\n\
+        Example:\n  kv verify /tmp/s && echo sound")]
+    Verify {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Save every intact change of a damaged store into a new directory.
+    #[command(after_help = "SRC stays as it is. The newest intact change of each key wins, a delete too. A \
+        batch that lost a change is lost as a whole. The output names each damaged part, and the keys that \
+        may be older than they were. While a repair is unfinished, DST holds a file REPAIR, and no command \
+        opens it as a store. For the log engine only.\n\n\
+        Exit codes: 0 done, also if something was lost; 1 not done.\n\n\
+        Example:\n  kv repair /tmp/s /tmp/repaired")]
+    Repair {
+        /// The damaged store.
+        src: PathBuf,
+        /// The directory of the new store: missing or empty.
+        dst: PathBuf,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print every pair as JSON Lines or CSV, for any bytes.
+    #[command(after_help = EXPORT_FORMATS)]
+    Export {
+        /// The first bytes of the keys.
+        #[arg(default_value = "", hide_default_value = true)]
+        prefix: OsString,
+        /// The format.
+        #[arg(long, value_enum, default_value = "json")]
+        format: Format,
+    },
+    /// Put every pair of an export from standard input into a store, which it creates if missing.
+    #[command(after_help = IMPORT_HELP)]
+    Import {
+        /// The format.
+        #[arg(long, value_enum, default_value = "json")]
+        format: Format,
+        /// Take an input that does not end with the line that export writes.
+        #[arg(long)]
+        no_end: bool,
+    },
+    /// Copy every pair of a store, of any engine, into a new one of --engine.
+    #[command(
+        after_help = "The copy is made in the directory TO.partial, which gets the name TO once it is \
+        complete and durable.\n\n\
+        Example:\n  kv copy --engine naive /tmp/s /tmp/n"
+    )]
+    Copy {
+        /// The store to copy. Its engine is recognised by its files.
+        from: PathBuf,
+        /// The directory of the new store: missing or empty.
+        to: PathBuf,
+    },
+    /// Print the completions of a command interpreter.
+    #[command(after_help = "Examples:\n  \
+        kv completions bash > ~/.local/share/bash-completion/completions/kv\n  \
+        kv completions zsh > \"${fpath[1]}/_kv\"\n  \
+        kv completions fish > ~/.config/fish/completions/kv.fish")]
+    Completions {
+        /// The command interpreter.
+        shell: Shell,
+    },
+}
+
+/// The format of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// JSON Lines: one object in each line.
+    Json,
+    /// Comma-separated values, as in RFC 4180.
+    Csv,
+}
+
+const EXPORT_FORMATS: &str = "json: one object in each line, {\"key\":K,\"value\":V}. K and V are strings, or \
+    {\"base64\":B} for bytes that are not UTF-8. The last line is {\"end\":{\"pairs\":N}}.\n\
+    csv: the columns key, value and encoding. The encoding is empty for text, or base64 for both key and \
+    value. The last row is N,,end.\n\n\
+    Engines keep no order of keys.\n\n\
+    Examples:\n  kv export --dir /tmp/s > s.jsonl\n  kv export --format csv --dir /tmp/s user/ > users.csv";
+
+const IMPORT_HELP: &str = "kv export --help describes the formats. A pair replaces the value of its key. Before \
+    an error is told, every pair of the lines before it is durable. An input that does not end with the line \
+    that export writes may be cut: an error tells how many pairs were taken. For an input of another tool, \
+    add --no-end.\n\n\
+    Examples:\n  kv import --dir /tmp/s < s.jsonl\n  kv import --dir /tmp/s --format csv --no-end < table.csv";
+
+fn parse_segment(text: &str) -> Result<u64, String> {
+    let digits = text.strip_suffix(".segment").unwrap_or(text);
+    u64::from_str_radix(digits, 16)
+        .map_err(|_| "a segment id is hexadecimal, as in the name of its file".to_owned())
+}
+
+fn parse_lsns(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let number = |text: &str, missing| if text.is_empty() { Some(missing) } else { text.parse().ok() };
+    let range = match text.split_once("..") {
+        Some((from, to)) => number(from, 0).zip(number(to, u64::MAX)),
+        None => text.parse().ok().map(|lsn| (lsn, lsn)),
+    };
+    match range {
+        Some((from, to)) if from <= to => Ok(from..=to),
+        _ => Err("write A..B with both ends, A.. or ..B, or one LSN".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -175,6 +369,32 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn ranges_of_lsns() {
+        for (text, expected) in [
+            ("3..7", Some(3..=7)),
+            ("3..", Some(3..=u64::MAX)),
+            ("..7", Some(0..=7)),
+            ("..", Some(0..=u64::MAX)),
+            ("5", Some(5..=5)),
+            ("7..3", None),
+            ("", None),
+            ("a..b", None),
+            ("-1", None),
+        ] {
+            assert_eq!(parse_lsns(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn segments_are_named_as_their_files() {
+        for (text, expected) in
+            [("2a", Some(42)), ("000000000000002a.segment", Some(42)), ("x", None), ("", None)]
+        {
+            assert_eq!(parse_segment(text).ok(), expected, "{text}");
+        }
     }
 
     #[test]

@@ -1,12 +1,16 @@
-use crate::args::{Args, Command};
-use crate::failure::Failure;
+use crate::args::{Args, Command, EngineName, Format};
+use crate::failure::{Differences, Failure};
 use crate::figures::{self, Figures};
-use crate::signals::Watch;
+use crate::interactive::Terminal;
+use crate::signals::{Interrupt, Watch};
 use crate::text::{NULL, Text};
-use crate::{scan, shell, store};
+use crate::{compare, files, scan, shell, store, transfer};
+use clap::CommandFactory;
+use clap_complete::Shell;
 use kv_core::{EngineExt, Error};
 use std::ffi::OsStr;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -24,6 +28,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Scan { prefix } => scan(args, text, prefix),
         Command::Stats { json } => stats(args, *json),
         Command::Compact { json } => compact(args, *json),
+        Command::Bigkeys { prefix, top } => bigkeys(args, text, prefix, *top),
+        Command::Diff { dir1, dir2 } => diff(args, text, dir1, dir2),
+        Command::Inspect { store, json } => {
+            answer_read(files::inspect(args.dir_or(store.as_deref())?, text, *json)?.as_bytes())
+        }
+        Command::Dump { store, segment, lsn } => {
+            let dir = args.dir_or(store.as_deref())?;
+            read_only(|out| files::dump(dir, *segment, lsn.as_ref(), text, out))
+        }
+        Command::Verify { store, json } => verify(args.dir_or(store.as_deref())?, text, *json),
+        Command::Repair { src, dst, json } => repair(src, dst, text, *json),
+        Command::Export { prefix, format } => export(args, text, prefix, *format),
+        Command::Import { format, no_end } => import(args, *format, !no_end),
+        Command::Copy { from, to } => copy(args, from, to),
+        Command::Completions { shell } => completions(*shell),
     }
 }
 
@@ -34,7 +53,14 @@ fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
     let line_bytes_max = shell::line_bytes_max(&args.limits(), text);
     let settings = shell::Settings { text, prompt, line_bytes_max };
     let mut out = BufWriter::new(io::stdout());
-    let ended = shell::run(&*engine, io::stdin(), &mut out, &settings, &|| signals.is_ending());
+    let is_ending = || signals.is_ending();
+    let ended = if prompt && io::stdout().is_terminal() {
+        Terminal::new().map_err(Failure::Input).and_then(|mut terminal| {
+            shell::run_on_terminal(&*engine, &mut terminal, &mut out, text, &is_ending)
+        })
+    } else {
+        shell::run(&*engine, io::stdin(), &mut out, &settings, &is_ending)
+    };
     signals.finish();
     engine.close()?;
     Ok(match ended? {
@@ -103,6 +129,95 @@ fn compact(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     engine.close()?;
     let answer = figures_text(&figures::of_compaction(&report), json);
     answer_done("the compaction is done", answer.as_bytes())
+}
+
+fn bigkeys(args: &Args, text: Text, prefix: &OsStr, top: usize) -> Result<ExitCode, Failure> {
+    let prefix = text.parse(prefix.as_encoded_bytes())?;
+    let engine = store::open(args)?;
+    let answered = read_only(|out| compare::bigkeys(&*engine, &prefix, top, text, out));
+    engine.close()?;
+    answered
+}
+
+fn diff(args: &Args, text: Text, dir1: &Path, dir2: &Path) -> Result<ExitCode, Failure> {
+    let (first, second) = (store::open_any(args, dir1)?, store::open_any(args, dir2)?);
+    let answered = read_only(|out| match compare::diff(&*first, &*second, text, out)? {
+        same if same == Differences::default() => Ok(()),
+        differences => Err(Failure::Differ(differences)),
+    });
+    first.close()?;
+    second.close()?;
+    answered
+}
+
+fn verify(dir: &Path, text: Text, json: bool) -> Result<ExitCode, Failure> {
+    let checked = files::verify(dir, text, json).map_err(Failure::Unchecked)?;
+    answer_read(checked.answer.as_bytes())?;
+    match checked.damages {
+        0 => Ok(ExitCode::SUCCESS),
+        parts => {
+            let remedy = match store::engine_of(dir) {
+                EngineName::Log => "kv repair SRC DST saves the intact changes",
+                EngineName::Naive => "restore a copy of it",
+            };
+            Err(Failure::Damaged { dir: dir.to_path_buf(), parts, remedy })
+        }
+    }
+}
+
+fn repair(src: &Path, dst: &Path, text: Text, json: bool) -> Result<ExitCode, Failure> {
+    let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
+    let repaired = files::repair(src, dst, text, json, &|| interrupt.is_set());
+    interrupt.die_if_set();
+    match repaired {
+        Ok(answer) => answer_done("the repair is done", answer.as_bytes()),
+        Err(Error::InvalidArgument(text)) => Err(Failure::Usage(text)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn export(args: &Args, text: Text, prefix: &OsStr, format: Format) -> Result<ExitCode, Failure> {
+    let prefix = text.parse(prefix.as_encoded_bytes())?;
+    let engine = store::open(args)?;
+    let answered = read_only(|out| transfer::export(&*engine, &prefix, format, out));
+    engine.close()?;
+    answered
+}
+
+fn import(args: &Args, format: Format, has_end: bool) -> Result<ExitCode, Failure> {
+    let engine = store::open(args)?;
+    let signals = Watch::start(Arc::clone(&engine)).map_err(Failure::Signals)?;
+    let settings = transfer::Settings { format, has_end, limits: args.limits() };
+    let imported = transfer::import(&*engine, io::stdin(), &settings, &|| signals.is_ending());
+    signals.finish();
+    engine.close()?;
+    let answer = format!("{} pairs imported\n", imported?);
+    answer_done("the import is done", answer.as_bytes())
+}
+
+fn copy(args: &Args, from: &Path, to: &Path) -> Result<ExitCode, Failure> {
+    let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
+    let copied = transfer::copy(args, from, to, &|| interrupt.is_set());
+    interrupt.die_if_set();
+    let answer = format!("{} pairs copied\n", copied?);
+    answer_done("the copy is done", answer.as_bytes())
+}
+
+fn completions(shell: Shell) -> Result<ExitCode, Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "kv", &mut script);
+    answer_read(&script)
+}
+
+/// Carries out a command that only reads, and writes its answer bit by bit.
+fn read_only(
+    command: impl FnOnce(&mut BufWriter<StdoutLock<'static>>) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
+    match command(&mut BufWriter::new(io::stdout().lock())) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(Failure::Output(error)) => output_failed(error),
+        Err(failure) => Err(failure),
+    }
 }
 
 fn figures_text(figures: &Figures, json: bool) -> String {

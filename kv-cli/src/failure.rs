@@ -3,6 +3,7 @@
 use crate::text::NotHex;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -15,6 +16,30 @@ pub(crate) enum Failure {
     Unprintable(&'static str),
     /// A scan left out this number of pairs, because their lines would be ambiguous.
     LeftOut(u64),
+    /// Two stores differ.
+    Differ(Differences),
+    /// A store is damaged.
+    Damaged {
+        /// The store.
+        dir: PathBuf,
+        /// The number of damaged parts.
+        parts: usize,
+        /// The remedy.
+        remedy: &'static str,
+    },
+    /// The store was not checked.
+    Unchecked(kv_core::Error),
+    /// An import met a line that it cannot take.
+    Import {
+        /// The number of the line, from 1.
+        line: u64,
+        /// Why.
+        fault: String,
+        /// Pairs of lines before, which are durable.
+        taken: u64,
+    },
+    /// A copy failed.
+    Copy(String),
     /// The system refuses to watch for signals.
     Signals(io::Error),
     /// Standard input fails.
@@ -30,18 +55,30 @@ pub(crate) enum Failure {
     },
 }
 
+/// The numbers of keys by which two stores differ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    pub(crate) only_first: u64,
+    pub(crate) only_second: u64,
+    pub(crate) values: u64,
+}
+
 impl Failure {
     /// Prints the failure to standard error, and returns the exit code.
     pub(crate) fn report(&self) -> u8 {
         // Unlike `eprintln`, this does not panic when standard error is closed, as after a hang-up.
         let _ = writeln!(io::stderr(), "kv: {self}");
         match self {
-            Failure::Usage(_) => 2,
+            Failure::Usage(_) | Failure::Unchecked(_) => 2,
             Failure::Unanswered { .. } => 3,
             Failure::Store(_)
             | Failure::Signals(_)
             | Failure::Unprintable(_)
             | Failure::LeftOut(_)
+            | Failure::Differ(_)
+            | Failure::Damaged { .. }
+            | Failure::Import { .. }
+            | Failure::Copy(_)
             | Failure::Input(_)
             | Failure::Output(_) => 1,
         }
@@ -51,11 +88,26 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Usage(text) => f.write_str(text),
+            Failure::Usage(text) | Failure::Copy(text) => f.write_str(text),
             Failure::Store(error) => f.write_str(&explain(error)),
             Failure::Unprintable(text) => f.write_str(text),
             Failure::LeftOut(pairs) => {
                 write!(f, "pairs left out for a tab or a line break: {pairs} (--hex shows every pair)")
+            }
+            Failure::Differ(Differences { only_first, only_second, values }) => write!(
+                f,
+                "the stores differ; keys only in the first: {only_first}, only in the second: {only_second}, \
+                 with two values: {values}"
+            ),
+            Failure::Damaged { dir, parts: 1, remedy } => {
+                write!(f, "{} is damaged in 1 place; {remedy}", dir.display())
+            }
+            Failure::Damaged { dir, parts, remedy } => {
+                write!(f, "{} is damaged in {parts} places; {remedy}", dir.display())
+            }
+            Failure::Unchecked(error) => write!(f, "not checked: {}", explain(error)),
+            Failure::Import { line, fault, taken } => {
+                write!(f, "line {line}: {fault}; pairs stored before: {taken}")
             }
             Failure::Signals(error) => write!(f, "cannot watch for signals: {error}"),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),

@@ -8,7 +8,12 @@
 //! | `shell.rs` | commands from standard input |
 //! | `signals.rs` | the end of a shell by a signal |
 //! | `lines.rs` | the lines of an input, in bounded memory |
+//! | `interactive.rs` | lines that a user edits on a terminal |
 //! | `scan.rs` | the pairs of a store as lines |
+//! | `compare.rs` | differences of two stores, and the largest pairs |
+//! | `transfer/` | export, import and copy |
+//! | `files/` | inspect, dump, verify and repair |
+//! | `progress.rs`, `colour.rs` | progress and colours on a terminal |
 //! | `text.rs` | keys and values as text |
 //! | `figures.rs` | figures as table, line and JSON |
 //! | `failure.rs` | why a command failed, and its exit code |
@@ -16,15 +21,21 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod colour;
 mod commands;
+mod compare;
 mod failure;
 mod figures;
+mod files;
+mod interactive;
 mod lines;
+mod progress;
 mod scan;
 mod shell;
 mod signals;
 mod store;
 mod text;
+mod transfer;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 
 use crate::failure::Failure;
 use crate::figures;
+use crate::interactive::Terminal;
 use crate::lines::{Lines, Next};
 use crate::text::{NULL, Text};
 use kv_core::{Engine, Limits};
@@ -77,6 +78,27 @@ pub(crate) fn run(
     };
     out.flush().map_err(unanswered)?;
     Ok(end)
+}
+
+/// As [`run`], with lines that a user edits on a terminal. Each is whole.
+pub(crate) fn run_on_terminal(
+    engine: &dyn Engine,
+    terminal: &mut Terminal,
+    out: &mut impl Write,
+    text: Text,
+    is_ending: &dyn Fn() -> bool,
+) -> Result<End, Failure> {
+    while let Some(line) = terminal.next().map_err(Failure::Input)? {
+        if is_ending() {
+            break;
+        }
+        match parse(line.as_bytes()) {
+            Line::Quit => break,
+            line => carry_out(engine, text, &line, out).and_then(|()| out.flush()).map_err(unanswered)?,
+        }
+    }
+    terminal.save();
+    Ok(End::Whole)
 }
 
 /// The caller closes the store before it shows this failure, so its text is true by then.

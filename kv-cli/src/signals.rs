@@ -5,19 +5,27 @@
 //! the main thread waits for the end of the process, and the signal thread ignores the signal. So a
 //! second signal does not cut the closing short.
 //!
-//! Single commands keep the default action: they answer after the close, so a signal takes no
+//! A signal may come while the line editor has changed the settings of the terminal. They are
+//! restored before the process dies.
+//!
+//! `repair` and `copy` ask an [`Interrupt`] between two steps, remove their unfinished work, and
+//! then die of the signal.
+//!
+//! Other single commands keep the default action: they answer after the close, so a signal takes no
 //! answered change away.
 
 use crate::failure::Failure;
 use kv_core::Engine;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use std::io;
 use std::panic::resume_unwind;
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 /// Watches for the signals that end a shell.
@@ -36,11 +44,11 @@ impl Watch {
             signals.add_signal(SIGHUP)?;
         }
         let end = End::default();
-        let shared = end.clone();
+        let (shared, terminal) = (end.clone(), Settings::of_input());
         let thread = thread::Builder::new().name("kv-signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
                 if shared.claim() {
-                    end_process(&*engine, signal);
+                    end_process(&*engine, &terminal, signal);
                 }
             }
         })?;
@@ -83,12 +91,60 @@ impl End {
 
 /// Closes the store. Then the process dies of `signal`, as its parent expects; or it exits with a
 /// failure if the close failed.
-fn end_process(engine: &dyn Engine, signal: i32) -> ! {
+fn end_process(engine: &dyn Engine, terminal: &Settings, signal: i32) -> ! {
+    terminal.restore();
     if let Err(error) = engine.close() {
         process::exit(Failure::Store(error).report().into());
     }
     let _ = emulate_default_handler(signal);
     process::exit(128 + signal)
+}
+
+/// The settings of the terminal that standard input is, if it is one.
+#[derive(Debug)]
+struct Settings(Option<Termios>);
+
+impl Settings {
+    fn of_input() -> Self {
+        Settings(tcgetattr(io::stdin()).ok())
+    }
+
+    fn restore(&self) {
+        if let Some(settings) = &self.0 {
+            // The process ends in any case.
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, settings);
+        }
+    }
+}
+
+/// Notes SIGINT and SIGTERM, so that a command can end its work in order.
+#[derive(Debug)]
+pub(crate) struct Interrupt(Arc<AtomicUsize>);
+
+impl Interrupt {
+    /// From now on these signals do not end the process.
+    pub(crate) fn watch() -> io::Result<Self> {
+        let signal_seen = Arc::new(AtomicUsize::new(0));
+        for signal in [SIGINT, SIGTERM] {
+            let number = usize::try_from(signal).unwrap_or_default();
+            flag::register_usize(signal, Arc::clone(&signal_seen), number)?;
+        }
+        Ok(Interrupt(signal_seen))
+    }
+
+    /// Whether a signal came.
+    pub(crate) fn is_set(&self) -> bool {
+        // The number publishes no other memory.
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Ends the process by the signal that came, if one did.
+    pub(crate) fn die_if_set(&self) {
+        let signal = i32::try_from(self.0.load(Ordering::Relaxed)).unwrap_or_default();
+        if signal != 0 {
+            let _ = emulate_default_handler(signal);
+        }
+    }
 }
 
 /// Whether the process ignores `signal`. False when the system does not tell.

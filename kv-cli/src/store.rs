@@ -1,8 +1,10 @@
 //! Opens the store that the command line names.
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
-use kv_core::{Engine, Env, Error, OpenOptions};
+use kv_core::fs::FsExt;
+use kv_core::{Engine, Env, Error, OpenOptions, OsFs};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The access to its store that a command needs.
@@ -19,16 +21,37 @@ enum Access {
 impl Access {
     fn of(command: &Command) -> Access {
         match command {
-            Command::Get { .. } | Command::Scan { .. } | Command::Stats { .. } => Access::Read,
             Command::Delete { .. } | Command::Compact { .. } => Access::Change,
-            Command::Put { .. } | Command::Shell => Access::Create,
+            Command::Put { .. } | Command::Shell | Command::Import { .. } => Access::Create,
+            _ => Access::Read,
         }
     }
 }
 
 /// Opens the store for the command of `args`.
 pub(crate) fn open(args: &Args) -> Result<Arc<dyn Engine>, Failure> {
-    args.engine.factory().open(args.dir()?, &Env::os(), &open_options(args)).map_err(|error| match error {
+    open_at(args, args.engine, args.dir()?, Access::of(&args.command))
+}
+
+/// Opens the store in `dir`, of whichever engine, for reading.
+pub(crate) fn open_any(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
+    open_at(args, engine_of(dir), dir, Access::Read)
+}
+
+/// Creates a store of the engine that `args` names in `dir`.
+pub(crate) fn create(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
+    open_at(args, args.engine, dir, Access::Create)
+}
+
+/// The engine of the store in `dir`, as far as its files tell; otherwise the log engine.
+pub(crate) fn engine_of(dir: &Path) -> EngineName {
+    let names = OsFs.list(dir).unwrap_or_default();
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    if has("NAIVE") || (has("SNAPSHOT") && !has("MANIFEST")) { EngineName::Naive } else { EngineName::Log }
+}
+
+fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Result<Arc<dyn Engine>, Failure> {
+    engine.factory().open(dir, &Env::os(), &open_options(args, access)).map_err(|error| match error {
         // The limits are the only open options that the user sets to arbitrary values.
         Error::InvalidArgument(text) => {
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
@@ -38,8 +61,7 @@ pub(crate) fn open(args: &Args) -> Result<Arc<dyn Engine>, Failure> {
 }
 
 /// The only place where a command's open options are chosen.
-fn open_options(args: &Args) -> OpenOptions {
-    let access = Access::of(&args.command);
+fn open_options(args: &Args, access: Access) -> OpenOptions {
     OpenOptions {
         // A command that creates no store tells the user of a mistyped directory.
         create_if_missing: access == Access::Create,

@@ -50,6 +50,16 @@ impl Text {
     }
 }
 
+impl Text {
+    /// `bytes` in this notation, with escapes for everything but printable ASCII: never ambiguous.
+    pub(crate) fn escape(self, bytes: &[u8]) -> String {
+        match self {
+            Text::Plain => bytes.escape_ascii().to_string(),
+            Text::Hex => String::from_utf8_lossy(&self.show(bytes)).into_owned(),
+        }
+    }
+}
+
 /// The text is not hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotHex;
@@ -73,7 +83,7 @@ mod tests {
         assert!(shown.starts_with(b"000102") && shown.ends_with(b"feff"));
         assert_eq!(Text::Hex.parse(&shown).unwrap(), bytes);
         assert_eq!(Text::Hex.parse(b"aAFf").unwrap(), [0xaa, 0xff].as_slice());
-        assert_eq!(Text::Hex.parse(b"").unwrap(), [].as_slice());
+        assert_eq!(Text::Hex.parse(b"").unwrap(), b"".as_slice());
         for wrong in [b"a".as_slice(), b"0g", b"0x00", b"+1", b"a b "] {
             assert_eq!(Text::Hex.parse(wrong), Err(NotHex));
         }

@@ -7,6 +7,8 @@ use kv_core::parts::Reserve;
 /// The name of the manifest.
 pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
+/// The name of the file that marks the directory of an unfinished repair.
+pub(crate) const REPAIR_MARK: &str = "REPAIR";
 const SEGMENT_SUFFIX: &str = ".segment";
 
 /// `0000000000000042.segment`: the id in 16 hexadecimal digits, so that names sort like ids.
@@ -40,6 +42,9 @@ pub(crate) fn classify(names: &[String]) -> Content {
     if names.iter().any(|name| name == MANIFEST) {
         return Content::Store;
     }
+    if names.iter().any(|name| name == REPAIR_MARK) {
+        return Content::Foreign(REPAIR_MARK.to_owned());
+    }
     if names.iter().any(|name| parse_segment_file_name(name).is_some()) {
         return Content::ManifestMissing;
     }
@@ -58,6 +63,9 @@ const KV_NAIVE: &str = "NAIVE";
 /// Describes a foreign file by its name.
 pub(crate) fn describe_foreign(name: &str) -> String {
     match name {
+        REPAIR_MARK => format!(
+            "it holds {name}, the mark of a repair that did not finish; remove this directory, and repair again"
+        ),
         KV_NAIVE => format!("it holds {name}, a file of a kv-naive store; open it with kv-naive"),
         _ => format!("it holds {name}, which is not a file of a kv-log store; choose another directory"),
     }
@@ -90,6 +98,9 @@ mod tests {
         assert_eq!(classify(&names(&["lost+found", "letter"])), Content::Foreign("letter".to_owned()));
         assert_eq!(classify(&names(&["LOCK", "MANIFEST", "x"])), Content::Store);
         assert_eq!(classify(&names(&["LOCK", &segment])), Content::ManifestMissing);
+        let unfinished = Content::Foreign(REPAIR_MARK.to_owned());
+        assert_eq!(classify(&names(&[&segment, "LOCK", "REPAIR"])), unfinished);
+        assert_eq!(classify(&names(&["LOCK", "MANIFEST", "REPAIR"])), Content::Store);
         assert_eq!(classify(&names(&["LOCK", "SNAPSHOT"])), Content::Foreign("SNAPSHOT".to_owned()));
         assert_eq!(classify(&names(&["a", "NAIVE"])), Content::Foreign("NAIVE".to_owned()));
     }

@@ -111,6 +111,7 @@
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |
 //! | the evictor frees images | `eviction.rs` |
 //! | an open replays the log | `recovery/` |
+//! | a tool checks or repairs the files of a closed store | `inspect/` |
 //!
 //! The bytes are those of [`kv_wal_format`].
 
@@ -124,6 +125,7 @@ mod eviction;
 mod factory;
 mod flush;
 mod index;
+pub mod inspect;
 mod log;
 mod manifest;
 mod memory;

@@ -66,7 +66,7 @@ pub use scanner::{Scanner, Stop, StopReason};
 pub use seal::Seal;
 pub use segment_header::{MAGIC, Origin, SegmentHeader, SegmentKind};
 pub use tail::{Evidence, Tail, judge_tail};
-pub use trusted::{parse_trusted, peek};
+pub use trusted::{parse_trusted, peek, peek_lsn};
 
 #[doc = include_str!("../FORMAT.md")]
 pub mod format {}

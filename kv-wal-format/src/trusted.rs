@@ -1,6 +1,6 @@
 //! Access without checksums, for bytes that this process has encoded or validated before.
 //!
-//! Both functions are total: any bytes give an answer. The answer is meaningful only for bytes that
+//! The functions are total: any bytes give an answer. The answer is meaningful only for bytes that
 //! start with a valid record. These functions save the check on every read.
 
 use crate::layout::SMALL_HEADER_LEN;
@@ -13,6 +13,14 @@ use crate::record_header::{self, RecordInfo};
 #[inline]
 pub fn peek(buf: &[u8]) -> Option<RecordInfo> {
     record_header::info(buf.first_chunk::<SMALL_HEADER_LEN>()?)
+}
+
+/// Reads the LSN from the header at the start of `buf`, without checksum, in a segment with this
+/// base LSN. `None` when [`peek`] returns `None`, `buf` ends inside the header, or the LSN does not
+/// fit 64 bits.
+#[inline]
+pub fn peek_lsn(base_lsn: u64, buf: &[u8]) -> Option<u64> {
+    peek(buf).and_then(|_| record_header::lsn(base_lsn, buf))
 }
 
 /// Reads the record at the start of `buf`, without checksums, in a segment with this base LSN.
@@ -80,6 +88,16 @@ mod tests {
             bytes.push(9);
             assert_eq!(parse_trusted(BASE, &bytes), Some(record));
         }
+    }
+
+    #[test]
+    fn peek_reads_the_lsn_of_a_header_without_its_body() {
+        for (record, header_len) in RECORDS {
+            let bytes = encoded(&record);
+            assert_eq!(peek_lsn(BASE, &bytes[..header_len]), Some(record.lsn));
+            assert_eq!(peek_lsn(BASE, &bytes[..header_len - 1]), None);
+        }
+        assert_eq!(peek_lsn(u64::MAX, &encoded(&RECORDS[0].0)), None);
     }
 
     #[test]

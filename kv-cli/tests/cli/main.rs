@@ -1,8 +1,11 @@
 //! The built command, as a user runs it.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod compact;
+mod compare;
+mod documents;
+mod files;
 mod options;
 mod output;
 mod run;
@@ -10,3 +13,5 @@ mod scan;
 mod shell;
 mod signals;
 mod single;
+mod terminal;
+mod transfer;

@@ -14,15 +14,15 @@ fn complaint(dir: &Path, output: &Output) -> String {
 }
 
 /// A directory for a store, and ways to call the command on it.
-struct Kv(tempfile::TempDir);
+pub(crate) struct Kv(tempfile::TempDir);
 
 impl Kv {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Kv(tempfile::tempdir().unwrap())
     }
 
     /// With a store that has a key `k`.
-    fn with_store() -> Self {
+    pub(crate) fn with_store() -> Self {
         let kv = Kv::new();
         assert!(kv.command("put k v").output().unwrap().status.success());
         kv
@@ -34,7 +34,7 @@ impl Kv {
         command
     }
 
-    fn complaint(&self, words: &str) -> String {
+    pub(crate) fn complaint(&self, words: &str) -> String {
         complaint(self.0.path(), &self.command(words).output().unwrap())
     }
 
@@ -44,6 +44,20 @@ impl Kv {
 
     fn shell(&self, words: &str, input: &str) -> String {
         self.complaint_to(self.command(words).arg("shell").stdout(Stdio::piped()), input)
+    }
+
+    /// Without `--dir`.
+    pub(crate) fn complaint_of(&self, words: &str) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kv"));
+        complaint(self.0.path(), &command.args(words.split_whitespace()).output().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn fed(&self, words: &str, input: &str) -> String {
+        self.complaint_to(self.command(words).stdout(Stdio::piped()), input)
     }
 
     fn complaint_to(&self, command: &mut Command, input: &str) -> String {

@@ -10,7 +10,7 @@
 //! | `log/` | damaged directories and files of kv-log |
 //! | `naive/` | damaged directories and files of kv-naive |
 //! | `unprovoked.rs` | errors that no store here provokes |
-//! | `command.rs` | the command `kv` |
+//! | `command.rs`, `tools.rs` | the command `kv` |
 //!
 //! `disk.rs` has the tools that change files, `listing.rs` compares. The system's part of a text is
 //! that of Linux with glibc.
@@ -26,6 +26,7 @@ mod listing;
 mod log;
 mod naive;
 mod refusals;
+mod tools;
 mod unprovoked;
 
 use listing::{Section, check};
@@ -45,6 +46,8 @@ fn every_error_text_is_the_accepted_one() {
         section("kv-log: the manifest", log::manifest::rows()),
         section("kv-log: the segments", log::segments::rows()),
         section("kv-log: a file changes while the store is open", log::cold::rows()),
+        section("kv-log: the damages that examine names", log::inspect::damage()),
+        section("kv-log: examine, dump and repair", log::inspect::errors()),
         section("kv-naive: the directory", naive::directory::rows()),
         section("kv-naive: the identity", naive::identity::rows()),
         section("kv-naive: the snapshot", naive::snapshot::rows()),
@@ -53,5 +56,6 @@ fn every_error_text_is_the_accepted_one() {
         section("kv-wal-format: the decoder", unprovoked::decoder()),
         section("kv: the command line", command::rows()),
         section("kv: the shell", command::shell()),
+        section("kv: commands on files and between stores", tools::rows()),
     ]);
 }

@@ -116,7 +116,8 @@ impl Index {
     }
 
     /// Calls `found` with the newest record of `key` and its location, if there is one. Adds to
-    /// `others` the cold records that were read and have other keys.
+    /// `others` the cold records that were read and have other keys. A caller that passes `others`
+    /// replaces the record, and uses no more than the length of its value, which may be damaged.
     ///
     /// # Errors
     /// A cold record cannot be read.
@@ -151,8 +152,10 @@ impl Index {
     ) -> Result<Option<R>> {
         let shard = Unlocked { shard: self.shard(self.shard_of(hash)), guard };
         let mut own = Vec::new();
+        let purpose = if others.is_some() { Purpose::Replace } else { Purpose::Read };
         let others = others.unwrap_or(&mut own);
-        search(&shard, hash, key, others, segments, guard, |location, record, record_len, image| {
+        let sought = Sought { hash, key, purpose };
+        search(&shard, &sought, others, segments, guard, |location, record, record_len, image| {
             found(location, Found { value: record.value, record_len, image })
         })
     }
@@ -242,7 +245,8 @@ impl LockedShard<'_> {
         found: impl FnOnce(Location, Record<'_>, usize) -> R,
     ) -> Result<Option<R>> {
         let others = &mut Vec::new();
-        search(&self.0, hash, key, others, segments, guard, |location, record, len, _| {
+        let sought = Sought { hash, key, purpose: Purpose::Read };
+        search(&self.0, &sought, others, segments, guard, |location, record, len, _| {
             found(location, record, len)
         })
     }
@@ -353,21 +357,36 @@ impl Probe for shard::LockedShard<'_> {
     }
 }
 
-/// Searches for the record of `key`, and calls `use_it` with it and its length in bytes: to return
-/// it would take longer than to find it.
+/// The use of a record that is searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    Read,
+    /// Only the key and the length of the value matter.
+    Replace,
+}
+
+/// The record that is searched.
+struct Sought<'a> {
+    hash: KeyHash,
+    key: &'a [u8],
+    purpose: Purpose,
+}
+
+/// Searches for the newest record of a key, and calls `use_it` with it and its length in bytes: to
+/// return it would take longer than to find it.
 ///
 /// Reads cold records between two probes. During a probe, a change would make the probe begin
 /// again. A location leads to the same record while the caller is pinned, so the last probe has the
 /// answer.
 fn search<R>(
     shard: &impl Probe,
-    hash: KeyHash,
-    key: &[u8],
+    sought: &Sought<'_>,
     others: &mut Vec<Location>,
     segments: &SegmentTable,
     guard: &Guard,
     use_it: impl FnOnce(Location, Record<'_>, usize, Option<&Image>) -> R,
 ) -> Result<Option<R>> {
+    let Sought { hash, key, purpose } = *sought;
     loop {
         let found = shard.probe(hash.tag(), |location| match segments.look(location, key, guard) {
             Look::Found(_) => true,
@@ -380,7 +399,13 @@ fn search<R>(
         let (record, image) = if let Some((record, image)) = segment.resident(location.offset(), guard) {
             (record, Some(image))
         } else {
-            fetched = segments.fetch(segment, location.offset())?;
+            fetched = match segments.fetch(segment, location.offset()) {
+                // Otherwise the key could never be changed again.
+                Err(error @ Error::Corruption { .. }) if purpose == Purpose::Replace => {
+                    segment.fetch_damaged(location.offset(), key)?.ok_or(error)?
+                }
+                fetched => fetched?,
+            };
             (fetched.record(), None)
         };
         if record.key == key {

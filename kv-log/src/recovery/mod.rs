@@ -6,3 +6,5 @@ mod replay;
 mod verdict;
 
 pub(crate) use open::open;
+pub(crate) use orphans::examine_all as examine_unnamed;
+pub(crate) use verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};

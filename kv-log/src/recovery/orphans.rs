@@ -76,7 +76,7 @@ struct Known {
 ///
 /// # Errors
 /// A file cannot be read. A file holds changes that the manifest does not know: see the table.
-pub(super) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> Result<Unnamed> {
+pub(crate) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> Result<Unnamed> {
     let known = Known { store_id: manifest.store_id, ids_end: manifest.ids_end, last_lsn };
     let mut unnamed = Unnamed::default();
     for id in dir.names()?.iter().filter_map(|name| directory::parse_segment_file_name(name)) {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// The state of a segment in the manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Named {
+pub(crate) enum Named {
     /// Sealed, with its known length.
     Sealed,
     /// A log segment that was not sealed yet, durable up to a known length.
@@ -19,7 +19,7 @@ pub(super) enum Named {
 
 /// How the bytes of a segment end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// With a seal that matches the records, exactly at the known length.
     SealAtKnown,
     /// With a seal that matches the records, beyond the known length.
@@ -40,14 +40,14 @@ pub(super) enum Ending {
 
 /// Whether an earlier log segment ends without its seal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
+pub(crate) enum Before {
     AllSealed,
     Unfinished,
 }
 
 /// The decision about a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     /// It is complete.
     Whole,
     /// The log goes on here.
@@ -64,7 +64,7 @@ pub(super) enum Verdict {
 
 /// The fault of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Damage {
+pub(crate) enum Damage {
     SealWrong,
     SealMissing,
     BytesKnownToBeSynced,
@@ -89,7 +89,7 @@ pub(super) enum Damage {
 ///
 /// A compacted segment is written as a whole before the manifest names it, so it does not depend on
 /// earlier segments: they count as sealed.
-pub(super) fn decide(named: Named, ending: Ending, before: Before) -> Verdict {
+pub(crate) fn decide(named: Named, ending: Ending, before: Before) -> Verdict {
     use Ending::{BeforeKnown, Blank, Clean, Corrupt, SealAtKnown, SealBeyondKnown, SealWrong, Torn};
     match (before, named, ending) {
         (Before::Unfinished, _, Blank) => Verdict::Spare,
@@ -110,20 +110,20 @@ pub(super) fn decide(named: Named, ending: Ending, before: Before) -> Verdict {
 
 /// One segment as the scan left it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Scanned<'a> {
-    pub(super) origin: Origin,
+pub(crate) struct Scanned<'a> {
+    pub(crate) origin: Origin,
     /// All bytes that were read.
-    pub(super) bytes: &'a [u8],
-    pub(super) stop: Stop,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) stop: Stop,
     /// The seal that matches the records.
-    pub(super) seal: Seal,
+    pub(crate) seal: Seal,
     /// Bytes from the start that the manifest knows to be durable.
-    pub(super) known_len: u64,
+    pub(crate) known_len: u64,
 }
 
 /// A seal that ends a segment, if it has one: whether it matches the records, and lies at or beyond
 /// the known length.
-pub(super) fn sealed_ending(scanned: &Scanned<'_>) -> Option<Ending> {
+pub(crate) fn sealed_ending(scanned: &Scanned<'_>) -> Option<Ending> {
     if scanned.stop.reason != StopReason::Sealed {
         return None;
     }
@@ -147,7 +147,7 @@ fn seal_of(scanned: &Scanned<'_>) -> (usize, Option<Seal>) {
 
 /// How a segment without a seal ends. `lsn_before` is the highest LSN that earlier segments and the
 /// manifest prove. A change of this segment up to it lies within the known length.
-pub(super) fn unsealed_ending(scanned: &Scanned<'_>, lsn_before: u64) -> Ending {
+pub(crate) fn unsealed_ending(scanned: &Scanned<'_>, lsn_before: u64) -> Ending {
     if (scanned.stop.fault as u64) < scanned.known_len {
         return Ending::BeforeKnown;
     }
@@ -162,7 +162,7 @@ pub(super) fn unsealed_ending(scanned: &Scanned<'_>, lsn_before: u64) -> Ending 
 
 impl Damage {
     /// The error for the segment in the file at `path`.
-    pub(super) fn error(self, path: &Path, scanned: &Scanned<'_>, lsn_before: u64) -> Error {
+    pub(crate) fn error(self, path: &Path, scanned: &Scanned<'_>, lsn_before: u64) -> Error {
         let Stop { fault: at, reason, .. } = scanned.stop;
         let (offset, fault) = match self {
             Damage::SealWrong => wrong_seal(scanned),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Image, Segment};
 
-/// A valid record that was read from a file.
+/// A record that was read from a file. It is valid, unless the reader asked for a damaged one.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     /// The record, and perhaps bytes behind it.
@@ -17,7 +17,7 @@ pub(crate) struct Fetched {
 
 impl Fetched {
     pub(crate) fn record(&self) -> Record<'_> {
-        parse_trusted(self.base_lsn, &self.bytes).expect("it was decoded before")
+        parse_trusted(self.base_lsn, &self.bytes).expect("it was parsed before")
     }
 }
 
@@ -102,6 +102,28 @@ impl Segment {
         }
         // SAFETY: this thread wrote it, and no thread writes to it later.
         Ok(unsafe { Contents::new(Arc::new(image), end, self.base_lsn) })
+    }
+
+    /// Reads the damaged record at `offset` of the file, if it is one of `key`. Its header, which
+    /// holds the lengths, must be intact, and its key must equal `key`. Its value may be damaged.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    #[cold]
+    pub(crate) fn fetch_damaged(&self, offset: usize, key: &[u8]) -> Result<Option<Fetched>> {
+        let mut bytes = vec![0; FETCH_MIN];
+        let read = self.file.read_at(&mut bytes, offset)?;
+        bytes.truncate(read);
+        let header = Decoder::new(self.origin()).check_header(&bytes);
+        let Some(len) = header.map(|info| info.encoded_len()).filter(|len| *len <= self.end()) else {
+            return Ok(None);
+        };
+        bytes.resize(len, 0);
+        let read = self.file.read_at(&mut bytes, offset)?;
+        bytes.truncate(read);
+        let base_lsn = self.base_lsn;
+        let is_of_key = parse_trusted(base_lsn, &bytes).is_some_and(|record| record.key == key);
+        Ok(is_of_key.then_some(Fetched { bytes, base_lsn }))
     }
 
     /// Reads the record at `offset` of the file, most often with one system call.

@@ -2,6 +2,7 @@
 
 pub(crate) mod cold;
 pub(crate) mod directory;
+pub(crate) mod inspect;
 pub(crate) mod manifest;
 pub(crate) mod segments;
 pub(crate) mod store;

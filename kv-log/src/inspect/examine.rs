@@ -1,0 +1,176 @@
+//! Examines the files of a closed store: a table of its segments, and every damage.
+
+use kv_core::fs::{DirExt, LOCK_FILE, OpenMode, is_system_file};
+use kv_core::parts::Reserve;
+use kv_core::{Env, Result, SegmentId};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use super::damage::Damage;
+use super::judge::judge;
+use super::newest::Newest;
+use super::pass::Pass;
+use super::progress::{OnProgress, Progress};
+use super::segment::SegmentSummary;
+use super::survey::Survey;
+use crate::directory;
+use crate::manifest::Manifest;
+
+/// The findings about a store's files.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Examination {
+    /// The content of the manifest. `None` if it is damaged or missing.
+    pub manifest: Option<ManifestSummary>,
+    /// Every segment, in the order of ids, with those that the manifest does not name.
+    pub segments: Vec<SegmentSummary>,
+    /// All other files.
+    pub files: Vec<OtherFile>,
+    /// Every damage. Empty: the store is sound.
+    pub damages: Vec<Damage>,
+    /// Distinct keys that have a value; 0 unless it was asked for live bytes.
+    pub keys: u64,
+}
+
+/// The content of a manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ManifestSummary {
+    /// The id in the header of every file of the store.
+    pub store_id: u32,
+    /// The segments that it names.
+    pub segments: u64,
+    /// The first segment id that is not reserved.
+    pub ids_end: SegmentId,
+    /// Changes may have LSNs up to this one.
+    pub lsn_ceiling: u64,
+    /// Changes up to this one were durable.
+    pub durable_lsn: u64,
+}
+
+/// A file of a store's directory that is not a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OtherFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// Its purpose.
+    pub role: FileRole,
+}
+
+/// The purpose of a file that is not a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileRole {
+    /// The manifest.
+    Manifest,
+    /// The lock.
+    Lock,
+    /// Space for the way out of a full disk.
+    Reserve,
+    /// A file that a crash left. The next opening removes or replaces it.
+    Leftover,
+    /// A file of the operating system.
+    System,
+    /// A file that is not the store's. The store leaves it alone.
+    Stray,
+}
+
+impl FileRole {
+    /// A few words.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileRole::Manifest => "manifest",
+            FileRole::Lock => "lock",
+            FileRole::Reserve => "reserve",
+            FileRole::Leftover => "leftover",
+            FileRole::System => "system file",
+            FileRole::Stray => "stray file",
+        }
+    }
+}
+
+/// Reads every file of the store in `dir`, checks every checksum and every reference, and changes
+/// nothing. It holds the lock of a reader meanwhile.
+///
+/// `with_live` also counts keys and live bytes. That takes memory for each key.
+///
+/// # Errors
+/// [`Error::NotAStore`](kv_core::Error::NotAStore); [`Error::Locked`](kv_core::Error::Locked) if a
+/// writer has the store open; [`Error::Io`](kv_core::Error::Io) if this process may not read the
+/// files. Damage is no error: see [`Examination::damages`].
+///
+/// ```
+/// use kv_log::{Engine, Env, LogEngine, Options, inspect};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let store = LogEngine::open(dir.path(), Options::default())?;
+/// store.put(b"planet", b"earth")?;
+/// store.close()?;
+///
+/// let found = inspect::examine(&Env::os(), dir.path(), false, &inspect::silently)?;
+/// assert!(found.damages.is_empty());
+/// assert_eq!(found.segments.iter().map(|segment| segment.puts).sum::<u64>(), 1);
+/// # Ok::<(), kv_log::Error>(())
+/// ```
+pub fn examine(env: &Env, dir: &Path, with_live: bool, on_progress: &OnProgress<'_>) -> Result<Examination> {
+    let survey = Survey::open(env, dir)?;
+    let mut pass = Pass::new(&survey, with_live.then(Newest::default), on_progress);
+    // Without a manifest, every segment may be one of the store.
+    let (named, unnamed) = survey.sources();
+    let mut readings = pass.read(&named, true)?;
+    readings.extend(pass.read(&unnamed, survey.manifest.is_err())?);
+    readings.sort_unstable_by_key(|reading| reading.source.id);
+    let findings = judge(&survey, &readings)?;
+    let mut examination = Examination {
+        manifest: survey.manifest.as_ref().ok().map(ManifestSummary::of),
+        segments: findings.segments,
+        files: other_files(&survey),
+        damages: findings.damages,
+        keys: 0,
+    };
+    for (_, place) in pass.newest.iter().flat_map(Newest::places).filter(|(_, place)| place.is_put()) {
+        examination.keys += 1;
+        if let Some(segment) = examination.segments.get_mut(place.segment as usize) {
+            segment.live_bytes += u64::from(place.put_len);
+        }
+    }
+    Ok(examination)
+}
+
+impl ManifestSummary {
+    fn of(manifest: &Manifest) -> Self {
+        ManifestSummary {
+            store_id: manifest.store_id,
+            segments: manifest.segments.len() as u64,
+            ids_end: manifest.ids_end,
+            lsn_ceiling: manifest.lsn_ceiling.get(),
+            durable_lsn: manifest.durable_lsn.get(),
+        }
+    }
+}
+
+/// Ignores the progress.
+pub fn silently(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// The files that are not segments.
+fn other_files(survey: &Survey) -> Vec<OtherFile> {
+    let role = |name: &str| match name {
+        directory::MANIFEST => FileRole::Manifest,
+        LOCK_FILE => FileRole::Lock,
+        Reserve::FILE => FileRole::Reserve,
+        "MANIFEST.tmp" => FileRole::Leftover,
+        _ if is_system_file(name) => FileRole::System,
+        _ => FileRole::Stray,
+    };
+    let others = survey.names.iter().filter(|name| directory::parse_segment_file_name(name).is_none());
+    let describe = |name: &String| {
+        let len = survey.dir.open(name, OpenMode::Read).and_then(|file| file.len());
+        OtherFile { path: survey.dir.path_of(name), bytes: len.unwrap_or(0), role: role(name) }
+    };
+    others.map(describe).collect()
+}

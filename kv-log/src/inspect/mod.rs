@@ -1,0 +1,27 @@
+//! Tools for the files of a closed store. They hold the lock of a reader, so a writer waits.
+//!
+//! | to | call |
+//! |---|---|
+//! | check every file, and list the segments | [`examine`] |
+//! | see every record | [`dump`] |
+//! | save the intact records of a damaged store | [`repair`] |
+
+mod damage;
+mod dump;
+mod examine;
+mod judge;
+mod newest;
+mod origin;
+mod pass;
+mod progress;
+mod repair;
+mod segment;
+mod survey;
+mod walk;
+
+pub use damage::{Damage, Lost, LostChange};
+pub use dump::{Part, dump};
+pub use examine::{Examination, FileRole, ManifestSummary, OtherFile, examine, silently};
+pub use progress::{OnProgress, Progress};
+pub use repair::{Repair, StaleKey, repair};
+pub use segment::{SegmentState, SegmentSummary};

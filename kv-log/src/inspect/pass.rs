@@ -1,0 +1,45 @@
+//! A pass over segment files, on all processors.
+
+use kv_core::Result;
+use parking_lot::Mutex;
+
+use super::newest::Newest;
+use super::progress::{OnProgress, Work};
+use super::segment::{Reading, read};
+use super::survey::{Source, Survey};
+
+/// A pass over the segment files of one store.
+pub(super) struct Pass<'a> {
+    survey: &'a Survey,
+    store_id: Option<u32>,
+    work: Work<'a>,
+    /// The newest record of each key, if it is wanted.
+    pub(super) newest: Option<Newest>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(survey: &'a Survey, newest: Option<Newest>, on_progress: &'a OnProgress<'a>) -> Self {
+        let (named, unnamed) = survey.sources();
+        let bytes_total = named.iter().chain(&unnamed).map(|source| survey.file_len(source.id)).sum();
+        let work = Work::new(survey.dir.path(), bytes_total, on_progress);
+        Pass { survey, store_id: survey.store_id(), work, newest }
+    }
+
+    /// Reads and checks `sources`. Their changes take part in `newest` if `takes_part`.
+    pub(super) fn read(&mut self, sources: &[Source], takes_part: bool) -> Result<Vec<Reading>> {
+        let newest = Mutex::new(self.newest.take());
+        let collects = takes_part && newest.lock().is_some();
+        let readings = self.work.run(sources, |source, bytes: &mut Vec<u8>| {
+            let mut own = collects.then(Newest::default);
+            let reading = read(self.survey, *source, self.store_id, bytes, own.as_mut())?;
+            if let Some(own) = own {
+                let mut newest = newest.lock();
+                *newest = newest.take().map(|newest| newest.merge(own));
+            }
+            self.work.advance(reading.summary.file_bytes);
+            Ok(reading)
+        });
+        self.newest = newest.into_inner();
+        readings
+    }
+}
