@@ -33,7 +33,7 @@
 //! | `capability.rs` | abilities that only some engines have: [`Checkpoint`], [`PointInTime`], [`Compact`] |
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
 //! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
-//! | `compaction.rs` | [`CompactionPolicy`]: which segments are compacted |
+//! | `compaction/` | [`CompactionPolicy`]: which segments are compacted |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries the injected file system and clock |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 //! | [`fs`](mod@fs)`/` | [`Fs`], [`fs::Dir`], [`fs::File`] and [`OsFs`]: the only door to the disk |
