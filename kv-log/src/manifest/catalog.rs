@@ -291,6 +291,11 @@ impl Catalog {
         last_lsn: Lsn,
     ) -> Result<()> {
         self.change(|stored| {
+            // The index may point at another image of the same file, of which the survivors know
+            // nothing. A panic here poisons the store.
+            let current = self.segments();
+            let is_current = |victim: &Arc<Segment>| current.iter().any(|one| Arc::ptr_eq(one, victim));
+            assert!(victims.iter().all(is_current), "a victim was replaced during its compaction");
             let mut next = stored.manifest.clone();
             for victim in victims {
                 next.segments.remove(&victim.id);
