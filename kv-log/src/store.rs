@@ -315,3 +315,6 @@ fn give_back_unused_space(active: &Segment) -> Result<()> {
     let len = (active.end() + SEAL_LEN_MAX + MARK_LEN_MAX).next_multiple_of(UNUSED_UNIT);
     active.file.trim(len).map(drop)
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests;

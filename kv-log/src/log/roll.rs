@@ -37,7 +37,8 @@ impl Log {
     pub(crate) fn seal_if_large(&self, fitting: usize) -> Result<()> {
         let mut end = self.end.lock();
         self.context.health.check_writable()?;
-        let is_large = end.active.capacity() > 2 * fitting;
+        // The successor must be smaller: otherwise each call would make another segment.
+        let is_large = end.active.capacity() > 2 * fitting.max(self.spares.calm_capacity());
         let rolled = if is_large { self.roll(&mut end, 0, Need::Growth) } else { Ok(()) };
         // No writer waited for that segment.
         self.spares.calm_down();

@@ -237,6 +237,11 @@ impl Spares {
         fitting_capacity(&self.catalog, options).max(grown).min(full)
     }
 
+    /// Capacity of the next segment, bytes, if writers are slow.
+    pub(super) fn calm_capacity(&self) -> usize {
+        fitting_capacity(&self.catalog, &self.context.options)
+    }
+
     /// Makes one small spare at a time again.
     pub(super) fn calm_down(&self) {
         self.wanted.store(1, Ordering::Relaxed);

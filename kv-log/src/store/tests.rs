@@ -1,0 +1,128 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use crate::{Options, recovery::open};
+use kv_core::{CompactionPolicy, Env, Error, Greedy, Manual, ManualClock, Never};
+use kv_tests::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
+use std::path::Path;
+
+const KEYS: u16 = 300;
+const ROUNDS: u8 = 6;
+
+/// A store on `disk` that was filled and overwritten fast: it has spares, several segments, dead
+/// records, and a large active segment. Everything is durable.
+fn busy_store(disk: &SimFs, compaction: &Arc<dyn CompactionPolicy>) -> Store {
+    let options = Options { compaction: Arc::clone(compaction), ..options() };
+    let store = open(Path::new("/store"), &env(disk), options).unwrap();
+    for round in 0..ROUNDS {
+        for key in 0..KEYS {
+            // The last round leaves half of the keys in older segments.
+            if round + 1 < ROUNDS || key % 2 == 0 {
+                store.committer.put(&key.to_be_bytes(), &[round; 100]).unwrap();
+            }
+        }
+        store.log.spares.make(&store.log.end).unwrap();
+    }
+    store.flusher.flush(Action::WriteAndSync).unwrap();
+    store
+}
+
+fn env(disk: &SimFs) -> Env {
+    let clock = Arc::new(ManualClock::new(0));
+    Env { fs: Arc::new(disk.clone()), clock, background: Background::Inline }
+}
+
+fn options() -> Options {
+    Options { slack_bytes: 128 << 10, persistence: Arc::new(Manual), ..Options::default() }
+}
+
+fn policies() -> [Arc<dyn CompactionPolicy>; 2] {
+    [Arc::new(Never), Arc::new(Greedy::default())]
+}
+
+/// Opens what is left on `disk`, and checks that every key has its newest value.
+fn check(disk: &SimFs, what: &str) {
+    let store = open(Path::new("/store"), &env(disk), options());
+    let store = store.unwrap_or_else(|error| panic!("{what}: {error}"));
+    for key in 0..KEYS {
+        let expected = if key % 2 == 0 { ROUNDS - 1 } else { ROUNDS - 2 };
+        let found = store.reader.read(&key.to_be_bytes(), &mut |value| assert_eq!(value, [expected; 100]));
+        assert!(found.unwrap(), "{what}: key {key}");
+    }
+}
+
+#[test]
+fn a_power_cut_or_a_death_at_every_operation_of_tidying_loses_nothing() {
+    for policy in policies() {
+        let disk = SimFs::new();
+        let store = busy_store(&disk, &policy);
+        let last = store.log.end.last_lsn();
+        let before = (disk.mutations(), store.catalog.segments().len());
+        store.tidy(last).unwrap();
+        let operations = disk.mutations() - before.0;
+        assert!(operations > 20, "{operations} operations");
+        assert!(store.catalog.segments().len() > 4, "{:?}", store.stats());
+        drop(store);
+        for operation in 0..=operations {
+            let disk = SimFs::new();
+            let store = busy_store(&disk, &policy);
+            disk.cut_after(disk.mutations() + operation);
+            // The disk refuses everything behind the cut.
+            let _ = store.tidy(last);
+            for (name, cut) in [
+                ("lose", PowerCut::LOSE_ALL),
+                ("keep", PowerCut::KEEP_ALL),
+                ("some", PowerCut::seeded(operation)),
+            ] {
+                check(&disk.power_cut(cut), &format!("{name} after operation {operation}"));
+            }
+            check(&disk.process_death(), &format!("death after operation {operation}"));
+        }
+    }
+}
+
+#[test]
+fn a_refused_removal_of_spares_leaves_them_to_the_log() {
+    let disk = SimFs::new();
+    let store = busy_store(&disk, &policies()[0]);
+    let spares = |store: &Store| {
+        store
+            .catalog
+            .segments()
+            .iter()
+            .filter(|one| !one.is_sealed() && one.end() == SEGMENT_HEADER_LEN)
+            .count()
+    };
+    let before = spares(&store);
+    assert!(before > 0, "{:?}", store.stats());
+    // The manifest finds no descriptor.
+    disk.inject(Fault { kind: FaultKind::NoDescriptors, nth: 0, repeat: Repeat::Always });
+    let refused = store.log.spares.remove_large(0, store.log.end.last_lsn());
+    assert!(refused.as_ref().is_err_and(Error::is_refusal), "{refused:?}");
+    disk.heal();
+    assert_eq!(spares(&store), before);
+    for key in 0..KEYS {
+        store.committer.put(&key.to_be_bytes(), &[9; 1000]).unwrap();
+    }
+    store.flusher.flush_sealed().unwrap();
+    store.flusher.flush(Action::WriteAndSync).unwrap();
+    let disk = disk.power_cut(PowerCut::LOSE_ALL);
+    let store = open(Path::new("/store"), &env(&disk), options()).unwrap();
+    assert_eq!(store.stats().keys, u64::from(KEYS));
+    assert!(store.reader.read(b"\0\0", &mut |value| assert_eq!(value, [9; 1000])).unwrap());
+}
+
+#[test]
+fn an_idle_store_is_tidied_once() {
+    for policy in policies() {
+        let disk = SimFs::new();
+        let store = busy_store(&disk, &policy);
+        let last = store.log.end.last_lsn();
+        store.tidy(last).unwrap();
+        let segments = store.catalog.segments().len();
+        for _ in 0..3 {
+            store.tidy(last).unwrap();
+        }
+        assert!(store.catalog.segments().len() <= segments, "{:?}", store.stats());
+    }
+}
