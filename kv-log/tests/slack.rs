@@ -56,10 +56,12 @@ fn a_reader_that_stalls_keeps_its_memory_and_the_excess_is_counted() {
         go_on.wait();
         assert!(stats.retired_bytes > 0 && stats.slack_excesses > 0, "{stats:?}");
     });
-    put_all(&store);
-    let before = store.stats().slack_excesses;
-    put_all(&store);
-    assert_eq!(store.stats().slack_excesses, before);
+    // The memory comes back once other tests' readers have left, too.
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while store.stats().retired_bytes > 1 << 20 {
+        put_all(&store);
+        assert!(Instant::now() < deadline, "{:?}", store.stats());
+    }
 }
 
 #[test]
