@@ -19,8 +19,8 @@ pub struct Greedy {
     /// Share of all files that shall be live. Default 0.6: at most about two thirds more disk than
     /// live data. At 0 nothing is compacted on disk but to merge small segments.
     pub disk_utilization_min: f64,
-    /// Full segments' worth of dead records that may stay on the disk while changes come, whatever
-    /// share they are. Default 8.
+    /// Dead records that may stay on the disk while changes come, in full segments. A small store
+    /// may so have more dead records than live ones. Default 8.
     pub disk_slack_segments: u64,
     /// Share of all files that shall be live in an idle store. Default 0.75: at most a third more
     /// disk than live data. The higher of the two shares counts.
@@ -49,23 +49,40 @@ impl Default for Greedy {
 }
 
 impl Greedy {
-    fn memory_target(&self, occasion: Occasion) -> f64 {
-        match occasion {
-            Occasion::Busy => self.busy_memory_utilization_min,
-            Occasion::OpenOrClose | Occasion::Idle => self.memory_utilization_min,
+    /// The victims that bring the whole store nearer to these targets, smallest `rank` first.
+    fn plan_by(
+        &self,
+        view: &CompactionView<'_>,
+        rank: impl Fn(&SegmentStats) -> f64,
+    ) -> Option<CompactionPlan> {
+        on_disk(view, self, rank).or_else(|| in_memory(view, self))
+    }
+
+    /// The live share that the files shall have now.
+    fn disk_utilization_min(&self, view: &CompactionView<'_>) -> f64 {
+        if view.occasion == Occasion::Idle && self.disk_utilization_min > 0.0 {
+            self.disk_utilization_min.max(self.idle_disk_utilization_min)
+        } else {
+            self.disk_utilization_min
         }
+    }
+
+    /// Bytes of dead records that may stay on the disk now.
+    fn disk_slack(&self, view: &CompactionView<'_>) -> u64 {
+        let is_busy = view.occasion == Occasion::Busy;
+        if is_busy { self.disk_slack_segments.saturating_mul(view.segment_bytes) } else { 0 }
+    }
+
+    /// The live share that the images shall have now.
+    fn memory_utilization_min(&self, view: &CompactionView<'_>) -> f64 {
+        let is_busy = view.occasion == Occasion::Busy;
+        if is_busy { self.busy_memory_utilization_min } else { self.memory_utilization_min }
     }
 }
 
 impl CompactionPolicy for Greedy {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        let target = DiskTarget {
-            utilization_min: self.disk_utilization_min,
-            slack_segments: self.disk_slack_segments,
-            idle_utilization_min: self.idle_disk_utilization_min,
-        };
-        on_disk(view, target, self.victims_max, SegmentStats::disk_utilization)
-            .or_else(|| in_memory(view, self.memory_target(view.occasion), self.victims_max))
+        self.plan_by(view, SegmentStats::disk_utilization)
     }
 }
 
@@ -96,6 +113,12 @@ pub struct CostBenefit {
 
 impl Default for CostBenefit {
     fn default() -> Self {
+        CostBenefit::with_targets_of(Greedy::default())
+    }
+}
+
+impl CostBenefit {
+    const fn with_targets_of(greedy: Greedy) -> Self {
         let Greedy {
             disk_utilization_min,
             disk_slack_segments,
@@ -103,7 +126,7 @@ impl Default for CostBenefit {
             memory_utilization_min,
             busy_memory_utilization_min,
             victims_max,
-        } = Greedy::default();
+        } = greedy;
         CostBenefit {
             disk_utilization_min,
             disk_slack_segments,
@@ -113,9 +136,27 @@ impl Default for CostBenefit {
             victims_max,
         }
     }
-}
 
-impl CostBenefit {
+    /// The same targets, for the policy without costs.
+    fn targets(&self) -> Greedy {
+        let CostBenefit {
+            disk_utilization_min,
+            disk_slack_segments,
+            idle_disk_utilization_min,
+            memory_utilization_min,
+            busy_memory_utilization_min,
+            victims_max,
+        } = *self;
+        Greedy {
+            disk_utilization_min,
+            disk_slack_segments,
+            idle_disk_utilization_min,
+            memory_utilization_min,
+            busy_memory_utilization_min,
+            victims_max,
+        }
+    }
+
     /// Cost by benefit: smaller is better.
     fn rank(segment: &SegmentStats) -> f64 {
         let utilization = segment.disk_utilization();
@@ -126,24 +167,9 @@ impl CostBenefit {
     }
 }
 
-impl CostBenefit {
-    fn memory_target(&self, occasion: Occasion) -> f64 {
-        match occasion {
-            Occasion::Busy => self.busy_memory_utilization_min,
-            Occasion::OpenOrClose | Occasion::Idle => self.memory_utilization_min,
-        }
-    }
-}
-
 impl CompactionPolicy for CostBenefit {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        let target = DiskTarget {
-            utilization_min: self.disk_utilization_min,
-            slack_segments: self.disk_slack_segments,
-            idle_utilization_min: self.idle_disk_utilization_min,
-        };
-        on_disk(view, target, self.victims_max, Self::rank)
-            .or_else(|| in_memory(view, self.memory_target(view.occasion), self.victims_max))
+        self.targets().plan_by(view, Self::rank)
     }
 }
 
@@ -183,12 +209,12 @@ fn plan(level: CompactionLevel, victims: &[&SegmentStats]) -> Option<CompactionP
 
 /// If too little of all images is live: the images with the least live share. Each frees at least a
 /// sixteenth of a segment.
-fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize) -> Option<CompactionPlan> {
+fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPlan> {
     let resident = || view.segments.iter().filter(|segment| segment.memory_bytes > 0);
     let excess = excess(
         resident().map(SegmentStats::survivor_bytes).sum(),
         resident().map(|segment| segment.memory_bytes).sum(),
-        utilization_min,
+        targets.memory_utilization_min(view),
     );
     if excess == 0 {
         return None;
@@ -197,34 +223,8 @@ fn in_memory(view: &CompactionView<'_>, utilization_min: f64, victims_max: usize
     let candidates = resident().filter(|segment| freed(segment) >= view.segment_bytes / 16).collect();
     plan(
         CompactionLevel::Memory,
-        &best(candidates, SegmentStats::memory_utilization, freed, excess, victims_max),
+        &best(candidates, SegmentStats::memory_utilization, freed, excess, targets.victims_max),
     )
-}
-
-/// How full the files shall be.
-#[derive(Clone, Copy, Debug)]
-struct DiskTarget {
-    /// 0: nothing is compacted but to merge small segments.
-    utilization_min: f64,
-    slack_segments: u64,
-    idle_utilization_min: f64,
-}
-
-impl DiskTarget {
-    /// The live share that the files shall have now.
-    fn utilization_min(self, view: &CompactionView<'_>) -> f64 {
-        if view.occasion == Occasion::Idle && self.utilization_min > 0.0 {
-            self.utilization_min.max(self.idle_utilization_min)
-        } else {
-            self.utilization_min
-        }
-    }
-
-    /// Bytes of dead records that may stay now.
-    fn slack(self, view: &CompactionView<'_>) -> u64 {
-        let is_busy = view.occasion == Occasion::Busy;
-        if is_busy { self.slack_segments.saturating_mul(view.segment_bytes) } else { 0 }
-    }
 }
 
 /// The first of these choices that names a segment. The first two need more dead records than the
@@ -238,14 +238,13 @@ impl DiskTarget {
 /// many tombstones are a reason to do that.
 fn on_disk(
     view: &CompactionView<'_>,
-    target: DiskTarget,
-    victims_max: usize,
+    targets: &Greedy,
     rank: impl Fn(&SegmentStats) -> f64,
 ) -> Option<CompactionPlan> {
     let live: u64 = view.segments.iter().map(|segment| segment.live_bytes).sum();
     let disk: u64 = view.segments.iter().map(|segment| segment.disk_bytes).sum();
-    let utilization_min = target.utilization_min(view);
-    let is_worthwhile = disk.saturating_sub(live) > target.slack(view);
+    let utilization_min = targets.disk_utilization_min(view);
+    let is_worthwhile = disk.saturating_sub(live) > targets.disk_slack(view);
     let is_empty = |segment: &&SegmentStats| utilization_min > 0.0 && segment.survivor_bytes() == 0;
     let empty: Vec<&SegmentStats> = view.segments.iter().filter(is_empty).collect();
     if !empty.is_empty() && (is_worthwhile || is_reached(view.disk)) {
@@ -272,9 +271,9 @@ fn on_disk(
     let candidates = view.segments.iter().filter(|segment| excess > 0 && segment.dead_bytes > 0).collect();
     // A segment's worth at least, so that not every new segment calls for a compaction.
     let missing = excess.max(view.segment_bytes);
-    let mut victims = best(candidates, rank, |segment| segment.dead_bytes, missing, victims_max);
+    let mut victims = best(candidates, rank, |segment| segment.dead_bytes, missing, targets.victims_max);
     if victims.is_empty() {
-        victims = mergeable(view, view.segment_bytes, victims_max);
+        victims = mergeable(view, view.segment_bytes, targets.victims_max);
     }
     plan(CompactionLevel::Disk, &victims)
 }

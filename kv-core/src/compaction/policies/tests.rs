@@ -13,14 +13,7 @@ const GREEDY: Greedy = Greedy {
     busy_memory_utilization_min: 0.9,
     victims_max: 8,
 };
-const COST_BENEFIT: CostBenefit = CostBenefit {
-    disk_utilization_min: 0.6,
-    disk_slack_segments: 0,
-    idle_disk_utilization_min: 0.75,
-    memory_utilization_min: 0.9,
-    busy_memory_utilization_min: 0.9,
-    victims_max: 8,
-};
+const COST_BENEFIT: CostBenefit = CostBenefit::with_targets_of(GREEDY);
 
 fn segment(id: u64, live: u64, age_s: u64) -> SegmentStats {
     SegmentStats {
