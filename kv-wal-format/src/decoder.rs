@@ -76,6 +76,18 @@ impl Decoder {
     pub fn check_header(&self, buf: &[u8]) -> Option<RecordInfo> {
         self.headers.check(buf).ok().map(|checked| checked.info)
     }
+
+    /// Whether a record may begin at `offset` of `segment`, for a search that is about to skip the
+    /// body of a header: a valid header is there, or nothing is.
+    ///
+    /// A false header often announces a body that ends among zeros. So nothing counts only behind a
+    /// byte that is not zero.
+    pub fn may_follow(&self, segment: &[u8], offset: usize) -> bool {
+        let Some((before, rest)) = segment.split_at_checked(offset) else { return false };
+        let start = rest.get(..SMALL_HEADER_LEN).unwrap_or(rest);
+        let is_end = is_zero(start) || start.len() < SMALL_HEADER_LEN;
+        is_end && before.last().is_some_and(|last| *last != 0) || self.check_header(rest).is_some()
+    }
 }
 
 #[inline]

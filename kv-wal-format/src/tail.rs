@@ -3,7 +3,6 @@
 use std::fmt;
 
 use crate::decoder::{Decoder, Step, is_zero};
-use crate::layout::SMALL_HEADER_LEN;
 use crate::mark::Mark;
 use crate::scanner::{Stop, StopReason};
 use crate::segment_header::Origin;
@@ -114,18 +113,8 @@ fn find_later_mark(origin: Origin, segment: &[u8], from: usize, last_lsn: u64) -
         let end = at.checked_add(info.encoded_len())?;
         // Other bytes pass for a small header once in 65,536 tries, and must not hide a mark. So
         // the search skips a body only if a record may follow it.
-        at = if may_be_boundary(&decoder, segment, end) { end } else { at + 1 };
+        at = if decoder.may_follow(segment, end) { end } else { at + 1 };
     }
-}
-
-/// Whether a record may start at `offset`: a valid header is there, or nothing. A false header
-/// often announces a body that ends among zeros, so nothing counts only behind a byte that is not
-/// zero.
-fn may_be_boundary(decoder: &Decoder, segment: &[u8], offset: usize) -> bool {
-    let Some((before, rest)) = segment.split_at_checked(offset) else { return false };
-    let start = rest.get(..SMALL_HEADER_LEN).unwrap_or(rest);
-    let is_end = is_zero(start) || start.len() < SMALL_HEADER_LEN;
-    is_end && before.last().is_some_and(|last| *last != 0) || decoder.check_header(rest).is_some()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! Reads a segment past damage: every intact record, and each damaged part between them.
 
 use kv_wal_format::{
-    Decoder, Mark, Origin, Record, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Scanner, SegmentKind, Step, Stop,
-    StopReason, encoded_len, parse_trusted, peek_lsn,
+    Decoder, Mark, Origin, Record, SEGMENT_HEADER_LEN, Scanner, SegmentKind, Step, Stop, StopReason,
+    encoded_len, parse_trusted, peek_lsn,
 };
 use std::ops::Range;
 
@@ -203,9 +203,13 @@ impl<'a> Search<'a> {
         while self.at < self.bytes.len() && self.next_record().is_none() {
             let header = self.decoder.check_header(self.rest()).zip(peek_lsn(self.base_lsn, self.rest()));
             let end = header.map(|(info, _)| self.at.saturating_add(info.encoded_len()));
-            let is_followed = end.is_some_and(|end| self.may_be_boundary(end));
-            // Right behind a whole record, bytes that pass for a header are one.
-            let header = header.filter(|_| is_followed || self.unknown.is_none());
+            // Right behind a whole record, bytes that pass for a header are one. The file may cut
+            // its body.
+            let is_expected = self.unknown.is_none();
+            let is_followed = end.is_some_and(|end| {
+                self.decoder.may_follow(self.bytes, end) || is_expected && end > self.bytes.len()
+            });
+            let header = header.filter(|_| is_followed || is_expected);
             if let Some((info, lsn)) = header {
                 if info.kind.is_change() {
                     let record = parse_trusted(self.base_lsn, self.rest());
@@ -225,13 +229,6 @@ impl<'a> Search<'a> {
             let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
             self.at += 1 + rest.iter().position(|byte| *byte != 0).unwrap_or(rest.len());
         }
-    }
-
-    /// Whether a record may start at `offset`: a valid header is there, or nothing.
-    fn may_be_boundary(&self, offset: usize) -> bool {
-        let rest = self.bytes.get(offset..).unwrap_or_default();
-        let start = rest.get(..SMALL_HEADER_LEN).unwrap_or(rest);
-        is_zero(start) || start.len() < SMALL_HEADER_LEN || self.decoder.check_header(rest).is_some()
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use kv_wal_format::{Encoder, Seal, SegmentHeader};
+use kv_wal_format::{Encoder, SMALL_HEADER_LEN, Seal, SegmentHeader};
 use proptest::prelude::*;
 
 const ORIGIN: Origin = Origin { segment_id: 7, base_lsn: 0 };
@@ -222,6 +222,19 @@ fn a_false_header_hides_no_record() {
         // Only behind a whole record, a header is more likely than other bytes.
         assert_eq!(named, if at == 0 { vec![9] } else { vec![] }, "{at}");
         assert!(parts[0].lost.others);
+    }
+}
+
+#[test]
+fn a_false_header_whose_body_ends_among_zeros_hides_no_record() {
+    let (copy, _) = segment(&[Record::put(9, b"false", &[1; 200])]);
+    let header = &copy[SEGMENT_HEADER_LEN..][..SMALL_HEADER_LEN];
+    for zeros in [0, 50, 500] {
+        let (mut bytes, offsets) = segment(&[put(1), Record::put(2, b"key", &[2; 50]), put(3)]);
+        bytes[offsets[1]] ^= 8;
+        bytes[offsets[1] + 3..][..header.len()].copy_from_slice(header);
+        bytes.resize(bytes.len() + zeros, 0);
+        assert_eq!(walk_all(SegmentKind::Log, &bytes).0, [1, 3], "{zeros}");
     }
 }
 
