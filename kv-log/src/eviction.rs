@@ -89,16 +89,8 @@ impl Evictor {
     /// Keeps each victim, in the policy's order, that fits the memory for loaded segments. Resident
     /// victims always fit. The first one is kept in any case.
     pub(crate) fn keep_loadable(&self, victims: &mut Vec<Arc<Segment>>) {
-        let (mut left, mut any) = (self.context.options.loaded_bytes_max(), false);
-        victims.retain(|victim| {
-            let cost = if victim.memory_bytes() > 0 { 0 } else { victim.file_len() as u64 };
-            // At least one, which may be larger than the limit.
-            let fits = cost <= left || !any;
-            if fits {
-                left = left.saturating_sub(cost);
-                any = true;
-            }
-            fits
+        keep_fitting(victims, self.context.options.loaded_bytes_max(), |victim| {
+            if victim.memory_bytes() > 0 { 0 } else { victim.file_len() as u64 }
         });
     }
 
@@ -147,4 +139,19 @@ impl Evictor {
         }
         Some(moves)
     }
+}
+
+/// Keeps each victim, in the given order, whose cost fits what those before it have left of
+/// `limit`. The first one is kept in any case.
+pub(crate) fn keep_fitting(victims: &mut Vec<Arc<Segment>>, limit: u64, cost: impl Fn(&Segment) -> u64) {
+    let (mut left, mut any) = (limit, false);
+    victims.retain(|victim| {
+        let cost = cost(victim);
+        let fits = cost <= left || !any;
+        if fits {
+            left = left.saturating_sub(cost);
+            any = true;
+        }
+        fits
+    });
 }

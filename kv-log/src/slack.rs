@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::context::Context;
 use crate::index::Index;
 use crate::manifest::Catalog;
-use crate::segments::SegmentTable;
+use crate::segments::{Segment, SegmentTable};
 
 /// How many full segments fit below the ceiling. The active one and its spare take their memory
 /// from it, and so leave less for dead records; but each segment costs syncs.
@@ -57,12 +57,9 @@ impl Slack {
 
     /// Memory that holds no live record, bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        let segments = self.catalog.segments();
-        let dead: u64 = segments
-            .iter()
-            .map(|segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes()))
-            .sum();
-        dead + self.segments.retired_bytes()
+        let dead =
+            |segment: &Segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes());
+        self.catalog.sum(dead) + self.segments.retired_bytes()
     }
 
     /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.

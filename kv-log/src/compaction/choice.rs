@@ -58,7 +58,7 @@ impl Extent {
         matches!(self, Extent::All | Extent::Idle(_) | Extent::Busy | Extent::OnePlan)
     }
 
-    fn occasion(self) -> Occasion {
+    pub(super) fn occasion(self) -> Occasion {
         match self {
             Extent::All | Extent::Idle(_) => Occasion::Idle,
             Extent::DiskUpTo(_) | Extent::OnePlan => Occasion::OpenOrClose,

@@ -1,7 +1,7 @@
 //! The compactor: it asks the policy for victims, and has them compacted until the extent is
 //! reached.
 
-use kv_core::{CompactionLevel, CompactionReport, Lsn, Result, SegmentId};
+use kv_core::{CompactionLevel, CompactionReport, Error, Lsn, Occasion, Result, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use super::choice::{Candidates, Extent};
 use super::disk::{DiskCompactor, Unreadable};
 use super::memory::MemoryCompactor;
 use crate::context::Context;
-use crate::eviction::Evictor;
+use crate::eviction::{Evictor, keep_fitting};
 use crate::flush::Flusher;
 use crate::index::Index;
 use crate::log::Log;
@@ -121,7 +121,7 @@ impl Compactor {
     /// segments durable, and compacts in memory. The policy is not asked. If that does not suffice,
     /// or another compaction takes long, the writer goes on above the ceiling, which is counted.
     pub(crate) fn relieve(&self) -> Result<()> {
-        let fits = || self.log.slack.has_room_for(self.log.slack.segment_bytes());
+        let fits = || self.log.spares.next_fits_ceiling();
         if fits() {
             return Ok(());
         }
@@ -165,13 +165,25 @@ impl Compactor {
             return Ok(());
         }
         self.context.health.check_writable()?;
-        if let Ok(Err(error)) = self.disk.compact(&victims) {
-            let error = self.context.poison_unless_refused(error);
-            self.context.health.check_writable()?;
-            self.catalog.tidy(self.log.end.last_lsn())?;
+        match self.disk.compact(&victims) {
+            Ok(Err(error)) => Err(self.after_failure(error)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores a manifest after a compaction on disk failed with `error`, which it returns if that
+    /// is a refusal.
+    ///
+    /// # Errors
+    /// The failure that poisons the store. It comes before the refusal.
+    fn after_failure(&self, error: Error) -> Result<Error> {
+        let error = self.context.poison_unless_refused(error);
+        if self.context.health.is_poisoned() {
             return Err(error);
         }
-        Ok(())
+        let tidied = self.catalog.tidy(self.log.end.last_lsn());
+        tidied.map_err(|error| self.context.poison_unless_refused(error))?;
+        Ok(error)
     }
 
     /// Compacts some images with the most dead records, if slack is to come free. Returns the bytes
@@ -205,12 +217,11 @@ impl Compactor {
             self.evictor.evict_to_limit();
             // Writers that make garbage fast enough would delay a close forever, and they may wait
             // for memory while an idle store is made smaller.
+            let is_stopping = self.context.signals.pacing.is_stopping();
             let is_over = match extent {
-                Extent::All | Extent::Busy => self.context.signals.pacing.is_stopping(),
-                Extent::Idle(last) => {
-                    self.context.signals.pacing.is_stopping() || self.log.end.last_lsn() != last
-                }
-                _ => false,
+                Extent::All | Extent::Busy => is_stopping,
+                Extent::Idle(last) => is_stopping || self.log.end.last_lsn() != last,
+                Extent::DiskUpTo(_) | Extent::OnePlan | Extent::Pressed(_) => false,
             };
             if is_over {
                 break;
@@ -239,13 +250,7 @@ impl Compactor {
                     }
                 }
                 Ok(Err(error)) => {
-                    let error = self.context.poison_unless_refused(error);
-                    if self.context.health.is_poisoned() {
-                        return Err(error);
-                    }
-                    // A failure that poisons comes before the refusal that the caller would get.
-                    let tidied = self.catalog.tidy(self.log.end.last_lsn());
-                    tidied.map_err(|error| self.context.poison_unless_refused(error))?;
+                    let error = self.after_failure(error)?;
                     if !is_full(&error) || matches!(extent, Extent::Pressed(_)) {
                         return Err(error);
                     }
@@ -286,11 +291,9 @@ impl Compactor {
             &*options.compaction,
             extent,
             except,
-            match extent {
-                Extent::Busy | Extent::Pressed(_) => self.log.slack.segment_bytes(),
-                Extent::All | Extent::Idle(_) | Extent::DiskUpTo(_) | Extent::OnePlan => {
-                    self.log.slack.output_bytes()
-                }
+            match extent.occasion() {
+                Occasion::Busy => self.log.slack.segment_bytes(),
+                Occasion::OpenOrClose | Occasion::Idle => self.log.slack.output_bytes(),
             } as u64,
             options.memory_budget,
         )?;
@@ -305,14 +308,7 @@ impl Compactor {
     /// Keeps the first victims, in the given order, whose survivors are few enough to be copied
     /// below the ceiling.
     fn keep_copies_few(&self, victims: &mut Vec<Arc<Segment>>) {
-        let (mut left, mut any) = (self.log.slack.copied_bytes_max(), false);
-        victims.retain(|victim| {
-            let bytes = victim.tally.live_bytes();
-            let fits = bytes <= left || !any;
-            left = left.saturating_sub(bytes);
-            any = true;
-            fits
-        });
+        keep_fitting(victims, self.log.slack.copied_bytes_max(), |victim| victim.tally.live_bytes());
     }
 }
 

@@ -95,7 +95,7 @@ impl Spares {
 
     /// Whether the memory of the next segment fits below the ceiling. Notes whether slack gets
     /// scarce.
-    pub(super) fn next_fits_ceiling(&self) -> bool {
+    pub(crate) fn next_fits_ceiling(&self) -> bool {
         let missing = if self.is_in_memory() { 0 } else { self.slack.segment_bytes() };
         self.slack.has_room_for(missing)
     }
@@ -234,7 +234,7 @@ impl Spares {
         let (last, made) = *self.last_made.lock();
         let is_rapid = self.context.env.clock.monotonic().saturating_sub(made) < RAPID;
         let grown = if is_rapid { last.saturating_mul(GROWTH) } else { 0 };
-        fitting_capacity(&self.catalog, options).max(grown).min(full)
+        self.calm_capacity().max(grown).min(full)
     }
 
     /// Capacity of the next segment, bytes, if writers are slow.

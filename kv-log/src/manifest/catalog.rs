@@ -76,6 +76,11 @@ impl Catalog {
         self.segments.lock().values().cloned().collect()
     }
 
+    /// The sum of a figure of all segments.
+    pub(crate) fn sum(&self, figure: impl Fn(&Segment) -> u64) -> u64 {
+        self.segments.lock().values().map(|segment| figure(segment)).sum()
+    }
+
     /// Whether all sealed segments with lower ids than `newest` are durable.
     pub(crate) fn are_durable_before(&self, newest: SegmentId) -> bool {
         let segments = self.segments.lock();
@@ -255,11 +260,11 @@ impl Catalog {
 
     /// Bytes of all segments' files. A file that is not full counts with its capacity.
     pub(crate) fn segment_file_bytes(&self) -> u64 {
-        self.segments.lock().values().map(|segment| len_of_file(segment) as u64).sum()
+        self.sum(|segment| len_of_file(segment) as u64)
     }
 
-    /// The shares of the reserve of a store whose segments' files have `file_bytes` bytes together.
-    /// For files of `file_bytes` bytes together, if the next has `capacity` bytes.
+    /// The shares of the reserve of a store whose segments' files have `file_bytes` bytes together,
+    /// if the next one has `capacity` bytes.
     fn shares(&self, file_bytes: u64, capacity: usize) -> Shares {
         let segments = self.segments.lock();
         let largest = segments.values().map(|segment| len_of_file(segment)).max().unwrap_or(0);
@@ -293,9 +298,12 @@ impl Catalog {
         self.change(|stored| {
             // The index may point at another image of the same file, of which the survivors know
             // nothing. A panic here poisons the store.
-            let current = self.segments();
-            let is_current = |victim: &Arc<Segment>| current.iter().any(|one| Arc::ptr_eq(one, victim));
+            let current = self.segments.lock();
+            let is_current = |victim: &Arc<Segment>| {
+                current.get(&victim.id).is_some_and(|segment| Arc::ptr_eq(segment, victim))
+            };
             assert!(victims.iter().all(is_current), "a victim was replaced during its compaction");
+            drop(current);
             let mut next = stored.manifest.clone();
             for victim in victims {
                 next.segments.remove(&victim.id);
@@ -376,16 +384,20 @@ impl Catalog {
                 next.segments.remove(&spare.id);
             }
             self.store(stored, next, last_lsn)?;
-            let mut segments = self.segments.lock();
-            for spare in spares {
-                segments.remove(&spare.id);
-                spare.file.close();
-                self.add_leftover(spare);
-            }
-            drop(segments);
-            self.leftovers.remove(Which::Due);
+            self.drop_spares(spares);
             Ok(())
         })
+    }
+
+    /// Removes the files of `spares`, which the stored manifest does not name any more.
+    fn drop_spares(&self, spares: &[Arc<Segment>]) {
+        for spare in spares {
+            self.segments.lock().remove(&spare.id);
+            self.add_leftover(spare);
+            // The segment table keeps the segment, and its open file, for its readers.
+            spare.file.close();
+        }
+        self.leftovers.remove(Which::Due);
     }
 
     /// Stores the last manifest of a store that is closed in order, and removes the files of
@@ -402,15 +414,8 @@ impl Catalog {
             self.refresh(&mut closing);
             self.write_manifest(&closing)?;
             // Only now: the previous manifest names them.
-            for spare in spares {
-                self.segments.lock().remove(&spare.id);
-                self.add_leftover(spare);
-                // The segment table keeps the segment, and its open file, until the store is
-                // dropped.
-                spare.file.close();
-            }
-            self.leftovers.remove(Which::Due);
-            let used = self.segments.lock().values().map(|segment| segment.file_len() as u64).sum();
+            self.drop_spares(spares);
+            let used = self.sum(|segment| segment.file_len() as u64);
             self.room.hold(self.shares(used, 0));
             Ok(())
         })

@@ -14,7 +14,7 @@ use crate::memory::{CACHE_LINE, prefetch};
 #[derive(Debug)]
 pub(crate) struct Image {
     map: MmapRaw,
-    /// Whether all pages are in memory, whatever the records need.
+    /// Whether all pages are in memory, also those without a record.
     is_populated: AtomicBool,
 }
 
@@ -38,7 +38,7 @@ impl Image {
     /// Populates all pages now, so that a writer does not wait for the kernel to clear them. If the
     /// system cannot, the kernel populates them one by one.
     pub(crate) fn populate(&self) {
-        self.is_populated.store(true, Ordering::Relaxed);
+        self.mark_populated();
         self.allow_huge_pages();
         #[cfg(target_os = "linux")]
         let _ = self.map.advise(memmap2::Advice::PopulateWrite);
