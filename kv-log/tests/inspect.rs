@@ -356,7 +356,7 @@ fn a_segment_that_the_manifest_does_not_name_takes_no_part_in_a_repair() {
     let report = place.repair();
     assert!(!report.deleted_may_be_back && report.set_aside.len() == 1, "{report:?}");
     assert_eq!(place.repaired().len(), 1);
-    // Without the manifest, nobody can tell.
+    // Without the manifest, the repair cannot tell.
     fs::remove_dir_all(place.dst()).unwrap();
     fs::remove_file(place.src().join("MANIFEST")).unwrap();
     let report = place.repair();

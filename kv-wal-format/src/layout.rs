@@ -36,8 +36,8 @@ pub const KEY_LEN_MAX: usize = u16::MAX as usize;
 /// Longest value in bytes: the width of the field that holds its length.
 pub const VALUE_LEN_MAX: usize = u32::MAX as usize;
 
-/// The most bytes that a record takes in a segment, whatever its LSN: a large header, key and
-/// value. [`encoded_len`](crate::encoded_len) is the exact length.
+/// The most bytes that a record takes in a segment: those of a large header, the key and the value.
+/// The exact length depends on the LSN ([`encoded_len`](crate::encoded_len)).
 ///
 /// Lengths beyond the address space saturate, to a length that no buffer has.
 #[inline]

@@ -1,5 +1,5 @@
-//! The errors that the checksums of a header detect. They are linear: an error passes or not
-//! whatever the header is. So a test can try every error of a kind.
+//! The errors that the checksums of a header detect. The checksums are linear, so an error that one
+//! header shows, every header shows. A test can try every error of a kind.
 
 use super::*;
 
