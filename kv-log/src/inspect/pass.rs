@@ -11,7 +11,8 @@ use super::survey::{Source, Survey};
 /// A pass over the segment files of one store.
 pub(super) struct Pass<'a> {
     survey: &'a Survey,
-    store_id: Option<u32>,
+    /// The id of the store. Without a manifest, every segment file was asked for it.
+    pub(super) store_id: Option<u32>,
     work: Work<'a>,
     /// The newest record of each key, if it is wanted.
     pub(super) newest: Option<Newest>,

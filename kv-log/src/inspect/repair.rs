@@ -120,7 +120,7 @@ pub fn repair(env: &Env, src: &Path, dst: &Path, on_progress: &OnProgress<'_>) -
         let reason = "the manifest does not name it, so the store needs none of its changes";
         set_aside.extend(unnamed.iter().map(|source| (path(source.id), reason)));
     }
-    for reading in readings.iter().filter(|reading| reading.is_foreign(survey.store_id())) {
+    for reading in readings.iter().filter(|reading| reading.is_foreign(pass.store_id)) {
         let path = survey.dir.path_of(&directory::segment_file_name(reading.source.id));
         set_aside.push((path, "it is of another store"));
     }
