@@ -1,6 +1,7 @@
 //! `diff` and `bigkeys`: looks at all pairs of stores.
 
 use crate::failure::{Differences, Failure};
+use crate::scan::each_pair;
 use crate::text::Text;
 use kv_core::{Engine, EngineExt};
 use std::cmp::Reverse;
@@ -16,7 +17,7 @@ pub(crate) fn diff(
     out: &mut impl Write,
 ) -> Result<Differences, Failure> {
     let mut differences = Differences::default();
-    each_pair(first, |key, value| {
+    each_pair(first, b"", |key, value| {
         let other = second.get(key)?;
         match &other {
             Some(other) if **other == *value => return Ok(()),
@@ -26,7 +27,7 @@ pub(crate) fn diff(
         write_pair(out, '-', text, key, value)?;
         other.map_or(Ok(()), |other| write_pair(out, '+', text, key, &other))
     })?;
-    each_pair(second, |key, value| {
+    each_pair(second, b"", |key, value| {
         if first.contains_key(key)? {
             return Ok(());
         }
@@ -35,19 +36,6 @@ pub(crate) fn diff(
     })?;
     out.flush().map_err(Failure::Output)?;
     Ok(differences)
-}
-
-/// Scans until `visit` fails.
-fn each_pair(
-    engine: &dyn Engine,
-    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let mut visited = Ok(());
-    engine.scan(&mut |key, value| {
-        visited = visit(key, value);
-        if visited.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    })?;
-    visited
 }
 
 fn write_pair(out: &mut impl Write, sign: char, text: Text, key: &[u8], value: &[u8]) -> Result<(), Failure> {

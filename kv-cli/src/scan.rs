@@ -15,18 +15,30 @@ pub(crate) fn run(
     out: &mut impl Write,
 ) -> Result<u64, Failure> {
     let mut left_out = 0;
-    let mut written = Ok(());
-    engine.scan_prefix(prefix, &mut |key, value| {
+    each_pair(engine, prefix, |key, value| {
         let (key, value) = (text.show(key), text.show(value));
         if is_ambiguous(&key, &value) {
             left_out += 1;
-            return ControlFlow::Continue(());
+            return Ok(());
         }
-        written = write_pair(out, &key, &value);
-        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        write_pair(out, &key, &value).map_err(Failure::Output)
     })?;
-    written.and_then(|()| out.flush()).map_err(Failure::Output)?;
+    out.flush().map_err(Failure::Output)?;
     Ok(left_out)
+}
+
+/// Calls `visit` for each pair whose key starts with `prefix`, until it fails.
+pub(crate) fn each_pair(
+    engine: &dyn Engine,
+    prefix: &[u8],
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut visited = Ok(());
+    engine.scan_prefix(prefix, &mut |key, value| {
+        visited = visit(key, value);
+        if visited.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    visited
 }
 
 /// Whether a reader cannot tell where the key, or the pair, ends. A tab in the value is no problem:

@@ -5,12 +5,12 @@ use super::sink::Sink;
 use crate::args::Args;
 use crate::failure::Failure;
 use crate::progress::Meter;
+use crate::scan::each_pair;
 use crate::store;
 use kv_core::fs::FsExt;
 use kv_core::{Error, Fs, Op, OsFs};
 use std::ffi::OsString;
 use std::io::ErrorKind;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 /// Copies every pair of the store in `from` to a new store in `to`, unless `is_stopped` says to
@@ -62,17 +62,12 @@ fn fill(args: &Args, from: &Path, partial: &Path, is_stopped: &dyn Fn() -> bool)
     let target = store::create(args, partial)?;
     let meter = Meter::of_pairs("copied");
     let mut sink = Sink::new(&*target, &meter);
-    let mut put = Ok(());
-    let scanned = source.scan(&mut |key, value| {
+    each_pair(&*source, b"", |key, value| {
         if is_stopped() {
-            put = Err(Failure::Copy("interrupted; nothing was left behind".to_owned()));
-        } else {
-            put = sink.put(key, value).map_err(Failure::Store);
+            return Err(Failure::Copy("interrupted; nothing was left behind".to_owned()));
         }
-        if put.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-    });
-    scanned?;
-    put?;
+        sink.put(key, value).map_err(Failure::Store)
+    })?;
     let taken = sink.taken;
     target.close()?;
     source.close()?;
