@@ -1,16 +1,16 @@
 //! `dashmap`, the volatile table to beat: default shards, the fast hash function of our engines,
-//! keys and values on the heap as an application has them.
+//! keys and values in boxes, which take less memory than vectors.
 
 use super::subject::{Subject, Visit};
 use crate::failure::Failure;
 use dashmap::DashMap;
 
 #[derive(Debug, Default)]
-pub(crate) struct Table(DashMap<Vec<u8>, Vec<u8>, foldhash::fast::RandomState>);
+pub(crate) struct Table(DashMap<Box<[u8]>, Box<[u8]>, foldhash::fast::RandomState>);
 
 impl Subject for Table {
     fn put(&self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
-        self.0.insert(key.to_vec(), value.to_vec());
+        self.0.insert(key.into(), value.into());
         Ok(())
     }
 

@@ -16,6 +16,7 @@ mod policy;
 mod redb;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+mod scc;
 mod setup;
 #[cfg(feature = "peers")]
 mod sled;

@@ -3,7 +3,7 @@
 use super::kv_engine::KvEngine;
 use super::policy::Policy;
 use super::subject::Subject;
-use super::{dashmap, locked_map, papaya};
+use super::{dashmap, locked_map, papaya, scc};
 #[cfg(feature = "peers")]
 use super::{fjall, lmdb, redb, sled};
 use crate::failure::Failure;
@@ -26,6 +26,8 @@ pub(crate) enum SubjectName {
     #[value(skip)]
     Papaya,
     #[value(skip)]
+    Scc,
+    #[value(skip)]
     LockedMap,
     #[value(skip)]
     Lmdb,
@@ -44,8 +46,8 @@ impl SubjectName {
     pub(crate) const FOREIGN: [SubjectName; 5] =
         [SubjectName::Lmdb, SubjectName::Fjall, SubjectName::Redb, SubjectName::Sled, SubjectName::Rocksdb];
     /// The tables that persist nothing.
-    pub(crate) const VOLATILE: [SubjectName; 3] =
-        [SubjectName::Dashmap, SubjectName::Papaya, SubjectName::LockedMap];
+    pub(crate) const VOLATILE: [SubjectName; 4] =
+        [SubjectName::Dashmap, SubjectName::Papaya, SubjectName::Scc, SubjectName::LockedMap];
 
     /// The subject's name in tables.
     pub(crate) const fn label(self) -> &'static str {
@@ -54,6 +56,7 @@ impl SubjectName {
             SubjectName::Naive => "kv-naive",
             SubjectName::Dashmap => "dashmap",
             SubjectName::Papaya => "papaya",
+            SubjectName::Scc => "scc",
             SubjectName::LockedMap => "HashMap in a lock",
             SubjectName::Lmdb => "LMDB",
             SubjectName::Fjall => "fjall",
@@ -121,6 +124,7 @@ impl Setup {
             SubjectName::Log | SubjectName::Naive => Ok(Box::new(KvEngine(self.open_engine(dir)?))),
             SubjectName::Dashmap => Ok(Box::new(dashmap::Table::default())),
             SubjectName::Papaya => Ok(Box::new(papaya::Table::default())),
+            SubjectName::Scc => Ok(Box::new(scc::Table::default())),
             SubjectName::LockedMap => Ok(Box::new(locked_map::Table::default())),
             #[cfg(feature = "peers")]
             SubjectName::Lmdb => Ok(Box::new(lmdb::Store::open(dir, synced)?)),
