@@ -30,15 +30,28 @@ pub(crate) enum Command {
     /// Measure the log-structured engine against volatile tables, foreign stores and itself, and
     /// judge each figure by its target.
     #[command(after_help = "Examples:\n  \
-        kv-bench engine                        every row, about ten minutes\n  \
+        kv-bench engine                        every row, about an hour\n  \
         kv-bench engine --quick                a check that everything runs; its figures mean nothing\n  \
         kv-bench engine --only fill            the rows whose names contain \"fill\"\n  \
         kv-bench engine --only \"500 B, 2 threads\" --only synced\n\n\
         Repeats each run 5 times, or twice with --quick.\n\
         Measures foreign stores if compiled in: --features peers, and --features rocksdb.\n\
-        Writes engine.json to the output directory. A missed target is a result, not a failure.\n\
+        Writes engine.json and engine.md to the output directory. A missed target is a result, not a failure.\n\
         Exit codes: 0 done, 1 a run failed or a subject is wrong, 2 wrong usage.")]
     Engine(EngineOptions),
+    /// Put the results of the last `engine` into a document, in place of earlier ones.
+    #[command(after_help = "Example:\n  \
+        kv-bench publish docs/performance.md\n\n\
+        The results replace everything between the two lines\n  \
+        <!-- results of kv-bench engine -->\n  \
+        <!-- end of the results -->")]
+    Publish {
+        /// The Markdown document.
+        document: PathBuf,
+        /// Directory with the results.
+        #[arg(long, default_value = "target/kv-bench")]
+        out: PathBuf,
+    },
     /// One run in a process of its own; the other commands start it.
     #[command(hide = true)]
     Worker {
@@ -227,7 +240,9 @@ pub(crate) mod tests {
         let words = ["kv-bench", "compare"].iter().chain(words);
         match Args::try_parse_from(words).map_err(|error| error.to_string())?.command {
             Command::Compare(compare) => compare.validate().map(|()| compare),
-            Command::Engine(_) | Command::Worker { .. } => Err("not a comparison".to_owned()),
+            Command::Engine(_) | Command::Publish { .. } | Command::Worker { .. } => {
+                Err("not a comparison".to_owned())
+            }
         }
     }
 

@@ -53,6 +53,7 @@ fn main() -> ExitCode {
             }
             engine::command::run(&options)
         }
+        args::Command::Publish { document, out } => engine::document::publish(&out, &document),
         args::Command::Worker { run } => tasks::worker::run(&run),
     };
     match result {

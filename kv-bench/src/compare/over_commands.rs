@@ -41,8 +41,9 @@ pub(super) fn report(options: &Compare, outcomes: &[Outcome], results: &mut Resu
         "commands/s, first tenth",
         "last tenth",
         "all",
-        "memory, MB",
-        "memory / live",
+        "memory at the end, MB",
+        "most memory / live",
+        "at rest / live",
         "disk / live",
     ]);
     for (colour, (read_fraction, outcome)) in options.read_fraction.iter().zip(outcomes).enumerate() {
@@ -69,7 +70,8 @@ pub(super) fn report(options: &Compare, outcomes: &[Outcome], results: &mut Resu
                 units::number(mean(rates.get(rates.len() - tenth..).unwrap_or_default())),
                 units::number(of("throughput_per_s")),
                 format!("{:.1}", of("memory_bytes") / 1e6),
-                format!("{:.2}", of("memory_bytes") / of("live_bytes")),
+                format!("{:.2}", of("peak_memory_bytes") / of("live_bytes")),
+                format!("{:.2}", of("rest_memory_bytes") / of("live_bytes")),
                 format!("{:.2}", of("disk_bytes") / of("live_bytes")),
             ]);
             let series = |value: fn(&Sample) -> f64| {
@@ -93,7 +95,8 @@ pub(super) fn report(options: &Compare, outcomes: &[Outcome], results: &mut Resu
             "One thread, {} commands on pairs of {} + {} bytes, hit rate {}. Of the other commands one in ten \
              deletes, the rest put new keys. {SAMPLES} samples a run, for each the median of {} runs in processes \
              of their own; a run ends after {} s at the latest. Throughput includes making the commands. Memory \
-             is the growth of the process since before it opened the store, less the ground truth. Each run's \
+             is the growth of the process since before it opened the store, less the ground truth: at the end of \
+             the commands, the most during them, and at rest once it has been constant for 200 ms. Each run's \
              state is verified, and again after closing and reopening.",
             units::count(options.scaled(options.commands)),
             options.key_len,

@@ -39,7 +39,8 @@ pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
         let keys = keys(options);
         let shape = Shape { value_len, ..options.shape() };
         let case = |subject, setup| {
-            Case::new(subject, &Speed { setup, shape, keys, threads, phases: Phases::UniformReads })
+            let phases = Phases::UniformReads;
+            Case::new(subject, &Speed { setup, shape, keys, threads, operations: keys, phases })
         };
         let mut cases =
             setups.iter().map(|setup| case(setup.label(), *setup)).collect::<Result<Vec<_>, _>>()?;

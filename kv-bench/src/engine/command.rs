@@ -1,7 +1,7 @@
-//! Runs the experiments, prints the tables, and writes `engine.json`.
+//! Runs the experiments, prints the tables, and writes `engine.json` and `engine.md`.
 
 use super::judge::{self, Judged, Verdict};
-use super::{plan, rows};
+use super::{document, plan, rows};
 use crate::args::EngineOptions;
 use crate::experiment::Outcome;
 use crate::failure::Failure;
@@ -26,12 +26,12 @@ const RUN_LIMIT: Duration = Duration::from_mins(20);
 
 /// Whether the options name any row.
 pub(crate) fn has_row(options: &EngineOptions) -> bool {
-    rows::rows().iter().any(|row| options.asks_for(&row.name))
+    rows::rows(options.keys()).iter().any(|row| options.asks_for(&row.name))
 }
 
-/// Measures, prints the tables, writes `engine.json`.
+/// Measures, prints the tables, writes `engine.json` and `engine.md`.
 pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
-    let mut rows = rows::rows();
+    let mut rows = rows::rows(options.keys());
     rows.retain(|row| options.asks_for(&row.name));
     let experiments = plan::experiments(options, &rows)?;
     let cases: usize = experiments.iter().map(|experiment| experiment.cases.len()).sum();
@@ -46,7 +46,10 @@ pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
     let judged: Vec<Judged> = rows.iter().map(|row| judge::judge(row, &series)).collect();
     let json = serde_json::to_string_pretty(&EngineResults { targets: &judged, results: &results })? + "\n";
     write(&options.run.out.join("engine.json"), &json)?;
-    let mut sections = vec![targets(&judged)];
+    let targets = document::targets(&judged);
+    let markdown = document::markdown(&results.header, &summary(&judged), &targets);
+    write(&options.run.out.join(document::FILE), &markdown)?;
+    let mut sections = vec![section("Targets", targets)];
     sections.extend(outcomes.iter().map(medians));
     print!("{}", section::text(&results, &sections));
     println!(
@@ -60,14 +63,6 @@ pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
 
 fn section(title: &str, table: Table) -> Section {
     Section { title: title.to_owned(), method: String::new(), table, figures: Vec::new() }
-}
-
-fn targets(judged: &[Judged]) -> Section {
-    let mut table = Table::new(["what", "target", "kv-log", "against", "value", "spread", "verdict"]);
-    for judged in judged {
-        table.push(judged.cells());
-    }
-    section("Targets", table)
 }
 
 /// A table of the medians of all values.
@@ -89,13 +84,14 @@ fn medians(outcome: &Outcome) -> Section {
     section(&outcome.experiment.name, table)
 }
 
-/// `3 pass, 1 miss, 2 not measured`.
+/// `3 pass, 1 miss, 2 not measured, 6 without target`.
 fn summary(judged: &[Judged]) -> String {
     let count = |is: fn(&Verdict) -> bool| judged.iter().filter(|judged| is(&judged.verdict)).count();
     format!(
-        "{} pass, {} miss, {} not measured",
+        "{} pass, {} miss, {} not measured, {} without target",
         count(|verdict| *verdict == Verdict::Pass),
         count(|verdict| *verdict == Verdict::Miss),
         count(|verdict| matches!(verdict, Verdict::NotMeasured(_))),
+        count(|verdict| *verdict == Verdict::Reported),
     )
 }

@@ -32,6 +32,8 @@ pub(crate) enum Verdict {
     Pass,
     /// It does not.
     Miss,
+    /// It has no target.
+    Reported,
     /// This command did not measure it, for this reason.
     NotMeasured(String),
 }
@@ -42,6 +44,7 @@ impl Verdict {
         match self {
             Verdict::Pass => "pass".to_owned(),
             Verdict::Miss => "MISS".to_owned(),
+            Verdict::Reported => "–".to_owned(),
             Verdict::NotMeasured(_) => "not measured".to_owned(),
         }
     }
@@ -107,17 +110,19 @@ pub(crate) fn judge(row: &Row, series: &Series) -> Judged {
     let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
     let most = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     judged.spread = Some((least, most));
-    judged.verdict = if row.bound.is_met(value) { Verdict::Pass } else { Verdict::Miss };
+    judged.verdict = row.bound.verdict(value);
     judged
 }
 
 impl Bound {
-    /// Whether `value` meets the bound. NaN does not.
-    pub(crate) fn is_met(self, value: f64) -> bool {
-        match self {
+    /// The verdict on `value`. NaN meets no bound.
+    pub(crate) fn verdict(self, value: f64) -> Verdict {
+        let is_met = match self {
             Bound::AtLeast(bound) => value >= bound,
             Bound::AtMost(bound) => value <= bound,
-        }
+            Bound::Reported => return Verdict::Reported,
+        };
+        if is_met { Verdict::Pass } else { Verdict::Miss }
     }
 }
 
@@ -181,8 +186,10 @@ mod tests {
             (Bound::AtLeast(0.0), f64::NAN, false),
             (Bound::AtMost(9.0), f64::NAN, false),
         ] {
-            assert_eq!(bound.is_met(value), met, "{bound:?} {value}");
+            let expected = if met { Verdict::Pass } else { Verdict::Miss };
+            assert_eq!(bound.verdict(value), expected, "{bound:?} {value}");
         }
+        assert_eq!(Bound::Reported.verdict(9.0), Verdict::Reported);
     }
 
     #[test]

@@ -6,9 +6,11 @@
 //! | `plan.rs` | the experiments that measure them |
 //! | `names.rs` | the names that rows and experiments share |
 //! | `judge.rs` | ratios and verdicts |
-//! | `command.rs` | runs the experiments, writes table and `engine.json` |
+//! | `command.rs` | runs the experiments, writes the tables and `engine.json` |
+//! | `document.rs` | the table in Markdown, and its place in a document |
 
 pub(crate) mod command;
+pub(crate) mod document;
 mod judge;
 mod names;
 mod plan;

@@ -8,9 +8,13 @@ use crate::failure::Failure;
 use crate::load::Shape;
 use crate::subjects::{Policy, SubjectName};
 use crate::tasks::beyond::Beyond;
+use crate::tasks::ceiling::Ceiling;
 use crate::tasks::dump::{BareDump, Dump};
+use crate::tasks::empty::Empty;
+use crate::tasks::fill_latency::FillLatency;
 use crate::tasks::latency::Latency;
 use crate::tasks::memory::Memory;
+use crate::tasks::open_load::OpenLoad;
 use crate::tasks::recovery::Recovery;
 use crate::tasks::speed::{Phases, Speed};
 use crate::tasks::synced::{BareSynced, Synced};
@@ -20,6 +24,13 @@ use crate::tasks::utilization::{Utilization, record_len};
 const KEY_LEN: usize = 24;
 /// Memory to warm for each byte of data: for the store, its cached files, and overwrites.
 const WARM_PER_DATA: u64 = 4;
+
+/// Most reads of a phase of the experiments on speed.
+const OPERATIONS_MAX: u64 = 2_000_000;
+/// Operations for each key of a small store.
+const OPERATIONS_PER_SMALL_KEY: u64 = 50;
+/// Most operations of a phase on a small store, and under open load.
+const SMALL_OPERATIONS_MAX: u64 = 1_000_000;
 
 type Cases = Result<Vec<Case>, Failure>;
 
@@ -50,17 +61,32 @@ fn all(options: &EngineOptions) -> Result<Vec<Experiment>, Failure> {
         Ok(Experiment { warm_bytes, ..experiment })
     };
     let puts = (keys / 500).max(40);
+    let quick = options.run.quick;
     let mut experiments = Vec::new();
     for (value_len, threads) in names::SPEEDS {
         let cases = speed(shape(value_len), keys, threads);
         experiments.push(experiment(names::speed(value_len, threads), value_len, keys, cases));
     }
-    for value_len in names::VALUE_LENS {
-        let cases = memory(shape(value_len), keys);
-        experiments.push(experiment(names::memory(value_len), value_len, keys, cases));
+    for keys in names::SIZES.map(|share| keys / share) {
+        for value_len in names::VALUE_LENS {
+            let shape = shape(value_len);
+            if keys < options.keys() {
+                let cases = small(shape, keys);
+                experiments.push(experiment(names::small(value_len, keys), value_len, keys, cases));
+            }
+            let cases = memory(shape, keys, quick, keys == options.keys());
+            experiments.push(experiment(names::memory(value_len, keys), value_len, keys, cases));
+        }
+    }
+    for load in names::LOADS {
+        let cases = open_load(shape(100), keys, load);
+        experiments.push(experiment(names::open_load(load), 100, keys, cases));
     }
     experiments.extend([
+        experiment(names::EMPTY.into(), 100, 0, Case::new(names::LOG, &Empty {}).map(|case| vec![case])),
+        experiment(names::FILL_LATENCY.into(), 100, keys, fill_latency(shape(100), keys)),
         experiment(names::LATENCY.into(), 100, keys, latency(shape(100), keys)),
+        experiment(names::CEILING.into(), 100, keys, ceiling(shape(100), keys, quick)),
         experiment(names::SYNCED.into(), 100, puts, synced(shape(100), puts)),
         experiment(names::DUMP.into(), 4096, keys / 16, dump(shape(4096), keys / 16)),
         experiment(names::RECOVERY.into(), 100, keys, recovery(shape(100), keys)),
@@ -95,19 +121,58 @@ fn speed(shape: Shape, keys: u64, threads: u64) -> Cases {
             subject if SubjectName::FOREIGN.contains(&subject) => Phases::Fill,
             _ => Phases::All,
         };
-        Case::new(name, &Speed { setup: subject.under(Policy::Default), shape, keys, threads, phases })
+        let (setup, operations) = (subject.under(Policy::Default), keys.min(OPERATIONS_MAX));
+        Case::new(name, &Speed { setup, shape, keys, threads, operations, phases })
     })
 }
 
 fn large(shape: Shape, keys: u64) -> Cases {
     each([SubjectName::Log, SubjectName::Dashmap], |name, subject| {
-        let setup = subject.under(Policy::Default);
-        Case::new(name, &Speed { setup, shape, keys, threads: 1, phases: Phases::All })
+        let (setup, operations) = (subject.under(Policy::Default), keys.min(OPERATIONS_MAX));
+        Case::new(name, &Speed { setup, shape, keys, threads: 1, operations, phases: Phases::All })
     })
 }
 
-fn memory(shape: Shape, keys: u64) -> Cases {
-    each(log_and(SubjectName::VOLATILE), |name, subject| Case::new(name, &Memory { subject, shape, keys }))
+/// Each key is used often, so that the run takes long enough to be measured.
+fn small(shape: Shape, keys: u64) -> Cases {
+    each([SubjectName::Log, SubjectName::Dashmap], |name, subject| {
+        let setup = subject.under(Policy::Default);
+        let operations = (keys * OPERATIONS_PER_SMALL_KEY).min(SMALL_OPERATIONS_MAX);
+        Case::new(name, &Speed { setup, shape, keys, threads: 1, operations, phases: Phases::All })
+    })
+}
+
+/// The tables without a row run at the largest size only. A table's memory does not depend on the
+/// time of the overwrites.
+fn memory(shape: Shape, keys: u64, quick: bool, all: bool) -> Cases {
+    let overwrite_ms = |subject: SubjectName| match (quick, subject.is_durable()) {
+        (true, _) => 300,
+        (false, false) => 1000,
+        (false, true) => 10_000,
+    };
+    let rest_ms = if quick { 300 } else { 10_000 };
+    let others = SubjectName::VOLATILE.into_iter().filter(|subject| all || *subject == SubjectName::Dashmap);
+    each(log_and(others), |name, subject| {
+        Case::new(name, &Memory { subject, shape, keys, overwrite_ms: overwrite_ms(subject), rest_ms })
+    })
+}
+
+fn fill_latency(shape: Shape, keys: u64) -> Cases {
+    let subjects = [SubjectName::Log, SubjectName::Dashmap];
+    each(subjects, |name, subject| Case::new(name, &FillLatency { subject, shape, keys }))
+}
+
+fn open_load(shape: Shape, keys: u64, per_cent: u64) -> Cases {
+    let (operations, load) = (keys.min(SMALL_OPERATIONS_MAX), per_cent as f64 / 100.0);
+    each([SubjectName::Log, SubjectName::Dashmap], |name, subject| {
+        Case::new(name, &OpenLoad { subject, shape, keys, operations, load })
+    })
+}
+
+fn ceiling(shape: Shape, keys: u64, quick: bool) -> Cases {
+    let overwrite_ms = if quick { 300 } else { 5000 };
+    let case = |(name, live_share)| Case::new(name, &Ceiling { shape, keys, live_share, overwrite_ms });
+    [(names::UNDER_CEILING, Some(0.8)), (names::WITHOUT_CEILING, None)].into_iter().map(case).collect()
 }
 
 fn latency(shape: Shape, keys: u64) -> Cases {
@@ -168,8 +233,9 @@ mod tests {
 
     #[test]
     fn every_row_is_run_for_unless_a_foreign_store_is_not_compiled_in() {
-        let experiments = experiments(&options(&[]), &rows()).unwrap();
-        for row in rows() {
+        let options = options(&[]);
+        let experiments = experiments(&options, &rows(options.keys())).unwrap();
+        for row in rows(options.keys()) {
             for metric in row.metrics() {
                 let experiment = experiments.iter().find(|experiment| experiment.name == metric.experiment);
                 let cases = &experiment.unwrap_or_else(|| panic!("{metric:?}")).cases;
@@ -184,8 +250,8 @@ mod tests {
 
     #[test]
     fn named_rows_run_only_what_they_need() {
-        let options = options(&["--only", "p99.9 of put", "--only", "recovery"]);
-        let mut rows = rows();
+        let options = options(&["--only", "p99.9 of put under", "--only", "recovery"]);
+        let mut rows = rows(options.keys());
         rows.retain(|row| options.asks_for(&row.name));
         let experiments = experiments(&options, &rows).unwrap();
         let found: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();

@@ -3,6 +3,7 @@
 
 pub(crate) mod child;
 pub(crate) mod probe;
+pub(crate) mod resident;
 pub(crate) mod scratch;
 mod task;
 pub(crate) mod threads;

@@ -6,23 +6,18 @@ use memmap2::MmapMut;
 use std::path::Path;
 use std::time::Instant;
 
-/// Resident memory of this process, bytes. `/proc/self/statm` counts pages of 4 KiB.
-pub(crate) fn resident_bytes() -> Result<f64, Failure> {
-    let path = "/proc/self/statm";
-    let text = std::fs::read_to_string(path).map_err(Failure::io(format!("read {path}")))?;
-    let pages = text.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok());
-    pages
-        .map(|pages| pages * 4096.0)
-        .ok_or_else(|| Failure::Worker(format!("{path} holds no resident size: {text}")))
-}
-
 /// Disk space of a directory's files, bytes.
 pub(crate) fn directory_bytes(dir: &Path) -> Result<f64, Failure> {
     use std::os::unix::fs::MetadataExt;
     let failed = || Failure::io(format!("list {}", dir.display()));
     let mut blocks = 0;
     for entry in std::fs::read_dir(dir).map_err(failed())? {
-        blocks += entry.and_then(|entry| entry.metadata()).map_err(failed())?.blocks();
+        match entry.and_then(|entry| entry.metadata()) {
+            Ok(metadata) => blocks += metadata.blocks(),
+            // A store removes files in the background.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed()(error)),
+        }
     }
     Ok(blocks as f64 * 512.0)
 }

@@ -32,6 +32,19 @@ impl Table {
     }
 }
 
+impl Table {
+    /// The table in Markdown.
+    pub(crate) fn markdown(&self) -> String {
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let ruler = "|---".repeat(self.header.len());
+        let rows: String = self.rows.iter().map(|row| line(row)).collect();
+        format!("{}{ruler}|\n{rows}", line(&self.header))
+    }
+}
+
 /// Whether a cell holds a number. Numbers align to the right.
 pub(crate) fn is_number(cell: &str) -> bool {
     cell.starts_with(|first: char| first.is_ascii_digit() || first == '-')
@@ -73,6 +86,13 @@ pub(crate) mod tests {
             table,
             figures: figure::tests::samples(),
         }
+    }
+
+    #[test]
+    fn cells_do_not_break_a_table_of_markdown() {
+        let mut table = Table::new(["what", "ms"]);
+        table.push(["a|b", "2.0"]);
+        assert_eq!(table.markdown(), "| what | ms |\n|---|---|\n| a\\|b | 2.0 |\n");
     }
 
     #[test]

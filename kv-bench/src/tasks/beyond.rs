@@ -3,7 +3,7 @@
 
 use crate::failure::Failure;
 use crate::load::{Access, Dataset, KEY_LEN_MAX, Planner, Shape, Truth, touch};
-use crate::process::probe::resident_bytes;
+use crate::process::resident::resident_bytes;
 use crate::process::{Measured, Run, Task};
 use crate::subjects::{KvEngine, Policy, Subject, SubjectName};
 use serde::{Deserialize, Serialize};

@@ -1,80 +1,72 @@
-//! Resident memory after a fill, and after five overwrites for each key.
+//! Resident memory after a fill, while keys are overwritten at full speed, and at rest after that;
+//! and the disk at rest.
 
+use super::overwrites::Overwrites;
 use crate::failure::Failure;
-use crate::load::{Dataset, KEY_LEN_MAX, Shape, Truth, sequence};
-use crate::process::probe::resident_bytes;
+use crate::load::{Dataset, Shape};
+use crate::process::probe::directory_bytes;
+use crate::process::resident::{resident_bytes, settled_bytes, with_peak};
 use crate::process::{Measured, Run, Task};
 use crate::subjects::{Policy, SubjectName};
-use fastrand::Rng;
 use serde::{Deserialize, Serialize};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// A fill and overwrites.
+/// A fill, overwrites, and rest.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Memory {
     pub(crate) subject: SubjectName,
     pub(crate) shape: Shape,
     pub(crate) keys: u64,
+    /// Time of the overwrites, milliseconds.
+    pub(crate) overwrite_ms: u64,
+    /// Time between the last overwrite and the measurement at rest, milliseconds. Only stores with
+    /// files need it.
+    pub(crate) rest_ms: u64,
 }
 
-/// Overwrites for each key.
-const OVERWRITES: u64 = 5;
-/// Memory that changes by less than a hundredth for so long has settled.
-const STILL: Duration = Duration::from_millis(200);
-/// After this time memory counts even if it has not settled.
-const SETTLE_LIMIT: Duration = Duration::from_secs(5);
+/// The constants that the targets allow beside a multiple of the live data.
+const AT_REST: f64 = (2 << 20) as f64;
+const AT_WORK: f64 = (16 << 20) as f64;
+/// The fill settles in this part of the rest.
+const REST_PER_SETTLE: u64 = 5;
 
 impl Task for Memory {
     const NAME: &'static str = "memory";
 
     fn measure(self, run: &Run) -> Result<Measured, Failure> {
-        let Memory { subject, shape, keys } = self;
+        let Memory { subject, shape, keys, overwrite_ms, rest_ms } = self;
         let data = Dataset::new(shape);
-        let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::with_capacity(shape.value_len));
         let mut measured = Measured::default();
         let live = (keys * shape.pair_len()) as f64;
         let before = resident_bytes()?;
-        let background = subject.is_durable();
-        let subject = subject.under(Policy::Default).open(&run.dir)?;
-        let mut add = |name: &str| {
-            subject.sync()?;
-            let grown = settled(background)? - before;
-            measured.add(format!("{name}_bytes"), grown);
-            measured.add(format!("{name}_per_live"), grown / live);
-            Ok::<_, Failure>(())
+        let rest_ms = if subject.is_durable() { rest_ms } else { 0 };
+        let at_rest = |ms: u64| {
+            std::thread::sleep(Duration::from_millis(ms));
+            Ok::<_, Failure>(if ms > 0 { settled_bytes()? } else { resident_bytes()? } - before)
         };
+        let subject = subject.under(Policy::Default).open(&run.dir)?;
         data.fill(0..keys, |_, key, value| subject.put(key, value))?;
-        add("filled")?;
-        for (place, index) in overwrites(shape.seed, keys) {
-            data.value(index, sequence(1, 0, place), &mut value);
-            subject.put(data.key(index, &mut key), &value)?;
+        let filled = at_rest(rest_ms / REST_PER_SETTLE)?;
+        let mut overwrites = Overwrites::new(&*subject, &data, keys, shape.seed);
+        let (rate, peak) = with_peak(|| overwrites.run_for(Duration::from_millis(overwrite_ms)))?;
+        measured.add("overwrite_per_s", rate);
+        let overwritten = at_rest(rest_ms)?;
+        let disk = directory_bytes(&run.dir)?;
+        for (name, bytes, constant) in [
+            ("filled", filled, AT_REST),
+            ("overwritten", overwritten, AT_REST),
+            ("peak", peak - before, AT_WORK),
+        ] {
+            measured.add(format!("{name}_bytes"), bytes);
+            measured.add(format!("{name}_per_live"), bytes / live);
+            measured.add(format!("{name}_less_constant_per_live"), (bytes - constant) / live);
         }
-        add("overwritten")?;
+        measured.add("disk_bytes", disk);
+        measured.add("disk_per_live", disk / live);
         // The ground truth takes memory, so it comes after the last measurement.
-        let mut truth = Truth::filled(keys);
-        overwrites(shape.seed, keys).for_each(|(place, index)| truth.write(index, 0, sequence(1, 0, place)));
-        truth.verify(&*subject, &data)?;
+        overwrites.truth().verify(&*subject, &data)?;
         Ok(measured)
     }
-}
-
-fn overwrites(seed: u64, keys: u64) -> impl Iterator<Item = (u64, u64)> {
-    let mut rng = Rng::with_seed(seed);
-    (0..OVERWRITES * keys).map(move |place| (place, rng.u64(..keys)))
-}
-
-/// Resident memory once background work no longer changes it.
-fn settled(background: bool) -> Result<f64, Failure> {
-    let start = Instant::now();
-    let (mut since, mut still) = (Instant::now(), resident_bytes()?);
-    while background && since.elapsed() < STILL && start.elapsed() < SETTLE_LIMIT {
-        std::thread::sleep(Duration::from_millis(20));
-        let now = resident_bytes()?;
-        if (now - still).abs() > still / 100.0 {
-            (since, still) = (Instant::now(), now);
-        }
-    }
-    resident_bytes()
 }
 
 #[cfg(test)]
@@ -86,8 +78,13 @@ mod tests {
     fn a_small_run_of_each() {
         let shape = Shape { key_len: 24, value_len: 100, seed: 1 };
         for subject in [SubjectName::Log, SubjectName::Dashmap] {
-            let measured = measured(&Memory { subject, shape, keys: 2000 });
-            assert!(measured.get("filled_bytes").is_some() && measured.get("overwritten_per_live").is_some());
+            let task = Memory { subject, shape, keys: 20_000, overwrite_ms: 50, rest_ms: 50 };
+            let measured = measured(&task);
+            let of = |name: &str| measured.get(name).unwrap();
+            let constant = (of("peak_bytes") - of("peak_less_constant_per_live") * 20_000.0 * 124.0).round();
+            assert!((constant - AT_WORK).abs() < 1.0, "{constant}");
+            assert!(of("peak_bytes") >= of("filled_bytes") && of("overwrite_per_s") > 0.0);
+            assert_eq!(of("disk_bytes") > 0.0, subject.is_durable());
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::failure::Failure;
 use crate::load::{Command, Dataset, KEY_LEN_MAX, Mix, Workload, check_filled, touch};
-use crate::process::probe::{directory_bytes, histogram, milliseconds, nanoseconds, resident_bytes};
+use crate::process::probe::{directory_bytes, histogram, milliseconds, nanoseconds};
+use crate::process::resident::{resident_bytes, settled_bytes, with_peak};
 use crate::process::threads::concurrently;
 use crate::process::{Measured, Run, Sample, Task};
 use crate::subjects::{Setup, Subject};
@@ -17,7 +18,8 @@ pub(crate) struct Mixed {
     pub(crate) mix: Mix,
     pub(crate) threads: u64,
     pub(crate) samples: u64,
-    /// Whether to time each command.
+    /// Whether to time each command. Otherwise, the run looks at the peak of its memory, and at its
+    /// memory at rest: both would disturb the clock.
     pub(crate) latencies: bool,
 }
 
@@ -77,18 +79,23 @@ pub(super) fn measure(
     let subject = open()?;
     let part = (mix.commands / threads / samples).max(1);
     let (mut done, mut seconds) = (0, 0.0);
+    let truth_bytes = |clients: &[Client]| -> f64 {
+        clients.iter().map(|client| client.workload.truth_bytes()).sum::<u64>() as f64
+    };
+    let mut peak: f64 = 0.0;
     for _ in 0..samples {
         let start = Instant::now();
-        let made = concurrently(&mut clients, |client| client.commands(&*subject, &data, part))?;
+        let mut work = || concurrently(&mut clients, |client| client.commands(&*subject, &data, part));
+        let (made, most) = if latencies { (work()?, 0.0) } else { with_peak(work)? };
         let made: u64 = made.iter().sum();
         let elapsed = start.elapsed().as_secs_f64();
+        peak = peak.max(most - before - truth_bytes(&clients));
         done += made;
         seconds += elapsed;
-        let truth: u64 = clients.iter().map(|client| client.workload.truth_bytes()).sum();
         measured.samples.push(Sample {
             commands: done as f64,
             throughput_per_s: made as f64 / elapsed,
-            memory_bytes: (resident_bytes()? - before - truth as f64).max(0.0),
+            memory_bytes: (resident_bytes()? - before - truth_bytes(&clients)).max(0.0),
         });
         if seconds > RUN_LIMIT.as_secs_f64() {
             break;
@@ -97,6 +104,10 @@ pub(super) fn measure(
     measured.add("commands", done as f64);
     measured.add("throughput_per_s", done as f64 / seconds);
     measured.add("memory_bytes", measured.samples.last().map_or(0.0, |sample| sample.memory_bytes));
+    if !latencies {
+        measured.add("peak_memory_bytes", peak);
+        measured.add("rest_memory_bytes", settled_bytes()? - before - truth_bytes(&clients));
+    }
     let mut workloads = Vec::new();
     let mut all = histograms();
     for client in clients {

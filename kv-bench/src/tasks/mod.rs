@@ -2,13 +2,18 @@
 //! subject.
 
 pub(crate) mod beyond;
+pub(crate) mod ceiling;
 pub(crate) mod dump;
+pub(crate) mod empty;
+pub(crate) mod fill_latency;
 pub(crate) mod kill;
 pub(crate) mod latency;
 #[cfg(test)]
 mod lying;
 pub(crate) mod memory;
 pub(crate) mod mixed;
+pub(crate) mod open_load;
+mod overwrites;
 pub(crate) mod persistence;
 pub(crate) mod recovery;
 pub(crate) mod speed;

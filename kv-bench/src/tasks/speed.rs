@@ -16,6 +16,8 @@ pub(crate) struct Speed {
     pub(crate) shape: Shape,
     pub(crate) keys: u64,
     pub(crate) threads: u64,
+    /// Reads of a phase; twice as many overwrites.
+    pub(crate) operations: u64,
     pub(crate) phases: Phases,
 }
 
@@ -26,7 +28,7 @@ pub(crate) enum Phases {
     Fill,
     /// Read uniform, borrowed and kept.
     UniformReads,
-    /// Read zipfian, borrowed and kept; both kinds of reads in groups, too.
+    /// Read zipfian, borrowed and kept; both kinds of reads in groups, too. Look for absent keys.
     Reads,
     /// Write: half and half zipfian, then overwrite uniform.
     All,
@@ -37,8 +39,8 @@ pub(crate) enum Phases {
 const FOREIGN_LIMIT: Duration = Duration::from_secs(4);
 /// The same for all others, long enough for every phase to end by itself.
 const LIMIT: Duration = Duration::from_secs(40);
-/// Most reads of a phase; twice as many overwrites.
-const OPERATIONS_MAX: u64 = 2_000_000;
+/// The indexes of absent keys have this bit.
+const ABSENT: u64 = 1 << 63;
 /// Operations between two looks at the clock.
 const LOOK_EVERY: usize = 256;
 
@@ -51,6 +53,8 @@ enum Work {
     Get,
     /// Reads a group of keys at a time.
     ReadMany,
+    /// Looks for absent keys.
+    Miss,
     /// Writes at the plan's marks, otherwise reads.
     Mixed,
     /// Overwrites.
@@ -71,7 +75,7 @@ impl Task for Speed {
     const NAME: &'static str = "speed";
 
     fn measure(self, run: &Run) -> Result<Measured, Failure> {
-        let Speed { setup, shape, keys, threads, phases } = self;
+        let Speed { setup, shape, keys, threads, operations, phases } = self;
         let subject = setup.open(&run.dir)?;
         let data = Dataset::new(shape);
         let foreign = SubjectName::FOREIGN.contains(&setup.subject);
@@ -88,7 +92,7 @@ impl Task for Speed {
             subject.sync()?;
         }
         let mut planner = Planner::new(filled, shape.seed);
-        let operations = filled.min(OPERATIONS_MAX);
+        let operations = if filled < keys { operations.min(filled) } else { operations };
         for (phase, access, name, from) in [
             (1, Access::Uniform, "uniform", Phases::UniformReads),
             (2, Access::Zipfian, "zipfian", Phases::Reads),
@@ -102,12 +106,18 @@ impl Task for Speed {
             if subject.engine().is_some() && phases >= Phases::Reads {
                 session.look(Work::ReadMany, &format!("read_many_{name}_per_s"), &plans)?;
             }
+            if access == Access::Uniform && phases >= Phases::Reads {
+                session.look(Work::Miss, "read_absent_per_s", &plans)?;
+            }
         }
         if phases == Phases::All {
             let plans = planner.plans(3, Access::Zipfian, operations, threads, 0.5);
             session.write(Work::Mixed, 3, "mixed_zipfian_per_s", &plans)?;
             let plans = planner.plans(4, Access::Uniform, 2 * operations, threads, 0.0);
             session.write(Work::Write, 4, "overwrite_uniform_per_s", &plans)?;
+        }
+        if let Some(per_s) = session.measured.get("read_many_uniform_per_s") {
+            session.measured.add("read_many_uniform_per_key_ns", 1e9 / per_s);
         }
         if let Some(engine) = subject.engine() {
             let stats = engine.stats();
@@ -154,11 +164,11 @@ impl Session<'_> {
         Ok(if complete { keys } else { (rounds * step).max(1) as u64 })
     }
 
-    /// A phase of reads. Every value must be the first of its key.
+    /// A phase of reads. Every value must be the first of its key, unless the keys are absent.
     fn look(&mut self, work: Work, metric: &str, plans: &[Vec<u32>]) -> Result<(), Failure> {
         let done = self.run(work, 0, plans)?;
         let (mut expected, mut value) = (0, Vec::new());
-        for (plan, operations) in plans.iter().zip(&done.operations) {
+        for (plan, operations) in plans.iter().zip(&done.operations).filter(|_| work != Work::Miss) {
             for index in plan.iter().take(*operations) {
                 self.data.value(u64::from(*index), u64::from(*index), &mut value);
                 expected += touch(&value);
@@ -223,13 +233,14 @@ fn work_through(
         return read_groups(subject, data, plan);
     }
     let (mut key, mut value, mut touched) = ([0; KEY_LEN_MAX], Vec::new(), 0u64);
+    let absent = if work == Work::Miss { ABSENT } else { 0 };
     let start = Instant::now();
     let mut place = 0;
     for part in plan.chunks(LOOK_EVERY) {
         for entry in part {
             let index = u64::from(entry & !WRITES);
             let writes = entry & WRITES != 0;
-            let key = data.key(index, &mut key);
+            let key = data.key(index | absent, &mut key);
             match work {
                 Work::Fill => {
                     data.value(index, index, &mut value);
@@ -241,6 +252,10 @@ fn work_through(
                 }
                 Work::Get => {
                     subject.get(key, &mut |value| touched += touch(value))?;
+                }
+                Work::Miss => {
+                    // No value may be seen, whatever its bytes are.
+                    subject.read(key, &mut |value| touched += 1 + touch(value))?;
                 }
                 _ => {
                     subject.read(key, &mut |value| touched += touch(value))?;
@@ -284,11 +299,12 @@ mod tests {
             for (phases, rates) in [
                 (Phases::Fill, 1),
                 (Phases::UniformReads, 3),
-                (Phases::Reads, 5 + groups),
-                (Phases::All, 7 + groups),
+                (Phases::Reads, 6 + groups),
+                (Phases::All, 8 + groups),
             ] {
                 let setup = subject.standard();
-                let measured = measured(&Speed { setup, shape, keys: 2001, threads: 2, phases });
+                let task = Speed { setup, shape, keys: 2001, threads: 2, operations: 3000, phases };
+                let measured = measured(&task);
                 assert_eq!(measured.values.keys().filter(|name| name.ends_with("_per_s")).count(), rates);
                 assert_eq!(measured.get("keys"), Some(2001.0));
             }

@@ -1,11 +1,15 @@
 //! The child's side of a run.
 
 use super::beyond::Beyond;
+use super::ceiling::Ceiling;
 use super::dump::{BareDump, Dump};
+use super::empty::Empty;
+use super::fill_latency::FillLatency;
 use super::kill::{Kill, WriteUntilKilled};
 use super::latency::Latency;
 use super::memory::Memory;
 use super::mixed::Mixed;
+use super::open_load::OpenLoad;
 use super::persistence::Persistence;
 use super::recovery::{FillUntilKilled, Recovery};
 use super::speed::Speed;
@@ -18,7 +22,7 @@ use crate::process::{Measured, Run, Task};
 type Measure = fn(&Run) -> Result<Measured, Failure>;
 
 /// Every task by its name.
-const TASKS: [(&str, Measure); 15] = [
+const TASKS: [(&str, Measure); 19] = [
     entry::<Speed>(),
     entry::<Mixed>(),
     entry::<Persistence>(),
@@ -28,6 +32,10 @@ const TASKS: [(&str, Measure); 15] = [
     entry::<WriteUntilKilled>(),
     entry::<Memory>(),
     entry::<Latency>(),
+    entry::<FillLatency>(),
+    entry::<OpenLoad>(),
+    entry::<Ceiling>(),
+    entry::<Empty>(),
     entry::<Synced>(),
     entry::<BareSynced>(),
     entry::<Dump>(),
