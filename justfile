@@ -70,10 +70,14 @@ fuzz target="scan":
 compare *options:
     cargo run --release --locked -p kv-bench -- compare "$@"
 
-# kv-log against its targets and the peers; 30 minutes, or some rows: just engine --only "fill, 500 B"
+# kv-log against its targets and the peers; about an hour, or some rows: just engine --only "fill, 500 B"
 [positional-arguments]
 engine *options:
     cargo run --release --locked -p kv-bench --features peers -- engine "$@"
+
+# The results of the last `just engine` in the document.
+publish:
+    cargo run --release --locked -p kv-bench --features peers -- publish docs/performance.md
 
 # Licences, sources and advisories of the dependencies; needs cargo-deny and the network.
 deny:
