@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::load::{Access, Dataset, KEY_LEN_MAX, Planner, Shape, Truth, sequence};
 use crate::process::{Measured, Run, Task};
 use crate::subjects::{KvEngine, Subject};
-use kv_core::{Compact, CostBenefit};
+use kv_core::{Compact, CostBenefit, Greedy};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +33,9 @@ impl Task for Utilization {
         // About a hundred segments, however small the run: a policy needs several to choose from.
         let segment_bytes = (keys * shape.pair_len() / 100).next_power_of_two().clamp(1 << 14, 16 << 20);
         let options = kv_log::Options {
-            compaction: Arc::new(CostBenefit { disk_utilization_min: target, ..CostBenefit::default() }),
+            compaction: Arc::new(CostBenefit {
+                targets: Greedy { disk_utilization_min: target, ..Greedy::default() },
+            }),
             segment_bytes: usize::try_from(segment_bytes).unwrap_or(16 << 20),
             ..kv_log::Options::default()
         };

@@ -95,68 +95,13 @@ impl CompactionPolicy for Greedy {
 /// of Rumble et al. ("Log-structured Memory for DRAM-based Storage", FAST 2014, section 4). The
 /// root is our own. Under zipfian overwriting, age by itself makes too much of segments that are
 /// cold and full, and a fifth more is copied.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct CostBenefit {
-    /// Share of all files that shall be live. Default 0.6.
-    pub disk_utilization_min: f64,
-    /// As [`Greedy::disk_slack_segments`]. Default 8.
-    pub disk_slack_segments: u64,
-    /// As [`Greedy::idle_disk_utilization_min`]. Default 0.75.
-    pub idle_disk_utilization_min: f64,
-    /// Share of all images that shall be live. Default 0.9.
-    pub memory_utilization_min: f64,
-    /// As [`Greedy::busy_memory_utilization_min`]. Default 0.7.
-    pub busy_memory_utilization_min: f64,
-    /// Most victims of one compaction. Default 8.
-    pub victims_max: usize,
-}
-
-impl Default for CostBenefit {
-    fn default() -> Self {
-        CostBenefit::with_targets_of(Greedy::default())
-    }
+    /// The shares that shall be live, and the most victims.
+    pub targets: Greedy,
 }
 
 impl CostBenefit {
-    const fn with_targets_of(greedy: Greedy) -> Self {
-        let Greedy {
-            disk_utilization_min,
-            disk_slack_segments,
-            idle_disk_utilization_min,
-            memory_utilization_min,
-            busy_memory_utilization_min,
-            victims_max,
-        } = greedy;
-        CostBenefit {
-            disk_utilization_min,
-            disk_slack_segments,
-            idle_disk_utilization_min,
-            memory_utilization_min,
-            busy_memory_utilization_min,
-            victims_max,
-        }
-    }
-
-    /// The same targets, for the policy without costs.
-    fn targets(&self) -> Greedy {
-        let CostBenefit {
-            disk_utilization_min,
-            disk_slack_segments,
-            idle_disk_utilization_min,
-            memory_utilization_min,
-            busy_memory_utilization_min,
-            victims_max,
-        } = *self;
-        Greedy {
-            disk_utilization_min,
-            disk_slack_segments,
-            idle_disk_utilization_min,
-            memory_utilization_min,
-            busy_memory_utilization_min,
-            victims_max,
-        }
-    }
-
     /// Cost by benefit: smaller is better.
     fn rank(segment: &SegmentStats) -> f64 {
         let utilization = segment.disk_utilization();
@@ -169,7 +114,7 @@ impl CostBenefit {
 
 impl CompactionPolicy for CostBenefit {
     fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
-        self.targets().plan_by(view, Self::rank)
+        self.targets.plan_by(view, Self::rank)
     }
 }
 

@@ -13,7 +13,7 @@ const GREEDY: Greedy = Greedy {
     busy_memory_utilization_min: 0.9,
     victims_max: 8,
 };
-const COST_BENEFIT: CostBenefit = CostBenefit::with_targets_of(GREEDY);
+const COST_BENEFIT: CostBenefit = CostBenefit { targets: GREEDY };
 
 fn segment(id: u64, live: u64, age_s: u64) -> SegmentStats {
     SegmentStats {
@@ -243,7 +243,7 @@ fn small_segments_are_merged_four_to_one_or_not_at_all() {
 
 #[test]
 fn cost_benefit_prefers_old_segments_over_slightly_emptier_young_ones() {
-    let one = CostBenefit { victims_max: 1, disk_utilization_min: 0.9, ..COST_BENEFIT };
+    let one = CostBenefit { targets: Greedy { victims_max: 1, disk_utilization_min: 0.9, ..GREEDY } };
     let segments = [segment(1, 500, 1), segment(2, 700, 100), segment(3, 350, 1), segment(4, 950, 400)];
     assert_eq!(plan(&one, &segments), Some(vec![2]));
     let younger = SegmentStats { age: Duration::from_secs(1), ..segments[1] };
