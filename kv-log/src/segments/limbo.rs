@@ -21,10 +21,11 @@ pub(super) struct Limbo {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Each with the bytes of its image, so that `bytes` need not pin once for each segment under
-    /// this lock.
+    /// Each with the bytes of its image in memory, so that `bytes` need not pin once for each
+    /// segment under this lock.
     segments: Vec<(Arc<Segment>, usize)>,
-    images: Vec<Arc<Image>>,
+    /// Each with the bytes from its start that were written.
+    images: Vec<(Arc<Image>, usize)>,
 }
 
 impl Limbo {
@@ -41,23 +42,25 @@ impl Limbo {
     pub(super) fn free(&self, segment: Arc<Segment>) {
         match Arc::try_unwrap(segment) {
             Ok(segment) => {
+                let used = segment.end();
                 if let Some(image) = segment.into_image() {
-                    self.free_image(image);
+                    self.free_image(image, used);
                 }
             }
             Err(segment) => {
-                let bytes = segment.memory_bytes();
+                let bytes = segment.resident_bytes();
                 self.waiting.lock().segments.push((segment, bytes));
             }
         }
     }
 
-    /// Gives an unlinked image to the pool. If a thread still uses it, it waits.
-    pub(super) fn free_image(&self, image: Arc<Image>) {
+    /// Gives an unlinked image to the pool, of which the first `used` bytes were written. If a
+    /// thread still uses it, it waits.
+    pub(super) fn free_image(&self, image: Arc<Image>, used: usize) {
         if is_used(&image) {
-            self.waiting.lock().images.push(image);
+            self.waiting.lock().images.push((image, used));
         } else if let Some(image) = Arc::into_inner(image) {
-            self.pool.keep(image);
+            self.pool.keep(image, used);
         }
     }
 
@@ -67,22 +70,23 @@ impl Limbo {
             let mut waiting = self.waiting.lock();
             let segments = waiting.segments.extract_if(.., |(segment, _)| Arc::strong_count(segment) == 1);
             let segments: Vec<Arc<Segment>> = segments.map(|(segment, _)| segment).collect();
-            let images: Vec<Arc<Image>> = waiting.images.extract_if(.., |image| !is_used(image)).collect();
+            let images: Vec<_> = waiting.images.extract_if(.., |(image, _)| !is_used(image)).collect();
             (segments, images)
         };
         for segment in segments {
             self.free(segment);
         }
-        for image in images {
-            self.free_image(image);
+        for (image, used) in images {
+            self.free_image(image, used);
         }
     }
 
-    /// Bytes of the images that wait.
+    /// Bytes in memory of the images that wait.
     pub(super) fn bytes(&self) -> u64 {
         let waiting = self.waiting.lock();
         let segments = waiting.segments.iter().map(|(_, bytes)| *bytes);
-        let bytes: usize = segments.chain(waiting.images.iter().map(|image| image.capacity())).sum();
+        let bytes: usize =
+            segments.chain(waiting.images.iter().map(|(image, used)| image.resident_bytes(*used))).sum();
         bytes as u64
     }
 }
@@ -102,7 +106,7 @@ mod tests {
         limbo.pool().resize(4096);
         let image = Arc::new(Image::new(4096).unwrap());
         let shared = Arc::clone(&image);
-        limbo.free_image(image);
+        limbo.free_image(image, 4000);
         limbo.release();
         assert_eq!((limbo.bytes(), limbo.pool().bytes()), (4096, 0));
         drop(shared);

@@ -37,7 +37,7 @@ impl ImagePool {
     /// segment, the image has the capacity of one, so that the pool can keep it later.
     pub(super) fn take(&self, capacity: usize) -> io::Result<Image> {
         let full = self.kept.lock().capacity;
-        if capacity > full || capacity < full - full / 16 {
+        if capacity > full || capacity < nearly(full) {
             return Image::new(capacity);
         }
         self.take_kept(full).map_or_else(|| Image::new(full), Ok)
@@ -49,10 +49,12 @@ impl ImagePool {
         if kept.capacity == capacity { kept.images.pop() } else { None }
     }
 
-    /// Keeps an image, or gives it back to the system if it does not fit or the pool is full.
-    pub(super) fn keep(&self, image: Image) {
+    /// Keeps an image of which the first `used` bytes were written. Gives it back to the system if
+    /// it has another capacity, if much of its memory is missing, or if the pool is full.
+    pub(super) fn keep(&self, image: Image, used: usize) {
         let mut kept = self.kept.lock();
-        if image.capacity() == kept.capacity && kept.images.len() < self.count_max {
+        let is_in_memory = image.resident_bytes(used) >= nearly(kept.capacity);
+        if image.capacity() == kept.capacity && is_in_memory && kept.images.len() < self.count_max {
             image.mark_populated();
             kept.images.push(image);
         }
@@ -70,6 +72,11 @@ impl ImagePool {
     }
 }
 
+/// Nearly all of a full segment, bytes.
+fn nearly(full: usize) -> usize {
+    full - full / 16
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,9 +90,9 @@ mod tests {
         let pool = ImagePool::new(2);
         pool.resize(32 << 10);
         for _ in 0..3 {
-            pool.keep(image(32 << 10));
+            pool.keep(image(32 << 10), 31 << 10);
         }
-        pool.keep(image(4096));
+        pool.keep(image(4096), 4096);
         assert_eq!(pool.bytes(), 64 << 10);
         // Nearly a full segment takes a kept image. A smaller or a larger one does not.
         let taken = pool.take(31 << 10).unwrap();
@@ -100,16 +107,28 @@ mod tests {
     }
 
     #[test]
+    fn an_image_without_its_memory_is_given_back() {
+        let pool = ImagePool::new(2);
+        pool.resize(64 << 10);
+        pool.keep(image(64 << 10), 48 << 10);
+        assert_eq!(pool.bytes(), 0);
+        let populated = image(64 << 10);
+        populated.populate();
+        pool.keep(populated, 1);
+        assert_eq!(pool.bytes(), 64 << 10);
+    }
+
+    #[test]
     fn images_of_an_earlier_size_are_given_back() {
         let pool = ImagePool::new(2);
-        pool.keep(image(4096));
+        pool.keep(image(4096), 4096);
         assert_eq!(pool.bytes(), 0);
         pool.resize(4096);
-        pool.keep(image(4096));
+        pool.keep(image(4096), 4096);
         pool.resize(4096);
         assert_eq!(pool.bytes(), 4096);
         pool.resize(8192);
-        pool.keep(image(4096));
+        pool.keep(image(4096), 4096);
         assert_eq!(pool.bytes(), 0);
     }
 }

@@ -144,7 +144,7 @@ impl SegmentTable {
     pub(crate) fn retire(self: &Arc<Self>, segment: &Segment) {
         segment.mark_retired();
         let slot = segment.slot;
-        self.defer(segment.memory_bytes() as u64, move |table| {
+        self.defer(segment.resident_bytes() as u64, move |table| {
             table.remove(slot);
             table.return_slot(slot);
         });
@@ -154,11 +154,12 @@ impl SegmentTable {
     /// once all readers that are pinned now have unpinned.
     pub(crate) fn evict(self: &Arc<Self>, segment: &Segment) -> u64 {
         debug_assert!(segment.is_durable() && segment.mirrors_file);
+        let (used, resident) = (segment.end(), segment.resident_bytes() as u64);
         // SAFETY: the image lives until the deferred release, and so until every reader that is
         // pinned now has unpinned.
         let Some(image) = (unsafe { segment.take_image() }) else { return 0 };
         let bytes = image.capacity() as u64;
-        self.defer(bytes, |table| table.limbo.free_image(image));
+        self.defer(resident, move |table| table.limbo.free_image(image, used));
         bytes
     }
 
