@@ -166,9 +166,18 @@ impl Compactor {
         }
         self.context.health.check_writable()?;
         match self.disk.compact(&victims) {
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(self.after_failure(error)?),
-            _ => Ok(()),
+            // The victims stay as they are.
+            Err(_) => {
+                self.count_unreadable();
+                Ok(())
+            }
         }
+    }
+
+    fn count_unreadable(&self) {
+        self.context.counters.compaction_failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Stores a manifest after a compaction on disk failed with `error`, which it returns if that
@@ -258,7 +267,7 @@ impl Compactor {
                     extent = Extent::Pressed(Need::Compaction);
                 }
                 Err(Unreadable { victim, error }) => {
-                    self.context.counters.compaction_failures.fetch_add(1, Ordering::Relaxed);
+                    self.count_unreadable();
                     unreadable.push(victim);
                     failure = failure.or(Some(error));
                 }

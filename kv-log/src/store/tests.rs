@@ -126,3 +126,39 @@ fn an_idle_store_is_tidied_once() {
         assert!(store.catalog.segments().len() <= segments, "{:?}", store.stats());
     }
 }
+
+#[test]
+fn a_large_file_that_cannot_be_split_is_counted() {
+    let disk = SimFs::new();
+    let never = Arc::new(Never);
+    // With one open file, a durable segment's file has to be opened for a compaction.
+    let options = || Options {
+        compaction: Arc::clone(&never) as _,
+        open_files_max: 1,
+        slack_bytes: 12 << 20,
+        ..options()
+    };
+    let store = open(Path::new("/store"), &env(&disk), options()).unwrap();
+    for key in 0..KEYS {
+        store.committer.put(&key.to_be_bytes(), &[7; 1000]).unwrap();
+    }
+    // The next segment takes the place among the open files.
+    for key in [KEYS, KEYS + 1] {
+        store.log.seal_if_possible().unwrap();
+        store.flusher.flush(Action::WriteAndSync).unwrap();
+        store.committer.put(&key.to_be_bytes(), b"small").unwrap();
+    }
+    store.flusher.flush(Action::WriteAndSync).unwrap();
+    let last = store.log.end.last_lsn();
+    let part = store.log.slack.output_bytes();
+    let is_large = |segment: &Arc<Segment>| segment.file_len() > 2 * part;
+    assert!(store.catalog.segments().iter().any(is_large), "{:?}", store.stats());
+
+    disk.inject(Fault { kind: FaultKind::ReadIo, nth: 0, repeat: Repeat::Always });
+    store.compactor.split_large(last).unwrap();
+    disk.heal();
+    assert_eq!((store.stats().compaction_failures, store.stats().compactions), (1, 0));
+    store.compactor.split_large(last).unwrap();
+    assert_eq!((store.stats().compaction_failures, store.stats().compactions), (1, 1));
+    assert!(!store.catalog.segments().iter().any(is_large), "{:?}", store.stats());
+}
