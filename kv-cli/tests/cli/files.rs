@@ -190,3 +190,37 @@ fn a_dump_prints_records_and_damage() {
     assert_eq!(dump(&["--segment", "2"], &stores.sound()), (2, String::new()));
     assert_eq!(dump(&["--lsn", "4..3"], &stores.sound()).0, 2);
 }
+
+#[test]
+fn every_command_refuses_a_store_of_format_version_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log");
+    fs::create_dir(&log).unwrap();
+    fs::write(log.join("MANIFEST"), include_bytes!("../../../kv-wal-format/testdata/v1_manifest_empty.seg"))
+        .unwrap();
+    fs::write(log.join(FIRST), include_bytes!("../../../kv-wal-format/testdata/v1_log_sealed.seg")).unwrap();
+    let naive = dir.path().join("naive");
+    assert!(kv("naive", &naive, &["put", "a", "1"], b"").status.success());
+    for file in ["NAIVE", "SNAPSHOT"] {
+        let mut bytes = fs::read(naive.join(file)).unwrap();
+        bytes[8] = 1;
+        fs::write(naive.join(file), bytes).unwrap();
+    }
+    let of_any = ["shell", "get k", "put k v", "delete k", "scan", "export", "stats", "verify"];
+    let of_log = ["compact", "inspect", "dump"];
+    let calls = [("log", &log, &of_any[..]), ("log", &log, &of_log), ("naive", &naive, &of_any)];
+    for (engine, store, commands) in calls {
+        for words in commands {
+            let words: Vec<&str> = words.split(' ').collect();
+            let output = kv(engine, store, &words, b"put k v\n");
+            let (code, answer, complaint) = outcome(&output);
+            assert!(code != 0 && answer.is_empty(), "{engine} {words:?}: {code}, {answer}");
+            assert!(complaint.contains("has format version 1, this release reads version 2"), "{complaint}");
+        }
+    }
+    let output = run(&["repair"], &[&log, &dir.path().join("repaired")]);
+    let (code, answer, complaint) = outcome(&output);
+    assert!(code == 1 && answer.is_empty(), "{code}, {answer}");
+    assert!(complaint.contains("use a release that reads version 1"), "{complaint}");
+    assert!(!dir.path().join("repaired").exists());
+}

@@ -99,8 +99,9 @@ impl FileRole {
 ///
 /// # Errors
 /// [`Error::NotAStore`](kv_core::Error::NotAStore); [`Error::Locked`](kv_core::Error::Locked) if a
-/// writer has the store open; [`Error::Io`](kv_core::Error::Io) if this process may not read the
-/// files. Damage is no error: see [`Examination::damages`].
+/// writer has the store open; [`Error::UnsupportedVersion`](kv_core::Error::UnsupportedVersion) if
+/// all its files are of another format version; [`Error::Io`](kv_core::Error::Io) if this process
+/// may not read the files. Damage is no error: see [`Examination::damages`].
 ///
 /// ```
 /// use kv_log::{Engine, Env, LogEngine, Options, inspect};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::origin::KnownLsns;
 use crate::directory::{self, Content};
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Entry, Manifest, header_error};
 use crate::segments::SEGMENT_BYTES_MAX;
 
 /// A segment file to read.
@@ -43,7 +43,7 @@ impl Survey {
     /// Of the store in `dir`. Takes the lock of a reader.
     ///
     /// # Errors
-    /// There is no store; a writer has it open; the system refuses.
+    /// There is no store; a writer has it open; another format version wrote it; the system refuses.
     pub(super) fn open(env: &Env, dir: &Path) -> Result<Self> {
         let not_a_store = |detail| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
         let missing = "there is no kv-log store here; correct the path";
@@ -62,7 +62,26 @@ impl Survey {
             Err(error) if !is_damage(&error) => return Err(error),
             loaded => loaded,
         };
-        Ok(Survey { dir: dir_handle, names, manifest, _lock: lock })
+        let survey = Survey { dir: dir_handle, names, manifest, _lock: lock };
+        survey.other_version().map_or(Ok(survey), Err)
+    }
+
+    /// The error for a store of another format version. `None` if any file is of this version: then
+    /// a header that names another version is damaged.
+    fn other_version(&self) -> Option<Error> {
+        let manifest = self.manifest.as_ref().err()?;
+        let mut versions = Vec::from_iter(version_of(manifest));
+        let mut first = versions.first().map(|_| manifest.clone());
+        for id in self.segment_ids() {
+            let mut bytes = Vec::new();
+            self.read(id, SEGMENT_HEADER_LEN as u64, &mut bytes).ok()?;
+            let path = self.dir.path_of(&directory::segment_file_name(id));
+            let error = header_error(&path, SegmentHeader::decode(&bytes).err()?);
+            versions.push(version_of(&error)?);
+            first = first.or(Some(error));
+        }
+        versions.dedup();
+        first.filter(|_| versions.len() == 1)
     }
 
     /// The ids of all segment files, in order.
@@ -134,6 +153,14 @@ impl Survey {
         let read = file.read_full_at(bytes, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
         bytes.truncate(read);
         Ok(file_len)
+    }
+}
+
+/// The format version that a file names, if this release does not read it.
+fn version_of(error: &Error) -> Option<u32> {
+    match error {
+        Error::UnsupportedVersion { found, .. } => Some(*found),
+        _ => None,
     }
 }
 

@@ -10,3 +10,4 @@ mod looks;
 mod place;
 #[path = "../store_files/mod.rs"]
 mod store_files;
+mod versions;
