@@ -14,7 +14,8 @@ pub struct Stats {
     pub keys: u64,
     /// Keys and values present, bytes: the size of the data for a user.
     pub live_bytes: u64,
-    /// Memory that holds records or the table, live or dead, unflushed included; index excluded.
+    /// Memory that holds records or the table, live or dead, unflushed included, and that of a
+    /// running compaction; index excluded.
     pub memory_bytes: u64,
     /// Memory of the index.
     pub index_bytes: u64,

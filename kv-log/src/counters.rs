@@ -17,6 +17,8 @@ pub(crate) struct Counters {
     pub(crate) memory_compactions: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) slack_excesses: AtomicU64,
+    /// Memory of the running compaction that no segment in the catalog has.
+    pub(crate) compacting_bytes: AtomicU64,
 }
 
 impl Counters {

@@ -229,6 +229,11 @@ impl Store {
         Ok(())
     }
 
+    /// Memory that is unlinked, and not given back yet.
+    pub(crate) fn retired_bytes(&self) -> u64 {
+        self.segments.retired_bytes() + self.index.replaced_bytes()
+    }
+
     /// As [`Engine::stats`](kv_core::Engine::stats).
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = Stats::default();
@@ -238,12 +243,13 @@ impl Store {
         stats.keys = self.index.len() as u64;
         stats.live_bytes = self.index.pair_bytes() as u64;
         stats.index_bytes = self.index.allocated_bytes() as u64;
-        stats.retired_bytes = self.segments.retired_bytes();
+        stats.retired_bytes = self.retired_bytes();
         stats.fetches = self.segments.fetches();
         stats.recovery = self.recovery.report.clone();
         let (leftover_files, leftover_bytes) = self.catalog.leftovers();
         stats.leftover_files = leftover_files;
         stats.disk_bytes = leftover_bytes + self.catalog.overhead_bytes();
+        stats.memory_bytes = self.context.counters.compacting_bytes.load(Ordering::Relaxed);
         let active = self.log.end.active_capacity();
         for segment in self.catalog.segments() {
             // A spare holds no record.

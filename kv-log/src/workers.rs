@@ -95,6 +95,8 @@ fn spares_loop(store: &Store) {
         if context.signals.pacing.is_stopping() || is_due && spares.make(&store.log.end).is_err() {
             return;
         }
+        // Frees index tables that were replaced meanwhile.
+        collect();
         let before = std::mem::replace(&mut newest, store.log.end.last_lsn());
         if !is_due && newest == before {
             spares.release_memory();
@@ -110,11 +112,8 @@ fn compact_loop(store: &Store) {
     let (mut is_tidy, mut newest) = (false, (store.log.end.last_lsn(), context.env.clock.monotonic()));
     loop {
         // Readers do not tell when they have finished, so retired memory is checked again.
-        let look_again = if store.segments.retired_bytes() > 0 {
-            Some(RETIRED_PAUSE)
-        } else {
-            (!is_tidy).then_some(TIDY_PAUSE)
-        };
+        let look_again =
+            if store.retired_bytes() > 0 { Some(RETIRED_PAUSE) } else { (!is_tidy).then_some(TIDY_PAUSE) };
         let is_due = context.signals.compact.wait(look_again);
         if context.signals.pacing.is_stopping() {
             return;

@@ -31,6 +31,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::choice::oldest_dead_put;
+use super::working::Working;
 use crate::context::Context;
 use crate::flush::Flusher;
 use crate::index::{Index, KeyHash};
@@ -120,8 +121,15 @@ impl DiskCompactor {
     }
 
     fn load_and_replace(&self, segments: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
-        let victims: Vec<Victim> = segments.iter().map(Victim::load).collect::<Result<_, _>>()?;
+        let mut loaded = Working::begin(&self.context.counters.compacting_bytes);
+        let load = |segment: &Arc<Segment>| {
+            let victim = Victim::load(segment)?;
+            loaded.take(if segment.memory_bytes() == 0 { victim.contents.memory_bytes() } else { 0 });
+            Ok(victim)
+        };
+        let victims: Vec<Victim> = segments.iter().map(load).collect::<Result<_, _>>()?;
         let survivors = self.survivors(&victims)?;
+        loaded.take(size_of_val(&*survivors));
         Ok(self.replace(segments, victims, &survivors))
     }
 
@@ -136,8 +144,9 @@ impl DiskCompactor {
         // that they replaced are dropped.
         let horizon = self.log.end.last_lsn();
         let mut outputs: Vec<Output> = Vec::new();
+        let mut copies = Working::begin(&self.context.counters.compacting_bytes);
         let written = self
-            .write_outputs(&victims, survivors, &mut outputs)
+            .write_outputs(&victims, survivors, &mut outputs, &mut copies)
             .and_then(|()| self.flusher.make_durable(horizon));
         if let Err(error) = written {
             for output in &outputs {
@@ -151,6 +160,7 @@ impl DiskCompactor {
             self.forget(&outputs);
             return Err(error);
         }
+        drop(copies);
         for output in &outputs {
             relocate_all(&self.index, &output.segment, output.moves(survivors, &victims));
         }
@@ -269,11 +279,13 @@ impl DiskCompactor {
         victims: &[Victim],
         survivors: &[Survivor],
         outputs: &mut Vec<Output>,
+        copies: &mut Working<'_>,
     ) -> Result<()> {
         let mut start = 0;
         while start < survivors.len() {
             let part = first_part(survivors.get(start..).unwrap_or_default(), self.output_bytes());
             let segment = self.write_output(part, victims)?;
+            copies.take(segment.memory_bytes());
             let end = start + part.len();
             outputs.push(Output { segment, survivors: start..end });
             start = end;

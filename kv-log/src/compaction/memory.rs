@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::choice::oldest_dead_put;
+use super::working::Working;
 use crate::context::Context;
 use crate::index::{Index, KeyHash};
 use crate::manifest::Catalog;
@@ -71,11 +72,14 @@ impl MemoryCompactor {
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
         let contents = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())?;
         let image = Image::new(capacity).ok()?;
+        let mut copy = Working::begin(&self.context.counters.compacting_bytes);
+        copy.take(image.capacity());
         let slot = self.segments.reserve_slot(0)?;
         let new = Arc::new(old.with_image(slot, image));
         self.segments.install(&new);
         self.move_records(&contents, old.slot, &new, hides);
         self.catalog.replace_image(&new);
+        drop(copy);
 
         let freed = contents.memory_bytes() - new.capacity;
         // Dropped, so that the image can be recycled once no reader uses it.

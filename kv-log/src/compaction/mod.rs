@@ -6,6 +6,7 @@ mod choice;
 mod compactor;
 mod disk;
 mod memory;
+mod working;
 
 pub(crate) use choice::Extent;
 pub(crate) use compactor::Compactor;

@@ -11,6 +11,7 @@
 //! shard first.
 
 mod entry;
+mod replaced;
 mod shard;
 mod table;
 
@@ -24,6 +25,7 @@ use crate::memory::prefetch;
 use crate::reclaim::{Guard, pin};
 use crate::segments::{Found, Image, Location, Look, SegmentTable};
 use entry::{Entry, TAG_BITS};
+use replaced::Replaced;
 use shard::{Shard, TagMatch};
 
 /// The hash of a key, as this index computes it.
@@ -44,13 +46,15 @@ pub(crate) use table::gate;
 pub(crate) struct Index {
     shards: Box<[Shard]>,
     hasher: FixedState,
+    replaced: Replaced,
 }
 
 impl Index {
     /// `shards` is a power of two.
     pub(crate) fn new(shards: usize, seed: u64) -> Self {
         debug_assert!(shards.is_power_of_two());
-        Index { shards: (0..shards).map(|_| Shard::default()).collect(), hasher: FixedState::with_seed(seed) }
+        let shards = (0..shards).map(|_| Shard::default()).collect();
+        Index { shards, hasher: FixedState::with_seed(seed), replaced: Replaced::default() }
     }
 
     #[inline]
@@ -162,7 +166,7 @@ impl Index {
 
     /// Locks one shard for changes.
     pub(crate) fn lock(&self, shard: usize) -> LockedShard<'_> {
-        LockedShard(self.shard(shard).lock())
+        LockedShard { shard: self.shard(shard).lock(), replaced: &self.replaced }
     }
 
     /// The current locations of all keys in one shard.
@@ -194,6 +198,11 @@ impl Index {
         tables + size_of_val(&*self.shards)
     }
 
+    /// Memory of replaced tables that readers may still look at, bytes.
+    pub(crate) fn replaced_bytes(&self) -> u64 {
+        self.replaced.bytes()
+    }
+
     /// Number of keys.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(Shard::len).sum()
@@ -207,7 +216,10 @@ impl Index {
 
 /// One shard, locked for changes. They become visible when it is dropped.
 #[derive(Debug)]
-pub(crate) struct LockedShard<'a>(shard::LockedShard<'a>);
+pub(crate) struct LockedShard<'a> {
+    shard: shard::LockedShard<'a>,
+    replaced: &'a Replaced,
+}
 
 /// The location of the newest record of a key, and the lengths by which a writer counts the dead
 /// record. Limits keep both lengths within 32 bits.
@@ -246,7 +258,7 @@ impl LockedShard<'_> {
     ) -> Result<Option<R>> {
         let others = &mut Vec::new();
         let sought = Sought { hash, key, purpose: Purpose::Read };
-        search(&self.0, &sought, others, segments, guard, |location, record, len, _| {
+        search(&self.shard, &sought, others, segments, guard, |location, record, len, _| {
             found(location, record, len)
         })
     }
@@ -268,7 +280,7 @@ impl LockedShard<'_> {
         guard: &Guard,
     ) -> Result<Option<Newest>, Unresolved> {
         let (mut resolved, mut unresolved) = (None, false);
-        self.0.find(hash.tag(), |location| {
+        self.shard.find(hash.tag(), |location| {
             if newest.is_some_and(|newest| newest.location == location) {
                 resolved = newest;
                 return true;
@@ -289,7 +301,7 @@ impl LockedShard<'_> {
     /// Counts the bytes of added and removed pairs.
     #[inline]
     pub(crate) fn count_pairs(&mut self, added: usize, removed: usize) {
-        self.0.count_pairs(added, removed);
+        self.shard.count_pairs(added, removed);
     }
 
     /// Makes room for `keys` more keys. Changes nothing that a reader sees.
@@ -298,7 +310,7 @@ impl LockedShard<'_> {
     /// The system has no memory for a larger table. `path` is the error's.
     #[inline]
     pub(crate) fn reserve(&mut self, keys: usize, path: &Path) -> Result<()> {
-        self.0.reserve(keys).map_err(|error| Error::io(Op::GrowIndex, path, error))
+        self.shard.reserve(keys, self.replaced).map_err(|error| Error::io(Op::GrowIndex, path, error))
     }
 
     /// Points a key at `location`. It pointed at `before`, if it was present. Otherwise the caller
@@ -308,17 +320,18 @@ impl LockedShard<'_> {
         let entry = Entry::new(hash.tag(), location);
         match before {
             Some(before) => {
-                let (at, _) = self.0.find(hash.tag(), |found| found == before).expect("it was just found");
-                self.0.replace(at, entry);
+                let (at, _) =
+                    self.shard.find(hash.tag(), |found| found == before).expect("it was just found");
+                self.shard.replace(at, entry);
             }
-            None => self.0.insert(entry),
+            None => self.shard.insert(entry),
         }
     }
 
     /// Removes the key that points at `location`, if one does.
     pub(crate) fn remove(&mut self, hash: KeyHash, location: Location) {
-        if let Some((at, _)) = self.0.find(hash.tag(), |found| found == location) {
-            self.0.remove(at);
+        if let Some((at, _)) = self.shard.find(hash.tag(), |found| found == location) {
+            self.shard.remove(at);
         }
     }
 }

@@ -27,8 +27,9 @@ use std::io;
 use std::ptr;
 
 use super::entry::Entry;
+use super::replaced::Replaced;
 use super::table::{Place, Table};
-use crate::reclaim::{Guard, defer};
+use crate::reclaim::Guard;
 use crate::segments::Location;
 use crate::sync::{AtomicPtr, AtomicUsize, Mutex, MutexGuard, Ordering, back_off};
 
@@ -178,14 +179,15 @@ impl LockedShard<'_> {
         self.table().iter()
     }
 
-    /// Makes room for more entries. Changes nothing that a reader sees.
+    /// Makes room for more entries. Changes nothing that a reader sees. A table that is too small
+    /// goes to `replaced`.
     ///
     /// # Errors
     /// The system has no memory for a larger table.
     #[inline]
-    pub(super) fn reserve(&mut self, entries: usize) -> io::Result<()> {
+    pub(super) fn reserve(&mut self, entries: usize, replaced: &Replaced) -> io::Result<()> {
         let len = self.shard.len() + entries;
-        if len > self.table().max_len() { self.grow(len) } else { Ok(()) }
+        if len > self.table().max_len() { self.grow(len, replaced) } else { Ok(()) }
     }
 
     /// Adds the entry of an absent key. The caller has [reserved](Self::reserve) room for it.
@@ -214,13 +216,14 @@ impl LockedShard<'_> {
     }
 
     #[cold]
-    fn grow(&mut self, len: usize) -> io::Result<()> {
+    fn grow(&mut self, len: usize, replaced: &Replaced) -> io::Result<()> {
         let larger = Box::into_raw(Box::new(self.table().grown(len)?));
-        let replaced = self.shard.table.swap(larger, Ordering::AcqRel);
-        let replaced = std::sync::atomic::AtomicPtr::new(replaced);
+        let bytes = self.table().allocated_bytes();
+        let smaller = self.shard.table.swap(larger, Ordering::AcqRel);
+        let smaller = std::sync::atomic::AtomicPtr::new(smaller);
         // SAFETY: the pointer came from `Box::into_raw`, only this place takes it back, and no
         // reader that is pinned from now on finds it.
-        defer(move || drop(unsafe { Box::from_raw(replaced.into_inner()) }));
+        replaced.free_later(bytes, move || drop(unsafe { Box::from_raw(smaller.into_inner()) }));
         Ok(())
     }
 
@@ -277,7 +280,7 @@ mod model {
     }
 
     fn insert(shard: &mut LockedShard<'_>, number: usize) {
-        shard.reserve(1).expect("a model has memory");
+        shard.reserve(1, &Replaced::default()).expect("a model has memory");
         shard.insert(Entry::new(TAG, location(number)));
     }
 

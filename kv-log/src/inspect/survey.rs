@@ -43,7 +43,8 @@ impl Survey {
     /// Of the store in `dir`. Takes the lock of a reader.
     ///
     /// # Errors
-    /// There is no store; a writer has it open; another format version wrote it; the system refuses.
+    /// There is no store; a writer has it open; another format version wrote it; the system
+    /// refuses.
     pub(super) fn open(env: &Env, dir: &Path) -> Result<Self> {
         let not_a_store = |detail| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
         let missing = "there is no kv-log store here; correct the path";

@@ -1,0 +1,25 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Memory that a compaction takes for its work. The statistics count it until this is dropped.
+#[derive(Debug)]
+pub(super) struct Working<'a> {
+    gauge: &'a AtomicU64,
+    bytes: u64,
+}
+
+impl<'a> Working<'a> {
+    pub(super) fn begin(gauge: &'a AtomicU64) -> Self {
+        Working { gauge, bytes: 0 }
+    }
+
+    pub(super) fn take(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.gauge.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.gauge.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
