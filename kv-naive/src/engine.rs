@@ -154,6 +154,7 @@ impl Engine for NaiveEngine {
         stats.live_bytes = table.live_bytes();
         stats.memory_bytes = stats.live_bytes + ALLOCATION_BYTES_PER_KEY * stats.keys;
         stats.index_bytes = table.slot_bytes();
+        stats.retired_bytes = table.kept_bytes();
         stats.recovery = self.store.recovery.clone();
         stats
     }

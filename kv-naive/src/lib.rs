@@ -45,9 +45,11 @@
 //! # Limits
 //!
 //! The table, its keys and its values are in memory, and so is a copy of the keys of one shard (of
-//! 256) during a snapshot or a scan. If the system has no memory for a change, the process ends
-//! (Rust's `handle_alloc_error`). Every put allocates its key and its value, and dashmap's entry
-//! API grows a shard without a way to refuse. `kv-log` refuses such a change.
+//! 256) during a snapshot or a scan. Entries that writers replace stay while a running snapshot
+//! needs them: on a slow disk up to a second copy of the data, which `Stats::retired_bytes` counts.
+//! If the system has no memory for a change, the process ends (Rust's `handle_alloc_error`). Every
+//! put allocates its key and its value, and dashmap's entry API grows a shard without a way to
+//! refuse. `kv-log` refuses such a change.
 
 #![forbid(unsafe_code)]
 

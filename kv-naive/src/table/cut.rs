@@ -32,6 +32,8 @@ pub(crate) struct CutState {
     /// Shards below this index are copied.
     shards_copied: AtomicUsize,
     kept: Mutex<Vec<(Box<[u8]>, Entry)>>,
+    /// Bytes of the keys and values in `kept`. Changes with `kept` locked.
+    kept_bytes: AtomicU64,
 }
 
 impl CutState {
@@ -47,8 +49,22 @@ impl CutState {
     #[cold]
     fn keep_unless_copied(&self, key: &[u8], entry: &Entry, shard: usize) {
         if shard >= self.shards_copied.load(Ordering::Relaxed) {
-            self.kept.lock().push((Box::from(key), entry.clone()));
+            let mut kept = self.kept.lock();
+            kept.push((Box::from(key), entry.clone()));
+            self.kept_bytes.fetch_add((key.len() + entry.value.len()) as u64, Ordering::Relaxed);
         }
+    }
+
+    /// Takes the kept entries.
+    fn take_kept(&self) -> Vec<(Box<[u8]>, Entry)> {
+        let mut kept = self.kept.lock();
+        self.kept_bytes.store(0, Ordering::Relaxed);
+        std::mem::take(&mut *kept)
+    }
+
+    /// Bytes of the entries that writers have replaced, and that the running cut still needs.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.kept_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -65,7 +81,7 @@ impl<'a> Cut<'a> {
     /// Begins a cut at `position`. With the gate held exclusively.
     pub(super) fn begin(shards: &'a Shards, state: &'a CutState, position: Position) -> Self {
         // A cut that was given up may have left something.
-        state.kept.lock().clear();
+        state.take_kept();
         state.shards_copied.store(0, Ordering::Relaxed);
         state.lsn.store(position.lsn.get(), Ordering::Relaxed);
         Cut { shards, state, position }
@@ -80,7 +96,7 @@ impl<'a> Cut<'a> {
             for (key, entry) in copied.filter(|(_, entry)| entry.lsn <= self.position.lsn.get()) {
                 visit(&key, &entry)?;
             }
-            let kept = std::mem::take(&mut *self.state.kept.lock());
+            let kept = self.state.take_kept();
             kept.iter().try_for_each(|(key, entry)| visit(key, entry))?;
         }
         Ok(())
@@ -90,6 +106,6 @@ impl<'a> Cut<'a> {
 impl Drop for Cut<'_> {
     fn drop(&mut self) {
         self.state.lsn.store(0, Ordering::Relaxed);
-        self.state.kept.lock().clear();
+        self.state.take_kept();
     }
 }

@@ -245,6 +245,11 @@ impl Table {
         self.totals.0.live_bytes.load(Ordering::Relaxed)
     }
 
+    /// Bytes of replaced entries that a running snapshot still needs.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.cut.kept_bytes()
+    }
+
     /// Estimated memory of the slots: a pair and a control byte each.
     pub(crate) fn slot_bytes(&self) -> u64 {
         let slot = size_of::<(Box<[u8]>, Entry)>() + 1;

@@ -131,6 +131,28 @@ fn entries_replaced_while_shards_are_copied_come_once() {
 }
 
 #[test]
+fn entries_that_a_cut_needs_are_counted_until_it_ends() {
+    let table = empty();
+    table.put(b"key", b"before").unwrap();
+    table.put(b"other", b"before").unwrap();
+    let cut = table.begin_cut();
+    assert_eq!(table.kept_bytes(), 0);
+    for _ in 0..2 {
+        table.put(b"key", b"after").unwrap();
+        table.delete(b"other").unwrap();
+        table.put(b"new", b"after").unwrap();
+    }
+    assert_eq!(table.kept_bytes(), 9 + 11);
+    assert_eq!(state_of(cut).len(), 2);
+    assert_eq!(table.kept_bytes(), 0);
+    let cut = table.begin_cut();
+    table.delete(b"key").unwrap();
+    assert_eq!(table.kept_bytes(), 8);
+    drop(cut);
+    assert_eq!(table.kept_bytes(), 0);
+}
+
+#[test]
 fn a_cut_given_up_leaves_nothing() {
     let table = empty();
     table.put(b"a", b"1").unwrap();
