@@ -91,10 +91,21 @@ pub(super) struct Disk {
     /// The alignment of direct transfers that files report. `None`: they support no direct
     /// transfers.
     pub(super) direct_io_align: Option<usize>,
+    pub(super) slow_syncs: SlowSyncs,
     /// The outcome for each unsynced thing in the crash that made this disk, one line each.
     pub(super) kept: Vec<String>,
     /// Every open file, directory and lock holds a clone.
     pub(super) handles: Arc<()>,
+}
+
+/// What a sync does before it begins, with no lock held.
+#[derive(Clone, Default)]
+pub(super) struct SlowSyncs(pub(super) Option<Arc<dyn Fn() + Send + Sync>>);
+
+impl std::fmt::Debug for SlowSyncs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("SlowSyncs").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Disk {
@@ -114,6 +125,7 @@ impl Disk {
             faults: FaultState::default(),
             space: None,
             direct_io_align: Some(SECTOR_LEN),
+            slow_syncs: SlowSyncs::default(),
             kept,
             handles: Arc::default(),
         }

@@ -1,4 +1,4 @@
-use super::disk::{Disk, NodeId};
+use super::disk::{Disk, NodeId, SlowSyncs};
 use super::fault::FaultState;
 use super::file::SECTOR_LEN;
 use super::{Fault, OpKind, OpRecord, PowerCut};
@@ -21,6 +21,13 @@ struct Shared(Arc<Mutex<Disk>>);
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_for_sync(&self) {
+        let slow = self.lock().slow_syncs.clone();
+        if let Some(wait) = slow.0 {
+            wait();
+        }
     }
 }
 
@@ -70,6 +77,12 @@ impl SimFs {
     /// length, which includes the space reserved for it.
     pub fn limit_space(&self, bytes: Option<u64>) {
         self.disk.lock().space = bytes;
+    }
+
+    /// Makes syncs slow: each sync of a file or directory first calls `wait`, which sleeps, or
+    /// moves a [`ManualClock`](kv_core::ManualClock). Other operations go on meanwhile.
+    pub fn slow_syncs(&self, wait: impl Fn() + Send + Sync + 'static) {
+        self.disk.lock().slow_syncs = SlowSyncs(Some(Arc::new(wait)));
     }
 
     /// How many operations the injected fault struck.
@@ -231,6 +244,7 @@ impl Dir for SimDir {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.wait_for_sync();
         let mut disk = self.disk.lock();
         let lost_power = disk.has_lost_power();
         match disk.begin(OpKind::SyncDir, &self.path, 0, 0) {
@@ -316,6 +330,7 @@ impl SimFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.wait_for_sync();
         let mut disk = self.disk.lock();
         let lost_power = disk.has_lost_power();
         let begun = disk.begin(OpKind::Sync, &self.path, 0, 0);
