@@ -70,6 +70,12 @@ impl LogEngine {
         &self.store.recovery.report
     }
 
+    /// The parts, for tests that do a worker's work.
+    #[cfg(all(test, not(shuttle)))]
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Refuses to wait on a closed store, or for an LSN that no change has.
     fn check_wait(&self, lsn: Lsn) -> Result<()> {
         self.store.context.health.check_wait(lsn, self.store.log.end.last_lsn())

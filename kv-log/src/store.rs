@@ -323,4 +323,6 @@ fn give_back_unused_space(active: &Segment) -> Result<()> {
 }
 
 #[cfg(all(test, not(shuttle)))]
+mod suite;
+#[cfg(all(test, not(shuttle)))]
 mod tests;
