@@ -152,13 +152,20 @@ impl Progress {
 
     /// Notes that the changes up to `position` are written and durable.
     pub fn synced(&self, position: Position, now: Duration) {
+        self.synced_in_part(position, now);
+        let since_sync_began = self.since_sync_began();
+        self.oldest_ns.store(since_sync_began.map_or(NONE, to_ns), Ordering::Relaxed);
+    }
+
+    /// Notes that the changes up to `position` are written and durable, without a
+    /// [`begin_sync`](Self::begin_sync): the changes behind them may have come before the sync. So
+    /// they count as old as the oldest of all.
+    pub fn synced_in_part(&self, position: Position, now: Duration) {
         self.written(position, now);
         self.durable_bytes.store(position.bytes, Ordering::Relaxed);
         self.durable_changes.store(position.changes, Ordering::Relaxed);
         // Release pairs with the Acquire in `durable_lsn`.
         self.durable_lsn.store(position.lsn.get(), Ordering::Release);
-        let since_sync_began = self.since_sync_began();
-        self.oldest_ns.store(since_sync_began.map_or(NONE, to_ns), Ordering::Relaxed);
     }
 
     /// Bytes of changes up to `end` that are in memory only.
@@ -227,6 +234,21 @@ mod tests {
 
     fn at(lsn: u64, changes: u64, bytes: u64) -> Position {
         Position { lsn: Lsn::new(lsn), changes, bytes }
+    }
+
+    #[test]
+    fn after_a_sync_in_part_the_rest_counts_as_old_as_before() {
+        let clock = ManualClock::default();
+        let progress = Progress::new(Lsn::ZERO, MS(0));
+        progress.changed(&clock);
+        clock.advance(MS(50));
+        progress.changed(&clock);
+        progress.synced_in_part(at(1, 1, 100), clock.monotonic());
+        assert_eq!(progress.durable_lsn(), Lsn::new(1));
+        let pending = progress.pending(at(2, 2, 250), clock.monotonic());
+        assert_eq!((pending.records, pending.bytes, pending.oldest_age), (1, 150, MS(50)));
+        let periodic = progress.decide(&Periodic::new(MS(50)), at(2, 2, 250), clock.monotonic());
+        assert_eq!(periodic.action, Action::WriteAndSync);
     }
 
     #[test]
