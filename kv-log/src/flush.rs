@@ -47,6 +47,15 @@ pub(crate) struct Flusher {
     lock: Arc<StoreLock>,
 }
 
+/// The extent of a flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    /// The sealed segments only, so that they can be compacted.
+    Sealed,
+    /// All changes.
+    All(Action),
+}
+
 /// The work of one flush. The leader collects it under the commit lock.
 #[derive(Debug)]
 struct Stock {
@@ -55,7 +64,10 @@ struct Stock {
     active: Arc<Segment>,
     /// End of the active segment's records, bytes.
     end: usize,
+    /// Where the log ends.
     position: Position,
+    /// Where the sealed segments end.
+    sealed_to: Position,
 }
 
 impl Flusher {
@@ -72,7 +84,7 @@ impl Flusher {
 
     /// Returns once everything up to `lsn` is durable.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
-        self.flush_until(Action::WriteAndSync, || self.progress.durable_lsn() >= lsn)
+        self.flush_until(Extent::All(Action::WriteAndSync), || self.progress.durable_lsn() >= lsn)
     }
 
     /// Leads a flush even if every change is durable: a sealed segment may still lack its seal on
@@ -85,25 +97,25 @@ impl Flusher {
     /// Leads one flush.
     pub(crate) fn flush(&self, action: Action) -> Result<()> {
         match self.leadership.take_unless(|| self.context.health.is_poisoned()) {
-            Some(_leading) => self.dump(action),
+            Some(_leading) => self.dump(Extent::All(action)),
             None => Err(self.context.health.poisoned()),
         }
     }
 
     /// Waits for other leaders, or leads, until `done`.
-    fn flush_until(&self, action: Action, done: impl Fn() -> bool) -> Result<()> {
-        self.leadership.lead_until(&self.context.health, done, || self.dump(action))
+    fn flush_until(&self, extent: Extent, done: impl Fn() -> bool) -> Result<()> {
+        self.leadership.lead_until(&self.context.health, done, || self.dump(extent))
     }
 
     /// Returns once `len` more bytes may be unflushed. The caller may lead a flush itself.
     pub(crate) fn make_room_for(&self, len: usize) -> Result<()> {
-        self.flush_until(Action::Write, || self.has_room_for(len, self.log.end.position()))
+        self.flush_until(Extent::All(Action::Write), || self.has_room_for(len, self.log.end.position()))
     }
 
     /// Returns once each segment that is sealed now is durable.
     pub(crate) fn flush_sealed(&self) -> Result<()> {
         let newest = self.log.end.active_capacity().0;
-        self.flush_until(Action::Write, || self.log.slack.are_durable_before(newest))
+        self.flush_until(Extent::Sealed, || self.log.slack.are_durable_before(newest))
     }
 
     /// Whether `len` more bytes may be unflushed, if the log ends at `end`.
@@ -114,15 +126,17 @@ impl Flusher {
     }
 
     /// The work of a leader.
-    fn dump(&self, action: Action) -> Result<()> {
+    fn dump(&self, extent: Extent) -> Result<()> {
         // Dropped before leadership is given up, so the next leader sees the poison.
         let _poison = self.context.health.poison_on_panic(self.context.path());
-        self.try_dump(action).map_err(|error| self.context.health.poison(error))
+        self.try_dump(extent).map_err(|error| self.context.health.poison(error))
     }
 
-    fn try_dump(&self, action: Action) -> Result<()> {
-        let to_sync = action == Action::WriteAndSync;
-        let stock = self.take_stock(to_sync)?;
+    fn try_dump(&self, extent: Extent) -> Result<()> {
+        let to_sync = extent == Extent::All(Action::WriteAndSync);
+        // Before the look at the log: a segment that is sealed later may be due again.
+        self.log.slack.flush_begins();
+        let stock = self.take_stock(extent)?;
         for segment in &stock.sealed {
             let end = segment.end();
             self.write_segment(segment, end, self.context.options.via())?;
@@ -130,18 +144,24 @@ impl Flusher {
             self.sync_segment(segment, end)?;
             segment.mark_durable();
         }
-        // A dump without a sync goes to the page cache, which is faster than the disk.
-        let via = if to_sync { self.context.options.via() } else { Via::Cache };
-        self.write_segment(&stock.active, stock.end, via)?;
         self.context.counters.dumps.fetch_add(1, Ordering::Relaxed);
-        self.progress.written(stock.position, self.context.env.clock.monotonic());
+        if extent == Extent::Sealed {
+            if !stock.sealed.is_empty() {
+                self.lock.check()?;
+                self.progress.synced_in_part(stock.sealed_to, self.context.env.clock.monotonic());
+            }
+        } else {
+            // A dump without a sync goes to the page cache, which is faster than the disk.
+            let via = if to_sync { self.context.options.via() } else { Via::Cache };
+            self.write_segment(&stock.active, stock.end, via)?;
+            self.progress.written(stock.position, self.context.env.clock.monotonic());
+        }
         if to_sync {
             self.sync_segment(&stock.active, stock.end)?;
             // Bytes in a directory that was removed meanwhile are not durable.
             self.lock.check()?;
             self.progress.synced(stock.position, self.context.env.clock.monotonic());
         }
-        self.log.slack.flushed();
         if !stock.sealed.is_empty() {
             self.evictor.evict_in_place();
             self.context.signals.compact.wake();
@@ -150,7 +170,7 @@ impl Flusher {
     }
 
     /// Takes the sealed segments from the log, and the end of the active one.
-    fn take_stock(&self, to_sync: bool) -> Result<Stock> {
+    fn take_stock(&self, extent: Extent) -> Result<Stock> {
         let mut log = self.log.end.lock();
         // The leader before this one may have failed while this thread waited.
         if self.context.health.is_poisoned() {
@@ -159,17 +179,18 @@ impl Flusher {
         // `close` releases the directory while it holds leadership. A later leader finds the lock
         // released.
         self.lock.check()?;
-        if to_sync {
+        if extent == Extent::All(Action::WriteAndSync) {
             self.progress.begin_sync();
         }
         let position = log.position();
-        if self.progress.unflushed_bytes(position) > 0 {
+        if extent != Extent::Sealed && self.progress.unflushed_bytes(position) > 0 {
             log.append_mark(self.progress.durable_lsn(), self.context.env.clock.unix_time_ms());
         }
         log.settle();
         let active = Arc::clone(&log.active.segment);
         let end = active.end();
-        Ok(Stock { sealed: std::mem::take(&mut log.active.sealed), active, end, position })
+        let (sealed, sealed_to) = (std::mem::take(&mut log.active.sealed), log.active.sealed_to);
+        Ok(Stock { sealed, active, end, position, sealed_to })
     }
 
     fn write_segment(&self, segment: &Segment, end: usize, via: Via) -> Result<()> {

@@ -25,6 +25,9 @@ const SEGMENTS_BELOW_CEILING: u64 = 8;
 /// This part of the ceiling is for copies that compaction makes, in memory and on disk.
 const COPIES_PART: u64 = 8;
 
+/// Above this part of the ceiling, segments are flushed once they are sealed.
+const FLUSH_PART: u64 = 2;
+
 /// A file holds at most this part of the live data, so that the survivors of one segment take
 /// little room.
 const FILES_OF_STORE: u64 = 8;
@@ -65,7 +68,7 @@ impl Slack {
     /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.
     pub(crate) fn has_room_for(&self, more: usize) -> bool {
         let (bytes, ceiling) = (self.bytes(), self.ceiling());
-        self.is_scarce.store(bytes > to_keep(ceiling), Ordering::Relaxed);
+        self.is_scarce.store(bytes > ceiling / FLUSH_PART, Ordering::Relaxed);
         bytes + more as u64 <= ceiling - ceiling / COPIES_PART
     }
 
@@ -91,8 +94,8 @@ impl Slack {
         self.is_scarce.load(Ordering::Relaxed)
     }
 
-    /// Notes that the sealed segments were flushed.
-    pub(crate) fn flushed(&self) {
+    /// Notes that the sealed segments are about to be flushed.
+    pub(crate) fn flush_begins(&self) {
         self.is_scarce.store(false, Ordering::Relaxed);
     }
 

@@ -63,7 +63,11 @@ impl Dumper for Store {
     }
 
     fn dump(&self, action: Action) -> Result<()> {
-        self.flusher.flush(action)?;
+        if action == Action::Write && self.log.slack.is_scarce() {
+            self.flusher.flush_sealed()?;
+        } else {
+            self.flusher.flush(action)?;
+        }
         // Frees index tables that were replaced meanwhile.
         collect();
         Ok(())

@@ -55,6 +55,8 @@ pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     /// Sealed segments that the flusher has not taken yet, oldest first.
     pub(crate) sealed: Vec<Arc<Segment>>,
+    /// Where the newest sealed segment ends.
+    pub(crate) sealed_to: Position,
 }
 
 /// The end of the log, with the commit lock held.
@@ -136,7 +138,7 @@ impl LockedEnd<'_> {
     pub(crate) fn roll(&mut self, next: Arc<Segment>) {
         self.seal();
         let sealed = std::mem::take(&mut self.active.sealed);
-        let next = Active { sealed, ..Active::new(next) };
+        let next = Active { sealed, sealed_to: self.position(), ..Active::new(next) };
         let full = std::mem::replace(&mut *self.active, next).segment;
         self.active.sealed.push(full);
     }
@@ -185,6 +187,7 @@ impl Active {
             encoder: Encoder::new(segment.origin()),
             segment,
             sealed: Vec::new(),
+            sealed_to: Position::default(),
         }
     }
 

@@ -113,6 +113,28 @@ fn a_refused_removal_of_spares_leaves_them_to_the_log() {
 }
 
 #[test]
+fn a_flush_of_sealed_segments_makes_their_changes_durable_and_no_others() {
+    let disk = SimFs::new();
+    let store = busy_store(&disk, &policies()[0]);
+    let before = store.progress.durable_lsn();
+    let sealed = |store: &Store| store.log.end.lock().active.sealed.len();
+    let mut at_roll = before;
+    while sealed(&store) < 2 {
+        let (count, last) = (sealed(&store), store.log.end.last_lsn());
+        store.committer.put(b"key", &[7; 1000]).unwrap();
+        at_roll = if sealed(&store) > count { last } else { at_roll };
+    }
+    let active = Arc::clone(&store.log.end.lock().active.segment);
+    let written = active.written();
+    store.flusher.flush_sealed().unwrap();
+    assert_eq!((store.progress.durable_lsn(), active.written()), (at_roll, written));
+    assert!(at_roll > before && at_roll < store.log.end.last_lsn());
+    assert!(store.stats().unflushed_bytes > 1000, "{:?}", store.stats());
+    let after = open(Path::new("/store"), &env(&disk.power_cut(PowerCut::LOSE_ALL)), options()).unwrap();
+    assert_eq!(after.recovery.report.last_lsn, at_roll);
+}
+
+#[test]
 fn an_idle_store_is_tidied_once() {
     for policy in policies() {
         let disk = SimFs::new();
