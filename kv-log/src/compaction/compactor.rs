@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::choice::{Candidates, Extent};
+use super::claims::{Alone, Claims};
 use super::disk::{DiskCompactor, Unreadable};
 use super::memory::MemoryCompactor;
 use crate::context::Context;
@@ -34,6 +35,9 @@ const MEMORY_ROUNDS_MAX: u32 = 4;
 /// The most bytes of files that are split.
 const SPLIT_BYTES_MAX: usize = 32 << 20;
 
+/// The unit in which shares of survivors are compared.
+const PARTS: u64 = 1024;
+
 /// Images are compacted for slack if that frees at least this part of a segment.
 const WORTHWHILE_PART: usize = 16;
 
@@ -48,7 +52,9 @@ pub(crate) struct Compactor {
     flusher: Arc<Flusher>,
     memory: MemoryCompactor,
     disk: DiskCompactor,
-    /// Held while a compaction runs. The first lock in the order of locks.
+    claims: Arc<Claims>,
+    /// Held while a compaction runs that the policy has asked for. The first lock in the order of
+    /// locks.
     running: Mutex<()>,
 }
 
@@ -62,8 +68,9 @@ impl Compactor {
         log: Arc<Log>,
         flusher: Arc<Flusher>,
     ) -> Self {
-        let memory = MemoryCompactor::new(&context, index, &segments, &catalog);
-        let disk = DiskCompactor::new(&context, index, &segments, &catalog, &log, &flusher);
+        let claims = Arc::<Claims>::default();
+        let memory = MemoryCompactor::new(&context, index, &segments, &catalog, &claims);
+        let disk = DiskCompactor::new(&context, index, &segments, &catalog, &log, &flusher, &claims);
         Compactor {
             context,
             catalog,
@@ -73,6 +80,7 @@ impl Compactor {
             flusher,
             memory,
             disk,
+            claims,
             running: Mutex::default(),
         }
     }
@@ -127,8 +135,7 @@ impl Compactor {
         }
         self.flusher.flush_sealed()?;
         for _ in 0..STEPS_MAX {
-            // The wait has an end: a policy may put, and this thread then holds the lock.
-            let freed = self.running.try_lock_for(STEP).map(|alone| self.free_some_memory(&alone));
+            let freed = self.claims.try_lock_for(STEP).map(|alone| self.free_some_memory(&alone));
             if fits() {
                 return Ok(());
             }
@@ -197,7 +204,7 @@ impl Compactor {
 
     /// Compacts some images with the most dead records, if slack is to come free. Returns the bytes
     /// that come free once no reader uses them.
-    fn free_some_memory(&self, _alone: &MutexGuard<'_, ()>) -> u64 {
+    fn free_some_memory(&self, alone: &Alone<'_>) -> u64 {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         collect();
         self.segments.release_limbo();
@@ -205,12 +212,14 @@ impl Compactor {
         if excess == 0 {
             return 0;
         }
-        let mut victims = dead_images(self.catalog.segments(), excess, self.log.slack.segment_bytes());
+        let mut victims = self.catalog.segments();
+        victims.retain(|segment| segment.is_durable() && alone.is_free(segment));
+        let mut victims = dead_images(victims, excess, self.log.slack.segment_bytes());
         self.keep_copies_few(&mut victims);
-        self.memory.compact(&victims)
+        victims.iter().filter_map(|victim| self.memory.shrink(victim, alone)).sum()
     }
 
-    fn compact_alone(&self, extent: Extent, alone: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
+    fn compact_alone(&self, extent: Extent, _running: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
         let mut extent = extent;
@@ -220,10 +229,13 @@ impl Compactor {
             // Needs no disk, so it comes first: writers may wait for it.
             // Writers may make more meanwhile, so there is an end.
             let mut rounds = if extent == Extent::Busy { MEMORY_ROUNDS_MAX } else { 0 };
-            while rounds > 0 && self.free_some_memory(alone) > 0 {
+            while rounds > 0 && self.free_some_memory(&self.claims.lock()) > 0 {
                 rounds -= 1;
             }
-            self.evictor.evict_to_limit();
+            {
+                let _alone = self.claims.lock();
+                self.evictor.evict_to_limit();
+            }
             // Writers that make garbage fast enough would delay a close forever, and they may wait
             // for memory while an idle store is made smaller.
             let is_stopping = self.context.signals.pacing.is_stopping();
@@ -321,15 +333,16 @@ impl Compactor {
     }
 }
 
-/// The durable segments whose images hold the most dead records, until these are `wanted` bytes.
+/// The `segments` whose images hold the smallest share of survivors, until `wanted` bytes of them
+/// are dead. A survivor costs a copy, so these are the cheapest.
 fn dead_images(mut segments: Vec<Arc<Segment>>, wanted: u64, full: usize) -> Vec<Arc<Segment>> {
-    let dead = |segment: &Arc<Segment>| {
-        let tombstones = segment.tally.tombstone_bytes.load(Ordering::Relaxed);
-        (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes() + tombstones)
+    let kept = |segment: &Arc<Segment>| {
+        segment.tally.live_bytes() + segment.tally.tombstone_bytes.load(Ordering::Relaxed)
     };
+    let dead = |segment: &Arc<Segment>| (segment.resident_bytes() as u64).saturating_sub(kept(segment));
     let worthwhile = (full / WORTHWHILE_PART) as u64;
-    segments.retain(|segment| segment.is_durable() && dead(segment) >= worthwhile);
-    segments.sort_by_cached_key(|segment| std::cmp::Reverse(dead(segment)));
+    segments.retain(|segment| dead(segment) >= worthwhile);
+    segments.sort_by_cached_key(|segment| kept(segment) * PARTS / (segment.resident_bytes() as u64).max(1));
     let mut sum = 0;
     let enough = segments.iter().position(|segment| {
         sum += dead(segment);
@@ -337,4 +350,62 @@ fn dead_images(mut segments: Vec<Arc<Segment>>, wanted: u64, full: usize) -> Vec
     });
     segments.truncate(enough.map_or(usize::MAX, |last| last + 1));
     segments
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::{Options, recovery::open};
+    use kv_core::{Background, Env, Manual};
+
+    #[test]
+    fn compaction_in_memory_leaves_claimed_and_replaced_segments_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let options = Options { persistence: Arc::new(Manual), ..Options::default() };
+        let store = open(dir.path(), &env, options).unwrap();
+        for key in (0..100_u8).chain(0..50) {
+            store.committer.put(&[key], &[key; 100]).unwrap();
+        }
+        store.log.seal_active().unwrap();
+        store.flusher.flush_sealed().unwrap();
+        let compactor = &store.compactor;
+        let victim = store.catalog.segments().into_iter().find(|segment| segment.is_durable()).unwrap();
+        let shrink = || compactor.memory.shrink(&victim, &compactor.claims.lock());
+        let mut claim = compactor.claims.begin();
+        claim.add(&mut compactor.claims.lock(), victim.id);
+        assert_eq!(shrink(), None);
+        drop(claim);
+        assert!(shrink().is_some_and(|freed| freed > 5000));
+        assert_eq!(shrink(), None);
+        assert!(store.reader.read(&[7], &mut |value| assert_eq!(value, [7; 100])).unwrap());
+    }
+
+    #[test]
+    fn the_emptiest_images_are_compacted_first_until_enough_is_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let store = open(dir.path(), &env, Options { persistence: Arc::new(Manual), ..Options::default() });
+        let store = store.unwrap();
+        // The first segment has more dead bytes, the second a smaller share of survivors.
+        for (keys, overwritten) in [(0..200_u8, 0..100_u8), (200..250, 200..245)] {
+            for key in keys.chain(overwritten) {
+                store.committer.put(&[key], &[key; 1000]).unwrap();
+            }
+            store.log.seal_active().unwrap();
+        }
+        store.flusher.flush_sealed().unwrap();
+        let segments = || store.catalog.segments().into_iter().filter(|one| one.is_durable()).collect();
+        let ids = |wanted| -> Vec<u64> {
+            dead_images(segments(), wanted, 16 << 10).iter().map(|one| one.id.get()).collect()
+        };
+        let all = ids(u64::MAX);
+        assert!(all.len() >= 2 && ids(1) == all[..1], "{all:?}");
+        let kept = |id: u64| {
+            let segments: Vec<Arc<Segment>> = segments();
+            let one = segments.iter().find(|one| one.id.get() == id).unwrap();
+            one.tally.live_bytes() * 1000 / one.resident_bytes() as u64
+        };
+        assert!(all.iter().map(|id| kept(*id)).is_sorted_by(|a, b| a <= &(b + 1)), "{all:?}");
+    }
 }

@@ -31,6 +31,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::choice::oldest_dead_put;
+use super::claims::{Claim, Claims};
 use super::working::Working;
 use crate::context::Context;
 use crate::flush::Flusher;
@@ -85,6 +86,7 @@ pub(super) struct DiskCompactor {
     catalog: Arc<Catalog>,
     log: Arc<Log>,
     flusher: Arc<Flusher>,
+    claims: Arc<Claims>,
 }
 
 impl DiskCompactor {
@@ -95,6 +97,7 @@ impl DiskCompactor {
         catalog: &Arc<Catalog>,
         log: &Arc<Log>,
         flusher: &Arc<Flusher>,
+        claims: &Arc<Claims>,
     ) -> Self {
         DiskCompactor {
             context: Arc::clone(context),
@@ -103,15 +106,17 @@ impl DiskCompactor {
             catalog: Arc::clone(catalog),
             log: Arc::clone(log),
             flusher: Arc::clone(flusher),
+            claims: Arc::clone(claims),
         }
     }
 
-    /// Compacts the victims together.
+    /// Compacts the victims together. One thread at a time calls this.
     ///
     /// # Errors
     /// Outer: a victim is unreadable, and nothing was changed. Inner: a write failed.
-    pub(super) fn compact(&self, segments: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
-        let report = self.load_and_replace(segments);
+    pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
+        let (claim, segments, oldest_elsewhere) = self.claim(victims);
+        let report = self.load_and_replace(&segments, oldest_elsewhere, claim);
         if !matches!(report, Ok(Ok(_))) {
             for victim in segments {
                 victim.file.allow_close();
@@ -120,7 +125,27 @@ impl DiskCompactor {
         report
     }
 
-    fn load_and_replace(&self, segments: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
+    /// Claims the victims. Returns their current images, and a lower bound for the LSNs of dead
+    /// puts elsewhere.
+    fn claim(&self, victims: &[Arc<Segment>]) -> (Claim<'_>, Vec<Arc<Segment>>, u64) {
+        let mut claim = self.claims.begin();
+        let mut alone = self.claims.lock();
+        // Compaction in memory may have replaced the images since the choice.
+        let segments = victims.iter().filter_map(|victim| self.catalog.current(victim.id)).collect();
+        let ids: Vec<SegmentId> = victims.iter().map(|victim| victim.id).collect();
+        for id in &ids {
+            claim.add(&mut alone, *id);
+        }
+        let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &ids);
+        (claim, segments, oldest_elsewhere)
+    }
+
+    fn load_and_replace(
+        &self,
+        segments: &[Arc<Segment>],
+        oldest_elsewhere: u64,
+        claim: Claim<'_>,
+    ) -> Result<Result<CompactionReport>, Unreadable> {
         let mut loaded = Working::begin(&self.context.counters.compacting_bytes);
         let load = |segment: &Arc<Segment>| {
             let victim = Victim::load(segment)?;
@@ -128,9 +153,9 @@ impl DiskCompactor {
             Ok(victim)
         };
         let victims: Vec<Victim> = segments.iter().map(load).collect::<Result<_, _>>()?;
-        let survivors = self.survivors(&victims)?;
+        let survivors = self.survivors(&victims, oldest_elsewhere)?;
         loaded.take(size_of_val(&*survivors));
-        Ok(self.replace(segments, victims, &survivors))
+        Ok(self.replace(segments, victims, &survivors, claim))
     }
 
     /// Replaces the victims by new segments that hold the survivors.
@@ -139,6 +164,7 @@ impl DiskCompactor {
         segments: &[Arc<Segment>],
         victims: Vec<Victim>,
         survivors: &[Survivor],
+        mut claim: Claim<'_>,
     ) -> Result<CompactionReport> {
         // The choice of survivors saw changes up to here. They must be durable before the records
         // that they replaced are dropped.
@@ -156,12 +182,20 @@ impl DiskCompactor {
             return Err(error);
         }
         let new: Vec<Arc<Segment>> = outputs.iter().map(|output| Arc::clone(&output.segment)).collect();
+        {
+            // Before the index points at a record of theirs, they seem to hold dead records only.
+            let mut alone = self.claims.lock();
+            for output in &new {
+                claim.add(&mut alone, output.id);
+            }
+        }
         if let Err(error) = self.catalog.exchange(segments, &new, self.log.end.last_lsn()) {
             self.forget(&outputs);
             return Err(error);
         }
         drop(copies);
         for output in &outputs {
+            let _alone = self.claims.lock();
             relocate_all(&self.index, &output.segment, output.moves(survivors, &victims));
         }
         // Dropped, so that the images can be recycled once no reader uses them.
@@ -170,6 +204,8 @@ impl DiskCompactor {
             self.segments.retire(victim);
         }
         collect();
+        // At the end, because it takes long: the memory is free by now.
+        self.catalog.remove_victims();
 
         let copied_bytes = outputs.iter().map(|output| output.segment.tally.put_bytes()).sum();
         let before: u64 = segments.iter().map(|segment| segment.file_len() as u64).sum();
@@ -193,10 +229,8 @@ impl DiskCompactor {
     }
 
     /// The live puts of the victims, and the tombstones that may still hide a put, in the order of
-    /// their LSNs.
-    fn survivors(&self, victims: &[Victim]) -> Result<Mapped<Survivor>, Unreadable> {
-        let ids: Vec<SegmentId> = victims.iter().map(|victim| victim.segment.id).collect();
-        let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &ids);
+    /// their LSNs. No segment outside the victims holds a dead put older than `oldest_elsewhere`.
+    fn survivors(&self, victims: &[Victim], oldest_elsewhere: u64) -> Result<Mapped<Survivor>, Unreadable> {
         let mut survivors = Mapped::default();
         if let Some(first) = victims.first() {
             let count = victims.iter().map(|victim| victim.segment.survivors_max()).sum();

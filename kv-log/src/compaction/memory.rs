@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::choice::oldest_dead_put;
+use super::claims::{Alone, Claims};
 use super::working::Working;
 use crate::context::Context;
 use crate::index::{Index, KeyHash};
@@ -39,6 +40,7 @@ pub(super) struct MemoryCompactor {
     index: Arc<Index>,
     segments: Arc<SegmentTable>,
     catalog: Arc<Catalog>,
+    claims: Arc<Claims>,
 }
 
 impl MemoryCompactor {
@@ -47,22 +49,29 @@ impl MemoryCompactor {
         index: &Arc<Index>,
         segments: &Arc<SegmentTable>,
         catalog: &Arc<Catalog>,
+        claims: &Arc<Claims>,
     ) -> Self {
         MemoryCompactor {
             context: Arc::clone(context),
             index: Arc::clone(index),
             segments: Arc::clone(segments),
             catalog: Arc::clone(catalog),
+            claims: Arc::clone(claims),
         }
     }
 
-    /// Compacts each of the durable victims. Returns the bytes of images that came free.
+    /// Compacts each of the durable victims. Returns the bytes of images that came free. Other
+    /// threads may compact in memory between two victims.
     pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> u64 {
-        victims.iter().filter_map(|victim| self.shrink(victim)).sum()
+        victims.iter().filter_map(|victim| self.shrink(victim, &self.claims.lock())).sum()
     }
 
-    /// Compacts one victim. `None` if there is nothing to gain, or no memory or slot for the copy.
-    fn shrink(&self, old: &Arc<Segment>) -> Option<u64> {
+    /// Compacts one victim. `None` if there is nothing to gain, no memory or slot for the copy, or
+    /// another compaction has the victim.
+    pub(super) fn shrink(&self, old: &Arc<Segment>, alone: &Alone<'_>) -> Option<u64> {
+        if !alone.is_free(old) || !self.catalog.is_current(old) {
+            return None;
+        }
         let oldest_elsewhere = oldest_dead_put(&self.catalog.segments(), &[old.id]);
         let hides = |lsn: u64| lsn > oldest_elsewhere;
         // Records may die meanwhile, but none becomes live, so the survivors fit.

@@ -3,6 +3,7 @@
 //! victims.
 
 mod choice;
+mod claims;
 mod compactor;
 mod disk;
 mod memory;

@@ -287,8 +287,8 @@ impl Catalog {
         self.room.hold(self.current_shares());
     }
 
-    /// Makes the manifest name the outputs of a compaction in place of its victims, and removes the
-    /// victims' files. If there is no room for the manifest, it removes the outputs' files.
+    /// Makes the manifest name the outputs of a compaction in place of its victims, whose files are
+    /// leftovers then. If there is no room for the manifest, it removes the outputs' files.
     pub(crate) fn exchange(
         &self,
         victims: &[Arc<Segment>],
@@ -298,12 +298,8 @@ impl Catalog {
         self.change(|stored| {
             // The index may point at another image of the same file, of which the survivors know
             // nothing. A panic here poisons the store.
-            let current = self.segments.lock();
-            let is_current = |victim: &Arc<Segment>| {
-                current.get(&victim.id).is_some_and(|segment| Arc::ptr_eq(segment, victim))
-            };
-            assert!(victims.iter().all(is_current), "a victim was replaced during its compaction");
-            drop(current);
+            let are_current = victims.iter().all(|victim| self.is_current(victim));
+            assert!(are_current, "a victim was replaced during its compaction");
             let mut next = stored.manifest.clone();
             for victim in victims {
                 next.segments.remove(&victim.id);
@@ -330,10 +326,14 @@ impl Catalog {
                 self.add_leftover(victim);
             }
             segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
-            drop(segments);
-            self.leftovers.remove(Which::Due);
             Ok(())
         })
+    }
+
+    /// Removes the files that the stored manifest does not name. Without a lock of the catalog: it
+    /// takes long, and writers may wait for a segment.
+    pub(crate) fn remove_victims(&self) {
+        self.leftovers.remove(Which::Due);
     }
 
     /// Gives back the space of a segment if `error` says that the manifest that names it was not
@@ -369,6 +369,16 @@ impl Catalog {
     /// Adds the file of `segment` to the leftovers. The stored manifest does not name it any more.
     fn add_leftover(&self, segment: &Segment) {
         self.leftovers.add(segment.id, segment.file_len() as u64);
+    }
+
+    /// Whether `segment` is the one of its id, and not an earlier image of the same file.
+    pub(crate) fn is_current(&self, segment: &Arc<Segment>) -> bool {
+        self.current(segment.id).is_some_and(|current| Arc::ptr_eq(&current, segment))
+    }
+
+    /// The segment of this id.
+    pub(crate) fn current(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        self.segments.lock().get(&id).cloned()
     }
 
     /// Replaces the segment of the same id by `segment`, which is another image of the same file.

@@ -75,18 +75,23 @@ impl Leftovers {
 
     /// Removes those that can be removed.
     pub(super) fn remove(&self, attempt: Which) {
-        let mut state = self.state.lock();
-        state.round += 1;
-        let round = state.round;
-        state.files.retain_mut(|leftover| {
-            if attempt == Which::Due && leftover.due > round {
-                return true;
-            }
-            let is_left = remove_file(&*self.dir, &leftover.name).is_err();
+        let (round, mut tried) = {
+            let mut state = self.state.lock();
+            state.round += 1;
+            let round = state.round;
+            let is_due = |leftover: &mut Leftover| attempt == Which::All || leftover.due <= round;
+            let tried: Vec<Leftover> = state.files.extract_if(.., is_due).collect();
+            (round, tried)
+        };
+        // Without the lock, because it takes long.
+        tried.retain_mut(|leftover| {
             leftover.failures += 1;
             leftover.due = round + (1 << leftover.failures.min(63)).min(PAUSE_MAX);
-            is_left
+            remove_file(&*self.dir, &leftover.name).is_err()
         });
+        if !tried.is_empty() {
+            self.state.lock().files.append(&mut tried);
+        }
     }
 
     /// Whether the removal of any of them was not tried yet. Those wait for a manifest.
