@@ -20,7 +20,7 @@ pub struct Greedy {
     /// live data. At 0 nothing is compacted on disk but to merge small segments.
     pub disk_utilization_min: f64,
     /// Dead records that may stay on the disk while changes come, in full segments. A small store
-    /// may so have more dead records than live ones. Default 8.
+    /// may so have more dead records than live ones. Default 16.
     pub disk_slack_segments: u64,
     /// Share of all files that shall be live in an idle store. Default 0.75: at most a third more
     /// disk than live data. The higher of the two shares counts.
@@ -39,7 +39,7 @@ impl Default for Greedy {
     fn default() -> Self {
         Greedy {
             disk_utilization_min: 0.6,
-            disk_slack_segments: 8,
+            disk_slack_segments: 16,
             idle_disk_utilization_min: 0.75,
             memory_utilization_min: 0.9,
             busy_memory_utilization_min: 0.7,

@@ -62,16 +62,16 @@ fn plan(policy: &dyn CompactionPolicy, segments: &[SegmentStats]) -> Option<Vec<
 #[test]
 fn a_few_dead_segments_stay_until_the_store_is_idle() {
     let greedy = Greedy::default();
-    assert_eq!((greedy.disk_slack_segments, greedy.victims_max), (8, 8));
-    let segments: Vec<SegmentStats> = (1..=9).map(|id| segment(id, 0, 0)).collect();
+    assert_eq!((greedy.disk_slack_segments, greedy.victims_max), (16, 8));
+    let segments: Vec<SegmentStats> = (1..=17).map(|id| segment(id, 0, 0)).collect();
     for policy in [&greedy as &dyn CompactionPolicy, &CostBenefit::default()] {
-        let eight = &segments[..8];
-        let (level, victims) = levelled(policy, eight).unwrap();
+        let few = &segments[..16];
+        let (level, victims) = levelled(policy, few).unwrap();
         assert_eq!((level, victims.len()), (CompactionLevel::Memory, 8));
-        assert_eq!(plan(policy, &segments).unwrap().len(), 9);
+        assert_eq!(plan(policy, &segments).unwrap().len(), 17);
         for occasion in [Occasion::OpenOrClose, Occasion::Idle] {
-            let (level, victims) = levelled_on(occasion, policy, eight).unwrap();
-            assert_eq!((level, victims.len()), (CompactionLevel::Disk, 8));
+            let (level, victims) = levelled_on(occasion, policy, few).unwrap();
+            assert_eq!((level, victims.len()), (CompactionLevel::Disk, 16));
         }
     }
 }
