@@ -205,7 +205,7 @@ impl Options {
     /// Bytes of images and index above which the evictor evicts. The rest of the budget is for the
     /// images that compaction loads and writes, and for recycled images.
     pub(crate) fn resident_bytes_max(&self) -> Option<u64> {
-        let recycled = (self.recycled_images_max() * self.segment_bytes) as u64;
+        let recycled = (Self::RECYCLED_IMAGES_MAX * self.segment_bytes) as u64;
         Some(self.memory_budget?.saturating_sub(2 * self.loaded_bytes_max() + recycled))
     }
 
@@ -215,9 +215,7 @@ impl Options {
     }
 
     /// The most images of freed segments that are kept for new segments.
-    pub(crate) fn recycled_images_max(&self) -> usize {
-        if self.memory_budget.is_none() { 2 } else { 1 }
-    }
+    pub(crate) const RECYCLED_IMAGES_MAX: usize = 1;
 
     /// The ceiling of a store with these bytes of keys and values, bytes.
     #[expect(

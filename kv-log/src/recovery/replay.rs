@@ -109,7 +109,7 @@ pub(crate) fn recover(
         Background::Inline => 0,
     };
     let index = Index::new(options.index_shards, seed);
-    let table = Arc::new(SegmentTable::new(options.recycled_images_max()));
+    let table = Arc::new(SegmentTable::new(Options::RECYCLED_IMAGES_MAX));
     let replay = Replay {
         env,
         files,
