@@ -166,6 +166,7 @@ impl Flusher {
             self.evictor.evict_in_place();
             self.context.signals.compact.wake();
         }
+        self.context.signals.flushed(stock.position.lsn);
         Ok(())
     }
 

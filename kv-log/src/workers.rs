@@ -128,6 +128,8 @@ fn compact_loop(store: &Store) {
             (is_tidy, newest) = (false, (last, now));
         } else if !is_due && !is_tidy && now.saturating_sub(newest.1) >= TIDY_PAUSE {
             is_tidy = true;
+            // First, so that a change that comes meanwhile wakes this thread.
+            context.signals.sleep_until_change(last);
             if store.tidy(last).is_err() && context.health.is_poisoned() {
                 return;
             }

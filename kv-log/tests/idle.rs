@@ -1,0 +1,78 @@
+//! An idle store is small, and its threads sleep. Alone in its process, whose threads are counted.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test looks at what the system tells of the process")]
+
+use kv_core::{Engine, Stats};
+use kv_log::{LogEngine, Options};
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const KEYS: u32 = 20_000;
+/// Bytes of a record beside its key and value.
+const HEADER_LEN: u64 = 14;
+
+/// How often the three threads of the store have gone to sleep. `None` before all have started.
+fn sleeps() -> Option<u64> {
+    let (mut sum, mut threads) = (0, 0);
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default();
+        if status.starts_with("Name:\tkv-log") {
+            threads += 1;
+            let switches = status.lines().filter_map(|line| line.split_once("ctxt_switches:"));
+            sum += switches.map(|(_, count)| count.trim().parse::<u64>().unwrap()).sum::<u64>();
+        }
+    }
+    (threads == 3).then_some(sum)
+}
+
+/// Longer than the pause after which a thread looks whether the store is idle.
+const WATCHED: Duration = Duration::from_millis(1500);
+
+/// Waits until the store's threads sleep all the time for a while.
+fn wait_until_idle(store: &LogEngine) -> Stats {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    loop {
+        let before = sleeps();
+        thread::sleep(WATCHED);
+        let stats = store.stats();
+        if before.is_some() && sleeps() == before && stats.unflushed_bytes == 0 {
+            return stats;
+        }
+        assert!(Instant::now() < deadline, "the threads do not come to rest: {stats:?}");
+    }
+}
+
+/// At most a tenth of the memory holds no record. The files, the reserve and the active segment
+/// take at most twice the data. An empty store may take 128 KiB of memory, and 256 KiB of the disk.
+fn check(stats: &Stats, moment: &str) {
+    let records = stats.live_bytes + stats.keys * HEADER_LEN;
+    let memory = stats.memory_bytes + stats.retired_bytes;
+    assert!(
+        memory * 10 <= records * 11 + 10 * (128 << 10),
+        "{moment}: {memory} bytes for {records}: {stats:?}"
+    );
+    assert!(stats.disk_bytes <= records * 2 + (256 << 10), "{moment}: {stats:?}");
+}
+
+#[test]
+fn an_idle_store_sleeps_and_is_small() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), Options::default()).unwrap();
+    check(&wait_until_idle(&store), "empty");
+    let put = |key: u32| {
+        store.put(&key.to_be_bytes(), &[7; 500]).unwrap();
+    };
+    (0..KEYS).for_each(put);
+    check(&wait_until_idle(&store), "filled");
+    for round in 0..10 {
+        (0..KEYS).for_each(|key| put(key * 7919 % KEYS / (round + 1)));
+    }
+    check(&wait_until_idle(&store), "overwritten");
+    for key in (0..KEYS).filter(|key| key % 4 > 0) {
+        store.delete(&key.to_be_bytes()).unwrap();
+    }
+    check(&wait_until_idle(&store), "mostly deleted");
+}
