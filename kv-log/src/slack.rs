@@ -30,7 +30,7 @@ const FLUSH_PART: u64 = 2;
 
 /// A file holds at most this part of the live data, so that the survivors of one segment take
 /// little room.
-const FILES_OF_STORE: u64 = 8;
+const FILES_OF_STORE: u64 = 16;
 
 /// Measures the slack of a store, and fits the sizes of segments to it.
 #[derive(Debug)]

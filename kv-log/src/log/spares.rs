@@ -5,7 +5,7 @@
 //! disk that is busy with the log, and a writer may still have to wait for a spare. From then on
 //! the worker keeps more of them. Only the first one has its memory before the log needs it.
 //!
-//! A segment is as large as an eighth of the store. While writers fill segments faster than
+//! A segment is as large as a sixteenth of the store. While writers fill segments faster than
 //! [`RAPID`], each is eight times as large as the one before, up to the size that the
 //! [slack](crate::slack) allows.
 
