@@ -1,3 +1,4 @@
+use crate::{Target, Window};
 use rustix::io::Errno;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -226,6 +227,15 @@ pub enum Error {
         path: PathBuf,
         /// The most there can be.
         limit: usize,
+    },
+    /// The store cannot go back to this state: it lies before or after its window, or no point has
+    /// this name. Nothing was changed.
+    #[error("cannot go to {target}: the past states reach {window}")]
+    OutsideWindow {
+        /// The target.
+        target: Box<Target>,
+        /// The states that can be reached.
+        window: Box<Window>,
     },
     /// This engine, or this file system, does not do this.
     #[error("not supported: {0}")]

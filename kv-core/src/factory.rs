@@ -1,4 +1,6 @@
-use crate::{Engine, Env, Limits, PersistencePolicy, Result, default_persistence};
+use crate::{
+    Engine, Env, KeepNothing, Limits, PersistencePolicy, Result, RetentionPolicy, default_persistence,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +34,9 @@ pub struct OpenOptions {
     pub read_only: bool,
     /// When changes go to disk. Default [`default_persistence`].
     pub persistence: Arc<dyn PersistencePolicy>,
+    /// How far back past states are kept, where the engine has
+    /// [`PointInTime`](crate::PointInTime). Default [`KeepNothing`].
+    pub retention: Arc<dyn RetentionPolicy>,
     /// Size limits. Default [`Limits::default`].
     pub limits: Limits,
     /// How large the engine's units are. Default [`Scale::Normal`].
@@ -44,6 +49,7 @@ impl Default for OpenOptions {
             create_if_missing: true,
             read_only: false,
             persistence: Arc::new(default_persistence()),
+            retention: Arc::new(KeepNothing),
             limits: Limits::default(),
             scale: Scale::Normal,
         }

@@ -30,10 +30,11 @@
 //! | `engine.rs` | [`Engine`], **the contract** |
 //! | `engine_ext.rs` | [`EngineExt`]: conveniences on top of any engine |
 //! | `durable.rs` | [`Durable`]: the future that waits for an LSN |
-//! | `capability.rs` | abilities that only some engines have: [`Checkpoint`], [`PointInTime`], [`Compact`] |
+//! | `capability.rs`, `point_in_time.rs` | abilities that only some engines have: [`Checkpoint`], [`Compact`], [`PointInTime`] |
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
 //! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
 //! | `compaction/` | [`CompactionPolicy`]: which segments are compacted |
+//! | `retention.rs` | [`RetentionPolicy`]: how far back past states are kept |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries the injected file system and clock |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
 //! | [`fs`](mod@fs)`/` | [`Fs`], [`fs::Dir`], [`fs::File`] and [`OsFs`]: the only door to the disk |
@@ -56,11 +57,13 @@ mod limits;
 mod lsn;
 pub mod parts;
 mod persistence;
+mod point_in_time;
+mod retention;
 mod stats;
 mod value;
 
 pub use batch::{Batch, Change};
-pub use capability::{Checkpoint, Compact, CompactionReport, PointInTime, RecoveryWindow, RestoreTarget};
+pub use capability::{Checkpoint, Compact, CompactionReport};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::{
     CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, Occasion,
@@ -79,6 +82,8 @@ pub use persistence::{
     Acknowledge, Action, Always, AnyOf, Decision, LossWindow, Manual, MaxLogSize, Pending, Periodic,
     PersistencePolicy, default_persistence,
 };
+pub use point_in_time::{Moment, Past, Point, PointInTime, RestorePlan, Rounding, Target, Version, Window};
+pub use retention::{KeepNothing, KeepPast, RetentionPolicy, RetentionView, Superseded};
 pub use stats::{RecoveryReport, Stats};
 pub use value::Value;
 

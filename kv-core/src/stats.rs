@@ -27,6 +27,8 @@ pub struct Stats {
     /// Files of the store, bytes, as far as the engine knows; files that are about to be removed
     /// included.
     pub disk_bytes: u64,
+    /// The part of `disk_bytes` that only past states need: what the window costs.
+    pub past_bytes: u64,
     /// Files that the store does not need any more and that could not be removed. Their bytes count
     /// as `disk_bytes`.
     pub leftover_files: u64,

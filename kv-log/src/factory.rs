@@ -18,7 +18,7 @@ impl LogFactory {
     /// A factory that opens stores with `options`.
     ///
     /// Each open replaces what its [`OpenOptions`] name: `create_if_missing`, `read_only`,
-    /// `persistence` and `limits`. At [`Scale::Tiny`], segments, unflushed bytes and the index are
+    /// `persistence`, `retention` and `limits`. At [`Scale::Tiny`], segments, unflushed bytes and the index are
     /// at most as large as those of [`LogFactory`] at that scale, and a memory budget is the least
     /// one that they allow.
     ///
@@ -105,6 +105,7 @@ fn configured(options: &Options, open: &OpenOptions) -> Options {
         create_if_missing: asked.create_if_missing,
         read_only: asked.read_only,
         persistence: asked.persistence,
+        retention: asked.retention,
         limits: asked.limits,
         ..options.clone()
     };
@@ -123,7 +124,7 @@ fn configured(options: &Options, open: &OpenOptions) -> Options {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kv_core::{Limits, Manual};
+    use kv_core::{KeepPast, Limits, Manual};
 
     #[test]
     fn an_open_replaces_what_it_names_and_nothing_else() {
@@ -140,12 +141,14 @@ mod tests {
             create_if_missing: false,
             read_only: true,
             persistence: Arc::new(Manual),
+            retention: Arc::new(KeepPast::all()),
             limits,
             scale: Scale::Normal,
         };
         let normal = configured(&options, &open);
         assert!(!normal.create_if_missing && normal.read_only && normal.limits == limits);
         assert_eq!(format!("{:?}", normal.persistence), "Manual");
+        assert!(format!("{:?}", normal.retention).starts_with("KeepPast"));
         assert_eq!((normal.direct_io, normal.open_files_max, normal.index_shards), (false, 3, 256));
         assert_eq!((normal.segment_bytes, normal.memory_budget), (1 << 20, Some(64 << 20)));
 

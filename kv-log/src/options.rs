@@ -1,4 +1,7 @@
-use kv_core::{CompactionPolicy, Error, Greedy, Limits, OpenOptions, PersistencePolicy, Result, Scale};
+use kv_core::{
+    CompactionPolicy, Error, Greedy, KeepNothing, Limits, OpenOptions, PersistencePolicy, Result,
+    RetentionPolicy, Scale,
+};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -19,6 +22,10 @@ pub struct Options {
     pub persistence: Arc<dyn PersistencePolicy>,
     /// Which segments are compacted. Default [`Greedy::default`].
     pub compaction: Arc<dyn CompactionPolicy>,
+    /// How far back past states are kept: see [`kv_core::PointInTime`]. Each compaction on disk then
+    /// leaves the files of its victims, until their states expire. Default
+    /// [`KeepNothing`](kv_core::KeepNothing).
+    pub retention: Arc<dyn RetentionPolicy>,
     /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one
     /// segment, so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to
     /// fit a batch, so `value_len_max` is at most 133,169,152 less `key_len_max` and
@@ -69,6 +76,7 @@ impl Default for Options {
             read_only: false,
             persistence: Arc::new(kv_core::default_persistence()),
             compaction: Arc::new(Greedy::default()),
+            retention: Arc::new(KeepNothing),
             limits: Limits::default(),
             segment_bytes: 16 << 20,
             unflushed_bytes_max: 64 << 20,
@@ -154,6 +162,7 @@ impl From<&OpenOptions> for Options {
             create_if_missing: open.create_if_missing,
             read_only: open.read_only,
             persistence: Arc::clone(&open.persistence),
+            retention: Arc::clone(&open.retention),
             limits: open.limits,
             ..Options::default()
         };

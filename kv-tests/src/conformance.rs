@@ -299,6 +299,19 @@ macro_rules! for_each_case {
                 required_kv906_a_closed_store_holds_no_file_and_no_thread
                 stochastic_kv907_kill_of_a_process_safe_engine
             }
+            moments {
+                required_kv951_every_lsn_of_a_history
+                required_kv952_expired_states_go
+                required_kv953_times_are_rounded_down
+                required_kv954_the_window_is_named
+                required_kv955_points_hold_their_states
+                required_kv956_histories_have_every_version
+                required_kv957_a_past_state_stays
+                required_kv958_a_restore_is_a_store
+                required_kv959_a_failed_restore_leaves_no_store
+                required_kv960_a_crash_leaves_the_window
+                required_kv961_points_survive_a_crash
+            }
         }
     };
 }

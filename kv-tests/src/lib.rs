@@ -152,7 +152,7 @@ pub use cases::all_cases;
 pub use context::Context;
 pub use explored::Explored;
 pub use failure::{CaseResult, Failure};
-pub use rig::{Policy, Rig, Setup};
+pub use rig::{Keeps, Policy, Rig, Setup};
 pub use runner::{Suite, Verdict, run, run_case};
 pub use settings::Settings;
 

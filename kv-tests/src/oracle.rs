@@ -80,6 +80,11 @@ impl History {
         History { durable: lsn, ..self.clone() }
     }
 
+    /// The LSN of the last answered change.
+    pub(crate) fn last_change(&self) -> Lsn {
+        self.changes.last().map_or(Lsn::ZERO, |(lsn, _)| *lsn)
+    }
+
     /// The first LSN that the engine gave out.
     pub(crate) fn first_lsn(&self) -> Option<Lsn> {
         self.changes.first().map(|(lsn, _)| *lsn)
@@ -95,6 +100,16 @@ impl History {
         let mut state = State::new();
         self.changes.iter().for_each(|(_, effects)| apply(&mut state, effects));
         state
+    }
+
+    /// The state after each answered change, with its LSN. The first one is the empty state.
+    pub(crate) fn states(&self) -> Vec<(Lsn, State)> {
+        let (mut states, mut state) = (vec![(Lsn::ZERO, State::new())], State::new());
+        for (lsn, effects) in &self.changes {
+            apply(&mut state, effects);
+            states.push((*lsn, state.clone()));
+        }
+        states
     }
 
     /// Checks that LSNs grew strictly.
@@ -213,7 +228,7 @@ fn apply(state: &mut State, effects: &[Effect]) {
 }
 
 /// The keys, each with the number of the operation that wrote it.
-fn summary(state: &State) -> String {
+pub(crate) fn summary(state: &State) -> String {
     let number = |value: &[u8]| value.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
     let pairs: Vec<String> = state
         .iter()

@@ -4,8 +4,8 @@ use crate::Context;
 use crate::sim::SimFs;
 use crate::watch::Watched;
 use kv_core::{
-    Always, AnyOf, Background, Clock, Engine, Env, Fs, Limits, Manual, ManualClock, MaxLogSize, OpenOptions,
-    OsFs, Periodic, PersistencePolicy, Result, Scale, SystemClock,
+    Always, AnyOf, Background, Clock, Engine, Env, Fs, KeepNothing, KeepPast, Limits, Manual, ManualClock,
+    MaxLogSize, OpenOptions, OsFs, Periodic, PersistencePolicy, Result, RetentionPolicy, Scale, SystemClock,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -83,6 +83,32 @@ impl Policy {
     pub const INTERVAL: Duration = Duration::from_millis(10);
 }
 
+/// The past states that the suite has engines keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// None: the default of engines.
+    #[default]
+    Nothing,
+    /// All.
+    All,
+    /// Those of the last milliseconds.
+    Ms(u64),
+    /// As far as this many bytes of superseded records reach.
+    Bytes(u64),
+}
+
+impl Keeps {
+    /// The policy as the engine gets it.
+    pub fn build(self) -> Arc<dyn RetentionPolicy> {
+        match self {
+            Keeps::Nothing => Arc::new(KeepNothing),
+            Keeps::All => Arc::new(KeepPast::all()),
+            Keeps::Ms(ms) => Arc::new(KeepPast::of_time(Duration::from_millis(ms))),
+            Keeps::Bytes(bytes) => Arc::new(KeepPast::all().bytes_max(bytes)),
+        }
+    }
+}
+
 /// How to open a store.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -94,6 +120,9 @@ pub struct Setup {
     pub scale: Scale,
     /// Size limits.
     pub limits: Limits,
+    /// The past states that the engine keeps, if it has
+    /// [`PointInTime`](kv_core::PointInTime).
+    pub keeps: Keeps,
 }
 
 impl Setup {
@@ -104,6 +133,7 @@ impl Setup {
             background: context.quiet_background(),
             scale: Scale::Tiny,
             limits: Limits::default(),
+            keeps: Keeps::Nothing,
         }
     }
 
@@ -113,6 +143,7 @@ impl Setup {
             create_if_missing: true,
             read_only: false,
             persistence: self.policy.build(),
+            retention: self.keeps.build(),
             limits: self.limits,
             scale: self.scale,
         }

@@ -11,6 +11,8 @@
 //! | closing the store, and its threads | [`Life`], [`Threads`], [`AtExit`] |
 //! | is the directory still the store's? | [`StoreLock`] |
 //! | how does a full disk become usable again? | [`Reserve`] |
+//! | which state does a past LSN, time or point name? | [`Timeline`] |
+//! | how is a past state read? | [`PastState`] |
 //! | which merges keep the number of segments bounded? | [`MANY_SEGMENTS`], [`MERGED_SEGMENT_BYTES`] |
 //!
 //! An engine uses as many of them as it likes: the contract names none.
@@ -21,12 +23,14 @@ mod leadership;
 mod life;
 mod next_ask;
 mod pacing;
+mod past_state;
 mod per_process;
 mod process;
 mod progress;
 mod reserve;
 mod store_lock;
 mod threads;
+mod timeline;
 mod wake;
 mod wakers;
 
@@ -37,10 +41,12 @@ pub use leadership::{Leadership, Leading};
 pub use life::Life;
 pub use next_ask::NextAsk;
 pub use pacing::{Dumper, Pacing, ThreadWatch};
+pub use past_state::PastState;
 pub use per_process::PerProcess;
 pub use progress::{Position, Progress};
 pub use reserve::Reserve;
 pub use store_lock::StoreLock;
 pub use threads::Threads;
+pub use timeline::Timeline;
 pub use wake::Wake;
 pub use wakers::{WakeAllOnDrop, Wakers};

@@ -52,7 +52,7 @@ fn answers(engine: &dyn Engine, lsn: Lsn) -> Vec<Answer> {
         answers.push(("checkpoint", checkpoint.checkpoint().err()));
     }
     if let Some(past) = engine.as_point_in_time() {
-        answers.push(("recovery_window", past.recovery_window().err()));
+        answers.push(("window", past.window().err()));
     }
     answers
 }

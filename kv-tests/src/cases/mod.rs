@@ -33,6 +33,8 @@ mod loss;
 mod lsns;
 mod many;
 pub(crate) mod model;
+mod moments;
+mod moments_kept;
 mod obeying;
 pub(crate) mod opening;
 pub(crate) mod own_io;
@@ -42,6 +44,7 @@ pub(crate) mod process;
 mod process_safe;
 pub(crate) mod read_only;
 pub(crate) mod resources;
+mod restores;
 pub(crate) mod scan;
 mod scan_changes;
 mod shuffle;
@@ -89,6 +92,7 @@ pub fn all_cases() -> Vec<Case> {
         stats::CASES,
         process::CASES,
         own_io::CASES,
+        moments::CASES,
     ]
     .concat()
 }

@@ -55,6 +55,7 @@ impl Shared {
         let reuses = self.has(Defect::CallbackReusesLsn) && self.visits.is_mine();
         state.next += u64::from(!reuses);
         state = self.let_go(state, Defect::LsnDrawnEarly);
+        self.keep_past(&mut state, lsn, &changes);
         let takes_back = self.has(Defect::TakesBack) || self.has(Defect::FullDiskTakesLsn);
         let before = takes_back.then(|| (state.content.map.clone(), state.unwritten.clone()));
         self.log(&mut state, lsn, &changes);
@@ -174,17 +175,18 @@ impl Shared {
     /// Adds the records of a change to the unwritten ones.
     fn log(&self, state: &mut State, lsn: u64, changes: &[&Change]) {
         let (epoch, durable) = (state.content.epoch, state.durable);
+        let now = self.place.env.clock.unix_time_ms();
         let before = state.unwritten.len();
         if self.has(Defect::SplitBatch) {
             for change in changes {
-                state.unwritten.extend(log::record(epoch, lsn, durable, [*change]));
+                state.unwritten.extend(log::record(epoch, lsn, durable, now, [*change]));
             }
         } else if self.has(Defect::DeleteNotLogged) {
             let puts = changes.iter().copied().filter(|change| matches!(change, Change::Put { .. }));
-            state.unwritten.extend(log::record(epoch, lsn, durable, puts));
+            state.unwritten.extend(log::record(epoch, lsn, durable, now, puts));
         } else {
             let stored = stored::changes(self.place.defect, changes);
-            state.unwritten.extend(log::record(epoch, lsn, durable, &stored));
+            state.unwritten.extend(log::record(epoch, lsn, durable, now, &stored));
         }
         let bytes = state.unwritten.len() - before;
         self.count(state, changes, bytes);

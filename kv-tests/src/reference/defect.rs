@@ -458,6 +458,46 @@ defects! {
     HoldDumps,
     /// The thread asks the policy while nothing is pending.
     IdleThreadAsks,
+    /// The window begins one LSN before the oldest state that is kept.
+    PastBeginsEarly,
+    /// One more past state expires than the policy says.
+    PastExpiresEarly,
+    /// No past state expires.
+    PastNeverExpires,
+    /// A past state holds one change too many.
+    PastIsLate,
+    /// A past state holds keys that were deleted.
+    PastKeepsDeleted,
+    /// Past states and the window leave out changes that are not durable.
+    PastIsDurable,
+    /// An open forgets the past states.
+    PastEndsAtOpen,
+    /// A time leads to the first change after it.
+    TimeRoundsUp,
+    /// A time in which several changes were made leads to the first of them.
+    TimeRoundsToLate,
+    /// A target in the future leads to the newest state.
+    FutureIsNow,
+    /// A history leaves out deletes.
+    HistoryWithoutDeletes,
+    /// A history begins with the first change in the window.
+    HistoryWithoutFirst,
+    /// An open forgets the points.
+    PointsEndAtOpen,
+    /// The window passes points.
+    PointsHoldNothing,
+    /// A point does not expire.
+    PointsNeverExpire,
+    /// A second point of the same name replaces the first.
+    PointMoves,
+    /// A restore writes the newest state.
+    RestoresNewest,
+    /// A restore takes a directory that holds a store.
+    RestoresIntoStore,
+    /// A restore does not sync the directories that it creates.
+    RestoreIsNotSynced,
+    /// The changes of a restored store begin with LSN 1.
+    RestoreReusesLsns,
 }
 
 impl Defect {

@@ -48,9 +48,13 @@ impl Shared {
         if !is_written {
             // Grow the reserve first: then a disk that fills up refuses the records, and not the
             // way out.
-            let whole = log::file_len(&state.content.map);
+            let whole = log::file_len(&state.content.map, &state.content.past);
             self.place.hold_reserve(whole);
             match self.write(state).map_err(|error| Error::io(Op::Write, &path, error)) {
+                // Without the window, a new file is shorter.
+                Err(Error::DiskFull { .. }) if self.place.reserve.is_some() && self.give_up_past(state) => {
+                    return self.compact(state);
+                }
                 // The data did not grow, so a new file fits into the reserve.
                 Err(Error::DiskFull { .. }) if self.place.reserve.is_some() && whole <= state.dumped_len => {
                     return self.compact(state);
@@ -105,7 +109,7 @@ impl Shared {
         };
         if self.has(Defect::NeverCompacts)
             || state.len <= longest
-            || state.len <= 2 * live_bytes(&state.content.map)
+            || state.len <= 2 * (live_bytes(&state.content.map) + state.content.past.bytes())
         {
             return Ok(());
         }
@@ -113,7 +117,7 @@ impl Shared {
     }
 
     /// Replaces the file by one with a single record: the whole map.
-    fn compact(&self, state: &mut State) -> Result<()> {
+    pub(super) fn compact(&self, state: &mut State) -> Result<()> {
         let whole = std::mem::take(&mut state.content.map);
         if self.has(Defect::CompactionLosesKey) {
             state.content.map = whole.clone();

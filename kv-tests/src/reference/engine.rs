@@ -17,7 +17,7 @@ use std::time::Duration;
 /// The mutants' engine. See [the module](crate::reference).
 #[derive(Debug)]
 pub struct Reference {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     ticker: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -33,7 +33,7 @@ impl Reference {
             Some(thread::spawn(move || shared.tick()));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
     }
 
@@ -312,6 +312,7 @@ impl Engine for Reference {
         stats.memory_bytes = stats.live_bytes + now.unwritten.len() as u64;
         stats.unflushed_bytes = now.unwritten.len() as u64;
         stats.disk_bytes = now.len;
+        stats.past_bytes = now.content.past.bytes();
         stats.changes = now.changes;
         if !(now.closed.is_some() && self.shared.has(Defect::StatsForgetAtClose)) {
             stats.last_lsn = Lsn::new(now.content.last);
@@ -385,7 +386,7 @@ impl Engine for Reference {
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
-        None
+        Some(self)
     }
 
     fn as_compact(&self) -> Option<&dyn Compact> {

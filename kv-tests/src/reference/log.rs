@@ -4,22 +4,25 @@
 //! file    = header, record...
 //! header  = magic "KVTESTS1", epoch u64, length of header and first record u64, checksum of all that u64
 //! record  = length of the body u32, checksum of epoch and body u64, body
-//! body    = LSN u64, LSN that was durable when it was written u64, change...
+//! body    = LSN u64, LSN that was durable when it was written u64, time u64, change...
 //! change  = 0, key            a delete
 //!         | 1, key, value     a put
+//!         | 2, name, LSN u64, time u64, expiry u64    a point
 //! key, value = length u32, bytes
 //! ```
 //! Numbers are little-endian. Every checksum covers the epoch, so recovery never takes stale bytes
 //! of an earlier file for records. Each open begins a new epoch, and its LSNs begin at
 //! `epoch << 32`: the engine gives out none twice.
 //!
-//! The first record holds the whole map, and is synced before the file gets its name. Of the other
+//! The first record holds a whole map: the newest one, or the one at the beginning of the window.
+//! Then the changes of the window follow. All of that is synced before the file gets its name. Of the other
 //! records the last ones may be torn. But each record also names an LSN that was durable when it
 //! was written. If that LSN is beyond the last readable record, the unreadable bytes before it are
 //! damage and no torn tail.
 
 use super::Defect;
-use kv_core::Change;
+use super::past::{Made, Past};
+use kv_core::{Change, Lsn, Point};
 use std::collections::BTreeMap;
 
 const MAGIC: &[u8; 8] = b"KVTESTS1";
@@ -36,7 +39,9 @@ pub(super) struct Content {
     /// The highest LSN that a record names as durable: it was synced before that record was
     /// written.
     pub(super) durable: u64,
-    /// The first record is the only one: the store was closed, or nothing changed since.
+    /// The past states, and the points.
+    pub(super) past: Past,
+    /// The file holds no more than it had when it got its name: the store was closed, or nothing changed since.
     pub(super) clean: bool,
     /// Records, bytes, and bytes of a torn tail that recovery found.
     pub(super) records: u64,
@@ -54,8 +59,15 @@ pub(super) struct Damage {
 const HEADER_LEN: usize = 32;
 
 /// The beginning of a file: its header, and the whole map as the first record.
-pub(super) fn file(epoch: u64, lsn: u64, durable: u64, map: &Map) -> Vec<u8> {
-    let first = snapshot(epoch, lsn, durable, map);
+pub(super) fn file(epoch: u64, lsn: u64, durable: u64, map: &Map, past: &Past) -> Vec<u8> {
+    let mut first = if past.made.is_empty() {
+        snapshot(epoch, lsn, durable, map, past)
+    } else {
+        snapshot(epoch, past.base_lsn, durable.min(past.base_lsn), &past.base, past)
+    };
+    for Made { lsn, unix_ms, changes } in &past.made {
+        first.extend(record(epoch, *lsn, durable.min(*lsn), *unix_ms, changes));
+    }
     let mut bytes = MAGIC.to_vec();
     bytes.extend(epoch.to_le_bytes());
     bytes.extend(((HEADER_LEN + first.len()) as u64).to_le_bytes());
@@ -65,11 +77,24 @@ pub(super) fn file(epoch: u64, lsn: u64, durable: u64, map: &Map) -> Vec<u8> {
 }
 
 /// The length of [`file`] for a map.
-pub(super) fn file_len(map: &Map) -> u64 {
-    const RECORD_LEN: usize = 4 + 8 + 8 + 8;
+pub(super) fn file_len(map: &Map, past: &Past) -> u64 {
     const PUT_LEN: usize = 1 + 4 + 4;
+    const POINT_LEN: usize = 1 + 4 + 8 + 8 + 8;
+    let map = if past.made.is_empty() { map } else { &past.base };
     let puts: usize = map.iter().map(|(key, value)| PUT_LEN + key.len() + value.len()).sum();
-    (HEADER_LEN + RECORD_LEN + puts) as u64
+    let points: usize = past.points.iter().map(|point| POINT_LEN + point.name.len()).sum();
+    (HEADER_LEN + RECORD_LEN + puts + points) as u64 + past.bytes()
+}
+
+const RECORD_LEN: usize = 4 + 8 + 8 + 8 + 8;
+
+/// The length of the record of these changes.
+pub(super) fn record_len(changes: &[Change]) -> u64 {
+    let len = |change: &Change| match change {
+        Change::Put { key, value } => 1 + 4 + key.len() + 4 + value.len(),
+        Change::Delete { key } => 1 + 4 + key.len(),
+    };
+    (RECORD_LEN + changes.iter().map(len).sum::<usize>()) as u64
 }
 
 /// One record.
@@ -77,10 +102,10 @@ pub(super) fn record<'a>(
     epoch: u64,
     lsn: u64,
     durable: u64,
+    unix_ms: u64,
     changes: impl IntoIterator<Item = &'a Change>,
 ) -> Vec<u8> {
-    let mut body = lsn.to_le_bytes().to_vec();
-    body.extend(durable.to_le_bytes());
+    let mut body = [lsn, durable, unix_ms].map(u64::to_le_bytes).concat();
     for change in changes {
         match change {
             Change::Delete { key } => {
@@ -94,17 +119,32 @@ pub(super) fn record<'a>(
             }
         }
     }
+    framed(epoch, &body)
+}
+
+/// A record with this body.
+fn framed(epoch: u64, body: &[u8]) -> Vec<u8> {
     let mut bytes = len_u32(body.len()).to_le_bytes().to_vec();
-    bytes.extend(checksum(epoch, &body).to_le_bytes());
+    bytes.extend(checksum(epoch, body).to_le_bytes());
     bytes.extend(body);
     bytes
 }
 
-/// A whole map as one record.
-fn snapshot(epoch: u64, lsn: u64, durable: u64, map: &Map) -> Vec<u8> {
-    let put = |(key, value): (&Vec<u8>, &Vec<u8>)| Change::Put { key: key.clone(), value: value.clone() };
-    let changes: Vec<Change> = map.iter().map(put).collect();
-    record(epoch, lsn, durable, &changes)
+/// A whole map and the points as one record.
+fn snapshot(epoch: u64, lsn: u64, durable: u64, map: &Map, past: &Past) -> Vec<u8> {
+    let mut body = [lsn, durable, past.base_unix_ms].map(u64::to_le_bytes).concat();
+    for Point { name, lsn, unix_ms, expires_unix_ms } in &past.points {
+        body.push(2);
+        part(&mut body, name.as_bytes());
+        let numbers = [lsn.get(), *unix_ms, expires_unix_ms.unwrap_or(u64::MAX)];
+        body.extend(numbers.map(u64::to_le_bytes).as_flattened());
+    }
+    for (key, value) in map {
+        body.push(1);
+        part(&mut body, key);
+        part(&mut body, value);
+    }
+    framed(epoch, &body)
 }
 
 fn part(bytes: &mut Vec<u8>, part: &[u8]) {
@@ -147,10 +187,16 @@ pub(super) fn decode(bytes: &[u8], defect: Option<Defect>) -> Result<Content, Da
             rest = before;
             break;
         }
-        (first, content.last) = (false, record.lsn);
+        let Record { lsn, unix_ms, changes, .. } = record;
         content.records += 1;
         content.durable = content.durable.max(record.durable);
-        for change in record.changes {
+        if first {
+            content.past.begin(lsn, unix_ms, record.points);
+        } else {
+            content.past.recovered(&content.map, Made { lsn, unix_ms, changes: changes.clone() });
+        }
+        (first, content.last) = (false, lsn);
+        for change in changes {
             apply(&mut content.map, &change);
         }
     }
@@ -193,6 +239,8 @@ fn resync(content: &mut Content, tail: &[u8]) {
 struct Record {
     lsn: u64,
     durable: u64,
+    unix_ms: u64,
+    points: Vec<Point>,
     changes: Vec<Change>,
 }
 
@@ -203,11 +251,18 @@ fn decode_record(rest: &mut &[u8], epoch: u64, defect: Option<Defect>) -> Option
     if defect != Some(Defect::NoChecksum) && sum != checksum(epoch, body) {
         return None;
     }
-    let (lsn, durable) = (number(&mut body)?, number(&mut body)?);
-    let mut changes = Vec::new();
+    let (lsn, durable, unix_ms) = (number(&mut body)?, number(&mut body)?, number(&mut body)?);
+    let (mut points, mut changes) = (Vec::new(), Vec::new());
     while let Some(kind) = take(&mut body, 1) {
         let len = length(&mut body)?;
         let key = take(&mut body, len)?.to_vec();
+        if kind == [2] {
+            let name = String::from_utf8(key).ok()?;
+            let (lsn, unix_ms) = (Lsn::new(number(&mut body)?), number(&mut body)?);
+            let expires_unix_ms = Some(number(&mut body)?).filter(|time| *time < u64::MAX);
+            points.push(Point { name, lsn, unix_ms, expires_unix_ms });
+            continue;
+        }
         changes.push(if kind == [0] {
             Change::Delete { key }
         } else {
@@ -215,7 +270,7 @@ fn decode_record(rest: &mut &[u8], epoch: u64, defect: Option<Defect>) -> Option
             Change::Put { key, value: take(&mut body, len)?.to_vec() }
         });
     }
-    Some(Record { lsn, durable, changes })
+    Some(Record { lsn, durable, unix_ms, points, changes })
 }
 
 /// Applies one change to a map.
@@ -263,7 +318,9 @@ mod tests {
     fn sample() -> Vec<u8> {
         let map = Map::from([(b"z".to_vec(), b"0".to_vec())]);
         let changes = [put(b"b", b"2"), Change::Delete { key: DELETE_A.to_vec() }];
-        [file(7, 2, 1, &map), record(7, 3, 2, &[put(b"a", b"1")]), record(7, 4, 3, &changes)].concat()
+        let past = Past::default();
+        [file(7, 2, 1, &map, &past), record(7, 3, 2, 30, &[put(b"a", b"1")]), record(7, 4, 3, 40, &changes)]
+            .concat()
     }
 
     #[test]
@@ -272,15 +329,24 @@ mod tests {
         assert_eq!((content.epoch, content.last, content.durable), (7, 4, 3));
         let expected = [(b"b".to_vec(), b"2".to_vec()), (b"z".to_vec(), b"0".to_vec())];
         assert_eq!(content.map, Map::from(expected));
-        let file = file(8, 4, 4, &content.map);
-        assert_eq!(file.len() as u64, file_len(&content.map));
-        assert_eq!(decode(&file, None).unwrap().map, content.map);
+        assert_eq!(
+            content.past.made.iter().map(|made| (made.lsn, made.unix_ms)).collect::<Vec<_>>(),
+            [(3, 30), (4, 40)]
+        );
+        let point = Point { name: "p".to_owned(), lsn: Lsn::new(3), unix_ms: 30, expires_unix_ms: Some(90) };
+        for past in [Past::default(), Past { points: vec![point], ..content.past }] {
+            let file = file(8, 4, 4, &content.map, &past);
+            assert_eq!(file.len() as u64, file_len(&content.map, &past));
+            let again = decode(&file, None).unwrap();
+            assert_eq!((&again.map, again.clean, again.last), (&content.map, true, 4));
+            assert_eq!((again.past.made.len(), &again.past.points), (past.made.len(), &past.points));
+        }
     }
 
     #[test]
     fn every_prefix_holds_a_prefix_of_the_records() {
         let sample = sample();
-        let whole = file(7, 2, 1, &Map::from([(b"z".to_vec(), b"0".to_vec())])).len();
+        let whole = file(7, 2, 1, &Map::from([(b"z".to_vec(), b"0".to_vec())]), &Past::default()).len();
         for len in 0..sample.len() {
             match decode(&sample[..len], None) {
                 Err(_) => assert!(len < whole),
@@ -292,7 +358,7 @@ mod tests {
     #[test]
     fn damage_before_something_that_says_it_was_durable_is_no_torn_tail() {
         let sample = sample();
-        let last = record(7, 4, 3, &[put(b"b", b"2"), Change::Delete { key: DELETE_A.to_vec() }]).len();
+        let last = record(7, 4, 3, 40, &[put(b"b", b"2"), Change::Delete { key: DELETE_A.to_vec() }]).len();
         for at in 0..sample.len() {
             let mut damaged = sample.clone();
             damaged[at] ^= 1;
@@ -303,7 +369,8 @@ mod tests {
 
     #[test]
     fn records_of_another_epoch_are_none() {
-        let stale = [file(8, 0, 0, &Map::new()), record(7, 3, 0, &[put(b"a", b"1")])].concat();
+        let stale =
+            [file(8, 0, 0, &Map::new(), &Past::default()), record(7, 3, 0, 0, &[put(b"a", b"1")])].concat();
         assert!(decode(&stale, None).unwrap().map.is_empty());
     }
 }

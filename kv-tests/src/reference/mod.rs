@@ -19,6 +19,7 @@
 //! | `state.rs` | the state that callers and the ticker share |
 //! | `place.rs` | the directory: its lock, its reserve, the replacement of its file |
 //! | `log.rs` | the bytes of the file, without I/O |
+//! | `past.rs`, `moments.rs` | the past states and points that are kept, and the calls that reach them |
 //! | `together.rs`, `visits.rs`, `waits.rs`, `cursor.rs` | syncs beside callers, waits for callbacks, scans of the live map: for defects |
 //! | `stored.rs` | what defects make of a change on its way to the file |
 //! | `defect.rs` | ways to be wrong, for the suite's own tests |
@@ -29,7 +30,9 @@ mod defect;
 mod dump;
 mod engine;
 mod log;
+mod moments;
 mod open;
+mod past;
 mod pending;
 mod place;
 mod state;

@@ -3,6 +3,7 @@
 use super::Defect;
 use super::engine::Reference;
 use super::log::Content;
+use super::past::Past;
 use super::place::{FILE, Place, TEMPORARY};
 use super::state::Shared;
 use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
@@ -35,7 +36,10 @@ impl EngineFactory for ReferenceFactory {
         let compacts = [Defect::CompactionLosesLateChange, Defect::CompactionTakesBackLateChange]
             .map(Some)
             .contains(&self.defect);
-        Capabilities::new().read_only(self.defect != Some(Defect::IgnoresReadOnly)).compact(compacts)
+        Capabilities::new()
+            .read_only(self.defect != Some(Defect::IgnoresReadOnly))
+            .compact(compacts)
+            .point_in_time(true)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
@@ -75,14 +79,20 @@ impl EngineFactory for ReferenceFactory {
             std::mem::forget(place);
             return Err(recovered.err().unwrap_or(Error::Closed));
         }
-        let recovered = if exists { recovered? } else { Content { clean: true, ..Content::default() } };
+        let recovered = if exists {
+            recovered?
+        } else {
+            Content { clean: true, past: Past::at(0, env.clock.unix_time_ms()), ..Content::default() }
+        };
         if options.read_only && !has(Defect::ReadOnlyWrites) {
             let file = place.open_file(OpenMode::Read)?;
             return Ok(Arc::new(Reference::new(Shared::new(place, options, recovered, file, 0))));
         }
         // Writes the new epoch to disk before the engine gives out an LSN of it.
         let step = u64::from(!has(Defect::LsnReuse) || recovered.epoch == 0);
-        let content = Content { epoch: recovered.epoch + step, ..recovered };
+        let mut content = Content { epoch: recovered.epoch + step, ..recovered };
+        content.past.opened(self.defect, &content.map, content.last);
+        content.past.expire(self.defect, &*options.retention, env.clock.unix_time_ms());
         let (file, len) = place.replace(&content)?;
         if has(Defect::LeaksFiles) {
             std::mem::forget(place.open_file(OpenMode::Read)?);

@@ -2,6 +2,7 @@
 
 use super::Defect;
 use super::log::{self, Content, Map};
+use super::past::Past;
 use super::stored;
 use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
 use kv_core::parts::{Reserve, StoreLock};
@@ -66,7 +67,7 @@ impl Place {
         }
         let rest = maps.pop().unwrap_or_default();
         for (number, map) in maps.iter().enumerate() {
-            self.dir.write_file_atomically(&side_file(number), &log::file(1, 1, 1, map))?;
+            self.dir.write_file_atomically(&side_file(number), &log::file(1, 1, 1, map, &Past::default()))?;
         }
         Ok(rest)
     }
@@ -92,7 +93,7 @@ impl Place {
         let last = if forgets { 0 } else { content.last };
         let spread = self.has(Defect::SideFiles).then(|| self.spread(content)).transpose()?;
         let map = stored::map(self.defect, spread.as_ref().unwrap_or(&content.map));
-        let bytes = log::file(content.epoch, last, content.durable, &map);
+        let bytes = log::file(content.epoch, last, content.durable, &map, &content.past);
         let old_len = if self.has(Defect::NeverShrinks) { self.file_len() } else { 0 };
         if self.has(Defect::KeepsOldFiles) {
             self.keep_old_file(&bytes);

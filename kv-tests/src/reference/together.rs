@@ -90,6 +90,7 @@ impl Shared {
             map: now.map.clone(),
             last: now.last,
             durable: now.durable,
+            past: now.past.clone(),
             clean: true,
             ..Content::default()
         };

@@ -1,0 +1,147 @@
+use super::Health;
+use crate::{Batch, Checkpoint, Compact, Engine, Error, Lsn, PointInTime, Result, ScanVisitor, Stats, Value};
+use std::collections::BTreeMap;
+use std::task::{Context, Poll};
+
+/// A past state in memory, as an engine that is open for reading only: a part that engines share.
+/// It needs no file, so the store may be compacted and closed meanwhile.
+#[derive(Debug)]
+pub struct PastState {
+    pairs: BTreeMap<Vec<u8>, Value>,
+    lsn: Lsn,
+    health: Health,
+}
+
+impl PastState {
+    /// The state after every change up to `lsn`: these keys and values.
+    pub fn new(lsn: Lsn, pairs: BTreeMap<Vec<u8>, Value>) -> Self {
+        PastState { pairs, lsn, health: Health::read_only() }
+    }
+
+    fn refuse<T>(&self) -> Result<T> {
+        self.health.check_writable()?;
+        Err(Error::ReadOnly)
+    }
+}
+
+impl Engine for PastState {
+    fn put(&self, _key: &[u8], _value: &[u8]) -> Result<Lsn> {
+        self.refuse()
+    }
+
+    fn delete(&self, _key: &[u8]) -> Result<Option<Lsn>> {
+        self.refuse()
+    }
+
+    fn apply(&self, _batch: &Batch) -> Result<Lsn> {
+        self.refuse()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.health.check_readable()?;
+        Ok(self.pairs.get(key).cloned())
+    }
+
+    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
+        let value = self.get(key)?;
+        if let Some(value) = &value {
+            visit(value);
+        }
+        Ok(value.is_some())
+    }
+
+    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
+        self.health.check_readable()?;
+        for (position, key) in keys.iter().enumerate() {
+            visit(position, self.pairs.get(*key).map(|value| &**value));
+        }
+        Ok(())
+    }
+
+    fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
+        self.health.check_readable()?;
+        let _ = self.pairs.iter().try_for_each(|(key, value)| visit(key, value));
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<Lsn> {
+        self.refuse()
+    }
+
+    fn wait_durable(&self, lsn: Lsn) -> Result<()> {
+        self.health.check_wait(lsn, self.lsn)
+    }
+
+    fn poll_durable(&self, lsn: Lsn, _cx: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(self.wait_durable(lsn))
+    }
+
+    fn durable_lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    fn last_lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        stats.keys = self.pairs.len() as u64;
+        stats.live_bytes = self.pairs.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        stats.memory_bytes = stats.live_bytes;
+        (stats.last_lsn, stats.durable_lsn) = (self.lsn, self.lsn);
+        stats
+    }
+
+    fn close(&self) -> Result<()> {
+        self.health.check_process()?;
+        self.health.close();
+        Ok(())
+    }
+
+    fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
+        None
+    }
+
+    fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
+        None
+    }
+
+    fn as_compact(&self) -> Option<&dyn Compact> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ops::ControlFlow;
+
+    #[test]
+    fn reads_are_answered_and_changes_refused_until_the_close() {
+        let pairs = BTreeMap::from([(b"a".to_vec(), Value::from(&b"1"[..])), (Vec::new(), Value::default())]);
+        let past = PastState::new(Lsn::new(7), pairs);
+        assert_eq!(past.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+        let mut seen = Vec::new();
+        assert!(past.read(b"", &mut |value| seen.push(value.to_vec())).unwrap());
+        assert!(!past.read(b"b", &mut |_| panic!("there is no such key")).unwrap());
+        past.read_many(&[b"b", b"a"], &mut |_, value| seen.push(value.unwrap_or(b"none").to_vec())).unwrap();
+        let mut visits = 0;
+        past.scan(&mut |_, _| {
+            visits += 1;
+            ControlFlow::Break(())
+        })
+        .unwrap();
+        assert_eq!((seen, visits), (vec![Vec::new(), b"none".to_vec(), b"1".to_vec()], 1));
+        let stats = past.stats();
+        assert_eq!((stats.keys, stats.live_bytes, stats.last_lsn), (2, 2, Lsn::new(7)));
+        past.wait_durable(Lsn::new(7)).unwrap();
+        assert!(past.wait_durable(Lsn::new(8)).is_err());
+        let refused = || [past.put(b"a", b"2").err(), past.delete(b"a").err(), past.sync().err()];
+        assert!(refused().iter().all(|error| matches!(error, Some(Error::ReadOnly))));
+        past.close().unwrap();
+        assert!(refused().iter().all(|error| matches!(error, Some(Error::Closed))));
+        assert!(matches!(past.get(b"a"), Err(Error::Closed)));
+        past.close().unwrap();
+    }
+}
