@@ -9,6 +9,8 @@ pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
 /// The name of the file that marks the directory of an unfinished repair.
 pub(crate) const REPAIR_MARK: &str = "REPAIR";
+/// The name of the file that marks the directory of an unfinished restore.
+pub(crate) const RESTORE_MARK: &str = "RESTORE";
 const SEGMENT_SUFFIX: &str = ".segment";
 
 /// `0000000000000042.segment`: the id in 16 hexadecimal digits, so that names sort like ids.
@@ -42,8 +44,8 @@ pub(crate) fn classify(names: &[String]) -> Content {
     if names.iter().any(|name| name == MANIFEST) {
         return Content::Store;
     }
-    if names.iter().any(|name| name == REPAIR_MARK) {
-        return Content::Foreign(REPAIR_MARK.to_owned());
+    if let Some(mark) = names.iter().find(|name| [REPAIR_MARK, RESTORE_MARK].contains(&name.as_str())) {
+        return Content::Foreign(mark.clone());
     }
     if names.iter().any(|name| parse_segment_file_name(name).is_some()) {
         return Content::ManifestMissing;
@@ -65,6 +67,9 @@ pub(crate) fn describe_foreign(name: &str) -> String {
     match name {
         REPAIR_MARK => format!(
             "it holds {name}, the mark of a repair that did not finish; remove this directory, and repair again"
+        ),
+        RESTORE_MARK => format!(
+            "it holds {name}, the mark of a restore that did not finish; remove this directory, and restore again"
         ),
         KV_NAIVE => format!("it holds {name}, a file of a kv-naive store; open it with kv-naive"),
         _ => format!("it holds {name}, which is not a file of a kv-log store; choose another directory"),
@@ -101,6 +106,8 @@ mod tests {
         let unfinished = Content::Foreign(REPAIR_MARK.to_owned());
         assert_eq!(classify(&names(&[&segment, "LOCK", "REPAIR"])), unfinished);
         assert_eq!(classify(&names(&["LOCK", "MANIFEST", "REPAIR"])), Content::Store);
+        let unfinished = Content::Foreign(RESTORE_MARK.to_owned());
+        assert_eq!(classify(&names(&[&segment, "LOCK", "RESTORE"])), unfinished);
         assert_eq!(classify(&names(&["LOCK", "SNAPSHOT"])), Content::Foreign("SNAPSHOT".to_owned()));
         assert_eq!(classify(&names(&["a", "NAIVE"])), Content::Foreign("NAIVE".to_owned()));
     }

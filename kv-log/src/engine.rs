@@ -37,7 +37,7 @@ use crate::workers;
 /// store.
 #[derive(Debug)]
 pub struct LogEngine {
-    store: Arc<Store>,
+    pub(crate) store: Arc<Store>,
     life: Life<Threads>,
 }
 
@@ -164,7 +164,7 @@ impl Engine for LogEngine {
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
-        None
+        Some(self)
     }
 
     fn as_compact(&self) -> Option<&dyn Compact> {

@@ -111,6 +111,7 @@
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |
 //! | the evictor frees images | `eviction.rs` |
 //! | an open replays the log | `recovery/` |
+//! | a caller goes back to a past state | `past/`, `new_store.rs` |
 //! | a tool checks or repairs the files of a closed store | `inspect/` |
 //!
 //! The bytes are those of [`kv_wal_format`].
@@ -129,7 +130,9 @@ pub mod inspect;
 mod log;
 mod manifest;
 mod memory;
+mod new_store;
 mod options;
+mod past;
 mod read;
 mod reclaim;
 mod recovery;
@@ -150,9 +153,10 @@ pub use options::{OnRecovery, Options, RecoveryProgress};
 pub use kv_core::{
     Acknowledge, Action, Always, AnyOf, Background, Batch, Compact, CompactionLevel, CompactionPlan,
     CompactionPolicy, CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt,
-    EngineFactory, Env, Error, Greedy, Limits, Lsn, Manual, MaxLogSize, Never, Occasion, Op, OpenOptions,
-    Pending, Periodic, PersistencePolicy, RecoveryReport, Result, Scale, SegmentId, SegmentStats, Stats,
-    Value, default_persistence,
+    EngineFactory, Env, Error, Greedy, KeepNothing, KeepPast, Limits, Lsn, Manual, MaxLogSize, Moment, Never,
+    Occasion, Op, OpenOptions, Past, Pending, Periodic, PersistencePolicy, Point, PointInTime,
+    RecoveryReport, RestorePlan, Result, RetentionPolicy, RetentionView, Rounding, Scale, SegmentId,
+    SegmentStats, Stats, Superseded, Target, Value, Version, Window, default_persistence,
 };
 
 /// The examples of the README are tested.

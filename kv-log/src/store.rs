@@ -224,6 +224,7 @@ impl Store {
         self.flusher.flush_sealed()?;
         self.compactor.compact_in_passing(Extent::Idle(last))?;
         unless_refused(self.compactor.split_large(last))?;
+        unless_refused(self.catalog.expire_past(last))?;
         self.catalog.hold_reserve();
         self.release_idle_memory();
         Ok(())
@@ -248,7 +249,8 @@ impl Store {
         stats.recovery = self.recovery.report.clone();
         let (leftover_files, leftover_bytes) = self.catalog.leftovers();
         stats.leftover_files = leftover_files;
-        stats.disk_bytes = leftover_bytes + self.catalog.overhead_bytes();
+        stats.past_bytes = self.catalog.past_bytes();
+        stats.disk_bytes = stats.past_bytes + leftover_bytes + self.catalog.overhead_bytes();
         stats.memory_bytes = self.context.counters.compacting_bytes.load(Ordering::Relaxed);
         let active = self.log.end.active_capacity();
         for segment in self.catalog.segments() {

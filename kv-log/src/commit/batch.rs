@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use super::committer::Committer;
 use super::pipeline::{Attempt, Outcome, commit_with};
 use crate::index::{KeyHash, LockedShard, Newest, Unresolved};
-use crate::log::SEAL_LEN_MAX;
+use crate::log::{MARK_LEN_MAX, SEAL_LEN_MAX};
 use crate::options::BATCH_BYTES_MAX;
 use crate::reclaim::{Guard, pin};
 use crate::segments::{Location, SEGMENT_BYTES_MAX};
@@ -19,7 +19,8 @@ use kv_core::parts::Position;
 
 // A batch within its limit fits a segment: the limit counts at least the length of each record.
 const _: () = assert!(Limits::CHANGE_OVERHEAD >= LARGE_HEADER_LEN);
-const _: () = assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + SEAL_LEN_MAX <= SEGMENT_BYTES_MAX);
+const _: () =
+    assert!(SEGMENT_HEADER_LEN + BATCH_BYTES_MAX + MARK_LEN_MAX + SEAL_LEN_MAX <= SEGMENT_BYTES_MAX);
 
 /// One change of a batch that is ready to be committed.
 struct PreparedChange<'a> {

@@ -92,7 +92,18 @@ impl Compactor {
     /// The error of an unreadable victim. There is no room for the outputs. All other errors poison
     /// the store.
     pub(crate) fn compact(&self, extent: Extent) -> Result<CompactionReport> {
-        self.compact_alone(extent, &self.exclude())
+        let alone = self.exclude();
+        if !matches!(extent, Extent::Pressed(_)) {
+            return self.compact_alone(extent, &alone);
+        }
+        // The window goes first, if its policy says so. While the disk is full, victims are not
+        // archived.
+        let last = self.log.end.last_lsn();
+        let given_up = self.catalog.set_disk_full(true, last)?;
+        let report =
+            if given_up == 0 { self.compact_alone(extent, &alone) } else { Ok(CompactionReport::default()) };
+        self.catalog.set_disk_full(false, last)?;
+        report.map(|report| CompactionReport { freed_bytes: report.freed_bytes + given_up, ..report })
     }
 
     /// Waits until no compaction runs. Until the answer is dropped, none begins.
@@ -110,6 +121,7 @@ impl Compactor {
         self.flusher.make_all_durable()?;
         let mut report = self.compact_alone(Extent::All, &alone)?;
         self.context.health.check_writable()?;
+        self.catalog.expire_past(self.log.end.last_lsn())?;
         self.catalog.remove_leftovers();
         report.leftover_files = self.catalog.leftovers().0;
         self.segments.clear_pool();

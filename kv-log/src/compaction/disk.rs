@@ -22,7 +22,8 @@
 use kv_core::parts::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
 use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
-    Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, Step, encoded_len, parse_trusted,
+    Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentKind, Step, encoded_len,
+    parse_trusted,
 };
 use std::io;
 use std::ops::Range;
@@ -37,7 +38,7 @@ use crate::context::Context;
 use crate::flush::Flusher;
 use crate::index::{Index, KeyHash};
 use crate::log::{Log, SEAL_LEN_MAX};
-use crate::manifest::Catalog;
+use crate::manifest::{Catalog, Replaced};
 use crate::memory::{Mapped, Plain};
 use crate::reclaim::{collect, pin};
 use crate::relocation::{LOOK_UPS_AT_A_TIME, Move, relocate_all};
@@ -155,13 +156,14 @@ impl DiskCompactor {
         let victims: Vec<Victim> = segments.iter().map(load).collect::<Result<_, _>>()?;
         let survivors = self.survivors(&victims, oldest_elsewhere)?;
         loaded.take(size_of_val(&*survivors));
-        Ok(self.replace(segments, victims, &survivors, claim))
+        let replaced = replaced(&victims, &survivors);
+        Ok(self.replace(&replaced, victims, &survivors, claim))
     }
 
     /// Replaces the victims by new segments that hold the survivors.
     fn replace(
         &self,
-        segments: &[Arc<Segment>],
+        replaced: &[Replaced],
         victims: Vec<Victim>,
         survivors: &[Survivor],
         mut claim: Claim<'_>,
@@ -189,7 +191,7 @@ impl DiskCompactor {
                 claim.add(&mut alone, output.id);
             }
         }
-        if let Err(error) = self.catalog.exchange(segments, &new, self.log.end.last_lsn()) {
+        if let Err(error) = self.catalog.exchange(replaced, &new, horizon, self.log.end.last_lsn()) {
             self.forget(&outputs);
             return Err(error);
         }
@@ -200,20 +202,20 @@ impl DiskCompactor {
         }
         // Dropped, so that the images can be recycled once no reader uses them.
         drop(victims);
-        for victim in segments {
-            self.segments.retire(victim);
+        for victim in replaced {
+            self.segments.retire(&victim.segment);
         }
         collect();
         // At the end, because it takes long: the memory is free by now.
         self.catalog.remove_victims();
 
         let copied_bytes = outputs.iter().map(|output| output.segment.tally.put_bytes()).sum();
-        let before: u64 = segments.iter().map(|segment| segment.file_len() as u64).sum();
+        let before: u64 = replaced.iter().map(|victim| victim.segment.file_len() as u64).sum();
         let after: u64 = outputs.iter().map(|output| output.segment.file_len() as u64).sum();
         self.context.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.context.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
         Ok(CompactionReport {
-            victims: segments.len() as u64,
+            victims: replaced.len() as u64,
             outputs: outputs.len() as u64,
             copied_bytes,
             freed_bytes: before.saturating_sub(after),
@@ -430,6 +432,23 @@ impl Output {
             Some(Move { hash: survivor.hash, from, to: Location::new(slot, start), len: len as u64 })
         })
     }
+}
+
+/// The victims as past states need them. A compacted segment of which every record survives is not
+/// needed any more. A log segment is, because its marks tell times.
+fn replaced(victims: &[Victim], survivors: &[Survivor]) -> Vec<Replaced> {
+    let mut counts = vec![0_u64; victims.len()];
+    for survivor in survivors {
+        if let Some(count) = counts.get_mut(usize::from(survivor.victim)) {
+            *count += 1;
+        }
+    }
+    let replaced = |(victim, survive): (&Victim, u64)| {
+        let segment = Arc::clone(&victim.segment);
+        let is_whole = segment.kind == SegmentKind::Compacted && survive == segment.tally.records();
+        Replaced { segment, is_needed_before: !is_whole }
+    };
+    victims.iter().zip(counts).map(replaced).collect()
 }
 
 /// The mean time at which the survivors were written, as the victims know it.

@@ -38,8 +38,14 @@ pub struct Examination {
 pub struct ManifestSummary {
     /// The id in the header of every file of the store.
     pub store_id: u32,
-    /// The segments that it names.
+    /// The segments of the store that it names.
     pub segments: u64,
+    /// The segments that only past states need.
+    pub archived: u64,
+    /// The points.
+    pub points: u64,
+    /// The oldest state that can be reached.
+    pub window_first_lsn: u64,
     /// The first segment id that is not reserved.
     pub ids_end: SegmentId,
     /// Changes may have LSNs up to this one.
@@ -146,6 +152,9 @@ impl ManifestSummary {
         ManifestSummary {
             store_id: manifest.store_id,
             segments: manifest.segments.len() as u64,
+            archived: manifest.archive.segments.len() as u64,
+            points: manifest.archive.points.len() as u64,
+            window_first_lsn: manifest.archive.first_lsn.get(),
             ids_end: manifest.ids_end,
             lsn_ceiling: manifest.lsn_ceiling.get(),
             durable_lsn: manifest.durable_lsn.get(),

@@ -49,6 +49,16 @@ pub(super) fn judge(survey: &Survey, readings: &[Reading]) -> Result<Findings> {
     let mut segments = Vec::with_capacity(readings.len());
     for reading in readings {
         segments.push(match (manifest, reading.source.entry) {
+            (Some(manifest), Some(entry)) if reading.source.is_archived => {
+                // The store itself does not need it.
+                let was_complete = judge.is_manifest_complete;
+                let mut summary = judge.named(manifest, entry, reading)?;
+                judge.is_manifest_complete = was_complete;
+                if summary.state == SegmentState::Sealed {
+                    summary.state = SegmentState::Archived;
+                }
+                summary
+            }
             (Some(manifest), Some(entry)) => judge.named(manifest, entry, reading)?,
             // Its damage does not matter, unless the manifest has forgotten the segment.
             (Some(_), None) => reading.summary.clone(),

@@ -5,6 +5,7 @@
 //! | check every file, and list the segments | [`examine`] |
 //! | see every record | [`dump`] |
 //! | save the intact records of a damaged store | [`repair`] |
+//! | look at past states, and restore one | [`ClosedPast`] |
 
 mod damage;
 mod dump;
@@ -25,3 +26,6 @@ pub use examine::{Examination, FileRole, ManifestSummary, OtherFile, examine, si
 pub use progress::{OnProgress, Progress};
 pub use repair::{Repair, StaleKey, repair};
 pub use segment::{SegmentState, SegmentSummary};
+pub(crate) use survey::Survey;
+
+pub use crate::past::ClosedPast;

@@ -4,23 +4,17 @@
 //! writes the values to compacted segments in another directory, with their LSNs. The source stays
 //! as it is.
 //!
-//! | after | the new directory holds | an opening |
-//! |---|---|---|
-//! | the mark | `LOCK`, `REPAIR` | refuses it: `REPAIR` is not a file of a store |
-//! | a segment | a segment as well, but no manifest | refuses it |
-//! | the manifest | the whole store, and `REPAIR` | opens it |
-//! | the end | the whole store | opens it |
+//! `new_store.rs` tells what a crash leaves there.
 //!
 //! Compaction drops a tombstone once no segment that the manifest names holds an older put. So a
 //! segment that the manifest does not name may bring a deleted key back. Repair takes such segments
 //! only if the manifest is damaged, or if a segment that it names is missing or another one.
 
-use kv_core::fs::{Dir, DirExt, DirLock, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
-use kv_core::{Env, Error, Lsn, Op, Result, SegmentId};
-use kv_wal_format::{Decoder, Encoder, Record, Seal, SegmentHeader, SegmentKind, Step};
-use std::collections::{BTreeMap, BTreeSet};
+use kv_core::fs::{DirExt, FsExt};
+use kv_core::{Env, Error, Lsn, Result, SegmentId};
+use kv_wal_format::{Decoder, Record, Step};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use super::damage::Damage;
 use super::examine::{examine, silently};
@@ -31,7 +25,8 @@ use super::progress::{OnProgress, Work};
 use super::segment::Reading;
 use super::survey::Survey;
 use crate::directory::{self, REPAIR_MARK};
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Archive, Entry, Manifest};
+use crate::new_store::{NewStore, refuse_unless_empty};
 
 /// The report of a repair.
 #[derive(Clone, Debug)]
@@ -117,8 +112,14 @@ pub fn repair(env: &Env, src: &Path, dst: &Path, on_progress: &OnProgress<'_>) -
         findings = judge(&survey, &readings)?;
     } else {
         let path = |id| survey.dir.path_of(&directory::segment_file_name(id));
-        let reason = "the manifest does not name it, so the store needs none of its changes";
-        set_aside.extend(unnamed.iter().map(|source| (path(source.id), reason)));
+        let reason = |is_archived| {
+            if is_archived {
+                "only past states need it, and a repair saves the newest one"
+            } else {
+                "the manifest does not name it, so the store needs none of its changes"
+            }
+        };
+        set_aside.extend(unnamed.iter().map(|source| (path(source.id), reason(source.is_archived))));
     }
     for reading in readings.iter().filter(|reading| reading.is_foreign(pass.store_id)) {
         let path = survey.dir.path_of(&directory::segment_file_name(reading.source.id));
@@ -127,8 +128,8 @@ pub fn repair(env: &Env, src: &Path, dst: &Path, on_progress: &OnProgress<'_>) -
     let newest = pass.newest.take().unwrap_or_default();
     let mut manifest = new_manifest(env, dst, &survey, &newest);
     let last_lsn = manifest.durable_lsn;
-    let target = Target::begin(env, dst)?;
-    let outputs = target.write(&survey, &readings, &newest, manifest.store_id, on_progress);
+    let target = NewStore::begin(env, dst, REPAIR_MARK)?;
+    let outputs = write(&target, &survey, &readings, &newest, manifest.store_id, on_progress);
     let outputs = target.undo_on_error(outputs)?;
     let bytes = outputs.values().map(|entry| entry.durable_len).sum();
     manifest.ids_end =
@@ -156,17 +157,6 @@ pub fn repair(env: &Env, src: &Path, dst: &Path, on_progress: &OnProgress<'_>) -
     })
 }
 
-/// A new store begins only where no files are, or those of the operating system.
-fn refuse_unless_empty(dst: &Path, names: &[String]) -> Result<()> {
-    match names.iter().find(|name| *name != LOCK_FILE && !is_system_file(name)) {
-        Some(name) => Err(Error::InvalidArgument(format!(
-            "{} is not empty: it holds {name}; name a directory that is missing or empty",
-            dst.display()
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// The manifest of the new store, without segments. LSNs of lost changes are reserved.
 fn new_manifest(env: &Env, dst: &Path, survey: &Survey, newest: &Newest) -> Manifest {
     let mut manifest = Manifest::empty(env.draw_store_id(dst));
@@ -179,93 +169,42 @@ fn new_manifest(env: &Env, dst: &Path, survey: &Survey, newest: &Newest) -> Mani
         }
         Err(_) => manifest.reserve_lsns(manifest.durable_lsn),
     }
+    // Older states are gone.
+    manifest.archive = Archive::beginning(manifest.durable_lsn, env.clock.unix_time_ms());
     manifest
 }
 
-/// The directory of the new store.
-struct Target {
-    dir: Arc<dyn Dir>,
-    _lock: Box<dyn DirLock>,
-}
-
-impl Target {
-    /// Creates the directory, and marks it.
-    fn begin(env: &Env, dst: &Path) -> Result<Self> {
-        env.fs.create_dir_durably(dst)?;
-        let dir = env.fs.open_dir(dst).map_err(|error| Error::io(Op::Open, dst, error))?;
-        let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
-        refuse_unless_empty(dst, &dir.names()?)?;
-        let target = Target { dir, _lock: lock };
-        let marked = target.write_file(REPAIR_MARK, b"").and_then(|()| target.dir.sync_durably());
-        target.undo_on_error(marked)?;
-        Ok(target)
+/// Writes a segment for each segment of the source that holds newest puts.
+fn write(
+    target: &NewStore,
+    survey: &Survey,
+    readings: &[Reading],
+    newest: &Newest,
+    store_id: u32,
+    on_progress: &OnProgress<'_>,
+) -> Result<BTreeMap<SegmentId, Entry>> {
+    let mut wanted: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (_, place) in newest.places().filter(|(_, place)| place.is_put()) {
+        wanted.entry(place.segment).or_default().push(place.offset);
     }
-
-    /// Writes a segment for each segment of the source that holds newest puts.
-    fn write(
-        &self,
-        survey: &Survey,
-        readings: &[Reading],
-        newest: &Newest,
-        store_id: u32,
-        on_progress: &OnProgress<'_>,
-    ) -> Result<BTreeMap<SegmentId, Entry>> {
-        let mut wanted: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for (_, place) in newest.places().filter(|(_, place)| place.is_put()) {
-            wanted.entry(place.segment).or_default().push(place.offset);
-        }
-        let jobs: Vec<(u64, &Reading, Vec<u32>)> = (1..)
-            .zip(
-                readings.iter().filter_map(|reading| Some((reading, wanted.remove(&reading.source.number)?))),
-            )
-            .map(|(id, (reading, offsets))| (id, reading, offsets))
-            .collect();
-        let bytes_total = jobs.iter().map(|(_, reading, _)| reading.summary.file_bytes).sum();
-        let work = Work::new(self.dir.path(), bytes_total, on_progress);
-        let written = work.run(&jobs, |(id, reading, offsets), (bytes, out): &mut (Vec<u8>, Vec<u8>)| {
-            survey.read(reading.source.id, reading.source.len_max(), bytes)?;
-            let mut offsets = offsets.clone();
-            offsets.sort_unstable();
-            let records = records(survey, reading, bytes, &offsets)?;
-            encode(*id, store_id, &records, out);
-            self.write_file(&directory::segment_file_name(SegmentId::new(*id)), out)?;
-            work.advance(reading.summary.file_bytes);
-            let durable_len = out.len() as u64;
-            Ok((SegmentId::new(*id), Entry { kind: SegmentKind::Compacted, sealed: true, durable_len }))
-        })?;
-        self.dir.sync_durably()?;
-        Ok(written.into_iter().collect())
-    }
-
-    fn finish(&self, manifest: &Manifest) -> Result<()> {
-        manifest.store(&*self.dir)?;
-        let path = self.dir.path_of(REPAIR_MARK);
-        self.dir.remove_file(REPAIR_MARK).map_err(|error| Error::io(Op::Remove, &path, error))?;
-        self.dir.sync_durably()
-    }
-
-    fn write_file(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.dir.path_of(name);
-        let file =
-            self.dir.open(name, OpenMode::CreateNew).map_err(|error| Error::io(Op::Create, &path, error))?;
-        file.write_all_at(content, 0).map_err(|error| Error::io(Op::Write, &path, error))?;
-        file.sync_all().map_err(|error| Error::sync(&path, error))
-    }
-
-    /// Removes the files after an error, as far as the system allows. The manifest goes first, so
-    /// that no part passes for a store.
-    fn undo_on_error<T>(&self, result: Result<T>) -> Result<T> {
-        if result.is_err() {
-            let _ = self.dir.remove_file(directory::MANIFEST);
-            let names = self.dir.list().unwrap_or_default();
-            let is_own = |name: &&String| *name != LOCK_FILE && *name != REPAIR_MARK && !is_system_file(name);
-            for name in names.iter().filter(is_own) {
-                let _ = self.dir.remove_file(name);
-            }
-            let _ = self.dir.remove_file(REPAIR_MARK);
-        }
-        result
-    }
+    let jobs: Vec<(u64, &Reading, Vec<u32>)> = (1..)
+        .zip(readings.iter().filter_map(|reading| Some((reading, wanted.remove(&reading.source.number)?))))
+        .map(|(id, (reading, offsets))| (id, reading, offsets))
+        .collect();
+    let bytes_total = jobs.iter().map(|(_, reading, _)| reading.summary.file_bytes).sum();
+    let work = Work::new(target.dir.path(), bytes_total, on_progress);
+    let written = work.run(&jobs, |(id, reading, offsets), (bytes, out): &mut (Vec<u8>, Vec<u8>)| {
+        survey.read(reading.source.id, reading.source.len_max(), bytes)?;
+        let mut offsets = offsets.clone();
+        offsets.sort_unstable();
+        let records = records(survey, reading, bytes, &offsets)?;
+        let id = SegmentId::new(*id);
+        let entry = target.write_segment(id, store_id, &records, out)?;
+        work.advance(reading.summary.file_bytes);
+        Ok((id, entry))
+    })?;
+    target.dir.sync_durably()?;
+    Ok(written.into_iter().collect())
 }
 
 /// The records at `offsets`, checked once more.
@@ -286,22 +225,6 @@ fn records<'a>(
         Err(Error::corruption(&path, u64::from(*offset), fault))
     };
     offsets.iter().map(record).collect()
-}
-
-/// A whole compacted segment of `records`, as bytes in `out`.
-fn encode(id: u64, store_id: u32, records: &[Record<'_>], out: &mut Vec<u8>) {
-    let lsns: BTreeSet<u64> = records.iter().map(|record| record.lsn).collect();
-    let base_lsn = lsns.first().copied().unwrap_or(0);
-    let header = SegmentHeader { kind: SegmentKind::Compacted, segment_id: id, base_lsn, store_id };
-    out.clear();
-    out.extend_from_slice(&header.encode());
-    let encoder = Encoder::new(header.origin());
-    let max_lsn = lsns.last().copied().unwrap_or(0);
-    let seal = Seal { records: records.len() as u64, max_lsn }.encode_body();
-    let changes = records.iter().map(|record| Record { more: false, ..*record });
-    for record in changes.chain([Record::seal(max_lsn, &seal)]) {
-        encoder.append(&record, out).expect("a record that was decoded can be encoded");
-    }
 }
 
 /// Checks the finished store.

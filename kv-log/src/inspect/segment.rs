@@ -56,6 +56,8 @@ pub enum SegmentState {
     Torn,
     /// Made ahead of need, and blank.
     Spare,
+    /// Compaction has replaced it, and past states need it.
+    Archived,
     /// The file is damaged.
     Damaged,
     /// There is no file.
@@ -72,6 +74,7 @@ impl SegmentState {
             SegmentState::Active => "active",
             SegmentState::Torn => "torn",
             SegmentState::Spare => "spare",
+            SegmentState::Archived => "archived",
             SegmentState::Damaged => "damaged",
             SegmentState::Missing => "missing",
             SegmentState::Unnamed => "unnamed",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::origin::KnownLsns;
 use crate::directory::{self, Content};
-use crate::manifest::{Entry, Manifest, header_error};
+use crate::manifest::{Archived, Entry, Manifest, header_error};
 use crate::segments::SEGMENT_BYTES_MAX;
 
 /// A segment file to read.
@@ -20,6 +20,8 @@ pub(super) struct Source {
     pub(super) number: u32,
     /// The manifest's entry. `None` if there is no manifest, or it does not name the segment.
     pub(super) entry: Option<Entry>,
+    /// Whether only past states need it.
+    pub(super) is_archived: bool,
 }
 
 impl Source {
@@ -31,11 +33,11 @@ impl Source {
 
 /// A directory that holds a store, whole or damaged. No writer changes it while this lives.
 #[derive(Debug)]
-pub(super) struct Survey {
-    pub(super) dir: Arc<dyn Dir>,
+pub(crate) struct Survey {
+    pub(crate) dir: Arc<dyn Dir>,
     pub(super) names: Vec<String>,
     /// The manifest, or its damage.
-    pub(super) manifest: Result<Manifest>,
+    pub(crate) manifest: Result<Manifest>,
     _lock: Box<dyn DirLock>,
 }
 
@@ -45,7 +47,7 @@ impl Survey {
     /// # Errors
     /// There is no store; a writer has it open; another format version wrote it; the system
     /// refuses.
-    pub(super) fn open(env: &Env, dir: &Path) -> Result<Self> {
+    pub(crate) fn open(env: &Env, dir: &Path) -> Result<Self> {
         let not_a_store = |detail| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
         let missing = "there is no kv-log store here; correct the path";
         let Some(dir_handle) = env.fs.open_dir_if_exists(dir)? else {
@@ -93,17 +95,22 @@ impl Survey {
         ids
     }
 
-    /// The segments that the manifest names, and the other segment files. Each part is in the order
-    /// of ids. Numbers go through both parts together.
+    /// The segments of the store, and the other segment files, archived ones included. Each part is
+    /// in the order of ids. Numbers go through both parts together.
     pub(super) fn sources(&self) -> (Vec<Source>, Vec<Source>) {
-        let named = self.manifest.as_ref().map(|manifest| &manifest.segments).ok();
+        let manifest = self.manifest.as_ref().ok();
         let mut ids: BTreeSet<SegmentId> = self.segment_ids().into_iter().collect();
-        ids.extend(named.iter().flat_map(|segments| segments.keys()));
-        let source = |(number, id): (u32, SegmentId)| {
-            let entry = named.and_then(|segments| segments.get(&id)).copied();
-            Source { id, number, entry }
+        let names = |manifest: &Manifest| {
+            manifest.segments.keys().chain(manifest.archive.segments.keys()).copied().collect::<Vec<_>>()
         };
-        (0..).zip(ids).map(source).partition(|source| source.entry.is_some())
+        ids.extend(manifest.map(names).unwrap_or_default());
+        let source = |(number, id): (u32, SegmentId)| {
+            let live = manifest.and_then(|manifest| manifest.segments.get(&id)).copied();
+            let archived = manifest.and_then(|manifest| manifest.archive.segments.get(&id));
+            let entry = live.or_else(|| archived.map(Archived::entry));
+            Source { id, number, entry, is_archived: archived.is_some() }
+        };
+        (0..).zip(ids).map(source).partition(|source| source.entry.is_some() && !source.is_archived)
     }
 
     /// The id of the store: as the manifest says, or else as most segments say.
@@ -144,7 +151,7 @@ impl Survey {
     ///
     /// # Errors
     /// The file is missing or cannot be read.
-    pub(super) fn read(&self, id: SegmentId, len_max: u64, bytes: &mut Vec<u8>) -> Result<u64> {
+    pub(crate) fn read(&self, id: SegmentId, len_max: u64, bytes: &mut Vec<u8>) -> Result<u64> {
         let name = directory::segment_file_name(id);
         let path = self.dir.path_of(&name);
         let file = self.dir.open(&name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;

@@ -4,7 +4,7 @@ use kv_core::Result;
 use kv_wal_format::SEGMENT_HEADER_LEN;
 use std::sync::Arc;
 
-use super::end::{LockedEnd, LogEnd, SEAL_LEN_MAX};
+use super::end::{LockedEnd, LogEnd, MARK_LEN_MAX, SEAL_LEN_MAX};
 use super::spares::Spares;
 use crate::context::Context;
 use crate::manifest::Need;
@@ -69,7 +69,8 @@ impl Log {
     fn roll(&self, end: &mut LockedEnd<'_>, len: usize, need: Need) -> Result<()> {
         // A panic between taking a spare and using it would leave a gap in the log.
         let _poison = self.context.health.poison_on_panic(self.context.path());
-        let next = self.spares.next(SEGMENT_HEADER_LEN + len + SEAL_LEN_MAX, need, end.last_lsn());
+        let next =
+            self.spares.next(SEGMENT_HEADER_LEN + len + MARK_LEN_MAX + SEAL_LEN_MAX, need, end.last_lsn());
         let next = next.map_err(|error| self.context.poison_unless_refused(error))?;
         for next in next {
             end.roll(next);

@@ -8,8 +8,10 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::archive::{Archive, Archived};
 use super::content::{Entry, Manifest};
 use super::leftovers::{Leftovers, Which};
 use super::maker::{Plan, SegmentMaker};
@@ -22,23 +24,26 @@ use kv_core::parts::Progress;
 /// Names the segments of a store, creates them, and replaces them.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     lock: Arc<StoreLock>,
-    progress: Arc<Progress>,
+    pub(super) progress: Arc<Progress>,
     maker: SegmentMaker,
     room: Arc<Room>,
     /// Files that the next manifest does not name. They are removed once it is stored.
-    leftovers: Arc<Leftovers>,
+    pub(super) leftovers: Arc<Leftovers>,
     /// Guards the manifest's file, too. Taken before `segments`.
-    stored: Mutex<Stored>,
+    pub(super) stored: Mutex<Stored>,
+    pub(super) archived: ArchiveFigures,
+    /// Whether the disk is full, so that the window goes if its policy says so.
+    pub(super) is_disk_full: AtomicBool,
     /// The segments that the manifest names.
-    segments: Mutex<BTreeMap<SegmentId, Arc<Segment>>>,
+    pub(super) segments: Mutex<BTreeMap<SegmentId, Arc<Segment>>>,
 }
 
 /// The manifest as it was stored last, and the ids that it reserved.
 #[derive(Debug)]
-struct Stored {
-    manifest: Manifest,
+pub(super) struct Stored {
+    pub(super) manifest: Manifest,
     /// Id of the next segment. At most the first id that the manifest does not reserve.
     next_id: SegmentId,
     /// Ids of files of other owners.
@@ -68,7 +73,10 @@ impl Catalog {
         let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
         let segments = Mutex::new(segments);
         let (room, leftovers) = (Arc::clone(&maker.room), Arc::clone(&maker.leftovers));
-        Catalog { context, lock, progress, maker, room, leftovers, stored, segments }
+        let archived = ArchiveFigures::default();
+        archived.set(&stored.lock().manifest.archive);
+        let is_disk_full = AtomicBool::new(false);
+        Catalog { context, lock, progress, maker, room, leftovers, stored, archived, is_disk_full, segments }
     }
 
     /// All segments, in the order of their ids.
@@ -94,7 +102,8 @@ impl Catalog {
 
     /// Bytes of the store's files other than segments.
     pub(crate) fn overhead_bytes(&self) -> u64 {
-        self.room.len() + Manifest::len_with(self.segments.lock().len()) as u64
+        let archived = self.archived.encoded_len.load(Ordering::Relaxed);
+        self.room.len() + (Manifest::len_with(self.segments.lock().len()) + archived) as u64
     }
 
     /// Begins the life of an opened store: reserves LSNs above `floor` and segment ids, drops blank
@@ -122,7 +131,7 @@ impl Catalog {
     /// Carries out `change` with the manifest locked, unless the store is poisoned. A failure
     /// poisons the store before the lock is free: after a failed sync of the directory, a later one
     /// proves nothing about the entries that the first should have covered.
-    fn change<T>(&self, change: impl FnOnce(&mut Stored) -> Result<T>) -> Result<T> {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut Stored) -> Result<T>) -> Result<T> {
         let mut stored = self.stored.lock();
         // Dropped before the lock is.
         let _poison = self.context.health.poison_on_panic(self.context.path());
@@ -270,7 +279,7 @@ impl Catalog {
         let largest = segments.values().map(|segment| len_of_file(segment)).max().unwrap_or(0);
         let options = &self.context.options;
         let largest = largest.max(capacity).clamp(options.least_segment_bytes(), options.segment_bytes);
-        Shares::new(segments.len(), file_bytes, largest)
+        Shares::new(segments.len(), self.archived.encoded_len.load(Ordering::Relaxed), file_bytes, largest)
     }
 
     fn current_shares(&self) -> Shares {
@@ -287,22 +296,31 @@ impl Catalog {
         self.room.hold(self.current_shares());
     }
 
-    /// Makes the manifest name the outputs of a compaction in place of its victims, whose files are
-    /// leftovers then. If there is no room for the manifest, it removes the outputs' files.
+    /// Makes the manifest name the outputs of a compaction in place of its victims. Archives the
+    /// victims that past states need: states from `horizon` on do not need them. The files of the
+    /// others are leftovers then. If there is no room for the manifest, it removes the outputs'
+    /// files.
     pub(crate) fn exchange(
         &self,
-        victims: &[Arc<Segment>],
+        victims: &[Replaced],
         outputs: &[Arc<Segment>],
+        horizon: Lsn,
         last_lsn: Lsn,
     ) -> Result<()> {
         self.change(|stored| {
             // The index may point at another image of the same file, of which the survivors know
             // nothing. A panic here poisons the store.
-            let are_current = victims.iter().all(|victim| self.is_current(victim));
+            let are_current = victims.iter().all(|victim| self.is_current(&victim.segment));
             assert!(are_current, "a victim was replaced during its compaction");
             let mut next = stored.manifest.clone();
-            for victim in victims {
-                next.segments.remove(&victim.id);
+            let replaced_unix_ms = self.context.env.clock.unix_time_ms();
+            for Replaced { segment, is_needed_before } in victims {
+                next.segments.remove(&segment.id);
+                let (kind, len) = (segment.kind, segment.file_len() as u64);
+                if *is_needed_before {
+                    let archived = Archived { kind, len, replaced_lsn: horizon, replaced_unix_ms };
+                    next.archive.segments.insert(segment.id, archived);
+                }
             }
             for output in outputs {
                 let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
@@ -316,14 +334,16 @@ impl Catalog {
                 return Err(error);
             }
             let mut segments = self.segments.lock();
-            for victim in victims {
+            for Replaced { segment: victim, is_needed_before } in victims {
                 segments.remove(&victim.id);
                 if self.context.options.memory_budget.is_none() {
                     // All images are in memory, so no reader reads the file. Open, it would keep
                     // its space.
                     victim.file.close();
                 }
-                self.add_leftover(victim);
+                if !is_needed_before {
+                    self.add_leftover(victim);
+                }
             }
             segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
             Ok(())
@@ -422,7 +442,10 @@ impl Catalog {
             closing.lsn_ceiling = last_lsn;
             closing.ids_end = stored.next_id;
             self.refresh(&mut closing);
+            let expired = self.expire(&mut closing);
             self.write_manifest(&closing)?;
+            self.archived.set(&closing.archive);
+            self.leftovers.add_all(expired);
             // Only now: the previous manifest names them.
             self.drop_spares(spares);
             let used = self.sum(|segment| segment.file_len() as u64);
@@ -433,16 +456,27 @@ impl Catalog {
 
     /// Stores `next` in place of the manifest, with the durable lengths, and with ids and LSNs
     /// above `last_lsn` reserved. Then removes the files that it does not name.
-    fn store(&self, stored: &mut Stored, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
+    pub(super) fn store(&self, stored: &mut Stored, mut next: Manifest, last_lsn: Lsn) -> Result<()> {
         next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
         next.reserve_lsns(last_lsn);
         next.reserve_ids(stored.next_id);
         self.refresh(&mut next);
+        let expired = self.expire(&mut next);
         self.write_manifest(&next)?;
+        self.archived.set(&next.archive);
+        self.leftovers.add_all(expired);
         stored.manifest = next;
         self.leftovers.remove(Which::Due);
         self.hold_reserve();
         Ok(())
+    }
+
+    /// Drops from `manifest` the archived segments and the points that have expired. Returns the
+    /// segments, with the bytes of their files.
+    pub(super) fn expire(&self, manifest: &mut Manifest) -> Vec<(SegmentId, u64)> {
+        let is_disk_full = self.is_disk_full.load(Ordering::Relaxed);
+        let now = self.context.env.clock.unix_time_ms();
+        manifest.archive.expire(&*self.context.options.retention, now, is_disk_full)
     }
 
     /// Writes the manifest's file, on a full disk with space from the reserve.
@@ -463,6 +497,28 @@ impl Catalog {
                 entry.durable_len = segment.synced() as u64;
             }
         }
+    }
+}
+
+/// A segment that a compaction has replaced.
+#[derive(Clone, Debug)]
+pub(crate) struct Replaced {
+    pub(crate) segment: Arc<Segment>,
+    /// Whether states before the compaction need something of it that the outputs do not hold.
+    pub(crate) is_needed_before: bool,
+}
+
+/// Figures of the archive, which are read without the lock of the manifest.
+#[derive(Debug, Default)]
+pub(super) struct ArchiveFigures {
+    pub(super) bytes: AtomicU64,
+    encoded_len: AtomicUsize,
+}
+
+impl ArchiveFigures {
+    fn set(&self, archive: &Archive) {
+        self.bytes.store(archive.bytes(), Ordering::Relaxed);
+        self.encoded_len.store(archive.encoded_len(), Ordering::Relaxed);
     }
 }
 
@@ -508,7 +564,7 @@ mod tests {
         let failed = create();
         assert!(matches!(failed, Err(Error::Io { op: Op::Sync, .. })), "{failed:?}");
         let before = disk.mutations();
-        for refused in [create().map(drop), store.catalog.exchange(&[], &[], Lsn::ZERO)] {
+        for refused in [create().map(drop), store.catalog.exchange(&[], &[], Lsn::ZERO, Lsn::ZERO)] {
             assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
         }
         assert_eq!(disk.mutations(), before);

@@ -4,7 +4,7 @@
 //!
 //! On disk it is a segment of kind `Manifest` (see the format description of `kv-wal-format`). It
 //! holds one put with an empty key for the store, one put for each segment with the id as its key,
-//! and a seal.
+//! one for each archived segment and for each point (`archive.rs`), and a seal.
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::{Error, Lsn, Result, SegmentId};
@@ -15,6 +15,7 @@ use kv_wal_format::{
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::archive::{self, Archive};
 use crate::directory;
 use crate::segments::SEGMENTS_MAX;
 
@@ -22,19 +23,20 @@ use crate::segments::SEGMENTS_MAX;
 const MANIFEST_ID: u64 = 0;
 
 /// Lengths of the values of the store's record and of a segment's record, bytes.
-const STORE_VALUE_LEN: usize = 24;
+const STORE_VALUE_LEN: usize = 40;
 const ENTRY_VALUE_LEN: usize = 10;
 
 /// Length of the longest manifest, bytes. It has an entry for each slot.
 const LEN_MAX: usize = SEGMENT_HEADER_LEN
     + record_len(0, STORE_VALUE_LEN)
     + SEGMENTS_MAX * record_len(8, ENTRY_VALUE_LEN)
+    + archive::LEN_MAX
     + record_len(0, Seal::BODY_LEN);
 
 /// Base LSN of the manifest, and the LSN of all its records: none is a change of the store.
 const BASE_LSN: u64 = 0;
 
-const fn record_len(key_len: usize, value_len: usize) -> usize {
+pub(super) const fn record_len(key_len: usize, value_len: usize) -> usize {
     encoded_len(BASE_LSN, BASE_LSN, key_len, value_len)
 }
 
@@ -56,6 +58,8 @@ pub(crate) struct Manifest {
     /// Changes up to this one were durable. Compaction may have dropped their records since.
     pub(crate) durable_lsn: Lsn,
     pub(crate) segments: BTreeMap<SegmentId, Entry>,
+    /// Segments that only past states need.
+    pub(crate) archive: Archive,
 }
 
 /// The manifest's entry for one segment.
@@ -77,6 +81,7 @@ impl Manifest {
             lsn_ceiling: Lsn::ZERO,
             durable_lsn: Lsn::ZERO,
             segments: BTreeMap::new(),
+            archive: Archive::default(),
         }
     }
 
@@ -96,7 +101,7 @@ impl Manifest {
 
     /// Length of a manifest that names `segments` segments, bytes.
     pub(crate) fn len_with(segments: usize) -> usize {
-        LEN_MAX - SEGMENTS_MAX.saturating_sub(segments) * record_len(8, ENTRY_VALUE_LEN)
+        LEN_MAX - archive::LEN_MAX - SEGMENTS_MAX.saturating_sub(segments) * record_len(8, ENTRY_VALUE_LEN)
     }
 
     /// Replaces the manifest of `dir`, atomically and durably.
@@ -122,14 +127,18 @@ impl Manifest {
         let mut append = |record: Record<'_>| {
             encoder.append(&record, &mut bytes).expect("manifest records are a few bytes long");
         };
-        let numbers = [self.ids_end.get(), self.lsn_ceiling.get(), self.durable_lsn.get()];
-        append(Record::put(BASE_LSN, b"", numbers.map(u64::to_le_bytes).as_flattened()));
+        let Archive { first_lsn, first_unix_ms, .. } = self.archive;
+        let reserved = [self.ids_end.get(), self.lsn_ceiling.get(), self.durable_lsn.get()];
+        let numbers = [reserved.as_slice(), &[first_lsn.get(), first_unix_ms]].concat();
+        let value: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
+        append(Record::put(BASE_LSN, b"", &value));
         for (id, entry) in &self.segments {
             let mut value = vec![entry.kind.to_byte(), u8::from(entry.sealed)];
             value.extend_from_slice(&entry.durable_len.to_le_bytes());
             append(Record::put(BASE_LSN, &id.get().to_le_bytes(), &value));
         }
-        let seal = Seal { records: self.segments.len() as u64 + 1, max_lsn: 0 }.encode_body();
+        self.archive.encode(BASE_LSN, &mut append);
+        let seal = Seal { records: self.records(), max_lsn: 0 }.encode_body();
         append(Record::seal(BASE_LSN, &seal));
         bytes
     }
@@ -154,8 +163,13 @@ impl Manifest {
                     );
                 }
                 (RecordKind::Put, Some(manifest)) => {
-                    let (id, entry) = decode_entry(&record)
-                        .ok_or_else(|| damaged(offset, "this entry names no segment"))?;
+                    let Some((id, entry)) = decode_entry(&record) else {
+                        manifest
+                            .archive
+                            .decode(&record)
+                            .ok_or_else(|| damaged(offset, "this entry names no segment and no point"))?;
+                        continue;
+                    };
                     if id >= manifest.ids_end || manifest.segments.insert(id, entry).is_some() {
                         let fault = "this entry names a segment twice, or one that was never made";
                         return Err(damaged(offset, fault));
@@ -167,11 +181,21 @@ impl Manifest {
                 }
             }
         }
-        let entries = manifest.as_ref().map_or(0, |manifest| manifest.segments.len() as u64 + 1);
+        let entries = manifest.as_ref().map_or(0, Manifest::records);
         if let Some((offset, fault)) = fault_at_end(scanner.stop(), seal, entries, bytes.len()) {
             return Err(damaged(offset, &fault));
         }
-        manifest.ok_or_else(|| damaged(bytes.len(), "the manifest has no entries"))
+        let manifest = manifest.ok_or_else(|| damaged(bytes.len(), "the manifest has no entries"))?;
+        let is_misfit = |id: &SegmentId| *id >= manifest.ids_end || manifest.segments.contains_key(id);
+        if manifest.archive.segments.keys().any(is_misfit) {
+            return Err(damaged(0, "it archives a segment of the store, or one that was never made"));
+        }
+        Ok(manifest)
+    }
+
+    /// Number of its puts.
+    fn records(&self) -> u64 {
+        1 + self.segments.len() as u64 + self.archive.records()
     }
 }
 
@@ -190,7 +214,10 @@ fn fault_at_end(stop: Stop, seal: Option<Seal>, entries: u64, len: usize) -> Opt
 }
 
 fn decode_store(record: &Record<'_>, store_id: u32) -> Option<Manifest> {
-    let ([ids_end, lsn_ceiling, durable_lsn], []) = record.value.as_chunks::<8>() else { return None };
+    let ([ids_end, lsn_ceiling, durable_lsn, first_lsn, first_unix_ms], []) = record.value.as_chunks::<8>()
+    else {
+        return None;
+    };
     record.key.is_empty().then_some(())?;
     Some(Manifest {
         store_id,
@@ -198,14 +225,24 @@ fn decode_store(record: &Record<'_>, store_id: u32) -> Option<Manifest> {
         lsn_ceiling: Lsn::new(u64::from_le_bytes(*lsn_ceiling)),
         durable_lsn: Lsn::new(u64::from_le_bytes(*durable_lsn)),
         segments: BTreeMap::new(),
+        archive: Archive::beginning(
+            Lsn::new(u64::from_le_bytes(*first_lsn)),
+            u64::from_le_bytes(*first_unix_ms),
+        ),
     })
+}
+
+impl Entry {
+    /// The kind of a segment that an entry may name.
+    pub(super) fn segment_kind(byte: u8) -> Option<SegmentKind> {
+        SegmentKind::from_byte(byte).filter(|kind| matches!(kind, SegmentKind::Log | SegmentKind::Compacted))
+    }
 }
 
 fn decode_entry(record: &Record<'_>) -> Option<(SegmentId, Entry)> {
     let id = SegmentId::new(u64::from_le_bytes(record.key.try_into().ok()?));
     let [kind, sealed @ (0 | 1), durable_len @ ..] = record.value else { return None };
-    let kind = SegmentKind::from_byte(*kind)
-        .filter(|kind| matches!(kind, SegmentKind::Log | SegmentKind::Compacted))?;
+    let kind = Entry::segment_kind(*kind)?;
     let durable_len = u64::from_le_bytes(durable_len.try_into().ok()?);
     Some((id, Entry { kind, sealed: *sealed == 1, durable_len }))
 }
@@ -224,7 +261,9 @@ pub(crate) fn header_error(path: &Path, error: HeaderError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::super::archive::Archived;
     use super::*;
+    use kv_core::Point;
 
     fn sample() -> Manifest {
         Manifest {
@@ -236,6 +275,22 @@ mod tests {
                 (SegmentId::new(3), Entry { kind: SegmentKind::Compacted, sealed: true, durable_len: 4096 }),
                 (SegmentId::new(8), Entry { kind: SegmentKind::Log, sealed: false, durable_len: 40 }),
             ]),
+            archive: Archive {
+                segments: BTreeMap::from([(
+                    SegmentId::new(2),
+                    Archived {
+                        kind: SegmentKind::Log,
+                        len: 4096,
+                        replaced_lsn: Lsn::new(55),
+                        replaced_unix_ms: 9,
+                    },
+                )]),
+                points: vec![
+                    Point { name: "a".to_owned(), lsn: Lsn::new(51), unix_ms: 7, expires_unix_ms: None },
+                    Point { name: "bb".to_owned(), lsn: Lsn::new(52), unix_ms: 8, expires_unix_ms: Some(99) },
+                ],
+                ..Archive::beginning(Lsn::new(50), 6)
+            },
         }
     }
 
@@ -244,7 +299,8 @@ mod tests {
         for manifest in [Manifest::empty(7), sample()] {
             let bytes = manifest.encode();
             assert_eq!(Manifest::decode(&bytes, Path::new("m")).unwrap(), manifest);
-            assert_eq!(bytes.len(), Manifest::len_with(manifest.segments.len()));
+            let len = Manifest::len_with(manifest.segments.len()) + manifest.archive.encoded_len();
+            assert_eq!(bytes.len(), len);
         }
     }
 

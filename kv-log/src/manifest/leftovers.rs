@@ -7,6 +7,7 @@
 use kv_core::SegmentId;
 use kv_core::fs::{Dir, OpenMode};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub(super) struct Leftovers {
 #[derive(Debug, Default)]
 struct State {
     files: Vec<Leftover>,
+    /// Files that a reader of past states still reads, and how many do.
+    held: BTreeMap<String, usize>,
     /// Number of removal rounds so far.
     round: u64,
 }
@@ -56,6 +59,13 @@ impl Leftovers {
         self.add_file(directory::segment_file_name(id), bytes);
     }
 
+    /// Adds the files of several segments, with their bytes.
+    pub(super) fn add_all(&self, segments: Vec<(SegmentId, u64)>) {
+        for (id, bytes) in segments {
+            self.add(id, bytes);
+        }
+    }
+
     fn add_file(&self, name: String, bytes: u64) {
         self.state.lock().files.push(Leftover { name, bytes, failures: 0, due: 0 });
     }
@@ -78,10 +88,12 @@ impl Leftovers {
         let (round, mut tried) = {
             let mut state = self.state.lock();
             state.round += 1;
-            let round = state.round;
-            let is_due = |leftover: &mut Leftover| attempt == Which::All || leftover.due <= round;
-            let tried: Vec<Leftover> = state.files.extract_if(.., is_due).collect();
-            (round, tried)
+            let State { files, held, round } = &mut *state;
+            let is_due = |leftover: &mut Leftover| {
+                (attempt == Which::All || leftover.due <= *round) && !held.contains_key(&leftover.name)
+            };
+            let tried: Vec<Leftover> = files.extract_if(.., is_due).collect();
+            (*round, tried)
         };
         // Without the lock, because it takes long.
         tried.retain_mut(|leftover| {
@@ -94,6 +106,17 @@ impl Leftovers {
         }
     }
 
+    /// Keeps the files of these segments until the answer is dropped.
+    pub(super) fn hold(self: &Arc<Self>, ids: impl Iterator<Item = SegmentId>) -> Held {
+        let names: Vec<String> = ids.map(directory::segment_file_name).collect();
+        let mut state = self.state.lock();
+        for name in &names {
+            *state.held.entry(name.clone()).or_default() += 1;
+        }
+        drop(state);
+        Held { leftovers: Arc::clone(self), names }
+    }
+
     /// Whether the removal of any of them was not tried yet. Those wait for a manifest.
     pub(super) fn any_untried(&self) -> bool {
         self.state.lock().files.iter().any(|leftover| leftover.failures == 0)
@@ -103,6 +126,28 @@ impl Leftovers {
     pub(super) fn count(&self) -> (u64, u64) {
         let state = self.state.lock();
         (state.files.len() as u64, state.files.iter().map(|leftover| leftover.bytes).sum())
+    }
+}
+
+/// Files that stay, although the store may not need them any more. They go with the leftovers after
+/// it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    leftovers: Arc<Leftovers>,
+    names: Vec<String>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.leftovers.state.lock();
+        for name in &self.names {
+            if let Some(count) = state.held.get_mut(name) {
+                *count -= 1;
+                if *count == 0 {
+                    state.held.remove(name);
+                }
+            }
+        }
     }
 }
 
@@ -125,7 +170,7 @@ mod tests {
     fn a_file_whose_removal_fails_is_tried_after_ever_longer_pauses() {
         let disk = SimFs::new();
         let dir = disk.open_dir(Path::new("/")).unwrap();
-        let leftovers = Leftovers::new(Arc::clone(&dir));
+        let leftovers = Arc::new(Leftovers::new(Arc::clone(&dir)));
         for number in 0..10 {
             dir.open(&number.to_string(), OpenMode::CreateNew).unwrap();
             leftovers.add_file(number.to_string(), 5);
@@ -139,6 +184,17 @@ mod tests {
         assert_eq!((leftovers.count(), leftovers.any_untried()), ((10, 50), false));
         disk.heal();
         leftovers.remove(Which::All);
+        assert_eq!((leftovers.count(), dir.list().unwrap().len()), ((0, 0), 0));
+        let id = SegmentId::new(7);
+        dir.open(&directory::segment_file_name(id), OpenMode::CreateNew).unwrap();
+        let held = [leftovers.hold([id].into_iter()), leftovers.hold([id].into_iter())];
+        leftovers.add(id, 5);
+        for held in held {
+            leftovers.remove(Which::All);
+            assert_eq!((leftovers.count(), dir.list().unwrap().len()), ((1, 5), 1));
+            drop(held);
+        }
+        leftovers.remove(Which::Due);
         assert_eq!((leftovers.count(), dir.list().unwrap().len()), ((0, 0), 0));
         leftovers.add_file("absent".to_owned(), 0);
         assert!(leftovers.any_untried());

@@ -1,12 +1,17 @@
 //! The manifest and the segment files of a store: their creation, their order and their removal.
 
+mod archive;
 mod catalog;
 mod content;
 mod leftovers;
 mod maker;
 mod reserve;
+mod window;
 
-pub(crate) use catalog::{Catalog, Unnamed};
+pub(crate) use archive::{Archive, Archived};
+pub(crate) use catalog::{Catalog, Replaced, Unnamed};
 pub(crate) use content::{Entry, Manifest, header_error};
+pub(crate) use leftovers::Held;
 pub(crate) use maker::SegmentMaker;
 pub(crate) use reserve::{Need, Room};
+pub(crate) use window::{PastFile, PastFiles};

@@ -44,14 +44,14 @@ const TOMBSTONES_MIN: u64 = 32 << 10;
 
 impl Shares {
     /// For `segments` segments with files of `file_bytes` bytes together, of which the largest has
-    /// `segment_bytes`.
-    pub(super) fn new(segments: usize, file_bytes: u64, segment_bytes: usize) -> Self {
+    /// `segment_bytes`, and an archive that takes `archive_len` bytes of the manifest.
+    pub(super) fn new(segments: usize, archive_len: usize, file_bytes: u64, segment_bytes: usize) -> Self {
         let segment_bytes = segment_bytes as u64;
         let largest = file_bytes.min(segment_bytes);
         let tombstones = TOMBSTONES_MIN.min(segment_bytes).max(file_bytes / 64).max(largest / 16);
         Shares {
             // For one that names twice as many segments.
-            manifests: Manifest::len_with(2 * segments) as u64 + MANIFESTS_MIN,
+            manifests: (Manifest::len_with(2 * segments) + 2 * archive_len) as u64 + MANIFESTS_MIN,
             relief: 2 * with_metadata(tombstones),
             tombstones,
             survivors: with_metadata(largest),
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn one_relief_leaves_room_for_another_and_for_a_compaction() {
         for file_bytes in [0, 4 << 10, 1 << 20, 64 << 20, 100 << 30] {
-            let shares = Shares::new(7, file_bytes, SEGMENT_BYTES);
+            let shares = Shares::new(7, 0, file_bytes, SEGMENT_BYTES);
             let left = shares.left_by(Need::Relief).unwrap_or(0);
             assert!(shares.sum() - left >= 2 * shares.tombstones());
             let survivors = shares.left_by(Need::Relief).zip(shares.left_by(Need::Compaction));
@@ -165,21 +165,21 @@ mod tests {
 
     #[test]
     fn growth_uses_nothing_and_the_last_relief_as_much_as_a_compaction() {
-        let shares = Shares::new(1, 1 << 20, SEGMENT_BYTES);
+        let shares = Shares::new(1, 0, 1 << 20, SEGMENT_BYTES);
         assert_eq!(shares.left_by(Need::Growth), None);
         assert_eq!(shares.left_by(Need::LastRelief), shares.left_by(Need::Compaction));
     }
 
     #[test]
     fn the_reserve_of_a_small_store_is_small_and_of_a_large_one_a_segment_and_a_thirty_second() {
-        assert!(Shares::new(1, 4 << 10, SEGMENT_BYTES).sum() < 256 << 10);
+        assert!(Shares::new(1, 0, 4 << 10, SEGMENT_BYTES).sum() < 256 << 10);
         let large = 100 << 30;
-        let sum = Shares::new(1600, large, SEGMENT_BYTES).sum();
+        let sum = Shares::new(1600, 0, large, SEGMENT_BYTES).sum();
         assert!((large / 32..large / 31).contains(&sum), "{sum} bytes");
     }
 
     #[test]
     fn small_segments_have_small_tombstone_segments() {
-        assert_eq!(Shares::new(1, 4096, 4096).tombstones(), 4096);
+        assert_eq!(Shares::new(1, 0, 4096, 4096).tombstones(), 4096);
     }
 }

@@ -29,7 +29,7 @@ use super::replay::recover;
 use crate::context::Context;
 use crate::directory::{self, Content};
 use crate::log::{LogEnd, SEAL_LEN_MAX, create_active, fitting_capacity};
-use crate::manifest::{Catalog, Manifest, Need, Room, SegmentMaker};
+use crate::manifest::{Archive, Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
 use crate::reclaim;
 use crate::segments::{Segment, SegmentFiles, Via};
@@ -52,7 +52,8 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let manifest = if check_content(dir.path(), &dir.names()?, &options)? == Content::Store {
         Manifest::load(&*dir)?
     } else {
-        let manifest = Manifest::empty(env.draw_store_id(dir.path()));
+        let mut manifest = Manifest::empty(env.draw_store_id(dir.path()));
+        manifest.archive = Archive::beginning(Lsn::ZERO, env.clock.unix_time_ms());
         manifest.store(&*dir)?;
         manifest
     };

@@ -80,7 +80,7 @@ pub(crate) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> 
     let known = Known { store_id: manifest.store_id, ids_end: manifest.ids_end, last_lsn };
     let mut unnamed = Unnamed::default();
     for id in dir.names()?.iter().filter_map(|name| directory::parse_segment_file_name(name)) {
-        if !manifest.segments.contains_key(&id) {
+        if !manifest.segments.contains_key(&id) && !manifest.archive.segments.contains_key(&id) {
             match examine(dir, id, known)? {
                 Finding::Orphan => unnamed.orphans.push(id),
                 Finding::Foreign | Finding::NewerChanges => drop(unnamed.foreign.insert(id)),

@@ -1,0 +1,140 @@
+//! The catalog's side of past states: their files, their points, and their end.
+
+use kv_core::fs::Dir;
+use kv_core::{Lsn, Point, Result, SegmentId};
+use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::archive::Archive;
+use super::catalog::Catalog;
+use super::leftovers::Held;
+
+/// The files of a store at one moment.
+#[derive(Debug)]
+pub(crate) struct PastFiles {
+    pub(crate) dir: Arc<dyn Dir>,
+    pub(crate) store_id: u32,
+    pub(crate) archive: Archive,
+    /// Those of the store, and archived ones.
+    pub(crate) files: Vec<PastFile>,
+}
+
+/// A file that holds records of past states.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PastFile {
+    pub(crate) id: SegmentId,
+    pub(crate) kind: SegmentKind,
+    /// Its bytes from the start that hold records.
+    pub(crate) len: u64,
+    /// Whether they end with a seal.
+    pub(crate) is_sealed: bool,
+    /// States from this LSN on do not need it.
+    pub(crate) replaced_lsn: Option<Lsn>,
+}
+
+impl Catalog {
+    /// The files that hold the records of every state in the window, up to the synced changes. Of a
+    /// store that is only read, up to the recovered ones. They stay until `Held` is dropped.
+    pub(crate) fn hold_past(&self) -> (PastFiles, Held) {
+        let stored = self.stored.lock();
+        let archive = stored.manifest.archive.clone();
+        let mut files = archive.past_files();
+        for segment in self.segments.lock().values() {
+            let is_sealed = segment.is_durable();
+            let len = if is_sealed {
+                segment.file_len()
+            } else if self.context.options.read_only {
+                segment.end()
+            } else {
+                segment.synced()
+            };
+            if len > SEGMENT_HEADER_LEN {
+                let (id, kind, len) = (segment.id, segment.kind, len as u64);
+                files.push(PastFile { id, kind, len, is_sealed, replaced_lsn: None });
+            }
+        }
+        let held = self.leftovers.hold(files.iter().map(|file| file.id));
+        let (dir, store_id) = (Arc::clone(&self.context.dir), stored.manifest.store_id);
+        (PastFiles { dir, store_id, archive, files }, held)
+    }
+
+    /// The beginning of the window, and the points.
+    pub(crate) fn archive(&self) -> Archive {
+        self.stored.lock().manifest.archive.clone()
+    }
+
+    /// Changes the points by `edit`, and stores them. A failure of `edit` changes nothing.
+    ///
+    /// # Errors
+    /// That of `edit`. The manifest cannot be stored.
+    pub(crate) fn change_points<T>(
+        &self,
+        last_lsn: Lsn,
+        edit: impl FnOnce(&mut Archive) -> Result<T>,
+    ) -> Result<T> {
+        self.change(|stored| {
+            let mut next = stored.manifest.clone();
+            match edit(&mut next.archive) {
+                Ok(done) => self.store(stored, next, last_lsn).map(|()| Ok(done)),
+                Err(error) => Ok(Err(error)),
+            }
+        })?
+    }
+
+    /// Stores a manifest if archived segments or points have expired.
+    pub(crate) fn expire_past(&self, last_lsn: Lsn) -> Result<()> {
+        self.change(|stored| {
+            let mut next = stored.manifest.clone();
+            self.expire(&mut next);
+            if next == stored.manifest { Ok(()) } else { self.store(stored, next, last_lsn) }
+        })
+    }
+
+    /// Notes whether the disk is full. While it is, the archived segments that the policy gives up
+    /// for that expire. Returns the bytes that come free.
+    pub(crate) fn set_disk_full(&self, is_full: bool, last_lsn: Lsn) -> Result<u64> {
+        self.is_disk_full.store(is_full, Ordering::Relaxed);
+        let before = self.past_bytes();
+        if is_full && before > 0 {
+            self.expire_past(last_lsn)?;
+        }
+        Ok(before.saturating_sub(self.past_bytes()))
+    }
+
+    /// Bytes of the archived files.
+    pub(crate) fn past_bytes(&self) -> u64 {
+        self.archived.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Archive {
+    /// The archived files.
+    pub(crate) fn past_files(&self) -> Vec<PastFile> {
+        let needed = self.segments.iter().filter(|(_, one)| one.replaced_lsn > self.first_lsn);
+        needed
+            .map(|(id, one)| PastFile {
+                id: *id,
+                kind: one.kind,
+                len: one.len,
+                is_sealed: true,
+                replaced_lsn: Some(one.replaced_lsn),
+            })
+            .collect()
+    }
+
+    /// Adds a point whose state is in the window.
+    pub(crate) fn pin(&mut self, point: Point) -> Result<()> {
+        point.check_new(&self.points)?;
+        self.points.push(point);
+        self.points.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(())
+    }
+
+    /// Removes a point, and says whether it was there.
+    pub(crate) fn unpin(&mut self, name: &str) -> bool {
+        let before = self.points.len();
+        self.points.retain(|point| point.name != name);
+        self.points.len() < before
+    }
+}

@@ -1,0 +1,170 @@
+//! Past states of a closed store, also of one that no longer opens.
+
+use kv_core::fs::DirExt;
+use kv_core::{
+    Env, Error, Lsn, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window,
+};
+use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, StopReason};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::reachable::{Reachable, points_of};
+use crate::directory;
+use crate::inspect::Survey;
+use crate::manifest::{Manifest, PastFile, PastFiles};
+
+/// The past of a closed store, read from its files. It holds the lock of a reader.
+///
+/// The store need not open: a target needs only its own files to be intact. If the end of the log
+/// is damaged, the window ends before the damage.
+///
+/// ```
+/// use kv_log::inspect::ClosedPast;
+/// use kv_log::{Engine, Env, LogEngine, Options, PointInTime, Target};
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (broken, restored) = (dir.path().join("broken"), dir.path().join("restored"));
+/// let store = LogEngine::open(&broken, Options::default())?;
+/// let lsn = store.put(b"planet", b"earth")?;
+/// store.delete(b"planet")?;
+/// store.close()?;
+///
+/// ClosedPast::open(&Env::os(), &broken)?.restore(&Target::Lsn(lsn), &restored)?;
+/// let store = LogEngine::open(&restored, Options::default())?;
+/// assert_eq!(store.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
+/// # Ok::<(), kv_log::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ClosedPast {
+    env: Env,
+    survey: Survey,
+    manifest: Manifest,
+}
+
+/// Segments of a restored store have at most this size, bytes.
+const SEGMENT_BYTES_MAX: u64 = 16 << 20;
+
+/// A restored store has about so many segments, if they are small.
+const SEGMENTS: u64 = 8;
+
+/// The end of the log, as far as it can be read.
+struct End {
+    lsn: Lsn,
+    /// The log segments without a seal that hold records.
+    unsealed: Vec<PastFile>,
+}
+
+impl ClosedPast {
+    /// Of the store in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::NotAStore`]; [`Error::Locked`] if a writer has the store open;
+    /// [`Error::Corruption`] if the manifest is damaged; an I/O error.
+    pub fn open(env: &Env, dir: &Path) -> Result<Self> {
+        let survey = Survey::open(env, dir)?;
+        let manifest = survey.manifest.clone()?;
+        Ok(ClosedPast { env: env.clone(), survey, manifest })
+    }
+
+    /// Whether the store keeps anything that only past states need, or has a point.
+    pub fn is_kept(&self) -> bool {
+        !self.manifest.archive.segments.is_empty() || !self.manifest.archive.points.is_empty()
+    }
+
+    fn reach(&self) -> Result<Reachable> {
+        let Manifest { store_id, archive, segments, .. } = &self.manifest;
+        let End { lsn, unsealed } = self.end()?;
+        let mut files = archive.past_files();
+        files.extend(segments.iter().filter(|(_, entry)| entry.sealed).map(|(id, entry)| PastFile {
+            id: *id,
+            kind: entry.kind,
+            len: entry.durable_len,
+            is_sealed: true,
+            replaced_lsn: None,
+        }));
+        files.extend(unsealed);
+        let dir = Arc::clone(&self.survey.dir);
+        let files = PastFiles { dir, store_id: *store_id, archive: archive.clone(), files };
+        // The lock of a reader keeps the files.
+        Ok(Reachable::new(files, None, lsn, self.env.clock.unix_time_ms()))
+    }
+
+    /// Looks for the end of the log in the segments that have no seal.
+    fn end(&self) -> Result<End> {
+        let mut end = End { lsn: Lsn::ZERO, unsealed: Vec::new() };
+        let (mut bytes, mut is_whole) = (Vec::new(), true);
+        for (id, entry) in self.manifest.segments.iter().filter(|(_, entry)| !entry.sealed) {
+            let path = self.survey.dir.path_of(&directory::segment_file_name(*id));
+            self.survey.read(*id, u64::MAX, &mut bytes)?;
+            let known = (entry.kind, id.get(), self.manifest.store_id);
+            let header = SegmentHeader::decode(&bytes)
+                .ok()
+                .filter(|header| (header.kind, header.segment_id, header.store_id) == known);
+            let Some(header) = header else {
+                let is_spare =
+                    bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default().iter().all(|byte| *byte == 0);
+                if is_spare && entry.durable_len <= SEGMENT_HEADER_LEN as u64 {
+                    continue;
+                }
+                let fault = "the header is damaged, so the end of the log cannot be read";
+                return Err(Error::corruption(&path, 0, fault));
+            };
+            let mut scanner = Scanner::new(header.origin(), &bytes, SEGMENT_HEADER_LEN);
+            let changes = scanner.by_ref().filter(|(_, record)| record.kind.is_change());
+            let last = changes.map(|(_, record)| record.lsn).max().unwrap_or(header.base_lsn);
+            let stop = scanner.stop();
+            end.lsn = end.lsn.max(Lsn::new(last));
+            let (len, is_sealed) = (stop.offset as u64, stop.reason == StopReason::Sealed);
+            if len > SEGMENT_HEADER_LEN as u64 {
+                let file = PastFile { id: *id, kind: SegmentKind::Log, len, is_sealed, replaced_lsn: None };
+                end.unsealed.push(file);
+            }
+            is_whole = len >= entry.durable_len;
+            if !is_whole {
+                // Synced changes are lost here, so later ones are beyond reach.
+                break;
+            }
+        }
+        if is_whole {
+            end.lsn = end.lsn.max(self.manifest.durable_lsn);
+        }
+        Ok(end)
+    }
+}
+
+impl PointInTime for ClosedPast {
+    fn window(&self) -> Result<Window> {
+        Ok(self.reach()?.window())
+    }
+
+    fn points(&self) -> Result<Vec<Point>> {
+        Ok(points_of(&self.manifest.archive, self.env.clock.unix_time_ms()))
+    }
+
+    fn pin(&self, _name: &str, _target: &Target, _expires_unix_ms: Option<u64>) -> Result<Point> {
+        Err(Error::ReadOnly)
+    }
+
+    fn unpin(&self, _name: &str) -> Result<bool> {
+        Err(Error::ReadOnly)
+    }
+
+    fn read_at(&self, target: &Target) -> Result<Past> {
+        self.reach()?.read_at(target)
+    }
+
+    fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
+        self.reach()?.history(key)
+    }
+
+    fn plan(&self, target: &Target) -> Result<RestorePlan> {
+        self.reach()?.plan(target)
+    }
+
+    fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
+        let reachable = self.reach()?;
+        let bytes = reachable.plan(target)?.bytes / SEGMENTS;
+        let segment_bytes = usize::try_from(bytes.clamp(4096, SEGMENT_BYTES_MAX)).unwrap_or(usize::MAX);
+        reachable.restore(target, &self.env, into, segment_bytes)
+    }
+}

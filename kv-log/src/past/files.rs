@@ -1,0 +1,138 @@
+//! Passes over the files that hold past states.
+
+use kv_core::fs::{DirExt, FileExt, OpenMode};
+use kv_core::{Error, Lsn, Op, Result, Value};
+use kv_wal_format::{
+    Decoder, Mark, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Step,
+};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use crate::directory;
+use crate::manifest::{PastFile, PastFiles, header_error};
+
+/// A version of a key: the LSN of its change, and its value. `None`: it was deleted.
+pub(super) type Found = (u64, Option<Value>);
+
+/// The newest version of each key.
+pub(super) type State = BTreeMap<Vec<u8>, Found>;
+
+impl PastFiles {
+    /// The files that the state at `lsn` needs.
+    pub(super) fn needed_at(&self, lsn: Lsn) -> impl Iterator<Item = &PastFile> {
+        self.files.iter().filter(move |file| file.replaced_lsn.is_none_or(|replaced| replaced > lsn))
+    }
+
+    /// The times in the marks of all files. A damaged file tells those before its damage.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn marks(&self) -> Result<Vec<(Lsn, u64)>> {
+        let archived = self.archive.segments.values();
+        let mut marks: Vec<(Lsn, u64)> =
+            archived.map(|one| (one.replaced_lsn, one.replaced_unix_ms)).collect();
+        let mut bytes = Vec::new();
+        for file in self.files.iter().filter(|file| file.kind == SegmentKind::Log) {
+            self.read(file, &mut bytes)?;
+            let Ok(header) = SegmentHeader::decode(&bytes) else { continue };
+            let (decoder, mut at) = (Decoder::new(header.origin()), SEGMENT_HEADER_LEN);
+            while let Some(info) = decoder.check_header(bytes.get(at..).unwrap_or_default()) {
+                if info.kind == RecordKind::Mark
+                    && let Step::Record { record, .. } = decoder.step(bytes.get(at..).unwrap_or_default())
+                    && let Some(mark) = Mark::from_record(&record)
+                {
+                    marks.push((Lsn::new(record.lsn), mark.unix_time_ms));
+                }
+                at = at.saturating_add(info.encoded_len());
+            }
+        }
+        Ok(marks)
+    }
+
+    /// The state at `lsn`, with the keys that were deleted.
+    ///
+    /// # Errors
+    /// A file that the state needs is missing or damaged.
+    pub(super) fn state_at(&self, lsn: Lsn) -> Result<State> {
+        let mut state = State::new();
+        let mut bytes = Vec::new();
+        for file in self.needed_at(lsn) {
+            self.scan(file, &mut bytes, lsn, |record| {
+                let value = || (record.kind == RecordKind::Put).then(|| Value::from(record.value));
+                match state.get_mut(record.key) {
+                    Some(known) if known.0 >= record.lsn => {}
+                    Some(known) => *known = (record.lsn, value()),
+                    None => drop(state.insert(record.key.to_vec(), (record.lsn, value()))),
+                }
+            })?;
+        }
+        Ok(state)
+    }
+
+    /// The versions of `key` up to `lsn` by their LSNs.
+    ///
+    /// # Errors
+    /// As for [`state_at`](Self::state_at), for any state of the window.
+    pub(super) fn versions(&self, key: &[u8], lsn: Lsn) -> Result<BTreeMap<u64, Option<Value>>> {
+        let mut versions = BTreeMap::new();
+        let mut bytes = Vec::new();
+        for file in &self.files {
+            self.scan(file, &mut bytes, lsn, |record| {
+                if record.key == key
+                    && let Entry::Vacant(free) = versions.entry(record.lsn)
+                {
+                    free.insert((record.kind == RecordKind::Put).then(|| Value::from(record.value)));
+                }
+            })?;
+        }
+        Ok(versions)
+    }
+
+    /// Calls `visit` with each change of `file` up to `lsn`, and checks all of the file.
+    fn scan(
+        &self,
+        file: &PastFile,
+        bytes: &mut Vec<u8>,
+        lsn: Lsn,
+        mut visit: impl FnMut(&Record<'_>),
+    ) -> Result<()> {
+        self.read(file, bytes)?;
+        let path = self.dir.path_of(&directory::segment_file_name(file.id));
+        let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
+        let SegmentHeader { kind, segment_id, base_lsn, store_id } = header;
+        if (kind, segment_id, store_id) != (file.kind, file.id.get(), self.store_id) {
+            let fault = format!("this is {kind} segment {segment_id} of store {store_id:08x}");
+            return Err(Error::corruption(&path, 0, fault));
+        }
+        if kind == SegmentKind::Log && base_lsn >= lsn.get() {
+            // Its changes are newer, and its damage does not matter.
+            return Ok(());
+        }
+        let mut scanner = Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN);
+        for (_, record) in scanner.by_ref() {
+            if record.kind.is_change() && record.lsn <= lsn.get() {
+                visit(&record);
+            }
+        }
+        let stop = scanner.stop();
+        if stop.offset != bytes.len() || file.is_sealed && stop.reason != kv_wal_format::StopReason::Sealed {
+            return Err(Error::corruption(&path, stop.fault as u64, stop.reason));
+        }
+        Ok(())
+    }
+
+    /// Reads the records of `file`.
+    fn read(&self, file: &PastFile, bytes: &mut Vec<u8>) -> Result<()> {
+        let name = directory::segment_file_name(file.id);
+        let path = self.dir.path_of(&name);
+        let open = self.dir.open(&name, OpenMode::Read);
+        let open = open.map_err(|error| Error::io(Op::Open, &path, error))?;
+        bytes.resize(usize::try_from(file.len).unwrap_or(usize::MAX), 0);
+        let read = open.read_full_at(bytes, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
+        if read < bytes.len() {
+            let fault = format!("the file ends here, and was {} bytes long", bytes.len());
+            return Err(Error::corruption(&path, read as u64, fault));
+        }
+        Ok(())
+    }
+}

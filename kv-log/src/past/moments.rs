@@ -1,0 +1,81 @@
+//! The calls that reach past states of an open store.
+
+use kv_core::{Error, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window};
+use std::path::Path;
+
+use super::reachable::{Reachable, points_of, window_of};
+use crate::engine::LogEngine;
+use crate::store::Store;
+
+/// Makes every change of earlier calls durable, and takes hold of the files.
+fn reach(store: &Store) -> Result<Reachable> {
+    let Window { last_lsn, last_unix_ms, .. } = present(store)?;
+    if !store.context.options.read_only {
+        store.flusher.make_durable(last_lsn)?;
+    }
+    let (files, held) = store.catalog.hold_past();
+    Ok(Reachable::new(files, Some(held), last_lsn, last_unix_ms))
+}
+
+fn present(store: &Store) -> Result<Window> {
+    store.context.health.check_readable()?;
+    let last_lsn = store.log.end.last_lsn();
+    // After the LSN: every change up to it was made by then.
+    let now = store.context.env.clock.unix_time_ms();
+    Ok(window_of(&store.catalog.archive(), last_lsn, now))
+}
+
+impl PointInTime for LogEngine {
+    fn window(&self) -> Result<Window> {
+        present(&self.store)
+    }
+
+    fn points(&self) -> Result<Vec<Point>> {
+        self.store.context.health.check_readable()?;
+        Ok(points_of(&self.store.catalog.archive(), self.store.context.env.clock.unix_time_ms()))
+    }
+
+    fn pin(&self, name: &str, target: &Target, expires_unix_ms: Option<u64>) -> Result<Point> {
+        self.store.context.health.check_writable()?;
+        let reachable = reach(&self.store)?;
+        let Moment { lsn, unix_ms, .. } = reachable.moment(target)?;
+        let point = Point { name: name.to_owned(), lsn, unix_ms, expires_unix_ms };
+        self.store.catalog.change_points(self.store.log.end.last_lsn(), |archive| {
+            // The window may have moved since.
+            if lsn < archive.first_lsn {
+                let Window { last_lsn, last_unix_ms, .. } = reachable.window();
+                let window = Box::new(window_of(archive, last_lsn, last_unix_ms));
+                return Err(Error::OutsideWindow { target: Box::new(target.clone()), window });
+            }
+            archive.pin(point.clone())
+        })?;
+        Ok(point)
+    }
+
+    fn unpin(&self, name: &str) -> Result<bool> {
+        self.store.context.health.check_writable()?;
+        let last_lsn = self.store.log.end.last_lsn();
+        // A point that is not there costs no manifest.
+        if !self.points()?.iter().any(|point| point.name == name) {
+            return Ok(false);
+        }
+        self.store.catalog.change_points(last_lsn, |archive| Ok(archive.unpin(name)))
+    }
+
+    fn read_at(&self, target: &Target) -> Result<Past> {
+        reach(&self.store)?.read_at(target)
+    }
+
+    fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
+        reach(&self.store)?.history(key)
+    }
+
+    fn plan(&self, target: &Target) -> Result<RestorePlan> {
+        reach(&self.store)?.plan(target)
+    }
+
+    fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
+        let segment_bytes = self.store.log.slack.output_bytes();
+        reach(&self.store)?.restore(target, &self.store.context.env, into, segment_bytes)
+    }
+}

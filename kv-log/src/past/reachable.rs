@@ -1,0 +1,98 @@
+//! The past as it can be reached at one moment.
+
+use kv_core::parts::{PastState, Timeline};
+use kv_core::{Env, Lsn, Moment, Past, Point, RestorePlan, Result, Target, Version, Window};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::restore::write_store;
+use crate::manifest::{Archive, Held, PastFiles};
+
+/// The files of a store, and its window.
+#[derive(Debug)]
+pub(super) struct Reachable {
+    files: PastFiles,
+    window: Window,
+    /// Keeps the files of an open store.
+    _held: Option<Held>,
+}
+
+/// The window of a store whose newest change has the LSN `last_lsn`.
+pub(super) fn window_of(archive: &Archive, last_lsn: Lsn, now_unix_ms: u64) -> Window {
+    let Archive { first_lsn, first_unix_ms, .. } = *archive;
+    // The clock may have been set back.
+    let last_unix_ms = now_unix_ms.max(first_unix_ms);
+    Window { first_lsn, last_lsn: last_lsn.max(first_lsn), first_unix_ms, last_unix_ms }
+}
+
+/// The points of `archive` that have not expired.
+pub(super) fn points_of(archive: &Archive, now_unix_ms: u64) -> Vec<Point> {
+    let lives = |point: &&Point| point.expires_unix_ms.is_none_or(|time| time > now_unix_ms);
+    archive.points.iter().filter(lives).cloned().collect()
+}
+
+impl Reachable {
+    /// The past in `files`, which hold every change up to `last_lsn`.
+    pub(super) fn new(files: PastFiles, held: Option<Held>, last_lsn: Lsn, now_unix_ms: u64) -> Self {
+        let window = window_of(&files.archive, last_lsn, now_unix_ms);
+        Reachable { files, window, _held: held }
+    }
+
+    pub(super) fn window(&self) -> Window {
+        self.window
+    }
+
+    fn timeline(&self) -> Result<Timeline> {
+        Ok(Timeline::new(self.window, self.files.marks()?))
+    }
+
+    pub(super) fn moment(&self, target: &Target) -> Result<Moment> {
+        self.timeline()?.moment(target, &points_of(&self.files.archive, self.window.last_unix_ms))
+    }
+
+    pub(super) fn read_at(&self, target: &Target) -> Result<Past> {
+        let moment = self.moment(target)?;
+        let state = self.files.state_at(moment.lsn)?;
+        let pairs = state.into_iter().filter_map(|(key, (_, value))| Some((key, value?))).collect();
+        Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, pairs)) })
+    }
+
+    pub(super) fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
+        let (timeline, Window { first_lsn, last_lsn, .. }) = (self.timeline()?, self.window);
+        let mut versions = self.files.versions(key, last_lsn)?;
+        // Of the versions before the window, the last one shows in it, if it is a put.
+        let inside = versions.split_off(&first_lsn.next().get());
+        let first = versions.pop_last().filter(|(_, value)| value.is_some());
+        let version = |(lsn, value)| {
+            let lsn = Lsn::new(lsn);
+            Version { lsn, unix_ms: timeline.time_of(lsn), value }
+        };
+        Ok(first.into_iter().chain(inside).map(version).collect())
+    }
+
+    pub(super) fn plan(&self, target: &Target) -> Result<RestorePlan> {
+        let moment = self.moment(target)?;
+        let (mut files, mut bytes) = (0, 0);
+        for file in self.files.needed_at(moment.lsn) {
+            files += 1;
+            bytes += file.len;
+        }
+        Ok(RestorePlan { moment, files, bytes })
+    }
+
+    /// Writes the state of `target` to a new store, in segments of about `segment_bytes` bytes.
+    pub(super) fn restore(
+        self,
+        target: &Target,
+        env: &Env,
+        into: &Path,
+        segment_bytes: usize,
+    ) -> Result<Moment> {
+        let moment = self.moment(target)?;
+        let state = self.files.state_at(moment.lsn)?;
+        // The new store does not need the files.
+        drop(self);
+        write_store(env, into, &state, moment, segment_bytes)?;
+        Ok(moment)
+    }
+}
