@@ -1,7 +1,8 @@
 use crate::failure::Failure;
+use crate::past::{parse_target, parse_time};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use kv_core::{Always, EngineFactory, Limits, Manual, PersistencePolicy, default_persistence};
+use kv_core::{Always, EngineFactory, Limits, Manual, PersistencePolicy, Target, default_persistence};
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -139,10 +140,83 @@ pub(crate) enum Command {
         Examples:\n  kv shell --dir /tmp/s\n  printf 'put a 1\\nget a\\n' | kv shell --dir /tmp/s")]
     Shell,
     /// Print the value of a key. For an absent key, print NULL; exit code 1.
-    #[command(after_help = "Examples:\n  kv get planet --dir /tmp/s\n  kv --hex get 00ff --dir /tmp/s")]
+    #[command(after_help = "Examples:\n  kv get planet --dir /tmp/s\n  kv --hex get 00ff --dir /tmp/s\n  \
+        kv get planet --at 2026-11-26T16:41:05Z --dir /tmp/s")]
     Get {
         /// The key.
         key: OsString,
+        /// In this past state: an LSN, a time with a zone, or a point.
+        #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
+        at: Option<Target>,
+    },
+    /// Print the versions of a key that can be reached, the oldest first.
+    #[command(
+        after_help = "A line is LSN, TIME, put or delete, VALUE with escapes (or with --hex, digits), \
+        separated by tabs. The change was made at that time, or before it. For the log engine only.\n\n\
+        Example:\n  kv history planet --dir /tmp/s"
+    )]
+    History {
+        /// The key.
+        key: OsString,
+    },
+    /// Print the past states that can be reached, and the points.
+    #[command(
+        after_help = "A line of a point is NAME, LSN, TIME, and when it expires, separated by tabs. For \
+        the log engine only.\n\nExample:\n  kv points --dir /tmp/s"
+    )]
+    Points,
+    /// Give a state a name. It can be reached until the point is removed or expires.
+    #[command(after_help = "Without --at, the newest state. Every state after it can be reached, too. That \
+        takes space: kv stats prints it as past_bytes. For the log engine only.\n\n\
+        Examples:\n  kv pin before-import --dir /tmp/s\n  \
+        kv pin monday --at 2026-11-23T00:00:00Z --expires 2026-12-01T00:00:00Z --dir /tmp/s")]
+    Pin {
+        /// The name, at most 64 bytes.
+        name: String,
+        /// The state: an LSN, a time with a zone, or another point.
+        #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
+        at: Option<Target>,
+        /// When the point expires: a time with a zone.
+        #[arg(long, value_parser = parse_time, value_name = "TIME")]
+        expires: Option<u64>,
+    },
+    /// Remove a point. If there is none of this name, print NULL; exit code 1.
+    #[command(after_help = "Example:\n  kv unpin before-import --dir /tmp/s")]
+    Unpin {
+        /// The name.
+        name: String,
+    },
+    /// Print what a restore would reach and read. Writes nothing.
+    #[command(after_help = "For the log engine only.\n\nExample:\n  kv plan --to before-import --dir /tmp/s")]
+    Plan {
+        /// The state: an LSN, a time with a zone, or a point.
+        #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
+        to: Target,
+    },
+    /// Write a past state of a store into a new directory.
+    #[command(after_help = "SRC stays as it is. It need not open: only the files of the state have to be \
+        intact. While a restore is unfinished, DST holds a file RESTORE, and no command opens it as a store. \
+        For the log engine only.\n\n\
+        Examples:\n  kv restore /tmp/s /tmp/restored --to 42\n  \
+        kv restore /tmp/s /tmp/restored --to 2026-11-26T16:41:05+01:00")]
+    Restore {
+        /// The store.
+        src: PathBuf,
+        /// The directory of the new store: missing or empty.
+        dst: PathBuf,
+        /// The state: an LSN, a time with a zone, or a point.
+        #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
+        to: Target,
+    },
+    /// Give a key its value of a past state, as a new change. If it had none, delete it.
+    #[command(after_help = "The change is durable when the command returns. For the log engine only.\n\n\
+        Example:\n  kv revert planet --to 42 --dir /tmp/s")]
+    Revert {
+        /// The key.
+        key: OsString,
+        /// The state: an LSN, a time with a zone, or a point.
+        #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
+        to: Target,
     },
     /// Store a value and print the key. The value is durable when the command returns.
     #[command(
@@ -207,14 +281,19 @@ pub(crate) enum Command {
     #[command(
         after_help = "A line is - (only in DIR1) or + (only in DIR2), a space, KEY, a tab, VALUE, with \
         escapes (or with --hex, digits). A key with two values has two lines. The exit code is 0 if the \
-        stores are equal, else 1.\n\n\
-        Example:\n  kv diff /tmp/s /tmp/repaired"
+        stores are equal, else 1. With --at, the first store is compared as it was, and without DIR2 with \
+        itself as it is.\n\n\
+        Examples:\n  kv diff /tmp/s /tmp/repaired\n  kv diff /tmp/s --at 2026-11-26T16:41:05Z"
     )]
     Diff {
         /// The first store.
         dir1: PathBuf,
         /// The second store.
-        dir2: PathBuf,
+        #[arg(required_unless_present = "at")]
+        dir2: Option<PathBuf>,
+        /// A past state of the first store: an LSN, a time with a zone, or a point.
+        #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
+        at: Option<Target>,
     },
     /// List the files of a store: its segments, the manifest, and everything else.
     #[command(

@@ -4,10 +4,10 @@ use crate::figures::{self, Figures};
 use crate::interactive::Terminal;
 use crate::signals::{Interrupt, Watch};
 use crate::text::{NULL, Text};
-use crate::{compare, files, scan, shell, store, transfer};
+use crate::{compare, files, past, scan, shell, store, transfer};
 use clap::CommandFactory;
 use clap_complete::Shell;
-use kv_core::{EngineExt, Error};
+use kv_core::{EngineExt, Error, PointInTime as _, Target};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::Path;
@@ -22,14 +22,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let text = if args.hex { Text::Hex } else { Text::Plain };
     match &args.command {
         Command::Shell => shell(args, text),
-        Command::Get { key } => get(args, text, key),
+        Command::Get { key, at } => get(args, text, key, at.as_ref()),
+        Command::History { key } => history(args, text, key),
+        Command::Points => points(args),
+        Command::Pin { name, at, expires } => pin(args, name, at.as_ref(), *expires),
+        Command::Unpin { name } => unpin(args, name),
+        Command::Plan { to } => answer_read(past::plan_text(&store::past(args)?.plan(to)?).as_bytes()),
+        Command::Restore { src, dst, to } => restore(args, src, dst, to),
+        Command::Revert { key, to } => revert(args, text, key, to),
         Command::Put { key, value } => put(args, text, key, value),
         Command::Delete { key } => delete(args, text, key),
         Command::Scan { prefix } => scan(args, text, prefix),
         Command::Stats { json } => stats(args, *json),
         Command::Compact { json } => compact(args, *json),
         Command::Bigkeys { prefix, top } => bigkeys(args, text, prefix, *top),
-        Command::Diff { dir1, dir2 } => diff(args, text, dir1, dir2),
+        Command::Diff { dir1, dir2, at } => {
+            diff(args, text, dir1, dir2.as_deref().unwrap_or(dir1), at.as_ref())
+        }
         Command::Inspect { store, json } => {
             answer_read(files::inspect(args.dir_or(store.as_deref())?, text, *json)?.as_bytes())
         }
@@ -69,13 +78,78 @@ fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
     })
 }
 
-fn get(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
+fn get(args: &Args, text: Text, key: &OsStr, at: Option<&Target>) -> Result<ExitCode, Failure> {
     let key = text.parse(key.as_encoded_bytes())?;
-    let engine = store::open(args)?;
+    let engine = match at {
+        Some(at) => store::past(args)?.read_at(at)?.engine,
+        None => store::open(args)?,
+    };
     let value = engine.get(&key)?;
     engine.close()?;
     let Some(value) = value else { return answer_absent() };
     answer_read(&line(&text.show(&value)))
+}
+
+fn history(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
+    let key = text.parse(key.as_encoded_bytes())?;
+    let versions = store::past(args)?.history(&key)?;
+    if versions.is_empty() {
+        return answer_absent();
+    }
+    answer_read(past::history_text(&versions, text).as_bytes())
+}
+
+fn points(args: &Args) -> Result<ExitCode, Failure> {
+    answer_read(past::points_text(&store::past(args)?)?.as_bytes())
+}
+
+fn pin(args: &Args, name: &str, at: Option<&Target>, expires: Option<u64>) -> Result<ExitCode, Failure> {
+    let engine = store::open(args)?;
+    let newest = Target::Lsn(engine.last_lsn());
+    let pinned = past::of(&*engine)?.pin(name, at.unwrap_or(&newest), expires);
+    engine.close()?;
+    answer_done("the point is durable", past::point_text(&pinned?).as_bytes())
+}
+
+fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {
+    let engine = store::open(args)?;
+    let was_there = past::of(&*engine)?.unpin(name);
+    engine.close()?;
+    if !was_there? {
+        return answer_absent();
+    }
+    answer_done("the removal is durable", &line(name.as_bytes()))
+}
+
+fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode, Failure> {
+    match store::past_of(args, src)?.restore(to, dst) {
+        Ok(moment) => {
+            let answer = format!("{}: {}\n", dst.display(), past::moment_text(&moment));
+            answer_done("the restore is done", answer.as_bytes())
+        }
+        Err(Error::InvalidArgument(text)) => Err(Failure::Usage(text)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn revert(args: &Args, text: Text, key: &OsStr, to: &Target) -> Result<ExitCode, Failure> {
+    let key = text.parse(key.as_encoded_bytes())?;
+    let engine = store::open(args)?;
+    let answered = (|| {
+        let then = past::of(&*engine)?.read_at(to)?.engine.get(&key)?;
+        match &then {
+            Some(value) => drop(engine.put_durable(&key, value)?),
+            None => {
+                if let Some(lsn) = engine.delete(&key)? {
+                    engine.wait_durable(lsn)?;
+                }
+            }
+        }
+        Ok::<_, Failure>(then)
+    })();
+    engine.close()?;
+    let shown = answered?.map_or_else(|| NULL.to_vec(), |value| text.show(&value).into_owned());
+    answer_done("the change is durable", &line(&shown))
 }
 
 fn put(args: &Args, text: Text, key: &OsStr, value: &OsStr) -> Result<ExitCode, Failure> {
@@ -139,8 +213,12 @@ fn bigkeys(args: &Args, text: Text, prefix: &OsStr, top: usize) -> Result<ExitCo
     answered
 }
 
-fn diff(args: &Args, text: Text, dir1: &Path, dir2: &Path) -> Result<ExitCode, Failure> {
-    let (first, second) = (store::open_any(args, dir1)?, store::open_any(args, dir2)?);
+fn diff(args: &Args, text: Text, dir1: &Path, dir2: &Path, at: Option<&Target>) -> Result<ExitCode, Failure> {
+    let first = match at {
+        Some(at) => store::past_of(args, dir1)?.read_at(at)?.engine,
+        None => store::open_any(args, dir1)?,
+    };
+    let second = store::open_any(args, dir2)?;
     let answered = read_only(|out| match compare::diff(&*first, &*second, text, out)? {
         same if same == Differences::default() => Ok(()),
         differences => Err(Failure::Differ(differences)),

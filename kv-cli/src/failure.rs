@@ -1,5 +1,6 @@
 //! Why a command failed, and its exit code.
 
+use crate::past;
 use crate::text::NotHex;
 use std::fmt;
 use std::io::{self, Write};
@@ -124,6 +125,13 @@ fn explain(error: &kv_core::Error) -> String {
     match error {
         kv_core::Error::TooLarge { what: what @ ("key" | "value"), len, limit } => {
             format!("the {what} is {len} bytes long, the limit is {limit} (--{what}-len-max BYTES raises it)")
+        }
+        kv_core::Error::OutsideWindow { target, window } => {
+            format!(
+                "cannot go to {}: the past states reach {}",
+                past::target_text(target),
+                past::window_text(window)
+            )
         }
         other => other.to_string(),
     }

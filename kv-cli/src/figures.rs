@@ -26,6 +26,7 @@ pub(crate) fn of_store(stats: &Stats) -> Figures {
         ("retired_bytes", stats.retired_bytes),
         ("unflushed_bytes", stats.unflushed_bytes),
         ("disk_bytes", stats.disk_bytes),
+        ("past_bytes", stats.past_bytes),
         ("leftover_files", stats.leftover_files),
         ("segments", stats.segments),
         ("last_lsn", stats.last_lsn.get()),

@@ -11,6 +11,7 @@
 //! | `interactive.rs` | lines that a user edits on a terminal |
 //! | `scan.rs` | the pairs of a store as lines |
 //! | `compare.rs` | differences of two stores, and the largest pairs |
+//! | `past/` | targets, histories and points as text |
 //! | `transfer/` | export, import and copy |
 //! | `files/` | inspect, dump, verify and repair |
 //! | `progress.rs`, `colour.rs` | progress and colours on a terminal |
@@ -29,6 +30,7 @@ mod figures;
 mod files;
 mod interactive;
 mod lines;
+mod past;
 mod progress;
 mod scan;
 mod shell;

@@ -3,7 +3,8 @@
 use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
 use kv_core::fs::FsExt;
-use kv_core::{Engine, Env, Error, OpenOptions, OsFs};
+use kv_core::{Engine, Env, Error, KeepPast, OpenOptions, OsFs};
+use kv_log::inspect::ClosedPast;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,7 +22,11 @@ enum Access {
 impl Access {
     fn of(command: &Command) -> Access {
         match command {
-            Command::Delete { .. } | Command::Compact { .. } => Access::Change,
+            Command::Delete { .. }
+            | Command::Compact { .. }
+            | Command::Pin { .. }
+            | Command::Unpin { .. }
+            | Command::Revert { .. } => Access::Change,
             Command::Put { .. } | Command::Shell | Command::Import { .. } => Access::Create,
             _ => Access::Read,
         }
@@ -38,6 +43,19 @@ pub(crate) fn open_any(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failu
     open_at(args, engine_of(dir), dir, Access::Read)
 }
 
+/// The past states of the store for the command of `args`.
+pub(crate) fn past(args: &Args) -> Result<ClosedPast, Failure> {
+    past_of(args, args.dir()?)
+}
+
+/// The past states of the store in `dir`.
+pub(crate) fn past_of(args: &Args, dir: &Path) -> Result<ClosedPast, Failure> {
+    if args.engine == EngineName::Naive || engine_of(dir) == EngineName::Naive {
+        return Err(Error::Unsupported("the naive engine keeps no past states").into());
+    }
+    Ok(ClosedPast::open(&Env::os(), dir)?)
+}
+
 /// Creates a store of the engine that `args` names in `dir`.
 pub(crate) fn create(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
     open_at(args, args.engine, dir, Access::Create)
@@ -51,7 +69,14 @@ pub(crate) fn engine_of(dir: &Path) -> EngineName {
 }
 
 fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Result<Arc<dyn Engine>, Failure> {
-    engine.factory().open(dir, &Env::os(), &open_options(args, access)).map_err(|error| match error {
+    let mut options = open_options(args, access);
+    // A command does not know the retention policy of the store's application. It must not give up
+    // what that keeps.
+    let keeps_past = || ClosedPast::open(&Env::os(), dir).is_ok_and(|past| past.is_kept());
+    if engine == EngineName::Log && access != Access::Read && keeps_past() {
+        options.retention = Arc::new(KeepPast::all());
+    }
+    engine.factory().open(dir, &Env::os(), &options).map_err(|error| match error {
         // The limits are the only open options that the user sets to arbitrary values.
         Error::InvalidArgument(text) => {
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))

@@ -18,9 +18,9 @@ impl LogFactory {
     /// A factory that opens stores with `options`.
     ///
     /// Each open replaces what its [`OpenOptions`] name: `create_if_missing`, `read_only`,
-    /// `persistence`, `retention` and `limits`. At [`Scale::Tiny`], segments, unflushed bytes and the index are
-    /// at most as large as those of [`LogFactory`] at that scale, and a memory budget is the least
-    /// one that they allow.
+    /// `persistence`, `retention` and `limits`. At [`Scale::Tiny`], segments, unflushed bytes and
+    /// the index are at most as large as those of [`LogFactory`] at that scale, and a memory budget
+    /// is the least one that they allow.
     ///
     /// ```
     /// use kv_log::{EngineFactory, Env, LogFactory, OpenOptions, Options};

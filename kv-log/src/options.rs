@@ -22,8 +22,8 @@ pub struct Options {
     pub persistence: Arc<dyn PersistencePolicy>,
     /// Which segments are compacted. Default [`Greedy::default`].
     pub compaction: Arc<dyn CompactionPolicy>,
-    /// How far back past states are kept: see [`kv_core::PointInTime`]. Each compaction on disk then
-    /// leaves the files of its victims, until their states expire. Default
+    /// How far back past states are kept: see [`kv_core::PointInTime`]. Each compaction on disk
+    /// then leaves the files of its victims, until their states expire. Default
     /// [`KeepNothing`](kv_core::KeepNothing).
     pub retention: Arc<dyn RetentionPolicy>,
     /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one

@@ -8,6 +8,7 @@ mod documents;
 mod files;
 mod options;
 mod output;
+mod past;
 mod run;
 mod scan;
 mod shell;

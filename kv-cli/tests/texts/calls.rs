@@ -2,7 +2,7 @@
 
 use crate::listing::{Row, text};
 use crate::log::store::{closed, open, open_with, options as small};
-use kv_core::{Batch, Engine, Limits, Lsn};
+use kv_core::{Batch, Engine, Limits, Lsn, PointInTime, Target};
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::SimFs;
 
@@ -23,6 +23,13 @@ pub(crate) fn rows() -> Vec<Row> {
         ("put: the value is too long", text(store.put(b"k", b"123456789"))),
         ("apply: the batch is too large", text(store.apply(&batch))),
         ("wait_durable: no change has this LSN", text(store.wait_durable(Lsn::new(9)))),
+        ("read_at: the state is not in the window", text(store.read_at(&Target::Lsn(Lsn::new(9))))),
+        ("pin: a point has this name", {
+            let newest = Target::Lsn(store.last_lsn());
+            store.pin("p", &newest, None).unwrap();
+            text(store.pin("p", &newest, None))
+        }),
+        ("pin: the name is too long", text(store.pin(&"n".repeat(65), &Target::Lsn(Lsn::ZERO), None))),
         ("put: the store is open for reading only", text(reader.put(b"k", b"v"))),
         ("get: the store was closed", text(gone.get(b"k"))),
     ]

@@ -15,10 +15,10 @@
 //! `epoch << 32`: the engine gives out none twice.
 //!
 //! The first record holds a whole map: the newest one, or the one at the beginning of the window.
-//! Then the changes of the window follow. All of that is synced before the file gets its name. Of the other
-//! records the last ones may be torn. But each record also names an LSN that was durable when it
-//! was written. If that LSN is beyond the last readable record, the unreadable bytes before it are
-//! damage and no torn tail.
+//! Then the changes of the window follow. All of that is synced before the file gets its name. Of
+//! the other records the last ones may be torn. But each record also names an LSN that was durable
+//! when it was written. If that LSN is beyond the last readable record, the unreadable bytes before
+//! it are damage and no torn tail.
 
 use super::Defect;
 use super::past::{Made, Past};
@@ -41,7 +41,8 @@ pub(super) struct Content {
     pub(super) durable: u64,
     /// The past states, and the points.
     pub(super) past: Past,
-    /// The file holds no more than it had when it got its name: the store was closed, or nothing changed since.
+    /// The file holds no more than it had when it got its name: the store was closed, or nothing
+    /// changed since.
     pub(super) clean: bool,
     /// Records, bytes, and bytes of a torn tail that recovery found.
     pub(super) records: u64,

@@ -1,0 +1,166 @@
+//! `kv history`, `points`, `pin`, `unpin`, `plan`, `restore`, `revert`, `get --at` and `diff --at`.
+
+#![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
+
+use crate::run::{feed, kv, outcome, plain_command};
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+use std::thread;
+use std::time::Duration;
+
+/// Runs the command on the store `s` of a directory.
+fn run(dir: &Path, words: &[&str]) -> Output {
+    kv("log", &dir.join("s"), words, b"")
+}
+
+/// Its standard output. It must succeed.
+fn answer(dir: &Path, words: &[&str]) -> String {
+    let output = run(dir, words);
+    let (code, answer, complaint) = outcome(&output);
+    assert_eq!((code, complaint), (0, ""), "{words:?}");
+    answer.to_owned()
+}
+
+fn restore(dir: &Path, to: &str) -> Output {
+    let mut command = plain_command();
+    command.current_dir(dir).args(["restore", "s", "r", "--to", to]);
+    feed(command, b"")
+}
+
+/// A store in which `b` was deleted by mistake.
+fn store() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = b"put a 1\nput b 2\nput a 3\n";
+    assert!(kv("log", &dir.path().join("s"), &["shell"], lines).status.success());
+    // The marks of the log have times of different milliseconds.
+    thread::sleep(Duration::from_millis(20));
+    assert!(run(dir.path(), &["delete", "b"]).status.success());
+    dir
+}
+
+/// The columns of a line.
+fn columns(line: &str) -> Vec<&str> {
+    line.split('\t').collect()
+}
+
+#[test]
+fn a_mistake_is_found_in_the_history_and_undone_by_lsn_and_by_time() {
+    let dir = store();
+    let history = answer(dir.path(), &["history", "b"]);
+    let lines: Vec<Vec<&str>> = history.lines().map(columns).collect();
+    let [put, delete] = lines.as_slice() else { panic!("{history}") };
+    assert_eq!((put[0], put[2], put[3]), ("2", "put", "2"));
+    assert_eq!((delete[2], delete[3]), ("delete", ""));
+    // The time of the put's mark: the delete came later.
+    for to in [put[0], "3", put[1]] {
+        let output = restore(dir.path(), to);
+        let (code, answer, complaint) = outcome(&output);
+        assert_eq!((code, complaint), (0, ""), "{to}");
+        assert!(answer.starts_with("r: LSN "), "{answer}");
+        let found = kv("log", &dir.path().join("r"), &["get", "b"], b"");
+        assert_eq!(outcome(&found), (0, "2\n", ""), "{to}");
+        fs::remove_dir_all(dir.path().join("r")).unwrap();
+    }
+    assert_eq!(answer(dir.path(), &["get", "a", "--at", "1"]), "1\n");
+    assert_eq!(answer(dir.path(), &["revert", "b", "--to", "3"]), "2\n");
+    assert_eq!(answer(dir.path(), &["get", "b"]), "2\n");
+    assert_eq!(answer(dir.path(), &["revert", "b", "--to", "1"]), "NULL\n");
+    assert_eq!(outcome(&run(dir.path(), &["get", "b"])), (1, "NULL\n", ""));
+    assert_eq!(outcome(&run(dir.path(), &["history", "absent"])), (1, "NULL\n", ""));
+}
+
+#[test]
+fn a_past_state_is_compared_with_the_present_and_with_another_store() {
+    let dir = store();
+    let diff = |words: &[&str]| {
+        let mut command = plain_command();
+        command.current_dir(dir.path()).arg("diff").args(words);
+        feed(command, b"")
+    };
+    let output = diff(&["s", "--at", "2"]);
+    let (code, answer, _) = outcome(&output);
+    let mut lines: Vec<&str> = answer.lines().collect();
+    lines.sort_unstable();
+    assert_eq!((code, lines), (1, vec!["+ a\t3", "- a\t1", "- b\t2"]));
+    assert_eq!(restore(dir.path(), "2").status.code(), Some(0));
+    assert_eq!(outcome(&diff(&["s", "r", "--at", "2"])), (0, "", ""));
+    let output = diff(&["s"]);
+    let (code, _, complaint) = outcome(&output);
+    assert!(code == 2 && complaint.contains("DIR2"), "{complaint}");
+}
+
+#[test]
+fn a_point_keeps_its_state_through_other_commands() {
+    let dir = store();
+    let pinned = answer(dir.path(), &["pin", "before", "--at", "2"]);
+    assert!(pinned.starts_with("before\t2\t") && pinned.ends_with("\texpires never\n"), "{pinned}");
+    for number in 0..50 {
+        answer(dir.path(), &["put", "a", &number.to_string()]);
+    }
+    answer(dir.path(), &["compact"]);
+    answer(dir.path(), &["put", "a", "last"]);
+    assert_eq!(answer(dir.path(), &["get", "b", "--at", "before"]), "2\n");
+    assert_eq!(answer(dir.path(), &["get", "b", "--at", "point:before"]), "2\n");
+    let points = answer(dir.path(), &["points"]);
+    assert!(points.starts_with("past states: from LSN ") && points.contains("\nbefore\t2\t"), "{points}");
+    let again = run(dir.path(), &["pin", "before"]);
+    assert!(again.status.code() == Some(1) && outcome(&again).2.contains("choose another name"));
+    assert_eq!(answer(dir.path(), &["unpin", "before"]), "before\n");
+    assert_eq!(outcome(&run(dir.path(), &["unpin", "before"])), (1, "NULL\n", ""));
+    let expiring = answer(dir.path(), &["pin", "soon", "--expires", "2100-01-01T00:00:00+01:00"]);
+    assert!(expiring.ends_with("\texpires 2099-12-31T23:00:00.000Z\n"), "{expiring}");
+}
+
+#[test]
+fn a_wrong_moment_is_told_with_the_window_or_the_forms() {
+    let dir = store();
+    for (to, part) in [
+        ("99999999", "cannot go to LSN 99999999: the past states reach from LSN 0 ("),
+        ("1980-01-01T00:00:00Z", "cannot go to 1980-01-01T00:00:00.000Z: the past states reach from LSN 0 ("),
+        ("2999-01-01T00:00:00Z", "cannot go to 2999-01-01T00:00:00.000Z: "),
+        ("monday", "cannot go to point \"monday\": "),
+    ] {
+        let output = restore(dir.path(), to);
+        let (code, answer, complaint) = outcome(&output);
+        assert_eq!((code, answer), (1, ""), "{to}");
+        assert!(complaint.contains(part), "{complaint}");
+        assert!(!dir.path().join("r").exists(), "{to}");
+    }
+    for to in ["2026-11-26T16:41:05", "2026-11-26", ""] {
+        let output = restore(dir.path(), to);
+        assert_eq!(output.status.code(), Some(2), "{to}");
+        assert!(outcome(&output).2.contains("a time with a zone"), "{to}");
+    }
+    fs::create_dir(dir.path().join("r")).unwrap();
+    fs::write(dir.path().join("r/letter"), "").unwrap();
+    let output = restore(dir.path(), "2");
+    assert!(output.status.code() == Some(2) && outcome(&output).2.contains("is not empty: it holds letter"));
+    let naive = kv("naive", &dir.path().join("n"), &["put", "a", "1"], b"");
+    assert!(naive.status.success());
+    for words in [["history", "a"].as_slice(), &["points"], &["plan", "--to", "1"], &["pin", "p"]] {
+        let output = kv("naive", &dir.path().join("n"), words, b"");
+        let (code, _, complaint) = outcome(&output);
+        assert!(code == 1 && complaint.contains("keeps no past states"), "{words:?}: {complaint}");
+    }
+}
+
+#[test]
+fn a_store_that_does_not_open_is_restored_to_before_its_damage() {
+    let dir = store();
+    let path = dir.path().join("s/0000000000000001.segment");
+    let mut bytes = fs::read(&path).unwrap();
+    // The value of the third change.
+    let at = bytes.windows(2).position(|part| part == b"a3").unwrap();
+    bytes[at + 1] ^= 1;
+    fs::write(path, bytes).unwrap();
+    assert_eq!(run(dir.path(), &["get", "a"]).status.code(), Some(1));
+    assert_eq!(answer(dir.path(), &["get", "a", "--at", "2"]), "1\n");
+    let plan = answer(dir.path(), &["plan", "--to", "2"]);
+    assert!(plan.starts_with("LSN 2, ") && plan.contains("1 files to read"), "{plan}");
+    assert_eq!(restore(dir.path(), "2").status.code(), Some(0));
+    let found = kv("log", &dir.path().join("r"), &["get", "a"], b"");
+    assert_eq!(outcome(&found), (0, "1\n", ""));
+    let beyond = restore(dir.path(), "3");
+    assert!(outcome(&beyond).2.contains("past states reach from LSN 0 ("));
+}

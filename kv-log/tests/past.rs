@@ -1,0 +1,255 @@
+//! Past states: what the conformance suite cannot see. Damage, closed stores, full disks, and reads
+//! beside writers and compaction.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use kv_core::fs::FsExt;
+use kv_core::{
+    Background, Compact, Engine, EngineExt, Env, Error, KeepPast, Lsn, Manual, ManualClock, MaxLogSize,
+    PointInTime, RetentionPolicy, Target,
+};
+use kv_log::inspect::{ClosedPast, SegmentState, examine, silently};
+use kv_log::{LogEngine, Options};
+use kv_tests::sim::SimFs;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+const DIR: &str = "/store";
+
+type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn env(disk: &SimFs) -> Env {
+    Env { fs: Arc::new(disk.clone()), clock: Arc::new(ManualClock::new(0)), background: Background::Inline }
+}
+
+fn keeping(retention: impl RetentionPolicy + 'static) -> Options {
+    Options {
+        segment_bytes: 2048,
+        persistence: Arc::new(MaxLogSize::new(500)),
+        retention: Arc::new(retention),
+        ..Options::default()
+    }
+}
+
+fn open(disk: &SimFs, retention: impl RetentionPolicy + 'static) -> kv_core::Result<LogEngine> {
+    LogEngine::open_in(Path::new(DIR), &env(disk), keeping(retention))
+}
+
+fn content(store: &dyn Engine) -> State {
+    store.to_sorted_vec().unwrap().into_iter().collect()
+}
+
+/// Overwrites and deletes a few keys, and compacts now and then. Adds the state after each change.
+fn churn(store: &LogEngine, states: &mut Vec<(Lsn, State)>, count: usize) {
+    for number in 0..count {
+        let mut state = states.last().map(|(_, state)| state.clone()).unwrap_or_default();
+        let key = vec![u8::try_from(number * 7 % 11).unwrap()];
+        let lsn = if number % 5 == 4 && state.remove(&key).is_some() {
+            store.delete(&key).unwrap().unwrap()
+        } else {
+            let value = vec![u8::try_from(number % 251).unwrap(); 60];
+            state.insert(key.clone(), value.clone());
+            store.put(&key, &value).unwrap()
+        };
+        states.push((lsn, state));
+        if number % 60 == 59 {
+            store.compact().unwrap();
+        }
+    }
+}
+
+/// A closed store with archived segments, and its states.
+fn closed() -> (SimFs, Vec<(Lsn, State)>) {
+    let (disk, mut states) = (SimFs::new(), Vec::new());
+    let store = open(&disk, KeepPast::all()).unwrap();
+    churn(&store, &mut states, 200);
+    assert!(store.stats().past_bytes > 0);
+    store.close().unwrap();
+    (disk, states)
+}
+
+fn segments(disk: &SimFs, state: SegmentState) -> Vec<PathBuf> {
+    let found = examine(&env(disk), Path::new(DIR), false, &silently).unwrap();
+    let files = found.segments.iter().filter(|segment| segment.state == state);
+    files.map(|segment| Path::new(DIR).join(format!("{:016x}.segment", segment.id.get()))).collect()
+}
+
+fn flip(disk: &SimFs, path: &Path, at: impl Fn(usize) -> usize) {
+    let mut bytes = disk.read_file(path).unwrap();
+    let at = at(bytes.len());
+    bytes[at] ^= 1;
+    disk.damage(path, Some(bytes));
+}
+
+#[test]
+fn a_closed_store_shows_every_state_that_the_open_one_shows() {
+    let (disk, states) = closed();
+    let past = ClosedPast::open(&env(&disk), Path::new(DIR)).unwrap();
+    assert!(past.is_kept());
+    assert_eq!(past.window().unwrap().last_lsn, states.last().unwrap().0);
+    for (lsn, state) in &states {
+        let found = past.read_at(&Target::Lsn(*lsn)).unwrap();
+        assert_eq!((found.moment.lsn, content(&*found.engine)), (*lsn, state.clone()), "LSN {lsn}");
+    }
+    let (lsn, state) = &states[50];
+    let into = Path::new("/restored");
+    past.restore(&Target::Lsn(*lsn), into).unwrap();
+    assert!(matches!(past.pin("p", &Target::Lsn(*lsn), None), Err(Error::ReadOnly)));
+    let restored = LogEngine::open_in(into, &env(&disk), keeping(KeepPast::all())).unwrap();
+    assert_eq!(content(&restored), *state);
+    let before = restored.window().unwrap().first_lsn;
+    assert_eq!(before, *lsn, "the window of a restored store begins at its state");
+}
+
+#[test]
+fn without_an_orderly_close_the_window_ends_at_the_last_change_that_is_there() {
+    let (disk, mut states) = (SimFs::new(), Vec::new());
+    let store = open(&disk, KeepPast::all()).unwrap();
+    churn(&store, &mut states, 100);
+    store.sync().unwrap();
+    let left = disk.process_death();
+    let past = ClosedPast::open(&env(&left), Path::new(DIR)).unwrap();
+    let (lsn, state) = states.last().unwrap();
+    assert_eq!(past.window().unwrap().last_lsn, *lsn);
+    assert_eq!(content(&*past.read_at(&Target::Lsn(*lsn)).unwrap().engine), *state);
+}
+
+#[test]
+fn a_store_that_no_longer_opens_can_be_restored_to_before_its_damage() {
+    let (disk, states) = closed();
+    let active = segments(&disk, SegmentState::Active).pop().unwrap();
+    // Its first record.
+    flip(&disk, &active, |_| 50);
+    assert!(matches!(open(&disk, KeepPast::all()), Err(Error::Corruption { .. })));
+    let past = ClosedPast::open(&env(&disk), Path::new(DIR)).unwrap();
+    let last = past.window().unwrap().last_lsn;
+    let newest = states.last().unwrap().0;
+    assert!(last < newest, "the window ends at LSN {last}, before the damage");
+    let beyond = past.restore(&Target::Lsn(newest), Path::new("/restored"));
+    assert!(matches!(beyond, Err(Error::OutsideWindow { .. })), "{beyond:?}");
+    let (_, state) = states.iter().rfind(|(lsn, _)| *lsn <= last).unwrap();
+    past.restore(&Target::Lsn(last), Path::new("/restored")).unwrap();
+    let restored = LogEngine::open_in(Path::new("/restored"), &env(&disk), keeping(KeepPast::all())).unwrap();
+    assert_eq!(content(&restored), *state);
+}
+
+#[test]
+fn damage_in_the_archive_is_found_and_named_and_the_store_opens() {
+    let (image, states) = closed();
+    for file in segments(&image, SegmentState::Archived) {
+        for missing in [false, true] {
+            let disk = image.process_death();
+            if missing {
+                disk.damage(&file, None);
+            } else {
+                flip(&disk, &file, |len| len / 2);
+            }
+            let found = examine(&env(&disk), Path::new(DIR), false, &silently).unwrap();
+            assert_eq!(found.damages.len(), 1, "{}: {:?}", file.display(), found.damages);
+            assert_eq!(found.damages[0].path, file);
+            let store = open(&disk, KeepPast::all()).unwrap();
+            assert_eq!(content(&store), states.last().unwrap().1);
+            let mut refused = 0;
+            for (lsn, state) in &states {
+                match store.read_at(&Target::Lsn(*lsn)) {
+                    Ok(past) => assert_eq!(content(&*past.engine), *state, "LSN {lsn}"),
+                    Err(Error::Corruption { path, .. } | Error::Io { path, .. }) => {
+                        assert_eq!(path, file);
+                        refused += 1;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert!(refused > 0, "no state needs {}", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_takes_the_window_before_it_refuses_a_change() {
+    for (retention, stays) in [(KeepPast::all(), false), (KeepPast::all().stays_on_full_disk(), true)] {
+        let (disk, mut states) = (SimFs::new(), Vec::new());
+        let store = open(&disk, retention).unwrap();
+        churn(&store, &mut states, 200);
+        let (window, past_bytes) = (store.window().unwrap(), store.stats().past_bytes);
+        assert!(past_bytes > 3000, "{past_bytes}");
+        disk.limit_space(Some(disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()));
+        // The data do not grow.
+        let refused = (0..100).find_map(|number: u8| store.put(&[number % 11], &[number; 60]).err());
+        let (after, left) = (store.window().unwrap(), store.stats().past_bytes);
+        if stays {
+            assert!(matches!(refused, Some(Error::DiskFull { .. })), "{refused:?}");
+            assert_eq!((after.first_lsn, left >= past_bytes), (window.first_lsn, true));
+        } else {
+            assert!(refused.is_none(), "{refused:?}");
+            assert!(after.first_lsn > window.first_lsn && left < past_bytes, "{after} {left}");
+        }
+    }
+}
+
+#[test]
+fn what_has_expired_leaves_the_disk() {
+    let (disk, mut states) = (SimFs::new(), Vec::new());
+    let bytes = |disk: &SimFs| disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    let store = open(&disk, KeepPast::all()).unwrap();
+    churn(&store, &mut states, 200);
+    store.close().unwrap();
+    let (before, past_bytes) = (bytes(&disk), store.stats().past_bytes);
+    let store = open(&disk, kv_core::KeepNothing).unwrap();
+    store.compact().unwrap();
+    store.close().unwrap();
+    let after = bytes(&disk);
+    assert!(after + past_bytes <= before + 4096, "{before} {past_bytes} {after}");
+    assert_eq!(store.stats().past_bytes, 0);
+}
+
+/// The values of two keys are always equal, because one batch writes both.
+#[test]
+fn a_past_state_is_whole_while_writers_and_compaction_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 4096,
+        persistence: Arc::new(Manual),
+        retention: Arc::new(KeepPast::all().bytes_max(20_000)),
+        ..Options::default()
+    };
+    let store = LogEngine::open(dir.path(), options).unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..3000_u32 {
+                let mut batch = kv_core::Batch::new();
+                let value = number.to_le_bytes().repeat(8);
+                batch.put(b"one", &value).put(b"two", &value).put(&number.to_le_bytes(), b"");
+                store.apply(&batch).unwrap();
+            }
+            is_over.store(true, Ordering::SeqCst);
+        });
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                store.compact().unwrap();
+            }
+        });
+        let mut rounds = 0;
+        while !is_over.load(Ordering::SeqCst) || rounds == 0 {
+            let newest = store.last_lsn();
+            let window = store.window().unwrap();
+            for lsn in [newest, Lsn::new(newest.get().midpoint(window.first_lsn.get()))] {
+                let past = match store.read_at(&Target::Lsn(lsn)) {
+                    Ok(past) => past.engine,
+                    // The window has moved on.
+                    Err(Error::OutsideWindow { .. }) if lsn < newest => continue,
+                    Err(error) => panic!("{error}"),
+                };
+                let (one, two) = (past.get(b"one").unwrap(), past.get(b"two").unwrap());
+                assert_eq!(one, two, "LSN {lsn} shows a part of a batch");
+                assert_eq!(past.stats().keys, if lsn == Lsn::ZERO { 0 } else { lsn.get() + 2 });
+            }
+            rounds += 1;
+        }
+    });
+}
