@@ -174,9 +174,10 @@ fn a_full_disk_takes_the_window_before_it_refuses_a_change() {
     for (retention, stays) in [(KeepPast::all(), false), (KeepPast::all().stays_on_full_disk(), true)] {
         let (disk, mut states) = (SimFs::new(), Vec::new());
         let store = open(&disk, retention).unwrap();
-        churn(&store, &mut states, 200);
+        churn(&store, &mut states, 900);
         let (window, past_bytes) = (store.window().unwrap(), store.stats().past_bytes);
-        assert!(past_bytes > 3000, "{past_bytes}");
+        // Enough for the steps of the changes below.
+        assert!(past_bytes > 20_000, "{past_bytes}");
         disk.limit_space(Some(disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum()));
         // The data do not grow.
         let refused = (0..100).find_map(|number: u8| store.put(&[number % 11], &[number; 60]).err());

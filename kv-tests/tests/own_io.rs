@@ -14,7 +14,7 @@ impl EngineFactory for OwnIo {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().simulated_fs(false).inline(false).read_only(true)
+        Capabilities::new().simulated_fs(false).inline(false).read_only(true).point_in_time(true)
     }
 
     fn open(&self, dir: &Path, _: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
