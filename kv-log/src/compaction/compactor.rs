@@ -99,11 +99,13 @@ impl Compactor {
         // The window goes first, if its policy says so. While the disk is full, victims are not
         // archived.
         let last = self.log.end.last_lsn();
-        let given_up = self.catalog.set_disk_full(true, last)?;
-        let report =
-            if given_up == 0 { self.compact_alone(extent, &alone) } else { Ok(CompactionReport::default()) };
-        self.catalog.set_disk_full(false, last)?;
-        report.map(|report| CompactionReport { freed_bytes: report.freed_bytes + given_up, ..report })
+        self.catalog.set_disk_full(true);
+        let report = match self.catalog.give_up_past(last) {
+            Ok(0) => self.compact_alone(extent, &alone),
+            given_up => given_up.map(|freed_bytes| CompactionReport { freed_bytes, ..Default::default() }),
+        };
+        self.catalog.set_disk_full(false);
+        report
     }
 
     /// Waits until no compaction runs. Until the answer is dropped, none begins.

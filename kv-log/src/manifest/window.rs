@@ -91,12 +91,16 @@ impl Catalog {
         })
     }
 
-    /// Notes whether the disk is full. While it is, the archived segments that the policy gives up
-    /// for that expire. Returns the bytes that come free.
-    pub(crate) fn set_disk_full(&self, is_full: bool, last_lsn: Lsn) -> Result<u64> {
+    /// Notes whether the disk is full. While it is, each manifest drops the archived segments that
+    /// the policy gives up for that.
+    pub(crate) fn set_disk_full(&self, is_full: bool) {
         self.is_disk_full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// Drops the archived segments that have expired. Returns the bytes that come free.
+    pub(crate) fn give_up_past(&self, last_lsn: Lsn) -> Result<u64> {
         let before = self.past_bytes();
-        if is_full && before > 0 {
+        if before > 0 {
             self.expire_past(last_lsn)?;
         }
         Ok(before.saturating_sub(self.past_bytes()))
