@@ -82,7 +82,9 @@ pub use persistence::{
     Acknowledge, Action, Always, AnyOf, Decision, LossWindow, Manual, MaxLogSize, Pending, Periodic,
     PersistencePolicy, default_persistence,
 };
-pub use point_in_time::{Moment, Past, Point, PointInTime, RestorePlan, Rounding, Target, Version, Window};
+pub use point_in_time::{
+    BackupReport, Moment, Past, Point, PointInTime, RestorePlan, Rounding, Target, Version, Window,
+};
 pub use retention::{KeepNothing, KeepPast, RetentionPolicy, RetentionView, Superseded};
 pub use stats::{RecoveryReport, Stats};
 pub use value::Value;

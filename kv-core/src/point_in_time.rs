@@ -38,6 +38,12 @@ use std::sync::Arc;
 /// the target's state, and its new changes get higher LSNs than the target. The directory must be
 /// missing or empty. A restore that fails, or that a crash ends, leaves no store that can be opened
 /// with another state.
+///
+/// **A backup** holds every state of the window, with the points, up to one LSN: at least every
+/// change of earlier calls. Writers go on meanwhile. It opens for reading only, and then has the
+/// past states of its store. Another backup into the same directory brings it up to date. A backup
+/// that fails, or that a crash ends, leaves each state that the earlier one held, unless it has
+/// expired since.
 pub trait PointInTime: Send + Sync {
     /// The moments that are targets now.
     ///
@@ -92,6 +98,29 @@ pub trait PointInTime: Send + Sync {
     /// [`InvalidArgument`](Error::InvalidArgument) if `into` is not empty; I/O errors of
     /// `into`, which do not poison this store; as for [`read_at`](Self::read_at).
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment>;
+
+    /// Writes a backup to the directory `into`, which is missing, empty, or an earlier backup of
+    /// this store. The backup is durable, and its bytes were read back.
+    ///
+    /// # Errors
+    /// [`InvalidArgument`](Error::InvalidArgument) if `into` is something else; I/O errors of
+    /// `into`, which do not poison this store; as for [`read_at`](Self::read_at).
+    fn backup(&self, into: &Path) -> Result<BackupReport>;
+}
+
+/// The report of a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BackupReport {
+    /// Its newest state.
+    pub moment: Moment,
+    /// Files that it holds.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The files that were copied. The others were there.
+    pub files_copied: u64,
+    /// Their bytes.
+    pub bytes_copied: u64,
 }
 
 /// The past states that can be reached.

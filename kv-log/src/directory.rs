@@ -9,6 +9,8 @@ pub(crate) const MANIFEST: &str = "MANIFEST";
 const MANIFEST_TEMPORARY: &str = "MANIFEST.tmp";
 /// The name of the file that marks the directory of an unfinished repair.
 pub(crate) const REPAIR_MARK: &str = "REPAIR";
+/// The name of the file that marks a backup.
+pub(crate) const BACKUP_MARK: &str = "BACKUP";
 /// The name of the file that marks the directory of an unfinished restore.
 pub(crate) const RESTORE_MARK: &str = "RESTORE";
 const SEGMENT_SUFFIX: &str = ".segment";
@@ -44,7 +46,9 @@ pub(crate) fn classify(names: &[String]) -> Content {
     if names.iter().any(|name| name == MANIFEST) {
         return Content::Store;
     }
-    if let Some(mark) = names.iter().find(|name| [REPAIR_MARK, RESTORE_MARK].contains(&name.as_str())) {
+    if let Some(mark) =
+        names.iter().find(|name| [REPAIR_MARK, RESTORE_MARK, BACKUP_MARK].contains(&name.as_str()))
+    {
         return Content::Foreign(mark.clone());
     }
     if names.iter().any(|name| parse_segment_file_name(name).is_some()) {
@@ -70,6 +74,10 @@ pub(crate) fn describe_foreign(name: &str) -> String {
         ),
         RESTORE_MARK => format!(
             "it holds {name}, the mark of a restore that did not finish; remove this directory, and restore again"
+        ),
+        BACKUP_MARK => format!(
+            "it holds {name}, the mark of a backup; open it for reading only, restore it to another directory, or, \
+             without a manifest, back up again"
         ),
         KV_NAIVE => format!("it holds {name}, a file of a kv-naive store; open it with kv-naive"),
         _ => format!("it holds {name}, which is not a file of a kv-log store; choose another directory"),
@@ -108,6 +116,7 @@ mod tests {
         assert_eq!(classify(&names(&["LOCK", "MANIFEST", "REPAIR"])), Content::Store);
         let unfinished = Content::Foreign(RESTORE_MARK.to_owned());
         assert_eq!(classify(&names(&[&segment, "LOCK", "RESTORE"])), unfinished);
+        assert_eq!(classify(&names(&[&segment, "BACKUP"])), Content::Foreign(BACKUP_MARK.to_owned()));
         assert_eq!(classify(&names(&["LOCK", "SNAPSHOT"])), Content::Foreign("SNAPSHOT".to_owned()));
         assert_eq!(classify(&names(&["a", "NAIVE"])), Content::Foreign("NAIVE".to_owned()));
     }

@@ -311,6 +311,9 @@ macro_rules! for_each_case {
                 required_kv959_a_failed_restore_leaves_no_store
                 required_kv960_a_crash_leaves_the_window
                 required_kv961_points_survive_a_crash
+                required_kv962_a_backup_holds_every_state
+                required_kv963_a_failed_backup_leaves_the_earlier_one
+                stochastic_kv964_a_backup_under_writers_is_a_prefix
             }
         }
     };

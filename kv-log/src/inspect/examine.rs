@@ -78,6 +78,8 @@ pub enum FileRole {
     Reserve,
     /// A file that a crash left. The next opening removes or replaces it.
     Leftover,
+    /// The mark of a backup.
+    Backup,
     /// A file of the operating system.
     System,
     /// A file that is not the store's. The store leaves it alone.
@@ -92,6 +94,7 @@ impl FileRole {
             FileRole::Lock => "lock",
             FileRole::Reserve => "reserve",
             FileRole::Leftover => "leftover",
+            FileRole::Backup => "backup mark",
             FileRole::System => "system file",
             FileRole::Stray => "stray file",
         }
@@ -174,6 +177,7 @@ fn other_files(survey: &Survey) -> Vec<OtherFile> {
         LOCK_FILE => FileRole::Lock,
         Reserve::FILE => FileRole::Reserve,
         "MANIFEST.tmp" => FileRole::Leftover,
+        directory::BACKUP_MARK => FileRole::Backup,
         _ if is_system_file(name) => FileRole::System,
         _ => FileRole::Stray,
     };

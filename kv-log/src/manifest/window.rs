@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 
 use super::archive::Archive;
 use super::catalog::Catalog;
+use super::content::Manifest;
 use super::leftovers::Held;
 
 /// The files of a store at one moment.
 #[derive(Debug)]
 pub(crate) struct PastFiles {
     pub(crate) dir: Arc<dyn Dir>,
-    pub(crate) store_id: u32,
-    pub(crate) archive: Archive,
+    pub(crate) manifest: Manifest,
     /// Those of the store, and archived ones.
     pub(crate) files: Vec<PastFile>,
 }
@@ -38,8 +38,8 @@ impl Catalog {
     /// store that is only read, up to the recovered ones. They stay until `Held` is dropped.
     pub(crate) fn hold_past(&self) -> (PastFiles, Held) {
         let stored = self.stored.lock();
-        let archive = stored.manifest.archive.clone();
-        let mut files = archive.past_files();
+        let manifest = stored.manifest.clone();
+        let mut files = manifest.archive.past_files();
         for segment in self.segments.lock().values() {
             let is_sealed = segment.is_durable();
             let len = if is_sealed {
@@ -55,8 +55,7 @@ impl Catalog {
             }
         }
         let held = self.leftovers.hold(files.iter().map(|file| file.id));
-        let (dir, store_id) = (Arc::clone(&self.context.dir), stored.manifest.store_id);
-        (PastFiles { dir, store_id, archive, files }, held)
+        (PastFiles { dir: Arc::clone(&self.context.dir), manifest, files }, held)
     }
 
     /// The beginning of the window, and the points.

@@ -2,7 +2,8 @@
 
 use kv_core::fs::DirExt;
 use kv_core::{
-    Env, Error, Lsn, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window,
+    BackupReport, Env, Error, Lsn, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version,
+    Window,
 };
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, StopReason};
 use std::path::Path;
@@ -72,7 +73,7 @@ impl ClosedPast {
     }
 
     fn reach(&self) -> Result<Reachable> {
-        let Manifest { store_id, archive, segments, .. } = &self.manifest;
+        let Manifest { archive, segments, .. } = &self.manifest;
         let End { lsn, unsealed } = self.end()?;
         let mut files = archive.past_files();
         files.extend(segments.iter().filter(|(_, entry)| entry.sealed).map(|(id, entry)| PastFile {
@@ -84,7 +85,7 @@ impl ClosedPast {
         }));
         files.extend(unsealed);
         let dir = Arc::clone(&self.survey.dir);
-        let files = PastFiles { dir, store_id: *store_id, archive: archive.clone(), files };
+        let files = PastFiles { dir, manifest: self.manifest.clone(), files };
         // The lock of a reader keeps the files.
         Ok(Reachable::new(files, None, lsn, self.env.clock.unix_time_ms()))
     }
@@ -159,6 +160,10 @@ impl PointInTime for ClosedPast {
 
     fn plan(&self, target: &Target) -> Result<RestorePlan> {
         self.reach()?.plan(target)
+    }
+
+    fn backup(&self, into: &Path) -> Result<BackupReport> {
+        self.reach()?.backup(&self.env, into)
     }
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {

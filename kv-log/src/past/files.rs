@@ -28,7 +28,7 @@ impl PastFiles {
     /// # Errors
     /// A file cannot be read.
     pub(super) fn marks(&self) -> Result<Vec<(Lsn, u64)>> {
-        let archived = self.archive.segments.values();
+        let archived = self.manifest.archive.segments.values();
         let mut marks: Vec<(Lsn, u64)> =
             archived.map(|one| (one.replaced_lsn, one.replaced_unix_ms)).collect();
         let mut bytes = Vec::new();
@@ -94,13 +94,24 @@ impl PastFiles {
         file: &PastFile,
         bytes: &mut Vec<u8>,
         lsn: Lsn,
-        mut visit: impl FnMut(&Record<'_>),
+        visit: impl FnMut(&Record<'_>),
     ) -> Result<()> {
         self.read(file, bytes)?;
+        self.check(file, bytes, lsn, visit)
+    }
+
+    /// Checks `bytes`, those of `file`, and calls `visit` with each change up to `lsn`.
+    pub(super) fn check(
+        &self,
+        file: &PastFile,
+        bytes: &[u8],
+        lsn: Lsn,
+        mut visit: impl FnMut(&Record<'_>),
+    ) -> Result<()> {
         let path = self.dir.path_of(&directory::segment_file_name(file.id));
         let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
         let SegmentHeader { kind, segment_id, base_lsn, store_id } = header;
-        if (kind, segment_id, store_id) != (file.kind, file.id.get(), self.store_id) {
+        if (kind, segment_id, store_id) != (file.kind, file.id.get(), self.manifest.store_id) {
             let fault = format!("this is {kind} segment {segment_id} of store {store_id:08x}");
             return Err(Error::corruption(&path, 0, fault));
         }
@@ -122,7 +133,7 @@ impl PastFiles {
     }
 
     /// Reads the records of `file`.
-    fn read(&self, file: &PastFile, bytes: &mut Vec<u8>) -> Result<()> {
+    pub(super) fn read(&self, file: &PastFile, bytes: &mut Vec<u8>) -> Result<()> {
         let name = directory::segment_file_name(file.id);
         let path = self.dir.path_of(&name);
         let open = self.dir.open(&name, OpenMode::Read);

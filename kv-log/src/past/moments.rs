@@ -1,6 +1,8 @@
 //! The calls that reach past states of an open store.
 
-use kv_core::{Error, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window};
+use kv_core::{
+    BackupReport, Error, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window,
+};
 use std::path::Path;
 
 use super::reachable::{Reachable, points_of, window_of};
@@ -15,6 +17,22 @@ fn reach(store: &Store) -> Result<Reachable> {
     }
     let (files, held) = store.catalog.hold_past();
     Ok(Reachable::new(files, Some(held), last_lsn, last_unix_ms))
+}
+
+/// As [`reach`], up to the end of the files. No flush runs meanwhile, so the files end at one place
+/// of the log.
+fn reach_newest(store: &Store) -> Result<Reachable> {
+    let Window { last_lsn, .. } = present(store)?;
+    if store.context.options.read_only {
+        return reach(store);
+    }
+    store.flusher.make_durable(last_lsn)?;
+    let no_flush = store.flusher.exclude();
+    let (files, held) = store.catalog.hold_past();
+    let durable_lsn = store.progress.durable_lsn();
+    let now = store.context.env.clock.unix_time_ms();
+    drop(no_flush);
+    Ok(Reachable::new(files, Some(held), durable_lsn, now))
 }
 
 fn present(store: &Store) -> Result<Window> {
@@ -72,6 +90,10 @@ impl PointInTime for LogEngine {
 
     fn plan(&self, target: &Target) -> Result<RestorePlan> {
         reach(&self.store)?.plan(target)
+    }
+
+    fn backup(&self, into: &Path) -> Result<BackupReport> {
+        reach_newest(&self.store)?.backup(&self.store.context.env, into)
     }
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {

@@ -1,10 +1,13 @@
 //! The past as it can be reached at one moment.
 
 use kv_core::parts::{PastState, Timeline};
-use kv_core::{Env, Lsn, Moment, Past, Point, RestorePlan, Result, Target, Version, Window};
+use kv_core::{
+    BackupReport, Env, Lsn, Moment, Past, Point, RestorePlan, Result, Rounding, Target, Version, Window,
+};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::backup::write_backup;
 use super::restore::write_store;
 use crate::manifest::{Archive, Held, PastFiles};
 
@@ -34,7 +37,7 @@ pub(super) fn points_of(archive: &Archive, now_unix_ms: u64) -> Vec<Point> {
 impl Reachable {
     /// The past in `files`, which hold every change up to `last_lsn`.
     pub(super) fn new(files: PastFiles, held: Option<Held>, last_lsn: Lsn, now_unix_ms: u64) -> Self {
-        let window = window_of(&files.archive, last_lsn, now_unix_ms);
+        let window = window_of(&files.manifest.archive, last_lsn, now_unix_ms);
         Reachable { files, window, _held: held }
     }
 
@@ -47,7 +50,7 @@ impl Reachable {
     }
 
     pub(super) fn moment(&self, target: &Target) -> Result<Moment> {
-        self.timeline()?.moment(target, &points_of(&self.files.archive, self.window.last_unix_ms))
+        self.timeline()?.moment(target, &points_of(&self.files.manifest.archive, self.window.last_unix_ms))
     }
 
     pub(super) fn read_at(&self, target: &Target) -> Result<Past> {
@@ -78,6 +81,13 @@ impl Reachable {
             bytes += file.len;
         }
         Ok(RestorePlan { moment, files, bytes })
+    }
+
+    /// Copies the files to the directory `into`. They hold every change of the window, and no
+    /// other.
+    pub(super) fn backup(self, env: &Env, into: &Path) -> Result<BackupReport> {
+        let Window { last_lsn: lsn, last_unix_ms: unix_ms, .. } = self.window;
+        write_backup(env, &self.files, Moment { lsn, unix_ms, rounding: Rounding::Exact }, into)
     }
 
     /// Writes the state of `target` to a new store, in segments of about `segment_bytes` bytes.

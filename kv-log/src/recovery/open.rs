@@ -27,7 +27,7 @@ use std::sync::Arc;
 use super::orphans;
 use super::replay::recover;
 use crate::context::Context;
-use crate::directory::{self, Content};
+use crate::directory::{self, BACKUP_MARK, Content};
 use crate::log::{LogEnd, SEAL_LEN_MAX, create_active, fitting_capacity};
 use crate::manifest::{Archive, Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
@@ -132,6 +132,9 @@ fn begin_log(
 /// No store can be opened or created here.
 fn check_content(dir: &Path, names: &[String], options: &Options) -> Result<Content> {
     let not_a_store = |detail: String| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
+    if !options.read_only && names.iter().any(|name| name == BACKUP_MARK) {
+        return not_a_store(directory::describe_foreign(BACKUP_MARK));
+    }
     match directory::classify(names) {
         Content::Empty if options.read_only => not_a_store(
             "there is no kv-log store here, and none is created to be read only; correct the path".to_owned(),

@@ -25,7 +25,7 @@ use kv_wal_format::{
     HeaderError, Mark, Origin as RecordOrigin, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader,
 };
 
-use crate::directory;
+use crate::directory::{self, BACKUP_MARK};
 use crate::manifest::{Manifest, Unnamed};
 use crate::segments::SEGMENT_BYTES_MAX;
 
@@ -79,7 +79,13 @@ struct Known {
 pub(crate) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> Result<Unnamed> {
     let known = Known { store_id: manifest.store_id, ids_end: manifest.ids_end, last_lsn };
     let mut unnamed = Unnamed::default();
-    for id in dir.names()?.iter().filter_map(|name| directory::parse_segment_file_name(name)) {
+    let names = dir.names()?;
+    if names.iter().any(|name| name == BACKUP_MARK) {
+        // A later backup that did not finish has left them. The manifest is that of the earlier
+        // one.
+        return Ok(unnamed);
+    }
+    for id in names.iter().filter_map(|name| directory::parse_segment_file_name(name)) {
         if !manifest.segments.contains_key(&id) && !manifest.archive.segments.contains_key(&id) {
             match examine(dir, id, known)? {
                 Finding::Orphan => unnamed.orphans.push(id),

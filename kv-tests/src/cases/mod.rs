@@ -4,6 +4,7 @@
 mod after_crash;
 mod asking;
 mod audit;
+mod backups;
 pub(crate) mod batch;
 mod batches;
 mod callbacks;

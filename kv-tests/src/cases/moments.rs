@@ -1,6 +1,9 @@
-//! Past states: every LSN, times, points, histories. `moments_kept.rs` tests how long they are kept,
-//! `restores.rs` how they are restored.
+//! Past states: every LSN, times, points, histories. `moments_kept.rs` tests how long they are
+//! kept, `restores.rs` how they are restored.
 
+use super::backups::{
+    a_backup_holds_every_state, a_backup_under_writers_is_a_prefix, a_failed_backup_leaves_the_earlier_one,
+};
 use super::case;
 use super::moments_kept::{
     a_crash_leaves_the_window, expired_states_go, points_hold_their_states, points_survive_a_crash,
@@ -93,6 +96,27 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::PointInTime, Need::SimulatedFs],
         "A point that was made survives a power cut, and a removed one does not come back.",
         points_survive_a_crash,
+    ),
+    case(
+        "moments::required_kv962_a_backup_holds_every_state",
+        Level::Required,
+        &[Need::PointInTime, Need::ReadOnly],
+        "Each of a chain of backups holds every state of the window, and opens for reading only.",
+        a_backup_holds_every_state,
+    ),
+    case(
+        "moments::required_kv963_a_failed_backup_leaves_the_earlier_one",
+        Level::Required,
+        &[Need::PointInTime, Need::ReadOnly, Need::SimulatedFs, Need::Inline],
+        "A backup that a crash or a full disk ends leaves every state of the earlier one.",
+        a_failed_backup_leaves_the_earlier_one,
+    ),
+    case(
+        "moments::stochastic_kv964_a_backup_under_writers_is_a_prefix",
+        Level::Stochastic,
+        &[Need::PointInTime, Need::ReadOnly],
+        "A backup that is made under writers is a prefix with every change of earlier calls.",
+        a_backup_under_writers_is_a_prefix,
     ),
 ];
 

@@ -498,6 +498,16 @@ defects! {
     RestoreIsNotSynced,
     /// The changes of a restored store begin with LSN 1.
     RestoreReusesLsns,
+    /// A backup leaves out changes that are not durable.
+    BackupIsDurable,
+    /// A backup into a directory that has one does nothing.
+    BackupOnlyOnce,
+    /// A backup opens for writing.
+    BackupIsAStore,
+    /// A backup replaces any store.
+    BackupIntoStore,
+    /// A backup overwrites the earlier one in place.
+    BackupInPlace,
 }
 
 impl Defect {

@@ -4,13 +4,13 @@ use super::Defect;
 use super::engine::Reference;
 use super::log::{self, Content, Map};
 use super::past::{Made, Past as Kept};
-use super::place::FILE;
+use super::place::{BACKUP, FILE};
 use super::state::{Shared, State};
 use kv_core::fs::{DirExt, FileExt, FsExt, LockKind, OpenMode};
 use kv_core::parts::{PastState, Timeline};
 use kv_core::{
-    Change, Error, Lsn, Moment, Op, Past, Point, PointInTime, RestorePlan, Result, Target, Value, Version,
-    Window,
+    BackupReport, Change, Error, Lsn, Moment, Op, Past, Point, PointInTime, RestorePlan, Result, Rounding,
+    Target, Value, Version, Window,
 };
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
@@ -179,9 +179,60 @@ impl PointInTime for Reference {
         self.write_store(&content, into)?;
         Ok(moment)
     }
+
+    fn backup(&self, into: &Path) -> Result<BackupReport> {
+        self.write_backup(into)
+    }
 }
 
 impl Reference {
+    /// Writes a backup: the file as it would replace the present one, and a mark.
+    fn write_backup(&self, into: &Path) -> Result<BackupReport> {
+        let state = self.shared.present()?;
+        let fs = &self.shared.place.env.fs;
+        let names = fs.list_if_exists(into)?.unwrap_or_default();
+        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        if has(FILE) && !has(BACKUP) && !self.shared.has(Defect::BackupIntoStore) {
+            return Err(Error::InvalidArgument(format!("{} is a store, and no backup", into.display())));
+        }
+        let content = &state.content;
+        let is_short = self.shared.has(Defect::BackupIsDurable) && state.durable < content.last;
+        let (last, map, past) = if is_short {
+            let mut past = content.past.clone();
+            past.made.retain(|made| made.lsn <= state.durable);
+            (state.durable, self.shared.state_at(&state, Lsn::new(state.durable)), past)
+        } else {
+            (content.last, content.map.clone(), content.past.clone())
+        };
+        let bytes = log::file(content.epoch, last, last.min(state.durable), &map, &past);
+        let moment = Moment {
+            lsn: Lsn::new(last),
+            unix_ms: self.shared.place.env.clock.unix_time_ms(),
+            rounding: Rounding::Exact,
+        };
+        let len = bytes.len() as u64;
+        let report = BackupReport { moment, files: 1, bytes: len, files_copied: 1, bytes_copied: len };
+        if has(FILE) && self.shared.has(Defect::BackupOnlyOnce) {
+            return Ok(report);
+        }
+        fs.create_dir_durably(into)?;
+        let dir = fs.open_dir(into).map_err(|error| Error::io(Op::Open, into, error))?;
+        let _lock = dir.lock_or_refuse(LockKind::Exclusive)?;
+        if !self.shared.has(Defect::BackupIsAStore) {
+            dir.write_file_atomically(BACKUP, b"")?;
+        }
+        if self.shared.has(Defect::BackupInPlace) {
+            let io = |error| Error::io(Op::Write, into, error);
+            let file = dir.open(FILE, OpenMode::CreateOrTruncate).map_err(io)?;
+            file.write_all_at(&bytes, 0).map_err(io)?;
+            file.sync_all().map_err(io)?;
+            dir.sync_durably()?;
+        } else {
+            dir.write_file_atomically(FILE, &bytes)?;
+        }
+        Ok(report)
+    }
+
     /// Writes a new store. It becomes one when its file gets its name.
     fn write_store(&self, content: &Content, into: &Path) -> Result<()> {
         let fs = &self.shared.place.env.fs;

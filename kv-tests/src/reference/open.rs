@@ -4,7 +4,7 @@ use super::Defect;
 use super::engine::Reference;
 use super::log::Content;
 use super::past::Past;
-use super::place::{FILE, Place, TEMPORARY};
+use super::place::{BACKUP, FILE, Place, TEMPORARY};
 use super::state::Shared;
 use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
 use kv_core::parts::{Reserve, StoreLock};
@@ -213,6 +213,9 @@ fn lock(defect: Option<Defect>, dir: &dyn Dir, options: &OpenOptions) -> Result<
 fn check(defect: Option<Defect>, dir: &Path, names: &[String], options: &OpenOptions) -> Result<bool> {
     let has = |wanted| defect == Some(wanted);
     let not_a_store = |detail| Err(Error::NotAStore { path: dir.to_path_buf(), detail });
+    if !options.read_only && names.iter().any(|name| name == BACKUP) {
+        return not_a_store("it is a backup; open it for reading only, or restore it".to_owned());
+    }
     if names.iter().any(|name| name == FILE) {
         return Ok(true);
     }

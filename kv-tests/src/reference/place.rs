@@ -12,6 +12,8 @@ use std::time::Duration;
 
 /// The name of the file, and its name while it is incomplete.
 pub(super) const FILE: &str = "REFERENCE";
+/// The name of the file that marks a backup.
+pub(super) const BACKUP: &str = "BACKUP";
 pub(super) const TEMPORARY: &str = "REFERENCE.tmp";
 /// Bytes of the reserve beyond the length of the file: each of the two may begin one more block,
 /// and so may the list of a file's blocks.

@@ -273,6 +273,11 @@ pub(crate) const REFERENCE: &[(Defect, &str)] = &[
     (Defect::RestoresIntoStore, "kv958"),
     (Defect::RestoresNewest, "kv958"),
     (Defect::RestoreIsNotSynced, "kv959"),
+    (Defect::BackupIntoStore, "kv962"),
+    (Defect::BackupIsAStore, "kv962"),
+    (Defect::BackupIsDurable, "kv962"),
+    (Defect::BackupOnlyOnce, "kv962"),
+    (Defect::BackupInPlace, "kv963"),
 ];
 
 /// Defects of the reference engine that only another process can show.

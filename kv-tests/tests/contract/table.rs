@@ -810,6 +810,21 @@ pub(crate) const SECTIONS: &[Section] = &[
                 "A restore that fails, or that a crash ends, leaves no store that can be opened with another state.",
                 &["kv959"],
             ),
+            by(
+                "A backup holds every state of the window, with the points, up to one LSN: at least every change of earlier calls.",
+                &["kv962", "kv964"],
+            ),
+            undisturbed(
+                "Writers go on meanwhile.",
+                &["kv964"],
+                "the defects of a backup show without writers",
+            ),
+            by("It opens for reading only, and then has the past states of its store.", &["kv962"]),
+            by("Another backup into the same directory brings it up to date.", &["kv962"]),
+            by(
+                "A backup that fails, or that a crash ends, leaves each state that the earlier one held, unless it has expired since.",
+                &["kv963"],
+            ),
         ],
     },
     Section {
@@ -886,6 +901,22 @@ pub(crate) const SECTIONS: &[Section] = &[
             by(
                 "InvalidArgument if into is not empty; I/O errors of into, which do not poison this store; as for read_at.",
                 &["kv958"],
+            ),
+        ],
+    },
+    Section {
+        title: "PointInTime::backup",
+        file: "kv-core/src/point_in_time.rs",
+        item: "fn backup(",
+        judged: &[
+            by(
+                "Writes a backup to the directory into, which is missing, empty, or an earlier backup of this store.",
+                &["kv962"],
+            ),
+            by("The backup is durable, and its bytes were read back.", &["kv963"]),
+            by(
+                "InvalidArgument if into is something else; I/O errors of into, which do not poison this store; as for read_at.",
+                &["kv962"],
             ),
         ],
     },

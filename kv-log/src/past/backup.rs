@@ -1,0 +1,132 @@
+//! Backups: the files of every state in the window, copied to another directory.
+//!
+//! A backup has the layout of a store, and a file that marks it. So it opens for reading only, and
+//! its states can be read and restored like those of the store.
+//!
+//! | after | the directory holds | a reader finds |
+//! |---|---|---|
+//! | the mark | the mark, and the earlier backup, if there is one | the earlier backup, or none |
+//! | a copied file | the same, and files that the manifest does not name | the same |
+//! | a longer copy of the segment in which the earlier backup ends | the same | the earlier backup, and perhaps later changes |
+//! | the manifest | the new backup, and files that it does not need | the new backup |
+//! | the end | the new backup | the new backup |
+//!
+//! A sealed segment never changes, so a later backup leaves its copy as it is.
+
+use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode};
+use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, SegmentId};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::directory::{self, BACKUP_MARK};
+use crate::manifest::{Entry, Manifest, PastFile, PastFiles};
+use crate::new_store::refuse_unless_empty;
+
+/// The directory of a backup.
+struct Target {
+    dir: Arc<dyn Dir>,
+    /// The sealed files of the earlier backup, and their lengths.
+    sealed: BTreeMap<SegmentId, u64>,
+    _lock: Box<dyn DirLock>,
+}
+
+/// Copies `files`, whose newest change is that of `moment`, to the directory `into`.
+pub(super) fn write_backup(
+    env: &Env,
+    files: &PastFiles,
+    moment: Moment,
+    into: &Path,
+) -> Result<BackupReport> {
+    let target = Target::begin(env, into, files.manifest.store_id)?;
+    let mut report = BackupReport { moment, files: 0, bytes: 0, files_copied: 0, bytes_copied: 0 };
+    let mut bytes = Vec::new();
+    for file in &files.files {
+        report.files += 1;
+        report.bytes += file.len;
+        if !target.holds(file) {
+            files.read(file, &mut bytes)?;
+            files.check(file, &bytes, Lsn::new(u64::MAX), |_| ())?;
+            target.copy(file, &bytes)?;
+            report.files_copied += 1;
+            report.bytes_copied += file.len;
+        }
+    }
+    let mut manifest = Manifest { durable_lsn: moment.lsn, ..files.manifest.clone() };
+    let live = files.files.iter().filter(|file| file.replaced_lsn.is_none());
+    let entry = |file: &PastFile| Entry { kind: file.kind, sealed: file.is_sealed, durable_len: file.len };
+    manifest.segments = live.map(|file| (file.id, entry(file))).collect();
+    manifest.store(&*target.dir)?;
+    target.remove_others(&manifest);
+    Ok(report)
+}
+
+impl Target {
+    /// Creates the directory, or takes that of an earlier backup, and marks it.
+    fn begin(env: &Env, into: &Path, store_id: u32) -> Result<Self> {
+        check(into, &env.fs.list_if_exists(into)?.unwrap_or_default())?;
+        env.fs.create_dir_durably(into)?;
+        let dir = env.fs.open_dir(into).map_err(|error| Error::io(Op::Open, into, error))?;
+        let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
+        let names = dir.names()?;
+        check(into, &names)?;
+        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        if !has(BACKUP_MARK) {
+            dir.write_file_atomically(BACKUP_MARK, b"")?;
+        }
+        let mut sealed = BTreeMap::new();
+        if has(directory::MANIFEST) {
+            let earlier = Manifest::load(&*dir)?;
+            if earlier.store_id != store_id {
+                return Err(Error::InvalidArgument(format!(
+                    "{} is a backup of another store; name a directory that is missing or empty",
+                    into.display()
+                )));
+            }
+            let live = earlier.segments.iter().filter(|(_, entry)| entry.sealed);
+            sealed.extend(live.map(|(id, entry)| (*id, entry.durable_len)));
+            sealed.extend(earlier.archive.segments.iter().map(|(id, one)| (*id, one.len)));
+        }
+        Ok(Target { dir, sealed, _lock: lock })
+    }
+
+    /// Whether the earlier backup has this file.
+    fn holds(&self, file: &PastFile) -> bool {
+        let name = directory::segment_file_name(file.id);
+        let len = || self.dir.open(&name, OpenMode::Read).and_then(|file| file.len()).ok();
+        file.is_sealed && self.sealed.get(&file.id) == Some(&file.len) && len() == Some(file.len)
+    }
+
+    /// Writes and syncs a file under its name, and reads it back.
+    fn copy(&self, file: &PastFile, bytes: &[u8]) -> Result<()> {
+        let name = directory::segment_file_name(file.id);
+        self.dir.write_file_atomically(&name, bytes)?;
+        let written = self.dir.read_file(&name, file.len)?;
+        if written != bytes {
+            let at = written.iter().zip(bytes).take_while(|(one, other)| one == other).count();
+            let fault = "the copy differs from its source: the disk may be failing";
+            return Err(Error::corruption(&self.dir.path_of(&name), at as u64, fault));
+        }
+        Ok(())
+    }
+
+    /// Removes what the backup does not need any more, as far as the system allows.
+    fn remove_others(&self, manifest: &Manifest) {
+        for name in self.dir.list().unwrap_or_default() {
+            let id = directory::parse_segment_file_name(name.strip_suffix(".tmp").unwrap_or(&name));
+            let is_needed = |id: &SegmentId| {
+                let is_named =
+                    manifest.segments.contains_key(id) || manifest.archive.segments.contains_key(id);
+                is_named && directory::segment_file_name(*id) == name
+            };
+            if id.is_some_and(|id| !is_needed(&id)) {
+                let _ = self.dir.remove_file(&name);
+            }
+        }
+    }
+}
+
+/// Refuses a directory that is neither empty nor a backup.
+fn check(into: &Path, names: &[String]) -> Result<()> {
+    if names.iter().any(|name| name == BACKUP_MARK) { Ok(()) } else { refuse_unless_empty(into, names) }
+}
