@@ -208,6 +208,18 @@ pub(crate) enum Command {
         #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
         to: Target,
     },
+    /// Copy every state of a store that can be reached into a directory: a backup.
+    #[command(
+        after_help = "DIR is missing, empty, or an earlier backup of the store: then only what is not there \
+        is copied. A backup opens for reading only. Its states can be read and restored like those of the \
+        store. For the log engine only.\n\n\
+        Examples:\n  kv backup /backups/s --dir /tmp/s\n  kv restore /backups/s /tmp/restored --to 42"
+    )]
+    Backup {
+        /// The directory of the backup.
+        #[arg(value_name = "DIR")]
+        into: PathBuf,
+    },
     /// Give a key its value of a past state, as a new change. If it had none, delete it.
     #[command(after_help = "The change is durable when the command returns. For the log engine only.\n\n\
         Example:\n  kv revert planet --to 42 --dir /tmp/s")]

@@ -29,6 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Unpin { name } => unpin(args, name),
         Command::Plan { to } => answer_read(past::plan_text(&store::past(args)?.plan(to)?).as_bytes()),
         Command::Restore { src, dst, to } => restore(args, src, dst, to),
+        Command::Backup { into } => backup(args, into),
         Command::Revert { key, to } => revert(args, text, key, to),
         Command::Put { key, value } => put(args, text, key, value),
         Command::Delete { key } => delete(args, text, key),
@@ -126,6 +127,17 @@ fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode,
         Ok(moment) => {
             let answer = format!("{}: {}\n", dst.display(), past::moment_text(&moment));
             answer_done("the restore is done", answer.as_bytes())
+        }
+        Err(Error::InvalidArgument(text)) => Err(Failure::Usage(text)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn backup(args: &Args, into: &Path) -> Result<ExitCode, Failure> {
+    match store::past(args)?.backup(into) {
+        Ok(report) => {
+            let answer = format!("{}: {}", into.display(), past::backup_text(&report));
+            answer_done("the backup is done", answer.as_bytes())
         }
         Err(Error::InvalidArgument(text)) => Err(Failure::Usage(text)),
         Err(error) => Err(error.into()),

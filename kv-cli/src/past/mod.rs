@@ -8,7 +8,8 @@ mod time;
 use crate::failure::Failure;
 use crate::text::Text;
 use kv_core::{
-    Engine, Error, Lsn, Moment, Point, PointInTime, RestorePlan, Rounding, Target, Version, Window,
+    BackupReport, Engine, Error, Lsn, Moment, Point, PointInTime, RestorePlan, Rounding, Target, Version,
+    Window,
 };
 use std::fmt::Write;
 
@@ -91,6 +92,15 @@ pub(crate) fn point_text(point: &Point) -> String {
 pub(crate) fn plan_text(plan: &RestorePlan) -> String {
     let RestorePlan { moment, files, bytes } = plan;
     format!("{}; {files} files to read, {bytes} bytes\n", moment_text(moment))
+}
+
+/// What a backup holds, and what was copied.
+pub(crate) fn backup_text(report: &BackupReport) -> String {
+    let BackupReport { moment, files, bytes, files_copied, bytes_copied } = report;
+    format!(
+        "{}; {files} files, {bytes} bytes; copied: {files_copied} files, {bytes_copied} bytes\n",
+        moment_text(moment)
+    )
 }
 
 /// The state that was reached.

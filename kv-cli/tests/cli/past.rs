@@ -1,4 +1,4 @@
-//! `kv history`, `points`, `pin`, `unpin`, `plan`, `restore`, `revert`, `get --at` and `diff --at`.
+//! The commands for past states, and for backups.
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
 
@@ -143,6 +143,34 @@ fn a_wrong_moment_is_told_with_the_window_or_the_forms() {
         let (code, _, complaint) = outcome(&output);
         assert!(code == 1 && complaint.contains("keeps no past states"), "{words:?}: {complaint}");
     }
+}
+
+#[test]
+fn a_backup_copies_what_is_not_there_and_restores() {
+    let dir = store();
+    let backup = |expected: i32| {
+        let output = run(dir.path(), &["backup", dir.path().join("b").to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(expected), "{}", outcome(&output).2);
+        (outcome(&output).1.to_owned(), outcome(&output).2.to_owned())
+    };
+    let (first, _) = backup(0);
+    assert!(first.contains("; copied: 1 files, "), "{first}");
+    answer(dir.path(), &["put", "c", "4"]);
+    backup(0);
+    let of_backup = |words: &[&str]| kv("log", &dir.path().join("b"), words, b"");
+    assert_eq!(outcome(&of_backup(&["get", "c"])), (0, "4\n", ""));
+    assert_eq!(outcome(&of_backup(&["get", "b", "--at", "3"])), (0, "2\n", ""));
+    let written = of_backup(&["put", "c", "5"]);
+    assert!(written.status.code() == Some(1) && outcome(&written).2.contains("the mark of a backup"));
+    let mut verify = plain_command();
+    verify.arg("verify").arg(dir.path().join("b"));
+    let verified = feed(verify, b"");
+    assert_eq!(verified.status.code(), Some(0), "{}", outcome(&verified).1);
+    fs::remove_dir_all(dir.path().join("b")).unwrap();
+    fs::create_dir(dir.path().join("b")).unwrap();
+    fs::write(dir.path().join("b/letter"), "").unwrap();
+    let (_, complaint) = backup(2);
+    assert!(complaint.contains("is not empty: it holds letter"), "{complaint}");
 }
 
 #[test]
