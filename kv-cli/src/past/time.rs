@@ -28,13 +28,12 @@ pub(super) fn parse(text: &str) -> Option<u64> {
         && minute < 60
         && second < 60;
     is_valid.then_some(())?;
-    let offset_minutes = match zone {
-        "Z" => 0,
-        _ => {
-            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            let minutes = number(hours, 2)? * 60 + number(minutes, 2)?;
-            if zone.starts_with('-') { -minutes } else { minutes }
-        }
+    let offset_minutes = if zone == "Z" {
+        0
+    } else {
+        let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+        let minutes = number(hours, 2)? * 60 + number(minutes, 2)?;
+        if zone.starts_with('-') { -minutes } else { minutes }
     };
     let thousandths = format!("{fraction:0<3}");
     let ms = number(thousandths.get(..3)?, 3)?;
