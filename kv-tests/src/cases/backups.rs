@@ -76,7 +76,7 @@ fn check_backup(context: &Context, kept: &Kept, newest: Lsn, has_point: bool) ->
     ensure!(points == kept.past()?.points()?, "a backup has the points {points:?}");
     if has_point {
         let target = Target::Point("third".to_owned());
-        let into = kept.rig.dir().with_file_name(&format!("restored{newest}"));
+        let into = kept.rig.dir().with_file_name(format!("restored{newest}"));
         let moment = past.restore(&target, &into)?;
         let restored = context.factory().open(&into, &kept.rig.env(), &kept.rig.setup.options())?;
         let expected = kept.state_at(moment.lsn);
@@ -86,8 +86,11 @@ fn check_backup(context: &Context, kept: &Kept, newest: Lsn, has_point: bool) ->
     Ok(())
 }
 
+/// States with their LSNs.
+type States = Vec<(Lsn, State)>;
+
 /// A store with a backup on a simulated disk, then more changes. Returns the states of the backup.
-fn source(context: &Context) -> Result<(SimFs, Setup, Vec<(Lsn, State)>), Failure> {
+fn source(context: &Context) -> Result<(SimFs, Setup, States), Failure> {
     let (disk, setup) = (SimFs::new(), Setup { keeps: Keeps::All, ..Setup::tiny(context, Policy::Manual) });
     let rig = context.sim_rig(disk.clone(), setup);
     let engine = rig.open()?;
