@@ -37,6 +37,8 @@ pub enum SegmentKind {
     Snapshot = 4,
     /// The identity of a store. `base_lsn` is the ceiling of its reserved LSNs.
     Identity = 5,
+    /// The index of a store at one point in time. `base_lsn` is the LSN behind which replay begins.
+    Checkpoint = 6,
 }
 
 impl SegmentKind {
@@ -48,6 +50,7 @@ impl SegmentKind {
             3 => Some(Self::Manifest),
             4 => Some(Self::Snapshot),
             5 => Some(Self::Identity),
+            6 => Some(Self::Checkpoint),
             _ => None,
         }
     }
@@ -66,6 +69,7 @@ impl fmt::Display for SegmentKind {
             Self::Manifest => "manifest",
             Self::Snapshot => "snapshot",
             Self::Identity => "identity",
+            Self::Checkpoint => "checkpoint",
         })
     }
 }
@@ -202,7 +206,7 @@ mod tests {
     #[test]
     fn kinds_and_bytes_map_one_to_one() {
         let bytes: Vec<_> = (0..=u8::MAX).filter(|&byte| SegmentKind::from_byte(byte).is_some()).collect();
-        assert_eq!(bytes, [1, 2, 3, 4, 5]);
+        assert_eq!(bytes, [1, 2, 3, 4, 5, 6]);
         assert!(bytes.iter().all(|&byte| SegmentKind::from_byte(byte).unwrap().to_byte() == byte));
     }
 
