@@ -1,11 +1,17 @@
 use crate::{Lsn, Result};
 
 /// Engines that can write a checkpoint, so that the next open starts from it.
+///
+/// A checkpoint is a copy: nothing depends on it. The next open loads it, and applies the changes
+/// behind it. If it is damaged, of another version or missing, the open does without it, and says
+/// so in [`RecoveryReport::checkpoint_fault`](crate::RecoveryReport::checkpoint_fault).
 pub trait Checkpoint {
-    /// Writes a durable checkpoint of the present state; returns the LSN it stands at.
+    /// Writes a durable checkpoint of the present state; returns the LSN behind which the next open
+    /// has to apply changes. All changes up to it are durable. Other operations go on.
     ///
     /// # Errors
-    /// As for [`Engine::sync`](crate::Engine::sync).
+    /// As for [`Engine::sync`](crate::Engine::sync). If only the file of the checkpoint cannot be
+    /// written, nothing was changed, and the engine is not poisoned.
     fn checkpoint(&self) -> Result<Lsn>;
 }
 

@@ -89,11 +89,17 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// compact on request, gives most of their space on the disk back. A closed engine holds no
 /// lock and no thread. Its last handle, once dropped, leaves no open file and nothing else behind.
 ///
+/// **Checkpoints.** In an engine with the [capability](crate::Capabilities::checkpoint), a
+/// [checkpoint](crate::Checkpoint) makes all changes before it durable. An open that starts from a
+/// checkpoint shows the state that any other open would show.
+///
 /// **Damage at rest.** The files of a closed store may be changed from outside. The next open
-/// refuses the store with an error that names the file, or it shows the state as it was before.
-/// This holds for each flipped bit, zeroed or exchanged part, cut, and for missing, exchanged and
-/// foreign files. After a crash, damage at the end of the log may look like the crash: it may cost
-/// the changes of the last sync. An open that is refused has changed nothing. A checksum of 32 bits
+/// refuses the store with an error that names the file, or it shows the state as it was before. An
+/// engine with the [capability](crate::Capabilities::checkpoint) may open a store without a look at
+/// all of its files. A read of a damaged record is then an error that names the file. This holds
+/// for each flipped bit, zeroed or exchanged part, cut, and for missing, exchanged and foreign
+/// files. After a crash, damage at the end of the log may look like the crash: it may cost the
+/// changes of the last sync. An open that is refused has changed nothing. A checksum of 32 bits
 /// misses one in 2^32 of the damages that no single check catches for certain. Bytes from the disk
 /// never panic.
 ///

@@ -44,6 +44,7 @@
 
 mod batch;
 mod capability;
+mod checkpoint;
 mod clock;
 mod compaction;
 mod durable;
@@ -64,6 +65,7 @@ mod value;
 
 pub use batch::{Batch, Change};
 pub use capability::{Checkpoint, Compact, CompactionReport};
+pub use checkpoint::{AfterLogBytes, AfterTime, CheckpointPolicy, CheckpointView, OnRequest};
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use compaction::{
     CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, CostBenefit, Greedy, Never, Occasion,

@@ -63,6 +63,11 @@ pub struct Stats {
     /// Records that had to be read from a file, for a read or to find the record that a change
     /// replaces.
     pub fetches: u64,
+    /// Checkpoints written.
+    pub checkpoints: u64,
+    /// Bytes of records that a warm-up still has to bring into memory after an open from a
+    /// checkpoint. Meanwhile readers read them from files, and `live_bytes` may be an estimate.
+    pub warm_up_bytes: u64,
     /// Bytes of survivors that compaction on disk copied.
     pub compacted_bytes: u64,
     /// Times a segment could not be compacted since its records could not be read. It was left as
@@ -76,11 +81,11 @@ pub struct Stats {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct RecoveryReport {
-    /// Records replayed or loaded.
+    /// Records replayed or loaded, without those of a checkpoint.
     pub records: u64,
-    /// Bytes read.
+    /// Bytes read, without those of a checkpoint.
     pub bytes: u64,
-    /// Files read.
+    /// Files read, without a checkpoint.
     pub files: u64,
     /// Bytes cut from the end of the newest file after a crash, reserved zeros included.
     pub torn_bytes: u64,
@@ -88,4 +93,12 @@ pub struct RecoveryReport {
     pub last_lsn: Lsn,
     /// How long opening took.
     pub duration: Duration,
+    /// Bytes of the checkpoint that the index was loaded from. 0: the whole log was replayed.
+    pub checkpoint_bytes: u64,
+    /// Keys that were loaded from it.
+    pub checkpoint_keys: u64,
+    /// The LSN behind which the log was replayed. 0 without a checkpoint.
+    pub checkpoint_lsn: Lsn,
+    /// Why a checkpoint was there and could not be used. The whole log was replayed then.
+    pub checkpoint_fault: Option<String>,
 }
