@@ -6,6 +6,7 @@ use kv_core::parts::Health;
 use kv_core::{Acknowledge, Background, Env, Error, Result};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::counters::Counters;
 use crate::options::Options;
@@ -21,6 +22,8 @@ pub(crate) struct Context {
     /// Longest key that can be looked up, bytes. This is the limit of the options, or the length of
     /// a longer key that the store held before the limit was lowered.
     pub(crate) key_len_max: usize,
+    /// Length of the longest key that was ever put, bytes. It changes seldom.
+    longest_key: AtomicUsize,
     /// The answer of the persistence policy, asked once.
     pub(crate) acknowledge: Acknowledge,
     pub(crate) health: Health,
@@ -34,6 +37,7 @@ impl Context {
         Context {
             dir,
             env,
+            longest_key: AtomicUsize::new(longest_key),
             key_len_max: longest_key.max(options.limits.key_len_max),
             acknowledge: options.persistence.acknowledge(),
             health: if options.read_only { Health::read_only() } else { Health::default() },
@@ -64,6 +68,19 @@ impl Context {
     /// Poisons the store, unless `error` is a [refusal](Error::is_refusal).
     pub(crate) fn poison_unless_refused(&self, error: Error) -> Error {
         if error.is_refusal() { error } else { self.health.poison(error) }
+    }
+
+    /// Notes the length of a key that is put.
+    #[inline]
+    pub(crate) fn note_key_len(&self, len: usize) {
+        if len > self.longest_key.load(Ordering::Relaxed) {
+            self.longest_key.fetch_max(len, Ordering::Relaxed);
+        }
+    }
+
+    /// Length of the longest key, bytes.
+    pub(crate) fn longest_key(&self) -> usize {
+        self.longest_key.load(Ordering::Relaxed)
     }
 
     /// Refuses a key that is longer than `key_len_max`.

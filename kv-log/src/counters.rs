@@ -17,6 +17,7 @@ pub(crate) struct Counters {
     pub(crate) memory_compactions: AtomicU64,
     pub(crate) evictions: AtomicU64,
     pub(crate) slack_excesses: AtomicU64,
+    pub(crate) checkpoints: AtomicU64,
     /// Memory of the running compaction that no segment in the catalog has.
     pub(crate) compacting_bytes: AtomicU64,
 }
@@ -41,5 +42,6 @@ impl Counters {
         stats.memory_compactions = read(&self.memory_compactions);
         stats.evictions = read(&self.evictions);
         stats.slack_excesses = read(&self.slack_excesses);
+        stats.checkpoints = read(&self.checkpoints);
     }
 }

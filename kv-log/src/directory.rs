@@ -14,6 +14,7 @@ pub(crate) const BACKUP_MARK: &str = "BACKUP";
 /// The name of the file that marks the directory of an unfinished restore.
 pub(crate) const RESTORE_MARK: &str = "RESTORE";
 const SEGMENT_SUFFIX: &str = ".segment";
+const CHECKPOINT_SUFFIX: &str = ".checkpoint";
 
 /// `0000000000000042.segment`: the id in 16 hexadecimal digits, so that names sort like ids.
 pub(crate) fn segment_file_name(id: SegmentId) -> String {
@@ -25,6 +26,18 @@ pub(crate) fn parse_segment_file_name(name: &str) -> Option<SegmentId> {
     let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
     let id = SegmentId::new(u64::from_str_radix(digits, 16).ok()?);
     (segment_file_name(id) == name).then_some(id)
+}
+
+/// `0000000000000042.checkpoint`: as the name of a segment.
+pub(crate) fn checkpoint_file_name(id: SegmentId) -> String {
+    format!("{:016x}{CHECKPOINT_SUFFIX}", id.get())
+}
+
+/// The id in a checkpoint's file name; `None` for any other name.
+pub(crate) fn parse_checkpoint_file_name(name: &str) -> Option<SegmentId> {
+    let digits = name.strip_suffix(CHECKPOINT_SUFFIX)?;
+    let id = SegmentId::new(u64::from_str_radix(digits, 16).ok()?);
+    (checkpoint_file_name(id) == name).then_some(id)
 }
 
 /// The kind of a directory.
@@ -93,6 +106,8 @@ mod tests {
         for id in [0, 1, 0xabc, u64::MAX] {
             let id = SegmentId::new(id);
             assert_eq!(parse_segment_file_name(&segment_file_name(id)), Some(id));
+            assert_eq!(parse_checkpoint_file_name(&checkpoint_file_name(id)), Some(id));
+            assert_eq!(parse_segment_file_name(&checkpoint_file_name(id)), None);
         }
         for name in
             ["", ".segment", "1.segment", "00000000000000AB.segment", "+000000000000001.segment", "MANIFEST"]

@@ -160,7 +160,7 @@ impl Engine for LogEngine {
     }
 
     fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
-        None
+        Some(self)
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
@@ -176,6 +176,13 @@ impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
         self.store.context.health.check_writable()?;
         self.store.compactor.compact_all()
+    }
+}
+
+impl Checkpoint for LogEngine {
+    fn checkpoint(&self) -> Result<Lsn> {
+        self.store.context.health.check_writable()?;
+        self.store.checkpointer.checkpoint(&self.store.compactor)
     }
 }
 

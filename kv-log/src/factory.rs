@@ -62,7 +62,7 @@ impl EngineFactory for LogFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().compact(true).read_only(true).point_in_time(true)
+        Capabilities::new().checkpoint(true).compact(true).read_only(true).point_in_time(true)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

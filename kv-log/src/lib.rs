@@ -110,12 +110,14 @@
 //! | the catalog names segments in the manifest | `manifest/`, `directory.rs` |
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |
 //! | the evictor frees images | `eviction.rs` |
+//! | a checkpoint stores the index, and the next open loads it | `checkpoint/` |
 //! | an open replays the log | `recovery/` |
 //! | a caller goes back to a past state | `past/`, `new_store.rs` |
 //! | a tool checks or repairs the files of a closed store | `inspect/` |
 //!
 //! The bytes are those of [`kv_wal_format`].
 
+mod checkpoint;
 mod commit;
 mod compaction;
 mod context;
@@ -151,12 +153,13 @@ pub use options::{OnRecovery, Options, RecoveryProgress};
 
 // The contract, for applications: they need no second dependency.
 pub use kv_core::{
-    Acknowledge, Action, Always, AnyOf, Background, Batch, Compact, CompactionLevel, CompactionPlan,
-    CompactionPolicy, CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt,
-    EngineFactory, Env, Error, Greedy, KeepNothing, KeepPast, Limits, Lsn, Manual, MaxLogSize, Moment, Never,
-    Occasion, Op, OpenOptions, Past, Pending, Periodic, PersistencePolicy, Point, PointInTime,
-    RecoveryReport, RestorePlan, Result, RetentionPolicy, RetentionView, Rounding, Scale, SegmentId,
-    SegmentStats, Stats, Superseded, Target, Value, Version, Window, default_persistence,
+    Acknowledge, Action, AfterLogBytes, AfterTime, Always, AnyOf, Background, Batch, Checkpoint,
+    CheckpointPolicy, CheckpointView, Compact, CompactionLevel, CompactionPlan, CompactionPolicy,
+    CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt, EngineFactory, Env, Error,
+    Greedy, KeepNothing, KeepPast, Limits, Lsn, Manual, MaxLogSize, Moment, Never, Occasion, OnRequest, Op,
+    OpenOptions, Past, Pending, Periodic, PersistencePolicy, Point, PointInTime, RecoveryReport, RestorePlan,
+    Result, RetentionPolicy, RetentionView, Rounding, Scale, SegmentId, SegmentStats, Stats, Superseded,
+    Target, Value, Version, Window, default_persistence,
 };
 
 /// The examples of the README are tested.

@@ -1,6 +1,6 @@
 use kv_core::{
-    CompactionPolicy, Error, Greedy, KeepNothing, Limits, OpenOptions, PersistencePolicy, Result,
-    RetentionPolicy, Scale,
+    AfterLogBytes, CheckpointPolicy, CompactionPolicy, Error, Greedy, KeepNothing, Limits, OpenOptions,
+    PersistencePolicy, Result, RetentionPolicy, Scale,
 };
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -10,6 +10,7 @@ use crate::segments::Via;
 
 /// Settings of a [`LogEngine`](crate::LogEngine): plain data, checked at open.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent settings, each set by its own name")]
 pub struct Options {
     /// Create the store when its directory is missing or empty. Default true.
     pub create_if_missing: bool,
@@ -26,6 +27,15 @@ pub struct Options {
     /// then leaves the files of its victims, until their states expire. Default
     /// [`KeepNothing`](kv_core::KeepNothing).
     pub retention: Arc<dyn RetentionPolicy>,
+    /// When checkpoints are written. An open loads the newest one, and replays only the log behind
+    /// it. Default [`AfterLogBytes::default`]: after 64 MiB of log, and at least eight times the
+    /// bytes of a checkpoint, which has about 8 bytes a key; and at a close. Stores with less than
+    /// 1 MiB in sealed segments get none.
+    pub checkpoint: Arc<dyn CheckpointPolicy>,
+    /// Whether an open from a checkpoint waits until the records are in memory. Otherwise it
+    /// answers at once, readers read from the files, and a background thread brings the records
+    /// into memory. Default false.
+    pub warm_up: bool,
     /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one
     /// segment, so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to
     /// fit a batch, so `value_len_max` is at most 133,169,152 less `key_len_max` and
@@ -77,6 +87,8 @@ impl Default for Options {
             persistence: Arc::new(kv_core::default_persistence()),
             compaction: Arc::new(Greedy::default()),
             retention: Arc::new(KeepNothing),
+            checkpoint: Arc::new(AfterLogBytes::default()),
+            warm_up: false,
             limits: Limits::default(),
             segment_bytes: 16 << 20,
             unflushed_bytes_max: 64 << 20,
@@ -172,6 +184,7 @@ impl From<&OpenOptions> for Options {
                 segment_bytes: 2048,
                 unflushed_bytes_max: 4096,
                 index_shards: 4,
+                checkpoint: Arc::new(AfterLogBytes { least: 8 << 10, per_checkpoint_byte: 4 }),
                 // With these targets, few records provoke both levels of compaction.
                 compaction: Arc::new(Greedy {
                     disk_utilization_min: 0.17,
@@ -331,7 +344,9 @@ mod tests {
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
         assert_eq!((options.memory_budget, options.index_shards, options.open_files_max), (None, 256, 256));
         assert!(options.create_if_missing && options.direct_io && options.on_recovery.is_none());
-        assert!(!options.read_only);
+        assert!(!options.read_only && !options.warm_up);
+        let checkpoint = AfterLogBytes { least: 64 << 20, per_checkpoint_byte: 8 };
+        assert_eq!(format!("{:?}", options.checkpoint), format!("{checkpoint:?}"));
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();
     }
 

@@ -139,6 +139,7 @@ impl Reader {
         self.context.health.check_readable()?;
         let mut locations = Vec::new();
         for shard in 0..self.index.shard_count() {
+            self.index.settle_shard(shard, &self.segments, &pin())?;
             for part in self.by_segment(shard, &mut locations) {
                 for offset in part.offsets {
                     let flow = if let Some(contents) = &part.contents {

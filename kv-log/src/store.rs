@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context as Task, Poll};
 
+use crate::checkpoint::{Checkpointer, WarmUp};
 use crate::commit::Committer;
 use crate::compaction::{Compactor, Extent};
 use crate::context::Context;
@@ -39,6 +40,8 @@ pub(crate) struct Store {
     pub(crate) flusher: Arc<Flusher>,
     pub(crate) compactor: Arc<Compactor>,
     pub(crate) committer: Committer,
+    pub(crate) checkpointer: Checkpointer,
+    pub(crate) warm_up: WarmUp,
     pub(crate) reader: Reader,
     pub(crate) recovery: Recovery,
     evictor: Arc<Evictor>,
@@ -122,6 +125,24 @@ impl Store {
             Arc::clone(&flusher),
             Arc::clone(&compactor),
         );
+        let checkpointer = Checkpointer::new(
+            Arc::clone(&context),
+            Arc::clone(&index),
+            Arc::clone(&segments),
+            Arc::clone(&catalog),
+            Arc::clone(&log),
+            Arc::clone(&flusher),
+            &recovery.report,
+        );
+        let mut cold = catalog.segments();
+        cold.retain(|segment| segment.is_unverified());
+        let warm_up = WarmUp::new(
+            Arc::clone(&context),
+            Arc::clone(&index),
+            Arc::clone(&segments),
+            Arc::clone(&catalog),
+            cold,
+        );
         let reader = Reader::new(Arc::clone(&context), Arc::clone(&index), Arc::clone(&segments));
         Store {
             context,
@@ -133,6 +154,8 @@ impl Store {
             flusher,
             compactor,
             committer,
+            checkpointer,
+            warm_up,
             reader,
             recovery,
             evictor,
@@ -146,7 +169,15 @@ impl Store {
     pub(crate) fn begin(&self) -> Result<()> {
         // The index grew while segments were replayed.
         self.evictor.evict_in_place();
+        if self.context.options.warm_up {
+            self.warm_up.run(&self.compactor);
+        }
         if self.context.options.read_only {
+            return Ok(());
+        }
+        if self.context.env.background == Background::Threads && self.warm_up.bytes_left() > 0 {
+            // It would read cold segments, and the caller waits.
+            self.context.signals.compact.wake();
             return Ok(());
         }
         self.compactor.compact_in_passing(Extent::OnePlan)?;
@@ -169,7 +200,9 @@ impl Store {
             }
             Background::Inline => {
                 self.flusher.flush_if_due()?;
-                self.compact_if_due()
+                self.compact_if_due()?;
+                self.warm_up.warm_one(&self.compactor);
+                self.checkpointer.checkpoint_if_due(&self.compactor)
             }
         }
     }
@@ -225,6 +258,7 @@ impl Store {
         self.compactor.compact_in_passing(Extent::Idle(last))?;
         unless_refused(self.compactor.split_large(last))?;
         unless_refused(self.catalog.expire_past(last))?;
+        self.checkpointer.drop_outdated();
         self.catalog.hold_reserve();
         self.release_idle_memory();
         Ok(())
@@ -245,6 +279,7 @@ impl Store {
         stats.live_bytes = self.index.pair_bytes() as u64;
         stats.index_bytes = self.index.allocated_bytes() as u64;
         stats.retired_bytes = self.retired_bytes();
+        stats.warm_up_bytes = self.warm_up.bytes_left();
         stats.fetches = self.segments.fetches();
         stats.recovery = self.recovery.report.clone();
         let (leftover_files, leftover_bytes) = self.catalog.leftovers();
@@ -291,7 +326,7 @@ impl Store {
             self.flusher.make_all_durable()?;
         }
         self.compactor.compact_in_passing(Extent::DiskUpTo(self.log.end.active_capacity().0))?;
-        let _no_compaction = self.compactor.exclude();
+        let no_compaction = self.compactor.exclude();
         let (last_lsn, active) = {
             // No change comes between the last sync and the last manifest.
             let end = self.log.end.lock();
@@ -301,6 +336,7 @@ impl Store {
         };
         // Changes and sealed segments since the first flush.
         self.flusher.flush(Action::WriteAndSync)?;
+        self.checkpointer.checkpoint_at_close(&self.compactor, &no_compaction)?;
         let spares = self.log.spares.take_all();
         let ended = give_back_unused_space(&active)
             .and_then(|()| self.catalog.close(&spares, last_lsn.max(self.recovery.lsn_floor)));

@@ -4,7 +4,7 @@
 //! In inline mode there are no threads. The caller does the same work after its change.
 
 use kv_core::parts::{Dumper, Threads};
-use kv_core::{Action, Decision, Lsn, Result};
+use kv_core::{Action, Background, Decision, Lsn, Result};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,15 @@ type Work = fn(&Store);
 /// Starts the threads, if the store has workers.
 pub(crate) fn start(store: &Arc<Store>) -> Result<Threads> {
     let mut threads = Threads::of(store.context.path());
+    if store.warm_up.bytes_left() > 0 && store.context.env.background == Background::Threads {
+        let of_thread = Arc::clone(store);
+        // Without the thread, the segments stay cold.
+        let _started = threads.start("kv-log warm-up", move || {
+            let context = &of_thread.context;
+            let _watch = context.signals.pacing.watch(&context.health, context.path());
+            of_thread.warm_up.run(&of_thread.compactor);
+        });
+    }
     if !store.context.has_workers() {
         return Ok(threads);
     }
@@ -137,6 +146,9 @@ fn compact_loop(store: &Store) {
         // An unreadable victim is tried again after the next sealed segment. The readers of its
         // records get the error.
         if is_due && store.compactor.compact(Extent::Busy).is_err() && context.health.is_poisoned() {
+            return;
+        }
+        if store.checkpointer.checkpoint_if_due(&store.compactor).is_err() {
             return;
         }
         collect();

@@ -120,7 +120,7 @@ fn the_newest_stay_in_memory_also_after_reopening() {
         };
         assert_eq!((fetched(0..100), fetched(900..1000)), (100, 0));
         store.close().unwrap();
-        store = open(dir.path(), small());
+        store = open(dir.path(), Options { warm_up: true, ..small() });
     }
 }
 

@@ -116,7 +116,7 @@ fn a_recovery_says_so_and_the_next_one_recovers() {
     // There is memory for segments, and for all but the last tables. Recovery starts fewer threads
     // if there is no memory for them.
     let mut refusals = 0;
-    for more in [16, 24, 32, 48, 64] {
+    for more in [1, 2, 4, 8, 16, 24, 32, 48, 64] {
         allow(Some(more << 20));
         let opened = LogEngine::open(&dir, options());
         allow(None);

@@ -167,7 +167,7 @@ fn the_suite_provokes_roll_over_and_compaction_on_both_levels() {
     for id in CASES {
         let done = run(id, false);
         assert!(done.compactions > 0 && done.memory_compactions > 0, "{id}: {done:?}");
-        assert_eq!((done.evictions, done.fetches), (0, 0), "{id}");
+        assert_eq!(done.evictions, 0, "{id}");
     }
 }
 

@@ -9,7 +9,7 @@ use kv_core::fs::FsExt;
 use kv_core::{
     Always, Background, Compact, Engine, EngineExt, Env, Error, Manual, ManualClock, MaxLogSize, Never,
 };
-use kv_log::{LogEngine, OnRecovery, Options};
+use kv_log::{LogEngine, OnRecovery, OnRequest, Options};
 use kv_tests::sim::{PowerCut, SimFs};
 use kv_wal_format::{Encoder, Record, SMALL_HEADER_LEN, Scanner, Seal, StopReason};
 use std::collections::BTreeMap;
@@ -47,7 +47,8 @@ fn survives_reopening_with_many_segments() {
 #[test]
 fn recovery_tells_how_it_gets_on() {
     let dir = tempfile::tempdir().unwrap();
-    let store = LogEngine::open(dir.path(), small(MaxLogSize::new(1000))).unwrap();
+    let options = Options { checkpoint: Arc::new(OnRequest), ..small(MaxLogSize::new(1000)) };
+    let store = LogEngine::open(dir.path(), options).unwrap();
     for number in 0..500u32 {
         store.put(&number.to_be_bytes(), &[7; 40]).unwrap();
     }

@@ -187,6 +187,7 @@ impl Committer {
         let Record { kind, key, value, .. } = *record;
         let went = before.map_or(0, |before| key.len() + before.value_len as usize);
         if kind == RecordKind::Put {
+            self.context.note_key_len(key.len());
             shard.insert(hash, before.map(|before| before.location), location);
             shard.count_pairs(key.len() + value.len(), went);
         } else if let Some(before) = before {
@@ -196,7 +197,7 @@ impl Committer {
         if let Some(Newest { location, record_len, .. }) = before {
             // Under the commit lock: the flush that makes this change durable begins later, and
             // compaction may drop the dead record only after that.
-            self.segments.get(location, guard).tally.died(u64::from(record_len));
+            self.segments.get(location, guard).tally.died_at(location.offset(), u64::from(record_len));
         }
     }
 
@@ -239,6 +240,11 @@ impl Pipeline for Committer {
     }
 
     fn free_space(&self, need: Need) -> Result<u64> {
+        // A checkpoint is never the reason for a refusal.
+        let given_back = self.compactor.give_back_checkpoint();
+        if given_back > 0 {
+            return Ok(given_back);
+        }
         let report = match self.compactor.compact(Extent::Pressed(need)) {
             Err(error) if self.context.health.is_poisoned() => return Err(error),
             report => report.unwrap_or_default(),

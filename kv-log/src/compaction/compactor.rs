@@ -113,6 +113,19 @@ impl Compactor {
         self.running.lock()
     }
 
+    /// As [`exclude`](Self::exclude), of compaction in memory and eviction: no record moves. The
+    /// caller holds the lock of `exclude`.
+    pub(crate) fn hold_still(&self, _running: &MutexGuard<'_, ()>) -> impl Sized + use<'_> {
+        self.claims.lock()
+    }
+
+    /// Gives back the space of the newest checkpoint, after one that is being written. Returns its
+    /// bytes.
+    pub(crate) fn give_back_checkpoint(&self) -> u64 {
+        let _alone = self.exclude();
+        self.catalog.drop_checkpoint()
+    }
+
     /// As [`Compact::compact`](kv_core::Compact::compact): with the active segment, and leftovers.
     pub(crate) fn compact_all(&self) -> Result<CompactionReport> {
         // Taken before the seal: otherwise the background worker might compact the sealed segment,

@@ -34,6 +34,7 @@ use std::time::Duration;
 use super::choice::oldest_dead_put;
 use super::claims::{Claim, Claims};
 use super::working::Working;
+use crate::checkpoint::verify;
 use crate::context::Context;
 use crate::flush::Flusher;
 use crate::index::{Index, KeyHash};
@@ -154,6 +155,10 @@ impl DiskCompactor {
             Ok(victim)
         };
         let victims: Vec<Victim> = segments.iter().map(load).collect::<Result<_, _>>()?;
+        for Victim { segment, contents } in &victims {
+            verify(segment, contents, &self.index, &self.segments)
+                .map_err(|error| Unreadable { victim: segment.id, error })?;
+        }
         let survivors = self.survivors(&victims, oldest_elsewhere)?;
         loaded.take(size_of_val(&*survivors));
         let replaced = replaced(&victims, &survivors);

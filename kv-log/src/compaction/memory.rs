@@ -18,7 +18,7 @@ use crate::manifest::Catalog;
 use crate::memory::prefetch;
 use crate::reclaim::{Guard, collect, pin};
 use crate::relocation::{LOOK_UPS_AT_A_TIME, count_relocated};
-use crate::segments::{Contents, Image, Location, Segment, SegmentTable};
+use crate::segments::{Contents, Image, Location, Segment, SegmentTable, Shifts};
 
 /// Prefetch distance of a walk through an image, bytes.
 const AHEAD: usize = 2048;
@@ -86,7 +86,7 @@ impl MemoryCompactor {
         let slot = self.segments.reserve_slot(0)?;
         let new = Arc::new(old.with_image(slot, image));
         self.segments.install(&new);
-        self.move_records(&contents, old.slot, &new, hides);
+        self.move_records(&contents, old, &new, hides);
         self.catalog.replace_image(&new);
         drop(copy);
 
@@ -99,8 +99,9 @@ impl MemoryCompactor {
         Some(freed as u64)
     }
 
-    /// Copies the survivors of the segment in slot `old` to `new`, and points the index at them.
-    fn move_records(&self, contents: &Contents, old: u16, new: &Segment, hides: impl Fn(u64) -> bool) {
+    /// Copies the survivors of `old` to `new`, and points the index at them.
+    fn move_records(&self, contents: &Contents, old: &Segment, new: &Segment, hides: impl Fn(u64) -> bool) {
+        let mut shifts = Shifts::default();
         let image = new.share_image().expect("the evictor takes only segments in the catalog");
         let (bytes, mut from, mut to) = (contents.bytes(), SEGMENT_HEADER_LEN, SEGMENT_HEADER_LEN);
         // SAFETY: `new` has no reader yet, because the index holds no location in it.
@@ -120,7 +121,7 @@ impl MemoryCompactor {
                 }
                 if record.kind == RecordKind::Put || record.kind == RecordKind::Delete && hides(record.lsn) {
                     let encoded = bytes.get(from..from + len).unwrap_or_default();
-                    let from = Location::new(old, from);
+                    let from = Location::new(old.slot, from);
                     group.push(Candidate { encoded, from, hash, is_put: record.kind == RecordKind::Put });
                 }
                 from += len;
@@ -134,12 +135,16 @@ impl MemoryCompactor {
                 for candidate in group.drain(..) {
                     let len = self.move_record(&candidate, new, &image, to, &guard);
                     moved += if candidate.is_put { len as u64 } else { 0 };
+                    if len > 0 {
+                        shifts.note(to, old.offset_in_file(candidate.from.offset()));
+                    }
                     to += len;
                 }
                 new.set_end(to);
                 moved
             });
         }
+        new.set_shifts(shifts);
     }
 
     /// Copies one record to the end of `new`. Returns the bytes that it takes there: 0 if it is

@@ -10,9 +10,12 @@
 //! file while it holds a shard, except in recovery. A writer that needs a cold record unlocks the
 //! shard first.
 
+mod checkpointed;
 mod entry;
 mod replaced;
+mod settle;
 mod shard;
+mod suspects;
 mod table;
 
 use foldhash::fast::FixedState;
@@ -20,6 +23,7 @@ use kv_core::{Error, Op, Result};
 use kv_wal_format::{Record, encoded_len};
 use std::hash::BuildHasher;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use crate::memory::prefetch;
 use crate::reclaim::{Guard, pin};
@@ -27,6 +31,9 @@ use crate::segments::{Found, Image, Location, Look, SegmentTable};
 use entry::{Entry, TAG_BITS};
 use replaced::Replaced;
 use shard::{Shard, TagMatch};
+use suspects::Suspects;
+
+pub(crate) use checkpointed::{ShardCopy, location_of};
 
 /// The hash of a key, as this index computes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -47,14 +54,25 @@ pub(crate) struct Index {
     shards: Box<[Shard]>,
     hasher: FixedState,
     replaced: Replaced,
+    seed: u64,
+    /// Entries of a checkpoint that are in no table.
+    suspects: Suspects,
+    /// Whether the bytes of the pairs are an estimate.
+    is_estimated: AtomicBool,
 }
 
 impl Index {
     /// `shards` is a power of two.
     pub(crate) fn new(shards: usize, seed: u64) -> Self {
         debug_assert!(shards.is_power_of_two());
-        let shards = (0..shards).map(|_| Shard::default()).collect();
-        Index { shards, hasher: FixedState::with_seed(seed), replaced: Replaced::default() }
+        Index {
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            hasher: FixedState::with_seed(seed),
+            replaced: Replaced::default(),
+            seed,
+            suspects: Suspects::new(shards),
+            is_estimated: AtomicBool::new(false),
+        }
     }
 
     #[inline]
@@ -114,8 +132,9 @@ impl Index {
                 Look::Found(found) => Glance::Found(location, found),
                 Look::OtherKey | Look::Cold => Glance::Unsure,
             },
-            TagMatch::Absent => Glance::Absent,
-            TagMatch::Unsure => Glance::Unsure,
+            TagMatch::Absent if self.suspects.are_settled() => Glance::Absent,
+            // Perhaps a suspect.
+            TagMatch::Absent | TagMatch::Unsure => Glance::Unsure,
         }
     }
 
@@ -136,9 +155,11 @@ impl Index {
         found: impl FnOnce(Location, Found<'_>) -> R,
     ) -> Result<Option<R>> {
         match self.glance(hash, key, segments, guard) {
-            Glance::Found(location, one) => Ok(Some(found(location, one))),
+            Glance::Found(location, one) if others.is_none() || self.suspects.are_settled() => {
+                Ok(Some(found(location, one)))
+            }
             Glance::Absent => Ok(None),
-            Glance::Unsure => self.search(hash, key, others, segments, guard, found),
+            Glance::Found(..) | Glance::Unsure => self.search(hash, key, others, segments, guard, found),
         }
     }
 
@@ -158,6 +179,10 @@ impl Index {
         let mut own = Vec::new();
         let purpose = if others.is_some() { Purpose::Replace } else { Purpose::Read };
         let others = others.unwrap_or(&mut own);
+        if !self.suspects.are_settled() {
+            let replaced = (purpose == Purpose::Replace).then_some(key);
+            self.settle_tag(hash, replaced, segments, guard)?;
+        }
         let sought = Sought { hash, key, purpose };
         search(&shard, &sought, others, segments, guard, |location, record, record_len, image| {
             found(location, Found { value: record.value, record_len, image })
@@ -166,7 +191,8 @@ impl Index {
 
     /// Locks one shard for changes.
     pub(crate) fn lock(&self, shard: usize) -> LockedShard<'_> {
-        LockedShard { shard: self.shard(shard).lock(), replaced: &self.replaced }
+        let (shard, number) = (self.shard(shard).lock(), shard);
+        LockedShard { shard, replaced: &self.replaced, suspects: &self.suspects, number }
     }
 
     /// The current locations of all keys in one shard.
@@ -219,6 +245,8 @@ impl Index {
 pub(crate) struct LockedShard<'a> {
     shard: shard::LockedShard<'a>,
     replaced: &'a Replaced,
+    suspects: &'a Suspects,
+    number: usize,
 }
 
 /// The location of the newest record of a key, and the lengths by which a writer counts the dead
@@ -239,12 +267,24 @@ impl Newest {
     }
 }
 
-/// The search met a cold record that the caller had not read.
+/// The search met a cold record that the caller had not read, or a suspect.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Unresolved;
 
 impl LockedShard<'_> {
-    /// As [`Index::find`].
+    /// The locations with this hash that are `wanted`.
+    pub(crate) fn locations_with(&self, hash: KeyHash, wanted: impl Fn(Location) -> bool) -> Vec<Location> {
+        let mut locations = Vec::new();
+        self.shard.find(hash.tag(), |location| {
+            if wanted(location) {
+                locations.push(location);
+            }
+            false
+        });
+        locations
+    }
+
+    /// As [`Index::find`]. Cold records at `others` have other keys.
     ///
     /// # Errors
     /// A cold record cannot be read.
@@ -252,11 +292,11 @@ impl LockedShard<'_> {
         &self,
         hash: KeyHash,
         key: &[u8],
+        others: &mut Vec<Location>,
         segments: &SegmentTable,
         guard: &Guard,
         found: impl FnOnce(Location, Record<'_>, usize) -> R,
     ) -> Result<Option<R>> {
-        let others = &mut Vec::new();
         let sought = Sought { hash, key, purpose: Purpose::Read };
         search(&self.shard, &sought, others, segments, guard, |location, record, len, _| {
             found(location, record, len)
@@ -268,9 +308,27 @@ impl LockedShard<'_> {
     /// same tag at `others`. Both may be outdated.
     ///
     /// # Errors
-    /// The look-ups of the caller are outdated, and the record is cold.
+    /// The look-ups of the caller are outdated, and the record is cold. A suspect has the same tag.
     #[inline]
     pub(crate) fn resolve(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        newest: Option<Newest>,
+        others: &[Location],
+        segments: &SegmentTable,
+        guard: &Guard,
+    ) -> Result<Option<Newest>, Unresolved> {
+        let LockedShard { suspects, number, .. } = self;
+        if !suspects.are_settled() && !suspects.with_tag(*number, hash.tag()).is_empty() {
+            return Err(Unresolved);
+        }
+        self.resolve_in_table(hash, key, newest, others, segments, guard)
+    }
+
+    /// As [`resolve`](Self::resolve), whether there are suspects or not.
+    #[inline]
+    fn resolve_in_table(
         &self,
         hash: KeyHash,
         key: &[u8],

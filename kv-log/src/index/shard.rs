@@ -138,7 +138,9 @@ impl Shard {
 
     /// Bytes of the present keys and their values.
     pub(super) fn pair_bytes(&self) -> usize {
-        self.changes.pair_bytes.load(Ordering::Relaxed)
+        // An estimate that was too low may have come below 0.
+        let bytes = self.changes.pair_bytes.load(Ordering::Relaxed);
+        if bytes > isize::MAX as usize { 0 } else { bytes }
     }
 
     pub(super) fn lock(&self) -> LockedShard<'_> {
@@ -229,7 +231,16 @@ impl LockedShard<'_> {
 
     /// Counts the bytes of added and removed pairs.
     pub(super) fn count_pairs(&mut self, added: usize, removed: usize) {
-        self.shard.changes.pair_bytes.store(self.shard.pair_bytes() + added - removed, Ordering::Relaxed);
+        let before = self.shard.changes.pair_bytes.load(Ordering::Relaxed);
+        self.shard
+            .changes
+            .pair_bytes
+            .store(before.wrapping_add(added).wrapping_sub(removed), Ordering::Relaxed);
+    }
+
+    /// Replaces an estimate of the bytes of the present pairs.
+    pub(super) fn set_pair_bytes(&self, bytes: usize) {
+        self.shard.changes.pair_bytes.store(bytes, Ordering::Relaxed);
     }
 
     fn begin(&mut self) {

@@ -2,19 +2,21 @@
 
 use kv_core::fs::{DirExt, LOCK_FILE, OpenMode, is_system_file};
 use kv_core::parts::Reserve;
-use kv_core::{Env, Result, SegmentId};
+use kv_core::{Env, Error, Result, SegmentId};
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use super::damage::Damage;
+use super::damage::{Damage, Lost};
 use super::judge::judge;
 use super::newest::Newest;
 use super::pass::Pass;
 use super::progress::{OnProgress, Progress};
 use super::segment::SegmentSummary;
-use super::survey::Survey;
+use super::survey::{Survey, fault_of};
+use crate::checkpoint::{LEN_MAX as CHECKPOINT_LEN_MAX, parse};
 use crate::directory;
-use crate::manifest::Manifest;
+use crate::manifest::{CheckpointName, Manifest};
 
 /// The findings about a store's files.
 #[derive(Clone, Debug)]
@@ -72,6 +74,8 @@ pub struct OtherFile {
 pub enum FileRole {
     /// The manifest.
     Manifest,
+    /// The newest checkpoint.
+    Checkpoint,
     /// The lock.
     Lock,
     /// Space for the way out of a full disk.
@@ -91,6 +95,7 @@ impl FileRole {
     pub fn name(self) -> &'static str {
         match self {
             FileRole::Manifest => "manifest",
+            FileRole::Checkpoint => "checkpoint",
             FileRole::Lock => "lock",
             FileRole::Reserve => "reserve",
             FileRole::Leftover => "leftover",
@@ -141,6 +146,7 @@ pub fn examine(env: &Env, dir: &Path, with_live: bool, on_progress: &OnProgress<
         damages: findings.damages,
         keys: 0,
     };
+    examination.damages.extend(checkpoint_damage(&survey));
     for (_, place) in pass.newest.iter().flat_map(Newest::places).filter(|(_, place)| place.is_put()) {
         examination.keys += 1;
         if let Some(segment) = examination.segments.get_mut(place.segment as usize) {
@@ -170,9 +176,36 @@ pub fn silently(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
+/// The checkpoint that the manifest names.
+fn named_checkpoint(survey: &Survey) -> Option<CheckpointName> {
+    survey.manifest.as_ref().ok().and_then(|manifest| manifest.checkpoint)
+}
+
+/// The damage of the checkpoint. No change is lost with it. A missing one is none: the store gives
+/// its space back on a full disk.
+fn checkpoint_damage(survey: &Survey) -> Option<Damage> {
+    let manifest = survey.manifest.as_ref().ok()?;
+    let name = manifest.checkpoint?;
+    let file_name = directory::checkpoint_file_name(name.id);
+    let (offset, fault) = match survey.dir.read_file(&file_name, CHECKPOINT_LEN_MAX) {
+        Ok(bytes) => {
+            let fault = parse(&bytes, name, manifest.store_id).err()?;
+            (fault.offset as u64, fault.reason)
+        }
+        Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return None,
+        Err(error) => fault_of(&error),
+    };
+    let path = survey.dir.path_of(&file_name);
+    let fault = format!("this checkpoint cannot be used, and the next open replays the whole log: {fault}");
+    Some(Damage { path, offset, len: 0, fault, lost: Lost::nothing() })
+}
+
 /// The files that are not segments.
 fn other_files(survey: &Survey) -> Vec<OtherFile> {
+    let checkpoint = named_checkpoint(survey).map(|name| directory::checkpoint_file_name(name.id));
     let role = |name: &str| match name {
+        _ if checkpoint.as_deref() == Some(name) => FileRole::Checkpoint,
+        _ if directory::parse_checkpoint_file_name(name).is_some() => FileRole::Leftover,
         directory::MANIFEST => FileRole::Manifest,
         LOCK_FILE => FileRole::Lock,
         Reserve::FILE => FileRole::Reserve,

@@ -4,7 +4,7 @@ use kv_core::fs::DirExt;
 use kv_core::parts::StoreLock;
 use kv_core::{Error, Lsn, Op, Result, SegmentId};
 use kv_wal_format::{Origin, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -48,6 +48,8 @@ pub(super) struct Stored {
     next_id: SegmentId,
     /// Ids of files of other owners.
     foreign_ids: BTreeSet<SegmentId>,
+    /// Bytes of the checkpoint that the manifest names.
+    pub(super) checkpoint_bytes: u64,
 }
 
 /// Files with segment names that the manifest does not name.
@@ -57,6 +59,8 @@ pub(crate) struct Unnamed {
     pub(crate) orphans: Vec<SegmentId>,
     /// Files of other owners.
     pub(crate) foreign: BTreeSet<SegmentId>,
+    /// Checkpoints of this store.
+    pub(crate) checkpoints: Vec<SegmentId>,
 }
 
 impl Catalog {
@@ -70,13 +74,29 @@ impl Catalog {
         segments: BTreeMap<SegmentId, Arc<Segment>>,
     ) -> Self {
         let next_id = manifest.ids_end;
-        let stored = Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new() });
+        let stored =
+            Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new(), checkpoint_bytes: 0 });
         let segments = Mutex::new(segments);
         let (room, leftovers) = (Arc::clone(&maker.room), Arc::clone(&maker.leftovers));
         let archived = ArchiveFigures::default();
         archived.set(&stored.lock().manifest.archive);
         let is_disk_full = AtomicBool::new(false);
         Catalog { context, lock, progress, maker, room, leftovers, stored, archived, is_disk_full, segments }
+    }
+
+    /// The stored manifest, locked.
+    pub(super) fn locked(&self) -> MutexGuard<'_, Stored> {
+        self.stored.lock()
+    }
+
+    /// Makes the entries of the directory durable.
+    pub(super) fn sync_dir(&self) -> Result<()> {
+        self.context.dir.sync_durably()
+    }
+
+    /// Removes the leftovers that are due.
+    pub(super) fn remove_due_leftovers(&self) {
+        self.leftovers.remove(Which::Due);
     }
 
     /// All segments, in the order of their ids.
@@ -102,8 +122,8 @@ impl Catalog {
 
     /// Bytes of the store's files other than segments.
     pub(crate) fn overhead_bytes(&self) -> u64 {
-        let archived = self.archived.encoded_len.load(Ordering::Relaxed);
-        self.room.len() + (Manifest::len_with(self.segments.lock().len()) + archived) as u64
+        let stored = self.stored.lock();
+        self.room.len() + stored.manifest.encoded_len() as u64 + stored.checkpoint_bytes
     }
 
     /// Begins the life of an opened store: reserves LSNs above `floor` and segment ids, drops blank
@@ -118,6 +138,7 @@ impl Catalog {
             // They are removed once the next manifest is durable: a power cut may bring back the
             // manifest before this one, which may name them.
             unnamed.orphans.into_iter().for_each(|id| self.leftovers.add(id, 0));
+            unnamed.checkpoints.into_iter().for_each(|id| self.leftovers.add_checkpoint(id, 0));
             let segments = self.segments.lock();
             for id in stored.manifest.segments.keys().filter(|id| !segments.contains_key(id)) {
                 next.segments.remove(id);
@@ -228,7 +249,7 @@ impl Catalog {
 
     /// An id that no file had when the store was opened. It was reserved by a durable manifest, so
     /// that its file is known to be the store's after a crash.
-    fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
+    pub(super) fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
         if stored.next_id >= stored.manifest.ids_end {
             let next = stored.manifest.clone();
             self.store(stored, next, last_lsn)?;
@@ -336,7 +357,7 @@ impl Catalog {
             let mut segments = self.segments.lock();
             for Replaced { segment: victim, is_needed_before } in victims {
                 segments.remove(&victim.id);
-                if self.context.options.memory_budget.is_none() {
+                if self.context.options.memory_budget.is_none() && !victim.is_from_checkpoint {
                     // All images are in memory, so no reader reads the file. Open, it would keep
                     // its space.
                     victim.file.close();

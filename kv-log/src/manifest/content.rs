@@ -26,8 +26,13 @@ const MANIFEST_ID: u64 = 0;
 const STORE_VALUE_LEN: usize = 40;
 const ENTRY_VALUE_LEN: usize = 10;
 
+/// The key of the record that names the checkpoint, and the length of its value, bytes.
+const CHECKPOINT_KEY: &[u8] = b"checkpoint";
+const CHECKPOINT_VALUE_LEN: usize = 16;
+
 /// Length of the longest manifest, bytes. It has an entry for each slot.
 const LEN_MAX: usize = SEGMENT_HEADER_LEN
+    + record_len(CHECKPOINT_KEY.len(), CHECKPOINT_VALUE_LEN)
     + record_len(0, STORE_VALUE_LEN)
     + SEGMENTS_MAX * record_len(8, ENTRY_VALUE_LEN)
     + archive::LEN_MAX
@@ -60,6 +65,18 @@ pub(crate) struct Manifest {
     pub(crate) segments: BTreeMap<SegmentId, Entry>,
     /// Segments that only past states need.
     pub(crate) archive: Archive,
+    /// The newest checkpoint.
+    pub(crate) checkpoint: Option<CheckpointName>,
+}
+
+/// The manifest's entry for the newest checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointName {
+    /// The number in its file name, and in its header.
+    pub(crate) id: SegmentId,
+    /// A random number that the checkpoint holds as well. A user who restores an older manifest,
+    /// and leaves a newer checkpoint, gets the same ids with other segments.
+    pub(crate) nonce: u64,
 }
 
 /// The manifest's entry for one segment.
@@ -82,6 +99,7 @@ impl Manifest {
             durable_lsn: Lsn::ZERO,
             segments: BTreeMap::new(),
             archive: Archive::default(),
+            checkpoint: None,
         }
     }
 
@@ -99,9 +117,16 @@ impl Manifest {
         }
     }
 
-    /// Length of a manifest that names `segments` segments, bytes.
-    pub(crate) fn len_with(segments: usize) -> usize {
+    /// Length of the longest manifest that names `segments` segments, and no past state, bytes.
+    pub(crate) fn len_max_with(segments: usize) -> usize {
         LEN_MAX - archive::LEN_MAX - SEGMENTS_MAX.saturating_sub(segments) * record_len(8, ENTRY_VALUE_LEN)
+    }
+
+    /// Length of this manifest, bytes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let checkpoint = record_len(CHECKPOINT_KEY.len(), CHECKPOINT_VALUE_LEN);
+        let most = Self::len_max_with(self.segments.len()) + self.archive.encoded_len();
+        most - if self.checkpoint.is_some() { 0 } else { checkpoint }
     }
 
     /// Replaces the manifest of `dir`, atomically and durably.
@@ -138,6 +163,10 @@ impl Manifest {
             append(Record::put(BASE_LSN, &id.get().to_le_bytes(), &value));
         }
         self.archive.encode(BASE_LSN, &mut append);
+        if let Some(CheckpointName { id, nonce }) = self.checkpoint {
+            let value = [id.get(), nonce].map(u64::to_le_bytes);
+            append(Record::put(BASE_LSN, CHECKPOINT_KEY, value.as_flattened()));
+        }
         let seal = Seal { records: self.records(), max_lsn: 0 }.encode_body();
         append(Record::seal(BASE_LSN, &seal));
         bytes
@@ -161,6 +190,13 @@ impl Manifest {
                         decode_store(&record, header.store_id)
                             .ok_or_else(|| damaged(offset, "the first entry is not the one of the store"))?,
                     );
+                }
+                (RecordKind::Put, Some(manifest @ Manifest { checkpoint: None, .. }))
+                    if record.key == CHECKPOINT_KEY =>
+                {
+                    let name = decode_checkpoint(&record);
+                    manifest.checkpoint =
+                        Some(name.ok_or_else(|| damaged(offset, "this entry names no checkpoint"))?);
                 }
                 (RecordKind::Put, Some(manifest)) => {
                     let Some((id, entry)) = decode_entry(&record) else {
@@ -195,7 +231,7 @@ impl Manifest {
 
     /// Number of its puts.
     fn records(&self) -> u64 {
-        1 + self.segments.len() as u64 + self.archive.records()
+        1 + self.segments.len() as u64 + self.archive.records() + u64::from(self.checkpoint.is_some())
     }
 }
 
@@ -229,7 +265,13 @@ fn decode_store(record: &Record<'_>, store_id: u32) -> Option<Manifest> {
             Lsn::new(u64::from_le_bytes(*first_lsn)),
             u64::from_le_bytes(*first_unix_ms),
         ),
+        checkpoint: None,
     })
+}
+
+fn decode_checkpoint(record: &Record<'_>) -> Option<CheckpointName> {
+    let ([id, nonce], []) = record.value.as_chunks::<8>() else { return None };
+    Some(CheckpointName { id: SegmentId::new(u64::from_le_bytes(*id)), nonce: u64::from_le_bytes(*nonce) })
 }
 
 impl Entry {
@@ -291,17 +333,20 @@ mod tests {
                 ],
                 ..Archive::beginning(Lsn::new(50), 6)
             },
+            checkpoint: Some(CheckpointName { id: SegmentId::new(5), nonce: 0x0102_0304_0506_0708 }),
         }
     }
 
     #[test]
     fn comes_back_as_it_was_written() {
-        for manifest in [Manifest::empty(7), sample()] {
+        let unnamed = Manifest { checkpoint: None, ..sample() };
+        for manifest in [Manifest::empty(7), unnamed, sample()] {
             let bytes = manifest.encode();
             assert_eq!(Manifest::decode(&bytes, Path::new("m")).unwrap(), manifest);
-            let len = Manifest::len_with(manifest.segments.len()) + manifest.archive.encoded_len();
-            assert_eq!(bytes.len(), len);
+            assert_eq!(bytes.len(), manifest.encoded_len());
         }
+        let named = Manifest { archive: Archive::default(), ..sample() };
+        assert_eq!(named.encode().len(), Manifest::len_max_with(2));
     }
 
     #[test]

@@ -66,6 +66,17 @@ impl Leftovers {
         }
     }
 
+    /// Adds a checkpoint, which takes `bytes` bytes.
+    pub(super) fn add_checkpoint(&self, id: SegmentId, bytes: u64) {
+        self.add_file(directory::checkpoint_file_name(id), bytes);
+    }
+
+    /// Gives back the space of a checkpoint that the manifest does not name, or that it may name
+    /// and nothing needs.
+    pub(super) fn discard_checkpoint(&self, id: SegmentId) {
+        self.discard_file(directory::checkpoint_file_name(id), 0);
+    }
+
     fn add_file(&self, name: String, bytes: u64) {
         self.state.lock().files.push(Leftover { name, bytes, failures: 0, due: 0 });
     }
@@ -74,7 +85,10 @@ impl Leftovers {
     /// `end` bytes. A power cut may bring the file back. Its id is reserved, so the next opening
     /// recognises it as an orphan.
     pub(super) fn discard(&self, id: SegmentId, end: usize) {
-        let name = directory::segment_file_name(id);
+        self.discard_file(directory::segment_file_name(id), end);
+    }
+
+    fn discard_file(&self, name: String, end: usize) {
         // Emptied first: the file may be open, or its removal may fail.
         let emptied = self.dir.open(&name, OpenMode::ReadWrite).and_then(|file| file.set_len(0));
         let bytes = if emptied.is_ok() { 0 } else { end as u64 };

@@ -51,7 +51,7 @@ impl Shares {
         let tombstones = TOMBSTONES_MIN.min(segment_bytes).max(file_bytes / 64).max(largest / 16);
         Shares {
             // For one that names twice as many segments.
-            manifests: (Manifest::len_with(2 * segments) + 2 * archive_len) as u64 + MANIFESTS_MIN,
+            manifests: (Manifest::len_max_with(2 * segments) + 2 * archive_len) as u64 + MANIFESTS_MIN,
             relief: 2 * with_metadata(tombstones),
             tombstones,
             survivors: with_metadata(largest),
@@ -159,7 +159,7 @@ mod tests {
             let survivors = shares.left_by(Need::Relief).zip(shares.left_by(Need::Compaction));
             let (before, after) = survivors.unwrap_or_default();
             assert!(before - after >= file_bytes.min(SEGMENT_BYTES as u64), "for {file_bytes} bytes");
-            assert!(after >= Manifest::len_with(14) as u64);
+            assert!(after >= Manifest::len_max_with(14) as u64);
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         manifest
     };
     let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
-    let mut recovered = recover(env, &files, &options, &manifest)?;
+    let mut recovered = recover(env, &*dir, &files, &options, &manifest)?;
     let unnamed = orphans::examine_all(&*dir, &manifest, recovered.report.last_lsn)?;
     if !options.read_only {
         if let Some(torn) = &recovered.torn {
@@ -84,6 +84,8 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         manifest,
         recovered.segments,
     );
+    let checkpoint_bytes = recovered.report.checkpoint_bytes;
+    catalog.loaded_checkpoint((checkpoint_bytes > 0).then_some(checkpoint_bytes));
     let (active, capacity) = if context.options.read_only {
         (catalog.placeholder()?, 0)
     } else {

@@ -19,7 +19,7 @@
 //! | reserved | another format version | older, or none | another owner's |
 //! | beyond | none, another store, or another id | older, or none | another owner's |
 
-use kv_core::fs::{Dir, DirExt};
+use kv_core::fs::{Dir, DirExt, FileExt, OpenMode};
 use kv_core::{Error, Lsn, Result, SegmentId};
 use kv_wal_format::{
     HeaderError, Mark, Origin as RecordOrigin, Record, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader,
@@ -85,6 +85,12 @@ pub(crate) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> 
         // one.
         return Ok(unnamed);
     }
+    let newest = manifest.checkpoint.map(|name| name.id);
+    for id in names.iter().filter_map(|name| directory::parse_checkpoint_file_name(name)) {
+        if Some(id) != newest && is_own_checkpoint(dir, id, known) {
+            unnamed.checkpoints.push(id);
+        }
+    }
     for id in names.iter().filter_map(|name| directory::parse_segment_file_name(name)) {
         if !manifest.segments.contains_key(&id) && !manifest.archive.segments.contains_key(&id) {
             match examine(dir, id, known)? {
@@ -94,6 +100,21 @@ pub(crate) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> 
         }
     }
     Ok(unnamed)
+}
+
+/// Whether the file of the checkpoint `id` is this store's. Without a header, the reserved id
+/// tells.
+fn is_own_checkpoint(dir: &dyn Dir, id: SegmentId, known: Known) -> bool {
+    let mut start = [0; SEGMENT_HEADER_LEN];
+    let file = dir.open(&directory::checkpoint_file_name(id), OpenMode::Read);
+    let read = file.and_then(|file| file.read_full_at(&mut start, 0));
+    let is_reserved = id < known.ids_end && id.get() > 0;
+    is_reserved
+        && match read.map(|read| SegmentHeader::decode(start.get(..read).unwrap_or_default())) {
+            Ok(Ok(header)) => header.store_id == known.store_id,
+            Ok(Err(HeaderError::UnsupportedVersion { .. })) | Err(_) => false,
+            Ok(Err(_)) => true,
+        }
 }
 
 /// Judges the file of the segment `id`.

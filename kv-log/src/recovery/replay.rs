@@ -7,7 +7,7 @@
 //!
 //! [`verdict`](super::verdict) then judges each segment. Replay changes nothing on disk.
 
-use kv_core::fs::OpenMode;
+use kv_core::fs::{Dir, OpenMode};
 use kv_core::{Background, Env, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop};
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
+use crate::checkpoint::{Loaded, load};
 use crate::index::{Index, KeyHash};
 use crate::log::SEAL_LEN_MAX;
 use crate::manifest::{Entry, Manifest, header_error};
@@ -85,6 +86,11 @@ struct Replay<'a> {
     index: &'a Index,
     table: &'a Arc<SegmentTable>,
     store_id: u32,
+    /// The segments that a checkpoint covers. They are not replayed.
+    covered: &'a BTreeMap<SegmentId, Arc<Segment>>,
+    /// Changes up to this LSN are in the checkpoint, unless they are in segments that it does not
+    /// cover.
+    horizon: u64,
     /// The age of all segments is counted from here, because the time of their records is unknown.
     now: Duration,
     /// Bytes of images that stay in memory.
@@ -96,9 +102,11 @@ struct Replay<'a> {
 /// Deletes that the index points at, unless a newer record of the key was found.
 type Tombstones = Vec<(KeyHash, Location)>;
 
-/// Reads and replays all segments of `manifest`. Changes nothing on disk.
+/// Loads the checkpoint that `manifest` names, if it can be used, and replays the segments that it
+/// does not cover. Changes nothing on disk.
 pub(crate) fn recover(
     env: &Env,
+    dir: &dyn Dir,
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
@@ -108,8 +116,14 @@ pub(crate) fn recover(
         Background::Threads => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
         Background::Inline => 0,
     };
-    let index = Index::new(options.index_shards, seed);
     let table = Arc::new(SegmentTable::new(Options::RECYCLED_IMAGES_MAX));
+    let mut report = RecoveryReport::default();
+    let loaded = load(env, dir, files, options, manifest, &table)?.unwrap_or_else(|fault| {
+        report.checkpoint_fault = Some(fault.reason);
+        None
+    });
+    let loaded = loaded.unwrap_or_else(|| Loaded::nothing(Index::new(options.index_shards, seed)));
+    let index = loaded.index;
     let replay = Replay {
         env,
         files,
@@ -117,14 +131,19 @@ pub(crate) fn recover(
         index: &index,
         table: &table,
         store_id: manifest.store_id,
+        covered: &loaded.segments,
+        horizon: loaded.horizon,
         now: env.clock.monotonic(),
         resident_bytes: AtomicU64::new(0),
-        longest_key: AtomicUsize::new(0),
+        longest_key: AtomicUsize::new(loaded.longest_key),
         progress: Mutex::default(),
     };
+    let checkpoint_keys = index.len() as u64;
     let (replayed, tombstones) = replay.all(manifest)?;
+    let longest_key = replay.longest_key.into_inner();
 
-    let mut report = RecoveryReport::default();
+    (report.checkpoint_bytes, report.checkpoint_keys) = (loaded.bytes, checkpoint_keys);
+    report.checkpoint_lsn = Lsn::new(loaded.horizon);
     let mut last_lsn = manifest.durable_lsn.get();
     for segment in &replayed {
         report.files += 1;
@@ -134,11 +153,11 @@ pub(crate) fn recover(
     }
     report.last_lsn = Lsn::new(last_lsn);
 
-    let mut segments = BTreeMap::new();
+    let mut segments = loaded.segments;
     let (mut active, mut torn): (Option<Arc<Segment>>, Option<Arc<Segment>>) = (None, None);
     // The highest LSN that earlier segments and the manifest prove. A change of the next segment up
     // to that LSN lies within its known length.
-    let mut lsn_before = manifest.durable_lsn.get();
+    let mut lsn_before = manifest.durable_lsn.get().max(loaded.max_lsn);
     for one in &replayed {
         let unfinished = active.as_ref().or(torn.as_ref());
         let unfinished = unfinished.filter(|_| one.entry.kind == SegmentKind::Log);
@@ -177,10 +196,27 @@ pub(crate) fn recover(
     }
 
     for (hash, location) in tombstones.into_iter().flatten() {
+        note_deleted(&index, &table, hash, location)?;
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
-    let longest_key = replay.longest_key.into_inner();
     Ok(Recovered { index, table, segments, active, torn, longest_key, report })
+}
+
+/// Keeps the key of the tombstone at `location`, if the index has suspects that it may have
+/// deleted.
+fn note_deleted(index: &Index, table: &SegmentTable, hash: KeyHash, location: Location) -> Result<()> {
+    if index.is_settled() {
+        return Ok(());
+    }
+    let guard = pin();
+    let segment = table.get(location, &guard);
+    if let Some((record, _)) = segment.resident(location.offset(), &guard) {
+        index.note_deleted(hash, record.key, record.lsn);
+    } else {
+        let fetched = table.fetch(segment, location.offset())?;
+        index.note_deleted(hash, fetched.record().key, fetched.record().lsn);
+    }
+    Ok(())
 }
 
 /// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and
@@ -213,6 +249,8 @@ impl Replay<'_> {
     fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
         let newest_first: Vec<(SegmentId, Entry)> =
             manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();
+        let newest_first: Vec<(SegmentId, Entry)> =
+            newest_first.into_iter().filter(|(id, _)| !self.covered.contains_key(id)).collect();
         let workers = match self.env.background {
             Background::Threads => {
                 thread::available_parallelism().map_or(1, NonZero::get).min(newest_first.len())
@@ -357,12 +395,19 @@ impl Replay<'_> {
         guard: &Guard,
     ) -> Result<()> {
         let hash = self.index.hash(record.key);
+        let is_unread = |at| self.table.get(at, guard).is_unverified();
+        if record.lsn > self.horizon && !self.covered.is_empty() {
+            self.index.displace(hash, is_unread);
+        }
         let mut shard = self.index.lock(self.index.shard_of(hash));
-        let known = shard.find(hash, record.key, self.table, guard, |at, known, len| {
+        // The entries of the checkpoint that are left are of other keys: at its horizon, the newest
+        // record of this key was this one, or a later one. Both are not covered.
+        let others = &mut shard.locations_with(hash, is_unread);
+        let known = shard.find(hash, record.key, others, self.table, guard, |at, known, len| {
             (at, known.lsn, Pair::of(&known, len))
         })?;
         let died = |location: Location, pair: Pair| {
-            self.table.get(location, guard).tally.died(pair.encoded_len);
+            self.table.get(location, guard).tally.died_at(location.offset(), pair.encoded_len);
         };
         let (pair, mut went) = (Pair::of(record, len), 0);
         if let Some((at, lsn, known)) = known {

@@ -43,6 +43,11 @@ impl Contents {
         unsafe { self.image.published(0, self.end) }.unwrap_or_default()
     }
 
+    /// The memory of the bytes.
+    pub(crate) fn into_image(self) -> Arc<Image> {
+        self.image
+    }
+
     /// Bytes of memory.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.image.capacity()

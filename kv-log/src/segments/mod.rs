@@ -8,6 +8,7 @@
 //! is cold then: readers read its records from the file ([`cold`]). A replaced segment and an image
 //! that was taken wait in [`limbo`] until no reader uses them. A free image waits in the [`pool`].
 
+mod claims;
 mod cold;
 mod file;
 mod files;
@@ -18,6 +19,7 @@ mod location;
 mod pool;
 mod residence;
 mod segment;
+mod shifts;
 mod slots;
 mod stage;
 mod table;
@@ -30,4 +32,6 @@ pub(crate) use found::{Found, Look};
 pub(crate) use image::Image;
 pub(crate) use location::{Location, SEGMENT_BYTES_MAX, SEGMENTS_MAX, SLOTS_FOR_COMPACTION};
 pub(crate) use segment::Segment;
+pub(crate) use shifts::Shifts;
 pub(crate) use table::SegmentTable;
+pub(crate) use tally::FileFacts;

@@ -1,13 +1,13 @@
 use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{Origin, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::residence::Residence;
 use super::stage::{CurrentStage, Stage};
-use super::tally::Tally;
-use super::{Found, Image, Look, SegmentFile};
+use super::tally::{FileFacts, Tally};
+use super::{Found, Image, Look, SegmentFile, Shifts};
 use crate::memory::CACHE_LINE;
 use crate::reclaim::{Guard, pin};
 
@@ -29,6 +29,11 @@ pub(crate) struct Segment {
     /// Whether locations are also places in the file. `false` for an image that compaction in
     /// memory has made.
     pub(crate) mirrors_file: bool,
+    /// From such an image to the file.
+    shifts: OnceLock<Shifts>,
+    /// Whether a checkpoint put its locations into the index. No reader of its file is known then,
+    /// so the file stays open after its removal.
+    pub(crate) is_from_checkpoint: bool,
     pub(crate) file: Arc<SegmentFile>,
     /// Monotonic time of its creation; for an output of compaction, the mean time of its records.
     /// Policies see the age since then.
@@ -63,6 +68,8 @@ impl Segment {
             capacity: image.capacity(),
             residence: Residence::new(Some(image)),
             mirrors_file: true,
+            shifts: OnceLock::new(),
+            is_from_checkpoint: false,
             file,
             created,
             tally: Tally::new(end),
@@ -70,6 +77,38 @@ impl Segment {
             written: AtomicUsize::new(end),
             synced: AtomicUsize::new(end),
             mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
+        }
+    }
+
+    /// A durable segment of `len` bytes whose records were not read. A checkpoint holds `facts`,
+    /// and `entries` locations in it.
+    pub(crate) fn unread(
+        header: &SegmentHeader,
+        slot: u16,
+        file: Arc<SegmentFile>,
+        created: Duration,
+        len: usize,
+        facts: &FileFacts,
+        entries: u64,
+    ) -> Self {
+        let records = usize::try_from(facts.records).unwrap_or(usize::MAX).max(1);
+        Segment {
+            id: SegmentId::new(header.segment_id),
+            slot,
+            kind: header.kind,
+            base_lsn: header.base_lsn,
+            residence: Residence::new(None),
+            capacity: len,
+            mirrors_file: true,
+            shifts: OnceLock::new(),
+            is_from_checkpoint: true,
+            file,
+            created,
+            tally: Tally::unverified(len, facts, entries),
+            stage: CurrentStage::new(Stage::Durable),
+            written: AtomicUsize::new(len),
+            synced: AtomicUsize::new(len),
+            mean_record_len: AtomicUsize::new(len.saturating_sub(SEGMENT_HEADER_LEN) / records),
         }
     }
 
@@ -97,6 +136,8 @@ impl Segment {
             residence,
             capacity: self.file_len(),
             mirrors_file: true,
+            shifts: OnceLock::new(),
+            is_from_checkpoint: self.is_from_checkpoint,
             file: Arc::clone(&self.file),
             created: self.created,
             tally: self.tally.of_same_file(end),
@@ -121,6 +162,45 @@ impl Segment {
     /// The image for longer than the caller is pinned. `None` if the segment is cold.
     pub(crate) fn share_image(&self) -> Option<Arc<Image>> {
         self.residence.share()
+    }
+
+    /// Gives a cold segment an image with the bytes of its file. Returns it if the segment is not
+    /// cold.
+    pub(crate) fn warm(&self, image: Arc<Image>) -> Option<Arc<Image>> {
+        self.residence.fill(image)
+    }
+
+    /// The offset in the file of the record at `offset`.
+    pub(crate) fn offset_in_file(&self, offset: usize) -> usize {
+        self.shifts.get().map_or(offset, |shifts| shifts.to_file(offset))
+    }
+
+    /// Notes where the records of an image that compaction in memory made lie in the file. Once
+    /// only.
+    pub(crate) fn set_shifts(&self, shifts: Shifts) {
+        let set = self.shifts.set(shifts);
+        debug_assert!(set.is_ok(), "an image is filled once");
+    }
+
+    /// Whether the index was filled from a checkpoint, and not compared with the records yet.
+    pub(crate) fn is_unverified(&self) -> bool {
+        self.tally.is_unverified()
+    }
+
+    /// The walk of a verification counts the record before `end`. The caller holds the shard of its
+    /// key.
+    pub(crate) fn walk_to(&self, end: usize) {
+        self.tally.claims.walk_to(end);
+    }
+
+    /// Ends the walk of a verification, which found `entries` live puts of `live` bytes. Returns
+    /// the number of locations in the index that lead to no record. At 0 the segment is verified.
+    pub(crate) fn end_walk(&self, entries: u64, live: u64) -> u64 {
+        let unfounded = self.tally.claims.unfounded(entries);
+        if unfounded == 0 {
+            self.tally.verified(live);
+        }
+        unfounded
     }
 
     /// Takes the image away.

@@ -4,6 +4,7 @@ use kv_core::Lsn;
 use kv_wal_format::RecordKind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use super::claims::Claims;
 use crate::sync::change;
 
 /// The numbers of one segment.
@@ -17,7 +18,8 @@ pub(crate) struct Tally {
     /// End of the records in the image, bytes from the start. Set under the commit lock, and final
     /// once the segment is sealed.
     end: AtomicUsize,
-    /// The part of `put_bytes` that the index does not point at, or not yet.
+    /// The part of `put_bytes` that the index does not point at, or not yet. With [`UNVERIFIED`],
+    /// the rest is a lower bound.
     dead_put_bytes: AtomicU64,
     pub(crate) tombstone_bytes: AtomicU64,
     /// Puts and deletes in its file.
@@ -27,6 +29,23 @@ pub(crate) struct Tally {
     put_bytes: AtomicU64,
     min_put_lsn: AtomicU64,
     max_lsn: AtomicU64,
+    pub(super) claims: Claims,
+}
+
+/// The bit of `dead_put_bytes` that says that a checkpoint has filled the index, and that the index
+/// was not compared with the records yet.
+const UNVERIFIED: u64 = 1 << 63;
+
+/// The numbers of a segment's file, as a checkpoint holds them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FileFacts {
+    pub(crate) records: u64,
+    pub(crate) change_bytes: u64,
+    pub(crate) put_bytes: u64,
+    /// An upper bound for the bytes of its live puts.
+    pub(crate) live_bytes: u64,
+    pub(crate) min_put_lsn: u64,
+    pub(crate) max_lsn: u64,
 }
 
 impl Tally {
@@ -41,7 +60,55 @@ impl Tally {
             put_bytes: zero(),
             min_put_lsn: AtomicU64::new(u64::MAX),
             max_lsn: zero(),
+            claims: Claims::default(),
         }
+    }
+
+    /// Of a durable segment whose bytes were not read, with records up to `end`. The index will
+    /// hold `entries` locations in it.
+    pub(super) fn unverified(end: usize, facts: &FileFacts, entries: u64) -> Self {
+        let dead = facts.put_bytes.saturating_sub(facts.live_bytes);
+        let number = AtomicU64::new;
+        Tally {
+            records: number(facts.records),
+            change_bytes: number(facts.change_bytes),
+            put_bytes: number(facts.put_bytes),
+            tombstone_bytes: number(facts.change_bytes.saturating_sub(facts.put_bytes)),
+            min_put_lsn: number(facts.min_put_lsn),
+            max_lsn: number(facts.max_lsn),
+            dead_put_bytes: number(dead | UNVERIFIED),
+            claims: Claims::new(entries, dead),
+            ..Tally::new(end)
+        }
+    }
+
+    /// The numbers of the file.
+    pub(crate) fn file_facts(&self) -> FileFacts {
+        let read = |number: &AtomicU64| number.load(Ordering::Relaxed);
+        FileFacts {
+            records: read(&self.records),
+            change_bytes: read(&self.change_bytes),
+            put_bytes: read(&self.put_bytes),
+            live_bytes: self.live_bytes(),
+            min_put_lsn: read(&self.min_put_lsn),
+            max_lsn: read(&self.max_lsn),
+        }
+    }
+
+    /// Whether the index was filled from a checkpoint, and not compared with the records yet.
+    pub(super) fn is_unverified(&self) -> bool {
+        self.dead_put_bytes.load(Ordering::Relaxed) & UNVERIFIED != 0
+    }
+
+    /// Makes the dead bytes exact: the walk that has just ended found live puts of `live` bytes.
+    pub(super) fn verified(&self, live: u64) {
+        let dead = self.put_bytes().wrapping_sub(live).wrapping_sub(self.claims.died_bytes());
+        let correction = dead.wrapping_sub(self.claims.dead_at_first());
+        self.dead_put_bytes.fetch_add(correction.wrapping_sub(UNVERIFIED), Ordering::Relaxed);
+    }
+
+    fn dead_put_bytes(&self) -> u64 {
+        self.dead_put_bytes.load(Ordering::Relaxed) & !UNVERIFIED
     }
 
     /// For another image of the same file, with records up to `end`. The index does not point there
@@ -112,7 +179,7 @@ impl Tally {
 
     /// Bytes of the live puts.
     pub(crate) fn live_bytes(&self) -> u64 {
-        let dead = self.dead_put_bytes.load(Ordering::Relaxed);
+        let dead = self.dead_put_bytes();
         self.put_bytes.load(Ordering::Relaxed).saturating_sub(dead)
     }
 
@@ -120,6 +187,15 @@ impl Tally {
     #[inline]
     pub(crate) fn died(&self, len: u64) {
         self.dead_put_bytes.fetch_add(len, Ordering::Relaxed);
+    }
+
+    /// As [`died`](Self::died), of the put at `offset`. The caller holds the shard of its key.
+    #[inline]
+    pub(crate) fn died_at(&self, offset: usize, len: u64) {
+        let before = self.dead_put_bytes.fetch_add(len, Ordering::Relaxed);
+        if before & UNVERIFIED != 0 {
+            self.claims.died(offset, len);
+        }
     }
 
     /// The index newly points at puts of `bytes` bytes.
@@ -137,6 +213,7 @@ impl Tally {
     /// It may be too high for puts that die meanwhile. Such a put is newer than every durable
     /// tombstone of its key, so no tombstone is needed for it.
     pub(super) fn oldest_dead_put(&self) -> u64 {
+        // An unverified segment may hold dead puts.
         let all_live = self.dead_put_bytes.load(Ordering::Relaxed) == 0;
         if all_live { u64::MAX } else { self.min_put_lsn.load(Ordering::Relaxed) }
     }

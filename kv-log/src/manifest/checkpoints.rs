@@ -1,0 +1,71 @@
+//! The catalog's side of checkpoints: the manifest names the newest one.
+
+use kv_core::{Lsn, Result, SegmentId};
+
+use super::catalog::Catalog;
+use super::content::CheckpointName;
+
+impl Catalog {
+    /// The id in the header of every file of the store.
+    pub(crate) fn store_id(&self) -> u32 {
+        self.locked().manifest.store_id
+    }
+
+    /// Bytes of the newest checkpoint. 0 if there is none.
+    pub(crate) fn checkpoint_bytes(&self) -> u64 {
+        self.locked().checkpoint_bytes
+    }
+
+    /// The checkpoint that the manifest names has `bytes` bytes, and was loaded. `None`: it cannot
+    /// be used, and the next manifest does not name it.
+    pub(crate) fn loaded_checkpoint(&self, bytes: Option<u64>) {
+        let mut stored = self.locked();
+        stored.checkpoint_bytes = bytes.unwrap_or(0);
+        if bytes.is_none()
+            && let Some(CheckpointName { id, .. }) = stored.manifest.checkpoint.take()
+        {
+            self.leftovers.add_checkpoint(id, 0);
+        }
+    }
+
+    /// An id for a new checkpoint. A durable manifest has reserved it, so that its file is known to
+    /// be the store's after a crash.
+    pub(crate) fn take_checkpoint_id(&self, last_lsn: Lsn) -> Result<SegmentId> {
+        self.change(|stored| self.take_id(stored, last_lsn))
+    }
+
+    /// Makes the manifest name a checkpoint of `bytes` bytes, whose file is synced. Then removes
+    /// the one before.
+    pub(crate) fn name_checkpoint(&self, name: CheckpointName, bytes: u64, last_lsn: Lsn) -> Result<()> {
+        self.change(|stored| {
+            let mut next = stored.manifest.clone();
+            let before = next.checkpoint.replace(name);
+            self.sync_dir().and_then(|()| self.store(stored, next, last_lsn))?;
+            let bytes_before = std::mem::replace(&mut stored.checkpoint_bytes, bytes);
+            if let Some(CheckpointName { id, .. }) = before {
+                self.leftovers.add_checkpoint(id, bytes_before);
+                self.remove_due_leftovers();
+            }
+            Ok(())
+        })
+        .inspect_err(|error| {
+            if error.is_refusal() {
+                self.discard_checkpoint(name.id);
+            }
+        })
+    }
+
+    /// Gives back the space of a checkpoint that no manifest names.
+    pub(crate) fn discard_checkpoint(&self, id: SegmentId) {
+        self.leftovers.discard_checkpoint(id);
+    }
+
+    /// Gives back the space of the newest checkpoint. Returns its bytes. The manifest may go on to
+    /// name it: an open without its checkpoint replays the log.
+    pub(crate) fn drop_checkpoint(&self) -> u64 {
+        let mut stored = self.locked();
+        let Some(CheckpointName { id, .. }) = stored.manifest.checkpoint.take() else { return 0 };
+        self.leftovers.discard_checkpoint(id);
+        std::mem::take(&mut stored.checkpoint_bytes)
+    }
+}

@@ -1,0 +1,71 @@
+//! Claims: the locations in a segment that a checkpoint put into the index.
+//!
+//! No record was read for them. Before the segment gets an image, or is compacted, a walk through
+//! its records finds each location, and counts them. A location that leads to no record is left
+//! over. Writers go on during the walk. A record that dies is counted by the walk or by its writer:
+//! both hold the shard of its key, and the writer looks how far the walk has come.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// The count of the claims in one segment.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    /// Locations that the checkpoint put into the index.
+    entries: u64,
+    /// The lower bound of the dead bytes before any writer changed it.
+    dead_at_first: u64,
+    /// The walk has counted the records before this offset.
+    walked: AtomicUsize,
+    /// Puts that died before the walk came to them, and their bytes.
+    died: AtomicU64,
+    died_bytes: AtomicU64,
+}
+
+impl Claims {
+    pub(super) fn new(entries: u64, dead_at_first: u64) -> Self {
+        Claims { entries, dead_at_first, ..Claims::default() }
+    }
+
+    /// Counts a put that dies, unless the walk has counted it. The caller holds the shard of its
+    /// key.
+    #[cold]
+    pub(super) fn died(&self, offset: usize, len: u64) {
+        // Relaxed suffices: the shard's lock orders this with the walk's count of the same record.
+        if offset >= self.walked.load(Ordering::Relaxed) {
+            self.died.fetch_add(1, Ordering::Relaxed);
+            self.died_bytes.fetch_add(len, Ordering::Relaxed);
+        }
+    }
+
+    /// The walk counts the record before `end`. The caller holds the shard of its key.
+    pub(super) fn walk_to(&self, end: usize) {
+        self.walked.store(end, Ordering::Relaxed);
+    }
+
+    /// The number of claims that lead to no record, after a walk that found `live` live puts.
+    pub(super) fn unfounded(&self, live: u64) -> u64 {
+        self.entries.saturating_sub(live + self.died.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn dead_at_first(&self) -> u64 {
+        self.dead_at_first
+    }
+
+    pub(super) fn died_bytes(&self) -> u64 {
+        self.died_bytes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_put_is_counted_by_the_walk_or_by_the_writer_that_replaced_it() {
+        let claims = Claims::new(3, 0);
+        claims.died(200, 10);
+        claims.walk_to(150);
+        claims.died(100, 20);
+        assert_eq!((claims.died_bytes(), claims.unfounded(2), claims.unfounded(1)), (10, 0, 1));
+    }
+}
