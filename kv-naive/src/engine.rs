@@ -171,7 +171,7 @@ impl Engine for NaiveEngine {
     }
 
     fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
-        None
+        Some(self)
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
@@ -180,6 +180,13 @@ impl Engine for NaiveEngine {
 
     fn as_compact(&self) -> Option<&dyn Compact> {
         None
+    }
+}
+
+/// The snapshot is the checkpoint.
+impl Checkpoint for NaiveEngine {
+    fn checkpoint(&self) -> Result<Lsn> {
+        self.sync()
     }
 }
 
@@ -206,7 +213,7 @@ impl EngineFactory for NaiveFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().read_only(true)
+        Capabilities::new().checkpoint(true).read_only(true)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

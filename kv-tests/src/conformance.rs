@@ -180,6 +180,8 @@ macro_rules! for_each_case {
                 required_kv530_a_failed_sync_after_a_write_poisons
                 required_kv531_process_safe_changes_survive_a_death
                 stochastic_kv532_process_safe_changes_of_threads
+                required_kv533_a_checkpoint_makes_changes_durable
+                required_kv534_a_crash_at_every_operation_of_a_checkpoint
             }
             errors {
                 required_kv601_every_operation_fails_once

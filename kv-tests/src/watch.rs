@@ -194,7 +194,7 @@ impl Engine for Watched {
     }
 
     fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
-        self.engine.as_deref()?.as_checkpoint()
+        self.engine.as_deref()?.as_checkpoint().map(|_| self as &dyn Checkpoint)
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
@@ -203,6 +203,15 @@ impl Engine for Watched {
 
     fn as_compact(&self) -> Option<&dyn Compact> {
         self.engine.as_deref()?.as_compact().map(|_| self as &dyn Compact)
+    }
+}
+
+impl Checkpoint for Watched {
+    fn checkpoint(&self) -> Result<Lsn> {
+        self.call("checkpoint", None, |engine| match engine.as_checkpoint() {
+            Some(checkpoint) => checkpoint.checkpoint(),
+            None => Err(kv_core::Error::Unsupported("a checkpoint on request")),
+        })
     }
 }
 

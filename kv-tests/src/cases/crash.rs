@@ -2,7 +2,7 @@
 
 use super::places::telling_places;
 use super::sweeps::{check_image, crash_everywhere, mutations_of, overwriting, three_cuts};
-use super::{case, loss, process_safe, written};
+use super::{case, checkpoints, loss, process_safe, written};
 use crate::failure::ensure;
 use crate::oracle::History;
 use crate::rig::{Policy, Setup};
@@ -180,6 +180,20 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::SimulatedFs, Need::ProcessSafe],
         "The death of the process takes no process-safe change of any thread whose call had returned.",
         process_safe::changes_of_threads_survive_a_death,
+    ),
+    case(
+        "crash::required_kv533_a_checkpoint_makes_changes_durable",
+        Level::Required,
+        &[Need::SimulatedFs, Need::Inline, Need::Checkpoint],
+        "A checkpoint makes all changes before it durable. An open from it shows them, and no deleted key comes back.",
+        checkpoints::changes_are_durable,
+    ),
+    case(
+        "crash::required_kv534_a_crash_at_every_operation_of_a_checkpoint",
+        Level::Required,
+        &[Need::SimulatedFs, Need::Inline, Need::Checkpoint],
+        "A power cut or a death at any operation of a checkpoint loses nothing that was durable, and brings nothing back.",
+        checkpoints::a_crash_at_every_operation,
     ),
 ];
 

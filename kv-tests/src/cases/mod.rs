@@ -9,6 +9,7 @@ pub(crate) mod batch;
 mod batches;
 mod callbacks;
 mod calls;
+mod checkpoints;
 mod closed;
 mod closing;
 pub(crate) mod concurrency;

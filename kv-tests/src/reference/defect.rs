@@ -240,6 +240,12 @@ defects! {
     CompactionLosesLateChange,
     /// Changes that come during a compaction disappear.
     CompactionTakesBackLateChange,
+    /// A checkpoint is not synced.
+    CheckpointNotDurable,
+    /// A checkpoint lacks the last key.
+    CheckpointLosesKey,
+    /// A checkpoint holds keys that were deleted since the open.
+    CheckpointResurrects,
     /// During a sync, `durable_lsn` shows the LSN from before the sync before.
     DurableGoesBack,
     /// `last_lsn` counts a change before it is visible.
@@ -519,6 +525,10 @@ impl Defect {
         Defect::StaleWhenBusy,
         Defect::TakesBack,
     ];
+
+    /// The defects of an engine that writes checkpoints.
+    pub(super) const CHECKPOINTS: &[Defect] =
+        &[Defect::CheckpointNotDurable, Defect::CheckpointLosesKey, Defect::CheckpointResurrects];
 
     /// The defects in which callers sync together, without the lock of the state.
     pub(super) const TOGETHER: &[Defect] = &[

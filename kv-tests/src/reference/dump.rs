@@ -119,10 +119,10 @@ impl Shared {
     /// Replaces the file by one with a single record: the whole map.
     pub(super) fn compact(&self, state: &mut State) -> Result<()> {
         let whole = std::mem::take(&mut state.content.map);
-        if self.has(Defect::CompactionLosesKey) {
+        if self.has(Defect::CompactionLosesKey) || self.has(Defect::CheckpointLosesKey) {
             state.content.map = whole.clone();
             state.content.map.pop_last();
-        } else if self.has(Defect::CompactionResurrects) {
+        } else if self.has(Defect::CompactionResurrects) || self.has(Defect::CheckpointResurrects) {
             state.content.map = state.opened.clone();
             state.content.map.extend(whole.clone());
         } else if self.has(Defect::CompactionReverts) {

@@ -382,7 +382,8 @@ impl Engine for Reference {
     }
 
     fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
-        None
+        let writes = Defect::CHECKPOINTS.iter().any(|defect| self.shared.has(*defect));
+        writes.then_some(self)
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
@@ -391,6 +392,18 @@ impl Engine for Reference {
 
     fn as_compact(&self) -> Option<&dyn Compact> {
         self.shared.compacts_carelessly().then_some(self)
+    }
+}
+
+impl Checkpoint for Reference {
+    fn checkpoint(&self) -> Result<Lsn> {
+        self.shared.health.check_writable()?;
+        if self.shared.has(Defect::CheckpointNotDurable) {
+            return Ok(self.last_lsn());
+        }
+        let lsn = self.sync()?;
+        self.shared.compact(&mut self.state())?;
+        Ok(lsn)
     }
 }
 

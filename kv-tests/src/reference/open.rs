@@ -36,7 +36,9 @@ impl EngineFactory for ReferenceFactory {
         let compacts = [Defect::CompactionLosesLateChange, Defect::CompactionTakesBackLateChange]
             .map(Some)
             .contains(&self.defect);
+        let checkpoints = self.defect.is_some_and(|defect| Defect::CHECKPOINTS.contains(&defect));
         Capabilities::new()
+            .checkpoint(checkpoints)
             .read_only(self.defect != Some(Defect::IgnoresReadOnly))
             .compact(compacts)
             .point_in_time(true)

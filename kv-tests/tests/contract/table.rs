@@ -226,6 +226,14 @@ pub(crate) const SECTIONS: &[Section] = &[
                 "Its last handle, once dropped, leaves no open file and nothing else behind.",
                 &["kv435", "kv683", "kv906"],
             ),
+            by(
+                "Checkpoints. In an engine with the capability, a checkpoint makes all changes before it durable.",
+                &["kv533"],
+            ),
+            by(
+                "An open that starts from a checkpoint shows the state that any other open would show.",
+                &["kv533", "kv534"],
+            ),
             not("Damage at rest.", "a heading"),
             not(
                 "The files of a closed store may be changed from outside.",
@@ -237,6 +245,14 @@ pub(crate) const SECTIONS: &[Section] = &[
                     "kv651", "kv653", "kv654", "kv655", "kv656", "kv657", "kv658", "kv659", "kv660", "kv661",
                     "kv662", "kv663", "kv664", "kv905",
                 ],
+            ),
+            not(
+                "An engine with the capability may open a store without a look at all of its files.",
+                "a permission",
+            ),
+            by(
+                "A read of a damaged record is then an error that names the file.",
+                &["kv651", "kv653", "kv657"],
             ),
             by(
                 "This holds for each flipped bit, zeroed or exchanged part, cut, and for missing, exchanged and foreign files.",
