@@ -276,6 +276,10 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write a checkpoint, so that the next open replays little; print its LSN.
+    #[command(after_help = "The naive engine writes its snapshot.\n\n\
+        Example:\n  kv checkpoint --dir /tmp/s")]
+    Checkpoint,
     /// Print the pairs that take the most bytes, the largest first.
     #[command(
         after_help = "A line is BYTES of key and value, a tab, KEY with escapes (or with --hex, digits).\n\n\

@@ -36,6 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Scan { prefix } => scan(args, text, prefix),
         Command::Stats { json } => stats(args, *json),
         Command::Compact { json } => compact(args, *json),
+        Command::Checkpoint => checkpoint(args),
         Command::Bigkeys { prefix, top } => bigkeys(args, text, prefix, *top),
         Command::Diff { dir1, dir2, at } => {
             diff(args, text, dir1, dir2.as_deref().unwrap_or(dir1), at.as_ref())
@@ -215,6 +216,16 @@ fn compact(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     engine.close()?;
     let answer = figures_text(&figures::of_compaction(&report), json);
     answer_done("the compaction is done", answer.as_bytes())
+}
+
+fn checkpoint(args: &Args) -> Result<ExitCode, Failure> {
+    let engine = store::open(args)?;
+    let Some(checkpoint) = engine.as_checkpoint() else {
+        return Err(Error::Unsupported("this engine writes no checkpoint on request").into());
+    };
+    let lsn = checkpoint.checkpoint()?;
+    engine.close()?;
+    answer_done("the checkpoint is written", format!("{lsn}\n").as_bytes())
 }
 
 fn bigkeys(args: &Args, text: Text, prefix: &OsStr, top: usize) -> Result<ExitCode, Failure> {

@@ -24,6 +24,7 @@ impl Access {
         match command {
             Command::Delete { .. }
             | Command::Compact { .. }
+            | Command::Checkpoint
             | Command::Pin { .. }
             | Command::Unpin { .. }
             | Command::Revert { .. } => Access::Change,
