@@ -16,6 +16,8 @@ pub enum Background {
 }
 
 /// The environment that is injected into an engine, apart from its settings.
+///
+/// The shared memory of the machine comes with its file system: [`Fs::shared_memory`].
 #[derive(Clone, Debug)]
 pub struct Env {
     /// The file system. All I/O of an engine goes through it.

@@ -237,6 +237,16 @@ pub enum Error {
         /// The states that can be reached.
         window: Box<Window>,
     },
+    /// Process safety is required, and cannot be had, or the changes that a dead process left in
+    /// shared memory cannot be read. Nothing was changed. Remove the cause, or open the store
+    /// without that requirement.
+    #[error("{} is not process-safe: {detail}", path.display())]
+    NotProcessSafe {
+        /// The directory of the store, or the object in shared memory.
+        path: PathBuf,
+        /// The cause.
+        detail: String,
+    },
     /// This engine, or this file system, does not do this.
     #[error("not supported: {0}")]
     Unsupported(&'static str),
@@ -287,7 +297,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Error::Io { op: Op::Sync | Op::Rename, .. } => false,
-            Error::DiskFull { .. } | Error::TooManySegments { .. } => true,
+            Error::DiskFull { .. } | Error::TooManySegments { .. } | Error::NotProcessSafe { .. } => true,
             Error::Io { source, .. } => {
                 source.kind() == io::ErrorKind::OutOfMemory || is_too_many_open_files(source)
             }

@@ -37,7 +37,7 @@
 //! | `retention.rs` | [`RetentionPolicy`]: how far back past states are kept |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries the injected file system and clock |
 //! | `batch.rs`, `value.rs`, `lsn.rs`, `limits.rs`, `stats.rs`, `error.rs` | the vocabulary |
-//! | [`fs`](mod@fs)`/` | [`Fs`], [`fs::Dir`], [`fs::File`] and [`OsFs`]: the only door to the disk |
+//! | [`fs`](mod@fs)`/` | [`Fs`], [`fs::Dir`], [`fs::File`] and [`OsFs`]: the only door to the disk; [`fs::SharedMemory`] |
 //! | [`parts`]`/` | pieces for engine authors: group commit, pacing, poisoning, … |
 
 #![deny(unsafe_code)]
@@ -88,7 +88,7 @@ pub use point_in_time::{
     BackupReport, Moment, Past, Point, PointInTime, RestorePlan, Rounding, Target, Version, Window,
 };
 pub use retention::{KeepNothing, KeepPast, RetentionPolicy, RetentionView, Superseded};
-pub use stats::{RecoveryReport, Stats};
+pub use stats::{ProcessSafety, RecoveryReport, Stats};
 pub use value::Value;
 
 /// The examples of the README are tested.

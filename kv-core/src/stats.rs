@@ -73,8 +73,24 @@ pub struct Stats {
     /// Times a segment could not be compacted since its records could not be read. It was left as
     /// it was; an explicit compaction tells the reason.
     pub compaction_failures: u64,
+    /// Whether every change that has returned survives the death of the process.
+    pub process_safety: ProcessSafety,
     /// The report of the recovery at open.
     pub recovery: RecoveryReport,
+}
+
+/// Whether changes survive the death of the process. See *Durability* in the
+/// [contract](crate::Engine).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ProcessSafety {
+    /// The engine does not promise it: it lacks the
+    /// [capability](crate::Capabilities::process_safe), or its options switch it off.
+    #[default]
+    NotPromised,
+    /// Every change that has returned does.
+    Safe,
+    /// Changes that the engine has not written yet do not. The text says why.
+    Unsafe(String),
 }
 
 /// The report of a recovery.
@@ -91,6 +107,11 @@ pub struct RecoveryReport {
     pub torn_bytes: u64,
     /// The last change recovered.
     pub last_lsn: Lsn,
+    /// Bytes of records that the process before had not written to files. They were in shared
+    /// memory.
+    pub adopted_bytes: u64,
+    /// Faults that did not stop the recovery, each with its place.
+    pub warnings: Vec<String>,
     /// How long opening took.
     pub duration: Duration,
     /// Bytes of the checkpoint that the index was loaded from. 0: the whole log was replayed.

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode};
+use kv_core::fs::{Dir, DirExt, DirId, DirLock, FsExt, LockKind, OpenMode};
 use kv_core::{
     Acknowledge, Background, Batch, Decision, Engine, EngineExt, Env, Error, Fs, LossWindow, Lsn, Manual,
     MaxLogSize, OpenOptions, OsFs, Pending, Periodic, PersistencePolicy, SystemClock,
@@ -71,6 +71,9 @@ impl Fs for FailingFs {
 impl Dir for FailingDir {
     fn path(&self) -> &Path {
         self.0.path()
+    }
+    fn id(&self) -> io::Result<DirId> {
+        self.0.id()
     }
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn kv_core::fs::File>> {
         let switches = &self.1.0;

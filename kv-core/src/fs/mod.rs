@@ -6,9 +6,15 @@
 
 mod ext;
 mod os;
+#[cfg(target_os = "linux")]
+mod os_shared_memory;
+mod shared_memory;
 
 pub use ext::{DirExt, FileExt, FsExt};
 pub use os::{LOCK_FILE, OsFs};
+#[cfg(target_os = "linux")]
+pub use os_shared_memory::OsSharedMemory;
+pub use shared_memory::SharedMemory;
 
 use std::fmt::Debug;
 use std::io;
@@ -62,6 +68,22 @@ pub trait Fs: Debug + Send + Sync {
     /// # Errors
     /// As the system answers: `AlreadyExists`, `NotFound` (of the parent), …
     fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// The shared memory of the machine whose files these are. `None`: it has none, or this file
+    /// system does not know. Default none.
+    fn shared_memory(&self) -> Option<Arc<dyn SharedMemory>> {
+        None
+    }
+}
+
+/// The identity of a directory on this machine. It stays when the directory is renamed. A copy has
+/// another one. Another directory may get it once this one is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DirId {
+    /// The number of the device.
+    pub device: u64,
+    /// The number of the directory on that device.
+    pub inode: u64,
 }
 
 /// An open directory.
@@ -72,6 +94,12 @@ pub trait Fs: Debug + Send + Sync {
 pub trait Dir: Debug + Send + Sync {
     /// The path it was opened under. For messages only: it may lead elsewhere by now.
     fn path(&self) -> &Path;
+
+    /// The identity of the directory.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn id(&self) -> io::Result<DirId>;
 
     /// Opens a file.
     ///

@@ -1,6 +1,6 @@
 #![allow(clippy::disallowed_methods, reason = "this module is the one user of `std::fs`")]
 
-use super::{Dir, DirLock, File, Fs, LockKind, OpenMode};
+use super::{Dir, DirId, DirLock, File, Fs, LockKind, OpenMode};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fcntl_getfl, flock, fstat, statat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
@@ -39,6 +39,11 @@ impl Fs for OsFs {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         fs::create_dir(path)
     }
+
+    #[cfg(target_os = "linux")]
+    fn shared_memory(&self) -> Option<Arc<dyn super::SharedMemory>> {
+        Some(Arc::new(super::OsSharedMemory::new()))
+    }
 }
 
 #[derive(Debug)]
@@ -58,6 +63,11 @@ impl OsDir {
 impl Dir for OsDir {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn id(&self) -> io::Result<DirId> {
+        let found = retry_on_intr(|| fstat(&self.fd))?;
+        Ok(DirId { device: found.st_dev, inode: found.st_ino })
     }
 
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
@@ -197,7 +207,7 @@ impl Drop for OsDirLock {
 
 /// Refuses a file size over the limit of the process (`ulimit -f`). The system would refuse it with
 /// a signal, whose default action ends the process.
-fn check_size(end: u64) -> io::Result<()> {
+pub(super) fn check_size(end: u64) -> io::Result<()> {
     match getrlimit(Resource::Fsize).current {
         Some(limit) if end > limit => Err(Errno::FBIG.into()),
         _ => Ok(()),

@@ -1,4 +1,4 @@
-use kv_core::fs::{Dir, DirLock, File, LockKind, OpenMode};
+use kv_core::fs::{Dir, DirId, DirLock, File, LockKind, OpenMode};
 use kv_core::{Fs, OsFs};
 use std::io;
 use std::path::Path;
@@ -51,6 +51,9 @@ impl Fs for GatedFs {
 impl Dir for GatedDir {
     fn path(&self) -> &Path {
         self.0.path()
+    }
+    fn id(&self) -> io::Result<DirId> {
+        self.0.id()
     }
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
         if mode == OpenMode::CreateNew && self.1.refuses_new_files.load(Ordering::SeqCst) {
