@@ -1,8 +1,9 @@
 use super::fault::{Fault, FaultState, Outcome, no_space};
 use super::file::{FileBytes, SECTOR_LEN};
 use super::power_cut::Dice;
+use super::shared_memory::Objects;
 use super::{OpKind, OpRecord, PowerCut};
-use kv_core::fs::LockKind;
+use kv_core::fs::{DirId, LockKind};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -96,6 +97,8 @@ pub(super) struct Disk {
     pub(super) kept: Vec<String>,
     /// Every open file, directory and lock holds a clone.
     pub(super) handles: Arc<()>,
+    /// The shared memory of the machine.
+    pub(super) objects: Objects,
 }
 
 /// What a sync does before it begins, with no lock held.
@@ -128,6 +131,7 @@ impl Disk {
             slow_syncs: SlowSyncs::default(),
             kept,
             handles: Arc::default(),
+            objects: Objects::default(),
         }
     }
 
@@ -142,9 +146,7 @@ impl Disk {
     /// The first step of every operation: logs and counts it, fails without power, and applies the
     /// injected fault. Returns how many of `len` bytes a transfer may move.
     pub(super) fn begin(&mut self, kind: OpKind, path: &Path, offset: u64, len: u64) -> io::Result<u64> {
-        if self.has_lost_power() {
-            return Err(io::Error::other("the simulated disk has lost power"));
-        }
+        self.check_power()?;
         self.log.push(OpRecord { kind, path: path.to_path_buf(), offset, len });
         if kind.is_mutation() {
             self.mutations += 1;
@@ -155,6 +157,28 @@ impl Disk {
             Outcome::Fails(error) => Err(error),
             Outcome::Panics => std::panic::resume_unwind(Box::new("an injected panic")),
         }
+    }
+
+    /// The first operation without power is where the process stops: what its threads store in
+    /// shared memory later is lost.
+    fn check_power(&mut self) -> io::Result<()> {
+        if self.has_lost_power() {
+            self.objects.stop();
+            return Err(io::Error::other("the simulated disk has lost power"));
+        }
+        Ok(())
+    }
+
+    /// The first step of an operation on shared memory: fails without power, and counts it.
+    pub(super) fn begin_shared(&mut self, is_mutation: bool) -> io::Result<()> {
+        self.check_power()?;
+        self.mutations += u64::from(is_mutation);
+        Ok(())
+    }
+
+    /// The identity of a directory.
+    pub(super) fn dir_id(id: NodeId) -> DirId {
+        DirId { device: 1, inode: id as u64 }
     }
 
     fn dir(&self, id: NodeId) -> io::Result<&Directory> {
@@ -377,13 +401,15 @@ impl Disk {
     pub(super) fn after_process_death(&self) -> Disk {
         let kept = vec!["everything written (the process died, the machine did not)".to_owned()];
         let (pending, dropped) = (self.pending.clone(), self.dropped.clone());
-        Disk { pending, dropped, ..Disk::of(self.nodes.clone(), kept) }
+        let objects = self.objects.after_process_death();
+        Disk { pending, dropped, objects, ..Disk::of(self.nodes.clone(), kept) }
     }
 
     /// The disk after a power cut.
     pub(super) fn after_power_cut(&self, cut: PowerCut) -> Disk {
         let mut dice = cut.dice();
         let mut image = Disk::of(self.nodes.clone(), vec![format!("power cut: {cut}")]);
+        image.objects = self.objects.after_power_cut();
         for change in self.dropped.iter().chain(&self.pending) {
             let keeps = dice.keeps_name();
             if keeps {

@@ -1,9 +1,10 @@
 use super::disk::{Disk, NodeId, SlowSyncs};
 use super::fault::FaultState;
 use super::file::SECTOR_LEN;
+use super::shared_memory::SimSharedMemory;
 use super::{Fault, OpKind, OpRecord, PowerCut};
 use kv_core::Fs;
-use kv_core::fs::{Dir, DirLock, File, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode};
+use kv_core::fs::{Dir, DirId, DirLock, File, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode, SharedMemory};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +17,10 @@ pub struct SimFs {
 }
 
 #[derive(Clone, Debug)]
-struct Shared(Arc<Mutex<Disk>>);
+pub(super) struct Shared(Arc<Mutex<Disk>>);
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Disk> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -63,6 +64,11 @@ impl SimFs {
         self.disk.lock().has_lost_power()
     }
 
+    /// Whether an operation has met the lost power. A process that is killed there goes no further.
+    pub fn has_stopped(&self) -> bool {
+        self.disk.lock().objects.has_stopped()
+    }
+
     /// Injects `fault`, which replaces the one before.
     pub fn inject(&self, fault: Fault) {
         self.disk.lock().inject(fault);
@@ -83,6 +89,40 @@ impl SimFs {
     /// moves a [`ManualClock`](kv_core::ManualClock). Other operations go on meanwhile.
     pub fn slow_syncs(&self, wait: impl Fn() + Send + Sync + 'static) {
         self.disk.lock().slow_syncs = SlowSyncs(Some(Arc::new(wait)));
+    }
+
+    /// Takes the shared memory of the machine away, or gives it back. Engines that are open keep
+    /// what they have.
+    pub fn lack_shared_memory(&self, lacks: bool) {
+        self.disk.lock().objects.is_absent = lacks;
+    }
+
+    /// Limits the bytes of all objects in shared memory together; `None` removes the limit.
+    pub fn limit_shared_memory(&self, bytes: Option<u64>) {
+        self.disk.lock().objects.space = bytes;
+    }
+
+    /// Lets all objects in shared memory belong to another user, or to this one again.
+    pub fn deny_shared_memory(&self, denies: bool) {
+        self.disk.lock().objects.is_denied = denies;
+    }
+
+    /// The objects in shared memory by their names, with their present bytes. This is not an
+    /// operation of the machine.
+    pub fn shared_objects(&self) -> Vec<(String, Vec<u8>)> {
+        let objects = self.disk.lock().objects.bytes();
+        objects.into_iter().map(|(name, bytes)| (name, bytes.to_vec())).collect()
+    }
+
+    /// Replaces an object in shared memory, or removes it (`None`). This is not an operation of the
+    /// machine.
+    pub fn damage_shared(&self, name: &str, bytes: Option<Vec<u8>>) {
+        self.disk.lock().objects.replace(name, bytes);
+    }
+
+    /// Gives the boot another id, and keeps the objects in shared memory.
+    pub fn change_boot(&self) {
+        self.disk.lock().objects.change_boot();
     }
 
     /// How many operations the injected fault struck.
@@ -186,6 +226,11 @@ impl Fs for SimFs {
         disk.begin(OpKind::CreateDir, path, 0, 0)?;
         disk.create_dir(path).map(drop)
     }
+
+    fn shared_memory(&self) -> Option<Arc<dyn SharedMemory>> {
+        let is_absent = self.disk.lock().objects.is_absent;
+        (!is_absent).then(|| Arc::new(SimSharedMemory(self.disk.clone())) as Arc<dyn SharedMemory>)
+    }
 }
 
 #[derive(Debug)]
@@ -199,6 +244,10 @@ struct SimDir {
 impl Dir for SimDir {
     fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn id(&self) -> io::Result<DirId> {
+        Ok(Disk::dir_id(self.node))
     }
 
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {

@@ -1,6 +1,6 @@
 use super::{Fault, FaultKind, OpKind, Repeat, SimFs};
 use kv_core::Fs;
-use kv_core::fs::{Dir, DirLock, File, LockKind, OpenMode};
+use kv_core::fs::{Dir, DirId, DirLock, File, LockKind, OpenMode, SharedMemory};
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
@@ -184,6 +184,10 @@ impl Fs for GatedFs {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.pass(OpKind::CreateDir, path, || self.disk.create_dir(path))
     }
+
+    fn shared_memory(&self) -> Option<Arc<dyn SharedMemory>> {
+        self.disk.shared_memory()
+    }
 }
 
 #[derive(Debug)]
@@ -195,6 +199,10 @@ struct GatedDir {
 impl Dir for GatedDir {
     fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    fn id(&self) -> io::Result<DirId> {
+        self.dir.id()
     }
 
     fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {

@@ -19,6 +19,9 @@
 //! - **A directory handle** stays with its directory. Its lock notices that the directory was
 //!   removed or the lock file replaced: [`SimFs::move_dir`].
 //! - **Process death** keeps every completed operation, and releases the locks.
+//! - **Shared memory** belongs to the machine of the disk. The death of the process keeps each byte
+//!   that a thread had stored. A power cut drops all objects, and the next boot has another id.
+//!   Creating or removing an object counts as a mutation, but faults of the disk do not strike it.
 //!
 //! A seed determines all draws. The disk counts and logs all operations, so a crash can be placed
 //! at each of them: [`SimFs::cut_after`].
@@ -46,6 +49,7 @@ mod fs;
 mod gate;
 mod op;
 mod power_cut;
+mod shared_memory;
 #[cfg(test)]
 mod tests;
 
