@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::counters::Counters;
 use crate::options::Options;
 use crate::signals::Signals;
+use crate::tail::Tail;
 
 /// Parts read the settings and the health. They write only counters and wake-ups, which lie in
 /// allocations of their own, so that a write does not slow down the readers of the rest.
@@ -19,6 +20,8 @@ pub(crate) struct Context {
     pub(crate) dir: Arc<dyn Dir>,
     pub(crate) env: Env,
     pub(crate) options: Options,
+    /// Where the images of undumped segments lie.
+    pub(crate) tail: Tail,
     /// Longest key that can be looked up, bytes. This is the limit of the options, or the length of
     /// a longer key that the store held before the limit was lowered.
     pub(crate) key_len_max: usize,
@@ -33,11 +36,12 @@ pub(crate) struct Context {
 
 impl Context {
     /// For a store in `dir` whose longest key has `longest_key` bytes.
-    pub(crate) fn new(dir: Arc<dyn Dir>, env: Env, options: Options, longest_key: usize) -> Self {
+    pub(crate) fn new(dir: Arc<dyn Dir>, env: Env, options: Options, tail: Tail, longest_key: usize) -> Self {
         Context {
             dir,
             env,
             longest_key: AtomicUsize::new(longest_key),
+            tail,
             key_len_max: longest_key.max(options.limits.key_len_max),
             acknowledge: options.persistence.acknowledge(),
             health: if options.read_only { Health::read_only() } else { Health::default() },

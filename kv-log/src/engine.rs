@@ -22,8 +22,9 @@ use crate::workers;
 /// Dropping the last handle closes the store. A store in a `static`, or a leaked one, is never
 /// dropped. When `main` returns, or the process calls [`std::process::exit`], the engine makes its
 /// visible changes durable as by [`sync`](Engine::sync), and ignores errors. Call
-/// [`close`](Engine::close) before that to see errors. A process that aborts or is killed loses the
-/// changes that the [policy](kv_core::PersistencePolicy) had not dumped.
+/// [`close`](Engine::close) before that to see errors. If the process aborts or is killed, the next
+/// opening recovers the changes that the [policy](kv_core::PersistencePolicy) had not dumped from
+/// shared memory: see [`Options::process_safe`].
 ///
 /// # Forked children
 /// A child process that was forked from the one that opened the store gets

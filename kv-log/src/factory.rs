@@ -62,7 +62,9 @@ impl EngineFactory for LogFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().checkpoint(true).compact(true).read_only(true).point_in_time(true)
+        let process_safe = cfg!(target_os = "linux");
+        let capabilities = Capabilities::new().checkpoint(true).compact(true).read_only(true);
+        capabilities.point_in_time(true).process_safe(process_safe)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

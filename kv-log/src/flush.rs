@@ -13,7 +13,7 @@
 //! | taking stock | as before: the durable bytes, and any part of later writes |
 //! | write of a sealed segment | any part of its new bytes; its successor is still blank |
 //! | trim of the sealed segment | the same, perhaps without the reserved space beyond its end |
-//! | sync of the sealed segment | all of it, with its seal |
+//! | sync of the sealed segment | all of it, with its seal. Its image leaves shared memory only now |
 //! | write of the active segment | any part of its new bytes: recovery keeps the whole records in front |
 //! | sync of the active segment | all of it; only now `durable_lsn` moves |
 //!
@@ -32,7 +32,7 @@ use crate::context::Context;
 use crate::eviction::Evictor;
 use crate::log::Log;
 use crate::manifest::Room;
-use crate::segments::{Segment, Via};
+use crate::segments::{Segment, SegmentTable, Via};
 use kv_core::parts::{Position, Progress};
 
 /// Writes and syncs the log. One thread at a time leads.
@@ -41,6 +41,7 @@ pub(crate) struct Flusher {
     context: Arc<Context>,
     log: Arc<Log>,
     room: Arc<Room>,
+    segments: Arc<SegmentTable>,
     evictor: Arc<Evictor>,
     progress: Arc<Progress>,
     leadership: Leadership,
@@ -75,11 +76,12 @@ impl Flusher {
         context: Arc<Context>,
         log: Arc<Log>,
         room: Arc<Room>,
+        segments: Arc<SegmentTable>,
         evictor: Arc<Evictor>,
         progress: Arc<Progress>,
         lock: Arc<StoreLock>,
     ) -> Self {
-        Flusher { context, log, room, evictor, progress, leadership: Leadership::default(), lock }
+        Flusher { context, log, room, segments, evictor, progress, leadership: Leadership::default(), lock }
     }
 
     /// Returns once everything up to `lsn` is durable.
@@ -142,6 +144,7 @@ impl Flusher {
             self.write_segment(segment, end, self.context.options.via())?;
             segment.file.trim(end)?;
             self.sync_segment(segment, end)?;
+            self.leave_shared_memory(segment, end);
             segment.mark_durable();
         }
         self.context.counters.dumps.fetch_add(1, Ordering::Relaxed);
@@ -211,6 +214,19 @@ impl Flusher {
             self.context.counters.syncs.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Moves a synced segment to ordinary memory. The object serves another segment.
+    fn leave_shared_memory(&self, segment: &Segment, end: usize) {
+        if !segment.is_shared() {
+            return;
+        }
+        // Without memory for a copy, the segment stays where it is.
+        if let Ok(image) = self.segments.image(end) {
+            // SAFETY: the segment is sealed, so no writer uses it. The compactor and the evictor
+            // take images of durable segments only, and one flusher leads at a time.
+            unsafe { self.segments.exchange(segment, image) };
+        }
     }
 
     /// Asks the policy, and dumps if it says so. For inline mode, after a change.

@@ -34,6 +34,10 @@
 //! | [`Periodic`], [`MaxLogSize`], [`AnyOf`] | at once | changes since the last dump with a sync |
 //! | [`Manual`] | at once | changes since the last [`sync`](Engine::sync) |
 //!
+//! On Linux a change is also *process-safe* once its call returns: it survives the death of the
+//! process under any policy, because the undumped part of the log lies in shared memory
+//! ([`Options::process_safe`]).
+//!
 //! With any policy, [`sync`](Engine::sync) makes all visible changes durable, and
 //! [`wait_durable`](Engine::wait_durable) those up to one LSN. Threads that wait at the same time
 //! share one sync (group commit).
@@ -111,6 +115,7 @@
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |
 //! | the evictor frees images | `eviction.rs` |
 //! | a checkpoint stores the index, and the next open loads it | `checkpoint/` |
+//! | undumped changes outlive the process | `tail/` |
 //! | an open replays the log | `recovery/` |
 //! | a caller goes back to a past state | `past/`, `new_store.rs` |
 //! | a tool checks or repairs the files of a closed store | `inspect/` |
@@ -145,11 +150,12 @@ mod signals;
 mod slack;
 mod store;
 mod sync;
+pub mod tail;
 mod workers;
 
 pub use engine::LogEngine;
 pub use factory::{ConfiguredLogFactory, LogFactory};
-pub use options::{OnRecovery, Options, RecoveryProgress};
+pub use options::{OnRecovery, Options, ProcessSafe, RecoveryProgress};
 
 // The contract, for applications: they need no second dependency.
 pub use kv_core::{
@@ -157,9 +163,9 @@ pub use kv_core::{
     CheckpointPolicy, CheckpointView, Compact, CompactionLevel, CompactionPlan, CompactionPolicy,
     CompactionReport, CompactionView, CostBenefit, Decision, Engine, EngineExt, EngineFactory, Env, Error,
     Greedy, KeepNothing, KeepPast, Limits, Lsn, Manual, MaxLogSize, Moment, Never, Occasion, OnRequest, Op,
-    OpenOptions, Past, Pending, Periodic, PersistencePolicy, Point, PointInTime, RecoveryReport, RestorePlan,
-    Result, RetentionPolicy, RetentionView, Rounding, Scale, SegmentId, SegmentStats, Stats, Superseded,
-    Target, Value, Version, Window, default_persistence,
+    OpenOptions, Past, Pending, Periodic, PersistencePolicy, Point, PointInTime, ProcessSafety,
+    RecoveryReport, RestorePlan, Result, RetentionPolicy, RetentionView, Rounding, Scale, SegmentId,
+    SegmentStats, Stats, Superseded, Target, Value, Version, Window, default_persistence,
 };
 
 /// The examples of the README are tested.

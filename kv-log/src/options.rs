@@ -73,6 +73,9 @@ pub struct Options {
     /// written. The engine opens other files when it reads them. At least 1. Default 256: many
     /// systems allow a process 1,024 open files.
     pub open_files_max: usize,
+    /// Whether changes survive the death of the process from the moment their calls return. Default
+    /// [`ProcessSafe::Auto`].
+    pub process_safe: ProcessSafe,
     /// A callback for the progress of recovery. Default none.
     pub on_recovery: Option<OnRecovery>,
     /// Shards of the index: a power of two up to 65,536. Default 256. Each has its own lock.
@@ -97,10 +100,26 @@ impl Default for Options {
             memory_budget: None,
             direct_io: true,
             open_files_max: 256,
+            process_safe: ProcessSafe::Auto,
             on_recovery: None,
             index_shards: 256,
         }
     }
+}
+
+/// Whether the engine keeps the changes that it has not dumped in shared memory, which outlives the
+/// process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProcessSafe {
+    /// Where the system has shared memory, and room in it. Elsewhere changes go to ordinary memory,
+    /// and `Stats::process_safety` says why.
+    #[default]
+    Auto,
+    /// Always. An open, or a change that needs a new segment, is refused with
+    /// [`Error::NotProcessSafe`] while there is no shared memory for it.
+    Required,
+    /// Never. Changes that a dead process left in shared memory are recovered nevertheless.
+    Off,
 }
 
 /// The progress of recovery. Figures never decrease.
@@ -344,7 +363,7 @@ mod tests {
         assert_eq!(options.unflushed_bytes_max, 64 * 1024 * 1024);
         assert_eq!((options.memory_budget, options.index_shards, options.open_files_max), (None, 256, 256));
         assert!(options.create_if_missing && options.direct_io && options.on_recovery.is_none());
-        assert!(!options.read_only && !options.warm_up);
+        assert!(!options.read_only && !options.warm_up && options.process_safe == ProcessSafe::Auto);
         let checkpoint = AfterLogBytes { least: 64 << 20, per_checkpoint_byte: 8 };
         assert_eq!(format!("{:?}", options.checkpoint), format!("{checkpoint:?}"));
         Options::from(&OpenOptions { scale: Scale::Tiny, ..OpenOptions::default() }).validate().unwrap();

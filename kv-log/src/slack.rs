@@ -62,7 +62,8 @@ impl Slack {
     pub(crate) fn bytes(&self) -> u64 {
         let dead =
             |segment: &Segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes());
-        self.catalog.sum(dead) + self.segments.retired_bytes() + self.index.replaced_bytes()
+        let waiting = self.segments.retired_bytes() + self.context.tail.kept_bytes();
+        self.catalog.sum(dead) + waiting + self.index.replaced_bytes()
     }
 
     /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.

@@ -103,6 +103,7 @@ impl Store {
             Arc::clone(&context),
             Arc::clone(&log),
             room,
+            Arc::clone(&segments),
             Arc::clone(&evictor),
             Arc::clone(&progress),
             Arc::clone(&lock),
@@ -238,6 +239,7 @@ impl Store {
             // Frees retired images first, so that they are released, too.
             collect();
             self.segments.clear_pool();
+            self.context.tail.remove_kept();
         }
     }
 
@@ -288,17 +290,21 @@ impl Store {
         stats.disk_bytes = stats.past_bytes + leftover_bytes + self.catalog.overhead_bytes();
         stats.memory_bytes = self.context.counters.compacting_bytes.load(Ordering::Relaxed);
         let active = self.log.end.active_capacity();
+        let mut all_shared = true;
         for segment in self.catalog.segments() {
             // A spare holds no record.
             stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
             stats.memory_bytes += segment.resident_bytes() as u64;
             let is_active = segment.id == active.0;
+            let is_undumped = !segment.is_durable() && (is_active || segment.end() > SEGMENT_HEADER_LEN);
+            all_shared &= !is_undumped || segment.is_shared();
             stats.disk_bytes += match (segment.is_durable(), is_active) {
                 (true, _) => segment.file_len(),
                 (false, true) => active.1,
                 (false, false) => segment.capacity,
             } as u64;
         }
+        stats.process_safety = self.context.tail.safety(all_shared);
         stats
     }
 
@@ -314,6 +320,7 @@ impl Store {
         let _no_flush = self.flusher.exclude();
         let _no_writer = self.log.end.lock();
         self.context.health.close();
+        self.context.tail.close(result.is_ok());
         self.lock.release();
         result
     }

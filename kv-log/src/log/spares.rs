@@ -3,7 +3,8 @@
 //!
 //! The spares worker makes one when the active segment begins to fill up. A sync takes long on a
 //! disk that is busy with the log, and a writer may still have to wait for a spare. From then on
-//! the worker keeps more of them. Only the first one has its memory before the log needs it.
+//! the worker keeps more of them. Only the first one has its memory before the log needs it: an
+//! object in [shared memory](crate::tail).
 //!
 //! A segment is as large as a sixteenth of the store. While writers fill segments faster than
 //! [`RAPID`], each is eight times as large as the one before, up to the size that the
@@ -22,7 +23,7 @@ use crate::context::Context;
 use crate::eviction::Evictor;
 use crate::manifest::{Catalog, Need};
 use crate::options::Options;
-use crate::segments::{Segment, SegmentTable};
+use crate::segments::{Image, Segment, SegmentTable};
 use crate::slack::Slack;
 
 /// Writers that fill a segment in less time than this get larger ones.
@@ -105,9 +106,15 @@ impl Spares {
     pub(crate) fn release_memory(&self) {
         // Held to the end: a writer that took a spare meanwhile would write to it.
         let ready = self.ready.lock();
-        for image in ready.iter().filter_map(|spare| spare.share_image()) {
-            // SAFETY: a spare holds only its header until a writer takes it out of `ready`.
-            unsafe { image.release_behind(SEGMENT_HEADER_LEN) };
+        for spare in &*ready {
+            if spare.is_shared() {
+                let Ok(image) = Image::sparse(spare.capacity) else { continue };
+                // SAFETY: a spare holds only its header until a writer takes it out of `ready`.
+                unsafe { self.segments.exchange_sparse(spare, image) };
+            } else if let Some(image) = spare.share_image() {
+                // SAFETY: as above.
+                unsafe { image.release_behind(SEGMENT_HEADER_LEN) };
+            }
         }
     }
 
@@ -156,6 +163,9 @@ impl Spares {
 
     /// Gives the first ready spare its memory, unless there is none below the ceiling.
     fn give_memory(&self) {
+        if self.context.tail.is_used() && self.give_shared_memory() {
+            return;
+        }
         let image = {
             // Held, so that no writer takes the spare meanwhile.
             let ready = self.ready.lock();
@@ -171,6 +181,43 @@ impl Spares {
         }
     }
 
+    /// Gives the first ready spare an image in shared memory. Returns whether it needs no other.
+    fn give_shared_memory(&self) -> bool {
+        let Some(spare) = self.ready.lock().front().cloned() else { return true };
+        let tail = &self.context.tail;
+        let has_room = || tail.has_kept(spare.capacity) || self.slack.has_room_for(spare.capacity);
+        if spare.is_shared() || !has_room() {
+            return true;
+        }
+        // Without the lock: the kernel clears the memory.
+        let Ok(Some(image)) = tail.image(spare.id, spare.capacity) else { return false };
+        image.populate();
+        let ready = self.ready.lock();
+        if ready.front().is_some_and(|front| Arc::ptr_eq(front, &spare)) {
+            // SAFETY: a spare holds only its header until a writer takes it out of `ready`.
+            unsafe { self.segments.exchange_sparse(&spare, image) };
+        }
+        true
+    }
+
+    /// Gives images in shared memory to segments that the log is about to use.
+    ///
+    /// # Errors
+    /// As for [`Tail::image`](crate::tail::Tail::image).
+    fn share(&self, next: &[Arc<Segment>]) -> Result<()> {
+        if !self.context.tail.is_used() {
+            return Ok(());
+        }
+        for segment in next.iter().filter(|segment| !segment.is_shared()) {
+            let image = self.context.stalling(|| self.context.tail.image(segment.id, segment.capacity))?;
+            if let Some(image) = image {
+                // SAFETY: the caller holds the segment, which is blank, and no writer uses it yet.
+                unsafe { self.segments.exchange_sparse(segment, image) };
+            }
+        }
+        Ok(())
+    }
+
     /// The segments to go on in. The caller seals each of them at once except the last, which has
     /// room for `capacity` bytes. The caller holds the commit lock.
     ///
@@ -182,7 +229,7 @@ impl Spares {
             let fits = spare.capacity >= capacity;
             next.push(spare);
             if fits {
-                return Ok(next);
+                return self.shared_or_put_back(next);
             }
         }
         // Segments follow in the order of their ids, so the caller seals spares that are too small,
@@ -199,8 +246,10 @@ impl Spares {
             match created {
                 Ok(created) => {
                     self.note_made(std::slice::from_ref(&created));
-                    // SAFETY: no other thread knows the segment yet.
-                    unsafe { self.segments.recycle_into(&created) };
+                    if !self.context.tail.is_used() {
+                        // SAFETY: no other thread knows the segment yet.
+                        unsafe { self.segments.recycle_into(&created) };
+                    }
                     next.push(created);
                 }
                 Err(error) => {
@@ -209,7 +258,19 @@ impl Spares {
                 }
             }
         }
-        Ok(next)
+        self.shared_or_put_back(next)
+    }
+
+    /// The segments with images in shared memory. After an error they are ready as before.
+    fn shared_or_put_back(&self, next: Vec<Arc<Segment>>) -> Result<Vec<Arc<Segment>>> {
+        match self.share(&next) {
+            Ok(()) => Ok(next),
+            Err(error) => {
+                let mut ready = self.ready.lock();
+                next.into_iter().rev().for_each(|spare| ready.push_front(spare));
+                Err(error)
+            }
+        }
     }
 
     fn note_whether_full<T>(&self, made: &Result<T>) {

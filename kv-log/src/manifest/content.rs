@@ -23,7 +23,7 @@ use crate::segments::SEGMENTS_MAX;
 const MANIFEST_ID: u64 = 0;
 
 /// Lengths of the values of the store's record and of a segment's record, bytes.
-const STORE_VALUE_LEN: usize = 40;
+const STORE_VALUE_LEN: usize = 48;
 const ENTRY_VALUE_LEN: usize = 10;
 
 /// The key of the record that names the checkpoint, and the length of its value, bytes.
@@ -62,6 +62,9 @@ pub(crate) struct Manifest {
     pub(crate) lsn_ceiling: Lsn,
     /// Changes up to this one were durable. Compaction may have dropped their records since.
     pub(crate) durable_lsn: Lsn,
+    /// The number that the last opening for writing drew. The objects in shared memory that it left
+    /// hold the same number. 0 if there was none.
+    pub(crate) nonce: u64,
     pub(crate) segments: BTreeMap<SegmentId, Entry>,
     /// Segments that only past states need.
     pub(crate) archive: Archive,
@@ -97,6 +100,7 @@ impl Manifest {
             ids_end: SegmentId::new(1),
             lsn_ceiling: Lsn::ZERO,
             durable_lsn: Lsn::ZERO,
+            nonce: 0,
             segments: BTreeMap::new(),
             archive: Archive::default(),
             checkpoint: None,
@@ -154,7 +158,7 @@ impl Manifest {
         };
         let Archive { first_lsn, first_unix_ms, .. } = self.archive;
         let reserved = [self.ids_end.get(), self.lsn_ceiling.get(), self.durable_lsn.get()];
-        let numbers = [reserved.as_slice(), &[first_lsn.get(), first_unix_ms]].concat();
+        let numbers = [reserved.as_slice(), &[first_lsn.get(), first_unix_ms, self.nonce]].concat();
         let value: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
         append(Record::put(BASE_LSN, b"", &value));
         for (id, entry) in &self.segments {
@@ -250,7 +254,9 @@ fn fault_at_end(stop: Stop, seal: Option<Seal>, entries: u64, len: usize) -> Opt
 }
 
 fn decode_store(record: &Record<'_>, store_id: u32) -> Option<Manifest> {
-    let ([ids_end, lsn_ceiling, durable_lsn, first_lsn, first_unix_ms], []) = record.value.as_chunks::<8>()
+    let (numbers, []) = record.value.as_chunks::<8>() else { return None };
+    let ([ids_end, lsn_ceiling, durable_lsn, first_lsn, first_unix_ms, nonce], []) =
+        numbers.split_first_chunk()?
     else {
         return None;
     };
@@ -260,6 +266,7 @@ fn decode_store(record: &Record<'_>, store_id: u32) -> Option<Manifest> {
         ids_end: SegmentId::new(u64::from_le_bytes(*ids_end)),
         lsn_ceiling: Lsn::new(u64::from_le_bytes(*lsn_ceiling)),
         durable_lsn: Lsn::new(u64::from_le_bytes(*durable_lsn)),
+        nonce: u64::from_le_bytes(*nonce),
         segments: BTreeMap::new(),
         archive: Archive::beginning(
             Lsn::new(u64::from_le_bytes(*first_lsn)),
@@ -313,6 +320,7 @@ mod tests {
             ids_end: SegmentId::new(9),
             lsn_ceiling: Lsn::new(77),
             durable_lsn: Lsn::new(66),
+            nonce: 0x0123_4567_89ab_cdef,
             segments: BTreeMap::from([
                 (SegmentId::new(3), Entry { kind: SegmentKind::Compacted, sealed: true, durable_len: 4096 }),
                 (SegmentId::new(8), Entry { kind: SegmentKind::Log, sealed: false, durable_len: 40 }),

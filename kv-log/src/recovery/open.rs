@@ -6,9 +6,10 @@
 //!
 //! Opening an existing store changes the disk in this order:
 //!
+//! 0. Adoption writes the records that a dead process left in shared memory (`tail/`).
 //! 1. A seal over the torn bytes cuts them off.
 //! 2. Bytes that are not known to be durable are written again and synced. Then the space behind a
-//!    seal is given back, and the file is synced again.
+//!    seal is given back, and the file is synced again. The objects in shared memory go.
 //! 3. A manifest with reserved LSNs replaces the old one.
 //! 4. Orphans are removed.
 //! 5. The file of the recovered active segment is extended. If there is none, one is created. At
@@ -32,8 +33,9 @@ use crate::log::{LogEnd, SEAL_LEN_MAX, create_active, fitting_capacity};
 use crate::manifest::{Archive, Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
 use crate::reclaim;
-use crate::segments::{Segment, SegmentFiles, Via};
+use crate::segments::{Segment, SegmentFiles, SegmentTable, Via};
 use crate::store::{Foundation, Recovery, Store};
+use crate::tail::{Tail, adopt, draw_nonce, remove_leftovers};
 use kv_core::parts::Progress;
 
 /// Opens the store in `dir`.
@@ -49,7 +51,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let dir = env.fs.open_dir(dir).map_err(|error| Error::io(Op::Open, dir, error))?;
     let kind = if options.read_only { LockKind::Shared } else { LockKind::Exclusive };
     let lock = Arc::new(StoreLock::new(dir.path(), dir.lock_or_refuse(kind)?));
-    let manifest = if check_content(dir.path(), &dir.names()?, &options)? == Content::Store {
+    let mut manifest = if check_content(dir.path(), &dir.names()?, &options)? == Content::Store {
         Manifest::load(&*dir)?
     } else {
         let mut manifest = Manifest::empty(env.draw_store_id(dir.path()));
@@ -58,22 +60,29 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         manifest
     };
     let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
-    let mut recovered = recover(env, &*dir, &files, &options, &manifest)?;
+    let room = Arc::new(Room::new(&dir, options.read_only));
+    let adopted = adopt(env, &*dir, &room, &manifest, &options)?;
+    let mut recovered = recover(env, &*dir, &files, &options, &manifest, &adopted.unwritten)?;
+    recovered.report.adopted_bytes = adopted.bytes;
     let unnamed = orphans::examine_all(&*dir, &manifest, recovered.report.last_lsn)?;
     if !options.read_only {
         if let Some(torn) = &recovered.torn {
             seal_torn(torn)?;
         }
         make_durable(recovered.segments.values())?;
+        adopted.give_up();
+        remove_leftovers(env);
+        manifest.nonce = draw_nonce(env, dir.path(), manifest.nonce);
     }
+    let tail = Tail::open(env, &*dir, &options, manifest.store_id, manifest.nonce)?;
+    recovered.report.warnings = adopted.warnings;
 
     // Changes before a crash may have had any LSN up to the ceiling.
     let lsn_floor = manifest.lsn_ceiling.max(recovered.report.last_lsn);
     // A reader may not sync, so only the changes that the manifest knows to be durable count.
     let durable_lsn = if options.read_only { manifest.durable_lsn } else { recovered.report.last_lsn };
     let progress = Arc::new(Progress::new(durable_lsn, env.clock.monotonic()));
-    let room = Arc::new(Room::new(&dir, options.read_only));
-    let context = Arc::new(Context::new(dir, env.clone(), options, recovered.longest_key));
+    let context = Arc::new(Context::new(dir, env.clone(), options, tail, recovered.longest_key));
     let maker =
         SegmentMaker::new(Arc::clone(&context), files, Arc::clone(&recovered.table), Arc::clone(&room));
     let catalog = Catalog::new(
@@ -90,7 +99,9 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         (catalog.placeholder()?, 0)
     } else {
         catalog.begin(unnamed, lsn_floor)?;
-        begin_log(recovered.active, &catalog, &context.options, lsn_floor)?
+        let (active, capacity) = begin_log(recovered.active, &catalog, &context.options, lsn_floor)?;
+        move_to_tail(&active, capacity, &context.tail, &recovered.table)?;
+        (active, capacity)
     };
     recovered.report.duration = env.clock.monotonic().saturating_sub(start);
     let end = LogEnd::new(active, capacity, recovered.report.last_lsn, lsn_floor);
@@ -126,6 +137,15 @@ fn begin_log(
     let active = create_active(catalog, options, 0, wanted, Need::LastRelief, lsn_floor)?;
     let capacity = active.capacity;
     Ok((active, capacity))
+}
+
+/// Moves the segment in which the log goes on to shared memory. The log uses `capacity` bytes.
+fn move_to_tail(active: &Segment, capacity: usize, tail: &Tail, table: &Arc<SegmentTable>) -> Result<()> {
+    if let Some(image) = tail.image(active.id, capacity)? {
+        // SAFETY: the store is not open yet, so no other thread knows the segment.
+        unsafe { table.exchange_sparse(active, image) };
+    }
+    Ok(())
 }
 
 /// Judges a directory with these names.

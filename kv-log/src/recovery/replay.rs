@@ -29,6 +29,7 @@ use crate::reclaim::{Guard, collect, pin};
 use crate::segments::{
     Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable,
 };
+use crate::tail::Unwritten;
 
 /// A store as its files describe it. Nothing on disk has changed.
 #[derive(Debug)]
@@ -93,6 +94,8 @@ struct Replay<'a> {
     horizon: u64,
     /// The age of all segments is counted from here, because the time of their records is unknown.
     now: Duration,
+    /// Bytes that the files lack, for an opening for reading.
+    unwritten: &'a BTreeMap<SegmentId, Unwritten>,
     /// Bytes of images that stay in memory.
     resident_bytes: AtomicU64,
     longest_key: AtomicUsize,
@@ -103,13 +106,14 @@ struct Replay<'a> {
 type Tombstones = Vec<(KeyHash, Location)>;
 
 /// Loads the checkpoint that `manifest` names, if it can be used, and replays the segments that it
-/// does not cover. Changes nothing on disk.
+/// does not cover, with the bytes that their files lack. Changes nothing on disk.
 pub(crate) fn recover(
     env: &Env,
     dir: &dyn Dir,
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
+    unwritten: &BTreeMap<SegmentId, Unwritten>,
 ) -> Result<Recovered> {
     let seed = match env.background {
         // Against floods of colliding keys.
@@ -134,6 +138,7 @@ pub(crate) fn recover(
         covered: &loaded.segments,
         horizon: loaded.horizon,
         now: env.clock.monotonic(),
+        unwritten,
         resident_bytes: AtomicU64::new(0),
         longest_key: AtomicUsize::new(loaded.longest_key),
         progress: Mutex::default(),
@@ -325,9 +330,11 @@ impl Replay<'_> {
         // A sealed segment needs no more room than its records. The active one may grow to the
         // segment size, and always has room for a seal, even if it was made when segments were
         // larger.
+        let unwritten = self.unwritten.get(&id);
+        let all_len = unwritten.map_or(0, |rest| rest.from + rest.bytes.len()).max(file_len);
         let (capacity, read_len) = match usize::try_from(entry.durable_len) {
             Ok(len) if entry.sealed => (len, len),
-            _ => ((file_len + SEAL_LEN_MAX).max(self.options.segment_bytes), file_len),
+            _ => ((all_len + SEAL_LEN_MAX).max(self.options.segment_bytes), file_len),
         };
         let image = Image::new(capacity).map_err(|error| Error::io(Op::AllocateMemory, &path, error))?;
         // SAFETY: no other thread knows this image yet.
@@ -335,6 +342,9 @@ impl Replay<'_> {
             let read = image.fill(0, read_len, |bytes| {
                 if entry.sealed { file.read_at(bytes, 0) } else { file.read_sparsely(bytes) }
             })?;
+            if let Some(Unwritten { from, bytes }) = unwritten {
+                image.fill(*from, bytes.len(), |out| out.copy_from_slice(bytes));
+            }
             (read, image.published(0, read_len).unwrap_or_default())
         };
         if read < read_len {
@@ -360,7 +370,7 @@ impl Replay<'_> {
         self.table.install(&segment);
         let image = segment.share_image().expect("it was just made with one");
         // SAFETY: this thread filled it, and no thread writes to it during recovery.
-        Ok((segment, unsafe { Contents::new(image, read_len, header.base_lsn) }))
+        Ok((segment, unsafe { Contents::new(image, all_len.min(capacity), header.base_lsn) }))
     }
 
     /// Replays the changes in one segment, whose bytes are `bytes`.

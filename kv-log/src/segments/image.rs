@@ -4,7 +4,7 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::memory::{CACHE_LINE, prefetch};
+use crate::memory::{CACHE_LINE, Tie, prefetch};
 
 /// Memory from the system that holds a segment's bytes, shared by one writer and many readers.
 ///
@@ -16,6 +16,8 @@ pub(crate) struct Image {
     map: MmapRaw,
     /// Whether all pages are in memory, also those without a record.
     is_populated: AtomicBool,
+    /// The object in shared memory that holds the bytes. `None`: they die with the process.
+    tie: Option<Tie>,
 }
 
 impl Image {
@@ -32,7 +34,28 @@ impl Image {
         // Advice only. Otherwise the first byte may take a huge page.
         #[cfg(target_os = "linux")]
         let _ = map.advise(memmap2::Advice::NoHugePage);
-        Ok(Image { map: MmapRaw::from(map), is_populated: AtomicBool::new(false) })
+        Ok(Image { map: MmapRaw::from(map), is_populated: AtomicBool::new(false), tie: None })
+    }
+
+    /// The mapping of an object in shared memory, whose memory is reserved.
+    pub(crate) fn shared(map: MmapRaw, tie: Tie) -> Self {
+        Image { map, is_populated: AtomicBool::new(true), tie: Some(tie) }
+    }
+
+    /// Whether the bytes outlive the process.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.tie.is_some()
+    }
+
+    /// Keeps the object of a shared image for reuse. Returns any other image.
+    pub(super) fn keep_object(mut self) -> Option<Self> {
+        match self.tie.take() {
+            Some(tie) => {
+                tie.keep(self.map);
+                None
+            }
+            None => Some(self),
+        }
     }
 
     /// Populates all pages now, so that a writer does not wait for the kernel to clear them. If the

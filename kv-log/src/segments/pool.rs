@@ -52,6 +52,7 @@ impl ImagePool {
     /// Keeps an image of which the first `used` bytes were written. Gives it back to the system if
     /// it has another capacity, if much of its memory is missing, or if the pool is full.
     pub(super) fn keep(&self, image: Image, used: usize) {
+        let Some(image) = image.keep_object() else { return };
         let mut kept = self.kept.lock();
         let is_in_memory = image.resident_bytes(used) >= nearly(kept.capacity);
         if image.capacity() == kept.capacity && is_in_memory && kept.images.len() < self.count_max {

@@ -212,17 +212,17 @@ impl Segment {
         unsafe { self.residence.take() }
     }
 
-    /// Gives a segment that holds only its header another image, with the same header.
+    /// Exchanges the image for `image`, which gets the same bytes up to the end of the records.
     ///
     /// # Safety
-    /// No writer uses the segment. The answer lives until every reader that is pinned now has
-    /// unpinned.
-    pub(super) unsafe fn replace_blank_image(&self, image: Image) -> Option<Arc<Image>> {
+    /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile. The
+    /// answer lives until every reader that is pinned now has unpinned.
+    pub(super) unsafe fn replace_image(&self, image: Image) -> Option<Arc<Image>> {
         let old = self.share_image()?;
-        // SAFETY: the header was published, and no other thread knows the new image.
+        // SAFETY: the bytes before the end were published, and no other thread knows the new image.
         unsafe {
-            let header = old.published(0, SEGMENT_HEADER_LEN)?;
-            image.fill(0, header.len(), |out| out.copy_from_slice(header));
+            let bytes = old.published(0, self.end())?;
+            image.fill(0, bytes.len(), |out| out.copy_from_slice(bytes));
             // SAFETY: the caller's promise.
             self.residence.replace(image)
         }
@@ -232,6 +232,11 @@ impl Segment {
     pub(super) fn into_image(self) -> Option<Arc<Image>> {
         // SAFETY: the segment is owned, so no reader looks at it.
         unsafe { self.residence.take() }
+    }
+
+    /// Whether the image outlives the process.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.image(&pin()).is_some_and(Image::is_shared)
     }
 
     /// Bytes of the image. 0 if the segment is cold.

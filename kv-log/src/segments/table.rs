@@ -59,10 +59,32 @@ impl SegmentTable {
     /// No writer uses the segment.
     pub(crate) unsafe fn recycle_into(self: &Arc<Self>, blank: &Segment) -> bool {
         let Some(image) = self.limbo.pool().take_kept(blank.capacity) else { return false };
-        // SAFETY: the caller's promise, and the image before lives until the deferred drop.
-        let before = unsafe { blank.replace_blank_image(image) };
-        self.defer(0, |_| drop(before));
+        // SAFETY: the caller's promise.
+        unsafe { self.exchange_sparse(blank, image) };
         true
+    }
+
+    /// Exchanges the image of a segment for `image`, which gets the same bytes, and frees it. Most
+    /// of its memory was never used, so it is not recycled.
+    ///
+    /// # Safety
+    /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile.
+    pub(crate) unsafe fn exchange_sparse(self: &Arc<Self>, segment: &Segment, image: Image) {
+        // SAFETY: the caller's promise, and the image before lives until the deferred drop.
+        let before = unsafe { segment.replace_image(image) };
+        self.defer(0, |_| drop(before));
+    }
+
+    /// Exchanges the image of a segment for `image`, which gets the same bytes. Locations stay
+    /// true. The image before is recycled once all readers that are pinned now have unpinned.
+    ///
+    /// # Safety
+    /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile.
+    pub(crate) unsafe fn exchange(self: &Arc<Self>, segment: &Segment, image: Image) {
+        // SAFETY: the caller's promise, and the image before lives until the deferred release.
+        let Some(before) = (unsafe { segment.replace_image(image) }) else { return };
+        let used = segment.end();
+        self.defer(before.resident_bytes(used) as u64, move |table| table.limbo.free_image(before, used));
     }
 
     /// Gives the memory of recycled images back to the system.

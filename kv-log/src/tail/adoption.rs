@@ -1,0 +1,285 @@
+//! Adoption: an opening completes the dump that a dead process did not do.
+//!
+//! It holds the lock of the store, and comes before ordinary recovery. It takes the unsealed log
+//! segments that the manifest names, in the order of their ids. For each of them it writes the
+//! valid records that follow the file's last one in the object, and syncs the file. So the files
+//! go through the states that a dump goes through, and ordinary recovery understands each of them:
+//!
+//! | a crash after | the next opening |
+//! |---|---|
+//! | nothing, or a part of a write | adopts the rest: the objects are still there. After a power cut, recovery keeps whole records |
+//! | the sync of a segment | goes on with the next segment, or recovers from the files |
+//! | the last sync | finds nothing to adopt |
+//! | the removal of some objects | the same |
+//!
+//! Before a byte goes to a segment, the bytes of its predecessors are durable. The dead process may
+//! have written them without a sync, or a sync may have failed. So adoption writes them again.
+//!
+//! The log has no gap: adoption ends at the first segment without a seal. Whatever does not fit is
+//! left out, and the files decide:
+//!
+//! | object | answer |
+//! |---|---|
+//! | of another store, another opening or another boot | warning |
+//! | of another user, another version, or unreadable | warning; an error if process safety is required |
+//! | bytes differ from those of the file | warning |
+//! | of a segment that is sealed in its file, or that the manifest does not name | none: it was durable |
+//! | no valid control block | none: the process died before the object was in use |
+//!
+//! An opening for reading changes nothing. It gets the bytes that the files lack.
+
+use kv_core::fs::{Dir, DirExt, FileExt as _, OpenMode, SharedMemory};
+use kv_core::{Env, Error, Op, Result, SegmentId};
+use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop, StopReason};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::control::{Control, Owner, Unreadable};
+use crate::directory;
+use crate::manifest::{Entry, Manifest, Room};
+use crate::memory::CONTROL_LEN;
+use crate::options::{Options, ProcessSafe};
+use crate::segments::SEGMENT_BYTES_MAX;
+
+/// The result of an adoption.
+#[derive(Debug, Default)]
+pub(crate) struct Adopted {
+    /// Bytes of records that the files lacked.
+    pub(crate) bytes: u64,
+    pub(crate) warnings: Vec<String>,
+    /// For an opening for reading: the bytes that the files lack.
+    pub(crate) unwritten: BTreeMap<SegmentId, Unwritten>,
+    memory: Option<Arc<dyn SharedMemory>>,
+    /// The names of the store's objects.
+    names: Vec<String>,
+}
+
+/// The bytes of a segment that its file lacks.
+#[derive(Debug)]
+pub(crate) struct Unwritten {
+    /// Where they begin, bytes from the start of the file.
+    pub(crate) from: usize,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// An object that fits the store.
+struct Candidate {
+    name: String,
+    image: Vec<u8>,
+}
+
+/// Adopts the tail of the store in `dir`, of which `manifest` was read.
+///
+/// # Errors
+/// A file cannot be read or written. [`Error::NotProcessSafe`]: an object cannot be read, and the
+/// options require process safety.
+pub(crate) fn adopt(
+    env: &Env,
+    dir: &dyn Dir,
+    room: &Room,
+    manifest: &Manifest,
+    options: &Options,
+) -> Result<Adopted> {
+    let mut adopted = Adopted::default();
+    let Some(memory) = env.fs.shared_memory() else { return Ok(adopted) };
+    let candidates = match candidates(dir, &memory, manifest, options, &mut adopted) {
+        Ok(candidates) => candidates,
+        Err(Failure::Required(error)) => return Err(error),
+        Err(Failure::Memory(error)) => {
+            adopted.warnings.push(format!("cannot look into {}: {error}", memory.path().display()));
+            return Ok(adopted);
+        }
+    };
+    adopted.memory = Some(memory);
+    // Segments whose files hold all of their records, perhaps not durably.
+    let mut whole: Vec<Segment> = Vec::new();
+    for (id, entry) in &manifest.segments {
+        if entry.kind != SegmentKind::Log || entry.sealed {
+            continue;
+        }
+        let Some(mut segment) = Segment::load(dir, manifest, *id, *entry)? else { break };
+        let in_file = segment.end.offset;
+        if !segment.is_sealed() {
+            let of_segment = candidates.get(id).map(Vec::as_slice).unwrap_or_default();
+            segment.complete(of_segment, &mut adopted.warnings);
+        }
+        let is_sealed = segment.is_sealed();
+        let lacking = segment.bytes.get(in_file..segment.end.offset).unwrap_or_default();
+        adopted.bytes += lacking.len() as u64;
+        if lacking.is_empty() {
+            whole.push(segment);
+        } else if options.read_only {
+            adopted.unwritten.insert(*id, Unwritten { from: in_file, bytes: lacking.to_vec() });
+        } else {
+            whole.drain(..).try_for_each(|before| before.make_durable(dir, room))?;
+            segment.make_durable(dir, room)?;
+        }
+        if !is_sealed {
+            break;
+        }
+    }
+    Ok(adopted)
+}
+
+impl Adopted {
+    /// Removes the objects: the files hold all of it, durably.
+    pub(crate) fn give_up(&self) {
+        for name in &self.names {
+            if let Some(memory) = &self.memory {
+                // One that stays is of an earlier opening, and is ignored.
+                let _ = memory.remove(name);
+            }
+        }
+    }
+}
+
+/// Why objects cannot be looked at.
+enum Failure {
+    Required(Error),
+    Memory(io::Error),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Failure::Memory(error)
+    }
+}
+
+/// The objects of the store, by segment. Notes those that do not fit.
+fn candidates(
+    dir: &dyn Dir,
+    memory: &Arc<dyn SharedMemory>,
+    manifest: &Manifest,
+    options: &Options,
+    adopted: &mut Adopted,
+) -> std::result::Result<BTreeMap<SegmentId, Vec<Candidate>>, Failure> {
+    let (id, boot_id) = (dir.id()?, memory.boot_id()?);
+    let prefix = Owner::name_prefix(id);
+    let mut candidates: BTreeMap<SegmentId, Vec<Candidate>> = BTreeMap::new();
+    for name in memory.list()?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        adopted.names.push(name.clone());
+        let path = memory.path().join(&name);
+        match read(&**memory, &name) {
+            Ok(Object::Nothing) => {}
+            Ok(Object::Image(control, image)) => {
+                let Owner { store_id, nonce, dir, boot_id: boot, .. } = control.owner;
+                let stranger = if boot != boot_id {
+                    Some("an earlier boot of the machine")
+                } else if dir != id || store_id != manifest.store_id {
+                    Some("another store")
+                } else if nonce != manifest.nonce {
+                    Some("an earlier opening of the store")
+                } else {
+                    None
+                };
+                match stranger {
+                    Some(of) => {
+                        adopted.warnings.push(format!("{} is ignored: it is of {of}", path.display()));
+                    }
+                    None => candidates.entry(control.segment_id).or_default().push(Candidate { name, image }),
+                }
+            }
+            Err(error) if options.process_safe == ProcessSafe::Required => {
+                return Err(Failure::Required(Error::NotProcessSafe { path, detail: error.to_string() }));
+            }
+            Err(error) => adopted.warnings.push(format!("{} is ignored: {error}", path.display())),
+        }
+    }
+    Ok(candidates)
+}
+
+/// The content of an object.
+enum Object {
+    Image(Control, Vec<u8>),
+    /// It was never in use.
+    Nothing,
+}
+
+fn read(memory: &dyn SharedMemory, name: &str) -> io::Result<Object> {
+    let object = memory.open(name)?;
+    let mut block = [0; CONTROL_LEN];
+    object.read_exact_at(&mut block, 0)?;
+    let control = match Control::decode(&block) {
+        Ok(control) => control,
+        Err(Unreadable::NoControl) => return Ok(Object::Nothing),
+        Err(Unreadable::Version(version)) => {
+            return Err(io::Error::other(format!(
+                "it has version {version}, which this release cannot read"
+            )));
+        }
+    };
+    let len = usize::try_from(control.image_len).ok().filter(|len| *len <= SEGMENT_BYTES_MAX);
+    let len = len.ok_or_else(|| io::Error::other("it is longer than any segment"))?;
+    let mut image = vec![0; len];
+    object.read_exact_at(&mut image, CONTROL_LEN as u64)?;
+    Ok(Object::Image(control, image))
+}
+
+/// An unsealed log segment of the manifest.
+struct Segment {
+    name: String,
+    header: SegmentHeader,
+    /// The bytes of its file, or of the object that holds more records.
+    bytes: Vec<u8>,
+    /// Where its records end.
+    end: Stop,
+    /// Bytes from the start that are known to be durable.
+    known_len: usize,
+}
+
+impl Segment {
+    /// Reads the file. `None`: it is missing or damaged, which recovery judges.
+    fn load(dir: &dyn Dir, manifest: &Manifest, id: SegmentId, entry: Entry) -> Result<Option<Self>> {
+        let name = directory::segment_file_name(id);
+        let bytes = match dir.read_file(&name, SEGMENT_BYTES_MAX as u64) {
+            Ok(bytes) => bytes,
+            Err(Error::Corruption { .. }) => return Ok(None),
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Ok(header) = SegmentHeader::decode(&bytes) else { return Ok(None) };
+        let end = scan(&header, &bytes);
+        let known_len = usize::try_from(entry.durable_len).unwrap_or(usize::MAX);
+        let is_own = header.segment_id == id.get() && header.store_id == manifest.store_id;
+        let is_whole = end.reason == StopReason::Sealed || end.fault >= known_len;
+        Ok((is_own && is_whole).then_some(Segment { name, header, bytes, end, known_len }))
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.end.reason == StopReason::Sealed
+    }
+
+    /// Takes the records that the file lacks from the object that holds most of them.
+    fn complete(&mut self, candidates: &[Candidate], warnings: &mut Vec<String>) {
+        let in_file = self.end.offset;
+        for Candidate { name, image } in candidates {
+            if self.bytes.get(..in_file).is_some_and(|held| image.starts_with(held)) {
+                let end = scan(&self.header, image);
+                if self.end.offset < end.offset {
+                    (self.end, self.bytes) = (end, image.clone());
+                }
+            } else {
+                warnings.push(format!("{name} is ignored: its bytes differ from those of {}", self.name));
+            }
+        }
+    }
+
+    /// Writes the bytes that are not known to be durable, and syncs the file.
+    fn make_durable(&self, dir: &dyn Dir, room: &Room) -> Result<()> {
+        let path = dir.path_of(&self.name);
+        let bytes = self.bytes.get(self.known_len..self.end.offset).unwrap_or_default();
+        let file = dir.open(&self.name, OpenMode::ReadWrite);
+        let file = file.map_err(|error| Error::io(Op::Open, &path, error))?;
+        room.write(bytes.len(), || {
+            let written = file.write_all_at(bytes, self.known_len as u64);
+            written.map_err(|error| Error::io(Op::Write, &path, error))
+        })?;
+        file.sync_data().map_err(|error| Error::sync(&path, error))
+    }
+}
+
+fn scan(header: &SegmentHeader, bytes: &[u8]) -> Stop {
+    Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN).stop()
+}

@@ -1,0 +1,26 @@
+//! The tail: the part of the log that is not dumped yet, in shared memory. It outlives the process.
+//!
+//! The images of the active segment, of its ready spare, and of sealed segments that are not
+//! durable yet are [objects](kv_core::fs::SharedMemory). Each object begins with a [control
+//! block](control), which names the store, the opening and the segment. Once a segment is durable,
+//! the flusher copies its bytes to ordinary memory, and the object serves another segment.
+//!
+//! After the death of the process, the next opening [adopts](adoption) the tail: it writes the
+//! records that the files lack, as the dead process would have dumped them. Ordinary recovery
+//! follows, and sees only files.
+//!
+//! | what dies | what is left | the next opening finds |
+//! |---|---|---|
+//! | the process | files, page cache, shared memory | every change that had returned |
+//! | the machine | synced files | every durable change |
+
+mod adoption;
+mod control;
+mod leftovers;
+mod object;
+
+pub(crate) use adoption::{Unwritten, adopt};
+pub(crate) use control::draw_nonce;
+pub(crate) use leftovers::remove_leftovers;
+pub use leftovers::{Leftover, State, list, remove};
+pub(crate) use object::Tail;
