@@ -355,6 +355,18 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List the shared memory of stores: undumped changes, which outlive the process.
+    #[command(after_help = "A line is NAME, SIZE, STORE and STATE, separated by tabs. What waits for its \
+        store holds changes that are in no file yet: open the store. For the log engine only.\n\n\
+        Examples:\n  kv tails\n  kv tails --remove")]
+    Tails {
+        /// Remove what no opening will need: of stores that are gone, and of an earlier boot.
+        #[arg(long)]
+        remove: bool,
+        /// JSON objects, one a line, instead of text.
+        #[arg(long)]
+        json: bool,
+    },
     /// Save every intact change of a damaged store into a new directory.
     #[command(after_help = "SRC stays as it is. The newest intact change of each key wins, a delete too. A \
         batch that lost a change is lost as a whole. The output names each damaged part, and the keys that \

@@ -49,6 +49,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             read_only(|out| files::dump(dir, *segment, lsn.as_ref(), text, out))
         }
         Command::Verify { store, json } => verify(args.dir_or(store.as_deref())?, text, *json),
+        Command::Tails { remove, json } => answer_read(files::tails(*remove, *json)?.as_bytes()),
         Command::Repair { src, dst, json } => repair(src, dst, text, *json),
         Command::Export { prefix, format } => export(args, text, prefix, *format),
         Command::Import { format, no_end } => import(args, *format, !no_end),

@@ -13,7 +13,7 @@
 //! | `compare.rs` | differences of two stores, and the largest pairs |
 //! | `past/` | targets, histories and points as text |
 //! | `transfer/` | export, import and copy |
-//! | `files/` | inspect, dump, verify and repair |
+//! | `files/` | inspect, dump, verify and repair; tails |
 //! | `progress.rs`, `colour.rs` | progress and colours on a terminal |
 //! | `text.rs` | keys and values as text |
 //! | `figures.rs` | figures as table, line and JSON |

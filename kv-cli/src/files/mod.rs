@@ -3,11 +3,13 @@
 mod dump;
 mod inspect;
 mod repair;
+mod tails;
 mod verify;
 
 pub(crate) use dump::dump;
 pub(crate) use inspect::inspect;
 pub(crate) use repair::repair;
+pub(crate) use tails::tails;
 pub(crate) use verify::verify;
 
 use crate::text::Text;
