@@ -345,7 +345,11 @@ impl Compactor {
             } as u64,
             options.memory_budget,
         )?;
-        let named = |id: &SegmentId| segments.iter().find(|segment| segment.id == *id);
+        // The catalog sorts them. There may be many: a search from the front would take long.
+        let named = |id: &SegmentId| {
+            let at = segments.binary_search_by_key(id, |segment| segment.id).ok()?;
+            segments.get(at)
+        };
         let mut victims: Vec<Arc<Segment>> = ids.iter().filter_map(named).cloned().collect();
         self.evictor.keep_loadable(&mut victims);
         self.keep_copies_few(&mut victims);
