@@ -8,7 +8,7 @@ use crate::workload::{random_ops, run_op};
 use crate::{CaseResult, Context, Failure};
 use kv_core::{Background, Engine};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 pub(super) fn each_change_survives_a_death(context: &Context) -> CaseResult {
@@ -37,6 +37,9 @@ pub(super) fn each_change_survives_a_death(context: &Context) -> CaseResult {
     Ok(())
 }
 
+/// The limit that ends a writer.
+const OVER: u64 = u64::MAX;
+
 /// A writer: it puts ascending numbers under its own key.
 struct Writer {
     key: [u8; 1],
@@ -44,10 +47,18 @@ struct Writer {
     answered: AtomicU64,
 }
 
+/// The most puts of a writer between two looks. Otherwise the store grows with the time that the
+/// judge takes, and the judge takes longer with a larger store.
+const PUTS_A_LOOK: u64 = 300;
+
 impl Writer {
-    fn work(&self, engine: &dyn Engine, is_over: &AtomicBool) -> CaseResult {
+    /// Puts until `limit`, which the judge raises, is `OVER`.
+    fn work(&self, engine: &dyn Engine, limit: &AtomicU64) -> CaseResult {
         for number in 1u64.. {
-            if is_over.load(Ordering::Acquire) {
+            while number > limit.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            if limit.load(Ordering::Acquire) == OVER {
                 break;
             }
             engine.put(&self.key, &number.to_le_bytes())?;
@@ -68,18 +79,18 @@ pub(super) fn changes_of_threads_survive_a_death(context: &Context) -> CaseResul
         let setup = Setup { background: Background::Threads, ..Setup::tiny(context, policy) };
         let disk = SimFs::new();
         let engine = context.sim_rig(disk.clone(), setup).open()?;
-        let is_over = Arc::new(AtomicBool::new(false));
+        let limit = Arc::new(AtomicU64::new(0));
         let writers: Vec<Arc<Writer>> =
             (0..3).map(|key| Arc::new(Writer { key: [key], answered: AtomicU64::new(0) })).collect();
         let threads: Vec<_> = writers
             .iter()
             .map(|writer| {
-                let (writer, engine, is_over) =
-                    (Arc::clone(writer), Arc::clone(&engine), Arc::clone(&is_over));
-                thread::spawn(move || writer.work(&*engine, &is_over))
+                let (writer, engine, limit) = (Arc::clone(writer), Arc::clone(&engine), Arc::clone(&limit));
+                thread::spawn(move || writer.work(&*engine, &limit))
             })
             .collect();
         let judged = (0..context.scaled(60)).try_for_each(|_| {
+            limit.fetch_add(PUTS_A_LOOK, Ordering::AcqRel);
             thread::sleep(std::time::Duration::from_micros(200));
             let answered: Vec<u64> =
                 writers.iter().map(|writer| writer.answered.load(Ordering::Acquire)).collect();
@@ -94,7 +105,7 @@ pub(super) fn changes_of_threads_survive_a_death(context: &Context) -> CaseResul
             }
             Ok(())
         });
-        is_over.store(true, Ordering::Release);
+        limit.store(OVER, Ordering::Release);
         for thread in threads {
             thread.join().map_err(|_| Failure::new("no operation panics, but a put did"))??;
         }
