@@ -32,6 +32,7 @@ use crate::context::Context;
 use crate::eviction::Evictor;
 use crate::log::Log;
 use crate::manifest::Room;
+use crate::reclaim::collect;
 use crate::segments::{Segment, SegmentTable, Via};
 use kv_core::parts::{Position, Progress};
 
@@ -226,6 +227,8 @@ impl Flusher {
             // SAFETY: the segment is sealed, so no writer uses it. The compactor and the evictor
             // take images of durable segments only, and one flusher leads at a time.
             unsafe { self.segments.exchange(segment, image) };
+            // Now, so that the object serves the next segment, and both images are not in memory.
+            collect();
         }
     }
 

@@ -280,7 +280,7 @@ impl Store {
         stats.keys = self.index.len() as u64;
         stats.live_bytes = self.index.pair_bytes() as u64;
         stats.index_bytes = self.index.allocated_bytes() as u64;
-        stats.retired_bytes = self.retired_bytes();
+        stats.retired_bytes = self.retired_bytes() + self.context.tail.kept_bytes();
         stats.warm_up_bytes = self.warm_up.bytes_left();
         stats.fetches = self.segments.fetches();
         stats.recovery = self.recovery.report.clone();

@@ -36,13 +36,22 @@ fn in_child(test: &str, work: impl FnOnce(&Path)) {
 }
 
 /// Memory of this process that is not of a file, bytes: every page that the kernel counts, without
-/// those that the allocator keeps for later.
+/// those that the allocator keeps for later, and the shared memory that the store has reserved.
 fn resident() -> u64 {
     // SAFETY: the call has no precondition.
     unsafe { libc::malloc_trim(0) };
     let rollup = fs::read_to_string("/proc/self/smaps_rollup").unwrap();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).unwrap();
-    line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+    (line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10) + shared()
+}
+
+/// The length of all mappings of shared memory, bytes.
+fn shared() -> u64 {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let of_store = maps.lines().filter(|line| line.contains("/kv-log-"));
+    let ranges = of_store.map(|line| line.split(' ').next().unwrap().split_once('-').unwrap());
+    let address = |text| u64::from_str_radix(text, 16).unwrap();
+    ranges.map(|(start, end)| address(end) - address(start)).sum()
 }
 
 /// All memory that the store tells of, bytes.

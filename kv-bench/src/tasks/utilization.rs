@@ -32,10 +32,15 @@ impl Task for Utilization {
         let Utilization { shape, keys, target } = self;
         // About a hundred segments, however small the run: a policy needs several to choose from.
         let segment_bytes = (keys * shape.pair_len() / 100).next_power_of_two().clamp(1 << 14, 16 << 20);
+        // The target holds for an idle store as well, and no dead segments may stay beside it.
+        let targets = Greedy {
+            disk_utilization_min: target,
+            idle_disk_utilization_min: target,
+            disk_slack_segments: 0,
+            ..Greedy::default()
+        };
         let options = kv_log::Options {
-            compaction: Arc::new(CostBenefit {
-                targets: Greedy { disk_utilization_min: target, ..Greedy::default() },
-            }),
+            compaction: Arc::new(CostBenefit { targets }),
             segment_bytes: usize::try_from(segment_bytes).unwrap_or(16 << 20),
             ..kv_log::Options::default()
         };
