@@ -241,7 +241,7 @@ mod tests {
         let cases = [
             (forged(10, &[41, 0]), HeaderError::BadLength { found: 41 }),
             (forged(12, &[0]), HeaderError::UnknownKind(0)),
-            (forged(12, &[6]), HeaderError::UnknownKind(6)),
+            (forged(12, &[7]), HeaderError::UnknownKind(7)),
             (forged(13, &[1]), HeaderError::ReservedNotZero),
             (forged(15, &[1]), HeaderError::ReservedNotZero),
         ];

@@ -159,7 +159,11 @@ impl Tie {
     /// Writes the control block.
     pub(crate) fn write_control(&self, block: &[u8; CONTROL_LEN]) -> io::Result<()> {
         match &self.object {
-            Some(object) => object.control.write_all_at(block, 0),
+            Some(object) => {
+                // Again: another process may have looked at the object when it was made.
+                let _ = object.control.try_lock_shared();
+                object.control.write_all_at(block, 0)
+            }
             None => Ok(()),
         }
     }

@@ -52,7 +52,8 @@ pub(super) fn write_backup(
             report.bytes_copied += file.len;
         }
     }
-    let mut manifest = Manifest { durable_lsn: moment.lsn, checkpoint: None, ..files.manifest.clone() };
+    let mut manifest =
+        Manifest { durable_lsn: moment.lsn, checkpoint: None, nonce: 0, ..files.manifest.clone() };
     let live = files.files.iter().filter(|file| file.replaced_lsn.is_none());
     let entry = |file: &PastFile| Entry { kind: file.kind, sealed: file.is_sealed, durable_len: file.len };
     manifest.segments = live.map(|file| (file.id, entry(file))).collect();

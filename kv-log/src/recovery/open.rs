@@ -67,10 +67,13 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let unnamed = orphans::examine_all(&*dir, &manifest, recovered.report.last_lsn)?;
     if !options.read_only {
         if let Some(torn) = &recovered.torn {
+            // First: once it has a seal, the next opening would go on to the segments behind it,
+            // whose changes follow those that are torn.
+            adopted.give_up()?;
             seal_torn(torn)?;
         }
         make_durable(recovered.segments.values())?;
-        adopted.give_up();
+        adopted.give_up()?;
         remove_leftovers(env);
         manifest.nonce = draw_nonce(env, dir.path(), manifest.nonce);
     }

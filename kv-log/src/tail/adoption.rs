@@ -12,6 +12,10 @@
 //! | the last sync | finds nothing to adopt |
 //! | the removal of some objects | the same |
 //!
+//! A segment that ends in torn bytes gets a seal after adoption. Before that, the objects are
+//! removed: the next opening would take the seal for the end of a whole segment, and go on to its
+//! successors.
+//!
 //! Before a byte goes to a segment, the bytes of its predecessors are durable. The dead process may
 //! have written them without a sync, or a sync may have failed. So adoption writes them again.
 //!
@@ -21,7 +25,8 @@
 //! | object | answer |
 //! |---|---|
 //! | of another store, another opening or another boot | warning |
-//! | of another user, another version, or unreadable | warning; an error if process safety is required |
+//! | of another user, another version, or unreadable | warning; an error if process safety is required. It stays |
+//! | unreadable because memory or descriptors are short | the opening fails, and may be repeated |
 //! | bytes differ from those of the file | warning |
 //! | of a segment that is sealed in its file, or that the manifest does not name | none: it was durable |
 //! | no valid control block | none: the process died before the object was in use |
@@ -31,9 +36,11 @@
 use kv_core::fs::{Dir, DirExt, FileExt as _, OpenMode, SharedMemory};
 use kv_core::{Env, Error, Op, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop, StopReason};
+use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::control::{Control, Owner, Unreadable};
@@ -73,7 +80,7 @@ struct Candidate {
 /// Adopts the tail of the store in `dir`, of which `manifest` was read.
 ///
 /// # Errors
-/// A file cannot be read or written. [`Error::NotProcessSafe`]: an object cannot be read, and the
+/// A file cannot be read or written. The system lacks memory or descriptors. [`Error::NotProcessSafe`]: an object cannot be read, and the
 /// options require process safety.
 pub(crate) fn adopt(
     env: &Env,
@@ -86,8 +93,9 @@ pub(crate) fn adopt(
     let Some(memory) = env.fs.shared_memory() else { return Ok(adopted) };
     let candidates = match candidates(dir, &memory, manifest, options, &mut adopted) {
         Ok(candidates) => candidates,
-        Err(Failure::Required(error)) => return Err(error),
+        Err(Failure::Open(error)) => return Err(error),
         Err(Failure::Memory(error)) => {
+            let error = passing_over(memory.path(), error)?;
             adopted.warnings.push(format!("cannot look into {}: {error}", memory.path().display()));
             return Ok(adopted);
         }
@@ -124,20 +132,28 @@ pub(crate) fn adopt(
 }
 
 impl Adopted {
-    /// Removes the objects: the files hold all of it, durably.
-    pub(crate) fn give_up(&self) {
+    /// Removes the objects: the files hold all of it.
+    ///
+    /// # Errors
+    /// As the system answers.
+    pub(crate) fn give_up(&self) -> Result<()> {
+        let Some(memory) = &self.memory else { return Ok(()) };
         for name in &self.names {
-            if let Some(memory) = &self.memory {
-                // One that stays is of an earlier opening, and is ignored.
-                let _ = memory.remove(name);
+            match memory.remove(name) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(Op::Remove, &memory.path().join(name), error));
+                }
+                _ => {}
             }
         }
+        Ok(())
     }
 }
 
 /// Why objects cannot be looked at.
 enum Failure {
-    Required(Error),
+    /// The opening fails.
+    Open(Error),
     Memory(io::Error),
 }
 
@@ -159,11 +175,11 @@ fn candidates(
     let prefix = Owner::name_prefix(id);
     let mut candidates: BTreeMap<SegmentId, Vec<Candidate>> = BTreeMap::new();
     for name in memory.list()?.into_iter().filter(|name| name.starts_with(&prefix)) {
-        adopted.names.push(name.clone());
         let path = memory.path().join(&name);
         match read(&**memory, &name) {
-            Ok(Object::Nothing) => {}
+            Ok(Object::Nothing) => adopted.names.push(name),
             Ok(Object::Image(control, image)) => {
+                adopted.names.push(name.clone());
                 let Owner { store_id, nonce, dir, boot_id: boot, .. } = control.owner;
                 let stranger = if boot != boot_id {
                     Some("an earlier boot of the machine")
@@ -182,12 +198,27 @@ fn candidates(
                 }
             }
             Err(error) if options.process_safe == ProcessSafe::Required => {
-                return Err(Failure::Required(Error::NotProcessSafe { path, detail: error.to_string() }));
+                return Err(Failure::Open(Error::NotProcessSafe { path, detail: error.to_string() }));
             }
-            Err(error) => adopted.warnings.push(format!("{} is ignored: {error}", path.display())),
+            Err(error) => {
+                let error = passing_over(&path, error).map_err(Failure::Open)?;
+                adopted.warnings.push(format!("{} is ignored: {error}", path.display()));
+            }
         }
     }
     Ok(candidates)
+}
+
+/// The text of an error that an opening may pass over.
+///
+/// # Errors
+/// The system lacks memory or descriptors, or fails to read. The next opening may succeed, so the
+/// changes must not be passed over.
+fn passing_over(path: &Path, source: io::Error) -> Result<String> {
+    let text = source.to_string();
+    let failed = Errno::from_io_error(&source) == Some(Errno::IO);
+    let error = Error::io(Op::Read, path, source);
+    if failed || error.is_refusal() { Err(error) } else { Ok(text) }
 }
 
 /// The content of an object.

@@ -67,10 +67,11 @@ pub fn remove(env: &Env, name: &str) -> Result<()> {
     memory.remove(name).map_err(|error| Error::io(Op::Remove, &memory.path().join(name), error))
 }
 
-/// Removes the objects of other stores that no opening will need.
+/// Removes the objects of an earlier boot. Those of a store that is gone stay for a user to remove:
+/// its file system may only be unmounted.
 pub(crate) fn remove_leftovers(env: &Env) {
     for leftover in list(env).unwrap_or_default() {
-        if matches!(leftover.state, State::StoreGone | State::EarlierBoot) {
+        if leftover.state == State::EarlierBoot {
             let _ = remove(env, &leftover.name);
         }
     }
