@@ -219,10 +219,11 @@ impl Flusher {
 
     /// Moves a synced segment to ordinary memory. The object serves another segment.
     fn leave_shared_memory(&self, segment: &Segment, end: usize) {
-        if !segment.is_shared() {
+        // Both images are in memory until no reader uses the old one. Without room for a copy, the
+        // segment stays where it is.
+        if !segment.is_shared() || !self.log.slack.has_room_for_copy(end) {
             return;
         }
-        // Without memory for a copy, the segment stays where it is.
         if let Ok(image) = self.segments.image(end) {
             // SAFETY: the segment is sealed, so no writer uses it. The compactor and the evictor
             // take images of durable segments only, and one flusher leads at a time.

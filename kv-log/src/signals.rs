@@ -13,8 +13,7 @@ pub(crate) struct Signals {
     pub(crate) spares: Wake,
     /// The worker that compacts.
     pub(crate) compact: Wake,
-    /// The newest change that the compaction worker knows of, while it sleeps until another one
-    /// comes. Else [`NOT_ASLEEP`].
+    /// The compaction worker sleeps until a flush reaches a higher LSN. [`NOT_ASLEEP`]: it works.
     asleep_since: AtomicU64,
 }
 
@@ -33,14 +32,13 @@ impl Default for Signals {
 }
 
 impl Signals {
-    /// The compaction worker is to sleep until a change comes after `last`.
-    pub(crate) fn sleep_until_change(&self, last: Lsn) {
+    /// The compaction worker is to sleep until a flush reaches a change above `last`. Afterwards
+    /// the worker looks at the log once more: a flush before this call does not wake it.
+    pub(crate) fn sleep_until_flush_above(&self, last: Lsn) {
         self.asleep_since.store(last.get(), Ordering::SeqCst);
     }
 
-    /// Changes up to `last` were flushed: an idle store is none any more. A flush that saw the
-    /// change before the worker said that it is to sleep does not wake it, so the worker looks at
-    /// the log once more after [`Self::sleep_until_change`].
+    /// Changes up to `last` were flushed.
     pub(crate) fn flushed(&self, last: Lsn) {
         if last.get() > self.asleep_since.load(Ordering::SeqCst) {
             self.asleep_since.store(NOT_ASLEEP, Ordering::SeqCst);
@@ -74,7 +72,7 @@ mod tests {
         let signals = Signals::default();
         signals.flushed(Lsn::new(7));
         assert!(!signals.compact.take(), "it is awake");
-        signals.sleep_until_change(Lsn::new(7));
+        signals.sleep_until_flush_above(Lsn::new(7));
         signals.flushed(Lsn::new(7));
         assert!(!signals.compact.take(), "it knows of this change");
         signals.flushed(Lsn::new(8));

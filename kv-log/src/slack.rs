@@ -73,6 +73,11 @@ impl Slack {
         bytes + more as u64 <= ceiling - ceiling / COPIES_PART
     }
 
+    /// Whether a copy of `len` bytes fits below the ceiling, beside the original.
+    pub(crate) fn has_room_for_copy(&self, len: usize) -> bool {
+        self.bytes() + len as u64 <= self.ceiling()
+    }
+
     /// The most bytes of survivors that a compaction may copy at a time. Until readers have left
     /// the victims, both copies are in memory.
     pub(crate) fn copied_bytes_max(&self) -> u64 {

@@ -123,6 +123,8 @@ fn compact_loop(store: &Store) {
     // Whether the store was made small after the newest change that was seen. That change, and when
     // it was seen.
     let (mut is_tidy, mut newest) = (false, (store.log.end.last_lsn(), context.env.clock.monotonic()));
+    // Whether that change was not written yet, so that the store stayed as it was.
+    let mut waits_for_dump = false;
     loop {
         // Readers do not tell when they have finished, so retired memory is checked again.
         let look_again =
@@ -132,16 +134,17 @@ fn compact_loop(store: &Store) {
             return;
         }
         let (last, now) = (store.log.end.last_lsn(), context.env.clock.monotonic());
-        if last != newest.0 {
+        if last != newest.0 || is_due && waits_for_dump {
             // Without a change, it is `tidy` that has sealed a segment.
-            (is_tidy, newest) = (false, (last, now));
+            (is_tidy, waits_for_dump, newest) = (false, false, (last, now));
         } else if !is_due && !is_tidy && now.saturating_sub(newest.1) >= TIDY_PAUSE {
-            is_tidy = true;
+            waits_for_dump = !store.flusher.is_idle();
             // First, so that a change that comes meanwhile wakes this thread.
-            context.signals.sleep_until_change(last);
+            context.signals.sleep_until_flush_above(if waits_for_dump { Lsn::ZERO } else { last });
             if store.tidy(last).is_err() && context.health.is_poisoned() {
                 return;
             }
+            is_tidy = store.log.end.last_lsn() == last;
         }
         // An unreadable victim is tried again after the next sealed segment. The readers of its
         // records get the error.

@@ -46,7 +46,7 @@ fn wait_until_idle(store: &LogEngine) -> Stats {
 }
 
 /// At most a tenth of the memory holds no record. The files, the reserve and the active segment
-/// take at most 1.4 times the data. An empty store may take 128 KiB of memory, and 256 KiB of the
+/// take at most 1.5 times the data. An empty store may take 128 KiB of memory, and 256 KiB of the
 /// disk.
 fn check(stats: &Stats, moment: &str) {
     let records = stats.live_bytes + stats.keys * HEADER_LEN;
@@ -56,7 +56,7 @@ fn check(stats: &Stats, moment: &str) {
         memory <= records * 11 / 10 + records / 16 + (128 << 10),
         "{moment}: {memory} bytes for {records}: {stats:?}"
     );
-    assert!(stats.disk_bytes <= records * 14 / 10 + (256 << 10), "{moment}: {stats:?}");
+    assert!(stats.disk_bytes <= records * 15 / 10 + (256 << 10), "{moment}: {stats:?}");
 }
 
 #[test]

@@ -25,7 +25,7 @@
 //! | object | answer |
 //! |---|---|
 //! | of another store, another opening or another boot | warning |
-//! | of another user, another version, or unreadable | warning; an error if process safety is required. It stays |
+//! | of another user or version, or unreadable | warning; an error if process safety is required |
 //! | unreadable because memory or descriptors are short | the opening fails, and may be repeated |
 //! | bytes differ from those of the file | warning |
 //! | of a segment that is sealed in its file, or that the manifest does not name | none: it was durable |
@@ -80,8 +80,8 @@ struct Candidate {
 /// Adopts the tail of the store in `dir`, of which `manifest` was read.
 ///
 /// # Errors
-/// A file cannot be read or written. The system lacks memory or descriptors. [`Error::NotProcessSafe`]: an object cannot be read, and the
-/// options require process safety.
+/// A file cannot be read or written. The system lacks memory or descriptors.
+/// [`Error::NotProcessSafe`]: an object cannot be read, and the options require process safety.
 pub(crate) fn adopt(
     env: &Env,
     dir: &dyn Dir,
