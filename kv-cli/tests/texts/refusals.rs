@@ -153,7 +153,8 @@ fn too_many_segments() -> String {
             manifest.records.push(OwnedRecord::put(0, &segment_id.to_le_bytes(), &value));
         }
         manifest.records[0].value[..8].copy_from_slice(&(SEGMENTS_MAX + 1).to_le_bytes());
-        manifest.records.push(OwnedRecord::seal(SEGMENTS_MAX + 1, 0));
+        let entries = manifest.records.len() as u64;
+        manifest.records.push(OwnedRecord::seal(entries, 0));
     });
     first_refused_put(&open(&disk).unwrap())
 }

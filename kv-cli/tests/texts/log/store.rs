@@ -2,8 +2,8 @@
 
 use crate::disk::{DIR, env};
 use crate::listing::text;
-use kv_core::{Engine, Manual, Never, Result};
-use kv_log::{LogEngine, Options};
+use kv_core::{Engine, Manual, Never, OnRequest, Result};
+use kv_log::{LogEngine, Options, ProcessSafe};
 use kv_tests::sim::SimFs;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,6 +19,10 @@ pub(crate) fn options() -> Options {
         segment_bytes: 1024,
         persistence: Arc::new(Manual),
         compaction: Arc::new(Never),
+        // An opening from a checkpoint would not read the segments, and shared memory would heal
+        // them.
+        checkpoint: Arc::new(OnRequest),
+        process_safe: ProcessSafe::Off,
         ..Options::default()
     }
 }
