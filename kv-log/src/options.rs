@@ -24,7 +24,8 @@ pub struct Options {
     /// Which segments are compacted. Default [`Greedy::default`].
     pub compaction: Arc<dyn CompactionPolicy>,
     /// How far back past states are kept: see [`kv_core::PointInTime`]. Each compaction on disk
-    /// then leaves the files of its victims, until their states expire. Default
+    /// then leaves the files of its victims, until their states expire. A store keeps at most 8,192
+    /// of these files: beyond that it gives up the oldest states, also those of points. Default
     /// [`KeepNothing`](kv_core::KeepNothing).
     pub retention: Arc<dyn RetentionPolicy>,
     /// When checkpoints are written. An open loads the newest one, and replays only the log behind

@@ -13,6 +13,7 @@ use kv_wal_format::{Record, RecordKind, SegmentKind};
 use std::collections::BTreeMap;
 
 use super::content::{Entry, record_len};
+use crate::segments::SEGMENT_BYTES_MAX;
 
 /// The most archived segments. One more, and the oldest ones expire.
 pub(super) const ARCHIVED_MAX: usize = 8192;
@@ -72,6 +73,9 @@ impl Archive {
 
     /// Drops the points that have expired, and the segments that neither the policy nor a point
     /// keeps. Returns those, with the bytes of their files.
+    ///
+    /// A manifest has room for [`ARCHIVED_MAX`] of them. Beyond that the oldest go, and the points
+    /// that need them.
     pub(crate) fn expire(
         &mut self,
         policy: &dyn RetentionPolicy,
@@ -91,15 +95,16 @@ impl Archive {
         let goes = if is_disk_full && policy.yields_to_full_disk() {
             superseded.len()
         } else {
-            let goes = policy.expired(&RetentionView { superseded: &superseded, now_unix_ms });
-            goes.max(superseded.len().saturating_sub(ARCHIVED_MAX))
+            policy.expired(&RetentionView { superseded: &superseded, now_unix_ms })
         };
         // A state at a point's LSN needs every segment that was replaced later.
         let held = self.points.iter().map(|point| point.lsn).min().unwrap_or(Lsn::new(u64::MAX));
-        let expired = superseded.iter().take(goes).take_while(|one| one.lsn <= held);
-        let Some(last) = expired.last().copied() else { return Vec::new() };
+        let expired = superseded.iter().take(goes).take_while(|one| one.lsn <= held).count();
+        let goes = expired.max(superseded.len().saturating_sub(ARCHIVED_MAX));
+        let Some(last) = superseded.iter().take(goes).last().copied() else { return Vec::new() };
         self.first_lsn = self.first_lsn.max(last.lsn);
         self.first_unix_ms = last.unix_ms;
+        self.points.retain(|point| point.lsn >= self.first_lsn);
         let mut gone = Vec::new();
         self.segments.retain(|id, one| {
             let goes = one.replaced_lsn <= last.lsn;
@@ -159,7 +164,7 @@ impl Archive {
         let ([len, replaced_lsn, replaced_unix_ms], []) = numbers.as_chunks::<8>() else { return None };
         let archived = Archived {
             kind: Entry::segment_kind(*kind)?,
-            len: u64::from_le_bytes(*len),
+            len: Some(u64::from_le_bytes(*len)).filter(|len| *len <= SEGMENT_BYTES_MAX as u64)?,
             replaced_lsn: Lsn::new(u64::from_le_bytes(*replaced_lsn)),
             replaced_unix_ms: u64::from_le_bytes(*replaced_unix_ms),
         };
@@ -227,6 +232,39 @@ mod tests {
             assert_eq!(expire(&mut archive, &KeepNothing, 49, true).0, [0; 0]);
             assert_eq!(expire(&mut archive, &KeepNothing, 50, false).1, 30);
             assert_eq!((archive.points.len(), archive.segments.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_full_manifest_gives_up_the_oldest_segments_and_the_points_that_need_them() {
+        let newest = Lsn::new(ARCHIVED_MAX as u64 + 2);
+        let archived = |lsn| Archived {
+            kind: SegmentKind::Log,
+            len: 1,
+            replaced_lsn: Lsn::new(lsn),
+            replaced_unix_ms: lsn,
+        };
+        let segments = (1..=newest.get()).map(|lsn| (SegmentId::new(lsn), archived(lsn))).collect();
+        let mut archive = Archive { segments, ..Archive::default() };
+        archive.points = vec![point(1, None), point(2, None)];
+        assert_eq!(expire(&mut archive, &KeepPast::all(), 0, false), (vec![1, 2], 2, 2));
+        assert_eq!(archive.points, [point(2, None)]);
+        assert_eq!(archive.segments.len(), ARCHIVED_MAX);
+        assert!(archive.encoded_len() <= LEN_MAX);
+        assert_eq!(expire(&mut archive, &KeepPast::all(), 0, false).0, [0; 0]);
+    }
+
+    #[test]
+    fn an_archived_segment_longer_than_any_segment_is_refused() {
+        for (len, is_known) in [(SEGMENT_BYTES_MAX as u64, true), (SEGMENT_BYTES_MAX as u64 + 1, false)] {
+            let mut archive = archive();
+            archive.segments.retain(|id, one| {
+                one.len = len;
+                id.get() == 1
+            });
+            let (mut decoded, mut found) = (Archive::default(), None);
+            archive.encode(1, |record| found = decoded.decode(&record));
+            assert_eq!(found.is_some(), is_known, "{len} bytes");
         }
     }
 
