@@ -3,7 +3,7 @@
 use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
 use kv_core::fs::FsExt;
-use kv_core::{Engine, Env, Error, KeepPast, OpenOptions, OsFs};
+use kv_core::{Engine, Env, Error, KeepPast, OpenOptions, OsFs, PointInTime};
 use kv_log::inspect::ClosedPast;
 use std::path::Path;
 use std::sync::Arc;
@@ -72,10 +72,9 @@ pub(crate) fn engine_of(dir: &Path) -> EngineName {
 fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Result<Arc<dyn Engine>, Failure> {
     let mut options = open_options(args, access);
     // A command does not know the retention policy of the store's application. It must not give up
-    // what that keeps.
-    let keeps_past = || ClosedPast::open(&Env::os(), dir).is_ok_and(|past| past.is_kept());
-    if engine == EngineName::Log && access != Access::Read && keeps_past() {
-        options.retention = Arc::new(KeepPast::all());
+    // what that keeps, not even for room.
+    if engine == EngineName::Log && access != Access::Read && (needs_past(&args.command) || has_past(dir)) {
+        options.retention = Arc::new(KeepPast::all().stays_on_full_disk());
     }
     engine.factory().open(dir, &Env::os(), &options).map_err(|error| match error {
         // The limits are the only open options that the user sets to arbitrary values.
@@ -83,6 +82,18 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
         }
         other => Failure::Store(other),
+    })
+}
+
+/// Whether the command is about a past state of the store that it changes.
+fn needs_past(command: &Command) -> bool {
+    matches!(command, Command::Pin { .. } | Command::Revert { .. })
+}
+
+/// Whether the store in `dir` has past states. Those of a fresh one may lie in its log alone.
+fn has_past(dir: &Path) -> bool {
+    ClosedPast::open(&Env::os(), dir).is_ok_and(|past| {
+        past.is_kept() || past.window().is_ok_and(|window| window.first_lsn < window.last_lsn)
     })
 }
 

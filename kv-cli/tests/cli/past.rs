@@ -71,6 +71,18 @@ fn a_mistake_is_found_in_the_history_and_undone_by_lsn_and_by_time() {
 }
 
 #[test]
+fn past_states_that_lie_in_the_log_alone_survive_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines = b"put a 1\nput b 2\ndelete a\ndelete b\n";
+    assert!(kv("log", &dir.path().join("s"), &["shell"], lines).status.success());
+    assert_eq!(answer(dir.path(), &["revert", "a", "--to", "2"]), "1\n");
+    assert!(run(dir.path(), &["compact"]).status.success());
+    assert!(run(dir.path(), &["put", "c", "3"]).status.success());
+    assert_eq!(answer(dir.path(), &["revert", "b", "--to", "2"]), "2\n");
+    assert_eq!(answer(dir.path(), &["get", "b", "--at", "2"]), "2\n");
+}
+
+#[test]
 fn a_past_state_is_compared_with_the_present_and_with_another_store() {
     let dir = store();
     let diff = |words: &[&str]| {
