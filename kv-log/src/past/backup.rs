@@ -127,7 +127,13 @@ impl Target {
     }
 }
 
-/// Refuses a directory that is neither empty nor a backup.
+/// Refuses a directory that is neither empty nor a backup. A crash may have left the mark's
+/// temporary file alone.
 fn check(into: &Path, names: &[String]) -> Result<()> {
-    if names.iter().any(|name| name == BACKUP_MARK) { Ok(()) } else { refuse_unless_empty(into, names) }
+    let is_begun = names.iter().all(|name| name.strip_suffix(".tmp") == Some(BACKUP_MARK));
+    if is_begun || names.iter().any(|name| name == BACKUP_MARK) {
+        Ok(())
+    } else {
+        refuse_unless_empty(into, names)
+    }
 }
