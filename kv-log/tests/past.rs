@@ -153,18 +153,23 @@ fn damage_in_the_archive_is_found_and_named_and_the_store_opens() {
             assert_eq!(found.damages[0].path, file);
             let store = open(&disk, KeepPast::all()).unwrap();
             assert_eq!(content(&store), states.last().unwrap().1);
-            let mut refused = 0;
+            let (mut refused, mut reached) = (0, None);
             for (lsn, state) in &states {
                 match store.read_at(&Target::Lsn(*lsn)) {
-                    Ok(past) => assert_eq!(content(&*past.engine), *state, "LSN {lsn}"),
+                    Ok(past) => {
+                        assert_eq!(content(&*past.engine), *state, "LSN {lsn}");
+                        reached = reached.or((refused > 0).then_some(*lsn));
+                    }
                     Err(Error::Corruption { path, .. } | Error::Io { path, .. }) => {
                         assert_eq!(path, file);
+                        assert_eq!(reached, None, "LSN {lsn} does not need {}", file.display());
                         refused += 1;
                     }
                     Err(error) => panic!("{error}"),
                 }
             }
             assert!(refused > 0, "no state needs {}", file.display());
+            assert!(reached.is_some(), "the states after {} was replaced are lost", file.display());
         }
     }
 }

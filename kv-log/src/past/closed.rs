@@ -42,12 +42,6 @@ pub struct ClosedPast {
     manifest: Manifest,
 }
 
-/// Segments of a restored store have at most this size, bytes.
-const SEGMENT_BYTES_MAX: u64 = 16 << 20;
-
-/// A restored store has about so many segments, if they are small.
-const SEGMENTS: u64 = 8;
-
 /// The end of the log, as far as it can be read.
 struct End {
     lsn: Lsn,
@@ -121,8 +115,8 @@ impl ClosedPast {
                 end.unsealed.push(file);
             }
             is_whole = len >= entry.durable_len;
-            if !is_whole {
-                // Synced changes are lost here, so later ones are beyond reach.
+            if !is_whole || !is_sealed {
+                // Changes may be lost here, so later ones are beyond reach.
                 break;
             }
         }
@@ -167,9 +161,6 @@ impl PointInTime for ClosedPast {
     }
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
-        let reachable = self.reach()?;
-        let bytes = reachable.plan(target)?.bytes / SEGMENTS;
-        let segment_bytes = usize::try_from(bytes.clamp(4096, SEGMENT_BYTES_MAX)).unwrap_or(usize::MAX);
-        reachable.restore(target, &self.env, into, segment_bytes)
+        self.reach()?.restore(target, &self.env, into)
     }
 }

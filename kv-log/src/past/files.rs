@@ -10,6 +10,7 @@ use std::collections::btree_map::Entry;
 
 use crate::directory;
 use crate::manifest::{PastFile, PastFiles, header_error};
+use crate::segments::SEGMENT_BYTES_MAX;
 
 /// A version of a key: the LSN of its change, and its value. `None`: it was deleted.
 pub(super) type Found = (u64, Option<Value>);
@@ -23,17 +24,16 @@ impl PastFiles {
         self.files.iter().filter(move |file| file.replaced_lsn.is_none_or(|replaced| replaced > lsn))
     }
 
-    /// The times in the marks of all files. A damaged file tells those before its damage.
-    ///
-    /// # Errors
-    /// A file cannot be read.
-    pub(super) fn marks(&self) -> Result<Vec<(Lsn, u64)>> {
+    /// The times in the marks of all files that can be read. A damaged file tells those before its
+    /// damage.
+    pub(super) fn marks(&self) -> Vec<(Lsn, u64)> {
         let archived = self.manifest.archive.segments.values();
         let mut marks: Vec<(Lsn, u64)> =
             archived.map(|one| (one.replaced_lsn, one.replaced_unix_ms)).collect();
         let mut bytes = Vec::new();
         for file in self.files.iter().filter(|file| file.kind == SegmentKind::Log) {
-            self.read(file, &mut bytes)?;
+            // A target that needs this file fails there.
+            let Ok(()) = self.read(file, &mut bytes) else { continue };
             let Ok(header) = SegmentHeader::decode(&bytes) else { continue };
             let (decoder, mut at) = (Decoder::new(header.origin()), SEGMENT_HEADER_LEN);
             while let Some(info) = decoder.check_header(bytes.get(at..).unwrap_or_default()) {
@@ -46,7 +46,7 @@ impl PastFiles {
                 at = at.saturating_add(info.encoded_len());
             }
         }
-        Ok(marks)
+        marks
     }
 
     /// The state at `lsn`, with the keys that were deleted.
@@ -138,7 +138,13 @@ impl PastFiles {
         let path = self.dir.path_of(&name);
         let open = self.dir.open(&name, OpenMode::Read);
         let open = open.map_err(|error| Error::io(Op::Open, &path, error))?;
-        bytes.resize(usize::try_from(file.len).unwrap_or(usize::MAX), 0);
+        let len =
+            usize::try_from(file.len).ok().filter(|len| *len <= SEGMENT_BYTES_MAX).ok_or_else(|| {
+                let fault =
+                    format!("the manifest says that it has {} bytes, more than a segment has", file.len);
+                Error::corruption(&path, 0, fault)
+            })?;
+        bytes.resize(len, 0);
         let read = open.read_full_at(bytes, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
         if read < bytes.len() {
             let fault = format!("the file ends here, and was {} bytes long", bytes.len());

@@ -97,7 +97,6 @@ impl PointInTime for LogEngine {
     }
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
-        let segment_bytes = self.store.log.slack.output_bytes();
-        reach(&self.store)?.restore(target, &self.store.context.env, into, segment_bytes)
+        reach(&self.store)?.restore(target, &self.store.context.env, into)
     }
 }

@@ -11,6 +11,13 @@ use super::backup::write_backup;
 use super::restore::write_store;
 use crate::manifest::{Archive, Held, PastFiles};
 
+/// A restored store has about so many segments, if they are small.
+const SEGMENTS: u64 = 8;
+
+/// Segments of a restored store are at least and at most about this long, bytes.
+const SEGMENT_BYTES_LEAST: u64 = 4096;
+const SEGMENT_BYTES_MOST: u64 = 16 << 20;
+
 /// The files of a store, and its window.
 #[derive(Debug)]
 pub(super) struct Reachable {
@@ -45,12 +52,12 @@ impl Reachable {
         self.window
     }
 
-    fn timeline(&self) -> Result<Timeline> {
-        Ok(Timeline::new(self.window, self.files.marks()?))
+    fn timeline(&self) -> Timeline {
+        Timeline::new(self.window, self.files.marks())
     }
 
     pub(super) fn moment(&self, target: &Target) -> Result<Moment> {
-        self.timeline()?.moment(target, &points_of(&self.files.manifest.archive, self.window.last_unix_ms))
+        self.timeline().moment(target, &points_of(&self.files.manifest.archive, self.window.last_unix_ms))
     }
 
     pub(super) fn read_at(&self, target: &Target) -> Result<Past> {
@@ -61,7 +68,7 @@ impl Reachable {
     }
 
     pub(super) fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
-        let (timeline, Window { first_lsn, last_lsn, .. }) = (self.timeline()?, self.window);
+        let (timeline, Window { first_lsn, last_lsn, .. }) = (self.timeline(), self.window);
         let mut versions = self.files.versions(key, last_lsn)?;
         // Of the versions before the window, the last one shows in it, if it is a put.
         let inside = versions.split_off(&first_lsn.next().get());
@@ -90,15 +97,11 @@ impl Reachable {
         write_backup(env, &self.files, Moment { lsn, unix_ms, rounding: Rounding::Exact }, into)
     }
 
-    /// Writes the state of `target` to a new store, in segments of about `segment_bytes` bytes.
-    pub(super) fn restore(
-        self,
-        target: &Target,
-        env: &Env,
-        into: &Path,
-        segment_bytes: usize,
-    ) -> Result<Moment> {
-        let moment = self.moment(target)?;
+    /// Writes the state of `target` to a new store.
+    pub(super) fn restore(self, target: &Target, env: &Env, into: &Path) -> Result<Moment> {
+        let RestorePlan { moment, bytes, .. } = self.plan(target)?;
+        let segment_bytes = (bytes / SEGMENTS).clamp(SEGMENT_BYTES_LEAST, SEGMENT_BYTES_MOST);
+        let segment_bytes = usize::try_from(segment_bytes).unwrap_or(usize::MAX);
         let state = self.files.state_at(moment.lsn)?;
         // The new store does not need the files.
         drop(self);
