@@ -101,7 +101,7 @@ impl Archive {
         let held = self.points.iter().map(|point| point.lsn).min().unwrap_or(Lsn::new(u64::MAX));
         let expired = superseded.iter().take(goes).take_while(|one| one.lsn <= held).count();
         let goes = expired.max(superseded.len().saturating_sub(ARCHIVED_MAX));
-        let Some(last) = superseded.iter().take(goes).last().copied() else { return Vec::new() };
+        let Some(last) = superseded.iter().take(goes).next_back().copied() else { return Vec::new() };
         self.first_lsn = self.first_lsn.max(last.lsn);
         self.first_unix_ms = last.unix_ms;
         self.points.retain(|point| point.lsn >= self.first_lsn);
