@@ -1,13 +1,13 @@
 //! The tail: the part of the log that is not dumped yet, in shared memory. It outlives the process.
 //!
 //! The images of the active segment, of its ready spare, and of sealed segments that are not
-//! durable yet are [objects](kv_core::fs::SharedMemory). Each object begins with a [control
-//! block](control), which names the store, the opening and the segment. Once a segment is durable,
-//! the flusher copies its bytes to ordinary memory, and the object serves another segment.
+//! durable yet are [objects](kv_core::fs::SharedMemory). Each object begins with a control
+//! block, which names the store, the opening and the segment. Once a segment is durable, the
+//! flusher copies its bytes to ordinary memory, and the object serves another segment.
 //!
-//! After the death of the process, the next opening [adopts](adoption) the tail: it writes the
-//! records that the files lack, as the dead process would have dumped them. Ordinary recovery
-//! follows, and sees only files.
+//! After the death of the process, the next opening adopts the tail: it writes the records that
+//! the files lack, as the dead process would have dumped them. Ordinary recovery follows, and sees
+//! only files.
 //!
 //! | what dies | what is left | the next opening finds |
 //! |---|---|---|
