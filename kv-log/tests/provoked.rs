@@ -6,16 +6,13 @@
 
 mod short_of_memory;
 
-use kv_core::{
-    Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Lsn, OpenOptions, PointInTime,
-    Result, ScanVisitor, Stats, Value,
-};
+use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result, Stats};
 use kv_log::{LogEngine, LogFactory, Options};
+use kv_tests::around::{Around, Hooks};
 use kv_tests::{Settings, Verdict, all_cases, run_case};
 use short_of_memory::short_of_memory;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
 /// The events in all stores of a run.
 #[derive(Clone, Debug, Default)]
@@ -35,10 +32,7 @@ struct Counting {
 }
 
 #[derive(Debug)]
-struct Counted {
-    engine: LogEngine,
-    done: Arc<Mutex<Done>>,
-}
+struct Counted(Arc<Mutex<Done>>);
 
 impl EngineFactory for Counting {
     fn name(&self) -> &'static str {
@@ -52,14 +46,14 @@ impl EngineFactory for Counting {
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
         let options = if self.memory_budget { short_of_memory(options) } else { Options::from(options) };
         let engine = LogEngine::open_in(dir, env, options)?;
-        Ok(Arc::new(Counted { engine, done: Arc::clone(&self.done) }))
+        Ok(Arc::new(Around::new(engine, Counted(Arc::clone(&self.done)))))
     }
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let Stats { segments, compactions, memory_compactions, evictions, fetches, .. } = self.engine.stats();
-        let mut done = self.done.lock().unwrap();
+impl Hooks<LogEngine> for Counted {
+    fn before_drop(&self, engine: &LogEngine) {
+        let Stats { segments, compactions, memory_compactions, evictions, fetches, .. } = engine.stats();
+        let mut done = self.0.lock().unwrap();
         done.opened += 1;
         // Without the one that every store has.
         done.segments += segments.saturating_sub(1);
@@ -67,76 +61,6 @@ impl Drop for Counted {
         done.memory_compactions += memory_compactions;
         done.evictions += evictions;
         done.fetches += fetches;
-    }
-}
-
-impl Engine for Counted {
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        self.engine.put(key, value)
-    }
-
-    fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.engine.delete(key)
-    }
-
-    fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        self.engine.apply(batch)
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.engine.get(key)
-    }
-
-    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        self.engine.read(key, visit)
-    }
-
-    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        self.engine.read_many(keys, visit)
-    }
-
-    fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
-        self.engine.scan(visit)
-    }
-
-    fn sync(&self) -> Result<Lsn> {
-        self.engine.sync()
-    }
-
-    fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.engine.wait_durable(lsn)
-    }
-
-    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.engine.poll_durable(lsn, cx)
-    }
-
-    fn durable_lsn(&self) -> Lsn {
-        self.engine.durable_lsn()
-    }
-
-    fn last_lsn(&self) -> Lsn {
-        self.engine.last_lsn()
-    }
-
-    fn stats(&self) -> Stats {
-        self.engine.stats()
-    }
-
-    fn close(&self) -> Result<()> {
-        self.engine.close()
-    }
-
-    fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
-        self.engine.as_checkpoint()
-    }
-
-    fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
-        self.engine.as_point_in_time()
-    }
-
-    fn as_compact(&self) -> Option<&dyn Compact> {
-        self.engine.as_compact()
     }
 }
 

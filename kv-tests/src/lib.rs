@@ -118,6 +118,8 @@
 
 #![forbid(unsafe_code)]
 
+#[doc(hidden)]
+pub mod around;
 mod case;
 mod cases;
 mod conformance;

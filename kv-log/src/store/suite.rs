@@ -3,16 +3,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use super::Store;
 use crate::{LogEngine, LogFactory, Options};
-use kv_core::{
-    Batch, Capabilities, Checkpoint, Compact, Engine, EngineFactory, Env, Lsn, OpenOptions, PointInTime,
-    Result, Scale, ScanVisitor, Stats, Value,
-};
+use kv_core::{Capabilities, Engine, EngineFactory, Env, OpenOptions, Result, Scale};
+use kv_tests::around::{Around, Hooks};
 use kv_tests::{Settings, Verdict, all_cases, run_case};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 
 /// A store is tidied before each change with a number that this divides. The changes between two
 /// of them fill more than one small segment.
@@ -28,9 +26,9 @@ struct Seen {
 /// Opens stores with a low ceiling, which has room for larger segments as they grow.
 struct Breathing(Arc<Seen>);
 
+/// Makes one store grow and shrink.
 #[derive(Debug)]
-struct BreathingEngine {
-    engine: LogEngine,
+struct Breath {
     changes: AtomicU64,
     capacity: AtomicU64,
     seen: Arc<Seen>,
@@ -61,109 +59,38 @@ impl EngineFactory for Breathing {
     fn open(&self, dir: &Path, env: &Env, open: &OpenOptions) -> Result<Arc<dyn Engine>> {
         let engine = LogEngine::open_in(dir, env, options(open))?;
         let (changes, capacity) = Default::default();
-        Ok(Arc::new(BreathingEngine { engine, changes, capacity, seen: Arc::clone(&self.0) }))
+        Ok(Arc::new(Around::new(engine, Breath { changes, capacity, seen: Arc::clone(&self.0) })))
     }
 }
 
-impl BreathingEngine {
+impl Hooks<LogEngine> for Breath {
     /// Makes the store small before some changes, as the worker of an idle store does.
     ///
     /// # Errors
     /// A failure that poisons the store.
-    fn before_change(&self) -> Result<()> {
-        let store = self.engine.store();
-        self.look();
+    fn before_change(&self, engine: &LogEngine) -> Result<()> {
+        let store = engine.store();
+        self.look(store);
         if store.context.options.read_only || store.context.health.check_writable().is_err() {
             return Ok(());
         }
         if self.changes.fetch_add(1, Ordering::Relaxed).is_multiple_of(CHANGES_UNTIL_IDLE) {
             let tidied = store.tidy(store.log.end.last_lsn());
-            self.look();
+            self.look(store);
             // As after a change: only a failure that poisons is an error of the call.
             return if store.context.health.is_poisoned() { tidied } else { Ok(()) };
         }
         Ok(())
     }
+}
 
+impl Breath {
     /// Counts a change of the active segment's capacity.
-    fn look(&self) {
-        let now = self.engine.store().log.end.active_capacity().1 as u64;
+    fn look(&self, store: &Store) {
+        let now = store.log.end.active_capacity().1 as u64;
         let before = self.capacity.swap(now, Ordering::Relaxed);
         self.seen.grown.fetch_add(u64::from(before > 0 && now > before), Ordering::Relaxed);
         self.seen.shrunk.fetch_add(u64::from(now < before), Ordering::Relaxed);
-    }
-}
-
-impl Engine for BreathingEngine {
-    fn put(&self, key: &[u8], value: &[u8]) -> Result<Lsn> {
-        self.before_change()?;
-        self.engine.put(key, value)
-    }
-
-    fn delete(&self, key: &[u8]) -> Result<Option<Lsn>> {
-        self.before_change()?;
-        self.engine.delete(key)
-    }
-
-    fn apply(&self, batch: &Batch) -> Result<Lsn> {
-        self.before_change()?;
-        self.engine.apply(batch)
-    }
-
-    fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.engine.get(key)
-    }
-
-    fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        self.engine.read(key, visit)
-    }
-
-    fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
-        self.engine.read_many(keys, visit)
-    }
-
-    fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
-        self.engine.scan(visit)
-    }
-
-    fn sync(&self) -> Result<Lsn> {
-        self.engine.sync()
-    }
-
-    fn wait_durable(&self, lsn: Lsn) -> Result<()> {
-        self.engine.wait_durable(lsn)
-    }
-
-    fn poll_durable(&self, lsn: Lsn, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        self.engine.poll_durable(lsn, cx)
-    }
-
-    fn durable_lsn(&self) -> Lsn {
-        self.engine.durable_lsn()
-    }
-
-    fn last_lsn(&self) -> Lsn {
-        self.engine.last_lsn()
-    }
-
-    fn stats(&self) -> Stats {
-        self.engine.stats()
-    }
-
-    fn close(&self) -> Result<()> {
-        self.engine.close()
-    }
-
-    fn as_checkpoint(&self) -> Option<&dyn Checkpoint> {
-        self.engine.as_checkpoint()
-    }
-
-    fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
-        self.engine.as_point_in_time()
-    }
-
-    fn as_compact(&self) -> Option<&dyn Compact> {
-        self.engine.as_compact()
     }
 }
 
