@@ -84,6 +84,13 @@ impl Measured {
         }
     }
 
+    /// Adds the median, the tail and the longest of a histogram of nanoseconds, as
+    /// [`add_quantiles`](Self::add_quantiles).
+    pub(crate) fn add_tail(&mut self, operation: &str, histogram: &Histogram<u64>) {
+        let tail = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999), ("max", 1.0)];
+        self.add_quantiles(operation, histogram, &tail);
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied()
     }

@@ -31,8 +31,7 @@ impl Task for FillLatency {
             Ok::<_, Failure>(())
         })?;
         let mut measured = Measured::default();
-        let quantiles = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999), ("max", 1.0)];
-        measured.add_quantiles("put", &puts, &quantiles);
+        measured.add_tail("put", &puts);
         measured.add("put_max_ms", puts.max() as f64 / 1e6);
         Truth::filled(keys).verify(&*subject, &data)?;
         Ok(measured)

@@ -1,5 +1,5 @@
-//! Resident memory after a fill, while keys are overwritten at full speed, and at rest after that;
-//! and the disk at rest.
+//! Resident memory at three moments: after a fill, during overwrites at full speed, and at rest
+//! afterwards. The disk counts at rest.
 
 use super::overwrites::Overwrites;
 use crate::failure::Failure;

@@ -72,8 +72,7 @@ impl Task for OpenLoad {
         measured.add("highest_per_s", highest_per_s);
         measured.add("done_per_s", open.len() as f64 / start.elapsed().as_secs_f64());
         for (name, histogram) in [("put", puts), ("get", gets)] {
-            let quantiles = [("p50", 0.5), ("p99", 0.99), ("p999", 0.999), ("p9999", 0.9999), ("max", 1.0)];
-            measured.add_quantiles(name, &histogram, &quantiles);
+            measured.add_tail(name, &histogram);
         }
         client.truth.verify(&*subject, &data)?;
         Ok(measured)

@@ -254,7 +254,7 @@ fn work_through(
                     subject.get(key, &mut |value| touched += touch(value))?;
                 }
                 Work::Miss => {
-                    // No value may be seen, whatever its bytes are.
+                    // Any value that is seen counts, also an empty one or one of zeros.
                     subject.read(key, &mut |value| touched += 1 + touch(value))?;
                 }
                 _ => {
