@@ -91,7 +91,7 @@ pub(crate) fn adopt(
 ) -> Result<Adopted> {
     let mut adopted = Adopted::default();
     let Some(memory) = env.fs.shared_memory() else { return Ok(adopted) };
-    let candidates = match candidates(dir, &memory, manifest, options, &mut adopted) {
+    let mut candidates = match candidates(dir, &memory, manifest, options, &mut adopted) {
         Ok(candidates) => candidates,
         Err(Failure::Open(error)) => return Err(error),
         Err(Failure::Memory(error)) => {
@@ -101,6 +101,9 @@ pub(crate) fn adopt(
         }
     };
     adopted.memory = Some(memory);
+    if candidates.is_empty() {
+        return Ok(adopted);
+    }
     // Segments whose files hold all of their records, perhaps not durably.
     let mut whole: Vec<Segment> = Vec::new();
     for (id, entry) in &manifest.segments {
@@ -110,8 +113,7 @@ pub(crate) fn adopt(
         let Some(mut segment) = Segment::load(dir, manifest, *id, *entry)? else { break };
         let in_file = segment.end.offset;
         if !segment.is_sealed() {
-            let of_segment = candidates.get(id).map(Vec::as_slice).unwrap_or_default();
-            segment.complete(of_segment, &mut adopted.warnings);
+            segment.complete(candidates.remove(id).unwrap_or_default(), &mut adopted.warnings);
         }
         let is_sealed = segment.is_sealed();
         let lacking = segment.bytes.get(in_file..segment.end.offset).unwrap_or_default();
@@ -283,13 +285,13 @@ impl Segment {
     }
 
     /// Takes the records that the file lacks from the object that holds most of them.
-    fn complete(&mut self, candidates: &[Candidate], warnings: &mut Vec<String>) {
+    fn complete(&mut self, candidates: Vec<Candidate>, warnings: &mut Vec<String>) {
         let in_file = self.end.offset;
         for Candidate { name, image } in candidates {
             if self.bytes.get(..in_file).is_some_and(|held| image.starts_with(held)) {
-                let end = scan(&self.header, image);
+                let end = scan(&self.header, &image);
                 if self.end.offset < end.offset {
-                    (self.end, self.bytes) = (end, image.clone());
+                    (self.end, self.bytes) = (end, image);
                 }
             } else {
                 warnings.push(format!("{name} is ignored: its bytes differ from those of {}", self.name));
