@@ -1,11 +1,10 @@
 //! Leftovers: objects whose process is dead, and whose store was not opened since.
 //!
-//! An opening removes those of an earlier boot, and those whose store is gone. A user sees and
-//! removes the others with a tool.
+//! An opening removes those of an earlier boot. A user sees and removes the others with a tool.
 
 use kv_core::fs::{FsExt, SharedMemory};
 use kv_core::{Env, Error, Op, Result};
-use std::fs::TryLockError;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -50,12 +49,11 @@ pub enum State {
 pub fn list(env: &Env) -> Result<Vec<Leftover>> {
     let memory = env.fs.shared_memory().ok_or(Error::Unsupported("this system has no shared memory"))?;
     let failed = |error| Error::io(Op::List, memory.path(), error);
-    let (names, boot_id) = (memory.list().map_err(failed)?, memory.boot_id().map_err(failed)?);
-    let names = names.into_iter().filter(|name| name.starts_with(NAME_PREFIX));
+    let (names, boot_id) = (names(&*memory).map_err(failed)?, memory.boot_id().map_err(failed)?);
     Ok(names.map(|name| examine(env, &*memory, boot_id, name)).collect())
 }
 
-/// Removes an object, whatever its state.
+/// Removes an object in any state.
 ///
 /// # Errors
 /// It is not one of kv-log's. The system refuses.
@@ -70,36 +68,52 @@ pub fn remove(env: &Env, name: &str) -> Result<()> {
 /// Removes the objects of an earlier boot. Those of a store that is gone stay for a user to remove:
 /// its file system may only be unmounted.
 pub(crate) fn remove_leftovers(env: &Env) {
-    for leftover in list(env).unwrap_or_default() {
-        if leftover.state == State::EarlierBoot {
-            let _ = remove(env, &leftover.name);
+    let Some(memory) = env.fs.shared_memory() else { return };
+    let (Ok(names), Ok(boot_id)) = (names(&*memory), memory.boot_id()) else { return };
+    for name in names {
+        let (_, found) = look(&*memory, &name);
+        if found.is_ok_and(|(is_used, owner)| !is_used && owner.boot_id != boot_id) {
+            let _ = memory.remove(&name);
         }
     }
 }
 
-fn examine(env: &Env, memory: &dyn SharedMemory, boot_id: u128, name: String) -> Leftover {
-    let mut leftover = Leftover { name, store: None, bytes: 0, state: State::EarlierBoot };
-    leftover.state = state(env, memory, boot_id, &mut leftover)
-        .unwrap_or_else(|error| State::Unreadable(error.to_string()));
-    leftover
+/// The names of kv-log's objects.
+fn names(memory: &dyn SharedMemory) -> io::Result<impl Iterator<Item = String> + use<>> {
+    Ok(memory.list()?.into_iter().filter(|name| name.starts_with(NAME_PREFIX)))
 }
 
-fn state(env: &Env, memory: &dyn SharedMemory, boot_id: u128, leftover: &mut Leftover) -> io::Result<State> {
-    let object = memory.open(&leftover.name)?;
-    leftover.bytes = object.metadata()?.len();
-    let is_used = matches!(object.try_lock(), Err(TryLockError::WouldBlock));
+/// The length of an object, and whether a process uses it and whose it is.
+fn look(memory: &dyn SharedMemory, name: &str) -> (u64, io::Result<(bool, Owner)>) {
+    let mut bytes = 0;
+    let found = memory.open(name).and_then(|object| {
+        bytes = object.metadata()?.len();
+        let is_used = matches!(object.try_lock(), Err(TryLockError::WouldBlock));
+        Ok((is_used, read_owner(&object)?))
+    });
+    (bytes, found)
+}
+
+fn read_owner(object: &File) -> io::Result<Owner> {
     let mut block = [0; CONTROL_LEN];
     object.read_exact_at(&mut block, 0)?;
-    let owner = match Control::decode(&block) {
-        Ok(control) => control.owner,
+    match Control::decode(&block) {
+        Ok(control) => Ok(control.owner),
         // A process that has just made it locks it and writes the block in a moment.
-        Err(Unreadable::NoControl) => return Err(io::Error::other("it has no control block")),
-        Err(Unreadable::Version(version)) => {
-            return Err(io::Error::other(format!("it has version {version}")));
+        Err(Unreadable::NoControl) => Err(io::Error::other("it has no control block")),
+        Err(Unreadable::Version(version)) => Err(io::Error::other(format!("it has version {version}"))),
+    }
+}
+
+fn examine(env: &Env, memory: &dyn SharedMemory, boot_id: u128, name: String) -> Leftover {
+    let (bytes, found) = look(memory, &name);
+    let (is_used, owner) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            return Leftover { name, store: None, bytes, state: State::Unreadable(error.to_string()) };
         }
     };
-    leftover.store = Some(owner.path.clone()).filter(|path| !path.as_os_str().is_empty());
-    Ok(if is_used {
+    let state = if is_used {
         State::InUse
     } else if owner.boot_id != boot_id {
         State::EarlierBoot
@@ -107,7 +121,9 @@ fn state(env: &Env, memory: &dyn SharedMemory, boot_id: u128, leftover: &mut Lef
         State::StoreGone
     } else {
         State::Waiting
-    })
+    };
+    let store = Some(owner.path).filter(|path| !path.as_os_str().is_empty());
+    Leftover { name, store, bytes, state }
 }
 
 /// Whether the directory of a store is neither at its path nor, under another name, beside it. In
