@@ -1,5 +1,5 @@
 use crate::{Clock, Fs, OsFs, SystemClock};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,12 +37,16 @@ impl Env {
     /// A number for a new store in `dir`, that tells its files from those of other stores: random,
     /// and never 0. In inline mode it follows from the directory and the time.
     pub fn draw_store_id(&self, dir: &Path) -> u32 {
-        let what = (dir, self.clock.unix_time_ms());
-        let hash = match self.background {
+        let drawn = self.draw((dir, self.clock.unix_time_ms()));
+        u32::try_from(drawn >> 32).map_or(1, |id| id.max(1))
+    }
+
+    /// A random number. In inline mode it follows from `what`.
+    pub fn draw(&self, what: impl Hash) -> u64 {
+        match self.background {
             Background::Threads => RandomState::new().hash_one(what),
             Background::Inline => BuildHasherDefault::<DefaultHasher>::default().hash_one(what),
-        };
-        u32::try_from(hash >> 32).map_or(1, |id| id.max(1))
+        }
     }
 }
 

@@ -13,9 +13,8 @@
 
 use kv_core::fs::{DirExt, File, FileExt, OpenMode};
 use kv_core::parts::Position;
-use kv_core::{Background, CheckpointView, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
+use kv_core::{CheckpointView, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -209,7 +208,9 @@ impl Checkpointer {
     /// Writes and syncs the file. Returns its name, its length and its horizon.
     fn write_file(&self, id: SegmentId, file: &dyn File) -> Result<(CheckpointName, u64, Lsn)> {
         let path = self.context.dir.path_of(&directory::checkpoint_file_name(id));
-        let nonce = self.draw_nonce(id);
+        // No other checkpoint has this number.
+        let env = &self.context.env;
+        let nonce = env.draw((id.get(), self.catalog.store_id(), env.clock.unix_time_ms()));
         let all = self.catalog.segments();
         // A segment that is sealed now holds no change above the horizon.
         let (horizon, covered) = {
@@ -301,15 +302,5 @@ impl Checkpointer {
         self.context.counters.bytes_written.fetch_add(len, Ordering::Relaxed);
         bytes.clear();
         Ok(len)
-    }
-
-    /// A number that no other checkpoint has. In inline mode it follows from the store and the
-    /// time.
-    fn draw_nonce(&self, id: SegmentId) -> u64 {
-        let what = (id.get(), self.catalog.store_id(), self.context.env.clock.unix_time_ms());
-        match self.context.env.background {
-            Background::Threads => RandomState::new().hash_one(what),
-            Background::Inline => BuildHasherDefault::<DefaultHasher>::default().hash_one(what),
-        }
     }
 }

@@ -3,10 +3,9 @@
 //! The specification is in the format description of `kv-wal-format`, section *Shared memory*.
 
 use kv_core::fs::DirId;
-use kv_core::{Background, Env, SegmentId};
+use kv_core::{Env, SegmentId};
 use kv_wal_format::body_checksum;
 use std::ffi::OsStr;
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, RandomState};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +58,7 @@ pub(super) enum Unreadable {
 }
 
 impl Owner {
-    /// What the names of the store's objects begin with.
+    /// The names of the store's objects begin with it.
     pub(super) fn name_prefix(dir: DirId) -> String {
         format!("{NAME_PREFIX}{:x}-{:x}-", dir.device, dir.inode)
     }
@@ -135,17 +134,14 @@ impl Fields<'_> {
 /// A number for an opening of the store in `dir`, other than that of the opening before. In inline
 /// mode it follows from that one.
 pub(crate) fn draw_nonce(env: &Env, dir: &Path, before: u64) -> u64 {
-    let what = (dir, before);
-    let drawn = match env.background {
-        Background::Threads => RandomState::new().hash_one(what),
-        Background::Inline => BuildHasherDefault::<DefaultHasher>::default().hash_one(what),
-    };
+    let drawn = env.draw((dir, before));
     if drawn == before || drawn == 0 { before.wrapping_add(1).max(1) } else { drawn }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kv_core::Background;
 
     fn sample() -> Control {
         let owner = Owner {
