@@ -140,6 +140,7 @@ mod memory;
 mod new_store;
 mod options;
 mod past;
+mod processors;
 mod read;
 mod reclaim;
 mod recovery;

@@ -1,19 +1,18 @@
 //! Loading: the newest checkpoint fills the index, and its segments stay cold. No record is read.
 
 use kv_core::fs::{Dir, OpenMode};
-use kv_core::{Background, Env, Error, Result, SegmentId};
+use kv_core::{Env, Error, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader};
 use std::collections::BTreeMap;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 
 use super::format::{Covered, Fault, Parsed, fault, parse};
 use crate::directory;
 use crate::index::{Index, location_of};
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::Options;
+use crate::processors::on_all_processors;
 use crate::segments::{Image, Location, Segment, SegmentFile, SegmentFiles, SegmentTable};
 
 /// The largest checkpoint, bytes: more than a billion keys.
@@ -226,18 +225,7 @@ impl Loading<'_> {
                 parts.iter().for_each(|part| index.fill_shard(shard, part.entries, place));
             }
         };
-        let workers = match self.env.background {
-            Background::Threads => {
-                thread::available_parallelism().map_or(1, NonZero::get).min(by_shard.len())
-            }
-            Background::Inline => 1,
-        };
-        thread::scope(|scope| {
-            // If the system refuses a thread, fewer threads do the work.
-            let start = |_| thread::Builder::new().spawn_scoped(scope, work).is_ok();
-            let _all_started = (1..workers).all(start);
-            work();
-        });
+        on_all_processors(self.env.background, by_shard.len(), work);
         failed.into_inner()
     }
 }

@@ -1,11 +1,11 @@
-use kv_core::{Error, Result};
+use kv_core::{Background, Error, Result};
 use parking_lot::Mutex;
 use std::io::ErrorKind;
-use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::thread;
+
+use crate::processors::on_all_processors;
 
 /// How far the work on a store's files is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,13 +70,7 @@ impl<'a> Work<'a> {
                 results.lock().push((number, result));
             }
         };
-        thread::scope(|scope| {
-            let workers = thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
-            // If the system refuses a thread, fewer threads do the work.
-            let start = |_| thread::Builder::new().spawn_scoped(scope, work).is_ok();
-            let _all_started = (1..workers).all(start);
-            work();
-        });
+        on_all_processors(Background::Threads, items.len(), work);
         let mut results = results.into_inner();
         results.sort_unstable_by_key(|(number, _)| *number);
         let done = results.len();

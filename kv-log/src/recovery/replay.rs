@@ -13,10 +13,8 @@ use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHead
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
@@ -25,6 +23,7 @@ use crate::index::{Index, KeyHash};
 use crate::log::SEAL_LEN_MAX;
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::{Options, RecoveryProgress};
+use crate::processors::on_all_processors;
 use crate::reclaim::{Guard, collect, pin};
 use crate::segments::{
     Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable,
@@ -252,16 +251,8 @@ impl Replay<'_> {
     /// Replays every segment on all processors. The answer is in the order of ids, with the
     /// tombstones that each thread found.
     fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
-        let newest_first: Vec<(SegmentId, Entry)> =
-            manifest.segments.iter().rev().map(|(id, entry)| (*id, *entry)).collect();
-        let newest_first: Vec<(SegmentId, Entry)> =
-            newest_first.into_iter().filter(|(id, _)| !self.covered.contains_key(id)).collect();
-        let workers = match self.env.background {
-            Background::Threads => {
-                thread::available_parallelism().map_or(1, NonZero::get).min(newest_first.len())
-            }
-            Background::Inline => 1,
-        };
+        let replayed = manifest.segments.iter().filter(|(id, _)| !self.covered.contains_key(id));
+        let newest_first: Vec<(SegmentId, Entry)> = replayed.rev().map(|(id, entry)| (*id, *entry)).collect();
         self.progress.lock().files_total = newest_first.len() as u64;
         let next = AtomicUsize::new(0);
         let results = Mutex::new((Vec::with_capacity(newest_first.len()), Vec::new()));
@@ -277,12 +268,7 @@ impl Replay<'_> {
             }
             results.lock().1.push(tombstones);
         };
-        thread::scope(|scope| {
-            // If the system refuses a thread, fewer threads do the work.
-            let start = |_| thread::Builder::new().spawn_scoped(scope, work).is_ok();
-            let _all_started = (1..workers).all(start);
-            work();
-        });
+        on_all_processors(self.env.background, newest_first.len(), work);
         let (mut results, tombstones) = results.into_inner();
         results.sort_unstable_by_key(|(id, _)| *id);
         Ok((results.into_iter().map(|(_, result)| result).collect::<Result<_>>()?, tombstones))
