@@ -11,7 +11,7 @@
 //! Nothing depends on a checkpoint, so a failure before the manifest gives it up and harms nothing.
 //! A failed sync of the log or the directory poisons, as everywhere.
 
-use kv_core::fs::{DirExt, File, FileExt, OpenMode};
+use kv_core::fs::{DirExt, File, FileExt};
 use kv_core::parts::Position;
 use kv_core::{CheckpointView, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
@@ -176,7 +176,7 @@ impl Checkpointer {
         let state = self.state();
         *self.last.lock() = Last { position, behind: 0, time, state: None };
         self.index.settle_at(|_| true, &self.segments)?;
-        let (id, file) = self.create()?;
+        let (id, file) = self.catalog.create_checkpoint(self.log.end.last_lsn())?;
         match self.write_file(id, &*file) {
             Ok((name, len, horizon)) => {
                 self.catalog.name_checkpoint(name, len, self.log.end.last_lsn())?;
@@ -188,19 +188,6 @@ impl Checkpointer {
                 drop(file);
                 self.catalog.discard_checkpoint(id);
                 Err(error)
-            }
-        }
-    }
-
-    fn create(&self) -> Result<(SegmentId, Box<dyn File>)> {
-        loop {
-            let id = self.catalog.take_checkpoint_id(self.log.end.last_lsn())?;
-            let name = directory::checkpoint_file_name(id);
-            match self.context.dir.open(&name, OpenMode::CreateNew) {
-                Ok(file) => return Ok((id, file)),
-                // A file of another owner.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io(Op::Create, &self.context.dir.path_of(&name), error)),
             }
         }
     }

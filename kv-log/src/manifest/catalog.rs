@@ -550,7 +550,7 @@ fn len_of_file(segment: &Segment) -> usize {
 
 /// Carries out `create`, which creates a file under the name of the next id. Repeats it while a
 /// file of another owner has that name.
-fn under_free_name<T>(mut create: impl FnMut() -> Result<T>) -> Result<T> {
+pub(super) fn under_free_name<T>(mut create: impl FnMut() -> Result<T>) -> Result<T> {
     loop {
         match create() {
             Err(Error::Io { op: Op::Create, source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}

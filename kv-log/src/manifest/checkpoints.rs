@@ -1,9 +1,11 @@
 //! The catalog's side of checkpoints: the manifest names the newest one.
 
-use kv_core::{Lsn, Result, SegmentId};
+use kv_core::fs::{DirExt, File, OpenMode};
+use kv_core::{Error, Lsn, Op, Result, SegmentId};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, under_free_name};
 use super::content::CheckpointName;
+use crate::directory;
 
 impl Catalog {
     /// The id in the header of every file of the store.
@@ -28,10 +30,15 @@ impl Catalog {
         }
     }
 
-    /// An id for a new checkpoint. A durable manifest has reserved it, so that its file is known to
-    /// be the store's after a crash.
-    pub(crate) fn take_checkpoint_id(&self, last_lsn: Lsn) -> Result<SegmentId> {
-        self.change(|stored| self.take_id(stored, last_lsn))
+    /// Creates the file of a new checkpoint. A durable manifest has reserved its id, so that the
+    /// file is known to be the store's after a crash.
+    pub(crate) fn create_checkpoint(&self, last_lsn: Lsn) -> Result<(SegmentId, Box<dyn File>)> {
+        under_free_name(|| {
+            let id = self.change(|stored| self.take_id(stored, last_lsn))?;
+            let (dir, name) = (&self.context.dir, directory::checkpoint_file_name(id));
+            let file = dir.open(&name, OpenMode::CreateNew);
+            Ok((id, file.map_err(|error| Error::io(Op::Create, &dir.path_of(&name), error))?))
+        })
     }
 
     /// Makes the manifest name a checkpoint of `bytes` bytes, whose file is synced. Then removes
