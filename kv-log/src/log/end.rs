@@ -162,7 +162,7 @@ impl LockedEnd<'_> {
     /// Appends a mark with the durable LSN and the time, if there is room. A mark dates the changes
     /// before it, and lets recovery tell damage from a torn tail.
     pub(crate) fn append_mark(&mut self, durable: Lsn, unix_time_ms: u64) {
-        if self.active.has_room_for_mark() {
+        if self.active.has_room(0) {
             let body = Mark { durable_lsn: durable.get(), unix_time_ms }.encode_body();
             let mark = Record::mark(self.last_lsn().get(), &body);
             self.active.append(&mark, body_checksum(b"", &body));
@@ -195,10 +195,6 @@ impl Active {
     #[inline]
     pub(super) fn has_room(&self, len: usize) -> bool {
         self.end + len + MARK_LEN_MAX + SEAL_LEN_MAX <= self.capacity
-    }
-
-    fn has_room_for_mark(&self) -> bool {
-        self.end + MARK_LEN_MAX + SEAL_LEN_MAX <= self.capacity
     }
 
     /// Bytes of the segment's file.
