@@ -176,12 +176,12 @@ impl Store {
         if self.context.options.read_only {
             return Ok(());
         }
-        if self.context.env.background == Background::Threads && self.warm_up.bytes_left() > 0 {
-            // It would read cold segments, and the caller waits.
-            self.context.signals.compact.wake();
-            return Ok(());
+        // A compaction would read cold segments, and the caller waits.
+        let warms_up_later =
+            self.context.env.background == Background::Threads && self.warm_up.bytes_left() > 0;
+        if !warms_up_later {
+            self.compactor.compact_in_passing(Extent::OnePlan)?;
         }
-        self.compactor.compact_in_passing(Extent::OnePlan)?;
         self.context.signals.compact.wake();
         Ok(())
     }
