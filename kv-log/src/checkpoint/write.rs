@@ -14,6 +14,7 @@
 use kv_core::fs::{DirExt, File, FileExt};
 use kv_core::parts::Position;
 use kv_core::{CheckpointView, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
+use kv_wal_format::Record;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -261,14 +262,8 @@ impl Checkpointer {
             if let Some((number, segment)) = number {
                 return Ok(Some(Location::new(*number, segment.offset_in_file(location.offset()))));
             }
-            let segment = self.segments.get(location, &guard);
-            let pair_len = |key: &[u8], value: &[u8]| (key.len() + value.len()) as u64;
-            let len = if let Some((record, _)) = segment.resident(location.offset(), &guard) {
-                pair_len(record.key, record.value)
-            } else {
-                let fetched = self.segments.fetch(segment, location.offset())?;
-                pair_len(fetched.record().key, fetched.record().value)
-            };
+            let pair_len = |record: &Record<'_>| (record.key.len() + record.value.len()) as u64;
+            let len = self.segments.with_record(location, &guard, pair_len)?;
             pair_bytes = pair_bytes.saturating_sub(len);
             Ok(None)
         })?;

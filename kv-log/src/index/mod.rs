@@ -470,12 +470,9 @@ fn search<R>(
         let (record, image) = if let Some((record, image)) = segment.resident(location.offset(), guard) {
             (record, Some(image))
         } else {
-            fetched = match segments.fetch(segment, location.offset()) {
-                // Otherwise the key could never be changed again.
-                Err(error @ Error::Corruption { .. }) if purpose == Purpose::Replace => {
-                    segment.fetch_damaged(location.offset(), key)?.ok_or(error)?
-                }
-                fetched => fetched?,
+            fetched = match purpose {
+                Purpose::Read => segments.fetch(segment, location.offset())?,
+                Purpose::Replace => segments.fetch_replaced(segment, location.offset(), key)?,
             };
             (fetched.record(), None)
         };

@@ -1,7 +1,7 @@
 //! Settling: a suspect's record is read, and the entry is dropped or goes back into the table. See
 //! [`suspects`](super::suspects).
 
-use kv_core::{Error, Result};
+use kv_core::Result;
 use kv_wal_format::{RecordKind, encoded_len};
 
 use super::entry::Entry;
@@ -101,11 +101,9 @@ impl Index {
             return Ok(());
         }
         let segment = segments.get(location, guard);
-        let fetched = match (segments.fetch(segment, location.offset()), replaced) {
-            (Err(error @ Error::Corruption { .. }), Some(key)) => {
-                segment.fetch_damaged(location.offset(), key)?.ok_or(error)?
-            }
-            (fetched, _) => fetched?,
+        let fetched = match replaced {
+            None => segments.fetch(segment, location.offset())?,
+            Some(key) => segments.fetch_replaced(segment, location.offset(), key)?,
         };
         let record = fetched.record();
         let hash = self.hash(record.key);

@@ -212,15 +212,7 @@ fn note_deleted(index: &Index, table: &SegmentTable, hash: KeyHash, location: Lo
     if index.is_settled() {
         return Ok(());
     }
-    let guard = pin();
-    let segment = table.get(location, &guard);
-    if let Some((record, _)) = segment.resident(location.offset(), &guard) {
-        index.note_deleted(hash, record.key, record.lsn);
-    } else {
-        let fetched = table.fetch(segment, location.offset())?;
-        index.note_deleted(hash, fetched.record().key, fetched.record().lsn);
-    }
-    Ok(())
+    table.with_record(location, &pin(), |record| index.note_deleted(hash, record.key, record.lsn))
 }
 
 /// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and

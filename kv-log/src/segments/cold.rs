@@ -115,7 +115,7 @@ impl Segment {
     /// # Errors
     /// The file cannot be read.
     #[cold]
-    pub(crate) fn fetch_damaged(&self, offset: usize, key: &[u8]) -> Result<Option<Fetched>> {
+    pub(super) fn fetch_damaged(&self, offset: usize, key: &[u8]) -> Result<Option<Fetched>> {
         let mut bytes = vec![0; FETCH_MIN];
         let read = self.file.read_at(&mut bytes, offset)?;
         bytes.truncate(read);

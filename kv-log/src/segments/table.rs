@@ -1,6 +1,7 @@
 //! The segment table: from a slot to its segment.
 
-use kv_core::Result;
+use kv_core::{Error, Result};
+use kv_wal_format::Record;
 use std::io;
 use std::ptr;
 use std::sync::Arc;
@@ -154,6 +155,38 @@ impl SegmentTable {
     pub(crate) fn fetch(&self, segment: &Segment, offset: usize) -> Result<Fetched> {
         self.fetches.fetch_add(1, Ordering::Relaxed);
         segment.fetch(offset)
+    }
+
+    /// As [`fetch`](Self::fetch), for a writer that replaces the record of `key`. It needs no more
+    /// than the length of the value, which may be damaged.
+    ///
+    /// # Errors
+    /// As for [`Segment::fetch`], and the damaged record may be of another key.
+    #[cold]
+    pub(crate) fn fetch_replaced(&self, segment: &Segment, offset: usize, key: &[u8]) -> Result<Fetched> {
+        match self.fetch(segment, offset) {
+            // Otherwise the key could never be changed again.
+            Err(error @ Error::Corruption { .. }) => segment.fetch_damaged(offset, key)?.ok_or(error),
+            fetched => fetched,
+        }
+    }
+
+    /// Calls `use_it` with the record at `location`, which the caller found in the index while
+    /// pinned by `guard`. Reads a cold record from its file.
+    ///
+    /// # Errors
+    /// As for [`Segment::fetch`].
+    pub(crate) fn with_record<R>(
+        &self,
+        location: Location,
+        guard: &Guard,
+        use_it: impl FnOnce(&Record<'_>) -> R,
+    ) -> Result<R> {
+        let (segment, offset) = (self.get(location, guard), location.offset());
+        if let Some((record, _)) = segment.resident(offset, guard) {
+            return Ok(use_it(&record));
+        }
+        Ok(use_it(&self.fetch(segment, offset)?.record()))
     }
 
     /// Number of records that were read from files.
