@@ -27,14 +27,17 @@ pub(crate) fn verify(
     check_records(segment, contents.bytes())?;
     index.settle_at(|location| location.slot() == segment.slot, segments)?;
     let (mut entries, mut live) = (0, 0);
-    let scanner = Scanner::new(segment.origin(), contents.bytes(), SEGMENT_HEADER_LEN);
-    for (range, record) in scanner {
+    let mut end = SEGMENT_HEADER_LEN;
+    while end < contents.bytes().len() {
+        let start = end;
+        let (record, len) = contents.record_at(start);
+        end += len;
         if record.kind == RecordKind::Put {
-            let location = Location::new(segment.slot, range.start);
+            let location = Location::new(segment.slot, start);
             index.claim(index.hash(record.key), location, |is_live| {
                 entries += u64::from(is_live);
-                live += if is_live { range.len() as u64 } else { 0 };
-                segment.walk_to(range.end);
+                live += if is_live { len as u64 } else { 0 };
+                segment.walk_to(end);
             });
         }
     }
