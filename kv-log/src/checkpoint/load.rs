@@ -191,7 +191,6 @@ impl Loading<'_> {
         let slot = slot.ok_or_else(|| damaged(0, "there are more segments than slots"))?;
         let len = usize::try_from(covered.len).unwrap_or(usize::MAX);
         let (file, now) = (Arc::new(file.with_capacity(len)), self.env.clock.monotonic());
-        file.allow_close();
         let segment = Arc::new(Segment::unread(&header, slot, file, now, len, &covered.facts, entries));
         self.table.install(&segment);
         Ok(segment)

@@ -60,24 +60,8 @@ impl Segment {
         created: Duration,
         end: usize,
     ) -> Self {
-        Segment {
-            id: SegmentId::new(header.segment_id),
-            slot,
-            kind: header.kind,
-            base_lsn: header.base_lsn,
-            capacity: image.capacity(),
-            residence: Residence::new(Some(image)),
-            mirrors_file: true,
-            shifts: OnceLock::new(),
-            is_from_checkpoint: false,
-            file,
-            created,
-            tally: Tally::new(end),
-            stage: CurrentStage::new(Stage::Blank),
-            written: AtomicUsize::new(end),
-            synced: AtomicUsize::new(end),
-            mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
-        }
+        let capacity = image.capacity();
+        Self::with_residence(header, slot, Residence::new(Some(image)), capacity, file, created, end)
     }
 
     /// A durable segment of `len` bytes whose records were not read. A checkpoint holds `facts`,
@@ -91,24 +75,42 @@ impl Segment {
         facts: &FileFacts,
         entries: u64,
     ) -> Self {
-        let records = usize::try_from(facts.records).unwrap_or(usize::MAX).max(1);
+        let unread = Segment {
+            is_from_checkpoint: true,
+            tally: Tally::unverified(len, facts, entries),
+            ..Self::with_residence(header, slot, Residence::new(None), len, file, created, len)
+        };
+        unread.mark_sealed();
+        unread.mark_durable();
+        unread
+    }
+
+    fn with_residence(
+        header: &SegmentHeader,
+        slot: u16,
+        residence: Residence,
+        capacity: usize,
+        file: Arc<SegmentFile>,
+        created: Duration,
+        end: usize,
+    ) -> Self {
         Segment {
             id: SegmentId::new(header.segment_id),
             slot,
             kind: header.kind,
             base_lsn: header.base_lsn,
-            residence: Residence::new(None),
-            capacity: len,
+            residence,
+            capacity,
             mirrors_file: true,
             shifts: OnceLock::new(),
-            is_from_checkpoint: true,
+            is_from_checkpoint: false,
             file,
             created,
-            tally: Tally::unverified(len, facts, entries),
-            stage: CurrentStage::new(Stage::Durable),
-            written: AtomicUsize::new(len),
-            synced: AtomicUsize::new(len),
-            mean_record_len: AtomicUsize::new(len.saturating_sub(SEGMENT_HEADER_LEN) / records),
+            tally: Tally::new(end),
+            stage: CurrentStage::new(Stage::Blank),
+            written: AtomicUsize::new(end),
+            synced: AtomicUsize::new(end),
+            mean_record_len: AtomicUsize::new(2 * CACHE_LINE),
         }
     }
 
