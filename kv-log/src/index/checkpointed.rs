@@ -128,7 +128,7 @@ impl Index {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(shuttle)))]
 impl Index {
     /// The tag of a key.
     pub(crate) fn tag_of(&self, key: &[u8]) -> u64 {
