@@ -3,6 +3,7 @@
 use crate::engine::LogEngine;
 use crate::index::Index;
 use crate::options::Options;
+use fastrand::Rng;
 use kv_core::{
     Background, Batch, Checkpoint, Compact, Engine, EngineExt, Env, Greedy, ManualClock, MaxLogSize,
     OnRequest, Stats,
@@ -65,25 +66,12 @@ static KEYS: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     keys
 });
 
-/// A generator of random numbers (Marsaglia, "Xorshift RNGs", 2003).
-struct Random(u64);
+fn any_key(rng: &mut Rng) -> &'static [u8] {
+    &KEYS[rng.usize(..KEYS.len())]
+}
 
-impl Random {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-
-    fn key(&mut self) -> &'static [u8] {
-        &KEYS[usize::try_from(self.below(KEYS.len() as u64)).unwrap()]
-    }
-
-    fn value(&mut self) -> Vec<u8> {
-        let len = usize::try_from(self.below(150)).unwrap();
-        vec![u8::try_from(self.below(256)).unwrap(); len]
-    }
+fn any_value(rng: &mut Rng) -> Vec<u8> {
+    vec![rng.u8(..); rng.usize(..150)]
 }
 
 fn checkpoint_files(disk: &SimFs) -> Vec<PathBuf> {
@@ -111,7 +99,7 @@ fn sizes(stats: &Stats) -> (u64, u64) {
 
 /// Opens the store on `disk` in every way, and checks that all show the state of a full replay.
 /// Returns whether a checkpoint was used.
-fn compare(disk: &SimFs, options: &Options, random: &mut Random, what: &str) -> bool {
+fn compare(disk: &SimFs, options: &Options, rng: &mut Rng, what: &str) -> bool {
     let replayed = open(&without_checkpoint(disk), options);
     let (expected, stats) = (state(&replayed), replayed.stats());
     let bytes: usize = expected.iter().map(|(key, value)| key.len() + value.len()).sum();
@@ -124,7 +112,7 @@ fn compare(disk: &SimFs, options: &Options, random: &mut Random, what: &str) -> 
     let recovery = engine.stats().recovery;
     assert_eq!(recovery.last_lsn, stats.recovery.last_lsn, "{what}");
     for _ in 0..KEYS.len() {
-        let key = random.key();
+        let key = any_key(rng);
         let value = expected.iter().find(|(other, _)| other == key).map(|(_, value)| value);
         assert_eq!(engine.get(key).unwrap().as_deref(), value.map(Vec::as_slice), "{what}: {key:?}");
     }
@@ -153,8 +141,8 @@ fn compare(disk: &SimFs, options: &Options, random: &mut Random, what: &str) -> 
     let engine = open(&disk.process_death(), options);
     let mut model: std::collections::BTreeMap<_, _> = expected.into_iter().collect();
     for _ in 0..10 {
-        let (key, value) = (random.key(), random.value());
-        if random.below(2) == 0 {
+        let (key, value) = (any_key(rng), any_value(rng));
+        if rng.bool() {
             let was_there = model.remove(key).is_some();
             assert_eq!(engine.delete(key).unwrap().is_some(), was_there, "{what}: {key:?}");
         } else {
@@ -168,19 +156,18 @@ fn compare(disk: &SimFs, options: &Options, random: &mut Random, what: &str) -> 
 
 /// A random history, with a checkpoint somewhere in it.
 fn history(seed: u64, options: &Options) -> usize {
-    let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let (disk, mut used) = (SimFs::new(), 0);
-    let mut disk = disk;
+    let mut rng = Rng::with_seed(seed);
+    let (mut disk, mut used) = (SimFs::new(), 0);
     for round in 0..4 {
         let engine = open(&disk, options);
-        for step in 0..60 + random.below(100) {
-            let (key, value) = (random.key(), random.value());
-            match random.below(100) {
+        for step in 0..60 + rng.u32(..100) {
+            let (key, value) = (any_key(&mut rng), any_value(&mut rng));
+            match rng.u32(..100) {
                 0..60 => drop(engine.put(key, &value).unwrap()),
                 60..80 => drop(engine.delete(key).unwrap()),
                 80..86 => {
                     let mut batch = Batch::new();
-                    batch.put(key, &value).delete(random.key()).put(random.key(), &value);
+                    batch.put(key, &value).delete(any_key(&mut rng)).put(any_key(&mut rng), &value);
                     engine.apply(&batch).unwrap();
                 }
                 86..90 => drop(engine.sync().unwrap()),
@@ -188,20 +175,20 @@ fn history(seed: u64, options: &Options) -> usize {
                 93..96 => drop(engine.checkpoint().unwrap()),
                 96..98 => {
                     let what = format!("seed {seed}, round {round}, death at step {step}");
-                    used += usize::from(compare(&disk.process_death(), options, &mut random, &what));
+                    used += usize::from(compare(&disk.process_death(), options, &mut rng, &what));
                 }
                 _ => {
                     let what = format!("seed {seed}, round {round}, power cut at step {step}");
-                    let cut = disk.power_cut(PowerCut::seeded(random.below(1 << 40)));
-                    used += usize::from(compare(&cut, options, &mut random, &what));
+                    let cut = disk.power_cut(PowerCut::seeded(rng.u64(..)));
+                    used += usize::from(compare(&cut, options, &mut rng, &what));
                 }
             }
         }
-        if random.below(2) == 0 {
+        if rng.bool() {
             engine.close().unwrap();
             drop(engine);
         } else {
-            let next = disk.power_cut(PowerCut::seeded(random.below(1 << 40)));
+            let next = disk.power_cut(PowerCut::seeded(rng.u64(..)));
             drop(engine);
             disk = next;
         }
