@@ -1,9 +1,9 @@
 //! Adoption: an opening completes the dump that a dead process did not do.
 //!
 //! It holds the lock of the store, and comes before ordinary recovery. It takes the unsealed log
-//! segments that the manifest names, in the order of their ids. For each of them it writes the
-//! valid records that follow the file's last one in the object, and syncs the file. So the files
-//! go through the states that a dump goes through, and ordinary recovery understands each of them:
+//! segments that the manifest names, in the order of their ids. The object of a segment holds valid
+//! records behind the last one of the file: adoption writes these to the file, and syncs it. So the
+//! files go through the states of a dump, and ordinary recovery understands each of them:
 //!
 //! | a crash after | the next opening |
 //! |---|---|
@@ -19,8 +19,8 @@
 //! Before a byte goes to a segment, the bytes of its predecessors are durable. The dead process may
 //! have written them without a sync, or a sync may have failed. So adoption writes them again.
 //!
-//! The log has no gap: adoption ends at the first segment without a seal. Whatever does not fit is
-//! left out, and the files decide:
+//! The log has no gap: adoption ends at the first segment without a seal. It leaves out each
+//! object that does not fit, and recovery goes by the files:
 //!
 //! | object | answer |
 //! |---|---|
