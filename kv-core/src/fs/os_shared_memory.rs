@@ -3,7 +3,7 @@
 use super::SharedMemory;
 use super::os::check_size;
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fstat, statfs};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -86,7 +86,7 @@ impl SharedMemory for OsSharedMemory {
     fn open(&self, name: &str) -> io::Result<File> {
         let refuse = |text: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         let file = match self.open_with(name, OFlags::empty()) {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
                 return refuse("it is a link");
             }
             opened => opened?,
@@ -117,7 +117,7 @@ impl SharedMemory for OsSharedMemory {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_leaves_nothing() {
+    fn an_object_that_does_not_fit_leaves_nothing() {
         let Some((_dir, memory)) = memory() else { return };
         let error = memory.create("object", 1 << 50).unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::FileTooLarge), "{error}");
