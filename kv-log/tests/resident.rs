@@ -35,8 +35,8 @@ fn in_child(test: &str, work: impl FnOnce(&Path)) {
     assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
 }
 
-/// Memory of this process that is not of a file, bytes: every page that the kernel counts, without
-/// those that the allocator keeps for later, and the shared memory that the store has reserved.
+/// Memory of this process that is not of a file, bytes. Pages that the allocator keeps for later do
+/// not count. The shared memory that the store has reserved does.
 fn resident() -> u64 {
     // SAFETY: the call has no precondition.
     unsafe { libc::malloc_trim(0) };
@@ -59,6 +59,13 @@ fn told(stats: &Stats) -> u64 {
     stats.memory_bytes + stats.index_bytes + stats.retired_bytes
 }
 
+/// A key of 24 bytes.
+fn key(number: u64) -> [u8; 24] {
+    let mut key = [0; 24];
+    key[..8].copy_from_slice(&number.to_be_bytes());
+    key
+}
+
 /// A store, and the memory of the process without it.
 struct Measured {
     store: LogEngine,
@@ -69,7 +76,7 @@ struct Measured {
 
 impl Measured {
     fn open(dir: &Path, data_bytes: u64, value_len: usize, options: Options, background: Background) -> Self {
-        // What the first store of a process allocates for good is not of the second.
+        // The first store of a process allocates some memory for good. The second is measured.
         LogEngine::open(dir.join("first"), Options::default()).unwrap().close().unwrap();
         let (value, keys) = (vec![7; value_len], data_bytes / (value_len as u64 + 24));
         let (before, env) = (resident(), Env { background, ..Env::os() });
@@ -78,14 +85,12 @@ impl Measured {
     }
 
     fn put(&self, keys: impl Iterator<Item = u64>) {
-        for key in keys {
-            let mut bytes = [0; 24];
-            bytes[..8].copy_from_slice(&key.to_be_bytes());
-            self.store.put(&bytes, &self.value).unwrap();
+        for number in keys {
+            self.store.put(&key(number), &self.value).unwrap();
         }
     }
 
-    /// What the store tells of, and how much the process has grown, bytes.
+    /// The memory that the store tells of, and the growth of the process, bytes.
     fn figures(&self) -> (u64, u64) {
         (told(&self.store.stats()), resident().saturating_sub(self.before))
     }
@@ -124,11 +129,9 @@ fn fill_and_overwrite(dir: &Path, data_bytes: u64, value_len: usize, options: Op
     }
     measured.store.sync().unwrap();
     measured.check("synced");
-    (0..keys).step_by(2).for_each(|key| {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&key.to_be_bytes());
-        measured.store.delete(&bytes).unwrap();
-    });
+    for number in (0..keys).step_by(2) {
+        measured.store.delete(&key(number)).unwrap();
+    }
     measured.check("half deleted");
 }
 

@@ -1,4 +1,5 @@
-//! The tail in shared memory: what the death of the process leaves, and what does not fit.
+//! The tail in shared memory: an opening adopts it after the death of the process, and passes over
+//! objects that do not fit.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -132,7 +133,7 @@ fn a_torn_segment_cuts_all_that_follow_it() {
         image.damage_shared(&name, Some(torn));
         let found = count(&open(&image));
         assert!(found <= 50, "{name}");
-        // Whatever was cut is gone for good.
+        // The changes that were cut are gone for good.
         assert_eq!(count(&open(&image.power_cut(PowerCut::LOSE_ALL))), found);
     }
 }
@@ -190,12 +191,9 @@ fn a_tail_that_an_opening_passed_over_is_stale() {
 #[test]
 fn a_copy_of_the_directory_adopts_nothing() {
     let disk = dead();
+    kv_core::Fs::create_dir(&disk, Path::new("/copy")).unwrap();
     for (path, bytes) in disk.files() {
-        let copy = Path::new("/copy").join(path.file_name().unwrap());
-        if !disk.files().iter().any(|(path, _)| path.starts_with("/copy")) {
-            kv_core::Fs::create_dir(&disk, Path::new("/copy")).unwrap_or_default();
-        }
-        disk.damage(&copy, Some(bytes));
+        disk.damage(&Path::new("/copy").join(path.file_name().unwrap()), Some(bytes));
     }
     let copy = LogEngine::open_in(Path::new("/copy"), &env(&disk), options()).unwrap();
     assert_eq!(count(&copy), 0);
