@@ -319,8 +319,7 @@ impl LockedShard<'_> {
         segments: &SegmentTable,
         guard: &Guard,
     ) -> Result<Option<Newest>, Unresolved> {
-        let LockedShard { suspects, number, .. } = self;
-        if !suspects.are_settled() && !suspects.with_tag(*number, hash.tag()).is_empty() {
+        if self.suspects.has_tag(self.number, hash.tag()) {
             return Err(Unresolved);
         }
         self.resolve_in_table(hash, key, newest, others, segments, guard)

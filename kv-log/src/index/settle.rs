@@ -11,12 +11,6 @@ use crate::reclaim::Guard;
 use crate::segments::{Found, Location, SegmentTable};
 
 impl Index {
-    /// Whether no entry of a checkpoint waits for a read of its record.
-    #[inline]
-    pub(crate) fn is_settled(&self) -> bool {
-        self.suspects.are_settled()
-    }
-
     /// Moves the entries with this hash, whose locations are `unread`, from the table to the
     /// suspects. Replay calls it before it adds a record.
     pub(crate) fn displace(&self, hash: KeyHash, unread: impl Fn(Location) -> bool) {
@@ -28,12 +22,14 @@ impl Index {
         }
     }
 
-    /// Notes that a replayed tombstone with this LSN deleted `key`.
+    /// Whether there is a suspect with this hash.
+    pub(crate) fn has_suspect(&self, hash: KeyHash) -> bool {
+        self.suspects.has_tag(self.shard_of(hash), hash.tag())
+    }
+
+    /// Notes that a replayed tombstone with this LSN deleted `key`, which may have a suspect.
     pub(crate) fn note_deleted(&self, hash: KeyHash, key: &[u8], lsn: u64) {
-        let shard = self.shard_of(hash);
-        if !self.is_settled() && !self.suspects.with_tag(shard, hash.tag()).is_empty() {
-            self.suspects.note_deleted(shard, key, lsn);
-        }
+        self.suspects.note_deleted(self.shard_of(hash), key, lsn);
     }
 
     /// Settles the suspects with this hash. `replaced` is the key that the caller is about to
@@ -61,7 +57,7 @@ impl Index {
     /// # Errors
     /// A record cannot be read.
     pub(crate) fn settle_shard(&self, shard: usize, segments: &SegmentTable, guard: &Guard) -> Result<()> {
-        if self.is_settled() {
+        if self.suspects.are_settled() {
             return Ok(());
         }
         for entry in self.suspects.of_shard(shard) {
@@ -75,7 +71,7 @@ impl Index {
     /// # Errors
     /// A record cannot be read.
     pub(crate) fn settle_at(&self, wanted: impl Fn(Location) -> bool, segments: &SegmentTable) -> Result<()> {
-        if self.is_settled() {
+        if self.suspects.are_settled() {
             return Ok(());
         }
         let mut suspects = self.suspects.at(wanted);

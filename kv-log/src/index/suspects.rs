@@ -92,6 +92,12 @@ impl Suspects {
         self.shard(shard).lock().deleted.get(key).is_some_and(|deleted| *deleted > lsn)
     }
 
+    /// Whether there is a suspect with this tag.
+    #[inline]
+    pub(super) fn has_tag(&self, shard: usize, tag: u64) -> bool {
+        !self.are_settled() && !self.with_tag(shard, tag).is_empty()
+    }
+
     /// The suspects with this tag.
     pub(super) fn with_tag(&self, shard: usize, tag: u64) -> Vec<Entry> {
         let first = tag << Location::BITS;

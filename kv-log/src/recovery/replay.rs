@@ -200,19 +200,13 @@ pub(crate) fn recover(
     }
 
     for (hash, location) in tombstones.into_iter().flatten() {
-        note_deleted(&index, &table, hash, location)?;
+        if index.has_suspect(hash) {
+            let note = |record: &Record<'_>| index.note_deleted(hash, record.key, record.lsn);
+            table.with_record(location, &pin(), note)?;
+        }
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
     Ok(Recovered { index, table, segments, active, torn, longest_key, report })
-}
-
-/// Keeps the key of the tombstone at `location`, if the index has suspects that it may have
-/// deleted.
-fn note_deleted(index: &Index, table: &SegmentTable, hash: KeyHash, location: Location) -> Result<()> {
-    if index.is_settled() {
-        return Ok(());
-    }
-    table.with_record(location, &pin(), |record| index.note_deleted(hash, record.key, record.lsn))
 }
 
 /// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and
