@@ -39,14 +39,16 @@ impl Residence {
         }
     }
 
-    /// Sets the image if there is none. Otherwise returns it.
-    pub(super) fn fill(&self, image: Arc<Image>) -> Option<Arc<Image>> {
+    /// Sets the image if there is none.
+    pub(super) fn fill(&self, image: Arc<Image>) {
         let image = Arc::into_raw(image).cast_mut();
         // Release pairs with the Acquire in `get`: the reader sees the bytes.
         let filled =
             self.image.compare_exchange(ptr::null_mut(), image, Ordering::Release, Ordering::Relaxed);
-        // SAFETY: the pointer came from `Arc::into_raw`, and no other thread has seen it.
-        filled.err().map(|_| unsafe { Arc::from_raw(image) })
+        if filled.is_err() {
+            // SAFETY: the pointer came from `Arc::into_raw`, and no other thread has seen it.
+            drop(unsafe { Arc::from_raw(image) });
+        }
     }
 
     /// Exchanges the image.

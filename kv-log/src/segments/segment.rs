@@ -166,10 +166,9 @@ impl Segment {
         self.residence.share()
     }
 
-    /// Gives a cold segment an image with the bytes of its file. Returns it if the segment is not
-    /// cold.
-    pub(crate) fn warm(&self, image: Arc<Image>) -> Option<Arc<Image>> {
-        self.residence.fill(image)
+    /// Gives the segment an image with the bytes of its file, if it is cold.
+    pub(crate) fn warm(&self, image: Arc<Image>) {
+        self.residence.fill(image);
     }
 
     /// The offset in the file of the record at `offset`.
