@@ -18,12 +18,12 @@ impl Catalog {
         self.locked().checkpoint_bytes
     }
 
-    /// The checkpoint that the manifest names has `bytes` bytes, and was loaded. `None`: it cannot
-    /// be used, and the next manifest does not name it.
-    pub(crate) fn loaded_checkpoint(&self, bytes: Option<u64>) {
+    /// The checkpoint that the manifest names was loaded, and has `bytes` bytes. 0: it cannot be
+    /// used, and the next manifest does not name it.
+    pub(crate) fn loaded_checkpoint(&self, bytes: u64) {
         let mut stored = self.locked();
-        stored.checkpoint_bytes = bytes.unwrap_or(0);
-        if bytes.is_none()
+        stored.checkpoint_bytes = bytes;
+        if bytes == 0
             && let Some(CheckpointName { id, .. }) = stored.manifest.checkpoint.take()
         {
             self.leftovers.add_checkpoint(id, 0);

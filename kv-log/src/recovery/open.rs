@@ -96,8 +96,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         manifest,
         recovered.segments,
     );
-    let checkpoint_bytes = recovered.report.checkpoint_bytes;
-    catalog.loaded_checkpoint((checkpoint_bytes > 0).then_some(checkpoint_bytes));
+    catalog.loaded_checkpoint(recovered.report.checkpoint_bytes);
     let (active, capacity) = if context.options.read_only {
         (catalog.placeholder()?, 0)
     } else {
