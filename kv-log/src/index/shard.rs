@@ -263,9 +263,9 @@ impl Drop for LockedShard<'_> {
     }
 }
 
-/// Random orders of steps, the steps sequentially consistent, since shuttle has no weaker memory
-/// (and loom 0.7 leaves out orders here: it does not see past a load that the storing thread itself
-/// does before): `RUSTFLAGS="--cfg shuttle" cargo test -p kv-log --release --lib model`.
+/// Random orders of steps: `RUSTFLAGS="--cfg shuttle" cargo test -p kv-log --release --lib model`.
+/// The steps are sequentially consistent, because shuttle has no weaker memory. Loom 0.7 leaves out
+/// orders here: it does not see past an earlier load of the storing thread itself.
 #[cfg(all(test, shuttle))]
 mod model {
     use super::*;

@@ -1,10 +1,10 @@
 //! The end of the log: the active segment, and the newest visible change.
 //!
 //! Every change writes here. All that it writes lies on one cache line, together with the commit
-//! lock: with several writers, this line moves from processor to processor, and each further line
-//! would delay the next writer once more (decision 12). Derived figures are therefore not stored by
-//! each change. The number of changes follows from their LSNs. The sums of the active segment are
-//! updated on demand ([`LockedEnd::settle`]).
+//! lock. With several writers, this line moves from processor to processor. Each further line would
+//! delay the next writer once more (decision 12). So a change does not store derived figures. The
+//! number of changes follows from their LSNs. The sums of the active segment are updated on demand
+//! ([`LockedEnd::settle`]).
 
 use kv_core::{Lsn, SegmentId};
 use kv_wal_format::{Encoder, Mark, Record, RecordKind, Seal, body_checksum, encoded_len_max};
