@@ -33,7 +33,7 @@
 //!
 //! An opening for reading changes nothing. It gets the bytes that the files lack.
 
-use kv_core::fs::{Dir, DirExt, FileExt as _, OpenMode, SharedMemory};
+use kv_core::fs::{Dir, DirExt, DirId, FileExt as _, OpenMode, SharedMemory};
 use kv_core::{Env, Error, Op, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop, StopReason};
 use rustix::io::Errno;
@@ -91,15 +91,15 @@ pub(crate) fn adopt(
 ) -> Result<Adopted> {
     let mut adopted = Adopted::default();
     let Some(memory) = env.fs.shared_memory() else { return Ok(adopted) };
-    let mut candidates = match candidates(dir, &memory, manifest, options, &mut adopted) {
-        Ok(candidates) => candidates,
-        Err(Failure::Open(error)) => return Err(error),
-        Err(Failure::Memory(error)) => {
+    let objects = match Objects::list(dir, &*memory) {
+        Ok(objects) => objects,
+        Err(error) => {
             let error = passing_over(memory.path(), error)?;
             adopted.warnings.push(format!("cannot look into {}: {error}", memory.path().display()));
             return Ok(adopted);
         }
     };
+    let mut candidates = objects.candidates(&*memory, manifest, options, &mut adopted)?;
     adopted.memory = Some(memory);
     if candidates.is_empty() {
         return Ok(adopted);
@@ -152,63 +152,67 @@ impl Adopted {
     }
 }
 
-/// Why objects cannot be looked at.
-enum Failure {
-    /// The opening fails.
-    Open(Error),
-    Memory(io::Error),
+/// The objects of the store's directory.
+struct Objects {
+    dir: DirId,
+    boot_id: u128,
+    names: Vec<String>,
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Failure::Memory(error)
+impl Objects {
+    fn list(dir: &dyn Dir, memory: &dyn SharedMemory) -> io::Result<Self> {
+        let (dir, boot_id, mut names) = (dir.id()?, memory.boot_id()?, memory.list()?);
+        let prefix = Owner::name_prefix(dir);
+        names.retain(|name| name.starts_with(&prefix));
+        Ok(Objects { dir, boot_id, names })
     }
-}
 
-/// The objects of the store, by segment. Notes those that do not fit.
-fn candidates(
-    dir: &dyn Dir,
-    memory: &Arc<dyn SharedMemory>,
-    manifest: &Manifest,
-    options: &Options,
-    adopted: &mut Adopted,
-) -> std::result::Result<BTreeMap<SegmentId, Vec<Candidate>>, Failure> {
-    let (id, boot_id) = (dir.id()?, memory.boot_id()?);
-    let prefix = Owner::name_prefix(id);
-    let mut candidates: BTreeMap<SegmentId, Vec<Candidate>> = BTreeMap::new();
-    for name in memory.list()?.into_iter().filter(|name| name.starts_with(&prefix)) {
-        let path = memory.path().join(&name);
-        match read(&**memory, &name) {
-            Ok(Object::Nothing) => adopted.names.push(name),
-            Ok(Object::Image(control, image)) => {
-                adopted.names.push(name.clone());
-                let Owner { store_id, nonce, dir, boot_id: boot, .. } = control.owner;
-                let stranger = if boot != boot_id {
-                    Some("an earlier boot of the machine")
-                } else if dir != id || store_id != manifest.store_id {
-                    Some("another store")
-                } else if nonce != manifest.nonce {
-                    Some("an earlier opening of the store")
-                } else {
-                    None
-                };
-                match stranger {
-                    Some(of) => {
+    /// The objects that fit the store, by segment. Notes those that do not.
+    fn candidates(
+        &self,
+        memory: &dyn SharedMemory,
+        manifest: &Manifest,
+        options: &Options,
+        adopted: &mut Adopted,
+    ) -> Result<BTreeMap<SegmentId, Vec<Candidate>>> {
+        let mut candidates: BTreeMap<SegmentId, Vec<Candidate>> = BTreeMap::new();
+        for name in &self.names {
+            let path = memory.path().join(name);
+            match read(memory, name) {
+                Ok(Object::Nothing) => adopted.names.push(name.clone()),
+                Ok(Object::Image(control, image)) => {
+                    adopted.names.push(name.clone());
+                    if let Some(of) = self.stranger(&control.owner, manifest) {
                         adopted.warnings.push(format!("{} is ignored: it is of {of}", path.display()));
+                    } else {
+                        let candidate = Candidate { name: name.clone(), image };
+                        candidates.entry(control.segment_id).or_default().push(candidate);
                     }
-                    None => candidates.entry(control.segment_id).or_default().push(Candidate { name, image }),
+                }
+                Err(error) if options.process_safe == ProcessSafe::Required => {
+                    return Err(Error::NotProcessSafe { path, detail: error.to_string() });
+                }
+                Err(error) => {
+                    let error = passing_over(&path, error)?;
+                    adopted.warnings.push(format!("{} is ignored: {error}", path.display()));
                 }
             }
-            Err(error) if options.process_safe == ProcessSafe::Required => {
-                return Err(Failure::Open(Error::NotProcessSafe { path, detail: error.to_string() }));
-            }
-            Err(error) => {
-                let error = passing_over(&path, error).map_err(Failure::Open)?;
-                adopted.warnings.push(format!("{} is ignored: {error}", path.display()));
-            }
+        }
+        Ok(candidates)
+    }
+
+    /// Says whose an object of `owner` is. `None`: it is of this store, since its last opening.
+    fn stranger(&self, owner: &Owner, manifest: &Manifest) -> Option<&'static str> {
+        if owner.boot_id != self.boot_id {
+            Some("an earlier boot of the machine")
+        } else if owner.dir != self.dir || owner.store_id != manifest.store_id {
+            Some("another store")
+        } else if owner.nonce != manifest.nonce {
+            Some("an earlier opening of the store")
+        } else {
+            None
         }
     }
-    Ok(candidates)
 }
 
 /// The text of an error that an opening may pass over.
