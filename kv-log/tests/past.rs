@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 const DIR: &str = "/store";
 
@@ -211,6 +212,25 @@ fn what_has_expired_leaves_the_disk() {
     let after = bytes(&disk);
     assert!(after + past_bytes <= before + 4096, "{before} {past_bytes} {after}");
     assert_eq!(store.stats().past_bytes, 0);
+}
+
+#[test]
+fn the_files_of_states_that_expire_leave_the_disk_at_once() {
+    let (disk, clock) = (SimFs::new(), Arc::new(ManualClock::new(0)));
+    let env = Env { clock: clock.clone(), ..env(&disk) };
+    let hour = Duration::from_secs(3600);
+    let store = LogEngine::open_in(Path::new(DIR), &env, keeping(KeepPast::of_time(hour))).unwrap();
+    churn(&store, &mut Vec::new(), 200);
+    // Until there is nothing to compact.
+    while store.compact().unwrap().victims > 0 {}
+    let files =
+        || disk.files().iter().filter(|(path, _)| path.extension() == Some("segment".as_ref())).count();
+    let (before, segments) = (files(), store.stats().segments);
+    assert!(store.stats().past_bytes > 0 && before as u64 > segments, "{before} {segments}");
+    clock.advance(hour);
+    store.compact().unwrap();
+    assert_eq!((store.stats().past_bytes, store.stats().leftover_files), (0, 0));
+    assert_eq!(files() as u64, segments, "of {before}");
 }
 
 /// The values of two keys are always equal, because one batch writes both.

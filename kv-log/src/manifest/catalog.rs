@@ -463,7 +463,7 @@ impl Catalog {
             closing.lsn_ceiling = last_lsn;
             closing.ids_end = stored.next_id;
             self.refresh(&mut closing);
-            let expired = self.expire(&mut closing);
+            let expired = self.expire(&mut closing.archive);
             self.write_manifest(&closing)?;
             self.archived.set(&closing.archive);
             self.leftovers.add_all(expired);
@@ -482,7 +482,7 @@ impl Catalog {
         next.reserve_lsns(last_lsn);
         next.reserve_ids(stored.next_id);
         self.refresh(&mut next);
-        let expired = self.expire(&mut next);
+        let expired = self.expire(&mut next.archive);
         self.write_manifest(&next)?;
         self.archived.set(&next.archive);
         self.leftovers.add_all(expired);
@@ -492,12 +492,12 @@ impl Catalog {
         Ok(())
     }
 
-    /// Drops from `manifest` the archived segments and the points that have expired. Returns the
-    /// segments, with the bytes of their files.
-    pub(super) fn expire(&self, manifest: &mut Manifest) -> Vec<(SegmentId, u64)> {
+    /// Drops from `archive` the segments and the points that have expired. Returns the segments,
+    /// with the bytes of their files.
+    pub(super) fn expire(&self, archive: &mut Archive) -> Vec<(SegmentId, u64)> {
         let is_disk_full = self.is_disk_full.load(Ordering::Relaxed);
         let now = self.context.env.clock.unix_time_ms();
-        manifest.archive.expire(&*self.context.options.retention, now, is_disk_full)
+        archive.expire(&*self.context.options.retention, now, is_disk_full)
     }
 
     /// Writes the manifest's file, on a full disk with space from the reserve.

@@ -84,9 +84,14 @@ impl Catalog {
     /// Stores a manifest if archived segments or points have expired.
     pub(crate) fn expire_past(&self, last_lsn: Lsn) -> Result<()> {
         self.change(|stored| {
-            let mut next = stored.manifest.clone();
-            self.expire(&mut next);
-            if next == stored.manifest { Ok(()) } else { self.store(stored, next, last_lsn) }
+            let mut archive = stored.manifest.archive.clone();
+            self.expire(&mut archive);
+            if archive == stored.manifest.archive {
+                return Ok(());
+            }
+            // `store` drops them from the manifest itself, and removes their files.
+            let next = stored.manifest.clone();
+            self.store(stored, next, last_lsn)
         })
     }
 
