@@ -462,11 +462,7 @@ impl Catalog {
             closing.durable_lsn = self.progress.durable_lsn();
             closing.lsn_ceiling = last_lsn;
             closing.ids_end = stored.next_id;
-            self.refresh(&mut closing);
-            let expired = self.expire(&mut closing.archive);
-            self.write_manifest(&closing)?;
-            self.archived.set(&closing.archive);
-            self.leftovers.add_all(expired);
+            self.replace_manifest(&mut closing)?;
             // Only now: the previous manifest names them.
             self.drop_spares(spares);
             let used = self.sum(|segment| segment.file_len() as u64);
@@ -481,14 +477,21 @@ impl Catalog {
         next.durable_lsn = next.durable_lsn.max(self.progress.durable_lsn());
         next.reserve_lsns(last_lsn);
         next.reserve_ids(stored.next_id);
-        self.refresh(&mut next);
-        let expired = self.expire(&mut next.archive);
-        self.write_manifest(&next)?;
-        self.archived.set(&next.archive);
-        self.leftovers.add_all(expired);
+        self.replace_manifest(&mut next)?;
         stored.manifest = next;
         self.leftovers.remove(Which::Due);
         self.hold_reserve();
+        Ok(())
+    }
+
+    /// Brings `next` up to date, and writes it in place of the manifest's file. The files that have
+    /// expired are leftovers then.
+    fn replace_manifest(&self, next: &mut Manifest) -> Result<()> {
+        self.refresh(next);
+        let expired = self.expire(&mut next.archive);
+        self.write_manifest(next)?;
+        self.archived.set(&next.archive);
+        self.leftovers.add_all(expired);
         Ok(())
     }
 
