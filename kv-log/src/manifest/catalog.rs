@@ -4,7 +4,7 @@ use kv_core::fs::DirExt;
 use kv_core::parts::StoreLock;
 use kv_core::{Error, Lsn, Op, Result, SegmentId};
 use kv_wal_format::{Origin, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -82,21 +82,6 @@ impl Catalog {
         archived.set(&stored.lock().manifest.archive);
         let is_disk_full = AtomicBool::new(false);
         Catalog { context, lock, progress, maker, room, leftovers, stored, archived, is_disk_full, segments }
-    }
-
-    /// The stored manifest, locked.
-    pub(super) fn locked(&self) -> MutexGuard<'_, Stored> {
-        self.stored.lock()
-    }
-
-    /// Makes the entries of the directory durable.
-    pub(super) fn sync_dir(&self) -> Result<()> {
-        self.context.dir.sync_durably()
-    }
-
-    /// Removes the leftovers that are due.
-    pub(super) fn remove_due_leftovers(&self) {
-        self.leftovers.remove(Which::Due);
     }
 
     /// All segments, in the order of their ids.

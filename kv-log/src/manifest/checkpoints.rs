@@ -5,23 +5,24 @@ use kv_core::{Error, Lsn, Op, Result, SegmentId};
 
 use super::catalog::{Catalog, under_free_name};
 use super::content::CheckpointName;
+use super::leftovers::Which;
 use crate::directory;
 
 impl Catalog {
     /// The id in the header of every file of the store.
     pub(crate) fn store_id(&self) -> u32 {
-        self.locked().manifest.store_id
+        self.stored.lock().manifest.store_id
     }
 
     /// Bytes of the newest checkpoint. 0 if there is none.
     pub(crate) fn checkpoint_bytes(&self) -> u64 {
-        self.locked().checkpoint_bytes
+        self.stored.lock().checkpoint_bytes
     }
 
     /// The checkpoint that the manifest names was loaded, and has `bytes` bytes. 0: it cannot be
     /// used, and the next manifest does not name it.
     pub(crate) fn loaded_checkpoint(&self, bytes: u64) {
-        let mut stored = self.locked();
+        let mut stored = self.stored.lock();
         stored.checkpoint_bytes = bytes;
         if bytes == 0
             && let Some(CheckpointName { id, .. }) = stored.manifest.checkpoint.take()
@@ -47,11 +48,11 @@ impl Catalog {
         self.change(|stored| {
             let mut next = stored.manifest.clone();
             let before = next.checkpoint.replace(name);
-            self.sync_dir().and_then(|()| self.store(stored, next, last_lsn))?;
+            self.context.dir.sync_durably().and_then(|()| self.store(stored, next, last_lsn))?;
             let bytes_before = std::mem::replace(&mut stored.checkpoint_bytes, bytes);
             if let Some(CheckpointName { id, .. }) = before {
                 self.leftovers.add_checkpoint(id, bytes_before);
-                self.remove_due_leftovers();
+                self.leftovers.remove(Which::Due);
             }
             Ok(())
         })
@@ -70,7 +71,7 @@ impl Catalog {
     /// Gives back the space of the newest checkpoint. Returns its bytes. The manifest may go on to
     /// name it: an open without its checkpoint replays the log.
     pub(crate) fn drop_checkpoint(&self) -> u64 {
-        let mut stored = self.locked();
+        let mut stored = self.stored.lock();
         let Some(CheckpointName { id, .. }) = stored.manifest.checkpoint.take() else { return 0 };
         self.leftovers.discard_checkpoint(id);
         std::mem::take(&mut stored.checkpoint_bytes)
