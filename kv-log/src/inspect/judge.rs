@@ -49,16 +49,6 @@ pub(super) fn judge(survey: &Survey, readings: &[Reading]) -> Result<Findings> {
     let mut segments = Vec::with_capacity(readings.len());
     for reading in readings {
         segments.push(match (manifest, reading.source.entry) {
-            (Some(manifest), Some(entry)) if reading.source.is_archived => {
-                // The store itself does not need it.
-                let was_complete = judge.is_manifest_complete;
-                let mut summary = judge.named(manifest, entry, reading)?;
-                judge.is_manifest_complete = was_complete;
-                if summary.state == SegmentState::Sealed {
-                    summary.state = SegmentState::Archived;
-                }
-                summary
-            }
             (Some(manifest), Some(entry)) => judge.named(manifest, entry, reading)?,
             // Its damage does not matter, unless the manifest has forgotten the segment.
             (Some(_), None) => reading.summary.clone(),
@@ -120,7 +110,9 @@ impl Judge<'_> {
         let (mut summary, mut damages) = (reading.summary.clone(), reading.damages.clone());
         let misfit = self.misfit(manifest, entry, reading);
         let can_be_judged = reading.header.is_some() && misfit.is_none();
-        self.is_manifest_complete &= misfit.is_none() && summary.state != SegmentState::Missing;
+        let is_there = misfit.is_none() && summary.state != SegmentState::Missing;
+        // The store itself does not need an archived segment.
+        self.is_manifest_complete &= is_there || reading.source.is_archived;
         damages.extend(misfit);
         if summary.lsn_max > manifest.lsn_ceiling.get() {
             let (found, known) = (summary.lsn_max, manifest.lsn_ceiling);
@@ -179,6 +171,7 @@ impl Judge<'_> {
             _ => Before::AllSealed,
         };
         match decide(named, ending, before) {
+            Verdict::Whole if reading.source.is_archived => Ok(SegmentState::Archived),
             Verdict::Whole => Ok(SegmentState::Sealed),
             Verdict::Active => {
                 self.unfinished = Some((id, walked.end as u64));
