@@ -65,6 +65,8 @@ impl NewStore {
 
     /// Makes the directory a store.
     pub(crate) fn finish(&self, manifest: &Manifest) -> Result<()> {
+        // The segments must be there before the manifest names them.
+        self.dir.sync_durably()?;
         manifest.store(&*self.dir)?;
         let path = self.dir.path_of(self.mark);
         self.dir.remove_file(self.mark).map_err(|error| Error::io(Op::Remove, &path, error))?;

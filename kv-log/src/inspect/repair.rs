@@ -203,7 +203,6 @@ fn write(
         work.advance(reading.summary.file_bytes);
         Ok((id, entry))
     })?;
-    target.dir.sync_durably()?;
     Ok(written.into_iter().collect())
 }
 
