@@ -18,26 +18,31 @@ const CHECKPOINT_SUFFIX: &str = ".checkpoint";
 
 /// `0000000000000042.segment`: the id in 16 hexadecimal digits, so that names sort like ids.
 pub(crate) fn segment_file_name(id: SegmentId) -> String {
-    format!("{:016x}{SEGMENT_SUFFIX}", id.get())
+    file_name(id, SEGMENT_SUFFIX)
 }
 
 /// The id in a segment's file name; `None` for any other name.
 pub(crate) fn parse_segment_file_name(name: &str) -> Option<SegmentId> {
-    let digits = name.strip_suffix(SEGMENT_SUFFIX)?;
-    let id = SegmentId::new(u64::from_str_radix(digits, 16).ok()?);
-    (segment_file_name(id) == name).then_some(id)
+    parse_file_name(name, SEGMENT_SUFFIX)
 }
 
 /// `0000000000000042.checkpoint`: as the name of a segment.
 pub(crate) fn checkpoint_file_name(id: SegmentId) -> String {
-    format!("{:016x}{CHECKPOINT_SUFFIX}", id.get())
+    file_name(id, CHECKPOINT_SUFFIX)
 }
 
 /// The id in a checkpoint's file name; `None` for any other name.
 pub(crate) fn parse_checkpoint_file_name(name: &str) -> Option<SegmentId> {
-    let digits = name.strip_suffix(CHECKPOINT_SUFFIX)?;
-    let id = SegmentId::new(u64::from_str_radix(digits, 16).ok()?);
-    (checkpoint_file_name(id) == name).then_some(id)
+    parse_file_name(name, CHECKPOINT_SUFFIX)
+}
+
+fn file_name(id: SegmentId, suffix: &str) -> String {
+    format!("{:016x}{suffix}", id.get())
+}
+
+fn parse_file_name(name: &str, suffix: &str) -> Option<SegmentId> {
+    let id = SegmentId::new(u64::from_str_radix(name.strip_suffix(suffix)?, 16).ok()?);
+    (file_name(id, suffix) == name).then_some(id)
 }
 
 /// The kind of a directory.
