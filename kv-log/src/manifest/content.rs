@@ -107,6 +107,11 @@ impl Manifest {
         }
     }
 
+    /// Whether this id is that of a segment of the store, or of an archived one.
+    pub(crate) fn names(&self, id: SegmentId) -> bool {
+        self.segments.contains_key(&id) || self.archive.segments.contains_key(&id)
+    }
+
     /// Reserves LSNs beyond `last`, when fewer than half of the usual number are left.
     pub(crate) fn reserve_lsns(&mut self, last: Lsn) {
         if self.lsn_ceiling.get() < last.get().saturating_add(LSNS_RESERVED / 2) {

@@ -111,16 +111,12 @@ impl Target {
         Ok(())
     }
 
-    /// Removes what the backup does not need any more, as far as the system allows.
+    /// Removes the files that only the earlier backup needed, as far as the system allows.
     fn remove_others(&self, manifest: &Manifest) {
         for name in self.dir.list().unwrap_or_default() {
             let id = directory::parse_segment_file_name(name.strip_suffix(".tmp").unwrap_or(&name));
-            let is_needed = |id: &SegmentId| {
-                let is_named =
-                    manifest.segments.contains_key(id) || manifest.archive.segments.contains_key(id);
-                is_named && directory::segment_file_name(*id) == name
-            };
-            if id.is_some_and(|id| !is_needed(&id)) {
+            let is_needed = |id| manifest.names(id) && directory::segment_file_name(id) == name;
+            if id.is_some_and(|id| !is_needed(id)) {
                 let _ = self.dir.remove_file(&name);
             }
         }

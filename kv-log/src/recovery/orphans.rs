@@ -92,7 +92,7 @@ pub(crate) fn examine_all(dir: &dyn Dir, manifest: &Manifest, last_lsn: Lsn) -> 
         }
     }
     for id in names.iter().filter_map(|name| directory::parse_segment_file_name(name)) {
-        if !manifest.segments.contains_key(&id) && !manifest.archive.segments.contains_key(&id) {
+        if !manifest.names(id) {
             match examine(dir, id, known)? {
                 Finding::Orphan => unnamed.orphans.push(id),
                 Finding::Foreign | Finding::NewerChanges => drop(unnamed.foreign.insert(id)),
