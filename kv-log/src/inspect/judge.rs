@@ -9,7 +9,7 @@ use super::damage::{Damage, Lost};
 use super::segment::{Reading, SegmentState, SegmentSummary};
 use super::survey::{Survey, fault_of};
 use crate::directory;
-use crate::manifest::{Entry, Manifest};
+use crate::manifest::{Entry, Manifest, misfit};
 use crate::recovery::{Before, Named, Scanned, Verdict, decide, examine_unnamed, unsealed_ending};
 
 /// The segments of a store as an opening would find them, and all damage.
@@ -133,13 +133,7 @@ impl Judge<'_> {
     /// The damage if the file holds another segment than its name says.
     fn misfit(&self, manifest: &Manifest, entry: Entry, reading: &Reading) -> Option<Damage> {
         let (header, id) = (reading.header?, reading.source.id);
-        let fault = if (header.kind, header.segment_id) != (entry.kind, id.get()) {
-            format!("this is {} segment {}, not {} segment {id}", header.kind, header.segment_id, entry.kind)
-        } else if header.store_id != manifest.store_id {
-            "this segment is of another store than the manifest".to_owned()
-        } else {
-            return None;
-        };
+        let fault = misfit(&header, entry.kind, id, manifest.store_id)?;
         // Its own file may have another name.
         let is_elsewhere = header.segment_id != id.get() && self.present.contains(&id.get());
         let lost = if is_elsewhere { Lost::nothing() } else { Lost::unknown(1, None) };

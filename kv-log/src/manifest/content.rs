@@ -301,6 +301,23 @@ fn decode_entry(record: &Record<'_>) -> Option<(SegmentId, Entry)> {
     Some((id, Entry { kind, sealed: *sealed == 1, durable_len }))
 }
 
+/// The fault of a segment's file with this intact header, unless it is that of the segment `id` of
+/// this kind and store.
+pub(crate) fn misfit(
+    header: &SegmentHeader,
+    kind: SegmentKind,
+    id: SegmentId,
+    store_id: u32,
+) -> Option<String> {
+    if (header.kind, header.segment_id) != (kind, id.get()) {
+        Some(format!("this is {} segment {}, not {kind} segment {id}", header.kind, header.segment_id))
+    } else if header.store_id != store_id {
+        Some("this segment is of another store than the manifest".to_owned())
+    } else {
+        None
+    }
+}
+
 /// The error for a bad segment header.
 pub(crate) fn header_error(path: &Path, error: HeaderError) -> Error {
     match error {

@@ -11,7 +11,7 @@ mod window;
 
 pub(crate) use archive::{Archive, Archived};
 pub(crate) use catalog::{Catalog, Replaced, Unnamed};
-pub(crate) use content::{CheckpointName, Entry, Manifest, header_error};
+pub(crate) use content::{CheckpointName, Entry, Manifest, header_error, misfit};
 pub(crate) use leftovers::Held;
 pub(crate) use maker::SegmentMaker;
 pub(crate) use reserve::{Need, Room};

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::reachable::{Reachable, points_of};
 use crate::directory;
 use crate::inspect::Survey;
-use crate::manifest::{Manifest, PastFile, PastFiles};
+use crate::manifest::{Manifest, PastFile, PastFiles, misfit};
 
 /// The past of a closed store, read from its files. It holds the lock of a reader.
 ///
@@ -91,10 +91,9 @@ impl ClosedPast {
         for (id, entry) in self.manifest.segments.iter().filter(|(_, entry)| !entry.sealed) {
             let path = self.survey.dir.path_of(&directory::segment_file_name(*id));
             self.survey.read(*id, u64::MAX, &mut bytes)?;
-            let known = (entry.kind, id.get(), self.manifest.store_id);
-            let header = SegmentHeader::decode(&bytes)
-                .ok()
-                .filter(|header| (header.kind, header.segment_id, header.store_id) == known);
+            let is_own =
+                |header: &SegmentHeader| misfit(header, entry.kind, *id, self.manifest.store_id).is_none();
+            let header = SegmentHeader::decode(&bytes).ok().filter(is_own);
             let Some(header) = header else {
                 let is_spare =
                     bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default().iter().all(|byte| *byte == 0);

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use crate::directory;
-use crate::manifest::{PastFile, PastFiles, header_error};
+use crate::manifest::{PastFile, PastFiles, header_error, misfit};
 use crate::segments::SEGMENT_BYTES_MAX;
 
 /// A version of a key: the LSN of its change, and its value. `None`: it was deleted.
@@ -110,12 +110,10 @@ impl PastFiles {
     ) -> Result<()> {
         let path = self.dir.path_of(&directory::segment_file_name(file.id));
         let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
-        let SegmentHeader { kind, segment_id, base_lsn, store_id } = header;
-        if (kind, segment_id, store_id) != (file.kind, file.id.get(), self.manifest.store_id) {
-            let fault = format!("this is {kind} segment {segment_id} of store {store_id:08x}");
+        if let Some(fault) = misfit(&header, file.kind, file.id, self.manifest.store_id) {
             return Err(Error::corruption(&path, 0, fault));
         }
-        if kind == SegmentKind::Log && base_lsn >= lsn.get() {
+        if header.kind == SegmentKind::Log && header.base_lsn >= lsn.get() {
             // Its changes are newer, and its damage does not matter.
             return Ok(());
         }

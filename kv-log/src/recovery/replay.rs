@@ -21,7 +21,7 @@ use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_end
 use crate::checkpoint::{Loaded, load};
 use crate::index::{Index, KeyHash};
 use crate::log::SEAL_LEN_MAX;
-use crate::manifest::{Entry, Manifest, header_error};
+use crate::manifest::{Entry, Manifest, header_error, misfit};
 use crate::options::{Options, RecoveryProgress};
 use crate::processors::on_all_processors;
 use crate::reclaim::{Guard, collect, pin};
@@ -323,17 +323,8 @@ impl Replay<'_> {
             return Err(damaged(read, "the file ended while it was read"));
         }
         let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
-        if header != (SegmentHeader { kind: entry.kind, segment_id: id.get(), ..header }) {
-            return Err(damaged(
-                0,
-                &format!(
-                    "this is {} segment {}, not {} segment {id}",
-                    header.kind, header.segment_id, entry.kind
-                ),
-            ));
-        }
-        if header.store_id != self.store_id {
-            return Err(damaged(0, "this segment is of another store than the manifest"));
+        if let Some(fault) = misfit(&header, entry.kind, id, self.store_id) {
+            return Err(damaged(0, &fault));
         }
         let slot =
             self.table.reserve_slot(0).ok_or_else(|| damaged(0, "there are more segments than slots"))?;
