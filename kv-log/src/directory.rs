@@ -1,8 +1,11 @@
-//! The names of a store's files, and the classification of a directory by its names.
+//! The names of a store's files, the classification of a directory by its names, and the content of
+//! a segment's file.
 
-use kv_core::SegmentId;
-use kv_core::fs::{LOCK_FILE, is_system_file};
+use kv_core::fs::{Dir, DirExt, FileExt, LOCK_FILE, OpenMode, is_system_file};
 use kv_core::parts::Reserve;
+use kv_core::{Error, Op, Result, SegmentId};
+
+use crate::segments::SEGMENT_BYTES_MAX;
 
 /// The name of the manifest.
 pub(crate) const MANIFEST: &str = "MANIFEST";
@@ -43,6 +46,23 @@ fn file_name(id: SegmentId, suffix: &str) -> String {
 fn parse_file_name(name: &str, suffix: &str) -> Option<SegmentId> {
     let id = SegmentId::new(u64::from_str_radix(name.strip_suffix(suffix)?, 16).ok()?);
     (file_name(id, suffix) == name).then_some(id)
+}
+
+/// Reads the file of a segment into `bytes`, at most `len_max` bytes of it. Returns the length of
+/// the file.
+///
+/// # Errors
+/// The file is missing or cannot be read.
+pub(crate) fn read_segment(dir: &dyn Dir, id: SegmentId, len_max: u64, bytes: &mut Vec<u8>) -> Result<u64> {
+    let name = segment_file_name(id);
+    let path = dir.path_of(&name);
+    let file = dir.open(&name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
+    let file_len = file.len().map_err(|error| Error::io(Op::Measure, &path, error))?;
+    let len = file_len.min(len_max).min(SEGMENT_BYTES_MAX as u64);
+    bytes.resize(usize::try_from(len).unwrap_or(SEGMENT_BYTES_MAX), 0);
+    let read = file.read_full_at(bytes, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
+    bytes.truncate(read);
+    Ok(file_len)
 }
 
 /// The kind of a directory.

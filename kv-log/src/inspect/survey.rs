@@ -1,7 +1,7 @@
 //! The files of a directory that holds a store, and the manifest.
 
-use kv_core::fs::{Dir, DirExt, DirLock, FileExt, FsExt, LockKind, OpenMode};
-use kv_core::{Env, Error, Op, Result, SegmentId};
+use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode};
+use kv_core::{Env, Error, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -10,7 +10,6 @@ use std::sync::Arc;
 use super::origin::KnownLsns;
 use crate::directory::{self, Content};
 use crate::manifest::{Archived, Entry, Manifest, header_error};
-use crate::segments::SEGMENT_BYTES_MAX;
 
 /// A segment file to read.
 #[derive(Clone, Copy, Debug)]
@@ -146,21 +145,9 @@ impl Survey {
             .unwrap_or(0)
     }
 
-    /// Reads the file of a segment into `bytes`, at most `len_max` bytes of it. Returns the length
-    /// of the file.
-    ///
-    /// # Errors
-    /// The file is missing or cannot be read.
+    /// As [`directory::read_segment`].
     pub(crate) fn read(&self, id: SegmentId, len_max: u64, bytes: &mut Vec<u8>) -> Result<u64> {
-        let name = directory::segment_file_name(id);
-        let path = self.dir.path_of(&name);
-        let file = self.dir.open(&name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
-        let file_len = file.len().map_err(|error| Error::io(Op::Measure, &path, error))?;
-        let len = file_len.min(len_max).min(SEGMENT_BYTES_MAX as u64);
-        bytes.resize(usize::try_from(len).unwrap_or(SEGMENT_BYTES_MAX), 0);
-        let read = file.read_full_at(bytes, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
-        bytes.truncate(read);
-        Ok(file_len)
+        directory::read_segment(&*self.dir, id, len_max, bytes)
     }
 }
 

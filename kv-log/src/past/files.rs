@@ -1,9 +1,10 @@
 //! Passes over the files that hold past states.
 
-use kv_core::fs::{DirExt, FileExt, OpenMode};
-use kv_core::{Error, Lsn, Op, Result, Value};
+use kv_core::fs::DirExt;
+use kv_core::{Error, Lsn, Result, Value};
 use kv_wal_format::{
     Decoder, Mark, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Step,
+    StopReason,
 };
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -124,7 +125,7 @@ impl PastFiles {
             }
         }
         let stop = scanner.stop();
-        if stop.offset != bytes.len() || file.is_sealed && stop.reason != kv_wal_format::StopReason::Sealed {
+        if stop.offset != bytes.len() || file.is_sealed && stop.reason != StopReason::Sealed {
             return Err(Error::corruption(&path, stop.fault as u64, stop.reason));
         }
         Ok(())
@@ -132,21 +133,16 @@ impl PastFiles {
 
     /// Reads the records of `file`.
     pub(super) fn read(&self, file: &PastFile, bytes: &mut Vec<u8>) -> Result<()> {
-        let name = directory::segment_file_name(file.id);
-        let path = self.dir.path_of(&name);
-        let open = self.dir.open(&name, OpenMode::Read);
-        let open = open.map_err(|error| Error::io(Op::Open, &path, error))?;
-        let len =
-            usize::try_from(file.len).ok().filter(|len| *len <= SEGMENT_BYTES_MAX).ok_or_else(|| {
-                let fault =
-                    format!("the manifest says that it has {} bytes, more than a segment has", file.len);
-                Error::corruption(&path, 0, fault)
-            })?;
-        bytes.resize(len, 0);
-        let read = open.read_full_at(bytes, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
-        if read < bytes.len() {
-            let fault = format!("the file ends here, and was {} bytes long", bytes.len());
-            return Err(Error::corruption(&path, read as u64, fault));
+        let path = self.dir.path_of(&directory::segment_file_name(file.id));
+        if file.len > SEGMENT_BYTES_MAX as u64 {
+            let fault = format!("the manifest says that it has {} bytes, more than a segment has", file.len);
+            return Err(Error::corruption(&path, 0, fault));
+        }
+        directory::read_segment(&*self.dir, file.id, file.len, bytes)?;
+        let read = bytes.len() as u64;
+        if read < file.len {
+            let fault = format!("the file ends here, and was {} bytes long", file.len);
+            return Err(Error::corruption(&path, read, fault));
         }
         Ok(())
     }
