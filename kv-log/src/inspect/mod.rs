@@ -27,5 +27,6 @@ pub use progress::{OnProgress, Progress};
 pub use repair::{Repair, StaleKey, repair};
 pub use segment::{SegmentState, SegmentSummary};
 pub(crate) use survey::Survey;
+pub(crate) use walk::is_zero;
 
 pub use crate::past::ClosedPast;

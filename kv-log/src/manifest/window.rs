@@ -6,9 +6,9 @@ use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::archive::Archive;
+use super::archive::{Archive, Archived};
 use super::catalog::Catalog;
-use super::content::Manifest;
+use super::content::{Entry, Manifest};
 use super::leftovers::Held;
 
 /// The files of a store at one moment.
@@ -31,6 +31,14 @@ pub(crate) struct PastFile {
     pub(crate) is_sealed: bool,
     /// States from this LSN on do not need it.
     pub(crate) replaced_lsn: Option<Lsn>,
+}
+
+impl PastFile {
+    /// The file of a sealed segment that the manifest names by this entry.
+    pub(crate) fn sealed(id: SegmentId, entry: Entry) -> Self {
+        let Entry { kind, durable_len: len, .. } = entry;
+        PastFile { id, kind, len, is_sealed: true, replaced_lsn: None }
+    }
 }
 
 impl Catalog {
@@ -117,18 +125,14 @@ impl Catalog {
 }
 
 impl Archive {
-    /// The archived files.
+    /// The archived files that a state of the window needs.
     pub(crate) fn past_files(&self) -> Vec<PastFile> {
         let needed = self.segments.iter().filter(|(_, one)| one.replaced_lsn > self.first_lsn);
-        needed
-            .map(|(id, one)| PastFile {
-                id: *id,
-                kind: one.kind,
-                len: one.len,
-                is_sealed: true,
-                replaced_lsn: Some(one.replaced_lsn),
-            })
-            .collect()
+        let file = |(id, one): (&SegmentId, &Archived)| {
+            let replaced_lsn = Some(one.replaced_lsn);
+            PastFile { replaced_lsn, ..PastFile::sealed(*id, one.entry()) }
+        };
+        needed.map(file).collect()
     }
 
     /// Adds a point whose state is in the window.

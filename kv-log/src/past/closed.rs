@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::reachable::{Reachable, points_of};
 use crate::directory;
-use crate::inspect::Survey;
+use crate::inspect::{Survey, is_zero};
 use crate::manifest::{Manifest, PastFile, PastFiles, misfit};
 
 /// The past of a closed store, read from its files. It holds the lock of a reader.
@@ -70,13 +70,8 @@ impl ClosedPast {
         let Manifest { archive, segments, .. } = &self.manifest;
         let End { lsn, unsealed } = self.end()?;
         let mut files = archive.past_files();
-        files.extend(segments.iter().filter(|(_, entry)| entry.sealed).map(|(id, entry)| PastFile {
-            id: *id,
-            kind: entry.kind,
-            len: entry.durable_len,
-            is_sealed: true,
-            replaced_lsn: None,
-        }));
+        let sealed = segments.iter().filter(|(_, entry)| entry.sealed);
+        files.extend(sealed.map(|(id, entry)| PastFile::sealed(*id, *entry)));
         files.extend(unsealed);
         let dir = Arc::clone(&self.survey.dir);
         let files = PastFiles { dir, manifest: self.manifest.clone(), files };
@@ -95,8 +90,7 @@ impl ClosedPast {
                 |header: &SegmentHeader| misfit(header, entry.kind, *id, self.manifest.store_id).is_none();
             let header = SegmentHeader::decode(&bytes).ok().filter(is_own);
             let Some(header) = header else {
-                let is_spare =
-                    bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default().iter().all(|byte| *byte == 0);
+                let is_spare = is_zero(bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default());
                 if is_spare && entry.durable_len <= SEGMENT_HEADER_LEN as u64 {
                     continue;
                 }
