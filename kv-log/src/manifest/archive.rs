@@ -8,7 +8,7 @@
 //! tombstone never goes before a put that it hides: compaction drops the tombstone only when no
 //! segment of the store holds the put.
 
-use kv_core::{Lsn, Point, RetentionPolicy, RetentionView, SegmentId, Superseded};
+use kv_core::{Lsn, Point, Result, RetentionPolicy, RetentionView, SegmentId, Superseded};
 use kv_wal_format::{Record, RecordKind, SegmentKind};
 use std::collections::BTreeMap;
 
@@ -114,6 +114,21 @@ impl Archive {
             !goes
         });
         gone
+    }
+
+    /// Adds a point whose state is in the window.
+    pub(crate) fn pin(&mut self, point: Point) -> Result<()> {
+        point.check_new(&self.points)?;
+        self.points.push(point);
+        self.points.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(())
+    }
+
+    /// Removes a point, and says whether it was there.
+    pub(crate) fn unpin(&mut self, name: &str) -> bool {
+        let before = self.points.len();
+        self.points.retain(|point| point.name != name);
+        self.points.len() < before
     }
 
     /// Calls `append` with each record of the archive in a manifest.

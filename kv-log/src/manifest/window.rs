@@ -1,7 +1,7 @@
 //! The catalog's side of past states: their files, their points, and their end.
 
 use kv_core::fs::Dir;
-use kv_core::{Lsn, Point, Result, SegmentId};
+use kv_core::{Lsn, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentKind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -133,20 +133,5 @@ impl Archive {
             PastFile { replaced_lsn, ..PastFile::sealed(*id, one.entry()) }
         };
         needed.map(file).collect()
-    }
-
-    /// Adds a point whose state is in the window.
-    pub(crate) fn pin(&mut self, point: Point) -> Result<()> {
-        point.check_new(&self.points)?;
-        self.points.push(point);
-        self.points.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        Ok(())
-    }
-
-    /// Removes a point, and says whether it was there.
-    pub(crate) fn unpin(&mut self, name: &str) -> bool {
-        let before = self.points.len();
-        self.points.retain(|point| point.name != name);
-        self.points.len() < before
     }
 }
