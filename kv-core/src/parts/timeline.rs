@@ -8,7 +8,8 @@ use crate::{Error, Lsn, Moment, Point, Result, Rounding, Target, Window};
 #[derive(Clone, Debug)]
 pub struct Timeline {
     window: Window,
-    /// In the order of LSNs.
+    /// In the order of LSNs, each with the earliest time of all marks from it on. So the times are
+    /// in order, too.
     marks: Vec<(Lsn, u64)>,
 }
 
@@ -20,6 +21,11 @@ impl Timeline {
         let mut marks: Vec<(Lsn, u64)> =
             inside.chain([(first_lsn, first_unix_ms), (last_lsn, last_unix_ms)]).collect();
         marks.sort_unstable();
+        let mut earliest = u64::MAX;
+        for (_, time) in marks.iter_mut().rev() {
+            earliest = earliest.min(*time);
+            *time = earliest;
+        }
         Timeline { window, marks }
     }
 
@@ -32,8 +38,7 @@ impl Timeline {
     /// since the Unix epoch.
     pub fn time_of(&self, lsn: Lsn) -> u64 {
         let from = self.marks.partition_point(|(marked, _)| *marked < lsn);
-        let times = self.marks.get(from..).unwrap_or_default().iter().map(|(_, time)| *time);
-        times.min().unwrap_or(self.window.last_unix_ms)
+        self.marks.get(from).map_or(self.window.last_unix_ms, |(_, time)| *time)
     }
 
     /// The state that `target` leads to.
