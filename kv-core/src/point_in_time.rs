@@ -204,6 +204,11 @@ impl Point {
     /// The most points of a store.
     pub const COUNT_MAX: usize = 256;
 
+    /// Whether it has expired by this time, milliseconds since the Unix epoch.
+    pub fn is_expired(&self, now_unix_ms: u64) -> bool {
+        self.expires_unix_ms.is_some_and(|time| time <= now_unix_ms)
+    }
+
     /// Checks that this point can join `points`.
     ///
     /// # Errors

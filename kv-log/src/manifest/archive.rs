@@ -82,7 +82,7 @@ impl Archive {
         now_unix_ms: u64,
         is_disk_full: bool,
     ) -> Vec<(SegmentId, u64)> {
-        self.points.retain(|point| point.expires_unix_ms.is_none_or(|time| time > now_unix_ms));
+        self.points.retain(|point| !point.is_expired(now_unix_ms));
         if self.segments.is_empty() {
             return Vec::new();
         }

@@ -37,8 +37,7 @@ pub(super) fn window_of(archive: &Archive, last_lsn: Lsn, now_unix_ms: u64) -> W
 
 /// The points of `archive` that have not expired.
 pub(super) fn points_of(archive: &Archive, now_unix_ms: u64) -> Vec<Point> {
-    let lives = |point: &&Point| point.expires_unix_ms.is_none_or(|time| time > now_unix_ms);
-    archive.points.iter().filter(lives).cloned().collect()
+    archive.points.iter().filter(|point| !point.is_expired(now_unix_ms)).cloned().collect()
 }
 
 impl Reachable {

@@ -66,7 +66,7 @@ impl Past {
     /// keeps.
     pub(super) fn expire(&mut self, defect: Option<Defect>, policy: &dyn RetentionPolicy, now_unix_ms: u64) {
         if defect != Some(Defect::PointsNeverExpire) {
-            self.points.retain(|point| point.expires_unix_ms.is_none_or(|time| time > now_unix_ms));
+            self.points.retain(|point| !point.is_expired(now_unix_ms));
         }
         let superseded: Vec<Superseded> = self.made.iter().map(Made::superseded).collect();
         let mut count = policy.expired(&RetentionView { superseded: &superseded, now_unix_ms });
