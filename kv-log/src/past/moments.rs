@@ -1,7 +1,7 @@
 //! The calls that reach past states of an open store.
 
 use kv_core::{
-    BackupReport, Error, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window,
+    BackupReport, Error, Lsn, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window,
 };
 use std::path::Path;
 
@@ -11,18 +11,18 @@ use crate::store::Store;
 
 /// Makes every change of earlier calls durable, and takes hold of the files.
 fn reach(store: &Store) -> Result<Reachable> {
-    let Window { last_lsn, last_unix_ms, .. } = present(store)?;
+    let (last_lsn, now) = present(store)?;
     if !store.context.options.read_only {
         store.flusher.make_durable(last_lsn)?;
     }
     let (files, held) = store.catalog.hold_past();
-    Ok(Reachable::new(files, Some(held), last_lsn, last_unix_ms))
+    Ok(Reachable::new(files, Some(held), last_lsn, now))
 }
 
 /// As [`reach`], up to the end of the files. No flush runs meanwhile, so the files end at one place
 /// of the log.
 fn reach_newest(store: &Store) -> Result<Reachable> {
-    let Window { last_lsn, .. } = present(store)?;
+    let (last_lsn, _) = present(store)?;
     if store.context.options.read_only {
         return reach(store);
     }
@@ -35,17 +35,18 @@ fn reach_newest(store: &Store) -> Result<Reachable> {
     Ok(Reachable::new(files, Some(held), durable_lsn, now))
 }
 
-fn present(store: &Store) -> Result<Window> {
+/// The LSN of the newest change, and the present time.
+fn present(store: &Store) -> Result<(Lsn, u64)> {
     store.context.health.check_readable()?;
     let last_lsn = store.log.end.last_lsn();
     // After the LSN: every change up to it was made by then.
-    let now = store.context.env.clock.unix_time_ms();
-    Ok(window_of(&store.catalog.archive(), last_lsn, now))
+    Ok((last_lsn, store.context.env.clock.unix_time_ms()))
 }
 
 impl PointInTime for LogEngine {
     fn window(&self) -> Result<Window> {
-        present(&self.store)
+        let (last_lsn, now) = present(&self.store)?;
+        Ok(window_of(&self.store.catalog.archive(), last_lsn, now))
     }
 
     fn points(&self) -> Result<Vec<Point>> {
