@@ -125,25 +125,15 @@ fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {
 }
 
 fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode, Failure> {
-    match store::past_of(args, src)?.restore(to, dst) {
-        Ok(moment) => {
-            let answer = format!("{}: {}\n", dst.display(), past::moment_text(&moment));
-            answer_done("the restore is done", answer.as_bytes())
-        }
-        Err(Error::InvalidArgument(text)) => Err(Failure::Usage(text)),
-        Err(error) => Err(error.into()),
-    }
+    let moment = store::past_of(args, src)?.restore(to, dst).map_err(Failure::of_arguments)?;
+    let answer = format!("{}: {}\n", dst.display(), past::moment_text(&moment));
+    answer_done("the restore is done", answer.as_bytes())
 }
 
 fn backup(args: &Args, into: &Path) -> Result<ExitCode, Failure> {
-    match store::past(args)?.backup(into) {
-        Ok(report) => {
-            let answer = format!("{}: {}", into.display(), past::backup_text(&report));
-            answer_done("the backup is done", answer.as_bytes())
-        }
-        Err(Error::InvalidArgument(text)) => Err(Failure::Usage(text)),
-        Err(error) => Err(error.into()),
-    }
+    let report = store::past(args)?.backup(into).map_err(Failure::of_arguments)?;
+    let answer = format!("{}: {}", into.display(), past::backup_text(&report));
+    answer_done("the backup is done", answer.as_bytes())
 }
 
 fn revert(args: &Args, text: Text, key: &OsStr, to: &Target) -> Result<ExitCode, Failure> {
@@ -271,11 +261,7 @@ fn repair(src: &Path, dst: &Path, text: Text, json: bool) -> Result<ExitCode, Fa
     let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
     let repaired = files::repair(src, dst, text, json, &|| interrupt.is_set());
     interrupt.die_if_set();
-    match repaired {
-        Ok(answer) => answer_done("the repair is done", answer.as_bytes()),
-        Err(Error::InvalidArgument(text)) => Err(Failure::Usage(text)),
-        Err(error) => Err(error.into()),
-    }
+    answer_done("the repair is done", repaired.map_err(Failure::of_arguments)?.as_bytes())
 }
 
 fn export(args: &Args, text: Text, prefix: &OsStr, format: Format) -> Result<ExitCode, Failure> {

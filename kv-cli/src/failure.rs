@@ -65,6 +65,14 @@ pub(crate) struct Differences {
 }
 
 impl Failure {
+    /// Of a call with arguments from the command line: the user can correct a wrong one.
+    pub(crate) fn of_arguments(error: kv_core::Error) -> Self {
+        match error {
+            kv_core::Error::InvalidArgument(text) => Failure::Usage(text),
+            other => Failure::Store(other),
+        }
+    }
+
     /// Prints the failure to standard error, and returns the exit code.
     pub(crate) fn report(&self) -> u8 {
         // Unlike `eprintln`, this does not panic when standard error is closed, as after a hang-up.

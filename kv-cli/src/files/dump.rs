@@ -33,10 +33,7 @@ pub(crate) fn dump(
         };
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    match dumped {
-        Err(Error::InvalidArgument(text)) => return Err(Failure::Usage(text)),
-        other => other?,
-    }
+    dumped.map_err(Failure::of_arguments)?;
     written.and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
