@@ -1,7 +1,7 @@
 use super::damage_text;
 use crate::failure::Failure;
 use crate::text::Text;
-use kv_core::{Env, Error, SegmentId};
+use kv_core::{Env, SegmentId};
 use kv_log::inspect::{self, Part};
 use kv_wal_format::{Mark, Record, Seal};
 use std::io::Write;
