@@ -218,7 +218,7 @@ fn what_has_expired_leaves_the_disk() {
 fn the_files_of_states_that_expire_leave_the_disk_at_once() {
     let (disk, clock) = (SimFs::new(), Arc::new(ManualClock::new(0)));
     let env = Env { clock: clock.clone(), ..env(&disk) };
-    let hour = Duration::from_secs(3600);
+    let hour = Duration::from_hours(1);
     let store = LogEngine::open_in(Path::new(DIR), &env, keeping(KeepPast::of_time(hour))).unwrap();
     churn(&store, &mut Vec::new(), 200);
     // Until there is nothing to compact.
