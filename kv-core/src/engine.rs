@@ -112,10 +112,11 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 ///
 /// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
 /// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
-/// again. Another `close` does nothing: it answers `Ok` if the first one succeeded, and an error if
-/// it failed. Dropping the last handle without `close` closes too, and ignores errors. A close
-/// makes every change durable before it gives the directory away, and leaves a proof of where the
-/// data end: a store that was closed and then cut short is damaged.
+/// again. A change that meets a running `close` may be refused so. Another `close` does nothing: it
+/// answers `Ok` if the first one succeeded, and an error if it failed. Dropping the last handle
+/// without `close` closes too, and ignores errors. A close makes every change durable before it
+/// gives the directory away, and leaves a proof of where the data end: a store that was closed and
+/// then cut short is damaged.
 ///
 /// **Place.** An open store uses the directory that it opened, through a handle, and no other one:
 /// also after another process renames it, and puts something else at its path. After the directory

@@ -175,14 +175,14 @@ impl Engine for LogEngine {
 
 impl Compact for LogEngine {
     fn compact(&self) -> Result<CompactionReport> {
-        self.store.context.health.check_writable()?;
+        self.store.context.health.check_change()?;
         self.store.compactor.compact_all()
     }
 }
 
 impl Checkpoint for LogEngine {
     fn checkpoint(&self) -> Result<Lsn> {
-        self.store.context.health.check_writable()?;
+        self.store.context.health.check_change()?;
         self.store.checkpointer.checkpoint(&self.store.compactor)
     }
 }

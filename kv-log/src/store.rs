@@ -311,6 +311,7 @@ impl Store {
     /// Makes everything durable, stores the last manifest, and releases the directory even after a
     /// failure.
     pub(crate) fn close(&self) -> Result<()> {
+        self.context.health.begin_close();
         let result = if self.context.options.read_only { Ok(()) } else { self.close_files() };
         let result = result.map_err(|error| self.context.health.poison(error));
         // After a failure, other threads may still work on the files: a compaction, the leader of a

@@ -8,8 +8,8 @@ use std::thread;
 
 /// Whether an engine takes changes: a part that engines share.
 ///
-/// It goes from open to poisoned, and from either to closed; never back. Of a store that is only
-/// read, it goes from there to closed.
+/// It goes from open to closing and closed, and from open or closing to poisoned and closed; never
+/// back. Of a store that is only read, it goes from there to closed.
 #[derive(Debug)]
 pub struct Health {
     state: AtomicU8,
@@ -28,6 +28,7 @@ const OPEN: u8 = 0;
 const POISONED: u8 = 1;
 const CLOSED: u8 = 2;
 const READ_ONLY: u8 = 3;
+const CLOSING: u8 = 4;
 
 impl Health {
     /// That of a store that is open for reading only.
@@ -54,7 +55,21 @@ impl Health {
         if self.process.is_running() { Ok(()) } else { Err(Error::Forked) }
     }
 
-    /// `Ok` while changes are taken.
+    /// `Ok` while new changes are taken.
+    ///
+    /// # Errors
+    /// As [`check_writable`](Self::check_writable), and [`Error::Closed`] once a close has begun.
+    #[inline]
+    pub fn check_change(&self) -> Result<()> {
+        self.check_process()?;
+        match self.state.load(Ordering::Acquire) {
+            OPEN => Ok(()),
+            CLOSING => Err(Error::Closed),
+            _ => self.check_writable(),
+        }
+    }
+
+    /// `Ok` while the files may be written: also by a close.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Forked`], [`Error::ReadOnly`], or [`Error::Poisoned`] with the
@@ -63,7 +78,7 @@ impl Health {
     pub fn check_writable(&self) -> Result<()> {
         self.check_process()?;
         match self.state.load(Ordering::Acquire) {
-            OPEN => Ok(()),
+            OPEN | CLOSING => Ok(()),
             POISONED => Err(self.poisoned()),
             READ_ONLY => Err(Error::ReadOnly),
             _ => Err(Error::Closed),
@@ -103,7 +118,9 @@ impl Health {
             return error;
         }
         if self.cause.set(Arc::new(error.clone())).is_ok() {
-            let _ = self.state.compare_exchange(OPEN, POISONED, Ordering::AcqRel, Ordering::Acquire);
+            for state in [OPEN, CLOSING] {
+                let _ = self.state.compare_exchange(state, POISONED, Ordering::AcqRel, Ordering::Acquire);
+            }
         }
         error
     }
@@ -120,6 +137,11 @@ impl Health {
             Some(cause) => Error::Poisoned { cause: Arc::clone(cause) },
             None => Error::Closed,
         }
+    }
+
+    /// Takes no new changes: otherwise busy writers would give a close more and more to do.
+    pub fn begin_close(&self) {
+        let _ = self.state.compare_exchange(OPEN, CLOSING, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Serves nothing any more.
@@ -190,6 +212,21 @@ mod tests {
         assert!(!health.is_poisoned());
         health.close();
         assert!(matches!(health.check_readable(), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_close_that_has_begun_takes_no_new_changes() {
+        let health = Health::default();
+        health.check_change().unwrap();
+        health.begin_close();
+        assert!(matches!(health.check_change(), Err(Error::Closed)));
+        health.check_writable().unwrap();
+        health.check_readable().unwrap();
+        let _ = health.poison(Error::sync(Path::new("f"), std::io::Error::other("no disk")));
+        assert!(matches!(health.check_change(), Err(Error::Poisoned { .. })));
+        assert!(matches!(health.check_writable(), Err(Error::Poisoned { .. })));
+        health.begin_close();
+        assert!(matches!(health.check_writable(), Err(Error::Poisoned { .. })));
     }
 
     #[test]

@@ -196,7 +196,7 @@ fn try_commit(
     }
     let mut end = committer.log.end.lock();
     if left == 0 {
-        committer.context.health.check_writable()?;
+        committer.context.health.check_change()?;
         return Ok(Outcome::Done(end.position()));
     }
     if !committer.make_room(&mut end, len_max, attempt)? {

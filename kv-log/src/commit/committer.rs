@@ -162,7 +162,7 @@ impl Committer {
     /// is no memory: the writer then releases its locks and waits, at most once.
     #[inline]
     pub(super) fn make_room(&self, end: &mut LockedEnd<'_>, len: usize, attempt: Attempt) -> Result<bool> {
-        self.context.health.check_writable()?;
+        self.context.health.check_change()?;
         let has_memory =
             || self.flusher.has_room_for(len, end.position()) && self.log.has_memory_for(end, len);
         if !attempt.has_waited && !has_memory() {
@@ -228,8 +228,8 @@ impl Committer {
 
 impl Pipeline for Committer {
     #[inline]
-    fn check_writable(&self) -> Result<()> {
-        self.context.health.check_writable()
+    fn check_change(&self) -> Result<()> {
+        self.context.health.check_change()
     }
 
     fn wait_for_memory(&self, len: usize) -> Result<()> {

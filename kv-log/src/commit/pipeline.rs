@@ -32,7 +32,7 @@ pub(super) enum Outcome<T> {
 /// The functions that the loop depends on.
 pub(super) trait Pipeline {
     /// Refuses changes once the store is closed or poisoned.
-    fn check_writable(&self) -> Result<()>;
+    fn check_change(&self) -> Result<()>;
 
     /// Waits until memory for `len` more bytes comes free, but not long.
     fn wait_for_memory(&self, len: usize) -> Result<()>;
@@ -57,7 +57,7 @@ pub(super) fn commit_with<T>(
     let need = if is_relief { Need::Relief } else { Need::Growth };
     let mut attempt = Attempt { has_waited: false, need };
     loop {
-        pipeline.check_writable()?;
+        pipeline.check_change()?;
         match commit(attempt) {
             Ok(Outcome::Done(done)) => return Ok(done),
             Ok(Outcome::LookAgain) => {}
@@ -81,7 +81,7 @@ pub(super) fn commit_with<T>(
 #[cold]
 fn after_full(pipeline: &impl Pipeline, need: Need, error: Error) -> Result<Need> {
     // A full disk during a sync has poisoned the store, and compaction cannot help.
-    if pipeline.check_writable().is_err() {
+    if pipeline.check_change().is_err() {
         return Err(error);
     }
     match (pipeline.free_space(need)?, need) {
@@ -108,7 +108,7 @@ mod tests {
     }
 
     impl Pipeline for Fake {
-        fn check_writable(&self) -> Result<()> {
+        fn check_change(&self) -> Result<()> {
             if *self.is_poisoned.borrow() { Err(Error::Closed) } else { Ok(()) }
         }
 
