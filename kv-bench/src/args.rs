@@ -161,6 +161,9 @@ pub(crate) struct EngineOptions {
     /// --quick 20000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
     pub(crate) keys: Option<u64>,
+    /// Kills under each policy. [default: 300; with --quick 3]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    kills: Option<u64>,
     /// Measure only the rows whose names contain this text; repeatable.
     #[arg(long, value_name = "ROW")]
     pub(crate) only: Vec<String>,
@@ -172,6 +175,11 @@ impl EngineOptions {
     /// Keys of a store.
     pub(crate) fn keys(&self) -> u64 {
         self.keys.unwrap_or(if self.run.quick { 20_000 } else { 1_000_000 })
+    }
+
+    /// Kills under each policy.
+    pub(crate) fn kills(&self) -> u64 {
+        self.kills.unwrap_or(if self.run.quick { 3 } else { 300 })
     }
 
     /// Repetitions of each run.
@@ -280,10 +288,11 @@ pub(crate) mod tests {
             }
         };
         let all = parse(&[]);
-        assert_eq!((all.keys(), all.repetitions()), (1_000_000, 5));
+        assert_eq!((all.keys(), all.kills(), all.repetitions()), (1_000_000, 300, 5));
         assert!(all.asks_for("anything"));
         let some = parse(&["--quick", "--only", "fill, 100 B", "--only", "get uniform"]);
-        assert_eq!((some.keys(), some.repetitions()), (20_000, 2));
+        assert_eq!((some.keys(), some.kills(), some.repetitions()), (20_000, 3, 2));
+        assert_eq!(parse(&["--quick", "--kills", "7"]).kills(), 7);
         assert!(some.asks_for("get uniform, 500 B") && some.asks_for("fill, 100 B"));
         assert!(!some.asks_for("get zipfian, 100 B") && !some.asks_for("fill, 500 B"));
     }

@@ -11,7 +11,8 @@ use serde_json::Value;
 #[test]
 fn every_row_is_judged_and_nothing_is_left_behind() {
     let out = tempfile::tempdir().unwrap();
-    let output = kv_bench("engine", &["--quick", "--keys", "2000", "--repetitions", "1"], out.path());
+    let output =
+        kv_bench("engine", &["--quick", "--keys", "2000", "--kills", "2", "--repetitions", "1"], out.path());
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for row in [
@@ -25,6 +26,12 @@ fn every_row_is_judged_and_nothing_is_left_behind() {
         "longest of put while filling",
         "open load, 80 %: longest put",
         "lets 80 % of memory be live",
+        "kill -9, dumps: never, 2 kills",
+        "tail in shared memory, p99.9 of put, 500 B, 2 threads",
+        "first read after a kill, from a checkpoint, 20k keys",
+        "reads during the warm-up",
+        "while a checkpoint is written: more resident memory",
+        "replay without checkpoint",
     ] {
         assert!(text.contains(row), "{row} is missing: {text}");
     }

@@ -35,7 +35,8 @@ fn sizes(options: &Compare) -> [u64; 4] {
 pub(super) fn plan(options: &Compare) -> Result<Vec<Experiment>, Failure> {
     let shape = options.shape();
     let experiment = |keys: u64| {
-        let cases = setups(options).map(|setup| Case::new(setup.label(), &Recovery { setup, shape, keys }));
+        let cases = setups(options)
+            .map(|setup| Case::new(setup.label(), &Recovery { setup, shape, keys, checkpoints: true }));
         let parameters = [("keys", keys.into())];
         let cases = cases.collect::<Result<_, _>>()?;
         Ok(Experiment {

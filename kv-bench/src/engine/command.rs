@@ -26,17 +26,16 @@ const RUN_LIMIT: Duration = Duration::from_mins(20);
 
 /// Whether the options name any row.
 pub(crate) fn has_row(options: &EngineOptions) -> bool {
-    rows::rows(options.keys()).iter().any(|row| options.asks_for(&row.name))
+    rows::rows(options.keys(), options.kills()).iter().any(|row| options.asks_for(&row.name))
 }
 
 /// Measures, prints the tables, writes `engine.json` and `engine.md`.
 pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
-    let mut rows = rows::rows(options.keys());
+    let mut rows = rows::rows(options.keys(), options.kills());
     rows.retain(|row| options.asks_for(&row.name));
     let experiments = plan::experiments(options, &rows)?;
-    let cases: usize = experiments.iter().map(|experiment| experiment.cases.len()).sum();
-    let repetitions = options.repetitions();
-    let mut lab = Lab::open(&options.run, repetitions, cases * repetitions, RUN_LIMIT)?;
+    let runs = experiments.iter().map(|experiment| experiment.cases.len() * experiment.repetitions).sum();
+    let mut lab = Lab::open(&options.run, options.repetitions(), runs, RUN_LIMIT)?;
     let mut outcomes = Vec::new();
     for experiment in experiments {
         outcomes.extend(lab.run(&experiment.name.clone(), vec![experiment])?);

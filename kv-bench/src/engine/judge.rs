@@ -1,6 +1,6 @@
 //! From measured values to verdicts, as pure functions.
 
-use super::rows::{Against, Bound, Metric, Row};
+use super::row::{Against, Bound, Metric, Row};
 use crate::experiment::Outcome;
 use crate::report::results::median;
 use crate::units;

@@ -2,8 +2,9 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `rows.rs` | the rows: each metric, its divisor and its target |
-//! | `plan.rs` | the experiments that measure them |
+//! | `row.rs` | a row: a metric, its divisor and its target |
+//! | `rows.rs`, `recovery_rows.rs` | the rows |
+//! | `plan.rs`, `recovery_plan.rs` | the experiments that measure them |
 //! | `names.rs` | the names that rows and experiments share |
 //! | `judge.rs` | ratios and verdicts |
 //! | `command.rs` | runs the experiments, writes the tables and `engine.json` |
@@ -14,4 +15,7 @@ pub(crate) mod document;
 mod judge;
 mod names;
 mod plan;
+mod recovery_plan;
+mod recovery_rows;
+mod row;
 mod rows;

@@ -1,6 +1,6 @@
 //! The names of experiments and cases, which rows and experiments share.
 
-use crate::subjects::SubjectName;
+use crate::subjects::{Policy, SubjectName};
 
 /// Lengths of values, bytes.
 pub(super) const VALUE_LENS: [usize; 2] = [100, 500];
@@ -8,6 +8,9 @@ pub(super) const VALUE_LENS: [usize; 2] = [100, 500];
 pub(super) const SIZES: [u64; 3] = [100, 10, 1];
 /// Shares of the highest rate at which operations are due, per cent.
 pub(super) const LOADS: [u64; 2] = [50, 80];
+/// The policies under which writers are killed.
+pub(super) const POLICIES: [Policy; 5] =
+    [Policy::Manual, Policy::Default, Policy::Periodic(10), Policy::MaxLogSize(1 << 20), Policy::Always];
 /// Lengths of values, bytes, and threads, of the experiments on speed.
 pub(super) const SPEEDS: [(usize, u64); 4] = [(100, 1), (100, 2), (500, 1), (500, 2)];
 
@@ -19,6 +22,8 @@ pub(super) const SYNCED: &str = "synced";
 pub(super) const DUMP: &str = "dump";
 pub(super) const RECOVERY: &str = "recovery";
 pub(super) const UTILIZATION: &str = "utilization";
+pub(super) const OPENING: &str = "open from a cold disk";
+pub(super) const CHECKPOINT: &str = "checkpoint while keys are overwritten";
 pub(super) const LARGE: &str = "ten times the keys";
 
 pub(super) const LOG: &str = SubjectName::Log.label();
@@ -26,6 +31,12 @@ pub(super) const WITHOUT_COMPACTION: &str = "kv-log without compaction";
 pub(super) const LOG_8: &str = "kv-log, 8 threads";
 pub(super) const BARE: &str = "bare loop";
 pub(super) const BARE_RESERVED: &str = "bare loop, space only reserved";
+pub(super) const WITHOUT_TAIL: &str = "kv-log without a tail";
+pub(super) const REPLAY: &str = "kv-log, replay of everything";
+pub(super) const CLOSED: &str = "kv-log, closed";
+pub(super) const READ_MEANWHILE: &str = "kv-log, read during the warm-up";
+pub(super) const BARE_READ: &str = "bare loop, cached";
+pub(super) const BARE_DIRECT_READ: &str = "bare loop, direct";
 pub(super) const UNDER_CEILING: &str = "kv-log, 80 % of memory live";
 pub(super) const WITHOUT_CEILING: &str = "kv-log without ceiling";
 pub(super) const AT_80: &str = "kv-log at 80 %";
@@ -49,6 +60,19 @@ pub(super) fn small(value_len: usize, keys: u64) -> String {
 
 pub(super) fn memory(value_len: usize, keys: u64) -> String {
     format!("memory {value_len} B, {} keys", keys_label(keys))
+}
+
+pub(super) fn tail(value_len: usize, threads: u64) -> String {
+    format!("tail, {}", shape(value_len, threads))
+}
+
+pub(super) fn kill(policy: Policy) -> String {
+    format!("kill -9, {}", policy.label())
+}
+
+/// `100 B, 2 threads`.
+pub(super) fn shape(value_len: usize, threads: u64) -> String {
+    format!("{value_len} B, {threads} thread{}", if threads == 1 { "" } else { "s" })
 }
 
 pub(super) fn open_load(per_cent: u64) -> String {

@@ -1,7 +1,8 @@
 //! The experiments: which subject carries out which task, to measure the rows. Plain data.
 
 use super::names;
-use super::rows::Row;
+use super::recovery_plan;
+use super::row::Row;
 use crate::args::EngineOptions;
 use crate::experiment::{Case, Experiment};
 use crate::failure::Failure;
@@ -15,7 +16,6 @@ use crate::tasks::fill_latency::FillLatency;
 use crate::tasks::latency::Latency;
 use crate::tasks::memory::Memory;
 use crate::tasks::open_load::OpenLoad;
-use crate::tasks::recovery::Recovery;
 use crate::tasks::speed::{Phases, Speed};
 use crate::tasks::synced::{BareSynced, Synced};
 use crate::tasks::utilization::{Utilization, record_len};
@@ -89,10 +89,12 @@ fn all(options: &EngineOptions) -> Result<Vec<Experiment>, Failure> {
         experiment(names::CEILING.into(), 100, keys, ceiling(shape(100), keys, quick)),
         experiment(names::SYNCED.into(), 100, puts, synced(shape(100), puts)),
         experiment(names::DUMP.into(), 4096, keys / 16, dump(shape(4096), keys / 16)),
-        experiment(names::RECOVERY.into(), 100, keys, recovery(shape(100), keys)),
         experiment(names::UTILIZATION.into(), 100, keys, utilization(shape(100), keys)),
         experiment(names::LARGE.into(), 100, 10 * keys, large(shape(100), 10 * keys)),
     ]);
+    for (name, value_len, keys, cases) in recovery_plan::all(keys, options.kills(), shape) {
+        experiments.push(experiment(name, value_len, keys, cases));
+    }
     for value_len in names::VALUE_LENS {
         let cases = beyond(shape(value_len), keys);
         experiments.push(experiment(names::beyond(value_len), value_len, keys, cases));
@@ -197,14 +199,6 @@ fn dump(shape: Shape, keys: u64) -> Cases {
     Ok(vec![Case::new(names::LOG, &Dump { shape, keys })?, Case::new(names::BARE, &BareDump { bytes })?])
 }
 
-/// Under `Manual` the naive engine snapshots at the sync only, so its recovery reads one snapshot.
-fn recovery(shape: Shape, keys: u64) -> Cases {
-    [SubjectName::Log.under(Policy::Default), SubjectName::Naive.under(Policy::Manual)]
-        .into_iter()
-        .map(|setup| Case::new(setup.subject.label(), &Recovery { setup, shape, keys }))
-        .collect()
-}
-
 fn utilization(shape: Shape, keys: u64) -> Cases {
     let case = |(name, target)| Case::new(name, &Utilization { shape, keys, target });
     [(names::AT_80, 0.8), (names::AT_40, 0.4)].into_iter().map(case).collect()
@@ -234,8 +228,8 @@ mod tests {
     #[test]
     fn every_row_is_run_for_unless_a_foreign_store_is_not_compiled_in() {
         let options = options(&[]);
-        let experiments = experiments(&options, &rows(options.keys())).unwrap();
-        for row in rows(options.keys()) {
+        let experiments = experiments(&options, &rows(options.keys(), options.kills())).unwrap();
+        for row in rows(options.keys(), options.kills()) {
             for metric in row.metrics() {
                 let experiment = experiments.iter().find(|experiment| experiment.name == metric.experiment);
                 let cases = &experiment.unwrap_or_else(|| panic!("{metric:?}")).cases;
@@ -250,8 +244,8 @@ mod tests {
 
     #[test]
     fn named_rows_run_only_what_they_need() {
-        let options = options(&["--only", "p99.9 of put under", "--only", "recovery"]);
-        let mut rows = rows(options.keys());
+        let options = options(&["--only", "p99.9 of put under", "--only", "replay without"]);
+        let mut rows = rows(options.keys(), options.kills());
         rows.retain(|row| options.asks_for(&row.name));
         let experiments = experiments(&options, &rows).unwrap();
         let found: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();

@@ -1,103 +1,14 @@
-//! The rows: each metric, its divisor and its target. Plain data.
+//! All rows of the table.
 
 use super::names::{
     self, AT_40, AT_80, BARE, BARE_RESERVED, LOG, LOG_8, UNDER_CEILING, WITHOUT_CEILING, WITHOUT_COMPACTION,
 };
+use super::recovery_rows;
+use super::row::{Bound, Row, row};
 use crate::subjects::SubjectName;
 
-/// The range of values that meet a target.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Bound {
-    AtLeast(f64),
-    AtMost(f64),
-    /// There is no target: the table only reports the value.
-    Reported,
-}
-
-/// One measured value of one subject.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Metric {
-    /// The experiment's name.
-    pub(crate) experiment: String,
-    /// The subject's name in that experiment.
-    pub(crate) subject: String,
-    /// The value's name.
-    pub(crate) name: String,
-}
-
-/// The divisor of our value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Against {
-    /// None: our value is judged itself.
-    Nothing,
-    /// The best of the measured ones.
-    BestOf(Vec<Metric>),
-}
-
-/// One target.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Row {
-    pub(crate) name: String,
-    pub(crate) bound: Bound,
-    /// The text after the number of the bound: `x dashmap`.
-    pub(crate) of: &'static str,
-    pub(crate) ours: Metric,
-    pub(crate) against: Against,
-}
-
-impl Metric {
-    pub(crate) fn new(experiment: &str, subject: &str, name: &str) -> Self {
-        Metric { experiment: experiment.to_owned(), subject: subject.to_owned(), name: name.to_owned() }
-    }
-}
-
-impl Row {
-    /// `>= 1.1x dashmap`.
-    pub(crate) fn target(&self) -> String {
-        let (sign, bound) = match self.bound {
-            Bound::AtLeast(bound) => (">=", bound),
-            Bound::AtMost(bound) => ("<=", bound),
-            Bound::Reported => return format!("none{}", self.of),
-        };
-        // Rounds to three decimals, because a bound times a factor has more.
-        format!("{sign} {}{}", (bound * 1e3).round() / 1e3, self.of)
-    }
-
-    /// The metrics that its verdict needs.
-    pub(crate) fn metrics(&self) -> Vec<&Metric> {
-        match &self.against {
-            Against::Nothing => vec![&self.ours],
-            Against::BestOf(others) => std::iter::once(&self.ours).chain(others).collect(),
-        }
-    }
-
-    /// The reason why a row has no divisor.
-    pub(crate) fn missing_others(&self) -> String {
-        let Against::BestOf(others) = &self.against else { return String::new() };
-        let names: Vec<&str> = others.iter().map(|other| other.subject.as_str()).collect();
-        format!("none of {} was run; build with --features peers", names.join(", "))
-    }
-}
-
-/// A row. `ours` and each of `others` are a subject and the name of its value.
-fn row(
-    name: impl Into<String>,
-    bound: Bound,
-    of: &'static str,
-    experiment: &str,
-    ours: (&str, &str),
-    others: &[(&str, &str)],
-) -> Row {
-    let metric = |(subject, name): &(&str, &str)| Metric::new(experiment, subject, name);
-    let against = match others {
-        [] => Against::Nothing,
-        others => Against::BestOf(others.iter().map(metric).collect()),
-    };
-    Row { name: name.into(), bound, of, ours: metric(&ours), against }
-}
-
-/// Every row of stores with `keys` keys, in the order of the table.
-pub(crate) fn rows(keys: u64) -> Vec<Row> {
+/// Every row of stores with `keys` keys, and of `kills` kills, in the order of the table.
+pub(crate) fn rows(keys: u64, kills: u64) -> Vec<Row> {
     let mut rows = Vec::new();
     for (value_len, threads) in names::SPEEDS {
         rows.extend(speed_rows(value_len, threads));
@@ -117,6 +28,7 @@ pub(crate) fn rows(keys: u64) -> Vec<Row> {
     rows.extend(open_load_rows());
     rows.push(ceiling_row());
     rows.extend(disk_rows());
+    rows.extend(recovery_rows::rows(keys, kills));
     rows.extend(large_rows());
     for value_len in names::VALUE_LENS {
         rows.extend(beyond_rows(value_len));
@@ -137,7 +49,7 @@ const RECORDS_PER_LIVE_MAX: f64 = 2.0;
 
 fn speed_rows(value_len: usize, threads: u64) -> Vec<Row> {
     let experiment = names::speed(value_len, threads);
-    let shape = format!("{value_len} B, {threads} thread{}", if threads == 1 { "" } else { "s" });
+    let shape = names::shape(value_len, threads);
     let row = |name: &str, bound, of, ours: &str, others: &[(&str, &str)]| {
         row(format!("{name}, {shape}"), bound, of, &experiment, (LOG, ours), others)
     };
@@ -284,11 +196,8 @@ fn disk_rows() -> Vec<Row> {
     };
     let foreign_8 = SubjectName::FOREIGN.map(names::with_8_threads);
     let foreign_8 = foreign_8.each_ref().map(String::as_str);
-    let (dump, pace, records) = ("dump_bytes_per_s", "recovery_pace", "recovered_records_per_s");
+    let dump = "dump_bytes_per_s";
     let (amplification, overwrite) = ("write_amplification", "overwrite_per_s");
-    let recovery = "recovery by replay, warm cache";
-    let replay_target = " GB/s, or 2 M records/s";
-    let naive = SubjectName::Naive.label();
     let zipfian = |what: &str| format!("{what}, overwrite zipfian at 80 % disk utilization");
     vec![
         synced("synced put, 1 thread", 0.9, "x bare loop", LOG, &[BARE]),
@@ -303,8 +212,6 @@ fn disk_rows() -> Vec<Row> {
             (LOG, dump),
             &[(BARE, dump)],
         ),
-        at_least(recovery, 1.0, replay_target, names::RECOVERY, (LOG, pace), &[]),
-        at_least(recovery, 3.0, "x kv-naive", names::RECOVERY, (LOG, records), &[(naive, records)]),
         row(
             zipfian("write amplification"),
             Bound::AtMost(2.2),
@@ -383,7 +290,7 @@ mod tests {
 
     #[test]
     fn rows_tell_themselves_apart_and_their_targets() {
-        let rows = rows(1_000_000);
+        let rows = rows(1_000_000, 300);
         let named: HashSet<_> = rows.iter().map(|row| (row.name.clone(), row.target())).collect();
         assert_eq!(named.len(), rows.len());
         let targets: HashSet<String> = rows.iter().map(Row::target).collect();

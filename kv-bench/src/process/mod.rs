@@ -1,6 +1,7 @@
 //! A run in a process and a directory of its own: its memory figures are the subject's alone, and
 //! the bench can kill it.
 
+pub(crate) mod cache;
 pub(crate) mod child;
 pub(crate) mod probe;
 pub(crate) mod resident;

@@ -2,14 +2,16 @@
 
 use crate::failure::Failure;
 use crate::load::{Dataset, Shape, check_filled};
+use crate::process::cache::bring_into_cache;
 use crate::process::probe::{directory_bytes, milliseconds};
 use crate::process::{Measured, Run, Task, child};
-use crate::subjects::{KvEngine, Setup};
-use kv_core::OsFs;
-use kv_core::fs::FsExt;
+use crate::subjects::{KvEngine, Setup, SubjectName};
+use kv_core::Engine;
+use kv_log::{OnRequest, Options};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Fills a store in another process, kills that, and opens the store.
@@ -18,6 +20,8 @@ pub(crate) struct Recovery {
     pub(crate) setup: Setup,
     pub(crate) shape: Shape,
     pub(crate) keys: u64,
+    /// Whether the log engine writes checkpoints by its default policy. Otherwise it writes none.
+    pub(crate) checkpoints: bool,
 }
 
 /// Fills a store, makes it durable, says so, and waits to be killed.
@@ -28,6 +32,17 @@ pub(crate) struct FillUntilKilled(Recovery);
 const RECORDS_PER_S: f64 = 2e6;
 const BYTES_PER_S: f64 = 1e9;
 
+impl Recovery {
+    fn open(&self, dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
+        if self.setup.subject != SubjectName::Log || self.checkpoints {
+            return self.setup.open_engine(dir);
+        }
+        let (persistence, checkpoint) = (self.setup.policy.build(), Arc::new(OnRequest));
+        let options = Options { persistence, checkpoint, ..Options::default() };
+        Ok(KvEngine::open_log(dir, options)?.0)
+    }
+}
+
 impl Task for Recovery {
     const NAME: &'static str = "recovery";
 
@@ -37,7 +52,7 @@ impl Task for Recovery {
         measured.add("disk_bytes", directory_bytes(&run.dir)?);
         bring_into_cache(&run.dir)?;
         let start = Instant::now();
-        let engine = self.setup.open_engine(&run.dir)?;
+        let engine = self.open(&run.dir)?;
         let recovery_ms = milliseconds(start);
         let found = engine.stats().recovery;
         let (records, bytes) = (found.records as f64, found.bytes as f64);
@@ -60,8 +75,8 @@ impl Task for FillUntilKilled {
     const NAME: &'static str = "fill-until-killed";
 
     fn measure(self, run: &Run) -> Result<Measured, Failure> {
-        let Recovery { setup, shape, keys } = self.0;
-        let engine = setup.open_engine(&run.dir)?;
+        let Recovery { shape, keys, .. } = self.0;
+        let engine = self.0.open(&run.dir)?;
         Dataset::new(shape).fill(0..keys, |_, key, value| engine.put(key, value).map(drop))?;
         engine.sync()?;
         loop {
@@ -72,12 +87,4 @@ impl Task for FillUntilKilled {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
-}
-
-/// Reads all files, because an engine may write them past the system's cache.
-fn bring_into_cache(dir: &Path) -> Result<(), Failure> {
-    for name in OsFs.list_if_exists(dir)?.unwrap_or_default() {
-        OsFs.read_file(&dir.join(name))?;
-    }
-    Ok(())
 }

@@ -1,7 +1,9 @@
 //! The child's side of a run.
 
+use super::bare_read::BareRead;
 use super::beyond::Beyond;
 use super::ceiling::Ceiling;
+use super::checkpoint::Checkpoint;
 use super::dump::{BareDump, Dump};
 use super::empty::Empty;
 use super::fill_latency::FillLatency;
@@ -10,10 +12,13 @@ use super::latency::Latency;
 use super::memory::Memory;
 use super::mixed::Mixed;
 use super::open_load::OpenLoad;
+use super::opening::{FillAndEnd, Opening};
 use super::persistence::Persistence;
 use super::recovery::{FillUntilKilled, Recovery};
 use super::speed::Speed;
+use super::survival::{Survival, WriteAtFullSpeed};
 use super::synced::{BareSynced, Synced};
+use super::tail::Tail;
 use super::utilization::Utilization;
 use crate::failure::Failure;
 use crate::process::probe::warm_memory;
@@ -22,7 +27,7 @@ use crate::process::{Measured, Run, Task};
 type Measure = fn(&Run) -> Result<Measured, Failure>;
 
 /// Every task by its name.
-const TASKS: [(&str, Measure); 19] = [
+const TASKS: [(&str, Measure); 26] = [
     entry::<Speed>(),
     entry::<Mixed>(),
     entry::<Persistence>(),
@@ -42,6 +47,13 @@ const TASKS: [(&str, Measure); 19] = [
     entry::<BareDump>(),
     entry::<Utilization>(),
     entry::<Beyond>(),
+    entry::<Survival>(),
+    entry::<WriteAtFullSpeed>(),
+    entry::<Tail>(),
+    entry::<Opening>(),
+    entry::<FillAndEnd>(),
+    entry::<BareRead>(),
+    entry::<Checkpoint>(),
 ];
 
 const fn entry<T: Task>() -> (&'static str, Measure) {
