@@ -2,7 +2,7 @@ use crate::failure::Failure;
 use crate::past::{parse_target, parse_time};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use kv_core::{Always, EngineFactory, Limits, Manual, PersistencePolicy, Target, default_persistence};
+use kv_core::{Always, Limits, Manual, PersistencePolicy, Target, default_persistence};
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -87,15 +87,6 @@ pub(crate) enum EngineName {
     Log,
     /// The hash table with snapshots.
     Naive,
-}
-
-impl EngineName {
-    pub(crate) fn factory(self) -> &'static dyn EngineFactory {
-        match self {
-            EngineName::Log => &kv_log::LogFactory,
-            EngineName::Naive => &kv_naive::NaiveFactory,
-        }
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,8 +1,13 @@
 //! Progress on a terminal. Nothing is shown when standard error is not one.
 
-use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use kv_log::inspect::Progress;
-use std::time::Duration;
+use kv_log::{OnRecovery, RecoveryProgress};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// An opening that takes less time shows nothing.
+const QUICK: Duration = Duration::from_millis(300);
 
 /// A bar or a counter, which disappears at the end.
 #[derive(Debug)]
@@ -22,6 +27,12 @@ impl Meter {
         Meter::new(ProgressBar::new_spinner(), "{spinner} {msg} {human_pos} pairs, {per_sec}", what)
     }
 
+    /// Of a replay: its bytes and records.
+    fn of_replay() -> Self {
+        let style = "{msg} {wide_bar} {bytes}/{total_bytes}, {prefix} records, {eta} left";
+        Meter::new(ProgressBar::new(0), style, "opening")
+    }
+
     fn new(bar: ProgressBar, style: &str, what: &'static str) -> Self {
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
@@ -37,6 +48,12 @@ impl Meter {
         self.bar.set_position(progress.bytes);
     }
 
+    fn at_replay(&self, progress: RecoveryProgress) {
+        self.bar.set_length(progress.bytes + progress.bytes_left);
+        self.bar.set_position(progress.bytes);
+        self.bar.set_prefix(HumanCount(progress.records).to_string());
+    }
+
     /// So many more pairs are done.
     pub(crate) fn add_pairs(&self, pairs: u64) {
         self.bar.inc(pairs);
@@ -49,7 +66,40 @@ impl Drop for Meter {
     }
 }
 
+/// Shows the progress of an opening that takes long.
+pub(crate) fn of_opening() -> OnRecovery {
+    let (start, shown) = (Instant::now(), Mutex::new(None));
+    OnRecovery::new(move |progress| {
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_shown(progress, start.elapsed()) {
+            shown.get_or_insert_with(Meter::of_replay).at_replay(progress);
+        } else {
+            *shown = None;
+        }
+    })
+}
+
+/// Whether an opening that has taken this long shows its progress.
+fn is_shown(progress: RecoveryProgress, elapsed: Duration) -> bool {
+    progress.files < progress.files_total && elapsed >= QUICK
+}
+
 /// A number of bytes for people: `1.50 MiB`.
 pub(crate) fn bytes_text(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quick_opening_and_the_end_of_one_show_nothing() {
+        let mut progress = RecoveryProgress::default();
+        (progress.files, progress.files_total) = (3, 4);
+        assert!(is_shown(progress, QUICK));
+        assert!(!is_shown(progress, QUICK / 2));
+        progress.files = 4;
+        assert!(!is_shown(progress, QUICK));
+    }
 }

@@ -2,9 +2,12 @@
 
 use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
+use crate::progress::of_opening;
 use kv_core::fs::FsExt;
-use kv_core::{Engine, Env, Error, KeepPast, OpenOptions, OsFs, PointInTime};
+use kv_core::{Engine, EngineFactory, Env, Error, KeepPast, OpenOptions, OsFs, PointInTime};
 use kv_log::inspect::ClosedPast;
+use kv_log::{ConfiguredLogFactory, LogFactory, Options};
+use kv_naive::NaiveFactory;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -76,12 +79,24 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
     if engine == EngineName::Log && access != Access::Read && (needs_past(&args.command) || has_past(dir)) {
         options.retention = Arc::new(KeepPast::all().stays_on_full_disk());
     }
-    engine.factory().open(dir, &Env::os(), &options).map_err(|error| match error {
+    let opened = match engine {
+        EngineName::Log => with_progress().open(dir, &Env::os(), &options),
+        EngineName::Naive => NaiveFactory.open(dir, &Env::os(), &options),
+    };
+    opened.map_err(|error| match error {
         // The limits are the only open options that the user sets to arbitrary values.
         Error::InvalidArgument(text) => {
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
         }
         other => Failure::Store(other),
+    })
+}
+
+/// Opens stores of the log engine, and shows the progress of an opening on a terminal.
+fn with_progress() -> ConfiguredLogFactory {
+    LogFactory::with(LogFactory.name(), |open| Options {
+        on_recovery: Some(of_opening()),
+        ..Options::from(open)
     })
 }
 

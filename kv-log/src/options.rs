@@ -123,7 +123,7 @@ pub enum ProcessSafe {
     Off,
 }
 
-/// The progress of recovery. Figures never decrease.
+/// The progress of recovery. `bytes_left` never grows, and the other figures never decrease.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryProgress {
@@ -135,6 +135,9 @@ pub struct RecoveryProgress {
     pub bytes: u64,
     /// Puts and deletes replayed.
     pub records: u64,
+    /// An estimate of the bytes that are still to be replayed, 0 after the last file: those that
+    /// the manifest knows to be durable.
+    pub bytes_left: u64,
 }
 
 /// A callback for recovery. A recovering thread calls it after each file, one thread at a time. It

@@ -62,7 +62,11 @@ fn recovery_tells_how_it_gets_on() {
     assert!(told.is_sorted_by_key(|progress| (progress.files, progress.bytes, progress.records)));
     let last = told.last().unwrap();
     assert_eq!((last.files, last.files_total), (report.files, report.files));
-    assert_eq!((last.bytes, last.records), (report.bytes, 500));
+    assert_eq!((last.bytes, last.records, last.bytes_left), (report.bytes, 500, 0));
+    assert!(told.is_sorted_by(|before, after| before.bytes_left >= after.bytes_left));
+    let middle = told[told.len() / 2];
+    let estimate = middle.bytes + middle.bytes_left;
+    assert!(estimate.abs_diff(report.bytes) < report.bytes / 10, "{estimate} of {}", report.bytes);
 }
 
 /// A store that was killed after `sync` and some more writes, as its files were at that moment.

@@ -239,7 +239,11 @@ impl Replay<'_> {
     fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
         let replayed = manifest.segments.iter().filter(|(id, _)| !self.covered.contains_key(id));
         let newest_first: Vec<(SegmentId, Entry)> = replayed.rev().map(|(id, entry)| (*id, *entry)).collect();
-        self.progress.lock().files_total = newest_first.len() as u64;
+        *self.progress.lock() = RecoveryProgress {
+            files_total: newest_first.len() as u64,
+            bytes_left: newest_first.iter().fold(0, |sum, (_, entry)| entry.durable_len.saturating_add(sum)),
+            ..RecoveryProgress::default()
+        };
         let next = AtomicUsize::new(0);
         let results = Mutex::new((Vec::with_capacity(newest_first.len()), Vec::new()));
         let work = || {
@@ -278,7 +282,7 @@ impl Replay<'_> {
         // Before the budget is checked: an image that is shared cannot be evicted.
         let end = sealed.map_or_else(|| End::Unfinished(file), End::Sealed);
         self.keep_within_budget(&segment);
-        self.tell(&segment);
+        self.tell(&segment, entry);
         Ok(Replayed { segment, entry, stop, end, last_lsn })
     }
 
@@ -411,12 +415,13 @@ impl Replay<'_> {
     }
 
     /// Tells the caller that one more segment is replayed.
-    fn tell(&self, segment: &Segment) {
+    fn tell(&self, segment: &Segment, entry: Entry) {
         if let Some(on_recovery) = &self.options.on_recovery {
             let mut progress = self.progress.lock();
             progress.files += 1;
             progress.bytes += segment.end() as u64;
             progress.records += segment.tally.records();
+            progress.bytes_left = progress.bytes_left.saturating_sub(entry.durable_len);
             on_recovery.call(*progress);
         }
     }
