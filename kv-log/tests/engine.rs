@@ -343,10 +343,10 @@ fn a_poisoned_store_keeps_its_directory_while_anybody_writes() {
     let env = Env { fs: Arc::new(gate.clone()), background: Background::Inline, ..Env::os() };
     let store = LogEngine::open_in(&path, &env, small(Manual)).unwrap();
     store.put(b"key", b"value").unwrap();
-    gate.0.shut(true);
+    gate.0.writes.shut(true);
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| store.sync());
-        while gate.0.waiting.load(Ordering::SeqCst) == 0 {
+        while gate.0.writes.waiting.load(Ordering::SeqCst) == 0 {
             std::thread::yield_now();
         }
         gate.0.refuses_new_files.store(true, Ordering::SeqCst);
@@ -359,7 +359,7 @@ fn a_poisoned_store_keeps_its_directory_while_anybody_writes() {
             })
             .collect();
         // Before any assertion, because the scope waits for its threads.
-        gate.0.shut(false);
+        gate.0.writes.shut(false);
         let _ = writer.join().unwrap();
         assert!(poisoned && locked.iter().all(|locked| *locked), "{poisoned} {locked:?}");
         assert!(matches!(closing.join().unwrap(), Err(Error::Poisoned { .. })));

@@ -5,25 +5,16 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// The system's files behind a gate: writes wait while it is shut, and it can refuse new files.
+/// A door, open at first. Calls wait while it is shut.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub(crate) struct Door {
     shut: Mutex<bool>,
     opened: Condvar,
+    /// Calls that have not passed yet.
     pub(crate) waiting: AtomicUsize,
-    pub(crate) refuses_new_files: AtomicBool,
 }
 
-#[derive(Clone, Debug, Default)]
-pub(crate) struct GatedFs(pub(crate) Arc<Gate>);
-
-#[derive(Debug)]
-struct GatedDir(Arc<dyn Dir>, Arc<Gate>);
-
-#[derive(Debug)]
-struct GatedFile(Box<dyn File>, Arc<Gate>);
-
-impl Gate {
+impl Door {
     fn pass(&self) {
         let mut shut = self.shut.lock().unwrap();
         self.waiting.fetch_add(1, Ordering::SeqCst);
@@ -38,6 +29,32 @@ impl Gate {
         self.opened.notify_all();
     }
 }
+
+/// The doors in front of the system's files.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    pub(crate) writes: Door,
+    /// Reads of a sealed segment as a whole.
+    pub(crate) whole_reads: Door,
+    pub(crate) refuses_new_files: AtomicBool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GatedFs(pub(crate) Arc<Gate>);
+
+#[derive(Debug)]
+struct GatedDir(Arc<dyn Dir>, Arc<Gate>);
+
+#[derive(Debug)]
+struct GatedFile {
+    file: Box<dyn File>,
+    gate: Arc<Gate>,
+    /// Whether it is a segment that the engine opened for reading only.
+    is_sealed: bool,
+}
+
+/// A read of so many bytes is no read of a header or a record.
+const WHOLE_READ_MIN: usize = 1024;
 
 impl Fs for GatedFs {
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
@@ -59,7 +76,8 @@ impl Dir for GatedDir {
         if mode == OpenMode::CreateNew && self.1.refuses_new_files.load(Ordering::SeqCst) {
             return Err(io::Error::other("no new files"));
         }
-        Ok(Box::new(GatedFile(self.0.open(name, mode)?, Arc::clone(&self.1))))
+        let is_sealed = mode == OpenMode::Read && name.ends_with(".segment");
+        Ok(Box::new(GatedFile { file: self.0.open(name, mode)?, gate: Arc::clone(&self.1), is_sealed }))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.0.rename(from, to)
@@ -80,28 +98,31 @@ impl Dir for GatedDir {
 
 impl File for GatedFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.read_at(buf, offset)
+        if self.is_sealed && offset == 0 && buf.len() >= WHOLE_READ_MIN {
+            self.gate.whole_reads.pass();
+        }
+        self.file.read_at(buf, offset)
     }
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
-        self.1.pass();
-        self.0.write_at(buf, offset)
+        self.gate.writes.pass();
+        self.file.write_at(buf, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.0.allocate(len)
+        self.file.allocate(len)
     }
     fn len(&self) -> io::Result<u64> {
-        self.0.len()
+        self.file.len()
     }
     fn set_direct_io(&self, on: bool) -> io::Result<Option<usize>> {
-        self.0.set_direct_io(on)
+        self.file.set_direct_io(on)
     }
 }
