@@ -300,6 +300,7 @@ macro_rules! for_each_case {
                 required_kv905_damage_on_real_files
                 required_kv906_a_closed_store_holds_no_file_and_no_thread
                 stochastic_kv907_kill_of_a_process_safe_engine
+                stochastic_kv908_kills_of_threads_under_every_policy
             }
             moments {
                 required_kv951_every_lsn_of_a_history

@@ -1,7 +1,7 @@
 //! Turns cases into trials, and trials into a report.
 
 use crate::case::check_own;
-use crate::cases::process;
+use crate::cases::{kills, process};
 use crate::replay::Replay;
 use crate::scenario::Scenario;
 use crate::servant;
@@ -65,7 +65,8 @@ pub fn run_case(case: &Case, factory: &Arc<dyn EngineFactory>, settings: &Settin
 /// trials, as with libtest: `--list`, filters and so on. [`main!`](crate::main) calls it.
 pub fn run(factory: impl EngineFactory + 'static, suite: &Suite) -> ExitCode {
     let factory: Arc<dyn EngineFactory> = Arc::new(factory);
-    if let Some(code) = process::run_as_child(&*factory).or_else(|| servant::serve(&*factory)) {
+    let as_child = process::run_as_child(&*factory).or_else(|| kills::run_as_child(&*factory));
+    if let Some(code) = as_child.or_else(|| servant::serve(&*factory)) {
         return code;
     }
     let arguments = Arguments::from_args();

@@ -26,6 +26,7 @@ mod gated_close;
 mod gated_work;
 pub(crate) mod handles;
 mod histories;
+pub(crate) mod kills;
 pub(crate) mod layouts;
 mod left;
 pub(crate) mod lifecycle;

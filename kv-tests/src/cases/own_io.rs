@@ -1,7 +1,7 @@
 //! Processes that die at chosen operations, damage to real files, and what a process holds: also
 //! for engines that do their own I/O.
 
-use super::{case, process};
+use super::{case, kills, process};
 use crate::failure::{ensure, fail};
 use crate::oracle::{History, State, state_of};
 use crate::rig::{Policy, Rig, Setup};
@@ -50,6 +50,13 @@ pub(crate) const CASES: &[Case] = &[
         &[Need::ChildProcess, Need::ProcessSafe],
         "After kill -9 of a process-safe engine under Manual, no change is lost whose call had returned.",
         process::kill_a_process_safe_engine,
+    ),
+    case(
+        "process::stochastic_kv908_kills_of_threads_under_every_policy",
+        Level::Stochastic,
+        &[Need::ChildProcess, Need::ProcessSafe],
+        "After kill -9 at any moment no thread of a process-safe engine lacks a change whose call had returned, under any policy.",
+        kills::kills_of_threads,
     ),
 ];
 

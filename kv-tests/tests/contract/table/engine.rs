@@ -79,7 +79,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         ),
         by(
             "In an engine with the capability every change is process-safe when its call returns, under any policy.",
-            &["kv502", "kv531", "kv532", "kv907"],
+            &["kv502", "kv531", "kv532", "kv907", "kv908"],
         ),
         by(
             "Pacing. An engine asks the policy after a change, and describes all changes that are not durable in Pending.",
