@@ -182,6 +182,12 @@ macro_rules! for_each_case {
                 stochastic_kv532_process_safe_changes_of_threads
                 required_kv533_a_checkpoint_makes_changes_durable
                 required_kv534_a_crash_at_every_operation_of_a_checkpoint
+                required_kv535_deaths_of_the_next_openings
+                required_kv536_a_passed_over_tail_is_stale
+                required_kv537_a_copy_adopts_nothing
+                required_kv538_damage_in_shared_memory
+                required_kv539_statistics_of_process_safety
+                required_kv540_objects_go_with_a_clean_close
             }
             errors {
                 required_kv601_every_operation_fails_once

@@ -237,6 +237,7 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
             // At first more keys than fit, then a few, which gives space back.
             let op = overwriting(&mut rng, if number % 200 < 150 { 200 } else { 24 });
             let before = store.engine.last_lsn();
+            let known = store.history.clone();
             let answer = run_op(&*store.engine, &op, &mut store.history);
             match answer {
                 Ok(()) => failed = None,
@@ -247,6 +248,8 @@ fn a_refused_change_changes_nothing(context: &Context) -> CaseResult {
                         "{policy:?}, operation {number}: {cause} poisoned the store, but the call before answered {told:?}"
                     );
                     disk.limit_space(None);
+                    // The change that poisoned may be there, and this one is not.
+                    store.history = known;
                     store = store.reopen()?;
                 }
                 Err(error @ Error::DiskFull { .. }) => {

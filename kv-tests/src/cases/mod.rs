@@ -56,6 +56,7 @@ mod stage;
 pub(crate) mod stats;
 mod stored;
 mod sweeps;
+pub(crate) mod tails;
 mod written;
 
 use crate::{Case, CaseResult, Context, Level, Need};
@@ -83,6 +84,7 @@ pub fn all_cases() -> Vec<Case> {
         handles::CASES,
         read_only::CASES,
         crash::CASES,
+        tails::CASES,
         errors::CASES,
         disk::CASES,
         corruption::CASES,

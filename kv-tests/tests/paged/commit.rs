@@ -6,8 +6,9 @@ use super::defect::{Broken, Defect};
 use super::generation::{Counters, Files};
 use super::scratch::Scratch;
 use super::snapshot;
+use super::tail::Tail;
 use super::tree::Tree;
-use super::wal;
+use super::wal::{self, RECORD_HEAD};
 use kv_core::parts::{Health, Leadership, Pacing, Position, Progress};
 use kv_core::{
     Acknowledge, Action, Background, Batch, Change, Decision, Env, Lsn, OpenOptions, Pending, RecoveryReport,
@@ -56,6 +57,16 @@ pub(crate) struct Commit {
     /// Records that no file has.
     pub(crate) buffer: Vec<u8>,
     pub(crate) position: Position,
+    /// The tail, and the number of the opening. None: changes are handed over one by one.
+    pub(crate) tail: Option<(Tail, u64)>,
+}
+
+impl Commit {
+    /// Keeps the record that begins at `start` of the buffer in the tail. Returns whether it fits.
+    fn keep_in_tail(&mut self, lsn: u64, start: usize) -> bool {
+        let payload = self.buffer.get(start + RECORD_HEAD..).unwrap_or_default();
+        self.tail.as_mut().is_some_and(|(tail, opening)| tail.push(*opening, lsn, payload))
+    }
 }
 
 /// The parts of an open store.
@@ -91,11 +102,12 @@ pub(crate) struct Opened {
     pub(crate) key_len_max: usize,
     pub(crate) recovery: RecoveryReport,
     pub(crate) files: Files,
+    pub(crate) tail: Option<(Tail, u64)>,
 }
 
 impl Store {
     pub(crate) fn new(opened: Opened, env: &Env, options: &OpenOptions, broken: Broken) -> Self {
-        let Opened { view, next_lsn, durable_lsn, key_len_max, recovery, files } = opened;
+        let Opened { view, next_lsn, durable_lsn, key_len_max, recovery, files, tail } = opened;
         let position = Position { lsn: Lsn::new(view.last_lsn), changes: 0, bytes: 0 };
         Store {
             broken,
@@ -112,7 +124,7 @@ impl Store {
             leadership: Leadership::default(),
             counters: files.counters(),
             view: RwLock::new(view),
-            commit: Mutex::new(Commit { next_lsn, buffer: Vec::new(), position }),
+            commit: Mutex::new(Commit { next_lsn, buffer: Vec::new(), position, tail }),
             files: Mutex::new(Some(files)),
         }
     }
@@ -143,6 +155,7 @@ impl Store {
 
     /// Makes the effective changes of a batch visible, under one LSN if they change anything.
     pub(crate) fn change(&self, changes: &[&Change], is_batch: bool) -> Result<Option<Lsn>> {
+        let is_in_tail;
         let lsn = {
             let mut commit = self.commit();
             // The store may have been closed or poisoned while this call waited for the lock.
@@ -153,12 +166,14 @@ impl Store {
             let buffered = commit.buffer.len();
             wal::push_record(&mut commit.buffer, lsn, &changing, self.broken);
             let bytes = commit.buffer.len() - buffered;
+            let is_ignored = commit.tail.is_none() && self.broken.is(Defect::MissingTailIgnored);
+            is_in_tail = commit.keep_in_tail(lsn, buffered) || is_ignored;
             self.show(lsn, &changing);
             self.count(&mut commit, lsn, &changing, bytes as u64);
             self.progress.changed(&*self.env.clock);
             lsn
         };
-        self.after_change(Lsn::new(lsn), changes, is_batch)?;
+        self.after_change(Lsn::new(lsn), changes, is_batch, is_in_tail)?;
         Ok(Some(Lsn::new(lsn)))
     }
 
@@ -254,7 +269,7 @@ impl Store {
     }
 
     /// Asks the policy, with no lock held, and does what it says.
-    fn after_change(&self, lsn: Lsn, changes: &[&Change], is_batch: bool) -> Result<()> {
+    fn after_change(&self, lsn: Lsn, changes: &[&Change], is_batch: bool, is_in_tail: bool) -> Result<()> {
         let broken = self.broken;
         let is_delete = matches!(changes, [Change::Delete { .. }]);
         let is_skipped = (is_batch && broken.is(Defect::NotAskedAfterBatch))
@@ -264,7 +279,7 @@ impl Store {
             broken if broken.is(Defect::ClaimsProcessSafety) => false,
             broken if broken.is(Defect::BatchesNotProcessSafe) => !is_batch,
             broken if broken.is(Defect::DeletesNotProcessSafe) => !is_delete,
-            _ => self.is_process_safe,
+            _ => self.is_process_safe && !is_in_tail,
         };
         if is_handed_over {
             self.hand_over(lsn)?;

@@ -7,7 +7,7 @@ use kv_core::{Error, Result};
 
 const MAGIC: u64 = u64::from_le_bytes(*b"pagedCTL");
 const VERSION: u32 = 1;
-pub(crate) const LEN: u64 = 64;
+pub(crate) const LEN: u64 = 72;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Control {
@@ -16,6 +16,8 @@ pub(crate) struct Control {
     pub(crate) generation: u64,
     /// The highest LSN that may have been given out.
     pub(crate) ceiling: u64,
+    /// The number of the opening that wrote this: that of its first generation.
+    pub(crate) opening: u64,
     /// Set by an orderly close.
     pub(crate) end: Option<End>,
 }
@@ -35,7 +37,7 @@ impl Control {
         bytes.extend(self.store_id.to_le_bytes());
         let end = self.end.unwrap_or(End { len: 0, chain: 0 });
         let is_closed = u64::from(self.end.is_some());
-        for number in [self.generation, self.ceiling, is_closed, end.len, end.chain] {
+        for number in [self.generation, self.ceiling, self.opening, is_closed, end.len, end.chain] {
             bytes.extend(number.to_le_bytes());
         }
         bytes.extend(checksum(MAGIC, &bytes).to_le_bytes());
@@ -64,7 +66,8 @@ fn decode(body: &[u8]) -> Option<(u32, Control)> {
     let mut rest = Cursor(body);
     (rest.u64()? == MAGIC).then_some(())?;
     let (version, store_id) = (rest.u32()?, rest.u32()?);
-    let (generation, ceiling, is_closed) = (rest.u64()?, rest.u64()?, rest.u64()? == 1);
+    let (generation, ceiling, opening) = (rest.u64()?, rest.u64()?, rest.u64()?);
+    let is_closed = rest.u64()? == 1;
     let end = End { len: rest.u64()?, chain: rest.u64()? };
-    Some((version, Control { store_id, generation, ceiling, end: is_closed.then_some(end) }))
+    Some((version, Control { store_id, generation, ceiling, opening, end: is_closed.then_some(end) }))
 }

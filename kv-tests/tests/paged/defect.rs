@@ -344,12 +344,41 @@ defects! {
     BatchesNotProcessSafe,
     /// A delete returns before the operating system has it.
     DeletesNotProcessSafe,
+
+    "tail":
+    /// An opening does not look for the tail.
+    TailIgnored,
+    /// The tail of an earlier opening is replayed.
+    StaleTailAdopted,
+    /// The tail of another directory with the same store is replayed.
+    ForeignTailAdopted,
+    /// The tail goes before the files hold its changes.
+    TailGivenUpEarly,
+    /// The changes of the tail are visible, the files do not hold them, and the tail goes.
+    AdoptsInMemoryOnly,
+    /// A torn record in the tail is left out, and those behind it are replayed.
+    AdoptsPastTornRecord,
+    /// The checksums of the records in the tail are not looked at.
+    TailSumsIgnored,
+    /// A change that does not fit the tail counts as stored.
+    FullTailIgnored,
+    /// The engine calls itself safe without shared memory.
+    MissingTailIgnored,
+    /// A clean close leaves the tail.
+    CloseLeavesTail,
+    /// An open for reading only removes the tail.
+    ReaderTakesTail,
 }
 
 impl Defect {
-    /// Whether the engine claims to be process-safe.
+    /// Whether the engine claims to be process-safe, and hands changes to the operating system.
     pub(crate) fn is_of_process_safety(self) -> bool {
         Defect::ALL.contains(&(self, "process safety"))
+    }
+
+    /// Whether the engine keeps changes in shared memory.
+    pub(crate) fn is_of_tail(self) -> bool {
+        Defect::ALL.contains(&(self, "tail"))
     }
 }
 

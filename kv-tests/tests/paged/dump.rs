@@ -187,6 +187,9 @@ impl Store {
         let keeps = broken.is(Defect::LockKeptAfterClose)
             || (broken.is(Defect::FailedCloseKeepsLock) && result.is_err());
         self.health.close();
+        if let Some((tail, _)) = self.commit().tail.take().filter(|_| result.is_ok()) {
+            tail.close();
+        }
         if !keeps {
             self.release();
         }

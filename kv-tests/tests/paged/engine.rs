@@ -4,8 +4,8 @@ use super::commit::Store;
 use super::defect::Defect;
 use kv_core::parts::{Life, Threads};
 use kv_core::{
-    Batch, Change, Checkpoint, Compact, CompactionReport, Engine, Error, Lsn, PointInTime, Result,
-    ScanVisitor, Stats, Value,
+    Batch, Change, Checkpoint, Compact, CompactionReport, Engine, Error, Lsn, PointInTime, ProcessSafety,
+    Result, ScanVisitor, Stats, Value,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -161,6 +161,9 @@ impl Engine for Paged {
         }
         if store.broken.is(Defect::ChangesCountRecovered) {
             stats.changes += store.recovery.records;
+        }
+        if store.is_process_safe && !store.options.read_only {
+            stats.process_safety = ProcessSafety::Safe;
         }
         let view = store.view();
         (stats.keys, stats.live_bytes) = (view.keys, view.live_bytes);

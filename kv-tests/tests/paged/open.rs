@@ -8,6 +8,7 @@ use super::format::{CONTROL, is_of_generation, snapshot_name, wal_name};
 use super::generation::{Files, Pinned};
 use super::scratch::ProcessLock;
 use super::snapshot;
+use super::tail::Place;
 use super::tree::Tree;
 use super::wal;
 use kv_core::fs::{Dir, DirExt, FsExt, LOCK_FILE, LockKind, is_system_file};
@@ -23,19 +24,39 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PagedFactory {
     broken: Broken,
-    is_process_safe: bool,
+    safety: Safety,
+}
+
+/// How changes survive the death of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Safety {
+    /// The policy says when the operating system gets them.
+    #[default]
+    ByPolicy,
+    /// The operating system has each before its call returns.
+    HandedOver,
+    /// Shared memory has each before its call returns, or the operating system.
+    InTail,
 }
 
 impl PagedFactory {
     pub(crate) fn with_defect(defect: Defect) -> Self {
-        let is_safe = defect.is_of_process_safety();
-        let factory = if is_safe { PagedFactory::process_safe() } else { PagedFactory::default() };
+        let factory = match defect {
+            defect if defect.is_of_process_safety() => PagedFactory::process_safe(),
+            defect if defect.is_of_tail() => PagedFactory::with_tail(),
+            _ => PagedFactory::default(),
+        };
         PagedFactory { broken: Broken::with(defect), ..factory }
     }
 
     /// Opens engines that hand each change to the operating system before its call returns.
     pub(crate) fn process_safe() -> Self {
-        PagedFactory { is_process_safe: true, ..PagedFactory::default() }
+        PagedFactory { safety: Safety::HandedOver, ..PagedFactory::default() }
+    }
+
+    /// Opens engines that keep each change in shared memory.
+    pub(crate) fn with_tail() -> Self {
+        PagedFactory { safety: Safety::InTail, ..PagedFactory::default() }
     }
 }
 
@@ -45,18 +66,18 @@ impl EngineFactory for PagedFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().compact(true).read_only(true).process_safe(self.is_process_safe)
+        Capabilities::new().compact(true).read_only(true).process_safe(self.safety != Safety::ByPolicy)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {
         options.limits.validate()?;
-        let mut store = open(dir, env, options, self.broken)?;
-        store.is_process_safe = self.is_process_safe;
+        let mut store = open(dir, env, options, self.safety == Safety::InTail, self.broken)?;
+        store.is_process_safe = self.safety != Safety::ByPolicy;
         Ok(Arc::new(Paged::start(store)?))
     }
 }
 
-fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result<Store> {
+fn open(path: &Path, env: &Env, options: &OpenOptions, has_tail: bool, broken: Broken) -> Result<Store> {
     let start = env.clock.monotonic();
     // Before the lock, which may leave a file: never in a foreign directory. Behind the lock the
     // directory is judged again.
@@ -76,7 +97,13 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
     if broken.is(Defect::RefusedOpenRemovesStrays) {
         strays(&names, &control).for_each(|name| drop(dir.remove_file(name)));
     }
-    let recovered = recover(&*dir, &control, options, broken)?;
+    let mut recovered = recover(&*dir, &control, options, broken)?;
+    let place = if has_tail { Place::of(env, &*dir, &control, broken) } else { None };
+    let in_files = Arc::clone(&recovered.view.tree);
+    if let Some(place) = &place {
+        recovered.adopt(place, &control, broken);
+    }
+    let control = Control { opening: control.generation + 1, ..control };
 
     let reserve = if options.read_only { Reserve::none } else { Reserve::open }(Arc::clone(&dir));
     let mut files = Files::new(dir, lock, reserve, control, options.scale, broken);
@@ -85,6 +112,12 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
     let (mut durable_lsn, next_lsn) = (recovered.durable_lsn, floor.saturating_add(1));
     if options.read_only && broken.is(Defect::ReaderRemovesStrays) {
         strays(&names, &control).for_each(|name| files.discard(name.clone(), 0));
+    }
+    let gives_up = if options.read_only { Defect::ReaderTakesTail } else { Defect::TailGivenUpEarly };
+    if broken.is(gives_up)
+        && let Some(place) = &place
+    {
+        place.remove();
     }
     if !options.read_only {
         if is_new {
@@ -101,8 +134,13 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
         if resumes && control.generation > 0 {
             files.resume(&recovered.log, next_lsn, broken.is(Defect::RecoveryOnlySyncs))?;
         } else {
+            let tree = if broken.is(Defect::AdoptsInMemoryOnly) {
+                in_files
+            } else {
+                Arc::clone(&recovered.view.tree)
+            };
             files.begin_generation(&Pinned {
-                tree: Arc::clone(&recovered.view.tree),
+                tree,
                 last_lsn: recovered.view.last_lsn,
                 next_lsn,
                 snapshot_len: recovered.view.snapshot_len(),
@@ -111,6 +149,10 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
         }
         durable_lsn = recovered.view.last_lsn;
     }
+    let tail = place
+        .filter(|_| !options.read_only)
+        .and_then(|place| place.begin(&control, options.scale).ok())
+        .map(|tail| (tail, control.opening));
     if broken.is(Defect::DurableStartsAtZero) {
         durable_lsn = 0;
     }
@@ -124,7 +166,7 @@ fn open(path: &Path, env: &Env, options: &OpenOptions, broken: Broken) -> Result
     let key_len_max = options.limits.key_len_max;
     let longest = if broken.is(Defect::LongPresentKeysRefused) { 0 } else { longest };
     let opened =
-        Opened { view, next_lsn, durable_lsn, key_len_max: longest.max(key_len_max), recovery, files };
+        Opened { view, next_lsn, durable_lsn, key_len_max: longest.max(key_len_max), recovery, files, tail };
     Ok(Store::new(opened, env, options, broken))
 }
 
@@ -174,6 +216,22 @@ struct Recovered {
     snapshot_len: u64,
     wal_len: u64,
     log: wal::Scanned,
+}
+
+impl Recovered {
+    /// Replays the changes in the tail that the files lack.
+    fn adopt(&mut self, place: &Place, control: &Control, broken: Broken) {
+        let view = &mut self.view;
+        let last_lsn = view.last_lsn;
+        let adopted = place.adopt(control, last_lsn, &mut |is_put, key, value| {
+            let (key, value) = (key.to_vec(), value.to_vec());
+            view.change(&if is_put { Change::Put { key, value } } else { Change::Delete { key } }, broken);
+        });
+        view.last_lsn = adopted.last_lsn;
+        self.report.records += adopted.records;
+        self.report.adopted_bytes = adopted.bytes;
+        self.report.last_lsn = Lsn::new(adopted.last_lsn);
+    }
 }
 
 fn recover(dir: &dyn Dir, control: &Control, options: &OpenOptions, broken: Broken) -> Result<Recovered> {

@@ -19,7 +19,7 @@ use std::path::Path;
 const MAGIC: u64 = u64::from_le_bytes(*b"pagedWAL");
 const MARK: u64 = u64::from_le_bytes(*b"MARK\xff\xff\xff\xff");
 pub(crate) const HEADER_LEN: u64 = 32;
-const RECORD_HEAD: usize = 24;
+pub(crate) const RECORD_HEAD: usize = 24;
 const MARK_LEN: usize = 40;
 
 /// The header, and the checksum that the first frame continues.
@@ -226,7 +226,8 @@ fn is_marked_behind(bytes: &[u8], at: usize, seed: u64) -> bool {
     (at..bytes.len()).find(is_mark).is_some()
 }
 
-fn replay_record(payload: &[u8], broken: Broken, replay: &mut Replay<'_>) -> bool {
+/// Replays the payload of a record. Returns whether it makes sense.
+pub(crate) fn replay_record(payload: &[u8], broken: Broken, replay: &mut Replay<'_>) -> bool {
     let mut rest = Cursor(payload);
     let Some(count) = rest.u32() else { return false };
     for number in 0..count {

@@ -56,8 +56,8 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         by(
             "After any crash the recovered state is the state after a prefix of the log order.",
             &[
-                "kv501", "kv502", "kv503", "kv504", "kv507", "kv508", "kv510", "kv511", "kv524", "kv705",
-                "kv710", "kv753", "kv901", "kv904",
+                "kv501", "kv502", "kv503", "kv504", "kv507", "kv508", "kv510", "kv511", "kv524", "kv535",
+                "kv536", "kv537", "kv538", "kv705", "kv710", "kv753", "kv901", "kv904",
             ],
         ),
         by(
@@ -79,7 +79,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         ),
         by(
             "In an engine with the capability every change is process-safe when its call returns, under any policy.",
-            &["kv502", "kv531", "kv532", "kv907", "kv908"],
+            &["kv502", "kv531", "kv532", "kv535", "kv539", "kv540", "kv907", "kv908"],
         ),
         by(
             "Pacing. An engine asks the policy after a change, and describes all changes that are not durable in Pending.",
