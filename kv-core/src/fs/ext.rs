@@ -274,6 +274,23 @@ mod tests {
     }
 
     #[test]
+    fn a_link_leads_to_the_bytes_until_its_own_removal() {
+        let dir = tempfile::tempdir().unwrap();
+        OsFs.create_dir(&dir.path().join("into")).unwrap();
+        let (handle, into) =
+            (OsFs.open_dir(dir.path()).unwrap(), OsFs.open_dir(&dir.path().join("into")).unwrap());
+        handle.write_file_atomically("x", b"one").unwrap();
+        handle.link("x", &*into, "y").unwrap();
+        let again = handle.link("x", &*into, "y").unwrap_err();
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(handle.link("absent", &*into, "z").unwrap_err().kind(), io::ErrorKind::NotFound);
+        handle.write_file_atomically("x", b"two").unwrap();
+        assert_eq!(into.read_file("y", 9).unwrap(), b"one");
+        into.remove_file("y").unwrap();
+        assert_eq!(handle.read_file("x", 9).unwrap(), b"two");
+    }
+
+    #[test]
     fn directories_are_created_with_their_parents() {
         let dir = tempfile::tempdir().unwrap();
         let deep = dir.path().join("a/b/c");

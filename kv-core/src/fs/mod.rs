@@ -16,6 +16,7 @@ pub use os::{LOCK_FILE, OsFs};
 pub use os_shared_memory::OsSharedMemory;
 pub use shared_memory::SharedMemory;
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 use std::path::Path;
@@ -91,7 +92,7 @@ pub struct DirId {
 /// Every operation acts on the directory that was opened. Its path may lead elsewhere by then,
 /// because the process changed its working directory, or because another directory took the place
 /// of this one. Names are single names, without a separator.
-pub trait Dir: Debug + Send + Sync {
+pub trait Dir: Any + Debug + Send + Sync {
     /// The path it was opened under. For messages only: it may lead elsewhere by now.
     fn path(&self) -> &Path;
 
@@ -114,7 +115,19 @@ pub trait Dir: Debug + Send + Sync {
     /// As the system answers.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a file; durable after [`sync`](Self::sync).
+    /// Gives the bytes of a file another name, in this directory or in `into`; durable after a
+    /// [`sync`](Self::sync) of that directory. Both names lead to the same bytes, until one is
+    /// removed or given to another file. Bytes that are durable under one are durable under both.
+    /// Default: `Unsupported`.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when the other name is taken; `Unsupported` or `CrossesDevices` when a file
+    /// cannot have a name there, so that the caller has to copy it; as the system answers.
+    fn link(&self, _name: &str, _into: &dyn Dir, _other_name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Removes a name of a file; durable after [`sync`](Self::sync).
     ///
     /// # Errors
     /// As the system answers.

@@ -4,6 +4,7 @@ use super::{Dir, DirId, DirLock, File, Fs, LockKind, OpenMode};
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, fcntl_getfl, flock, fstat, statat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
+use std::any::Any;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -82,6 +83,18 @@ impl Dir for OsDir {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(retry_on_intr(|| rustix::fs::renameat(&self.fd, from, &self.fd, to))?)
+    }
+
+    fn link(&self, name: &str, into: &dyn Dir, other_name: &str) -> io::Result<()> {
+        let into: &dyn Any = into;
+        let Some(into) = into.downcast_ref::<OsDir>() else { return Err(io::ErrorKind::Unsupported.into()) };
+        let linked =
+            retry_on_intr(|| rustix::fs::linkat(&self.fd, name, &into.fd, other_name, AtFlags::empty()));
+        linked.map_err(|error| match error {
+            // A file system without links, or a file that has as many names as it can have.
+            Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK => io::ErrorKind::Unsupported.into(),
+            error => error.into(),
+        })
     }
 
     fn remove_file(&self, name: &str) -> io::Result<()> {

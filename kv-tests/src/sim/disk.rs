@@ -4,7 +4,7 @@ use super::power_cut::Dice;
 use super::shared_memory::Objects;
 use super::{OpKind, OpRecord, PowerCut};
 use kv_core::fs::{DirId, LockKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -207,8 +207,21 @@ impl Disk {
     pub(super) fn check_space(&mut self, id: NodeId, len: usize) -> io::Result<()> {
         let Some(space) = self.space else { return Ok(()) };
         let grows_by = len.saturating_sub(self.file(id)?.len());
-        let used: usize = self.files().iter().map(|(_, bytes)| bytes.len()).sum();
-        if grows_by == 0 || (used + grows_by) as u64 <= space { Ok(()) } else { Err(no_space()) }
+        if grows_by == 0 || (self.used() + grows_by) as u64 <= space { Ok(()) } else { Err(no_space()) }
+    }
+
+    /// Bytes of all files that have a name.
+    fn used(&self) -> usize {
+        let dirs = self.nodes.iter().filter_map(|node| match node {
+            Node::Dir(dir) => Some(dir),
+            Node::File { .. } => None,
+        });
+        let named: BTreeSet<NodeId> = dirs.flat_map(|dir| dir.entries.values().copied()).collect();
+        let len = |id: &NodeId| match self.nodes.get(*id) {
+            Some(Node::File { bytes, .. }) => bytes.len(),
+            _ => 0,
+        };
+        named.iter().map(len).sum()
     }
 
     /// The directory and name of a path; the name need not exist.
@@ -292,6 +305,22 @@ impl Disk {
         Ok(())
     }
 
+    /// Gives a file of a directory another name, in the same directory or in another.
+    pub(super) fn link(&mut self, dir: NodeId, name: &str, into: NodeId, other: &str) -> io::Result<()> {
+        let node = self.entry(dir, name)?;
+        self.file(node)?;
+        if !self.is_linked(into) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let entries = &mut self.dir_mut(into)?.entries;
+        if entries.contains_key(other) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        entries.insert(other.to_owned(), node);
+        self.pending.push(NameChange::Link { to: (into, other.to_owned()), node });
+        Ok(())
+    }
+
     pub(super) fn list(&self, dir: NodeId) -> io::Result<Vec<String>> {
         Ok(self.dir(dir)?.entries.keys().cloned().collect())
     }
@@ -353,24 +382,25 @@ impl Disk {
 
     /// Applies a name change to the medium.
     fn settle(&mut self, change: &NameChange) {
-        let mut durable = |dir: NodeId, change: &mut dyn FnMut(&mut BTreeMap<String, NodeId>)| {
+        let mut durable = |dir: NodeId, change: &mut dyn FnMut(&mut Directory)| {
             if let Some(Node::Dir(dir)) = self.nodes.get_mut(dir) {
-                change(&mut dir.durable);
+                change(dir);
             }
         };
         match change {
-            NameChange::Link { to, node } => durable(to.0, &mut |entries| {
-                entries.insert(to.1.clone(), *node);
+            NameChange::Link { to, node } => durable(to.0, &mut |dir| {
+                dir.durable.insert(to.1.clone(), *node);
             }),
             NameChange::Unlink { from, node } => {
-                durable(from.0, &mut |entries| entries.retain(|name, id| *name != from.1 || id != node));
+                durable(from.0, &mut |dir| dir.durable.retain(|name, id| *name != from.1 || id != node));
             }
-            // A file has one name, so the name that it had on the medium goes.
+            // If an earlier renaming was lost, the file has an older name on the medium, which goes.
             NameChange::Rename { from, to, node } => {
-                durable(from.0, &mut |entries| entries.retain(|_, id| id != node));
-                durable(to.0, &mut |entries| {
-                    entries.retain(|_, id| id != node);
-                    entries.insert(to.1.clone(), *node);
+                durable(from.0, &mut |dir| {
+                    let Directory { entries, durable } = dir;
+                    let is_old = |name: &String| *name == from.1 || entries.get(name) != Some(node);
+                    durable.retain(|name, id| id != node || !is_old(name));
+                    durable.insert(to.1.clone(), *node);
                 });
             }
         }

@@ -5,6 +5,7 @@ use super::shared_memory::SimSharedMemory;
 use super::{Fault, OpKind, OpRecord, PowerCut};
 use kv_core::Fs;
 use kv_core::fs::{Dir, DirId, DirLock, File, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode, SharedMemory};
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -278,6 +279,15 @@ impl Dir for SimDir {
         let (mut disk, path) = (self.disk.lock(), self.path.join(to));
         disk.begin(OpKind::Rename, &path, 0, 0)?;
         disk.rename(self.node, from, to, path)
+    }
+
+    fn link(&self, name: &str, into: &dyn Dir, other_name: &str) -> io::Result<()> {
+        let into: &dyn Any = into;
+        let into = into.downcast_ref::<SimDir>().filter(|into| Arc::ptr_eq(&self.disk.0, &into.disk.0));
+        let Some(into) = into else { return Err(io::ErrorKind::CrossesDevices.into()) };
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::Link, &into.path.join(other_name), 0, 0)?;
+        disk.link(self.node, name, into.node, other_name)
     }
 
     fn remove_file(&self, name: &str) -> io::Result<()> {

@@ -1,6 +1,7 @@
 use super::{Fault, FaultKind, OpKind, Repeat, SimFs};
 use kv_core::Fs;
 use kv_core::fs::{Dir, DirId, DirLock, File, LockKind, OpenMode, SharedMemory};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
@@ -214,6 +215,15 @@ impl Dir for GatedDir {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.fs.pass(OpKind::Rename, Path::new(to), || self.dir.rename(from, to))
+    }
+
+    fn link(&self, name: &str, into: &dyn Dir, other_name: &str) -> io::Result<()> {
+        let into: &dyn Any = into;
+        let Some(into) = into.downcast_ref::<GatedDir>() else {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        };
+        let link = || self.dir.link(name, &*into.dir, other_name);
+        self.fs.pass(OpKind::Link, Path::new(other_name), link)
     }
 
     fn remove_file(&self, name: &str) -> io::Result<()> {

@@ -10,6 +10,8 @@ pub enum OpKind {
     Create,
     /// A file was moved.
     Rename,
+    /// A file was given another name beside its own.
+    Link,
     /// A file was removed.
     Remove,
     /// A directory was created.
@@ -37,8 +39,11 @@ pub enum OpKind {
 impl OpKind {
     /// Whether it may change the disk, or the content that survives a crash.
     pub fn is_mutation(self) -> bool {
-        use OpKind::{Allocate, Create, CreateDir, Remove, Rename, SetLen, Sync, SyncDir, Write};
-        matches!(self, Create | Rename | Remove | CreateDir | SyncDir | Write | Sync | SetLen | Allocate)
+        use OpKind::{Allocate, Create, CreateDir, Link, Remove, Rename, SetLen, Sync, SyncDir, Write};
+        matches!(
+            self,
+            Create | Rename | Link | Remove | CreateDir | SyncDir | Write | Sync | SetLen | Allocate
+        )
     }
 
     /// Whether it moves the bytes of a file.
@@ -53,7 +58,8 @@ impl OpKind {
 
     /// Whether it takes space.
     pub fn takes_space(self) -> bool {
-        matches!(self, OpKind::Write | OpKind::Create | OpKind::CreateDir | OpKind::Allocate)
+        use OpKind::{Allocate, Create, CreateDir, Link, Write};
+        matches!(self, Write | Create | CreateDir | Link | Allocate)
     }
 }
 
@@ -62,7 +68,7 @@ impl OpKind {
 pub struct OpRecord {
     /// The kind.
     pub kind: OpKind,
-    /// The file or directory; for a rename, the new path.
+    /// The file or directory; for a rename or a link, the new path.
     pub path: PathBuf,
     /// The offset in the file, bytes.
     pub offset: u64,

@@ -254,3 +254,50 @@ fn a_reserve_holds_as_many_bytes_as_the_disk_has_room_for() {
         assert_eq!(reserve.len(), room / BLOCK * BLOCK, "of {room}");
     }
 }
+
+#[test]
+fn a_link_is_another_name_of_the_same_bytes() {
+    let disk = overwritten();
+    disk.create_dir(Path::new("/into")).unwrap();
+    root(&disk).sync().unwrap();
+    let into = disk.open_dir(Path::new("/into")).unwrap();
+    root(&disk).link("log", &*into, "kept").unwrap();
+    let taken = root(&disk).link("log", &*into, "kept").unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::AlreadyExists);
+    let kept = Path::new("/into/kept");
+    let has = |disk: &SimFs| disk.list(Path::new("/into")).unwrap() == ["kept"];
+    assert!(!has(&disk.power_cut(PowerCut::LOSE_ALL)) && has(&disk.power_cut(PowerCut::KEEP_ALL)));
+    into.sync().unwrap();
+    // The sync of the directory is none of the file. A sync of the file counts for both names.
+    assert_eq!(disk.power_cut(PowerCut::LOSE_ALL).read_file(kept).unwrap(), [1; 1024]);
+    disk.open(Path::new(LOG), OpenMode::ReadWrite).unwrap().sync_data().unwrap();
+    // Another file takes the first name, also on the medium. The second one stays.
+    disk.open(Path::new("/new"), OpenMode::CreateNew).unwrap().write_all_at(&[3], 0).unwrap();
+    root(&disk).rename("new", "log").unwrap();
+    for cut in [PowerCut::LOSE_ALL, PowerCut::KEEP_ALL] {
+        assert_eq!(disk.power_cut(cut).read_file(kept).unwrap(), [2; 1024]);
+    }
+    root(&disk).sync().unwrap();
+    assert_eq!(disk.power_cut(PowerCut::LOSE_ALL).read_file(kept).unwrap(), [2; 1024]);
+}
+
+#[test]
+fn a_linked_file_takes_its_space_once_and_keeps_its_names_when_one_is_renamed() {
+    let disk = SimFs::new();
+    let file = disk.open(Path::new(LOG), OpenMode::CreateNew).unwrap();
+    file.write_all_at(&[1; 1024], 0).unwrap();
+    let dir = root(&disk);
+    dir.link("log", &*dir, "kept").unwrap();
+    dir.sync().unwrap();
+    disk.limit_space(Some(2048));
+    file.write_all_at(&[2; 1024], 1024).unwrap();
+    assert!(file.write_all_at(&[2], 2048).is_err());
+    dir.rename("log", "moved").unwrap();
+    for (cut, name) in [(PowerCut::LOSE_ALL, "log"), (PowerCut::KEEP_ALL, "moved")] {
+        assert_eq!(disk.power_cut(cut).list(Path::new(ROOT)).unwrap(), ["kept", name]);
+    }
+    dir.remove_file("moved").unwrap();
+    assert!(file.write_all_at(&[2], 2048).is_err(), "its bytes are there under the other name");
+    dir.remove_file("kept").unwrap();
+    disk.open(Path::new(LOG), OpenMode::CreateNew).unwrap().write_all_at(&[3; 2048], 0).unwrap();
+}
