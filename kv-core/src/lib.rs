@@ -85,7 +85,7 @@ pub use persistence::{
     PersistencePolicy, default_persistence,
 };
 pub use point_in_time::{
-    BackupReport, Moment, Past, Point, PointInTime, RestorePlan, Rounding, Target, Version, Window,
+    BackupReport, Moment, Past, Point, PointInTime, Reach, RestorePlan, Rounding, Target, Version, Window,
 };
 pub use retention::{KeepNothing, KeepPast, RetentionPolicy, RetentionView, Superseded};
 pub use stats::{ProcessSafety, RecoveryReport, Stats};

@@ -24,6 +24,12 @@ use std::sync::Arc;
 /// is not set back. A change that a sync made durable by that time is in the state. The present
 /// leads to the newest change.
 ///
+/// **Moments.** Some engines keep no state of every LSN, but moments, which
+/// [`reach`](Self::reach) lists. The first and the last state of the window are moments. Each dump
+/// leaves one, until the policy lets it go. A target between two moments leads to the earlier one,
+/// and the answer says that it was rounded. A point keeps its own moment only. A delete in a
+/// history has the LSN of the first moment without the key.
+///
 /// **Points.** A point is a state with a name. It keeps the window open back to its state, until
 /// it is removed or expires. A point survives a close and a crash.
 ///
@@ -50,6 +56,12 @@ pub trait PointInTime: Send + Sync {
     /// # Errors
     /// [`Closed`](Error::Closed), or an I/O error.
     fn window(&self) -> Result<Window>;
+
+    /// The states of the window that are targets: see *Moments*.
+    ///
+    /// # Errors
+    /// As for [`window`](Self::window).
+    fn reach(&self) -> Result<Reach>;
 
     /// The points, in the order of their names.
     ///
@@ -147,6 +159,16 @@ impl fmt::Display for Window {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// After every change up to and including this one.
+/// The states of a window that can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// The state after each LSN.
+    EveryLsn,
+    /// Only these states, in the order of their LSNs. The changes up to each LSN had been made by
+    /// the time beside it, milliseconds since the Unix epoch.
+    Moments(Vec<(Lsn, u64)>),
+}
+
     Lsn(Lsn),
     /// After the last change that is known to have been made at or before this time, milliseconds
     /// since the Unix epoch.
@@ -181,7 +203,7 @@ pub struct Moment {
 pub enum Rounding {
     /// Not at all.
     Exact,
-    /// Later changes may have been made before the target's time, too.
+    /// Later changes may have been made before the target's time, too, or up to its LSN.
     Down,
 }
 

@@ -51,7 +51,8 @@ impl RetentionPolicy for KeepNothing {
     }
 }
 
-/// Keeps past states by time, by bytes, or by both: what exceeds one limit goes.
+/// Keeps past states by time, bytes and count, as far as limits are set. A state beyond one limit
+/// goes.
 ///
 /// ```
 /// use kv_core::KeepPast;
@@ -64,13 +65,14 @@ impl RetentionPolicy for KeepNothing {
 pub struct KeepPast {
     time: Option<Duration>,
     bytes_max: Option<u64>,
+    count_max: Option<usize>,
     yields: bool,
 }
 
 impl KeepPast {
     /// Keeps every past state.
     pub fn all() -> Self {
-        KeepPast { time: None, bytes_max: None, yields: true }
+        KeepPast { time: None, bytes_max: None, count_max: None, yields: true }
     }
 
     /// Keeps the states of the last `time`.
@@ -82,6 +84,13 @@ impl KeepPast {
     #[must_use]
     pub fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = Some(bytes);
+        self
+    }
+
+    /// Keeps at most so many superseded snapshots or segments. Default no limit.
+    #[must_use]
+    pub fn count_max(mut self, count: usize) -> Self {
+        self.count_max = Some(count);
         self
     }
 
@@ -109,7 +118,8 @@ impl RetentionPolicy for KeepPast {
             };
             view.superseded.iter().take_while(goes).count()
         });
-        too_old.max(too_many)
+        let beyond_count = self.count_max.map_or(0, |max| view.superseded.len().saturating_sub(max));
+        too_old.max(too_many).max(beyond_count)
     }
 
     fn yields_to_full_disk(&self) -> bool {
@@ -146,6 +156,10 @@ mod tests {
             (KeepPast::all().bytes_max(29), 0, 3),
             (time(100).bytes_max(30), 200, 2),
             (time(100).bytes_max(59), 300, 2),
+            (KeepPast::all().count_max(3), 0, 0),
+            (KeepPast::all().count_max(2), 0, 1),
+            (KeepPast::all().count_max(0), 0, 3),
+            (time(100).count_max(2), 300, 2),
         ] {
             assert_eq!(expired(&policy, now), goes, "{policy:?} at {now}");
         }

@@ -11,6 +11,8 @@ pub struct Timeline {
     /// In the order of LSNs, each with the earliest time of all marks from it on. So the times are
     /// in order, too.
     marks: Vec<(Lsn, u64)>,
+    /// Whether only marks are targets.
+    is_of_moments: bool,
 }
 
 impl Timeline {
@@ -26,7 +28,12 @@ impl Timeline {
             earliest = earliest.min(*time);
             *time = earliest;
         }
-        Timeline { window, marks }
+        Timeline { window, marks, is_of_moments: false }
+    }
+
+    /// Of a window in which only these moments, its beginning and its end can be reached.
+    pub fn of_moments(window: Window, moments: impl IntoIterator<Item = (Lsn, u64)>) -> Self {
+        Timeline { is_of_moments: true, ..Timeline::new(window, moments) }
     }
 
     /// The window.
@@ -49,6 +56,13 @@ impl Timeline {
         let Window { first_lsn, last_lsn, first_unix_ms, last_unix_ms } = self.window;
         let exact = |lsn, unix_ms| Moment { lsn, unix_ms, rounding: Rounding::Exact };
         let found = match target {
+            Target::Lsn(lsn) if self.is_of_moments && (first_lsn..=last_lsn).contains(lsn) => {
+                let behind = self.marks.partition_point(|(marked, _)| marked <= lsn);
+                behind.checked_sub(1).and_then(|at| self.marks.get(at)).map(|(marked, _)| {
+                    let rounding = if marked == lsn { Rounding::Exact } else { Rounding::Down };
+                    Moment { lsn: *marked, unix_ms: self.time_of(*marked), rounding }
+                })
+            }
             Target::Lsn(lsn) if (first_lsn..=last_lsn).contains(lsn) => Some(exact(*lsn, self.time_of(*lsn))),
             Target::UnixMs(time) if (first_unix_ms..=last_unix_ms).contains(time) => {
                 let made = self.marks.iter().rfind(|(_, made)| made <= time);
@@ -114,6 +128,28 @@ mod tests {
                 }
                 (answer, _) => panic!("{target}: {answer:?}"),
             }
+        }
+    }
+
+    #[test]
+    fn an_lsn_between_two_moments_leads_to_the_earlier_one() {
+        let marks = [(12, 500), (2, 90), (8, 300), (15, 400), (25, 950)];
+        let moments = marks.map(|(lsn, time)| (Lsn::new(lsn), time));
+        let timeline = Timeline::of_moments(timeline().window(), moments);
+        let (exact, down) = (Rounding::Exact, Rounding::Down);
+        for (lsn, reached) in [
+            (3, None),
+            (4, Some((4, 100, exact))),
+            (7, Some((4, 100, down))),
+            (8, Some((8, 300, exact))),
+            (14, Some((12, 400, down))),
+            (19, Some((15, 400, down))),
+            (20, Some((20, 900, exact))),
+            (21, None),
+        ] {
+            let found = timeline.moment(&Target::Lsn(Lsn::new(lsn)), &[]).ok();
+            let found = found.map(|Moment { lsn, unix_ms, rounding }| (lsn.get(), unix_ms, rounding));
+            assert_eq!(found, reached, "LSN {lsn}");
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use kv_core::fs::DirExt;
 use kv_core::{
-    BackupReport, Env, Error, Lsn, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version,
-    Window,
+    BackupReport, Env, Error, Lsn, Moment, Past, Point, PointInTime, Reach, RestorePlan, Result, Target,
+    Version, Window,
 };
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, StopReason};
 use std::path::Path;
@@ -123,6 +123,10 @@ impl ClosedPast {
 impl PointInTime for ClosedPast {
     fn window(&self) -> Result<Window> {
         Ok(self.reach()?.window())
+    }
+
+    fn reach(&self) -> Result<Reach> {
+        Ok(Reach::EveryLsn)
     }
 
     fn points(&self) -> Result<Vec<Point>> {

@@ -1,7 +1,8 @@
 //! The calls that reach past states of an open store.
 
 use kv_core::{
-    BackupReport, Error, Lsn, Moment, Past, Point, PointInTime, RestorePlan, Result, Target, Version, Window,
+    BackupReport, Error, Lsn, Moment, Past, Point, PointInTime, Reach, RestorePlan, Result, Target, Version,
+    Window,
 };
 use std::path::Path;
 
@@ -47,6 +48,11 @@ impl PointInTime for LogEngine {
     fn window(&self) -> Result<Window> {
         let (last_lsn, now) = present(&self.store)?;
         Ok(window_of(&self.store.catalog.archive(), last_lsn, now))
+    }
+
+    fn reach(&self) -> Result<Reach> {
+        self.store.context.health.check_readable()?;
+        Ok(Reach::EveryLsn)
     }
 
     fn points(&self) -> Result<Vec<Point>> {

@@ -1,12 +1,12 @@
 //! Backups.
 
-use super::moments::{Kept, long_ops, past_of};
+use super::moments::{Kept, long_ops, past_of, reached};
 use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{State, state_of};
 use crate::rig::{Keeps, Policy, Rig, Setup};
 use crate::sim::{Fault, FaultKind, Repeat, SimFs};
 use crate::{CaseResult, Context, Failure};
-use kv_core::{Engine, Error, Lsn, OpenOptions, Target};
+use kv_core::{Engine, Error, Lsn, OpenOptions, Past, Target};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,9 +24,14 @@ pub(super) fn a_backup_holds_every_state(context: &Context) -> CaseResult {
     let mut rng = context.rng();
     for keeps in [Keeps::All, Keeps::Bytes(1500)] {
         let mut kept = Kept::new(context, Policy::Manual, keeps)?;
+        let mut earlier: Option<State> = None;
         for round in 0..10 {
             for op in long_ops(&mut rng, 20) {
                 kept.run(&op)?;
+            }
+            if let Some(earlier) = &earlier {
+                let found = state_of(&*open_backup(context, &kept.rig)?)?;
+                ensure!(found == *earlier, "changes of a store changed its backup");
             }
             let newest = kept.engine.last_lsn();
             if round == 3 {
@@ -36,6 +41,7 @@ pub(super) fn a_backup_holds_every_state(context: &Context) -> CaseResult {
             let report = kept.past()?.backup(&into)?;
             ensure!(report.moment.lsn == newest, "a backup at LSN {newest} reaches {:?}", report.moment);
             check_backup(context, &kept, newest, round >= 3)?;
+            earlier = Some(kept.history.state());
             let writer = context.factory().open(&into, &kept.rig.env(), &kept.rig.setup.options());
             ensure!(
                 matches!(writer, Err(Error::NotAStore { .. })),
@@ -65,8 +71,14 @@ fn check_backup(context: &Context, kept: &Kept, newest: Lsn, has_point: bool) ->
         window.last_lsn == newest && window.first_lsn <= of_store.first_lsn,
         "the window of a backup is {window}, and that of its store {of_store}"
     );
+    let (reach, of_store) = (past.reach()?, kept.past()?.reach()?);
     for (lsn, state) in kept.history.states() {
-        if lsn >= window.first_lsn {
+        let is_target = reached(&reach, lsn) == lsn;
+        ensure!(
+            is_target || reached(&of_store, lsn) != lsn,
+            "a backup does not reach LSN {lsn}, and its store does"
+        );
+        if lsn >= window.first_lsn && is_target {
             let found = state_of(&*past.read_at(&Target::Lsn(lsn))?.engine)?;
             ensure!(found == state, "a backup shows another state at LSN {lsn}");
         }
@@ -100,6 +112,8 @@ fn source(context: &Context) -> Result<(SimFs, Setup, States), Failure> {
         states.push((engine.last_lsn(), state_of(&*engine)?));
         if number == 30 {
             past_of(&*engine)?.backup(&backup_dir(&rig))?;
+            let reach = past_of(&*engine)?.reach()?;
+            states.retain(|(lsn, _)| reached(&reach, *lsn) == *lsn);
             states.push((Lsn::ZERO, State::new()));
         }
     }
@@ -119,7 +133,8 @@ pub(super) fn a_failed_backup_leaves_the_earlier_one(context: &Context) -> CaseR
         };
         let past = past_of(&*backup)?;
         for (lsn, state) in &states {
-            let found = state_of(&*past.read_at(&Target::Lsn(*lsn))?.engine)?;
+            let Past { moment, engine } = past.read_at(&Target::Lsn(*lsn))?;
+            let found = if moment.lsn == *lsn { state_of(&*engine)? } else { State::new() };
             ensure!(found == *state, "{after}, the earlier backup has lost the state at LSN {lsn}");
         }
         backup.close()?;

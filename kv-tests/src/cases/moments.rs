@@ -15,7 +15,8 @@ use crate::rig::{Keeps, Policy, Rig, Setup};
 use crate::workload::{Op, random_ops, run_op};
 use crate::{Case, CaseResult, Context, Failure, Level, Need};
 use fastrand::Rng;
-use kv_core::{Engine, Error, Lsn, Moment, PointInTime, Rounding, Target, Version, Window};
+use kv_core::{Engine, Error, Lsn, Moment, PointInTime, Reach, Rounding, Target, Version, Window};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -125,6 +126,16 @@ pub(super) fn past_of(engine: &dyn Engine) -> Result<&dyn PointInTime, Failure> 
     engine.as_point_in_time().ok_or_else(|| Failure::new("the engine has no PointInTime"))
 }
 
+/// The LSN of the state that the target `lsn` leads to.
+pub(super) fn reached(reach: &Reach, lsn: Lsn) -> Lsn {
+    match reach {
+        Reach::EveryLsn => lsn,
+        Reach::Moments(moments) => {
+            moments.iter().rev().map(|(moment, _)| *moment).find(|moment| *moment <= lsn).unwrap_or(lsn)
+        }
+    }
+}
+
 /// A store that keeps past states, and the model of its changes.
 pub(super) struct Kept {
     pub(super) rig: Rig,
@@ -132,13 +143,15 @@ pub(super) struct Kept {
     pub(super) history: History,
     /// The time before each change, and whether it was durable, by LSN.
     pub(super) times: Vec<(Lsn, u64)>,
+    /// The durable LSNs that the engine told.
+    told: BTreeSet<Lsn>,
 }
 
 impl Kept {
     pub(super) fn new(context: &Context, policy: Policy, keeps: Keeps) -> Result<Self, Failure> {
         let rig = context.rig(Setup { keeps, ..Setup::tiny(context, policy) })?;
         let engine = rig.open()?;
-        Ok(Kept { rig, engine, history: History::default(), times: Vec::new() })
+        Ok(Kept { rig, engine, history: History::default(), times: Vec::new(), told: BTreeSet::new() })
     }
 
     pub(super) fn past(&self) -> Result<&dyn PointInTime, Failure> {
@@ -154,10 +167,12 @@ impl Kept {
         if *op == Op::Reopen {
             self.engine.close()?;
             self.engine = self.rig.open()?;
+            self.told.insert(self.engine.durable_lsn());
             return Ok(());
         }
         let last = self.history.last_change();
         run_op(&*self.engine, op, &mut self.history)?;
+        self.told.insert(self.engine.durable_lsn());
         if self.history.last_change() > last {
             self.times.push((self.history.last_change(), before));
         }
@@ -186,16 +201,36 @@ impl Kept {
 
     /// Checks the state at every LSN of the model from `first` on, and at the LSN before each.
     pub(super) fn check_every_lsn(&self, first: Lsn) -> CaseResult {
+        let reach = self.past()?.reach()?;
         for (lsn, _) in self.history.states() {
             for lsn in [lsn.get().saturating_sub(1), lsn.get()].map(Lsn::new) {
                 if lsn < first {
                     continue;
                 }
-                let moment = self.check(&Target::Lsn(lsn))?;
+                let (moment, expected) = (self.check(&Target::Lsn(lsn))?, reached(&reach, lsn));
                 let is_exact = moment.rounding == Rounding::Exact;
-                ensure!(moment.lsn == lsn && is_exact, "LSN {lsn} leads to {moment:?}");
+                ensure!(
+                    moment.lsn == expected && is_exact == (expected == lsn),
+                    "LSN {lsn} leads to {moment:?}, not to LSN {expected}"
+                );
             }
         }
+        Ok(())
+    }
+
+    /// Checks the moments of a store that keeps all states.
+    fn check_moments(&self) -> CaseResult {
+        let Reach::Moments(moments) = self.past()?.reach()? else { return Ok(()) };
+        let Window { first_lsn, last_lsn, .. } = self.past()?.window()?;
+        let lsns: Vec<Lsn> = moments.iter().map(|(lsn, _)| *lsn).collect();
+        ensure!(lsns.is_sorted_by(|one, next| one < next), "the moments are not in order: {moments:?}");
+        let ends = (lsns.first(), lsns.last());
+        ensure!(
+            ends == (Some(&first_lsn), Some(&last_lsn)),
+            "the moments {moments:?} do not reach from LSN {first_lsn} to {last_lsn}"
+        );
+        let missing = self.told.iter().find(|lsn| !lsns.contains(lsn));
+        ensure!(missing.is_none(), "{missing:?} was durable, and is not among the moments {moments:?}");
         Ok(())
     }
 }
@@ -228,6 +263,7 @@ fn every_lsn_of_a_history(context: &Context) -> CaseResult {
                 "the window of a store that keeps all states reaches from LSN {first_lsn} to {last_lsn}, not from 0 to {last}"
             );
             kept.check_every_lsn(Lsn::ZERO)?;
+            kept.check_moments()?;
         }
     }
     Ok(())
@@ -316,18 +352,9 @@ fn histories_have_every_version(context: &Context) -> CaseResult {
         for op in long_ops(&mut rng, 80) {
             kept.run(&op)?;
         }
-        let first = kept.past()?.window()?.first_lsn;
+        let (first, reach) = (kept.past()?.window()?.first_lsn, kept.past()?.reach()?);
         for key in 0..7_u8 {
-            let (mut versions, mut before) = (Vec::new(), None);
-            for (lsn, state) in kept.history.states() {
-                let value = state.get([key].as_slice()).cloned();
-                if lsn <= first {
-                    versions = value.iter().cloned().map(|value| (first, Some(value))).collect();
-                } else if value != before {
-                    versions.push((lsn, value.clone()));
-                }
-                before = value;
-            }
+            let versions = expected_versions(&kept.history, key, first, &reach);
             let found = kept.past()?.history(&[key])?;
             // The first one may be older than the window.
             let plain = |version: &Version| {
@@ -347,6 +374,36 @@ fn histories_have_every_version(context: &Context) -> CaseResult {
         }
     }
     Ok(())
+}
+
+/// The versions of `key` that the states in reach show, from the window's `first` on.
+fn expected_versions(history: &History, key: u8, first: Lsn, reach: &Reach) -> Vec<(Lsn, Option<Vec<u8>>)> {
+    // Each state of the key, and when it began.
+    let mut states: Vec<(Lsn, Option<Vec<u8>>)> = vec![(Lsn::ZERO, None)];
+    for (lsn, state) in history.states() {
+        let value = state.get([key].as_slice()).cloned();
+        if states.last().is_some_and(|(_, before)| *before != value) {
+            states.push((lsn, value));
+        }
+    }
+    let shown = |at: Lsn| states.iter().rfind(|(lsn, _)| *lsn <= at).cloned().unwrap_or_default();
+    let moments: Vec<Lsn> = match reach {
+        Reach::EveryLsn => [first].into_iter().chain(states.iter().map(|(lsn, _)| *lsn)).collect(),
+        Reach::Moments(moments) => moments.iter().map(|(lsn, _)| *lsn).collect(),
+    };
+    let mut versions = Vec::new();
+    let (mut before, mut is_present) = (None, false);
+    for moment in moments.into_iter().filter(|moment| *moment >= first) {
+        let (lsn, value) = shown(moment);
+        if before != Some(lsn) && (value.is_some() || is_present) {
+            // A moment does not tell when the key was deleted before it.
+            let lsn = if value.is_some() { lsn.max(first) } else { moment };
+            is_present = value.is_some();
+            versions.push((lsn, value));
+        }
+        before = Some(lsn);
+    }
+    versions
 }
 
 fn a_past_state_stays(context: &Context) -> CaseResult {

@@ -1,6 +1,6 @@
 //! How long past states are kept: by the policy, by points, and across crashes.
 
-use super::moments::{Kept, long_ops, past_of};
+use super::moments::{Kept, long_ops, past_of, reached};
 use super::sweeps::three_cuts;
 use crate::failure::{InWords, ensure, fail};
 use crate::oracle::state_of;
@@ -9,7 +9,7 @@ use crate::scenario::{Left, Run};
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::Op;
 use crate::{CaseResult, Context};
-use kv_core::{Error, Lsn, Point, Target};
+use kv_core::{Error, Lsn, Past, Point, Target};
 use std::time::Duration;
 
 pub(super) fn expired_states_go(context: &Context) -> CaseResult {
@@ -150,18 +150,20 @@ fn check_window(
 ) -> CaseResult {
     let engine = context.sim_rig(image.process_death(), setup).open()?;
     let past = past_of(&*engine)?;
-    let window = past.window()?;
+    let (window, reach) = (past.window()?, past.reach()?);
     ensure!(
         keeps != Keeps::All || window.first_lsn == Lsn::ZERO,
         "after a crash the window begins at LSN {}, and the policy keeps all states",
         window.first_lsn
     );
     for (lsn, state) in run.history.states() {
-        if lsn < window.first_lsn || lsn > window.last_lsn {
+        // What lies between two moments leads to one of them.
+        if lsn < window.first_lsn || lsn > window.last_lsn || reached(&reach, lsn) != lsn {
             continue;
         }
-        let found = state_of(&*past.read_at(&Target::Lsn(lsn))?.engine)?;
-        if found != state {
+        let Past { moment, engine } = past.read_at(&Target::Lsn(lsn))?;
+        ensure!(moment.lsn == lsn, "after {left:?} LSN {lsn} leads to {moment:?}");
+        if state_of(&*engine)? != state {
             fail!("after {left:?} the state at LSN {lsn} is not the one that the changes made");
         }
     }

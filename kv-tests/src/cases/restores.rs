@@ -1,6 +1,6 @@
 //! Restores of past states.
 
-use super::moments::{Kept, long_ops, past_of};
+use super::moments::{Kept, long_ops, past_of, reached};
 use crate::failure::{InWords, ensure, fail};
 use crate::oracle::{State, state_of};
 use crate::rig::{Keeps, Policy, Rig, Setup};
@@ -33,14 +33,17 @@ pub(super) fn a_restore_is_a_store(context: &Context) -> CaseResult {
         let (target, into) = (Target::Lsn(lsn), beside(&kept.rig, &format!("restored{number}")));
         let planned = kept.past()?.plan(&target)?;
         let moment = kept.past()?.restore(&target, &into)?;
+        let expected = reached(&kept.past()?.reach()?, lsn);
+        ensure!(moment.lsn == expected, "a restore of LSN {lsn} reaches {moment:?}, not LSN {expected}");
+        let state = if expected == lsn { state } else { kept.state_at(expected) };
         ensure!(planned.moment == moment, "a plan said {:?}, the restore reached {moment:?}", planned.moment);
         let engine = open_existing(context, &kept.rig, &into)?;
         let found = state_of(&*engine)?;
         ensure!(found == state, "a restore of LSN {lsn} has another state");
         let last = engine.last_lsn();
-        ensure!(last <= lsn, "a restore of LSN {lsn} is at LSN {last}");
+        ensure!(last <= expected, "a restore of LSN {lsn} is at LSN {last}");
         let new = engine.put(b"new", b"value")?;
-        ensure!(new > lsn, "a restore of LSN {lsn} gives out LSN {new}");
+        ensure!(new > expected, "a restore of LSN {lsn} gives out LSN {new}");
         engine.close()?;
         let refused = kept.past()?.restore(&target, &into);
         ensure!(

@@ -9,8 +9,8 @@ use super::state::{Shared, State};
 use kv_core::fs::{DirExt, FileExt, FsExt, LockKind, OpenMode};
 use kv_core::parts::{PastState, Timeline};
 use kv_core::{
-    BackupReport, Change, Error, Lsn, Moment, Op, Past, Point, PointInTime, RestorePlan, Result, Rounding,
-    Target, Value, Version, Window,
+    BackupReport, Change, Error, Lsn, Moment, Op, Past, Point, PointInTime, Reach, RestorePlan, Result,
+    Rounding, Target, Value, Version, Window,
 };
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
@@ -87,6 +87,11 @@ impl PointInTime for Reference {
     fn window(&self) -> Result<Window> {
         let state = self.shared.present()?;
         Ok(self.shared.timeline(&state).window())
+    }
+
+    fn reach(&self) -> Result<Reach> {
+        self.shared.health.check_readable()?;
+        Ok(Reach::EveryLsn)
     }
 
     fn points(&self) -> Result<Vec<Point>> {

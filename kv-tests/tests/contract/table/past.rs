@@ -40,6 +40,18 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
             by("A change that a sync made durable by that time is in the state.", &["kv953"]),
             by("The present leads to the newest change.", &["kv953"]),
+            not(
+                "Moments. Some engines keep no state of every LSN, but moments, which reach lists.",
+                "a definition",
+            ),
+            by("The first and the last state of the window are moments.", &["kv951"]),
+            by("Each dump leaves one, until the policy lets it go.", &["kv951", "kv960"]),
+            by(
+                "A target between two moments leads to the earlier one, and the answer says that it was rounded.",
+                &["kv951", "kv955"],
+            ),
+            not("A point keeps its own moment only.", "what an engine may leave out"),
+            by("A delete in a history has the LSN of the first moment without the key.", &["kv956"]),
             not("Points. A point is a state with a name.", "a definition"),
             by("It keeps the window open back to its state, until it is removed or expires.", &["kv955"]),
             by("A point survives a close and a crash.", &["kv955", "kv961"]),
@@ -88,6 +100,15 @@ pub(super) const SECTIONS: &[Section] = &[
                 "A backup that fails, or that a crash ends, leaves each state that the earlier one held, unless it has expired since.",
                 &["kv963"],
             ),
+        ],
+    },
+    Section {
+        title: "PointInTime::reach",
+        file: "kv-core/src/point_in_time.rs",
+        item: "fn reach(",
+        judged: &[
+            by("The states of the window that are targets: see Moments.", &["kv951", "kv962"]),
+            not("As for window.", "refers to another method"),
         ],
     },
     Section {
