@@ -129,10 +129,14 @@ pub struct BackupReport {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The files that were copied. The others were there.
+    /// The files that were copied. Those that were neither copied nor linked were there.
     pub files_copied: u64,
     /// Their bytes.
     pub bytes_copied: u64,
+    /// The files that got another name instead of a copy: store and backup share their bytes.
+    pub files_linked: u64,
+    /// Their bytes.
+    pub bytes_linked: u64,
 }
 
 /// The past states that can be reached.
@@ -155,10 +159,6 @@ impl fmt::Display for Window {
     }
 }
 
-/// The name of a past state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// After every change up to and including this one.
 /// The states of a window that can be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -169,6 +169,10 @@ pub enum Reach {
     Moments(Vec<(Lsn, u64)>),
 }
 
+/// The name of a past state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// After every change up to and including this one.
     Lsn(Lsn),
     /// After the last change that is known to have been made at or before this time, milliseconds
     /// since the Unix epoch.

@@ -96,9 +96,11 @@ pub(crate) fn plan_text(plan: &RestorePlan) -> String {
 
 /// What a backup holds, and what was copied.
 pub(crate) fn backup_text(report: &BackupReport) -> String {
-    let BackupReport { moment, files, bytes, files_copied, bytes_copied } = report;
+    let BackupReport { moment, files, bytes, files_copied, bytes_copied, files_linked, bytes_linked } =
+        report;
     format!(
-        "{}; {files} files, {bytes} bytes; copied: {files_copied} files, {bytes_copied} bytes\n",
+        "{}; {files} files, {bytes} bytes; copied: {files_copied} files, {bytes_copied} bytes; \
+         linked: {files_linked} files, {bytes_linked} bytes\n",
         moment_text(moment)
     )
 }

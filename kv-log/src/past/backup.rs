@@ -1,4 +1,4 @@
-//! Backups: the files of every state in the window, copied to another directory.
+//! Backups: the files of every state in the window, copied to another directory, or linked.
 //!
 //! A backup has the layout of a store, and a file that marks it. So it opens for reading only, and
 //! its states can be read and restored like those of the store.
@@ -6,16 +6,20 @@
 //! | after | the directory holds | a reader finds |
 //! |---|---|---|
 //! | the mark | the mark, and the earlier backup, if there is one | the earlier backup, or none |
-//! | a copied file | the same, and files that the manifest does not name | the same |
+//! | a copied or linked file | the same, and files that the manifest does not name | the same |
 //! | a longer copy of the segment in which the earlier backup ends | the same | the earlier backup, and perhaps later changes |
 //! | the manifest | the new backup, and files that it does not need | the new backup |
 //! | the end | the new backup | the new backup |
 //!
-//! A sealed segment never changes, so a later backup leaves its copy as it is.
+//! A sealed segment never changes, so a later backup leaves its copy as it is. On the same file
+//! system, a backup links it. That needs the stored manifest to call the segment sealed: a recovery
+//! may write the others again, and seal them at another place. The links are durable before the
+//! manifest names them.
 
 use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode};
 use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, SegmentId};
 use std::collections::BTreeMap;
+use std::io::ErrorKind::{CrossesDevices, Unsupported};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -39,7 +43,16 @@ pub(super) fn write_backup(
     into: &Path,
 ) -> Result<BackupReport> {
     let target = Target::begin(env, into, files.manifest.store_id)?;
-    let mut report = BackupReport { moment, files: 0, bytes: 0, files_copied: 0, bytes_copied: 0 };
+    let stored = Manifest::load(&*files.dir)?;
+    let mut report = BackupReport {
+        moment,
+        files: 0,
+        bytes: 0,
+        files_copied: 0,
+        bytes_copied: 0,
+        files_linked: 0,
+        bytes_linked: 0,
+    };
     let mut bytes = Vec::new();
     for file in &files.files {
         report.files += 1;
@@ -47,10 +60,18 @@ pub(super) fn write_backup(
         if !target.holds(file) {
             files.read(file, &mut bytes)?;
             files.check(file, &bytes, Lsn::new(u64::MAX), |_| ())?;
-            target.copy(file, &bytes)?;
-            report.files_copied += 1;
-            report.bytes_copied += file.len;
+            if is_final(&stored, file) && target.link(&*files.dir, file, &bytes)? {
+                report.files_linked += 1;
+                report.bytes_linked += file.len;
+            } else {
+                target.copy(file, &bytes)?;
+                report.files_copied += 1;
+                report.bytes_copied += file.len;
+            }
         }
+    }
+    if report.files_linked > 0 {
+        target.dir.sync_durably()?;
     }
     let mut manifest =
         Manifest { durable_lsn: moment.lsn, checkpoint: None, nonce: 0, ..files.manifest.clone() };
@@ -60,6 +81,12 @@ pub(super) fn write_backup(
     manifest.store(&*target.dir)?;
     target.remove_others(&manifest);
     Ok(report)
+}
+
+/// Whether no recovery from this manifest writes to the file.
+fn is_final(stored: &Manifest, file: &PastFile) -> bool {
+    let is_sealed = stored.segments.get(&file.id).is_some_and(|entry| entry.sealed);
+    is_sealed || stored.archive.segments.contains_key(&file.id)
 }
 
 impl Target {
@@ -98,10 +125,40 @@ impl Target {
         file.is_sealed && self.sealed.get(&file.id) == Some(&file.len) && len() == Some(file.len)
     }
 
+    /// Gives a file of the store its name here, too, and reads it back. `false` where the system
+    /// has no links from there to here.
+    fn link(&self, from: &dyn Dir, file: &PastFile, bytes: &[u8]) -> Result<bool> {
+        let name = directory::segment_file_name(file.id);
+        let len = from.open(&name, OpenMode::Read).and_then(|file| file.len());
+        if len.ok() != Some(file.len) {
+            // It has more space than its records take.
+            return Ok(false);
+        }
+        let temporary = format!("{name}.tmp");
+        // A crash may have left it.
+        let _ = self.dir.remove_file(&temporary);
+        let path = self.dir.path_of(&temporary);
+        match from.link(&name, &*self.dir, &temporary) {
+            Ok(()) => {}
+            Err(error) if [Unsupported, CrossesDevices].contains(&error.kind()) => return Ok(false),
+            Err(error) => return Err(Error::io(Op::Create, &path, error)),
+        }
+        // It takes the place of a shorter copy.
+        self.dir.rename(&temporary, &name).map_err(|error| Error::io(Op::Rename, &path, error))?;
+        // Both names may have led to the same bytes: then the system renames nothing.
+        let _ = self.dir.remove_file(&temporary);
+        self.read_back(file, bytes)?;
+        Ok(true)
+    }
+
     /// Writes and syncs a file under its name, and reads it back.
     fn copy(&self, file: &PastFile, bytes: &[u8]) -> Result<()> {
+        self.dir.write_file_atomically(&directory::segment_file_name(file.id), bytes)?;
+        self.read_back(file, bytes)
+    }
+
+    fn read_back(&self, file: &PastFile, bytes: &[u8]) -> Result<()> {
         let name = directory::segment_file_name(file.id);
-        self.dir.write_file_atomically(&name, bytes)?;
         let written = self.dir.read_file(&name, file.len)?;
         if written != bytes {
             let at = written.iter().zip(bytes).take_while(|(one, other)| one == other).count();

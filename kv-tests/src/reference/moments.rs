@@ -216,7 +216,15 @@ impl Reference {
             rounding: Rounding::Exact,
         };
         let len = bytes.len() as u64;
-        let report = BackupReport { moment, files: 1, bytes: len, files_copied: 1, bytes_copied: len };
+        let report = BackupReport {
+            moment,
+            files: 1,
+            bytes: len,
+            files_copied: 1,
+            bytes_copied: len,
+            files_linked: 0,
+            bytes_linked: 0,
+        };
         if has(FILE) && self.shared.has(Defect::BackupOnlyOnce) {
             return Ok(report);
         }

@@ -288,7 +288,8 @@ impl Disk {
         if let Ok(replaced) = self.entry(dir, to) {
             self.file(replaced)?;
         }
-        if from == to {
+        // As the system does: two names of one file both stay.
+        if self.entry(dir, to).ok() == Some(node) {
             return Ok(());
         }
         let entries = &mut self.dir_mut(dir)?.entries;
@@ -394,7 +395,7 @@ impl Disk {
             NameChange::Unlink { from, node } => {
                 durable(from.0, &mut |dir| dir.durable.retain(|name, id| *name != from.1 || id != node));
             }
-            // If an earlier renaming was lost, the file has an older name on the medium, which goes.
+            // If an earlier renaming was lost, the file has an older name on the medium. That goes.
             NameChange::Rename { from, to, node } => {
                 durable(from.0, &mut |dir| {
                     let Directory { entries, durable } = dir;

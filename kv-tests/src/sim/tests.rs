@@ -292,6 +292,8 @@ fn a_linked_file_takes_its_space_once_and_keeps_its_names_when_one_is_renamed() 
     disk.limit_space(Some(2048));
     file.write_all_at(&[2; 1024], 1024).unwrap();
     assert!(file.write_all_at(&[2], 2048).is_err());
+    dir.rename("log", "kept").unwrap();
+    assert_eq!(disk.list(Path::new(ROOT)).unwrap(), ["kept", "log"], "both are names of the same file");
     dir.rename("log", "moved").unwrap();
     for (cut, name) in [(PowerCut::LOSE_ALL, "log"), (PowerCut::KEEP_ALL, "moved")] {
         assert_eq!(disk.power_cut(cut).list(Path::new(ROOT)).unwrap(), ["kept", name]);
