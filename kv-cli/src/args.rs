@@ -143,7 +143,7 @@ pub(crate) enum Command {
     /// Print the versions of a key that can be reached, the oldest first.
     #[command(
         after_help = "A line is LSN, TIME, put or delete, VALUE with escapes (or with --hex, digits), \
-        separated by tabs. The change was made at that time, or before it. For the log engine only.\n\n\
+        separated by tabs. The change was made at that time, or before it.\n\n\
         Example:\n  kv history planet --dir /tmp/s"
     )]
     History {
@@ -152,13 +152,13 @@ pub(crate) enum Command {
     },
     /// Print the past states that can be reached, and the points.
     #[command(
-        after_help = "A line of a point is NAME, LSN, TIME, and when it expires, separated by tabs. For \
-        the log engine only.\n\nExample:\n  kv points --dir /tmp/s"
+        after_help = "A line of a point is NAME, LSN, TIME, and when it expires, separated by tabs. A \
+        store of the naive engine reaches only the listed LSNs.\n\nExample:\n  kv points --dir /tmp/s"
     )]
     Points,
     /// Give a state a name. It can be reached until the point is removed or expires.
-    #[command(after_help = "Without --at, the newest state. Every state after it can be reached, too. That \
-        takes space: kv stats prints it as past_bytes. For the log engine only.\n\n\
+    #[command(after_help = "Without --at, the newest state. In a store of the log engine every state \
+        after it can be reached, too. A point takes space: kv stats prints it as past_bytes.\n\n\
         Examples:\n  kv pin before-import --dir /tmp/s\n  \
         kv pin monday --at 2026-11-23T00:00:00Z --expires 2026-12-01T00:00:00Z --dir /tmp/s")]
     Pin {
@@ -178,7 +178,7 @@ pub(crate) enum Command {
         name: String,
     },
     /// Print what a restore would reach and read. Writes nothing.
-    #[command(after_help = "For the log engine only.\n\nExample:\n  kv plan --to before-import --dir /tmp/s")]
+    #[command(after_help = "Example:\n  kv plan --to before-import --dir /tmp/s")]
     Plan {
         /// The state: an LSN, a time with a zone, or a point.
         #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
@@ -187,7 +187,7 @@ pub(crate) enum Command {
     /// Write a past state of a store into a new directory.
     #[command(after_help = "SRC stays as it is. It need not open: only the files of the state have to be \
         intact. While a restore is unfinished, DST holds a file RESTORE, and no command opens it as a store. \
-        For the log engine only.\n\n\
+        A store of the naive engine has to open.\n\n\
         Examples:\n  kv restore /tmp/s /tmp/restored --to 42\n  \
         kv restore /tmp/s /tmp/restored --to 2026-11-26T16:41:05+01:00")]
     Restore {
@@ -203,7 +203,7 @@ pub(crate) enum Command {
     #[command(
         after_help = "DIR is missing, empty, or an earlier backup of the store: then only what is not there \
         is copied. A backup opens for reading only. Its states can be read and restored like those of the \
-        store. For the log engine only.\n\n\
+        store.\n\n\
         Examples:\n  kv backup /backups/s --dir /tmp/s\n  kv restore /backups/s /tmp/restored --to 42"
     )]
     Backup {
@@ -212,7 +212,7 @@ pub(crate) enum Command {
         into: PathBuf,
     },
     /// Give a key its value of a past state, as a new change. If it had none, delete it.
-    #[command(after_help = "The change is durable when the command returns. For the log engine only.\n\n\
+    #[command(after_help = "The change is durable when the command returns.\n\n\
         Example:\n  kv revert planet --to 42 --dir /tmp/s")]
     Revert {
         /// The key.

@@ -7,7 +7,7 @@ use crate::text::{NULL, Text};
 use crate::{compare, files, past, scan, shell, store, transfer};
 use clap::CommandFactory;
 use clap_complete::Shell;
-use kv_core::{EngineExt, Error, PointInTime as _, Target};
+use kv_core::{EngineExt, Error, Target};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::Path;
@@ -103,7 +103,7 @@ fn history(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
 }
 
 fn points(args: &Args) -> Result<ExitCode, Failure> {
-    answer_read(past::points_text(&store::past(args)?)?.as_bytes())
+    answer_read(past::points_text(&*store::past(args)?)?.as_bytes())
 }
 
 fn pin(args: &Args, name: &str, at: Option<&Target>, expires: Option<u64>) -> Result<ExitCode, Failure> {

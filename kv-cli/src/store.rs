@@ -7,7 +7,7 @@ use kv_core::fs::FsExt;
 use kv_core::{Engine, EngineFactory, Env, Error, KeepPast, OpenOptions, OsFs, PointInTime};
 use kv_log::inspect::ClosedPast;
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
-use kv_naive::NaiveFactory;
+use kv_naive::{NaiveEngine, NaiveFactory};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,16 +48,16 @@ pub(crate) fn open_any(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failu
 }
 
 /// The past states of the store for the command of `args`.
-pub(crate) fn past(args: &Args) -> Result<ClosedPast, Failure> {
+pub(crate) fn past(args: &Args) -> Result<Box<dyn PointInTime>, Failure> {
     past_of(args, args.dir()?)
 }
 
-/// The past states of the store in `dir`.
-pub(crate) fn past_of(args: &Args, dir: &Path) -> Result<ClosedPast, Failure> {
+/// The past states of the store in `dir`, for reading. A store of the log engine need not open.
+pub(crate) fn past_of(args: &Args, dir: &Path) -> Result<Box<dyn PointInTime>, Failure> {
     if args.engine == EngineName::Naive || engine_of(dir) == EngineName::Naive {
-        return Err(Error::Unsupported("the naive engine keeps no past states").into());
+        return Ok(Box::new(NaiveEngine::open(dir, open_options(args, Access::Read))?));
     }
-    Ok(ClosedPast::open(&Env::os(), dir)?)
+    Ok(Box::new(ClosedPast::open(&Env::os(), dir)?))
 }
 
 /// Creates a store of the engine that `args` names in `dir`.
@@ -76,7 +76,7 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
     let mut options = open_options(args, access);
     // A command does not know the retention policy of the store's application. It must not give up
     // what that keeps, not even for room.
-    if engine == EngineName::Log && access != Access::Read && (needs_past(&args.command) || has_past(dir)) {
+    if access != Access::Read && (needs_past(&args.command) || has_past(engine, dir)) {
         options.retention = Arc::new(KeepPast::all().stays_on_full_disk());
     }
     let opened = match engine {
@@ -106,7 +106,14 @@ fn needs_past(command: &Command) -> bool {
 }
 
 /// Whether the store in `dir` has past states. Those of a fresh one may lie in its log alone.
-fn has_past(dir: &Path) -> bool {
+fn has_past(engine: EngineName, dir: &Path) -> bool {
+    if engine == EngineName::Naive {
+        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+        return NaiveEngine::open(dir, options).is_ok_and(|store| {
+            let has_old = store.window().is_ok_and(|window| window.first_lsn < window.last_lsn);
+            has_old || store.points().is_ok_and(|points| !points.is_empty())
+        });
+    }
     ClosedPast::open(&Env::os(), dir).is_ok_and(|past| {
         past.is_kept() || past.window().is_ok_and(|window| window.first_lsn < window.last_lsn)
     })

@@ -11,17 +11,27 @@
 //! | no | no | ours or none | empty: nothing, or an unfinished creation |
 //! | no | any | another owner's | foreign |
 //!
-//! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp` and `SNAPSHOT.tmp`. Files that systems leave count as
-//! none.
+//! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp`, `SNAPSHOT.tmp`, old snapshots, and `POINTS`. Files that
+//! systems leave count as none. `RESTORE` and `BACKUP` are not ours: they mark a restore that is
+//! not whole, and a backup.
 
 use kv_core::fs::{LOCK_FILE, is_system_file};
 use kv_core::parts::Reserve;
 
-use crate::identity::{self, IDENTITY};
-use crate::snapshot::{self, SNAPSHOT};
+use crate::identity::IDENTITY;
+use crate::past::POINTS;
+use crate::snapshot::{SNAPSHOT, parse_kept_name};
 
-/// Files that a crash may leave, and the next opening removes.
-pub(crate) const TEMPORARIES: [&str; 2] = [identity::TEMPORARY, snapshot::TEMPORARY];
+/// The file that marks a backup.
+pub(crate) const BACKUP_MARK: &str = "BACKUP";
+/// The file that marks the directory of a restore while its store is not whole.
+pub(crate) const RESTORE_MARK: &str = "RESTORE";
+
+/// Whether a crash may leave this file, and the next opening removes it.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name.strip_suffix(".tmp")
+        .is_some_and(|name| [IDENTITY, SNAPSHOT, POINTS].contains(&name) || parse_kept_name(name).is_some())
+}
 
 /// The kind of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +49,9 @@ pub(crate) enum Content {
 pub(crate) fn classify(names: &[String]) -> Content {
     let has = |name: &str| names.iter().any(|one| one == name);
     let ours = |name: &str| {
-        [LOCK_FILE, Reserve::FILE, SNAPSHOT].contains(&name)
-            || TEMPORARIES.contains(&name)
+        [LOCK_FILE, Reserve::FILE, SNAPSHOT, POINTS].contains(&name)
+            || parse_kept_name(name).is_some()
+            || is_temporary(name)
             || is_system_file(name)
     };
     let foreign = names.iter().find(|name| *name == KV_LOG).or_else(|| names.iter().find(|name| !ours(name)));
@@ -60,6 +71,10 @@ const KV_LOG: &str = "MANIFEST";
 pub(crate) fn describe_foreign(name: &str) -> String {
     match name {
         KV_LOG => format!("it holds {name}, a file of a kv-log store; open it with kv-log"),
+        RESTORE_MARK => {
+            format!("it holds {name}: a restore into it was not finished; restore again elsewhere")
+        }
+        BACKUP_MARK => format!("it holds {name}: it is no whole backup; back up again"),
         _ => format!("it holds {name}, which is not a file of a kv-naive store; choose another directory"),
     }
 }
@@ -71,13 +86,17 @@ mod tests {
     #[test]
     fn every_kind_of_directory_is_told_apart() {
         let foreign = |name: &str| Content::Foreign(name.to_owned());
-        let cases: [(&[&str], Content); 9] = [
+        let cases: [(&[&str], Content); 13] = [
             (&[], Content::Empty),
             (&["LOCK", "NAIVE.tmp", "SNAPSHOT.tmp", "RESERVE", "lost+found", ".DS_Store"], Content::Empty),
             (&["LOCK", "NAIVE", "SNAPSHOT", "SNAPSHOT.tmp"], Content::Store),
             (&["NAIVE", "SNAPSHOT", "notes"], Content::Store),
             (&["NAIVE"], Content::SnapshotMissing),
             (&["LOCK", "SNAPSHOT"], Content::IdentityMissing),
+            (&["NAIVE", "SNAPSHOT", "SNAPSHOT.0000000000000007", "POINTS"], Content::Store),
+            (&["NAIVE", "SNAPSHOT", "BACKUP"], Content::Store),
+            (&["SNAPSHOT", "SNAPSHOT.0000000000000007.tmp", "POINTS.tmp"], Content::IdentityMissing),
+            (&["LOCK", "RESTORE", "SNAPSHOT"], foreign("RESTORE")),
             (&["SNAPSHOT", "notes"], foreign("notes")),
             (&["0000000000000001.segment", "LOCK", "MANIFEST"], foreign("MANIFEST")),
             (&["snapshot"], foreign("snapshot")),

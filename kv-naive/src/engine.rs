@@ -49,6 +49,10 @@ impl NaiveEngine {
         Ok(NaiveEngine { store, life: Life::new(threads) })
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Refuses to wait on a closed store, or for an LSN that no change has.
     fn check_wait(&self, lsn: Lsn) -> Result<()> {
         self.store.health.check_wait(lsn, self.store.table.last_lsn())
@@ -175,7 +179,7 @@ impl Engine for NaiveEngine {
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
-        None
+        Some(self)
     }
 
     fn as_compact(&self) -> Option<&dyn Compact> {
@@ -213,7 +217,7 @@ impl EngineFactory for NaiveFactory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::new().checkpoint(true).read_only(true)
+        Capabilities::new().checkpoint(true).read_only(true).point_in_time(true)
     }
 
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>> {

@@ -25,8 +25,6 @@ use std::path::Path;
 
 /// The file's name.
 pub(crate) const IDENTITY: &str = "NAIVE";
-/// Its name while it is written.
-pub(crate) const TEMPORARY: &str = "NAIVE.tmp";
 /// Its length, bytes.
 pub(crate) const FILE_LEN: u64 = SEGMENT_HEADER_LEN as u64;
 
@@ -43,10 +41,14 @@ pub(crate) struct Identity {
 
 /// Writes the identity, atomically and durably, on a full disk with space from the reserve.
 pub(crate) fn write(reserve: &Reserve, identity: Identity) -> Result<()> {
+    reserve.write_file_atomically(IDENTITY, &encode(identity))
+}
+
+/// The content of the file.
+pub(crate) fn encode(identity: Identity) -> [u8; SEGMENT_HEADER_LEN] {
     let Identity { store_id, lsn_ceiling } = identity;
     let base_lsn = lsn_ceiling.get();
-    let header = SegmentHeader { kind: SegmentKind::Identity, segment_id: 0, base_lsn, store_id };
-    reserve.write_file_atomically(IDENTITY, &header.encode())
+    SegmentHeader { kind: SegmentKind::Identity, segment_id: 0, base_lsn, store_id }.encode()
 }
 
 /// Reads the identity.
@@ -70,6 +72,13 @@ pub(crate) fn ceiling_above(last: Lsn) -> Lsn {
 /// The LSN from which on a new ceiling is due: half of the reserve is left to changes under way.
 pub(crate) fn raise_at(ceiling: Lsn) -> Lsn {
     Lsn::new(ceiling.get().saturating_sub(LSNS_RESERVED / 2))
+}
+
+/// Whether a store with this ceiling was closed with a newer snapshot than that of `lsn`. The close
+/// made the ceiling the LSN of its snapshot. An open store has far more LSNs left, and so has one
+/// that crashed.
+pub(crate) fn is_closed_above(lsn: Lsn, ceiling: Lsn) -> bool {
+    ceiling > lsn && ceiling.get() - lsn.get() < LSNS_RESERVED / 4
 }
 
 /// The error for a bad header.
@@ -119,5 +128,15 @@ mod tests {
         let ceiling = ceiling_above(Lsn::new(10));
         assert_eq!(ceiling, Lsn::new(10 + (1 << 32)));
         assert_eq!(raise_at(ceiling), Lsn::new(10 + (1 << 31)));
+    }
+
+    #[test]
+    fn a_snapshot_older_than_the_close_is_noticed() {
+        let closed_above = |lsn, ceiling: Lsn| is_closed_above(Lsn::new(lsn), ceiling);
+        assert!(!closed_above(10, Lsn::new(10)));
+        assert!(closed_above(9, Lsn::new(10)));
+        // A crash at once, and one just before a new ceiling was due.
+        assert!(!closed_above(10, ceiling_above(Lsn::new(10))));
+        assert!(!closed_above(10 + (1 << 31), ceiling_above(Lsn::new(10))));
     }
 }

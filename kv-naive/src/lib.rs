@@ -30,10 +30,34 @@
 //! | `table/` | the hash table, LSNs, atomic batches, and the state at one LSN while writers go on |
 //! | `snapshotter.rs` | durability: one thread writes a snapshot, the others wait |
 //! | `snapshot/` | the snapshot file: writing and reading |
+//! | `past/` | old snapshots and points: read, restored, backed up |
 //! | `files.rs` | the files of the store, and their reserve |
 //! | `identity.rs` | the file that marks the directory, and reserves LSNs |
 //! | `directory.rs` | the classification of a directory by its names |
 //! | `open.rs` | opening |
+//!
+//! # Past states
+//!
+//! A store can keep old snapshots: [`OpenOptions::retention`] says which, and
+//! [`KeepPast::count_max`] how many. By default it keeps none. [`PointInTime`] reads, restores and
+//! backs up their states. A target between two snapshots leads to the earlier one.
+//! [`PointInTime::reach`] lists them. A point keeps the snapshot of its state.
+//!
+//! ```
+//! use kv_naive::{Engine, KeepPast, NaiveEngine, OpenOptions, PointInTime, Target};
+//! use std::sync::Arc;
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! let retention = Arc::new(KeepPast::all().count_max(3));
+//! let store = NaiveEngine::open(dir.path(), OpenOptions { retention, ..OpenOptions::default() })?;
+//! store.put(b"planet", b"earth")?;
+//! let before = store.sync()?;
+//! store.delete(b"planet")?;
+//! store.sync()?;
+//! let past = store.read_at(&Target::Lsn(before))?;
+//! assert_eq!(past.engine.get(b"planet")?.as_deref(), Some(b"earth".as_slice()));
+//! # Ok::<(), kv_naive::Error>(())
+//! ```
 //!
 //! # Costs
 //!
@@ -58,6 +82,7 @@ mod engine;
 mod files;
 mod identity;
 mod open;
+mod past;
 mod snapshot;
 mod snapshotter;
 mod store;
@@ -67,9 +92,11 @@ pub use engine::{NaiveEngine, NaiveFactory};
 
 // The contract, for applications: they need no second dependency.
 pub use kv_core::{
-    Acknowledge, Action, Always, AnyOf, Background, Batch, Decision, Engine, EngineExt, EngineFactory, Env,
-    Error, Limits, Lsn, Manual, MaxLogSize, Op, OpenOptions, Pending, Periodic, PersistencePolicy,
-    RecoveryReport, Result, Scale, Stats, Value, default_persistence,
+    Acknowledge, Action, Always, AnyOf, Background, BackupReport, Batch, Decision, Engine, EngineExt,
+    EngineFactory, Env, Error, KeepNothing, KeepPast, Limits, Lsn, Manual, MaxLogSize, Moment, Op,
+    OpenOptions, Past, Pending, Periodic, PersistencePolicy, Point, PointInTime, Reach, RecoveryReport,
+    RestorePlan, Result, RetentionPolicy, RetentionView, Rounding, Scale, Stats, Superseded, Target, Value,
+    Version, Window, default_persistence,
 };
 
 /// The examples of the README are tested.

@@ -6,10 +6,11 @@ use kv_core::{Env, Error, Lsn, Op, OpenOptions, RecoveryReport, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::directory::{self, Content, TEMPORARIES};
-use crate::files::Files;
+use crate::directory::{self, BACKUP_MARK, Content};
+use crate::files::{Files, Place};
 use crate::identity::{self, IDENTITY};
-use crate::snapshot::{self, Loaded, SNAPSHOT};
+use crate::past::{self, Kept};
+use crate::snapshot::{self, Loaded, SNAPSHOT, parse_kept_name};
 use crate::snapshotter::{Needs, Snapshotter};
 use crate::store::Store;
 use crate::table::{Entry, Table};
@@ -20,8 +21,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
     let start = env.clock.monotonic();
     // Before the lock, which may leave a file: never in a foreign directory, nor where no store
     // shall be created. Behind the lock the directory is judged again.
-    let content = directory::classify(&env.fs.list_if_exists(dir)?.unwrap_or_default());
-    refuse_other_directories(dir, &content, options)?;
+    refuse_other_directories(dir, &env.fs.list_if_exists(dir)?.unwrap_or_default(), options)?;
     if !options.read_only {
         env.fs.create_dir_durably(dir)?;
     }
@@ -33,13 +33,25 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
     let mut table = Table::new(env.background);
     let found = recover(&*dir, options, &mut table)?;
     if found.is_none() && options.read_only {
-        refuse_other_directories(dir.path(), &Content::Empty, options)?;
+        refuse_other_directories(dir.path(), &[], options)?;
     }
     let (loaded, ceiling) = found.unwrap_or_else(|| {
         let store_id = env.draw_store_id(dir.path());
         (Loaded { store_id, ..Loaded::default() }, Lsn::ZERO)
     });
-    let files = Files::new(dir, lock, reserve, loaded.store_id, loaded.bytes);
+    let (kept, points_bytes) = find_past(&*dir, loaded, env.clock.unix_time_ms())?;
+    if !options.read_only {
+        remove_rubbish(&*dir, loaded.lsn)?;
+    }
+    let place = Place {
+        dir,
+        lock,
+        reserve,
+        store_id: loaded.store_id,
+        clock: Arc::clone(&env.clock),
+        retention: Arc::clone(&options.retention),
+    };
+    let files = Files::new(place, kept, points_bytes);
     if found.is_none() {
         files.create_snapshot(&table)?;
     }
@@ -53,10 +65,13 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
     // it, and must not keep the store closed: then the name counts as durable.
     let is_durable = ceiling == loaded.lsn;
     if !is_durable && !options.read_only {
-        match files.replace_snapshot(&table, || ()) {
+        match files.rewrite_snapshot(&table) {
             Err(error) if error.is_refusal() => {}
-            written => drop(written?),
+            written => written?,
         }
+    }
+    if !options.read_only {
+        files.expire()?;
     }
     let durable_lsn = if is_durable || !options.read_only { loaded.lsn } else { Lsn::ZERO };
 
@@ -82,10 +97,14 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
     Ok(Store::new(table, health, snapshotter, recovery, env, options))
 }
 
-/// Refuses directories of other owners, and empty ones where no store is to be created.
-fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions) -> Result<()> {
-    let detail = match content {
-        Content::Foreign(name) => directory::describe_foreign(name),
+/// Refuses directories of other owners, empty ones where no store is to be created, and backups
+/// that are not only to be read.
+fn refuse_other_directories(dir: &Path, names: &[String], options: &OpenOptions) -> Result<()> {
+    let detail = match directory::classify(names) {
+        Content::Foreign(name) => directory::describe_foreign(&name),
+        Content::Store if is_backup(names) && !options.read_only => {
+            "it is a backup, which opens for reading only; restore it to another directory".to_owned()
+        }
         Content::Empty if options.read_only => {
             "there is no kv-naive store here, and none is created to be read only; correct the path"
                 .to_owned()
@@ -103,22 +122,21 @@ fn refuse_other_directories(dir: &Path, content: &Content, options: &OpenOptions
 /// yet.
 fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Option<(Loaded, Lsn)>> {
     let names = dir.names()?;
-    let content = directory::classify(&names);
-    refuse_other_directories(dir.path(), &content, options)?;
-    let found = match content {
+    refuse_other_directories(dir.path(), &names, options)?;
+    let found = match directory::classify(&names) {
         Content::SnapshotMissing => {
             return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, "the snapshot is missing"));
         }
         Content::IdentityMissing => {
-            if snapshot::read(dir, |_| true)?.lsn != Lsn::ZERO {
+            if snapshot::read(dir, SNAPSHOT, |_| true)?.lsn != Lsn::ZERO {
                 return Err(Error::corruption(&dir.path_of(IDENTITY), 0, "the identity is missing"));
             }
-            refuse_other_directories(dir.path(), &Content::Empty, options)?;
+            refuse_other_directories(dir.path(), &[], options)?;
             None
         }
         Content::Store => {
             let identity = identity::read(dir)?;
-            let loaded = snapshot::read(dir, |record| {
+            let loaded = snapshot::read(dir, SNAPSHOT, |record| {
                 table.load(record.key, Entry { value: Arc::from(record.value), lsn: record.lsn })
             })?;
             if loaded.store_id != identity.store_id {
@@ -129,17 +147,40 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
                 let fault = "the identity is older than the snapshot";
                 return Err(Error::corruption(&dir.path_of(IDENTITY), 0, fault));
             }
+            // The identity of a backup is newer than its snapshot for a moment.
+            if identity::is_closed_above(loaded.lsn, identity.lsn_ceiling) && !is_backup(&names) {
+                let fault = format!(
+                    "this snapshot of LSN {} is older than the one of the last close, of LSN {}",
+                    loaded.lsn, identity.lsn_ceiling
+                );
+                return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, fault));
+            }
             Some((loaded, identity.lsn_ceiling))
         }
         Content::Empty | Content::Foreign(_) => None,
     };
-    if options.read_only {
-        return Ok(found);
-    }
-    // The store can be opened: temporary files that a crash left go. Their removal need not be
-    // durable.
-    for name in TEMPORARIES.into_iter().filter(|temporary| names.iter().any(|name| name == temporary)) {
+    Ok(found)
+}
+
+/// The old snapshots and the points of a store whose snapshot was loaded. And the length of the
+/// points' file, bytes.
+fn find_past(dir: &dyn Dir, loaded: Loaded, now_unix_ms: u64) -> Result<(Kept, u64)> {
+    let names = dir.names()?;
+    let (points, points_bytes) = past::read_points(dir, &names, loaded.store_id)?;
+    let kept = past::find(dir, &names, loaded, points, is_backup(&names), now_unix_ms)?;
+    Ok((kept, points_bytes))
+}
+
+/// Removes temporary files, and a second name of the snapshot of `lsn`, that a crash left: the
+/// store can be opened. Their removal need not be durable.
+fn remove_rubbish(dir: &dyn Dir, lsn: Lsn) -> Result<()> {
+    let is_rubbish = |name: &&String| directory::is_temporary(name) || parse_kept_name(name) == Some(lsn);
+    for name in dir.names()?.iter().filter(is_rubbish) {
         dir.remove_file(name).map_err(|error| Error::io(Op::Remove, &dir.path_of(name), error))?;
     }
-    Ok(found)
+    Ok(())
+}
+
+fn is_backup(names: &[String]) -> bool {
+    names.iter().any(|name| name == BACKUP_MARK)
 }

@@ -5,7 +5,7 @@
 //! next (group commit). A failure poisons the store: the leader gets the failure, and every thread
 //! that waits gets [`Error::Poisoned`].
 
-use kv_core::parts::{Dumper, Health, Leadership, Progress};
+use kv_core::parts::{Dumper, Health, Leadership, Leading, Progress};
 use kv_core::{Action, Clock, Decision, Error, Lsn, PersistencePolicy, Result, Stats};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use crate::files::Files;
 use crate::identity;
-use crate::table::Table;
+use crate::past::Kept;
+use crate::table::{Cut, Table};
 
 /// The parts and settings that a snapshotter needs.
 #[derive(Debug)]
@@ -79,13 +80,8 @@ impl Snapshotter {
 
     /// Returns once all changes up to `lsn` are in a durable snapshot.
     pub(crate) fn make_durable(&self, lsn: Lsn) -> Result<()> {
-        let Needs { health, .. } = &self.needs;
         let is_done = || self.progress.durable_lsn() >= lsn;
-        self.leadership.lead_until(health, is_done, || {
-            // Dropped before the leadership is: the next leader sees the poison.
-            let _poison = health.poison_on_panic(self.files.dir().path());
-            self.snapshot().map_err(|error| health.poison(error))
-        })
+        self.leadership.lead_until(&self.needs.health, is_done, || self.snapshot())
     }
 
     /// Makes all visible changes durable.
@@ -95,10 +91,69 @@ impl Snapshotter {
 
     /// The work of the leader.
     fn snapshot(&self) -> Result<()> {
-        let position = self.files.replace_snapshot(&self.needs.table, || self.progress.begin_sync())?;
-        self.progress.synced(position, self.needs.clock.monotonic());
-        self.files.hold_reserve();
-        Ok(())
+        self.work(|| {
+            let position = self.files.replace_snapshot(&self.needs.table, || self.progress.begin_sync())?;
+            self.progress.synced(position, self.needs.clock.monotonic());
+            self.files.hold_reserve();
+            Ok(())
+        })
+    }
+
+    /// Does work of a leader. A failure poisons.
+    fn work<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
+        let health = &self.needs.health;
+        // Dropped before the leadership is: the next leader sees the poison.
+        let _poison = health.poison_on_panic(self.files.dir().path());
+        work().map_err(|error| health.poison(error))
+    }
+
+    /// Leads, so that no other thread writes or removes a file.
+    ///
+    /// # Errors
+    /// The store is poisoned.
+    pub(crate) fn lead(&self) -> Result<Leading<'_>> {
+        let health = &self.needs.health;
+        self.leadership.take_unless(|| health.is_poisoned()).ok_or_else(|| health.poisoned())
+    }
+
+    /// As [`lead`](Self::lead), with every visible change in the snapshot, unless the store is only
+    /// read.
+    pub(crate) fn lead_with_all_durable(&self) -> Result<Leading<'_>> {
+        let leading = self.lead()?;
+        let Needs { table, health, .. } = &self.needs;
+        if !health.is_read_only() && self.progress.durable_lsn() < table.last_lsn() {
+            self.snapshot()?;
+        }
+        Ok(leading)
+    }
+
+    /// Changes the points as the leader. A refusal changes nothing, and other failures poison.
+    ///
+    /// With a `cut`, this first makes a snapshot of it, which the change may name.
+    pub(crate) fn change_points<R>(
+        &self,
+        cut: Option<Cut<'_>>,
+        change: impl FnOnce(&mut Kept) -> Result<R>,
+    ) -> Result<R> {
+        let health = &self.needs.health;
+        let _poison = health.poison_on_panic(self.files.dir().path());
+        let position = cut.as_ref().map(|cut| cut.position);
+        let changed = cut.map_or(Ok(()), |cut| self.files.replace_snapshot_by(cut)).and_then(|()| {
+            if let Some(position) = position {
+                self.progress.synced_in_part(position, self.needs.clock.monotonic());
+            }
+            self.files.change_points(change)
+        });
+        changed.map_err(|error| match error {
+            Error::InvalidArgument(_) | Error::OutsideWindow { .. } => error,
+            error if error.is_refusal() => error,
+            error => health.poison(error),
+        })
+    }
+
+    /// The files, for reading while this thread [leads](Self::lead).
+    pub(crate) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// Reserves LSNs for the next changes, unless there are enough.
@@ -182,5 +237,12 @@ impl Dumper for Snapshotter {
         self.make_all_durable()
     }
 
-    fn before_rest(&self) {}
+    /// Lets past states expire.
+    fn before_rest(&self) {
+        if !self.files.kept().old.is_empty()
+            && let Ok(_leading) = self.lead()
+        {
+            let _ = self.work(|| self.files.expire());
+        }
+    }
 }

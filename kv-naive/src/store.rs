@@ -50,6 +50,11 @@ impl Store {
         }
     }
 
+    /// The environment of the store.
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// Whether a thread dumps in the background.
     pub(crate) fn has_thread(&self) -> bool {
         self.env.background == Background::Threads && !self.read_only

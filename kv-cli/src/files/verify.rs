@@ -71,11 +71,15 @@ fn verify_log(dir: &Path, text: Text, as_json: bool) -> Result<Checked> {
     Ok(Checked { answer, damages })
 }
 
-/// An open for reading checks every byte of the two files.
+/// An open for reading checks every byte of the newest snapshot and of the small files. A history
+/// reads every snapshot.
 fn verify_naive(dir: &Path, as_json: bool) -> Result<Checked> {
     let options = OpenOptions { create_if_missing: false, read_only: true, ..OpenOptions::default() };
     let opened = NaiveFactory.open(dir, &Env::os(), &options).and_then(|engine| {
         let stats = engine.stats();
+        if let Some(past) = engine.as_point_in_time() {
+            past.history(b"")?;
+        }
         engine.close().map(|()| stats)
     });
     match opened {

@@ -1,15 +1,15 @@
-//! The commands that go back to past states of a store of the log engine.
+//! The commands that go back to past states.
 //!
-//! Those that only read use the files of the closed store, so they work on one that does not open,
-//! too.
+//! Those that only read use the files of a closed store of the log engine, so they work on one that
+//! does not open, too.
 
 mod time;
 
 use crate::failure::Failure;
 use crate::text::Text;
 use kv_core::{
-    BackupReport, Engine, Error, Lsn, Moment, Point, PointInTime, RestorePlan, Rounding, Target, Version,
-    Window,
+    BackupReport, Engine, Error, Lsn, Moment, Point, PointInTime, Reach, RestorePlan, Rounding, Target,
+    Version, Window,
 };
 use std::fmt::Write;
 
@@ -59,7 +59,12 @@ pub(crate) fn history_text(versions: &[Version], text: Text) -> String {
 
 /// The window and the points, one in each line: name, LSN, time, and when it expires.
 pub(crate) fn points_text(past: &dyn PointInTime) -> kv_core::Result<String> {
-    let mut lines = format!("past states: {}\n", window_text(&past.window()?));
+    let mut lines = format!("past states: {}", window_text(&past.window()?));
+    if let Reach::Moments(moments) = past.reach()? {
+        let lsns: Vec<String> = moments.iter().map(|(lsn, _)| lsn.to_string()).collect();
+        let _ = write!(lines, ", only at LSN {}", lsns.join(", "));
+    }
+    lines.push('\n');
     for point in past.points()? {
         lines += &point_text(&point);
     }
@@ -110,7 +115,7 @@ pub(crate) fn moment_text(moment: &Moment) -> String {
     let Moment { lsn, unix_ms, rounding } = moment;
     let rounding = match rounding {
         Rounding::Exact => "exact",
-        Rounding::Down => "rounded down: later changes may have been made by the given time, too",
+        Rounding::Down => "rounded down: later changes may have been made by the given time or LSN, too",
     };
     format!("LSN {lsn}, {} ({rounding})", time::show(*unix_ms))
 }

@@ -148,13 +148,54 @@ fn a_wrong_moment_is_told_with_the_window_or_the_forms() {
     fs::write(dir.path().join("r/letter"), "").unwrap();
     let output = restore(dir.path(), "2");
     assert!(output.status.code() == Some(2) && outcome(&output).2.contains("is not empty: it holds letter"));
-    let naive = kv("naive", &dir.path().join("n"), &["put", "a", "1"], b"");
-    assert!(naive.status.success());
-    for words in [["history", "a"].as_slice(), &["points"], &["plan", "--to", "1"], &["pin", "p"]] {
+}
+
+#[test]
+fn a_store_of_the_naive_engine_reaches_the_snapshots_of_its_points() {
+    let dir = tempfile::tempdir().unwrap();
+    let naive = |words: &[&str]| {
         let output = kv("naive", &dir.path().join("n"), words, b"");
-        let (code, _, complaint) = outcome(&output);
-        assert!(code == 1 && complaint.contains("keeps no past states"), "{words:?}: {complaint}");
-    }
+        (output.status.code().unwrap(), outcome(&output).1.to_owned())
+    };
+    naive(&["put", "a", "1"]);
+    assert!(naive(&["pin", "p"]).1.starts_with("p\t1\t"));
+    // No command gives up what there is.
+    naive(&["put", "a", "2"]);
+    naive(&["delete", "a"]);
+    let (code, points) = naive(&["points"]);
+    assert!(
+        code == 0 && points.contains("to LSN 3 (") && points.contains(", only at LSN 1, 2, 3\n"),
+        "{points}"
+    );
+    assert_eq!(naive(&["get", "a", "--at", "p"]), (0, "1\n".to_owned()));
+    assert_eq!(naive(&["get", "a"]).0, 1);
+    let (_, history) = naive(&["history", "a"]);
+    let kinds: Vec<&str> = history.lines().map(|line| line.split('\t').nth(2).unwrap()).collect();
+    assert_eq!(kinds, ["put", "put", "delete"]);
+    let [backup, restored] = ["b", "r"].map(|name| dir.path().join(name).to_str().unwrap().to_owned());
+    assert_eq!(naive(&["backup", &backup]).0, 0);
+    let mut command = plain_command();
+    command.args(["restore", &backup, &restored, "--to", "2"]);
+    assert!(feed(command, b"").status.success());
+    let get = kv("naive", &dir.path().join("r"), &["get", "a"], b"");
+    assert_eq!(outcome(&get), (0, "2\n", ""));
+    let written = kv("naive", &dir.path().join("b"), &["put", "a", "3"], b"");
+    assert!(written.status.code() == Some(1) && outcome(&written).2.contains("it is a backup"));
+    assert_eq!(naive(&["revert", "a", "--to", "1"]).0, 0);
+    assert_eq!(naive(&["get", "a"]).1, "1\n");
+    let verify = || {
+        let mut command = plain_command();
+        command.arg("verify").arg(dir.path().join("n"));
+        let output = feed(command, b"");
+        (output.status.code().unwrap(), outcome(&output).1.to_owned())
+    };
+    assert_eq!(verify().0, 0);
+    let old = dir.path().join("n/SNAPSHOT.0000000000000002");
+    let mut bytes = fs::read(&old).unwrap();
+    bytes.pop();
+    fs::write(&old, bytes).unwrap();
+    let (code, answer) = verify();
+    assert!(code == 1 && answer.contains("SNAPSHOT.0000000000000002 is damaged"), "{answer}");
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn every_error_text_is_the_accepted_one() {
         section("kv-naive: the directory", naive::directory::rows()),
         section("kv-naive: the identity", naive::identity::rows()),
         section("kv-naive: the snapshot", naive::snapshot::rows()),
+        section("kv-naive: past states", naive::past::rows()),
         section("kv-core: errors that the test makes itself", unprovoked::errors()),
         section("kv-wal-format: the encoder", unprovoked::encoder()),
         section("kv-wal-format: the decoder", unprovoked::decoder()),

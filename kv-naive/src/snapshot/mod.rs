@@ -4,23 +4,36 @@
 //! always 0. So an entry takes as many bytes in every snapshot, and after deletes no snapshot is
 //! longer than the one before. The reserve relies on this.
 //!
-//! On disk after a power cut between any two system calls of writing one:
+//! A store that keeps past states puts a mark before the entries. It tells a time by which the
+//! changes of the snapshot had been made. Such a store keeps an old snapshot under the name
+//! `SNAPSHOT.` and its LSN in 16 hexadecimal digits. That name is a second link, or a copy where
+//! the file system has no links.
 //!
-//! | after | `SNAPSHOT` | `SNAPSHOT.tmp` |
-//! |---|---|---|
-//! | creating or cutting `SNAPSHOT.tmp` | the previous one | absent, empty, or the rest of an earlier crash |
-//! | each write | the previous one | any part of it |
-//! | sync of the file | the previous one | absent, or whole |
-//! | rename | the previous one, or the new one, whole | absent, or whole |
-//! | sync of the directory | the new one | absent |
+//! On disk after a power cut between any two system calls of writing one. A store that keeps no
+//! past states goes without the steps in italics:
 //!
-//! Only then does the durable LSN move. Opening the store removes `SNAPSHOT.tmp`.
+//! | after | `SNAPSHOT` | `SNAPSHOT.tmp` | `SNAPSHOT.<LSN of the previous one>` | those that expire |
+//! |---|---|---|---|---|
+//! | creating or cutting `SNAPSHOT.tmp` | the previous one | absent, empty, or the rest of an earlier crash | absent | there |
+//! | each write | the previous one | any part of it | absent | there |
+//! | sync of the file | the previous one | absent, or whole | absent | there |
+//! | *link* | the previous one | absent, or whole | absent, or the same as `SNAPSHOT` | there |
+//! | *sync of the directory* | the previous one | whole | the same as `SNAPSHOT` | there |
+//! | rename | the previous one, or the new one, whole | absent, or whole | the previous one | there |
+//! | sync of the directory | the new one | absent | the previous one | there |
+//! | *each removal* | the new one | absent | the previous one | there, or some of them |
+//! | *sync of the directory* | the new one | absent | the previous one | absent |
+//!
+//! The durable LSN moves after the sync that follows the rename. Opening the store removes
+//! `SNAPSHOT.tmp`, a second name of `SNAPSHOT`, and snapshots that have expired.
 
+mod name;
 mod read;
 mod write;
 
-pub(crate) use read::{Loaded, read};
-pub(crate) use write::write;
+pub(crate) use name::{kept_name, parse_kept_name};
+pub(crate) use read::{Facts, Loaded, read, read_facts};
+pub(crate) use write::{Head, write_pairs, write_temporary};
 
 /// The file's name.
 pub(crate) const SNAPSHOT: &str = "SNAPSHOT";

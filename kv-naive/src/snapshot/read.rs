@@ -1,12 +1,15 @@
 use kv_core::fs::{Dir, DirExt, File, FileExt, OpenMode};
 use kv_core::{Error, Lsn, Op, Result};
 use kv_wal_format::{
-    Decoder, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind, Step,
+    Decoder, Mark, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind, Step,
 };
 use std::path::Path;
 
-use super::{BASE_LSN, SNAPSHOT};
+use super::BASE_LSN;
 use crate::identity::header_error;
+
+/// A header and a mark have fewer bytes.
+const HEAD_LEN: usize = 128;
 
 /// Bytes read at a time.
 const CHUNK_LEN: usize = 1 << 20;
@@ -19,18 +22,20 @@ pub(crate) struct Loaded {
     pub(crate) store_id: u32,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    /// Its changes had been made by then, if it tells.
+    pub(crate) unix_ms: Option<u64>,
 }
 
-/// Reads the snapshot of `dir`, which must be whole, and gives its puts to `insert`; that answers
-/// whether the key is new.
-pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
-    let path = dir.path_of(SNAPSHOT);
-    let file = dir.open(SNAPSHOT, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
+/// Reads the snapshot `name` of `dir`, which must be whole, and gives its puts to `insert`; that
+/// answers whether the key is new.
+pub(crate) fn read(dir: &dyn Dir, name: &str, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
+    let path = dir.path_of(name);
+    let file = dir.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
     let mut window = Window { file: &*file, path: &path, buffer: Vec::new(), start: 0, offset: 0 };
     let header = read_header(&mut window)?;
     let lsn = header.segment_id;
     let decoder = Decoder::new(header.origin());
-    let mut records = 0;
+    let (mut records, mut unix_ms) = (0, None);
     loop {
         let offset = window.offset;
         let damaged = |fault: &str| Err(Error::corruption(&path, offset, fault));
@@ -41,6 +46,10 @@ pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -
                         return damaged("this record has the key of an earlier one");
                     }
                     records += 1;
+                    (len, false)
+                }
+                RecordKind::Mark if records == 0 && unix_ms.is_none() && record.lsn == lsn => {
+                    unix_ms = Mark::from_record(&record).map(|mark| mark.unix_time_ms);
                     (len, false)
                 }
                 RecordKind::Seal if Seal::from_record(&record) == Some(Seal { records, max_lsn: lsn }) => {
@@ -63,7 +72,38 @@ pub(crate) fn read(dir: &dyn Dir, mut insert: impl FnMut(&Record<'_>) -> bool) -
     if !window.rest().is_empty() || window.extend()? > 0 {
         return Err(Error::corruption(&path, window.offset, "bytes follow the seal"));
     }
-    Ok(Loaded { lsn: Lsn::new(lsn), store_id: header.store_id, records, bytes: window.offset })
+    let (lsn, store_id) = (Lsn::new(lsn), header.store_id);
+    Ok(Loaded { lsn, store_id, records, bytes: window.offset, unix_ms })
+}
+
+/// The facts before the entries of a snapshot, as they were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    /// The length of its file.
+    pub(crate) bytes: u64,
+    /// Its LSN, and the id of its store. `None`: the header is damaged.
+    pub(crate) identity: Option<(Lsn, u32)>,
+    /// Its changes had been made by then, if it tells.
+    pub(crate) unix_ms: Option<u64>,
+}
+
+/// Reads the beginning of the snapshot `name`.
+pub(crate) fn read_facts(dir: &dyn Dir, name: &str) -> Result<Facts> {
+    let path = dir.path_of(name);
+    let file = dir.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
+    let bytes = file.len().map_err(|error| Error::io(Op::Measure, &path, error))?;
+    let mut head = [0; HEAD_LEN];
+    let read = file.read_full_at(&mut head, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
+    let head = head.get(..read).unwrap_or_default();
+    let header = SegmentHeader::decode(head).ok();
+    let mark = header.and_then(|header| {
+        match Decoder::new(header.origin()).step(head.get(SEGMENT_HEADER_LEN..).unwrap_or_default()) {
+            Step::Record { record, .. } => Mark::from_record(&record),
+            _ => None,
+        }
+    });
+    let identity = header.map(|header| (Lsn::new(header.segment_id), header.store_id));
+    Ok(Facts { bytes, identity, unix_ms: mark.map(|mark| mark.unix_time_ms) })
 }
 
 /// The fault of a record that a snapshot does not have at its place, behind the records that `held`

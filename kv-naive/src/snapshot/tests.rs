@@ -2,7 +2,7 @@ use super::*;
 use crate::table::Table;
 use kv_core::fs::{Dir, DirExt, FileExt, Fs, FsExt, OpenMode, OsFs};
 use kv_core::{Background, Error, Lsn};
-use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
+use kv_wal_format::{Encoder, Mark, Record, Seal, SegmentHeader, SegmentKind};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,10 +15,21 @@ fn handle(dir: &Path) -> Arc<dyn Dir> {
 
 fn load(dir: &Path) -> kv_core::Result<(Loaded, Content)> {
     let mut content = Content::new();
-    let loaded = read(&*OsFs.open_dir(dir).unwrap(), |record| {
+    let loaded = read(&*OsFs.open_dir(dir).unwrap(), SNAPSHOT, |record| {
         content.insert(record.key.to_vec(), (record.value.to_vec(), record.lsn)).is_none()
     })?;
     Ok((loaded, content))
+}
+
+/// The time in the mark of each snapshot.
+const UNIX_MS: u64 = 77;
+
+fn write(dir: &Path, table: &Table) -> u64 {
+    let (dir, cut) = (handle(dir), table.begin_cut());
+    let head = Head { store_id: 3, lsn: cut.position.lsn, unix_ms: Some(UNIX_MS) };
+    let len = write_temporary(&*dir, head, cut).unwrap();
+    dir.replace_durably(TEMPORARY, SNAPSHOT).unwrap();
+    len
 }
 
 /// A directory with a snapshot of nine entries, and the file's bytes.
@@ -28,7 +39,7 @@ fn written() -> (tempfile::TempDir, Vec<u8>) {
     for key in 0..9u8 {
         table.put(&[key], &vec![key; usize::from(key) * 3]).unwrap();
     }
-    let len = write(&*handle(dir.path()), 3, table.begin_cut()).unwrap();
+    let len = write(dir.path(), &table);
     let bytes = OsFs.read_file(&dir.path().join(SNAPSHOT)).unwrap();
     assert_eq!(len, bytes.len() as u64);
     (dir, bytes)
@@ -38,7 +49,10 @@ fn written() -> (tempfile::TempDir, Vec<u8>) {
 fn comes_back_as_it_was_written() {
     let (dir, bytes) = written();
     let (loaded, content) = load(dir.path()).unwrap();
-    assert_eq!(loaded, Loaded { lsn: Lsn::new(9), store_id: 3, records: 9, bytes: bytes.len() as u64 });
+    let (bytes, unix_ms) = (bytes.len() as u64, Some(UNIX_MS));
+    assert_eq!(loaded, Loaded { lsn: Lsn::new(9), store_id: 3, records: 9, bytes, unix_ms });
+    let facts = Facts { bytes, identity: Some((Lsn::new(9), 3)), unix_ms };
+    assert_eq!(read_facts(&*handle(dir.path()), SNAPSHOT).unwrap(), facts);
     let expected: Content =
         (0..9u8).map(|key| (vec![key], (vec![key; usize::from(key) * 3], u64::from(key) + 1))).collect();
     assert_eq!(content, expected);
@@ -72,11 +86,16 @@ fn every_flipped_bit_and_every_cut_is_noticed() {
 #[test]
 fn valid_records_that_make_no_snapshot_are_refused() {
     let put = Record::put(2, b"k", b"v");
-    let cases: [(&str, &[Record<'_>], u64); 5] = [
+    let mark = Mark { durable_lsn: 0, unix_time_ms: 5 }.encode_body();
+    let mark = Record::mark(9, &mark);
+    let cases: [(&str, &[Record<'_>], u64); 8] = [
         ("a key twice", &[put, Record::put(3, b"k", b"v")], 2),
         ("too few records", &[put], 2),
         ("a delete", &[Record::delete(2, b"k")], 1),
         ("newer than the snapshot", &[Record::put(10, b"k", b"v")], 1),
+        ("a mark behind a put", &[put, mark], 1),
+        ("two marks", &[mark, mark], 0),
+        ("a mark of another LSN", &[Record { lsn: 8, ..mark }], 0),
         ("a batch", &[put.with_more(), Record::put(2, b"l", b"v")], 2),
     ];
     let dir = tempfile::tempdir().unwrap();
@@ -101,7 +120,7 @@ fn a_table_larger_than_the_buffers_is_written_and_read_whole() {
         table.put(&[key], &vec![key; usize::from(key) * 100]).unwrap();
     }
     table.put(b"large", &vec![1; 3 << 20]).unwrap();
-    assert!(write(&*handle(dir.path()), 3, table.begin_cut()).unwrap() > 5_000_000);
+    assert!(write(dir.path(), &table) > 5_000_000);
     let (loaded, content) = load(dir.path()).unwrap();
     assert_eq!((loaded.records, content.len()), (201, 201));
     assert!(content.iter().filter(|(key, _)| key.len() == 1).all(|(key, (value, _))| {

@@ -2,5 +2,6 @@
 
 pub(crate) mod directory;
 pub(crate) mod identity;
+pub(crate) mod past;
 pub(crate) mod snapshot;
 pub(crate) mod store;

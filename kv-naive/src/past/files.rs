@@ -1,0 +1,68 @@
+use kv_core::fs::{Dir, DirExt};
+use kv_core::{Error, Op, Point, Result};
+use std::io;
+
+use super::{Kept, Taken};
+use crate::snapshot::{self, Facts, Loaded, SNAPSHOT, kept_name, parse_kept_name};
+
+/// Gives the newest snapshot, `newest`, the name of an old one, durably. On a file system without
+/// links it is copied.
+pub(crate) fn keep(dir: &dyn Dir, newest: Taken) -> Result<()> {
+    let name = kept_name(newest.lsn);
+    match dir.link(SNAPSHOT, dir, &name) {
+        Ok(()) => dir.sync_durably(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices) => {
+            let bytes = dir.read_file(SNAPSHOT, newest.bytes)?;
+            dir.write_file_atomically(&name, &bytes)
+        }
+        Err(error) => Err(Error::io(Op::Create, &dir.path_of(&name), error)),
+    }
+}
+
+/// The snapshots among `names`, with the newest one as it was `loaded`, and the points. The time of
+/// a snapshot that tells none is a later one, at the latest `now_unix_ms`.
+///
+/// # Errors
+/// An old snapshot is newer than the newest one, unless `is_backup`: then it does not count. An old
+/// snapshot is another one than its name says.
+pub(crate) fn find(
+    dir: &dyn Dir,
+    names: &[String],
+    loaded: Loaded,
+    points: Vec<Point>,
+    is_backup: bool,
+    now_unix_ms: u64,
+) -> Result<Kept> {
+    let time_of_point =
+        |lsn| points.iter().find(|point: &&Point| point.lsn == lsn).map(|point| point.unix_ms);
+    let unix_ms = loaded.unix_ms.or_else(|| time_of_point(loaded.lsn)).unwrap_or(now_unix_ms);
+    let newest = Taken { lsn: loaded.lsn, unix_ms, bytes: loaded.bytes };
+    let mut old = Vec::new();
+    for name in names {
+        let Some(lsn) = parse_kept_name(name) else { continue };
+        let Facts { bytes, identity, unix_ms } = snapshot::read_facts(dir, name)?;
+        let is_other = identity.is_some_and(|identity| identity != (lsn, loaded.store_id));
+        // A damaged one fails when it is read. The opening removes a second name of the newest one,
+        // and must not remove another snapshot.
+        if is_other || identity.is_none() && lsn == newest.lsn {
+            let fault = "this is not the snapshot that its name says";
+            return Err(Error::corruption(&dir.path_of(name), 0, fault));
+        }
+        if lsn > newest.lsn && !is_backup {
+            let fault = format!("this snapshot of LSN {} is older than {name}", newest.lsn);
+            return Err(Error::corruption(&dir.path_of(SNAPSHOT), 0, fault));
+        }
+        if lsn < newest.lsn {
+            old.push((lsn, unix_ms.or_else(|| time_of_point(lsn)), bytes));
+        }
+    }
+    old.sort_unstable();
+    let mut later = unix_ms;
+    let with_times = old.into_iter().rev().map(|(lsn, unix_ms, bytes)| {
+        later = unix_ms.unwrap_or(later);
+        Taken { lsn, unix_ms: later, bytes }
+    });
+    let mut old: Vec<Taken> = with_times.collect();
+    old.reverse();
+    Ok(Kept { newest, old, points })
+}

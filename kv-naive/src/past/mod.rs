@@ -1,0 +1,22 @@
+//! Past states: old snapshots that stay, and the points.
+//!
+//! A state of the window that can be reached is a *moment*: an old snapshot, the newest one, or the
+//! state of the table. The policy sees each old snapshot as superseded at the LSN of the next one.
+//! A point keeps its snapshot beyond the policy.
+//!
+//! The leader of a snapshot writes and removes these files. A call for a past state leads as well
+//! while it reads them, so no file goes meanwhile.
+
+mod backup;
+mod calls;
+mod files;
+mod kept;
+mod leftovers;
+mod points;
+mod restore;
+mod view;
+
+pub(crate) use files::{find, keep};
+pub(crate) use kept::{Kept, Taken};
+pub(crate) use leftovers::Leftovers;
+pub(crate) use points::{POINTS, encode as encode_points, read as read_points};

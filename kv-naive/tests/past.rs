@@ -1,0 +1,235 @@
+//! The files of old snapshots, which the conformance suite does not see: their number, damage, full
+//! disks, and file systems without links.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use kv_core::fs::{Dir, DirId, DirLock, File, FsExt, LockKind, OpenMode};
+use kv_core::{
+    Always, Background, Engine, Env, Error, Fs, KeepPast, Lsn, Manual, ManualClock, OpenOptions,
+    PersistencePolicy, PointInTime, Reach, Target,
+};
+use kv_naive::NaiveEngine;
+use kv_tests::sim::SimFs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const DIR: &str = "/store";
+
+fn env(fs: impl Fs + 'static) -> Env {
+    Env { fs: Arc::new(fs), clock: Arc::new(ManualClock::new(1000)), background: Background::Inline }
+}
+
+fn keeping(count: usize, policy: impl PersistencePolicy + 'static) -> OpenOptions {
+    let retention = Arc::new(KeepPast::all().count_max(count));
+    OpenOptions { persistence: Arc::new(policy), retention, ..OpenOptions::default() }
+}
+
+fn open(disk: &SimFs, count: usize) -> kv_core::Result<NaiveEngine> {
+    NaiveEngine::open_in(Path::new(DIR), &env(disk.clone()), keeping(count, Always))
+}
+
+/// The LSNs in the names of old snapshots.
+fn old_snapshots(fs: &dyn Fs) -> Vec<u64> {
+    let names = fs.list(Path::new(DIR)).unwrap();
+    let digits = names.iter().filter_map(|name| name.strip_prefix("SNAPSHOT."));
+    digits.map(|digits| u64::from_str_radix(digits, 16).unwrap()).collect()
+}
+
+fn moments(store: &NaiveEngine) -> Vec<u64> {
+    match store.reach().unwrap() {
+        Reach::Moments(moments) => moments.iter().map(|(lsn, _)| lsn.get()).collect(),
+        Reach::EveryLsn => panic!("a snapshot is one state"),
+    }
+}
+
+fn at(store: &NaiveEngine, lsn: u64) -> kv_core::Result<Option<kv_core::Value>> {
+    store.read_at(&Target::Lsn(Lsn::new(lsn)))?.engine.get(b"k")
+}
+
+fn old_file(lsn: u64) -> PathBuf {
+    Path::new(DIR).join(format!("SNAPSHOT.{lsn:016x}"))
+}
+
+#[test]
+fn only_the_last_snapshots_stay_on_the_disk() {
+    let disk = SimFs::new();
+    let store = open(&disk, 2).unwrap();
+    for number in 0..5_u8 {
+        store.put(b"k", &[number]).unwrap();
+    }
+    assert_eq!((old_snapshots(&disk), moments(&store)), (vec![3, 4], vec![3, 4, 5]));
+    store.pin("third", &Target::Lsn(Lsn::new(3)), None).unwrap();
+    for number in 5..8_u8 {
+        store.put(b"k", &[number]).unwrap();
+    }
+    assert_eq!((old_snapshots(&disk), moments(&store)), (vec![3, 6, 7], vec![3, 6, 7, 8]));
+    assert_eq!(at(&store, 5).unwrap().as_deref(), Some(&[2][..]), "the moment before");
+    store.unpin("third").unwrap();
+    assert_eq!(old_snapshots(&disk), [6, 7]);
+    drop(store);
+    // Without the policy they go at the next open.
+    assert_eq!(moments(&open(&disk, 0).unwrap()), [8]);
+    assert_eq!(old_snapshots(&disk), [0; 0]);
+}
+
+#[test]
+fn a_full_disk_takes_old_snapshots_before_it_refuses_a_change() {
+    let disk = SimFs::new();
+    let store = open(&disk, 4).unwrap();
+    for number in 0..6_u8 {
+        store.put(b"k", &[number; 4000]).unwrap();
+    }
+    assert_eq!(old_snapshots(&disk), [2, 3, 4, 5]);
+    let used: usize = disk.files().iter().map(|(_, bytes)| bytes.len()).sum();
+    disk.limit_space(Some(used as u64 + 100));
+    store.put(b"k", &[6; 4000]).unwrap();
+    assert_eq!(old_snapshots(&disk), [3, 4, 5, 6], "the new one has the room of the oldest");
+    disk.limit_space(Some(used as u64 - 8000));
+    store.put(b"k", &[7; 4000]).unwrap();
+    assert_eq!(old_snapshots(&disk), [6, 7]);
+    for number in 8..20_u8 {
+        store.put(b"k", &[number; 4000]).unwrap();
+    }
+    assert_eq!(store.durable_lsn(), Lsn::new(20));
+}
+
+#[test]
+fn damage_in_an_old_snapshot_is_an_error_of_its_states_only() {
+    let disk = SimFs::new();
+    let store = open(&disk, 9).unwrap();
+    for number in 0..4_u8 {
+        store.put(b"k", &[number]).unwrap();
+    }
+    drop(store);
+    let mut bytes = disk.read_file(&old_file(2)).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    disk.damage(&old_file(2), Some(bytes));
+    let store = open(&disk, 9).unwrap();
+    let error = at(&store, 2).unwrap_err();
+    assert!(matches!(&error, Error::Corruption { path, .. } if *path == old_file(2)), "{error}");
+    assert!(store.backup(Path::new("/backup")).is_err(), "no backup passes damage on");
+    for (lsn, value) in [(1, 0), (3, 2), (4, 3)] {
+        assert_eq!(at(&store, lsn).unwrap().as_deref(), Some(&[value][..]));
+    }
+    drop(store);
+    // One in the place of another.
+    disk.damage(&old_file(2), Some(disk.read_file(&old_file(3)).unwrap()));
+    let error = open(&disk, 9).unwrap_err().to_string();
+    assert!(
+        error.contains("0002 is damaged") && error.contains("not the snapshot that its name says"),
+        "{error}"
+    );
+    disk.damage(&old_file(2), None);
+    // The newest snapshot and an old one were swapped: neither is removed.
+    let newest = Path::new(DIR).join("SNAPSHOT");
+    let (old_bytes, bytes) = (disk.read_file(&old_file(3)).unwrap(), disk.read_file(&newest).unwrap());
+    disk.damage(&newest, Some(old_bytes.clone()));
+    disk.damage(&old_file(3), Some(bytes));
+    assert!(open(&disk, 9).unwrap_err().to_string().contains("older than the one of the last close"));
+    let names = |disk: &SimFs| disk.list(Path::new(DIR)).unwrap();
+    assert!(names(&disk).contains(&"SNAPSHOT.0000000000000003".to_owned()));
+    disk.damage(&old_file(3), Some(old_bytes));
+    disk.damage(&newest, Some(disk.read_file(&old_file(1)).unwrap()));
+    assert!(open(&disk, 9).unwrap_err().to_string().contains("older than the one of the last close"));
+}
+
+#[test]
+fn after_a_crash_an_older_snapshot_in_the_place_of_the_newest_is_noticed() {
+    let disk = SimFs::new();
+    let store = open(&disk, 9).unwrap();
+    for number in 0..4_u8 {
+        store.put(b"k", &[number]).unwrap();
+    }
+    let crashed = || disk.process_death();
+    let swapped = |crashed: &SimFs| {
+        let newest = Path::new(DIR).join("SNAPSHOT");
+        let (one, other) = (crashed.read_file(&old_file(3)).unwrap(), crashed.read_file(&newest).unwrap());
+        crashed.damage(&newest, Some(one));
+        crashed.damage(&old_file(3), Some(other));
+    };
+    let both = crashed();
+    swapped(&both);
+    let error = open(&both, 9).unwrap_err().to_string();
+    assert!(error.contains("not the snapshot that its name says"), "{error}");
+    let replaced = crashed();
+    replaced.damage(&Path::new(DIR).join("SNAPSHOT"), Some(replaced.read_file(&old_file(1)).unwrap()));
+    let error = open(&replaced, 9).unwrap_err().to_string();
+    assert!(error.contains("is older than SNAPSHOT.0000000000000002"), "{error}");
+}
+
+#[test]
+fn times_survive_an_open_and_later_ones_lead_no_further() {
+    let disk = SimFs::new();
+    let clock = Arc::new(ManualClock::new(1000));
+    let env = Env { clock: clock.clone(), ..env(disk) };
+    let open = || NaiveEngine::open_in(Path::new(DIR), &env, keeping(9, Manual)).unwrap();
+    let store = open();
+    for _ in 0..3 {
+        clock.advance(std::time::Duration::from_millis(10));
+        store.put(b"k", b"v").unwrap();
+        store.sync().unwrap();
+    }
+    store.close().unwrap();
+    let store = open();
+    assert_eq!(store.reach().unwrap(), {
+        let moments = [(0, 1000), (1, 1010), (2, 1020), (3, 1030)];
+        Reach::Moments(moments.map(|(lsn, time)| (Lsn::new(lsn), time)).to_vec())
+    });
+    assert_eq!(store.read_at(&Target::UnixMs(1029)).unwrap().moment.lsn, Lsn::new(2));
+}
+
+/// The simulated disk, as a file system that has no links.
+#[derive(Debug)]
+struct WithoutLinks(SimFs);
+
+#[derive(Debug)]
+struct DirWithoutLinks(Arc<dyn Dir>);
+
+impl Fs for WithoutLinks {
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(DirWithoutLinks(self.0.open_dir(path)?)))
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir(path)
+    }
+}
+
+impl Dir for DirWithoutLinks {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+    fn id(&self) -> io::Result<DirId> {
+        self.0.id()
+    }
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        self.0.open(name, mode)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        self.0.remove_file(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
+        self.0.lock(kind)
+    }
+}
+
+#[test]
+fn a_file_system_without_links_gets_copies() {
+    let env = env(WithoutLinks(SimFs::new()));
+    let store = NaiveEngine::open_in(Path::new(DIR), &env, keeping(2, Always)).unwrap();
+    for number in 0..5_u8 {
+        store.put(b"k", &[number]).unwrap();
+    }
+    assert_eq!(old_snapshots(&*env.fs), [3, 4]);
+    assert_eq!(at(&store, 3).unwrap().as_deref(), Some(&[2][..]));
+}
