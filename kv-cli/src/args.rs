@@ -406,6 +406,13 @@ pub(crate) enum Command {
         /// The directory of the new store: missing or empty.
         to: PathBuf,
     },
+    /// Write the manual pages of kv and of each command into a directory.
+    #[command(after_help = "Examples:\n  kv man ~/.local/share/man/man1\n  man kv-restore")]
+    Man {
+        /// The directory. It is created if it is missing.
+        #[arg(value_name = "DIR")]
+        into: PathBuf,
+    },
     /// Print the completions of a command interpreter.
     #[command(after_help = "Examples:\n  \
         kv completions bash > ~/.local/share/bash-completion/completions/kv\n  \

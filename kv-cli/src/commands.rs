@@ -4,7 +4,7 @@ use crate::figures::{self, Figures};
 use crate::interactive::Terminal;
 use crate::signals::{Interrupt, Watch};
 use crate::text::{NULL, Text};
-use crate::{compare, files, past, scan, shell, store, transfer};
+use crate::{compare, files, manual, past, scan, shell, store, transfer};
 use clap::CommandFactory;
 use clap_complete::Shell;
 use kv_core::{EngineExt, Error, Target};
@@ -54,6 +54,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Export { prefix, format } => export(args, text, prefix, *format),
         Command::Import { format, no_end } => import(args, *format, !no_end),
         Command::Copy { from, to } => copy(args, from, to),
+        Command::Man { into } => manual(into),
         Command::Completions { shell } => completions(*shell),
     }
 }
@@ -289,6 +290,11 @@ fn copy(args: &Args, from: &Path, to: &Path) -> Result<ExitCode, Failure> {
     interrupt.die_if_set();
     let answer = format!("{} pairs copied\n", copied?);
     answer_done("the copy is done", answer.as_bytes())
+}
+
+fn manual(into: &Path) -> Result<ExitCode, Failure> {
+    let pages = manual::write(Args::command(), into)?;
+    answer_done("the pages are written", format!("{pages} pages in {}\n", into.display()).as_bytes())
 }
 
 fn completions(shell: Shell) -> Result<ExitCode, Failure> {

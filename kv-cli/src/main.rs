@@ -30,6 +30,7 @@ mod figures;
 mod files;
 mod interactive;
 mod lines;
+mod manual;
 mod past;
 mod progress;
 mod scan;

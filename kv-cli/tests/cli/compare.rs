@@ -1,6 +1,9 @@
-//! `kv diff`, `kv bigkeys`, `kv completions` and the examples of `--help`.
+//! `kv diff`, `kv bigkeys`, `kv completions`, `kv man` and the examples of `--help`.
+
+#![allow(clippy::disallowed_methods, reason = "the tests read manual pages")]
 
 use crate::run::{ENGINES, feed, kv, outcome, plain_command, text};
+use std::fs;
 
 #[test]
 fn a_diff_shows_what_only_one_store_has() {
@@ -60,6 +63,40 @@ fn completions_name_every_command() {
 }
 
 #[test]
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let into = dir.path().join("man1");
+    let mut command = plain_command();
+    command.arg("man").arg(&into);
+    let output = feed(command, b"");
+    let mut help = plain_command();
+    help.arg("--help");
+    let overview = feed(help, b"");
+    let names = commands(text(&overview.stdout));
+    let answer = format!("{} pages in {}\n", names.len() + 1, into.display());
+    assert_eq!(outcome(&output), (0, answer.as_str(), ""));
+    let page = |name: &str| fs::read_to_string(into.join(name)).unwrap();
+    for name in names {
+        let (title, page) = (format!("kv-{name}"), page(&format!("kv-{name}.1")));
+        assert!(page.contains(&format!(".TH {title} 1  \"kv ")), "{page}");
+        assert!(page.contains(".SH EXTRA") && page.contains("Example"), "{name}: {page}");
+    }
+    let overview = page("kv.1");
+    assert!(overview.contains("kv\\-restore(1)") && overview.contains("Exit codes"), "{overview}");
+    // A page that is there is replaced.
+    let mut again = plain_command();
+    again.arg("man").arg(&into);
+    assert!(feed(again, b"").status.success());
+}
+
+/// The names of the commands in the overview.
+fn commands(overview: &str) -> Vec<&str> {
+    let commands = overview.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = commands.lines().filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").collect()
+}
+
+#[test]
 fn every_command_has_an_example() {
     let help = |words: &[&str]| {
         let mut command = plain_command();
@@ -69,10 +106,9 @@ fn every_command_has_an_example() {
         text(&output.stdout).to_owned()
     };
     let overview = help(&[]);
-    let commands = overview.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let names: Vec<&str> = commands.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let names = commands(&overview);
     assert!(names.len() > 15, "{names:?}");
-    for name in names.into_iter().filter(|name| *name != "help") {
+    for name in names {
         if overview.contains(&format!("\n  {name} ")) {
             let text = help(&[name]);
             assert!(text.contains("Example") && text.contains(&format!("kv {name}")), "{name}: {text}");
