@@ -374,7 +374,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Print every pair as JSON Lines or CSV, for any bytes.
+    /// Print every pair as JSON Lines, CSV or commands of Redis, for any bytes.
     #[command(after_help = EXPORT_FORMATS)]
     Export {
         /// The first bytes of the keys.
@@ -431,14 +431,18 @@ pub(crate) enum Format {
     Json,
     /// Comma-separated values, as in RFC 4180.
     Csv,
+    /// Commands in the protocol of Redis, as redis-cli --pipe takes them.
+    Resp,
 }
 
 const EXPORT_FORMATS: &str = "json: one object in each line, {\"key\":K,\"value\":V}. K and V are strings, or \
     {\"base64\":B} for bytes that are not UTF-8. The last line is {\"end\":{\"pairs\":N}}.\n\
     csv: the columns key, value and encoding. The encoding is empty for text, or base64 for both key and \
-    value. The last row is N,,end.\n\n\
+    value. The last row is N,,end.\n\
+    resp: the command SET key value for each pair, for redis-cli --pipe. The last command is ECHO of end N, \
+    which changes nothing. An import takes no other commands.\n\n\
     Engines keep no order of keys.\n\n\
-    Examples:\n  kv export --dir /tmp/s > s.jsonl\n  kv export --format csv --dir /tmp/s user/ > users.csv";
+    Examples:\n  kv export --dir /tmp/s > s.jsonl\n  kv export --dir /tmp/s --format resp | redis-cli --pipe\n  kv export --format csv --dir /tmp/s user/ > users.csv";
 
 const IMPORT_HELP: &str = "kv export --help describes the formats. A pair replaces the value of its key. Before \
     an error is told, every pair of the lines before it is durable. An input that does not end with the line \

@@ -30,10 +30,10 @@ pub(crate) enum Failure {
     },
     /// The store was not checked.
     Unchecked(kv_core::Error),
-    /// An import met a line that it cannot take.
+    /// An import met a line or command that it cannot take.
     Import {
-        /// The number of the line, from 1.
-        line: u64,
+        /// The line or command, with its number from 1.
+        place: String,
         /// Why.
         fault: String,
         /// Pairs of lines before, which are durable.
@@ -115,8 +115,8 @@ impl fmt::Display for Failure {
                 write!(f, "{} is damaged in {parts} places; {remedy}", dir.display())
             }
             Failure::Unchecked(error) => write!(f, "not checked: {}", explain(error)),
-            Failure::Import { line, fault, taken } => {
-                write!(f, "line {line}: {fault}; pairs stored before: {taken}")
+            Failure::Import { place, fault, taken } => {
+                write!(f, "{place}: {fault}; pairs stored before: {taken}")
             }
             Failure::Signals(error) => write!(f, "cannot watch for signals: {error}"),
             Failure::Input(error) => write!(f, "cannot read standard input: {error}"),

@@ -1,5 +1,5 @@
 use super::csv::Rows;
-use super::json;
+use super::{json, resp};
 use crate::args::Format;
 use crate::failure::Failure;
 use crate::progress::Meter;
@@ -27,6 +27,13 @@ pub(crate) fn export(
                 json::write_pair(out, key, value).map_err(Failure::Output)
             })?;
             json::write_end(out, pairs).and_then(|()| out.flush()).map_err(Failure::Output)
+        }
+        Format::Resp => {
+            each_pair(engine, prefix, |key, value| {
+                count();
+                resp::write_pair(out, key, value).map_err(Failure::Output)
+            })?;
+            resp::write_end(out, pairs).and_then(|()| out.flush()).map_err(Failure::Output)
         }
         Format::Csv => {
             let mut rows = Rows::new(out).map_err(Failure::Output)?;

@@ -1,5 +1,6 @@
 use super::csv::{Next as NextRow, Reader};
 use super::json::{self, Line};
+use super::resp;
 use super::sink::Sink;
 use crate::args::Format;
 use crate::failure::Failure;
@@ -40,14 +41,15 @@ pub(crate) fn import(
     let mut input = match settings.format {
         Format::Json => Input::Json(Lines::new(input, line_bytes_max(&settings.limits)), 0),
         Format::Csv => Input::Csv(Reader::new(input)),
+        Format::Resp => Input::Resp(resp::Reader::new(input, &settings.limits)),
     };
     let stopped = take_all(&mut input, &mut sink, settings, is_ending);
-    let (line, taken) = (input.line(), sink.taken);
+    let (place, taken) = (input.place(), sink.taken);
     match stopped {
         Ok(()) => Ok(taken),
-        Err(Stop::Fault(fault)) => Err(Failure::Import { line, fault, taken }),
+        Err(Stop::Fault(fault)) => Err(Failure::Import { place, fault, taken }),
         Err(Stop::Store(error)) => {
-            Err(Failure::Import { line, fault: Failure::Store(error).to_string(), taken })
+            Err(Failure::Import { place, fault: Failure::Store(error).to_string(), taken })
         }
         Err(Stop::Input(error)) => Err(Failure::Input(error)),
     }
@@ -63,6 +65,7 @@ enum Input<R: Read> {
     /// With the number of the line.
     Json(Lines<R>, u64),
     Csv(Reader<R>),
+    Resp(resp::Reader<R>),
 }
 
 fn take_all<R: Read>(
@@ -100,17 +103,21 @@ fn take_all<R: Read>(
 }
 
 impl<R: Read> Input<R> {
-    /// The number of the line that was read last.
-    fn line(&self) -> u64 {
+    /// The place that was read last.
+    fn place(&self) -> String {
         match self {
-            Input::Json(_, line) => *line,
-            Input::Csv(reader) => reader.line(),
+            Input::Json(_, line) => format!("line {line}"),
+            Input::Csv(reader) => format!("line {}", reader.line()),
+            Input::Resp(reader) => format!("command {}", reader.command()),
         }
     }
 
     fn next(&mut self, settings: &Settings) -> Result<Option<Line>, Stop> {
-        const CUT: &str = "the input ends within this line, so it is cut";
-        let cut = || Stop::Fault(CUT.to_owned());
+        let is_resp = matches!(self, Input::Resp(_));
+        let cut = || {
+            let unit = if is_resp { "command" } else { "line" };
+            Stop::Fault(format!("the input ends within this {unit}, so it is cut"))
+        };
         match self {
             Input::Json(lines, number) => {
                 *number += 1;
@@ -127,12 +134,17 @@ impl<R: Read> Input<R> {
                     }
                 }
             }
-            Input::Csv(reader) => match reader.next().map_err(Stop::Input)? {
-                NextRow::Line(line) => Ok(Some(line)),
-                NextRow::Fault(fault) => Err(Stop::Fault(fault)),
-                NextRow::Cut => Err(cut()),
-                NextRow::End => Ok(None),
-            },
+            Input::Csv(reader) => of_next(reader.next().map_err(Stop::Input)?, cut),
+            Input::Resp(reader) => of_next(reader.next().map_err(Stop::Input)?, cut),
         }
+    }
+}
+
+fn of_next(next: NextRow, cut: impl FnOnce() -> Stop) -> Result<Option<Line>, Stop> {
+    match next {
+        NextRow::Line(line) => Ok(Some(line)),
+        NextRow::Fault(fault) => Err(Stop::Fault(fault)),
+        NextRow::Cut => Err(cut()),
+        NextRow::End => Ok(None),
     }
 }

@@ -5,6 +5,7 @@ mod csv;
 mod export;
 mod import;
 mod json;
+mod resp;
 mod sink;
 
 pub(crate) use copy::copy;

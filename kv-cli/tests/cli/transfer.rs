@@ -25,21 +25,21 @@ fn scan(engine: &str, dir: &Path) -> BTreeSet<String> {
 #[test]
 fn exports_of_any_bytes_come_back_whole() {
     for (engine, other) in [("log", "naive"), ("naive", "log")] {
-        for format in ["json", "csv"] {
+        for format in ["json", "csv", "resp"] {
             let dir = tempfile::tempdir().unwrap();
             let (from, to) = (dir.path().join("from"), dir.path().join("to"));
             fill(engine, &from);
             let output = kv(engine, &from, &["export", "--format", format], b"");
             assert!(output.status.success());
-            std::str::from_utf8(&output.stdout).unwrap();
+            assert_eq!(std::str::from_utf8(&output.stdout).is_ok(), format != "resp");
             let imported = kv(other, &to, &["import", "--format", format], &output.stdout);
             assert_eq!(outcome(&imported), (0, "6 pairs imported\n", ""), "{format}");
             assert_eq!(scan(other, &to), scan(engine, &from), "{format}");
             let part = kv(engine, &from, &["export", "--format", format, "a"], b"");
-            assert!(text(&part.stdout).ends_with(if format == "json" {
-                "{\"end\":{\"pairs\":1}}\n"
-            } else {
-                "1,,end\n"
+            assert!(text(&part.stdout).ends_with(match format {
+                "json" => "{\"end\":{\"pairs\":1}}\n",
+                "csv" => "1,,end\n",
+                _ => "\r\nend 1\r\n",
             }));
         }
     }
@@ -61,7 +61,7 @@ fn the_formats_are_as_documented() {
 /// Every cut of an export is noticed. What was taken is in the store.
 #[test]
 fn an_export_that_is_cut_anywhere_is_an_error() {
-    for format in ["json", "csv"] {
+    for format in ["json", "csv", "resp"] {
         let dir = tempfile::tempdir().unwrap();
         let from = dir.path().join("from");
         kv("log", &from, &["shell"], b"put a 1\nput b 22\nput c 333\n");
@@ -71,7 +71,10 @@ fn an_export_that_is_cut_anywhere_is_an_error() {
             let output = kv("naive", &to, &["import", "--format", format], &whole[..cut]);
             let (code, answer, complaint) = outcome(&output);
             assert_eq!((code, answer), (1, ""), "{format} cut at {cut}");
-            assert!(complaint.starts_with("kv: line "), "{complaint}");
+            assert!(
+                complaint.starts_with(if format == "resp" { "kv: command " } else { "kv: line " }),
+                "{complaint}"
+            );
             let taken = scan("naive", &to).len();
             assert!(complaint.contains(&format!("; pairs stored before: {taken}\n")), "{complaint}");
         }

@@ -53,6 +53,15 @@ pub(crate) fn rows() -> Vec<Row> {
             )
         }),
         ("kv import --format csv: a row has one field", Kv::new().fed("import --format csv", "a,b\nc\n")),
+        ("kv import --format resp: the input is cut", {
+            Kv::new().fed("import --format resp", "*3\r\n$3\r\nSET\r\n")
+        }),
+        ("kv import --format resp: another command", {
+            Kv::new().fed("import --format resp", "*2\r\n$3\r\nDEL\r\n$1\r\na\r\n")
+        }),
+        ("kv import --format resp: the input is no command", {
+            Kv::new().fed("import --format resp", "SET a 1\r\n")
+        }),
         ("kv import --format csv: an unknown encoding", Kv::new().fed("import --format csv", "a,b,hex\n")),
     ]
 }
