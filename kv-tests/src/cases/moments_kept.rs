@@ -156,6 +156,11 @@ fn check_window(
         "after a crash the window begins at LSN {}, and the policy keeps all states",
         window.first_lsn
     );
+    let lost = run.told.iter().find(|lsn| keeps == Keeps::All && reached(&reach, **lsn) != **lsn);
+    ensure!(
+        lost.is_none(),
+        "after {left:?} the dump of {lost:?} is no moment, and the policy keeps all states"
+    );
     for (lsn, state) in run.history.states() {
         // What lies between two moments leads to one of them.
         if lsn < window.first_lsn || lsn > window.last_lsn || reached(&reach, lsn) != lsn {

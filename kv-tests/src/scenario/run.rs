@@ -3,7 +3,8 @@ use crate::rig::Setup;
 use crate::sim::{PowerCut, SimFs};
 use crate::workload::{Op, run_op};
 use crate::{CaseResult, Context, Failure, failure::ensure};
-use kv_core::{Engine, EngineExt, Error};
+use kv_core::{Engine, EngineExt, Error, Lsn};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The result of running operations.
@@ -11,6 +12,8 @@ use std::sync::Arc;
 pub(crate) struct Run {
     pub(crate) disk: SimFs,
     pub(crate) history: History,
+    /// The durable LSNs that the engine told after each operation.
+    pub(crate) told: BTreeSet<Lsn>,
     /// `None` after a failed open.
     pub(crate) engine: Option<Arc<dyn Engine>>,
     pub(crate) error: Option<Error>,
@@ -19,7 +22,8 @@ pub(crate) struct Run {
 impl Run {
     /// Runs `ops` on `disk` until one fails.
     pub(crate) fn on(context: &Context, disk: SimFs, setup: Setup, ops: &[Op]) -> Self {
-        let mut run = Run { disk: disk.clone(), history: History::default(), engine: None, error: None };
+        let (history, told) = Default::default();
+        let mut run = Run { disk: disk.clone(), history, told, engine: None, error: None };
         let rig = context.sim_rig(disk, setup);
         match rig.open() {
             Ok(engine) => run.engine = Some(engine),
@@ -43,6 +47,9 @@ impl Run {
                     }
                 })
             };
+            if let Some(engine) = &run.engine {
+                run.told.insert(engine.durable_lsn());
+            }
             if let Err(error) = result {
                 run.error = Some(error);
                 break;
