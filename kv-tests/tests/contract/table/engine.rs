@@ -241,6 +241,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             "Close. After close every operation but close, stats, last_lsn and durable_lsn returns Error::Closed, and the directory can be opened again.",
             &["kv401", "kv404", "kv431", "kv432", "kv436", "kv438"],
         ),
+        by("A change that meets a running close may be refused so.", &["kv436"]),
         by(
             "Another close does nothing: it answers Ok if the first one succeeded, and an error if it failed.",
             &["kv404", "kv432", "kv611", "kv708"],
