@@ -141,6 +141,7 @@ mod new_store;
 mod options;
 mod past;
 mod processors;
+mod progress;
 mod read;
 mod reclaim;
 mod recovery;

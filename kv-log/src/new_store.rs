@@ -7,15 +7,18 @@
 //! | the manifest | the whole store, and the mark | opens it |
 //! | the end | the whole store | opens it |
 
-use kv_core::fs::{Dir, DirExt, DirLock, FileExt, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
+use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
 use kv_core::{Env, Error, Op, Result, SegmentId};
-use kv_wal_format::{Encoder, Record, Seal, SegmentHeader, SegmentKind};
-use std::collections::BTreeSet;
+use kv_wal_format::{Encoder, Record, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::directory;
 use crate::manifest::{Entry, Manifest};
+use crate::segments::{SegmentFile, SegmentFiles, Via};
+
+/// Bytes of a page. Direct I/O transfers from whole ones.
+const PAGE_BYTES: usize = 4096;
 
 /// A new store begins only where no files are, or those of the operating system.
 pub(crate) fn refuse_unless_empty(dst: &Path, names: &[String]) -> Result<()> {
@@ -32,6 +35,7 @@ pub(crate) fn refuse_unless_empty(dst: &Path, names: &[String]) -> Result<()> {
 #[derive(Debug)]
 pub(crate) struct NewStore {
     pub(crate) dir: Arc<dyn Dir>,
+    files: Arc<SegmentFiles>,
     /// The name of the file that marks the directory while the store is not whole.
     mark: &'static str,
     _lock: Box<dyn DirLock>,
@@ -44,13 +48,15 @@ impl NewStore {
         let dir = env.fs.open_dir(dst).map_err(|error| Error::io(Op::Open, dst, error))?;
         let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
         refuse_unless_empty(dst, &dir.names()?)?;
-        let target = NewStore { dir, mark, _lock: lock };
-        let marked = target.write_file(mark, b"").and_then(|()| target.dir.sync_durably());
+        let files = SegmentFiles::new(Arc::clone(&dir), 0);
+        let target = NewStore { dir, files, mark, _lock: lock };
+        let marked = target.write_mark().and_then(|()| target.dir.sync_durably());
         target.undo_on_error(marked)?;
         Ok(target)
     }
 
-    /// Writes and syncs a compacted segment of `records`. `out` is a buffer.
+    /// Writes and syncs a compacted segment of `records`. `out` is a buffer. No reader needs the
+    /// bytes soon, so they pass by the system's cache.
     pub(crate) fn write_segment(
         &self,
         id: SegmentId,
@@ -58,9 +64,11 @@ impl NewStore {
         records: &[Record<'_>],
         out: &mut Vec<u8>,
     ) -> Result<Entry> {
-        encode(id, store_id, records, out);
-        self.write_file(&directory::segment_file_name(id), out)?;
-        Ok(Entry { kind: SegmentKind::Compacted, sealed: true, durable_len: out.len() as u64 })
+        let contents = encode(id, store_id, records, out);
+        let mut file = SegmentFile::create(&self.files, id, contents.len())?;
+        file.begin(contents, Via::Direct)?;
+        file.sync()?;
+        Ok(Entry { kind: SegmentKind::Compacted, sealed: true, durable_len: contents.len() as u64 })
     }
 
     /// Makes the directory a store.
@@ -73,11 +81,10 @@ impl NewStore {
         self.dir.sync_durably()
     }
 
-    fn write_file(&self, name: &str, content: &[u8]) -> Result<()> {
-        let path = self.dir.path_of(name);
+    fn write_mark(&self) -> Result<()> {
+        let (name, path) = (self.mark, self.dir.path_of(self.mark));
         let file =
             self.dir.open(name, OpenMode::CreateNew).map_err(|error| Error::io(Op::Create, &path, error))?;
-        file.write_all_at(content, 0).map_err(|error| Error::io(Op::Write, &path, error))?;
         file.sync_all().map_err(|error| Error::sync(&path, error))
     }
 
@@ -97,18 +104,50 @@ impl NewStore {
     }
 }
 
-/// A whole compacted segment of `records`, as bytes in `out`.
-fn encode(id: SegmentId, store_id: u32, records: &[Record<'_>], out: &mut Vec<u8>) {
-    let lsns: BTreeSet<u64> = records.iter().map(|record| record.lsn).collect();
-    let base_lsn = lsns.first().copied().unwrap_or(0);
+/// A whole compacted segment of `records`, as bytes in `out`. They begin at a page of memory, as
+/// direct I/O demands.
+fn encode<'a>(id: SegmentId, store_id: u32, records: &[Record<'_>], out: &'a mut Vec<u8>) -> &'a [u8] {
+    let lsns = || records.iter().map(|record| record.lsn);
+    let (base_lsn, max_lsn) = (lsns().min().unwrap_or(0), lsns().max().unwrap_or(0));
     let header = SegmentHeader { kind: SegmentKind::Compacted, segment_id: id.get(), base_lsn, store_id };
-    out.clear();
-    out.extend_from_slice(&header.encode());
     let encoder = Encoder::new(header.origin());
-    let max_lsn = lsns.last().copied().unwrap_or(0);
     let seal = Seal { records: records.len() as u64, max_lsn }.encode_body();
     let changes = records.iter().map(|record| Record { more: false, ..*record });
-    for record in changes.chain([Record::seal(max_lsn, &seal)]) {
+    let all = || changes.clone().chain([Record::seal(max_lsn, &seal)]);
+    let len: usize = all().map(|record| encoder.encoded_len(&record)).sum();
+    out.clear();
+    // Within the reserved memory, the bytes stay where they are.
+    out.reserve(PAGE_BYTES + SEGMENT_HEADER_LEN + len);
+    let start = out.as_ptr().align_offset(PAGE_BYTES).min(PAGE_BYTES);
+    out.resize(start, 0);
+    out.extend_from_slice(&header.encode());
+    for record in all() {
         encoder.append(&record, out).expect("a record that was decoded can be encoded");
+    }
+    out.get(start..).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kv_wal_format::{Scanner, StopReason};
+
+    #[test]
+    fn a_segment_is_whole_and_begins_at_a_page() {
+        let (value, mut out) = (vec![7; 3000], Vec::new());
+        for count in [1, 0, 200, 3] {
+            let records: Vec<Record<'_>> =
+                (0..count).rev().map(|lsn| Record::put(1000 + lsn, b"key", &value).with_more()).collect();
+            let bytes = encode(SegmentId::new(9), 5, &records, &mut out);
+            assert_eq!(bytes.as_ptr().align_offset(PAGE_BYTES), 0);
+            let (header, mut scanner) = Scanner::open(bytes).unwrap();
+            assert_eq!((header.segment_id, header.store_id), (9, 5));
+            let found: Vec<u64> = scanner.by_ref().map(|(_, record)| record.lsn).collect();
+            let lsns = records.iter().map(|record| record.lsn);
+            let seal_lsn = lsns.clone().max().unwrap_or(0);
+            assert_eq!(found, lsns.chain([seal_lsn]).collect::<Vec<_>>());
+            let stop = scanner.stop();
+            assert_eq!((stop.reason, stop.offset), (StopReason::Sealed, bytes.len()));
+        }
     }
 }

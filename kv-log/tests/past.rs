@@ -13,9 +13,10 @@ use kv_log::inspect::{ClosedPast, SegmentState, examine, silently};
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::SimFs;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -104,6 +105,43 @@ fn a_closed_store_shows_every_state_that_the_open_one_shows() {
     assert_eq!(content(&restored), *state);
     let before = restored.window().unwrap().first_lsn;
     assert_eq!(before, *lsn, "the window of a restored store begins at its state");
+}
+
+#[test]
+fn a_restore_tells_its_progress_and_whoever_hears_it_can_end_it() {
+    let (disk, states) = closed();
+    let past = ClosedPast::open(&env(&disk), Path::new(DIR)).unwrap();
+    let target = Target::Lsn(states[150].0);
+    // Restores into `into` until the call number `last` ends it, and returns the calls.
+    let restore = |into: &str, last: usize| {
+        let told = Mutex::new(Vec::new());
+        let answer = past.restore_observed(&target, Path::new(into), &|progress| {
+            let mut told = told.lock().unwrap();
+            told.push(progress);
+            if told.len() > last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (answer, told.into_inner().unwrap())
+    };
+    let (answer, told) = restore("/restored", usize::MAX);
+    answer.unwrap();
+    let plan = past.plan(&target).unwrap();
+    assert_eq!(told.first().unwrap().bytes_total, plan.bytes);
+    let last = told.last().unwrap();
+    assert!(told.len() as u64 > plan.files && last.bytes_total > plan.bytes, "it reads, and then writes");
+    assert_eq!(last.bytes, last.bytes_total);
+    for step in 0..told.len() - 1 {
+        let into = format!("/ended-{step}");
+        let (answer, heard) = restore(&into, step);
+        assert!(answer.unwrap_err().to_string().contains("interrupted"), "step {step}");
+        assert_eq!(heard.len(), step + 1);
+        let left = disk.list_if_exists(Path::new(&into)).unwrap().unwrap_or_default();
+        assert!(left.iter().all(|name| name == "LOCK"), "step {step} leaves {left:?}");
+    }
+    let (answer, told) = restore("/restored", usize::MAX);
+    assert!(
+        matches!(answer, Err(Error::InvalidArgument(_))) && told.is_empty(),
+        "the directory is not empty"
+    );
 }
 
 #[test]

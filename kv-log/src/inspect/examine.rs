@@ -4,19 +4,18 @@ use kv_core::fs::{DirExt, LOCK_FILE, OpenMode, is_system_file};
 use kv_core::parts::Reserve;
 use kv_core::{Env, Error, Result, SegmentId};
 use std::io::ErrorKind;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use super::damage::{Damage, Lost};
 use super::judge::judge;
 use super::newest::Newest;
 use super::pass::Pass;
-use super::progress::{OnProgress, Progress};
 use super::segment::SegmentSummary;
 use super::survey::{Survey, fault_of};
 use crate::checkpoint::{LEN_MAX as CHECKPOINT_LEN_MAX, parse};
 use crate::directory;
 use crate::manifest::{CheckpointName, Manifest};
+use crate::progress::OnProgress;
 
 /// The findings about a store's files.
 #[derive(Clone, Debug)]
@@ -169,11 +168,6 @@ impl ManifestSummary {
             durable_lsn: manifest.durable_lsn.get(),
         }
     }
-}
-
-/// Ignores the progress.
-pub fn silently(_: Progress) -> ControlFlow<()> {
-    ControlFlow::Continue(())
 }
 
 /// The checkpoint that the manifest names.

@@ -14,7 +14,6 @@ mod judge;
 mod newest;
 mod origin;
 mod pass;
-mod progress;
 mod repair;
 mod segment;
 mod survey;
@@ -22,11 +21,11 @@ mod walk;
 
 pub use damage::{Damage, Lost, LostChange};
 pub use dump::{Part, dump};
-pub use examine::{Examination, FileRole, ManifestSummary, OtherFile, examine, silently};
-pub use progress::{OnProgress, Progress};
+pub use examine::{Examination, FileRole, ManifestSummary, OtherFile, examine};
 pub use repair::{Repair, StaleKey, repair};
 pub use segment::{SegmentState, SegmentSummary};
 pub(crate) use survey::Survey;
 pub(crate) use walk::is_zero;
 
 pub use crate::past::ClosedPast;
+pub use crate::progress::{OnProgress, Progress, silently};

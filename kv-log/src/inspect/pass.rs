@@ -1,12 +1,12 @@
 //! A pass over segment files, on all processors.
 
-use kv_core::Result;
+use kv_core::{Background, Result};
 use parking_lot::Mutex;
 
 use super::newest::Newest;
-use super::progress::{OnProgress, Work};
 use super::segment::{Reading, read};
 use super::survey::{Source, Survey};
+use crate::progress::{OnProgress, Work};
 
 /// A pass over the segment files of one store.
 pub(super) struct Pass<'a> {
@@ -22,7 +22,7 @@ impl<'a> Pass<'a> {
     pub(super) fn new(survey: &'a Survey, newest: Option<Newest>, on_progress: &'a OnProgress<'a>) -> Self {
         let (named, unnamed) = survey.sources();
         let bytes_total = named.iter().chain(&unnamed).map(|source| survey.file_len(source.id)).sum();
-        let work = Work::new(survey.dir.path(), bytes_total, on_progress);
+        let work = Work::new(Background::Threads, survey.dir.path(), bytes_total, on_progress);
         Pass { survey, store_id: survey.store_id(), work, newest }
     }
 

@@ -11,22 +11,22 @@
 //! only if the manifest is damaged, or if a segment that it names is missing or another one.
 
 use kv_core::fs::{DirExt, FsExt};
-use kv_core::{Env, Error, Lsn, Result, SegmentId};
+use kv_core::{Background, Env, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{Decoder, Record, Step};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::damage::Damage;
-use super::examine::{examine, silently};
+use super::examine::examine;
 use super::judge::judge;
 use super::newest::{Newest, Place};
 use super::pass::Pass;
-use super::progress::{OnProgress, Work};
 use super::segment::Reading;
 use super::survey::Survey;
 use crate::directory::{self, REPAIR_MARK};
 use crate::manifest::{Archive, Entry, Manifest};
 use crate::new_store::{NewStore, refuse_unless_empty};
+use crate::progress::{OnProgress, Work, silently};
 
 /// The report of a repair.
 #[derive(Clone, Debug)]
@@ -192,7 +192,7 @@ fn write(
         .map(|(id, (reading, offsets))| (id, reading, offsets))
         .collect();
     let bytes_total = jobs.iter().map(|(_, reading, _)| reading.summary.file_bytes).sum();
-    let work = Work::new(target.dir.path(), bytes_total, on_progress);
+    let work = Work::new(Background::Threads, target.dir.path(), bytes_total, on_progress);
     let written = work.run(&jobs, |(id, reading, offsets), (bytes, out): &mut (Vec<u8>, Vec<u8>)| {
         survey.read(reading.source.id, reading.source.len_max(), bytes)?;
         let mut offsets = offsets.clone();

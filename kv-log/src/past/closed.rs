@@ -13,6 +13,7 @@ use super::reachable::{Reachable, points_of};
 use crate::directory;
 use crate::inspect::{Survey, is_zero};
 use crate::manifest::{Manifest, PastFile, PastFiles, misfit};
+use crate::progress::{OnProgress, silently};
 
 /// The past of a closed store, read from its files. It holds the lock of a reader.
 ///
@@ -66,6 +67,21 @@ impl ClosedPast {
         !self.manifest.archive.segments.is_empty() || !self.manifest.archive.points.is_empty()
     }
 
+    /// As [`restore`](PointInTime::restore), and tells the progress: of the bytes that it reads,
+    /// and then of those that it writes.
+    ///
+    /// # Errors
+    /// As `restore`; an [`Error::Io`] of the kind `Interrupted` if `on_progress` ends the work.
+    /// Then nothing is left in the directory.
+    pub fn restore_observed(
+        &self,
+        target: &Target,
+        into: &Path,
+        on_progress: &OnProgress<'_>,
+    ) -> Result<Moment> {
+        self.reach()?.restore(target, into, on_progress)
+    }
+
     fn reach(&self) -> Result<Reachable> {
         let Manifest { archive, segments, .. } = &self.manifest;
         let End { lsn, unsealed } = self.end()?;
@@ -76,7 +92,7 @@ impl ClosedPast {
         let dir = Arc::clone(&self.survey.dir);
         let files = PastFiles { dir, manifest: self.manifest.clone(), files };
         // The lock of a reader keeps the files.
-        Ok(Reachable::new(files, None, lsn, self.env.clock.unix_time_ms()))
+        Ok(Reachable::new(&self.env, files, None, lsn, self.env.clock.unix_time_ms()))
     }
 
     /// Looks for the end of the log in the segments that have no seal.
@@ -154,10 +170,10 @@ impl PointInTime for ClosedPast {
     }
 
     fn backup(&self, into: &Path) -> Result<BackupReport> {
-        self.reach()?.backup(&self.env, into)
+        self.reach()?.backup(into)
     }
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
-        self.reach()?.restore(target, &self.env, into)
+        self.restore_observed(target, into, &silently)
     }
 }

@@ -1,23 +1,17 @@
 //! Passes over the files that hold past states.
 
 use kv_core::fs::DirExt;
-use kv_core::{Error, Lsn, Result, Value};
+use kv_core::{Background, Error, Lsn, Result, Value};
 use kv_wal_format::{
     Decoder, Mark, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Step,
     StopReason,
 };
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use crate::directory;
 use crate::manifest::{PastFile, PastFiles, header_error, misfit};
+use crate::processors::each_on_all_processors;
 use crate::segments::SEGMENT_BYTES_MAX;
-
-/// A version of a key: the LSN of its change, and its value. `None`: it was deleted.
-pub(super) type Found = (u64, Option<Value>);
-
-/// The newest version of each key.
-pub(super) type State = BTreeMap<Vec<u8>, Found>;
 
 impl PastFiles {
     /// The files that the state at `lsn` needs.
@@ -27,87 +21,52 @@ impl PastFiles {
 
     /// The times in the marks of all files that can be read. A damaged file tells those before its
     /// damage.
-    pub(super) fn marks(&self) -> Vec<(Lsn, u64)> {
+    pub(super) fn marks(&self, background: Background) -> Vec<(Lsn, u64)> {
         let archived = self.manifest.archive.segments.values();
         let mut marks: Vec<(Lsn, u64)> =
             archived.map(|one| (one.replaced_lsn, one.replaced_unix_ms)).collect();
-        let mut bytes = Vec::new();
-        for file in self.files.iter().filter(|file| file.kind == SegmentKind::Log) {
-            // A target that needs this file fails there.
-            let Ok(()) = self.read(file, &mut bytes) else { continue };
-            let Ok(header) = SegmentHeader::decode(&bytes) else { continue };
-            let (decoder, mut at) = (Decoder::new(header.origin()), SEGMENT_HEADER_LEN);
-            while let Some(info) = decoder.check_header(bytes.get(at..).unwrap_or_default()) {
-                if info.kind == RecordKind::Mark
-                    && let Step::Record { record, .. } = decoder.step(bytes.get(at..).unwrap_or_default())
-                    && let Some(mark) = Mark::from_record(&record)
-                {
-                    marks.push((Lsn::new(record.lsn), mark.unix_time_ms));
-                }
-                at = at.saturating_add(info.encoded_len());
-            }
-        }
+        let logs: Vec<&PastFile> = self.files.iter().filter(|file| file.kind == SegmentKind::Log).collect();
+        let of_file = |file: &&PastFile, bytes: &mut Vec<u8>| {
+            // A target that needs a file that cannot be read fails there.
+            Ok(self.read(file, bytes).map_or_else(|_| Vec::new(), |()| marks_of(bytes)))
+        };
+        let of_files = each_on_all_processors(background, &logs, of_file).unwrap_or_default();
+        marks.extend(of_files.into_iter().flatten());
         marks
-    }
-
-    /// The state at `lsn`, with the keys that were deleted.
-    ///
-    /// # Errors
-    /// A file that the state needs is missing or damaged.
-    pub(super) fn state_at(&self, lsn: Lsn) -> Result<State> {
-        let mut state = State::new();
-        let mut bytes = Vec::new();
-        for file in self.needed_at(lsn) {
-            self.scan(file, &mut bytes, lsn, |record| {
-                let value = || (record.kind == RecordKind::Put).then(|| Value::from(record.value));
-                match state.get_mut(record.key) {
-                    Some(known) if known.0 >= record.lsn => {}
-                    Some(known) => *known = (record.lsn, value()),
-                    None => drop(state.insert(record.key.to_vec(), (record.lsn, value()))),
-                }
-            })?;
-        }
-        Ok(state)
     }
 
     /// The versions of `key` up to `lsn` by their LSNs.
     ///
     /// # Errors
-    /// As for [`state_at`](Self::state_at), for any state of the window.
-    pub(super) fn versions(&self, key: &[u8], lsn: Lsn) -> Result<BTreeMap<u64, Option<Value>>> {
-        let mut versions = BTreeMap::new();
-        let mut bytes = Vec::new();
-        for file in &self.files {
-            self.scan(file, &mut bytes, lsn, |record| {
-                if record.key == key
-                    && let Entry::Vacant(free) = versions.entry(record.lsn)
-                {
-                    free.insert((record.kind == RecordKind::Put).then(|| Value::from(record.value)));
+    /// A file of the window is missing or damaged.
+    pub(super) fn versions(
+        &self,
+        key: &[u8],
+        lsn: Lsn,
+        background: Background,
+    ) -> Result<BTreeMap<u64, Option<Value>>> {
+        let of_files = each_on_all_processors(background, &self.files, |file, bytes| {
+            let mut versions = Vec::new();
+            self.read(file, bytes)?;
+            self.check(file, bytes, lsn, |record| {
+                if record.key == key {
+                    let value = (record.kind == RecordKind::Put).then(|| Value::from(record.value));
+                    versions.push((record.lsn, value));
                 }
             })?;
-        }
-        Ok(versions)
-    }
-
-    /// Calls `visit` with each change of `file` up to `lsn`, and checks all of the file.
-    fn scan(
-        &self,
-        file: &PastFile,
-        bytes: &mut Vec<u8>,
-        lsn: Lsn,
-        visit: impl FnMut(&Record<'_>),
-    ) -> Result<()> {
-        self.read(file, bytes)?;
-        self.check(file, bytes, lsn, visit)
+            Ok(versions)
+        })?;
+        // Several files may hold copies of a record.
+        Ok(of_files.into_iter().flatten().collect())
     }
 
     /// Checks `bytes`, those of `file`, and calls `visit` with each change up to `lsn`.
-    pub(super) fn check(
+    pub(super) fn check<'a>(
         &self,
         file: &PastFile,
-        bytes: &[u8],
+        bytes: &'a [u8],
         lsn: Lsn,
-        mut visit: impl FnMut(&Record<'_>),
+        mut visit: impl FnMut(Record<'a>),
     ) -> Result<()> {
         let path = self.dir.path_of(&directory::segment_file_name(file.id));
         let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
@@ -121,7 +80,7 @@ impl PastFiles {
         let mut scanner = Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN);
         for (_, record) in scanner.by_ref() {
             if record.kind.is_change() && record.lsn <= lsn.get() {
-                visit(&record);
+                visit(record);
             }
         }
         let stop = scanner.stop();
@@ -146,4 +105,21 @@ impl PastFiles {
         }
         Ok(())
     }
+}
+
+/// The times in the marks of a log segment, up to damage.
+fn marks_of(bytes: &[u8]) -> Vec<(Lsn, u64)> {
+    let mut marks = Vec::new();
+    let Ok(header) = SegmentHeader::decode(bytes) else { return marks };
+    let (decoder, mut at) = (Decoder::new(header.origin()), SEGMENT_HEADER_LEN);
+    while let Some(info) = decoder.check_header(bytes.get(at..).unwrap_or_default()) {
+        if info.kind == RecordKind::Mark
+            && let Step::Record { record, .. } = decoder.step(bytes.get(at..).unwrap_or_default())
+            && let Some(mark) = Mark::from_record(&record)
+        {
+            marks.push((Lsn::new(record.lsn), mark.unix_time_ms));
+        }
+        at = at.saturating_add(info.encoded_len());
+    }
+    marks
 }

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `files.rs` | passes over the files of the store and of the archive |
+//! | `state.rs` | the state at an LSN, read on all processors |
 //! | `reachable.rs` | the past as it can be reached at one moment: resolves targets, reads states |
 //! | `moments.rs` | the calls of [`PointInTime`](kv_core::PointInTime) on an open store |
 //! | `closed.rs` | the same calls on the files of a closed store |
@@ -18,5 +19,6 @@ mod files;
 mod moments;
 mod reachable;
 mod restore;
+mod state;
 
 pub use closed::ClosedPast;

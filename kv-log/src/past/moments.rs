@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::reachable::{Reachable, points_of, window_of};
 use crate::engine::LogEngine;
+use crate::progress::silently;
 use crate::store::Store;
 
 /// Makes every change of earlier calls durable, and takes hold of the files.
@@ -17,7 +18,7 @@ fn reach(store: &Store) -> Result<Reachable> {
         store.flusher.make_durable(last_lsn)?;
     }
     let (files, held) = store.catalog.hold_past();
-    Ok(Reachable::new(files, Some(held), last_lsn, now))
+    Ok(Reachable::new(&store.context.env, files, Some(held), last_lsn, now))
 }
 
 /// As [`reach`], up to the end of the files. No flush runs meanwhile, so the files end at one place
@@ -33,7 +34,7 @@ fn reach_newest(store: &Store) -> Result<Reachable> {
     let durable_lsn = store.progress.durable_lsn();
     let now = store.context.env.clock.unix_time_ms();
     drop(no_flush);
-    Ok(Reachable::new(files, Some(held), durable_lsn, now))
+    Ok(Reachable::new(&store.context.env, files, Some(held), durable_lsn, now))
 }
 
 /// The LSN of the newest change, and the present time.
@@ -100,10 +101,10 @@ impl PointInTime for LogEngine {
     }
 
     fn backup(&self, into: &Path) -> Result<BackupReport> {
-        reach_newest(&self.store)?.backup(&self.store.context.env, into)
+        reach_newest(&self.store)?.backup(into)
     }
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
-        reach(&self.store)?.restore(target, &self.store.context.env, into)
+        reach(&self.store)?.restore(target, into, &silently)
     }
 }

@@ -1,5 +1,6 @@
 //! The past as it can be reached at one moment.
 
+use kv_core::fs::FsExt;
 use kv_core::parts::{PastState, Timeline};
 use kv_core::{
     BackupReport, Env, Lsn, Moment, Past, Point, RestorePlan, Result, Rounding, Target, Version, Window,
@@ -9,7 +10,10 @@ use std::sync::Arc;
 
 use super::backup::write_backup;
 use super::restore::write_store;
+use super::state::State;
 use crate::manifest::{Archive, Held, PastFiles};
+use crate::new_store::refuse_unless_empty;
+use crate::progress::{OnProgress, Work, silently};
 
 /// A restored store has about so many segments, if they are small.
 const SEGMENTS: u64 = 8;
@@ -21,6 +25,7 @@ const SEGMENT_BYTES_MOST: u64 = 16 << 20;
 /// The files of a store, and its window.
 #[derive(Debug)]
 pub(super) struct Reachable {
+    env: Env,
     files: PastFiles,
     window: Window,
     /// Keeps the files of an open store.
@@ -42,9 +47,15 @@ pub(super) fn points_of(archive: &Archive, now_unix_ms: u64) -> Vec<Point> {
 
 impl Reachable {
     /// The past in `files`, which hold every change up to `last_lsn`.
-    pub(super) fn new(files: PastFiles, held: Option<Held>, last_lsn: Lsn, now_unix_ms: u64) -> Self {
+    pub(super) fn new(
+        env: &Env,
+        files: PastFiles,
+        held: Option<Held>,
+        last_lsn: Lsn,
+        now_unix_ms: u64,
+    ) -> Self {
         let window = window_of(&files.manifest.archive, last_lsn, now_unix_ms);
-        Reachable { files, window, _held: held }
+        Reachable { env: env.clone(), files, window, _held: held }
     }
 
     pub(super) fn window(&self) -> Window {
@@ -52,7 +63,7 @@ impl Reachable {
     }
 
     fn timeline(&self) -> Timeline {
-        Timeline::new(self.window, self.files.marks())
+        Timeline::new(self.window, self.files.marks(self.env.background))
     }
 
     pub(super) fn moment(&self, target: &Target) -> Result<Moment> {
@@ -61,14 +72,14 @@ impl Reachable {
 
     pub(super) fn read_at(&self, target: &Target) -> Result<Past> {
         let moment = self.moment(target)?;
-        let state = self.files.state_at(moment.lsn)?;
-        let pairs = state.into_iter().filter_map(|(key, (_, value))| Some((key, value?))).collect();
-        Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, pairs)) })
+        let work = Work::new(self.env.background, self.files.dir.path(), 0, &silently);
+        let state = State::read(&self.files, moment.lsn, &work)?;
+        Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, state.into_pairs())) })
     }
 
     pub(super) fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
         let (timeline, Window { first_lsn, last_lsn, .. }) = (self.timeline(), self.window);
-        let mut versions = self.files.versions(key, last_lsn)?;
+        let mut versions = self.files.versions(key, last_lsn, self.env.background)?;
         // Of the versions before the window, the last one shows in it, if it is a put.
         let inside = versions.split_off(&first_lsn.next().get());
         let first = versions.pop_last().filter(|(_, value)| value.is_some());
@@ -91,20 +102,29 @@ impl Reachable {
 
     /// Copies the files to the directory `into`. They hold every change of the window, and no
     /// other.
-    pub(super) fn backup(self, env: &Env, into: &Path) -> Result<BackupReport> {
+    pub(super) fn backup(self, into: &Path) -> Result<BackupReport> {
         let Window { last_lsn: lsn, last_unix_ms: unix_ms, .. } = self.window;
-        write_backup(env, &self.files, Moment { lsn, unix_ms, rounding: Rounding::Exact }, into)
+        write_backup(&self.env, &self.files, Moment { lsn, unix_ms, rounding: Rounding::Exact }, into)
     }
 
     /// Writes the state of `target` to a new store.
-    pub(super) fn restore(self, target: &Target, env: &Env, into: &Path) -> Result<Moment> {
+    pub(super) fn restore(
+        self,
+        target: &Target,
+        into: &Path,
+        on_progress: &OnProgress<'_>,
+    ) -> Result<Moment> {
+        // Before a long work, which the new store would refuse in the end.
+        refuse_unless_empty(into, &self.env.fs.list_if_exists(into)?.unwrap_or_default())?;
         let RestorePlan { moment, bytes, .. } = self.plan(target)?;
         let segment_bytes = (bytes / SEGMENTS).clamp(SEGMENT_BYTES_LEAST, SEGMENT_BYTES_MOST);
         let segment_bytes = usize::try_from(segment_bytes).unwrap_or(usize::MAX);
-        let state = self.files.state_at(moment.lsn)?;
+        let (env, dir) = (self.env.clone(), Arc::clone(&self.files.dir));
+        let work = Work::new(env.background, dir.path(), bytes, on_progress);
+        let state = State::read(&self.files, moment.lsn, &work)?;
         // The new store does not need the files.
         drop(self);
-        write_store(env, into, &state, moment, segment_bytes)?;
+        write_store(&env, into, &state, moment, segment_bytes, &work)?;
         Ok(moment)
     }
 }

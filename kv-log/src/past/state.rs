@@ -1,0 +1,98 @@
+//! The state at an LSN, read from its files on all processors.
+//!
+//! The state is in parts, by the hash of the key. A thread that has read a file first sorts the
+//! changes by part, and then locks one part after the other. So threads seldom wait, and the
+//! processor's caches hold the part that a thread works on.
+
+use foldhash::fast::RandomState;
+use kv_core::{Lsn, Result, Value};
+use kv_wal_format::{Record, RecordKind};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+
+use crate::manifest::{PastFile, PastFiles};
+use crate::progress::Work;
+
+const PARTS: usize = 16;
+
+/// A version of a key: the LSN of its change, and its value. `None`: it was deleted.
+type Found = (u64, Option<Value>);
+
+/// The newest version of each key, of the keys with some hashes.
+#[derive(Debug, Default)]
+struct Part {
+    newest: HashMap<Vec<u8>, Found, RandomState>,
+}
+
+/// The newest version of each key.
+#[derive(Debug)]
+pub(super) struct State {
+    parts: Vec<Part>,
+}
+
+impl State {
+    /// The state at `lsn`. `work` advances by the bytes of the files.
+    ///
+    /// # Errors
+    /// A needed file is missing or damaged; the caller of `work` ended it.
+    pub(super) fn read(files: &PastFiles, lsn: Lsn, work: &Work<'_>) -> Result<Self> {
+        let needed: Vec<&PastFile> = files.needed_at(lsn).collect();
+        // Not the hash of the tables, whose entries would then lie close together.
+        let hash = RandomState::default();
+        let parts: Vec<Mutex<Part>> = (0..PARTS).map(|_| Mutex::default()).collect();
+        work.run(&needed, |file, bytes| {
+            files.read(file, bytes)?;
+            let mut changes: [Vec<Record<'_>>; PARTS] = Default::default();
+            files.check(file, bytes, lsn, |record| {
+                // The highest bits are the best ones.
+                let part = hash.hash_one(record.key) >> (u64::BITS - PARTS.ilog2());
+                if let Some(changes) = usize::try_from(part).ok().and_then(|part| changes.get_mut(part)) {
+                    changes.push(record);
+                }
+            })?;
+            for (part, changes) in parts.iter().zip(changes) {
+                part.lock().add(changes);
+            }
+            work.advance(file.len);
+            Ok(())
+        })?;
+        Ok(State { parts: parts.into_iter().map(Mutex::into_inner).collect() })
+    }
+
+    /// The pairs.
+    pub(super) fn into_pairs(self) -> HashMap<Vec<u8>, Value> {
+        // A table that grows computes every hash anew.
+        let mut pairs = HashMap::with_capacity(self.parts.iter().map(|part| part.newest.len()).sum());
+        for part in self.parts {
+            pairs.extend(part.newest.into_iter().filter_map(|(key, (_, value))| Some((key, value?))));
+        }
+        pairs
+    }
+
+    /// A put for each pair, in the order of LSNs, as a compaction writes them.
+    pub(super) fn puts(&self) -> Vec<Record<'_>> {
+        let versions = self.parts.iter().flat_map(|part| &part.newest);
+        let mut puts: Vec<Record<'_>> = versions
+            .filter_map(|(key, (lsn, value))| Some(Record::put(*lsn, key, value.as_deref()?)))
+            .collect();
+        // The puts of a batch share an LSN. The order of a table is not reproducible.
+        puts.sort_unstable_by_key(|put| (put.lsn, put.key));
+        puts
+    }
+}
+
+impl Part {
+    /// Takes the newer ones of these changes.
+    fn add(&mut self, changes: Vec<Record<'_>>) {
+        for record in changes {
+            let value = || (record.kind == RecordKind::Put).then(|| Value::from(record.value));
+            match self.newest.get_mut(record.key) {
+                // Several files may hold a record.
+                Some(known) if known.0 >= record.lsn => {}
+                Some(known) => *known = (record.lsn, value()),
+                None => drop(self.newest.insert(record.key.to_vec(), (record.lsn, value()))),
+            }
+        }
+    }
+}
