@@ -54,21 +54,13 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The directory of the store.
+    /// The directory of the store: as the command names it, or else the option.
     pub(crate) fn dir(&self) -> Result<&Path, Failure> {
-        self.dir.as_deref().ok_or_else(|| {
-            Failure::Usage("no directory is given: add --dir DIR before or after the command".to_owned())
-        })
-    }
-
-    /// The directory that a command names itself, or else that of the option.
-    pub(crate) fn dir_or<'a>(&'a self, named: Option<&'a Path>) -> Result<&'a Path, Failure> {
-        match (named, &self.dir) {
-            (Some(_), Some(_)) => {
-                Err(Failure::Usage("the directory is given twice: leave out --dir".to_owned()))
-            }
-            (Some(named), None) => Ok(named),
-            (None, _) => self.dir(),
+        let refuse = |text: &str| Err(Failure::Usage(text.to_owned()));
+        match (self.command.store(), self.dir.as_deref()) {
+            (Some(_), Some(_)) => refuse("the directory is given twice: leave out --dir"),
+            (Some(dir), None) | (None, Some(dir)) => Ok(dir),
+            (None, None) => refuse("no directory is given: add --dir DIR before or after the command"),
         }
     }
 
@@ -153,9 +145,13 @@ pub(crate) enum Command {
     /// Print the past states that can be reached, and the points.
     #[command(
         after_help = "A line of a point is NAME, LSN, TIME, and when it expires, separated by tabs. A \
-        store of the naive engine reaches only the listed LSNs.\n\nExample:\n  kv points --dir /tmp/s"
+        store of the naive engine reaches only the listed LSNs.\n\nExample:\n  kv points /tmp/s"
     )]
-    Points,
+    Points {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
+    },
     /// Give a state a name. It can be reached until the point is removed or expires.
     #[command(after_help = "Without --at, the newest state. In a store of the log engine every state \
         after it can be reached, too. A point takes space: kv stats prints it as past_bytes.\n\n\
@@ -178,8 +174,11 @@ pub(crate) enum Command {
         name: String,
     },
     /// Print what a restore would reach and read. Writes nothing.
-    #[command(after_help = "Example:\n  kv plan --to before-import --dir /tmp/s")]
+    #[command(after_help = "Example:\n  kv plan /tmp/s --to before-import")]
     Plan {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
         /// The state: an LSN, a time with a zone, or a point.
         #[arg(long, value_parser = parse_target, value_name = "MOMENT")]
         to: Target,
@@ -187,7 +186,7 @@ pub(crate) enum Command {
     /// Write a past state of a store into a new directory.
     #[command(after_help = "SRC stays as it is. It need not open: only the files of the state have to be \
         intact. While a restore is unfinished, DST holds a file RESTORE, and no command opens it as a store. \
-        A store of the naive engine has to open.\n\n\
+        A store of the naive engine has to open. Ctrl-C removes the files of an unfinished restore.\n\n\
         Examples:\n  kv restore /tmp/s /tmp/restored --to 42\n  \
         kv restore /tmp/s /tmp/restored --to 2026-11-26T16:41:05+01:00")]
     Restore {
@@ -201,14 +200,18 @@ pub(crate) enum Command {
     },
     /// Copy every state of a store that can be reached into a directory: a backup.
     #[command(
-        after_help = "DIR is missing, empty, or an earlier backup of the store: then only what is not there \
+        allow_missing_positional = true,
+        after_help = "DST is missing, empty, or an earlier backup of the store: then only what is not there \
         is copied. A backup opens for reading only. Its states can be read and restored like those of the \
         store.\n\n\
-        Examples:\n  kv backup /backups/s --dir /tmp/s\n  kv restore /backups/s /tmp/restored --to 42"
+        Examples:\n  kv backup /tmp/s /backups/s\n  kv restore /backups/s /tmp/restored --to 42"
     )]
     Backup {
+        /// The store, if --dir does not name it.
+        #[arg(value_name = "SRC")]
+        store: Option<PathBuf>,
         /// The directory of the backup.
-        #[arg(value_name = "DIR")]
+        #[arg(value_name = "DST")]
         into: PathBuf,
     },
     /// Give a key its value of a past state, as a new change. If it had none, delete it.
@@ -253,24 +256,34 @@ pub(crate) enum Command {
         prefix: OsString,
     },
     /// Print counters and sizes.
-    #[command(after_help = "Examples:\n  kv stats --dir /tmp/s\n  kv stats --json --dir /tmp/s")]
+    #[command(after_help = "Examples:\n  kv stats /tmp/s\n  kv stats --json /tmp/s")]
     Stats {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
         /// One JSON object instead of a table.
         #[arg(long)]
         json: bool,
     },
     /// Give back the disk space of dead records; print the figures of the compaction.
     #[command(after_help = "The naive engine does not compact on request: the exit code is 1.\n\n\
-        Example:\n  kv compact --dir /tmp/s")]
+        Example:\n  kv compact /tmp/s")]
     Compact {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
         /// One JSON object instead of a table.
         #[arg(long)]
         json: bool,
     },
     /// Write a checkpoint, so that the next open replays little; print its LSN.
     #[command(after_help = "The naive engine writes its snapshot.\n\n\
-        Example:\n  kv checkpoint --dir /tmp/s")]
-    Checkpoint,
+        Example:\n  kv checkpoint /tmp/s")]
+    Checkpoint {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
+    },
     /// Print the pairs that take the most bytes, the largest first.
     #[command(
         after_help = "A line is BYTES of key and value, a tab, KEY with escapes (or with --hex, digits).\n\n\
@@ -422,6 +435,24 @@ pub(crate) enum Command {
         /// The command interpreter.
         shell: Shell,
     },
+}
+
+impl Command {
+    /// The directory of the store, if the command names it.
+    fn store(&self) -> Option<&Path> {
+        match self {
+            Command::Points { store }
+            | Command::Checkpoint { store }
+            | Command::Plan { store, .. }
+            | Command::Backup { store, .. }
+            | Command::Stats { store, .. }
+            | Command::Compact { store, .. }
+            | Command::Inspect { store, .. }
+            | Command::Dump { store, .. }
+            | Command::Verify { store, .. } => store.as_deref(),
+            _ => None,
+        }
+    }
 }
 
 /// The format of an export.

@@ -2,6 +2,7 @@ use crate::args::{Args, Command, EngineName, Format};
 use crate::failure::{Differences, Failure};
 use crate::figures::{self, Figures};
 use crate::interactive::Terminal;
+use crate::progress::Meter;
 use crate::signals::{Interrupt, Watch};
 use crate::text::{NULL, Text};
 use crate::{compare, files, manual, past, scan, shell, store, transfer};
@@ -10,6 +11,7 @@ use clap_complete::Shell;
 use kv_core::{EngineExt, Error, Target};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,31 +26,29 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
         Command::Shell => shell(args, text),
         Command::Get { key, at } => get(args, text, key, at.as_ref()),
         Command::History { key } => history(args, text, key),
-        Command::Points => points(args),
+        Command::Points { .. } => points(args),
         Command::Pin { name, at, expires } => pin(args, name, at.as_ref(), *expires),
         Command::Unpin { name } => unpin(args, name),
-        Command::Plan { to } => answer_read(past::plan_text(&store::past(args)?.plan(to)?).as_bytes()),
+        Command::Plan { to, .. } => answer_read(past::plan_text(&store::past(args)?.plan(to)?).as_bytes()),
         Command::Restore { src, dst, to } => restore(args, src, dst, to),
-        Command::Backup { into } => backup(args, into),
+        Command::Backup { into, .. } => backup(args, into),
         Command::Revert { key, to } => revert(args, text, key, to),
         Command::Put { key, value } => put(args, text, key, value),
         Command::Delete { key } => delete(args, text, key),
         Command::Scan { prefix } => scan(args, text, prefix),
-        Command::Stats { json } => stats(args, *json),
-        Command::Compact { json } => compact(args, *json),
-        Command::Checkpoint => checkpoint(args),
+        Command::Stats { json, .. } => stats(args, *json),
+        Command::Compact { json, .. } => compact(args, *json),
+        Command::Checkpoint { .. } => checkpoint(args),
         Command::Bigkeys { prefix, top } => bigkeys(args, text, prefix, *top),
         Command::Diff { dir1, dir2, at } => {
             diff(args, text, dir1, dir2.as_deref().unwrap_or(dir1), at.as_ref())
         }
-        Command::Inspect { store, json } => {
-            answer_read(files::inspect(args.dir_or(store.as_deref())?, text, *json)?.as_bytes())
-        }
-        Command::Dump { store, segment, lsn } => {
-            let dir = args.dir_or(store.as_deref())?;
+        Command::Inspect { json, .. } => answer_read(files::inspect(args.dir()?, text, *json)?.as_bytes()),
+        Command::Dump { segment, lsn, .. } => {
+            let dir = args.dir()?;
             read_only(|out| files::dump(dir, *segment, lsn.as_ref(), text, out))
         }
-        Command::Verify { store, json } => verify(args.dir_or(store.as_deref())?, text, *json),
+        Command::Verify { json, .. } => verify(args.dir()?, text, *json),
         Command::Tails { remove, json } => answer_read(files::tails(*remove, *json)?.as_bytes()),
         Command::Repair { src, dst, json } => repair(src, dst, text, *json),
         Command::Export { prefix, format } => export(args, text, prefix, *format),
@@ -126,13 +126,30 @@ fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {
 }
 
 fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode, Failure> {
-    let moment = store::past_of(args, src)?.restore(to, dst).map_err(Failure::of_arguments)?;
+    let past = store::past_of(args, src)?;
+    let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
+    let meter = Meter::of_bytes("restoring");
+    let restored = past.restore_observed(to, dst, &|progress| {
+        meter.at(progress);
+        if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    drop(meter);
+    interrupt.die_if_set();
+    let moment = restored.map_err(Failure::of_arguments)?;
     let answer = format!("{}: {}\n", dst.display(), past::moment_text(&moment));
     answer_done("the restore is done", answer.as_bytes())
 }
 
 fn backup(args: &Args, into: &Path) -> Result<ExitCode, Failure> {
-    let report = store::past(args)?.backup(into).map_err(Failure::of_arguments)?;
+    let dir = args.dir()?;
+    if into.canonicalize().is_ok_and(|into| dir.canonicalize().is_ok_and(|dir| dir == into)) {
+        let text = format!("{} cannot be backed up into itself; name another directory", into.display());
+        return Err(Failure::Usage(text));
+    }
+    let past = store::past(args)?;
+    let meter = Meter::of_time("backing up");
+    let report = past.backup(into).map_err(Failure::of_arguments)?;
+    drop(meter);
     let answer = format!("{}: {}", into.display(), past::backup_text(&report));
     answer_done("the backup is done", answer.as_bytes())
 }

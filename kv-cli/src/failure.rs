@@ -135,11 +135,8 @@ fn explain(error: &kv_core::Error) -> String {
             format!("the {what} is {len} bytes long, the limit is {limit} (--{what}-len-max BYTES raises it)")
         }
         kv_core::Error::OutsideWindow { target, window } => {
-            format!(
-                "cannot go to {}: the past states reach {}",
-                past::target_text(target),
-                past::window_text(window)
-            )
+            let (target, window) = (past::target_text(target), past::window_text(window));
+            format!("cannot go to {target}: the past states reach {window}")
         }
         other => other.to_string(),
     }

@@ -33,6 +33,11 @@ impl Meter {
         Meter::new(ProgressBar::new(0), style, "opening")
     }
 
+    /// Of work that does not tell how far it is.
+    pub(crate) fn of_time(what: &'static str) -> Self {
+        Meter::new(ProgressBar::new_spinner(), "{spinner} {msg}, {elapsed}", what)
+    }
+
     fn new(bar: ProgressBar, style: &str, what: &'static str) -> Self {
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);

@@ -27,7 +27,7 @@ impl Access {
         match command {
             Command::Delete { .. }
             | Command::Compact { .. }
-            | Command::Checkpoint
+            | Command::Checkpoint { .. }
             | Command::Pin { .. }
             | Command::Unpin { .. }
             | Command::Revert { .. } => Access::Change,

@@ -82,7 +82,10 @@ pub(crate) fn window_text(window: &Window) -> String {
 pub(crate) fn target_text(target: &Target) -> String {
     match target {
         Target::UnixMs(unix_ms) => time::show(*unix_ms),
-        other => other.to_string(),
+        Target::Point(name) => {
+            format!("{name:?}, which is no LSN, no time and no point (kv points lists them)")
+        }
+        Target::Lsn(_) => target.to_string(),
     }
 }
 

@@ -102,3 +102,39 @@ fn limits_beyond_the_engine_are_wrong_usage() {
     let (code, _, complaint) = outcome(&output);
     assert!(code == 2 && complaint.contains("lower --key-len-max or --value-len-max"), "{complaint}");
 }
+
+#[test]
+fn commands_without_other_words_take_the_directory_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("s");
+    assert_eq!(outcome(&kv("log", &store, &["put", "k", "v"], b"")), (0, "k\n", ""));
+    let run = |words: &[&str]| {
+        let mut command = plain_command();
+        command.current_dir(dir.path()).args(words);
+        feed(command, b"")
+    };
+    for words in [
+        ["points", "s"].as_slice(),
+        &["plan", "s", "--to", "1"],
+        &["stats", "s"],
+        &["compact", "s"],
+        &["checkpoint", "s"],
+        &["backup", "s", "b"],
+        &["inspect", "s"],
+        &["dump", "s"],
+        &["verify", "s"],
+    ] {
+        let output = run(words);
+        let (code, answer, complaint) = outcome(&output);
+        assert!((code, complaint) == (0, "") && !answer.is_empty(), "{words:?}: {complaint}");
+        let output = run(&[words, &["--dir", "s"]].concat());
+        let (code, _, complaint) = outcome(&output);
+        assert!(code == 2 && complaint.contains("the directory is given twice"), "{words:?}: {complaint}");
+    }
+    let output = run(&["backup", "b2", "--dir", "s"]);
+    let (code, answer, _) = outcome(&output);
+    assert!(code == 0 && answer.starts_with("b2: LSN 1, "), "{answer}");
+    let output = run(&["backup", "b3"]);
+    let (code, _, complaint) = outcome(&output);
+    assert!(code == 2 && complaint.contains("no directory is given"), "{complaint}");
+}

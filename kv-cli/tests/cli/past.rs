@@ -131,7 +131,7 @@ fn a_wrong_moment_is_told_with_the_window_or_the_forms() {
         ("99999999", "cannot go to LSN 99999999: the past states reach from LSN 0 ("),
         ("1980-01-01T00:00:00Z", "cannot go to 1980-01-01T00:00:00.000Z: the past states reach from LSN 0 ("),
         ("2999-01-01T00:00:00Z", "cannot go to 2999-01-01T00:00:00.000Z: "),
-        ("monday", "cannot go to point \"monday\": "),
+        ("monday", "cannot go to \"monday\", which is no LSN, no time and no point (kv points lists them): "),
     ] {
         let output = restore(dir.path(), to);
         let (code, answer, complaint) = outcome(&output);
@@ -242,6 +242,7 @@ fn a_store_that_does_not_open_is_restored_to_before_its_damage() {
     assert_eq!(restore(dir.path(), "2").status.code(), Some(0));
     let found = kv("log", &dir.path().join("r"), &["get", "a"], b"");
     assert_eq!(outcome(&found), (0, "1\n", ""));
+    fs::remove_dir_all(dir.path().join("r")).unwrap();
     let beyond = restore(dir.path(), "3");
     assert!(outcome(&beyond).2.contains("past states reach from LSN 0 ("));
 }

@@ -147,4 +147,10 @@ fn a_bar_and_colours_are_for_a_terminal_only() {
     let output = verify().output().unwrap();
     let (_, answer, complaint) = outcome(&output);
     assert!(answer.contains(": sound;") && complaint.is_empty() && !answer.contains('\x1b'), "{answer}");
+    let (mut restore, elsewhere) = (plain_command(), tempfile::tempdir().unwrap());
+    restore.arg("restore").args([dir.path(), &elsewhere.path().join("restored")]).args(["--to", "1"]);
+    let mut typist = Typist::start(restore);
+    typist.wait_for("restoring");
+    typist.wait_for("restored: LSN 1, ");
+    assert!(typist.child.wait().unwrap().success());
 }
