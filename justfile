@@ -75,7 +75,12 @@ compare *options:
 engine *options:
     cargo run --release --locked -p kv-bench --features peers -- engine "$@"
 
-# The results of the last `just engine` in the document.
+# Past states, restores, backups and repairs of kv-log against their targets; some minutes.
+[positional-arguments]
+moments *options:
+    cargo run --release --locked -p kv-bench -- moments "$@"
+
+# The results of the last `just engine` and `just moments` in the document.
 publish:
     cargo run --release --locked -p kv-bench --features peers -- publish docs/performance.md
 

@@ -38,13 +38,26 @@ pub(crate) enum Command {
         Measures foreign stores if compiled in: --features peers, and --features rocksdb.\n\
         Writes engine.json and engine.md to the output directory. A missed target is a result, not a failure.\n\
         Exit codes: 0 done, 1 a run failed or a subject is wrong, 2 wrong usage.")]
-    Engine(EngineOptions),
-    /// Put the results of the last `engine` into a document, in place of earlier ones.
+    Engine(TargetOptions),
+    /// Measure past states, restores, backups and repairs of the log engine, and judge each figure
+    /// by its target.
+    #[command(after_help = "Examples:\n  \
+        kv-bench moments                       every row, some minutes\n  \
+        kv-bench moments --quick               a check that everything runs; its figures mean nothing\n  \
+        kv-bench moments --only restore        the rows whose names contain \"restore\"\n\n\
+        Repeats each run 5 times, or twice with --quick.\n\
+        Writes moments.json and moments.md to the output directory. A missed target is a result, not a failure.\n\
+        Exit codes: 0 done, 1 a run failed or the engine is wrong, 2 wrong usage.")]
+    Moments(TargetOptions),
+    /// Put the results of the last `engine` and `moments` into a document, in place of earlier
+    /// ones.
     #[command(after_help = "Example:\n  \
         kv-bench publish docs/performance.md\n\n\
         The results replace everything between the two lines\n  \
         <!-- results of kv-bench engine -->\n  \
-        <!-- end of the results -->")]
+        <!-- end of the results -->\n\
+        and those of moments everything after <!-- results of kv-bench moments -->. Results that are\n\
+        not in the directory stay as they are.")]
     Publish {
         /// The Markdown document.
         document: PathBuf,
@@ -156,9 +169,9 @@ impl Compare {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct EngineOptions {
-    /// Keys of a store; some rows use ten times as many, or a fraction. [default: 1000000; with
-    /// --quick 20000]
+pub(crate) struct TargetOptions {
+    /// Keys of a store; some rows use several times as many, or a fraction. [default: 1000000;
+    /// with --quick 20000]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
     pub(crate) keys: Option<u64>,
     /// Kills under each policy. [default: 300; with --quick 3]
@@ -171,7 +184,7 @@ pub(crate) struct EngineOptions {
     pub(crate) run: RunOptions,
 }
 
-impl EngineOptions {
+impl TargetOptions {
     /// Keys of a store.
     pub(crate) fn keys(&self) -> u64 {
         self.keys.unwrap_or(if self.run.quick { 20_000 } else { 1_000_000 })
@@ -193,7 +206,7 @@ impl EngineOptions {
     }
 }
 
-/// The options of both commands.
+/// The options of every command that measures.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct RunOptions {
     /// The shortest form: smaller stores, fewer repetitions.
@@ -209,7 +222,7 @@ pub(crate) struct RunOptions {
     #[arg(long, default_value = "target/kv-bench")]
     pub(crate) out: PathBuf,
     /// Directory for the stores during the measurements: some hundred MB for `compare`, some GB for
-    /// `engine`; they are removed at the end. [default: the output directory]
+    /// the others; they are removed at the end. [default: the output directory]
     #[arg(long)]
     pub(crate) dir: Option<PathBuf>,
 }
@@ -248,7 +261,7 @@ pub(crate) mod tests {
         let words = ["kv-bench", "compare"].iter().chain(words);
         match Args::try_parse_from(words).map_err(|error| error.to_string())?.command {
             Command::Compare(compare) => compare.validate().map(|()| compare),
-            Command::Engine(_) | Command::Publish { .. } | Command::Worker { .. } => {
+            Command::Engine(_) | Command::Moments(_) | Command::Publish { .. } | Command::Worker { .. } => {
                 Err("not a comparison".to_owned())
             }
         }
@@ -257,6 +270,14 @@ pub(crate) mod tests {
     /// Options from a command line.
     pub(crate) fn options(words: &[&str]) -> Compare {
         parse(words).unwrap()
+    }
+
+    /// Options of a command with targets.
+    pub(crate) fn target_options(words: &[&str]) -> TargetOptions {
+        match Args::try_parse_from(["kv-bench"].iter().chain(words)).unwrap().command {
+            Command::Engine(options) | Command::Moments(options) => options,
+            _ => panic!("the words name a command with targets"),
+        }
     }
 
     #[test]
@@ -280,19 +301,13 @@ pub(crate) mod tests {
 
     #[test]
     fn a_part_of_a_name_selects_a_row() {
-        let parse = |words: &[&str]| {
-            let words = ["kv-bench", "engine"].iter().chain(words);
-            match Args::try_parse_from(words).unwrap().command {
-                Command::Engine(options) => options,
-                _ => panic!("the engine was asked for"),
-            }
-        };
-        let all = parse(&[]);
+        let all = target_options(&["engine"]);
         assert_eq!((all.keys(), all.kills(), all.repetitions()), (1_000_000, 300, 5));
         assert!(all.asks_for("anything"));
-        let some = parse(&["--quick", "--only", "fill, 100 B", "--only", "get uniform"]);
+        let words = ["moments", "--quick", "--only", "fill, 100 B", "--only", "get uniform"];
+        let some = target_options(&words);
         assert_eq!((some.keys(), some.kills(), some.repetitions()), (20_000, 3, 2));
-        assert_eq!(parse(&["--quick", "--kills", "7"]).kills(), 7);
+        assert_eq!(target_options(&["engine", "--quick", "--kills", "7"]).kills(), 7);
         assert!(some.asks_for("get uniform, 500 B") && some.asks_for("fill, 100 B"));
         assert!(!some.asks_for("get zipfian, 100 B") && !some.asks_for("fill, 500 B"));
     }

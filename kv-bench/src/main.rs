@@ -5,7 +5,9 @@
 //! |---|---|
 //! | `args.rs` | the command line |
 //! | `compare/` | `kv-bench compare`: for each section of the report, its experiments and its text |
-//! | `engine/` | `kv-bench engine`: the targets of the log engine, its experiments, the verdicts |
+//! | `engine/` | `kv-bench engine`: the targets of the log engine, and its experiments |
+//! | `moments/` | `kv-bench moments`: the same for past states, backups and repairs |
+//! | `targets/` | figures with targets: rows, verdicts, and their table in a document |
 //! | `lab.rs`, `experiment.rs` | runs experiments; an experiment, its cases and its outcome |
 //! | `tasks/` | the measurements, one a file, and the child process that carries them out |
 //! | `process/` | a run in a process of its own, seen by the parent |
@@ -29,14 +31,19 @@ mod experiment;
 mod failure;
 mod lab;
 mod load;
+mod moments;
 mod process;
 mod report;
 mod subjects;
+mod targets;
 mod tasks;
 mod units;
 
+use args::TargetOptions;
 use clap::{CommandFactory, Parser};
+use failure::Failure;
 use std::process::ExitCode;
+use targets::Plan;
 
 fn main() -> ExitCode {
     let result = match args::Args::parse().command {
@@ -46,14 +53,9 @@ fn main() -> ExitCode {
             }
             compare::command::run(&options)
         }
-        args::Command::Engine(options) => {
-            if !engine::command::has_row(&options) {
-                let text = "--only names no row; without it, the table lists them all";
-                args::Args::command().error(clap::error::ErrorKind::ValueValidation, text).exit();
-            }
-            engine::command::run(&options)
-        }
-        args::Command::Publish { document, out } => engine::document::publish(&out, &document),
+        args::Command::Engine(options) => judged(&options, engine::plan),
+        args::Command::Moments(options) => judged(&options, moments::plan),
+        args::Command::Publish { document, out } => targets::document::publish(&out, &document),
         args::Command::Worker { run } => tasks::worker::run(&run),
     };
     match result {
@@ -63,4 +65,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Measures the rows of a plan that the options name.
+fn judged(options: &TargetOptions, plan: fn(&TargetOptions) -> Result<Plan, Failure>) -> Result<(), Failure> {
+    let plan = plan(options)?.narrowed(options);
+    if plan.rows.is_empty() {
+        let text = "--only names no row; without it, the table lists them all";
+        args::Args::command().error(clap::error::ErrorKind::ValueValidation, text).exit();
+    }
+    targets::command::run(options, plan)
 }

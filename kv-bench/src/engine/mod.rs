@@ -2,20 +2,22 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `row.rs` | a row: a metric, its divisor and its target |
 //! | `rows.rs`, `recovery_rows.rs` | the rows |
 //! | `plan.rs`, `recovery_plan.rs` | the experiments that measure them |
 //! | `names.rs` | the names that rows and experiments share |
-//! | `judge.rs` | ratios and verdicts |
-//! | `command.rs` | runs the experiments, writes the tables and `engine.json` |
-//! | `document.rs` | the table in Markdown, and its place in a document |
 
-pub(crate) mod command;
-pub(crate) mod document;
-mod judge;
 mod names;
 mod plan;
 mod recovery_plan;
 mod recovery_rows;
-mod row;
 mod rows;
+
+use crate::args::TargetOptions;
+use crate::failure::Failure;
+use crate::targets::Plan;
+
+/// Every row, and every experiment with every subject that is compiled in.
+pub(crate) fn plan(options: &TargetOptions) -> Result<Plan, Failure> {
+    let rows = rows::rows(options.keys(), options.kills());
+    Ok(Plan { command: "engine", rows, experiments: plan::experiments(options)? })
+}

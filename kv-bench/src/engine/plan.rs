@@ -1,9 +1,8 @@
-//! The experiments: which subject carries out which task, to measure the rows. Plain data.
+//! The experiments of `kv-bench engine`: which subject carries out which task. Plain data.
 
 use super::names;
 use super::recovery_plan;
-use super::row::Row;
-use crate::args::EngineOptions;
+use crate::args::TargetOptions;
 use crate::experiment::{Case, Experiment};
 use crate::failure::Failure;
 use crate::load::Shape;
@@ -34,24 +33,8 @@ const SMALL_OPERATIONS_MAX: u64 = 1_000_000;
 
 type Cases = Result<Vec<Case>, Failure>;
 
-/// The experiments that `rows` need. If the options name no rows, subjects without a row run too.
-pub(super) fn experiments(options: &EngineOptions, rows: &[Row]) -> Result<Vec<Experiment>, Failure> {
-    let mut experiments = all(options)?;
-    let metrics: Vec<_> = rows.iter().flat_map(Row::metrics).collect();
-    experiments.retain_mut(|experiment| {
-        let needed = |subject: &str| {
-            metrics.iter().any(|metric| metric.experiment == experiment.name && metric.subject == subject)
-        };
-        if !options.only.is_empty() {
-            experiment.cases.retain(|case| needed(&case.subject));
-        }
-        !experiment.cases.is_empty()
-    });
-    Ok(experiments)
-}
-
 /// Every experiment with every subject that is compiled in.
-fn all(options: &EngineOptions) -> Result<Vec<Experiment>, Failure> {
+pub(super) fn experiments(options: &TargetOptions) -> Result<Vec<Experiment>, Failure> {
     let keys = options.keys();
     let shape = |value_len| Shape { key_len: KEY_LEN, value_len, seed: options.run.seed };
     let experiment = |name: String, value_len: usize, keys: u64, cases: Cases| {
@@ -212,26 +195,23 @@ fn beyond(shape: Shape, keys: u64) -> Cases {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::rows;
-    use super::*;
-    use crate::args::{Args, Command};
-    use clap::Parser;
+    use super::names;
+    use crate::args::TargetOptions;
+    use crate::args::tests::target_options;
+    use crate::subjects::SubjectName;
+    use crate::targets::Plan;
 
-    fn options(words: &[&str]) -> EngineOptions {
-        let words = ["kv-bench", "engine"].iter().chain(words);
-        match Args::try_parse_from(words).unwrap().command {
-            Command::Engine(options) => options,
-            _ => panic!("the words name `engine`"),
-        }
+    fn plan(options: &TargetOptions) -> Plan {
+        crate::engine::plan(options).unwrap()
     }
 
     #[test]
     fn every_row_is_run_for_unless_a_foreign_store_is_not_compiled_in() {
-        let options = options(&[]);
-        let experiments = experiments(&options, &rows(options.keys(), options.kills())).unwrap();
-        for row in rows(options.keys(), options.kills()) {
+        let plan = plan(&target_options(&["engine"]));
+        for row in &plan.rows {
             for metric in row.metrics() {
-                let experiment = experiments.iter().find(|experiment| experiment.name == metric.experiment);
+                let mut experiments = plan.experiments.iter();
+                let experiment = experiments.find(|experiment| experiment.name == metric.experiment);
                 let cases = &experiment.unwrap_or_else(|| panic!("{metric:?}")).cases;
                 let mut foreign = SubjectName::FOREIGN.iter();
                 let foreign = foreign.find(|foreign| metric.subject.starts_with(foreign.label()));
@@ -244,13 +224,14 @@ mod tests {
 
     #[test]
     fn named_rows_run_only_what_they_need() {
-        let options = options(&["--only", "p99.9 of put under", "--only", "replay without"]);
-        let mut rows = rows(options.keys(), options.kills());
-        rows.retain(|row| options.asks_for(&row.name));
-        let experiments = experiments(&options, &rows).unwrap();
-        let found: Vec<&str> = experiments.iter().map(|experiment| experiment.name.as_str()).collect();
+        let narrowed = |words: &[&str]| {
+            let options = target_options(words);
+            plan(&options).narrowed(&options)
+        };
+        let named = narrowed(&["engine", "--only", "p99.9 of put under", "--only", "replay without"]);
+        let found: Vec<&str> = named.experiments.iter().map(|experiment| experiment.name.as_str()).collect();
         assert_eq!(found, [names::LATENCY, names::RECOVERY]);
-        let none = super::experiments(&self::options(&["--only", "x"]), &[]).unwrap();
-        assert!(none.is_empty());
+        let none = narrowed(&["engine", "--only", "no such row"]);
+        assert!(none.rows.is_empty() && none.experiments.is_empty());
     }
 }

@@ -4,8 +4,8 @@
 use super::names::{
     self, BARE_DIRECT_READ, BARE_READ, CLOSED, LOG, POLICIES, READ_MEANWHILE, REPLAY, SPEEDS, WITHOUT_TAIL,
 };
-use super::row::{Bound, Row, row};
 use crate::subjects::{Policy, SubjectName};
+use crate::targets::row::{Bound, Row, row};
 
 /// All of them, of stores with `keys` keys, and of `kills` kills under each policy.
 pub(super) fn rows(keys: u64, kills: u64) -> Vec<Row> {

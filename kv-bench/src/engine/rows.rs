@@ -1,11 +1,11 @@
-//! All rows of the table.
+//! The rows of `kv-bench engine`. Plain data.
 
 use super::names::{
     self, AT_40, AT_80, BARE, BARE_RESERVED, LOG, LOG_8, UNDER_CEILING, WITHOUT_CEILING, WITHOUT_COMPACTION,
 };
 use super::recovery_rows;
-use super::row::{Bound, Row, row};
 use crate::subjects::SubjectName;
+use crate::targets::row::{Bound, Row, row};
 
 /// Every row of stores with `keys` keys, and of `kills` kills, in the order of the table.
 pub(crate) fn rows(keys: u64, kills: u64) -> Vec<Row> {

@@ -60,10 +60,16 @@ impl Truth {
         }
     }
 
-    /// Checks that `subject` holds exactly these keys, each with a possible value. Then deletes
-    /// some keys and checks again, which also catches false deletes.
+    /// Checks that `subject` holds exactly these keys, each with a possible value; returns their
+    /// number.
+    pub(crate) fn check(&self, subject: &dyn Subject, data: &Dataset) -> Result<u64, Failure> {
+        check(subject, data, self.present())
+    }
+
+    /// As [`check`](Self::check). Then deletes some keys and checks again, which also catches false
+    /// deletes.
     pub(crate) fn verify(&self, subject: &dyn Subject, data: &Dataset) -> Result<(), Failure> {
-        let count = check(subject, data, self.present())?;
+        let count = self.check(subject, data)?;
         let mut deleted = 0;
         let mut buffer = [0; KEY_LEN_MAX];
         for (index, _) in self.present().step_by(997) {

@@ -2,7 +2,10 @@
 
 use crate::failure::Failure;
 use hdrhistogram::Histogram;
+use kv_core::OsFs;
+use kv_core::fs::FsExt;
 use memmap2::MmapMut;
+use std::io;
 use std::path::Path;
 use std::time::Instant;
 
@@ -12,14 +15,34 @@ pub(crate) fn directory_bytes(dir: &Path) -> Result<f64, Failure> {
     let failed = || Failure::io(format!("list {}", dir.display()));
     let mut blocks = 0;
     for entry in std::fs::read_dir(dir).map_err(failed())? {
-        match entry.and_then(|entry| entry.metadata()) {
-            Ok(metadata) => blocks += metadata.blocks(),
-            // A store removes files in the background.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed()(error)),
-        }
+        let metadata = if_present(entry.and_then(|entry| entry.metadata())).map_err(failed())?;
+        blocks += metadata.map_or(0, |metadata| metadata.blocks());
     }
     Ok(blocks as f64 * 512.0)
+}
+
+/// Copies the files of a directory to a new one, and syncs each; returns the bandwidth, bytes a
+/// second.
+pub(crate) fn copy_bytes_per_s(from: &Path, to: &Path) -> Result<f64, Failure> {
+    let failed = || Failure::io(format!("copy {} to {}", from.display(), to.display()));
+    let (start, mut bytes) = (Instant::now(), 0);
+    std::fs::create_dir(to).map_err(failed())?;
+    for name in OsFs.list_if_exists(from)?.unwrap_or_default() {
+        let copy = to.join(&name);
+        if let Some(len) = if_present(std::fs::copy(from.join(&name), &copy)).map_err(failed())? {
+            std::fs::File::open(&copy).and_then(|file| file.sync_all()).map_err(failed())?;
+            bytes += len;
+        }
+    }
+    Ok(bytes as f64 / start.elapsed().as_secs_f64())
+}
+
+/// The answer of the system. `None`: the file is gone. A store removes files in the background.
+pub(super) fn if_present<T>(answer: io::Result<T>) -> io::Result<Option<T>> {
+    match answer {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        answer => answer.map(Some),
+    }
 }
 
 /// Takes memory from the system and returns it, so that the system has it at hand. The host of a

@@ -1,5 +1,6 @@
 //! The child's side of a run.
 
+use super::backup::Backup;
 use super::bare_read::BareRead;
 use super::beyond::Beyond;
 use super::ceiling::Ceiling;
@@ -14,12 +15,17 @@ use super::mixed::Mixed;
 use super::open_load::OpenLoad;
 use super::opening::{FillAndEnd, Opening};
 use super::persistence::Persistence;
+use super::read_at::ReadAt;
 use super::recovery::{FillUntilKilled, Recovery};
+use super::repair::Repair;
+use super::restore::Restore;
+use super::retention::Retention;
 use super::speed::Speed;
 use super::survival::{Survival, WriteAtFullSpeed};
 use super::synced::{BareSynced, Synced};
 use super::tail::Tail;
 use super::utilization::Utilization;
+use super::verify::Verify;
 use crate::failure::Failure;
 use crate::process::probe::warm_memory;
 use crate::process::{Measured, Run, Task};
@@ -27,7 +33,7 @@ use crate::process::{Measured, Run, Task};
 type Measure = fn(&Run) -> Result<Measured, Failure>;
 
 /// Every task by its name.
-const TASKS: [(&str, Measure); 26] = [
+const TASKS: [(&str, Measure); 32] = [
     entry::<Speed>(),
     entry::<Mixed>(),
     entry::<Persistence>(),
@@ -54,6 +60,12 @@ const TASKS: [(&str, Measure); 26] = [
     entry::<FillAndEnd>(),
     entry::<BareRead>(),
     entry::<Checkpoint>(),
+    entry::<Retention>(),
+    entry::<Restore>(),
+    entry::<ReadAt>(),
+    entry::<Backup>(),
+    entry::<Verify>(),
+    entry::<Repair>(),
 ];
 
 const fn entry<T: Task>() -> (&'static str, Measure) {

@@ -58,11 +58,11 @@ pub(crate) struct Judged {
     pub(crate) target: String,
     /// Median of ours.
     pub(crate) ours: Option<f64>,
-    /// Median of the divisor, if the row has one.
+    /// Median of the other value, if the row has one.
     pub(crate) theirs: Option<f64>,
-    /// The divisor's subject.
+    /// The other value's subject, or its name if ours has the same subject.
     pub(crate) against: Option<String>,
-    /// The judged value: the ratio of the medians, or ours if the row has no divisor.
+    /// The judged value: the ratio or the difference of the medians, or ours if there is no other.
     pub(crate) value: Option<f64>,
     /// Least and most of the single repetitions.
     pub(crate) spread: Option<(f64, f64)>,
@@ -86,32 +86,44 @@ pub(crate) fn judge(row: &Row, series: &Series) -> Judged {
         return judged;
     };
     judged.ours = Some(median(values));
-    let ratios = match &row.against {
-        Against::Nothing => values.clone(),
-        Against::BestOf(others) => {
-            let measured = others.iter().filter_map(|other| Some((other, series.get(other)?)));
-            let best = measured.max_by(|(_, a), (_, b)| median(a).total_cmp(&median(b)));
-            let Some((other, theirs)) = best else {
-                judged.verdict = Verdict::NotMeasured(row.missing_others());
-                return judged;
-            };
+    let other = match &row.against {
+        Against::Nothing => None,
+        Against::BestOf(others) => Some(best(others, series)),
+        Against::Less(other) => Some(series.get(other).map(|values| (other, values))),
+    };
+    // How one value of ours compares with one of theirs.
+    let compare = |ours: f64, theirs: f64| match &row.against {
+        Against::Less(_) => ours - theirs,
+        _ => ours / theirs,
+    };
+    let (value, singles) = match other {
+        None => (median(values), values.clone()),
+        Some(None) => {
+            judged.verdict = Verdict::NotMeasured(row.missing_others());
+            return judged;
+        }
+        Some(Some((other, theirs))) => {
             judged.theirs = Some(median(theirs));
-            judged.against = Some(other.subject.clone());
-            values.iter().zip(theirs).map(|(ours, theirs)| ours / theirs).collect()
+            // Of two values of one subject, the name of the value tells them apart.
+            let is_own = other.subject == row.ours.subject;
+            judged.against = Some(if is_own { &other.name } else { &other.subject }.clone());
+            let singles = values.iter().zip(theirs).map(|(ours, theirs)| compare(*ours, *theirs));
+            // Of the medians: a slow moment of the machine spoils one run, not the value.
+            (compare(median(values), median(theirs)), singles.collect())
         }
     };
-    let value = match (judged.ours, judged.theirs) {
-        // A ratio of medians: a slow moment of the machine spoils one run, not the ratio.
-        (Some(ours), Some(theirs)) => ours / theirs,
-        (Some(ours), None) => ours,
-        _ => f64::NAN,
-    };
     judged.value = Some(value).filter(|value| value.is_finite());
-    let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = ratios.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let least = singles.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = singles.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     judged.spread = Some((least, most));
     judged.verdict = row.bound.verdict(value);
     judged
+}
+
+/// The measured one of `others` with the best median.
+fn best<'a>(others: &'a [Metric], series: &'a Series) -> Option<(&'a Metric, &'a Vec<f64>)> {
+    let measured = others.iter().filter_map(|other| Some((other, series.get(other)?)));
+    measured.max_by(|(_, a), (_, b)| median(a).total_cmp(&median(b)))
 }
 
 impl Bound {
@@ -197,6 +209,28 @@ mod tests {
         let judged = judge(&row(Bound::AtMost(1.0), Against::Nothing), &series(&[("log", &[2.0, 1.0, 0.5])]));
         assert_eq!((judged.value, judged.spread), (Some(1.0), Some((0.5, 2.0))));
         assert_eq!(judged.verdict, Verdict::Pass);
+    }
+
+    #[test]
+    fn another_value_of_the_same_subject_is_told_by_its_name() {
+        let copy = Metric::new("speed", "log", "copy_per_s");
+        let row = row(Bound::AtLeast(0.5), Against::BestOf(vec![copy.clone()]));
+        let mut measured = series(&[("log", &[1.0])]);
+        measured.insert(copy, vec![2.0]);
+        let judged = judge(&row, &measured);
+        assert_eq!((judged.value, judged.against.as_deref()), (Some(0.5), Some("copy_per_s")));
+    }
+
+    #[test]
+    fn a_difference_is_judged_where_the_row_asks_for_one() {
+        let row = row(Bound::AtMost(0.5), Against::Less(metric("a")));
+        let judged = judge(&row, &series(&[("log", &[2.0, 3.0, 2.5]), ("a", &[2.0, 2.0, 3.0])]));
+        assert_eq!((judged.ours, judged.theirs, judged.value), (Some(2.5), Some(2.0), Some(0.5)));
+        assert_eq!((judged.spread, judged.verdict), (Some((-0.5, 1.0)), Verdict::Pass));
+        let Verdict::NotMeasured(why) = judge(&row, &series(&[("log", &[1.0])])).verdict else {
+            panic!("a was not measured")
+        };
+        assert!(why.contains('a'), "{why}");
     }
 
     #[test]

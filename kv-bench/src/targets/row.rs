@@ -1,4 +1,4 @@
-//! A row: a metric, its divisor and its target. Plain data.
+//! A row of a table: a metric, the other one that it is compared with, and the target. Plain data.
 
 /// The range of values that meet a target.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,13 +20,15 @@ pub(crate) struct Metric {
     pub(crate) name: String,
 }
 
-/// The divisor of our value.
+/// The other value that ours is compared with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Against {
     /// None: our value is judged itself.
     Nothing,
     /// The best of the measured ones.
     BestOf(Vec<Metric>),
+    /// This one is subtracted from ours: the difference is judged.
+    Less(Metric),
 }
 
 /// One target.
@@ -63,19 +65,20 @@ impl Row {
         match &self.against {
             Against::Nothing => vec![&self.ours],
             Against::BestOf(others) => std::iter::once(&self.ours).chain(others).collect(),
+            Against::Less(other) => vec![&self.ours, other],
         }
     }
 
-    /// The reason why a row has no divisor.
+    /// The reason why a row has nothing to be compared with.
     pub(crate) fn missing_others(&self) -> String {
-        let Against::BestOf(others) = &self.against else { return String::new() };
-        let names: Vec<&str> = others.iter().map(|other| other.subject.as_str()).collect();
+        let others = self.metrics().into_iter().skip(1);
+        let names: Vec<&str> = others.map(|other| other.subject.as_str()).collect();
         format!("none of {} was run; build with --features peers", names.join(", "))
     }
 }
 
 /// A row. `ours` and each of `others` are a subject and the name of its value.
-pub(super) fn row(
+pub(crate) fn row(
     name: impl Into<String>,
     bound: Bound,
     of: &'static str,

@@ -1,8 +1,8 @@
-//! Runs the experiments, prints the tables, and writes `engine.json` and `engine.md`.
+//! Runs the experiments of a plan, prints the tables, and writes the results as JSON and Markdown.
 
 use super::judge::{self, Judged, Verdict};
-use super::{document, plan, rows};
-use crate::args::EngineOptions;
+use super::{Plan, document};
+use crate::args::TargetOptions;
 use crate::experiment::Outcome;
 use crate::failure::Failure;
 use crate::lab::Lab;
@@ -13,9 +13,9 @@ use crate::units;
 use serde::Serialize;
 use std::time::Duration;
 
-/// The content of `engine.json`: the rows of `results.json`, and the targets.
+/// The content of the JSON: the rows of `results.json`, and the targets.
 #[derive(Debug, Serialize)]
-struct EngineResults<'a> {
+struct JudgedResults<'a> {
     targets: &'a [Judged],
     #[serde(flatten)]
     results: &'a Results,
@@ -24,16 +24,9 @@ struct EngineResults<'a> {
 /// A run is as large as the options say.
 const RUN_LIMIT: Duration = Duration::from_mins(20);
 
-/// Whether the options name any row.
-pub(crate) fn has_row(options: &EngineOptions) -> bool {
-    rows::rows(options.keys(), options.kills()).iter().any(|row| options.asks_for(&row.name))
-}
-
-/// Measures, prints the tables, writes `engine.json` and `engine.md`.
-pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
-    let mut rows = rows::rows(options.keys(), options.kills());
-    rows.retain(|row| options.asks_for(&row.name));
-    let experiments = plan::experiments(options, &rows)?;
+/// Measures, prints the tables, and writes them to `NAME.json` and `NAME.md`, after the command.
+pub(crate) fn run(options: &TargetOptions, plan: Plan) -> Result<(), Failure> {
+    let Plan { command, rows, experiments } = plan;
     let runs = experiments.iter().map(|experiment| experiment.cases.len() * experiment.repetitions).sum();
     let mut lab = Lab::open(&options.run, options.repetitions(), runs, RUN_LIMIT)?;
     let mut outcomes = Vec::new();
@@ -43,16 +36,16 @@ pub(crate) fn run(options: &EngineOptions) -> Result<(), Failure> {
     let results = lab.close()?;
     let series = judge::series(&outcomes);
     let judged: Vec<Judged> = rows.iter().map(|row| judge::judge(row, &series)).collect();
-    let json = serde_json::to_string_pretty(&EngineResults { targets: &judged, results: &results })? + "\n";
-    write(&options.run.out.join("engine.json"), &json)?;
+    let json = serde_json::to_string_pretty(&JudgedResults { targets: &judged, results: &results })? + "\n";
+    write(&options.run.out.join(format!("{command}.json")), &json)?;
     let targets = document::targets(&judged);
     let markdown = document::markdown(&results.header, &summary(&judged), &targets);
-    write(&options.run.out.join(document::FILE), &markdown)?;
+    write(&options.run.out.join(document::file(command)), &markdown)?;
     let mut sections = vec![section("Targets", targets)];
     sections.extend(outcomes.iter().map(medians));
     print!("{}", section::text(&results, &sections));
     println!(
-        "{}\nEvery run was verified against a ground truth. {:.0} s in all; every figure in {}/engine.json",
+        "{}\nEvery run was verified against a ground truth. {:.0} s in all; every figure in {}/{command}.json",
         summary(&judged),
         results.header.duration_s,
         options.run.out.display()
