@@ -2,7 +2,8 @@
 //!
 //! In a block of the language `console`, a line that starts with `$ ` is a command. The lines below
 //! it are its output. To write the output anew:
-//! `KV_DOCS_ACCEPT=1 cargo test -p kv-cli --test cli documents`.
+//! `KV_DOCS_ACCEPT=1 cargo test -p kv-cli documents`. (With `--test cli` cargo does not build the
+//! example that a document runs.)
 
 #![allow(clippy::disallowed_methods, reason = "a document is no file of a store")]
 
@@ -14,8 +15,8 @@ use std::process::Command;
 
 /// The output of a command, in the directory of the example.
 fn run(dir: &Path, line: &str) -> String {
-    let bin = Path::new(env!("CARGO_BIN_EXE_kv")).parent().unwrap();
-    let path = format!("{}:{}", bin.display(), env::var("PATH").unwrap());
+    let bin = Path::new(env!("CARGO_BIN_EXE_kv")).parent().unwrap().display();
+    let path = format!("{bin}:{bin}/examples:{}", env::var("PATH").unwrap());
     let script = format!("exec 2>&1; {line}");
     let output =
         Command::new("sh").args(["-c", &script]).current_dir(dir).env("PATH", path).output().unwrap();
@@ -71,8 +72,14 @@ fn check(name: &str) {
 }
 
 #[test]
-fn the_readme_shows_real_output() {
+fn the_readme_of_the_command_shows_real_output() {
     check("README.md");
+}
+
+/// The drill: past states, a restore, a repair, and a backup while a thread writes.
+#[test]
+fn the_readme_of_the_project_shows_real_output() {
+    check("../README.md");
 }
 
 #[test]
