@@ -4,10 +4,11 @@ use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
 use crate::progress::of_opening;
 use kv_core::fs::FsExt;
-use kv_core::{Engine, EngineFactory, Env, Error, KeepPast, OpenOptions, OsFs, PointInTime};
-use kv_log::inspect::ClosedPast;
+use kv_core::{Engine, EngineFactory, Env, Error, KeepPast, Moment, OpenOptions, OsFs, PointInTime, Target};
+use kv_log::inspect::{ClosedPast, OnProgress};
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
 use kv_naive::{NaiveEngine, NaiveFactory};
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -47,17 +48,50 @@ pub(crate) fn open_any(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failu
     open_at(args, engine_of(dir), dir, Access::Read)
 }
 
+/// The past states of a store that a command only reads.
+pub(crate) enum Past {
+    /// The store need not open.
+    Log(Box<ClosedPast>),
+    Naive(NaiveEngine),
+}
+
+impl Past {
+    /// As [`PointInTime::restore`]. A store of the log engine tells the progress.
+    pub(crate) fn restore_observed(
+        &self,
+        target: &Target,
+        into: &Path,
+        on_progress: &OnProgress<'_>,
+    ) -> kv_core::Result<Moment> {
+        match self {
+            Past::Log(past) => past.restore_observed(target, into, on_progress),
+            Past::Naive(engine) => engine.restore(target, into),
+        }
+    }
+}
+
+impl Deref for Past {
+    type Target = dyn PointInTime;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Past::Log(past) => &**past,
+            Past::Naive(engine) => engine,
+        }
+    }
+}
+
 /// The past states of the store for the command of `args`.
-pub(crate) fn past(args: &Args) -> Result<Box<dyn PointInTime>, Failure> {
+pub(crate) fn past(args: &Args) -> Result<Past, Failure> {
     past_of(args, args.dir()?)
 }
 
-/// The past states of the store in `dir`, for reading. A store of the log engine need not open.
-pub(crate) fn past_of(args: &Args, dir: &Path) -> Result<Box<dyn PointInTime>, Failure> {
+/// The past states of the store in `dir`, for reading.
+pub(crate) fn past_of(args: &Args, dir: &Path) -> Result<Past, Failure> {
     if args.engine == EngineName::Naive || engine_of(dir) == EngineName::Naive {
-        return Ok(Box::new(NaiveEngine::open(dir, open_options(args, Access::Read))?));
+        return Ok(Past::Naive(NaiveEngine::open(dir, open_options(args, Access::Read))?));
     }
-    Ok(Box::new(ClosedPast::open(&Env::os(), dir)?))
+    Ok(Past::Log(Box::new(ClosedPast::open(&Env::os(), dir)?)))
 }
 
 /// Creates a store of the engine that `args` names in `dir`.
