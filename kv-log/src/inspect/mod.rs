@@ -24,7 +24,7 @@ pub use dump::{Part, dump};
 pub use examine::{Examination, FileRole, ManifestSummary, OtherFile, examine};
 pub use repair::{Repair, StaleKey, repair};
 pub use segment::{SegmentState, SegmentSummary};
-pub(crate) use survey::Survey;
+pub(crate) use survey::{Survey, is_damage};
 pub(crate) use walk::is_zero;
 
 pub use crate::past::ClosedPast;

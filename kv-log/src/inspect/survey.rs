@@ -160,7 +160,7 @@ fn version_of(error: &Error) -> Option<u32> {
 }
 
 /// Whether `error` is of the file itself, and not of the process or its rights.
-pub(super) fn is_damage(error: &Error) -> bool {
+pub(crate) fn is_damage(error: &Error) -> bool {
     match error {
         Error::Corruption { .. } | Error::UnsupportedVersion { .. } => true,
         Error::Io { .. } => !error.is_permission_denied() && !error.is_refusal(),

@@ -2,17 +2,18 @@
 
 use kv_core::fs::DirExt;
 use kv_core::{
-    BackupReport, Env, Error, Lsn, Moment, Past, Point, PointInTime, Reach, RestorePlan, Result, Target,
+    BackupReport, Env, Error, Lsn, Moment, Past, Point, PointInTime, Reach, RestorePlan, Result, SegmentId,
+    Target,
     Version, Window,
 };
-use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, StopReason};
+use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop, StopReason};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::reachable::{Reachable, points_of};
 use crate::directory;
-use crate::inspect::{Survey, is_zero};
-use crate::manifest::{Manifest, PastFile, PastFiles, misfit};
+use crate::inspect::{Survey, is_damage, is_zero};
+use crate::manifest::{Entry, Manifest, PastFile, PastFiles, misfit};
 use crate::progress::{OnProgress, silently};
 
 /// The past of a closed store, read from its files. It holds the lock of a reader.
@@ -95,17 +96,14 @@ impl ClosedPast {
         Ok(Reachable::new(&self.env, files, None, lsn, self.env.clock.unix_time_ms()))
     }
 
-    /// Looks for the end of the log in the segments that have no seal.
+    /// Looks for the end of the log in the newest sealed segment, and in those that have no seal.
     fn end(&self) -> Result<End> {
-        let mut end = End { lsn: Lsn::ZERO, unsealed: Vec::new() };
+        let mut end = End { lsn: self.newest_sealed()?, unsealed: Vec::new() };
         let (mut bytes, mut is_whole) = (Vec::new(), true);
         for (id, entry) in self.manifest.segments.iter().filter(|(_, entry)| !entry.sealed) {
             let path = self.survey.dir.path_of(&directory::segment_file_name(*id));
             self.survey.read(*id, u64::MAX, &mut bytes)?;
-            let is_own =
-                |header: &SegmentHeader| misfit(header, entry.kind, *id, self.manifest.store_id).is_none();
-            let header = SegmentHeader::decode(&bytes).ok().filter(is_own);
-            let Some(header) = header else {
+            let Some(header) = self.header_of(*id, *entry, &bytes) else {
                 let is_spare = is_zero(bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default());
                 if is_spare && entry.durable_len <= SEGMENT_HEADER_LEN as u64 {
                     continue;
@@ -113,11 +111,8 @@ impl ClosedPast {
                 let fault = "the header is damaged, so the end of the log cannot be read";
                 return Err(Error::corruption(&path, 0, fault));
             };
-            let mut scanner = Scanner::new(header.origin(), &bytes, SEGMENT_HEADER_LEN);
-            let changes = scanner.by_ref().filter(|(_, record)| record.kind.is_change());
-            let last = changes.map(|(_, record)| record.lsn).max().unwrap_or(header.base_lsn);
-            let stop = scanner.stop();
-            end.lsn = end.lsn.max(Lsn::new(last));
+            let (last, stop) = last_change(&header, &bytes);
+            end.lsn = end.lsn.max(last);
             let (len, is_sealed) = (stop.offset as u64, stop.reason == StopReason::Sealed);
             if len > SEGMENT_HEADER_LEN as u64 {
                 let file = PastFile { id: *id, kind: SegmentKind::Log, len, is_sealed, replaced_lsn: None };
@@ -134,6 +129,40 @@ impl ClosedPast {
         }
         Ok(end)
     }
+
+    /// The newest change of the newest sealed segment. A flush syncs several segments, and a
+    /// manifest that is stored meanwhile names the first ones as sealed, with the durable LSN from
+    /// before the flush.
+    fn newest_sealed(&self) -> Result<Lsn> {
+        let mut sealed = self.manifest.segments.iter().rev();
+        let Some((id, entry)) = sealed.find(|(_, entry)| entry.sealed && entry.kind == SegmentKind::Log)
+        else {
+            return Ok(Lsn::ZERO);
+        };
+        let mut bytes = Vec::new();
+        match self.survey.read(*id, entry.durable_len, &mut bytes) {
+            Ok(_) => {}
+            // A target that needs this file fails there.
+            Err(error) if is_damage(&error) => return Ok(Lsn::ZERO),
+            Err(error) => return Err(error),
+        }
+        let header = self.header_of(*id, *entry, &bytes);
+        Ok(header.map_or(Lsn::ZERO, |header| last_change(&header, &bytes).0))
+    }
+
+    /// The header in the bytes of a segment. `None` if it is damaged, or of another segment.
+    fn header_of(&self, id: SegmentId, entry: Entry, bytes: &[u8]) -> Option<SegmentHeader> {
+        let header = SegmentHeader::decode(bytes).ok()?;
+        misfit(&header, entry.kind, id, self.manifest.store_id).is_none().then_some(header)
+    }
+}
+
+/// The newest change in the bytes of a segment, and the place where its records end.
+fn last_change(header: &SegmentHeader, bytes: &[u8]) -> (Lsn, Stop) {
+    let mut scanner = Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN);
+    let changes = scanner.by_ref().filter(|(_, record)| record.kind.is_change());
+    let last = changes.map(|(_, record)| record.lsn).max().unwrap_or(header.base_lsn);
+    (Lsn::new(last), scanner.stop())
 }
 
 impl PointInTime for ClosedPast {
@@ -175,5 +204,65 @@ impl PointInTime for ClosedPast {
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
         self.restore_observed(target, into, &silently)
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::Options;
+    use crate::recovery::open;
+    use crate::store::Store;
+    use kv_core::{Background, Manual, ManualClock};
+    use kv_tests::sim::{PowerCut, SimFs};
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const DIR: &str = "/store";
+
+    fn env(disk: &SimFs) -> Env {
+        let clock = Arc::new(ManualClock::new(0));
+        Env { fs: Arc::new(disk.clone()), clock, background: Background::Inline }
+    }
+
+    fn open_store(disk: &SimFs) -> Store {
+        let options = Options { segment_bytes: 2048, persistence: Arc::new(Manual), ..Options::default() };
+        open(Path::new(DIR), &env(disk), options).unwrap()
+    }
+
+    /// Puts these keys, and makes the spares as early as the worker would.
+    fn put(store: &Store, keys: std::ops::Range<u32>) {
+        for key in keys {
+            store.committer.put(&key.to_be_bytes(), &[7; 100]).unwrap();
+            store.log.spares.make(&store.log.end).unwrap();
+        }
+    }
+
+    /// A flush syncs one sealed segment after the other, and another thread stores a manifest
+    /// meanwhile. So the manifest names a sealed segment whose changes are above its durable LSN.
+    #[test]
+    fn changes_that_half_a_flush_made_durable_are_in_the_window() {
+        let disk = SimFs::new();
+        let store = Arc::new(open_store(&disk));
+        put(&store, 0..50);
+        let (syncs, cut) = (AtomicU32::new(0), Arc::new(Mutex::new(None)));
+        let (of_disk, of_store, of_cut) = (disk.clone(), Arc::downgrade(&store), Arc::clone(&cut));
+        disk.slow_syncs(move || {
+            // Before the sync of the third sealed segment.
+            if syncs.fetch_add(1, Ordering::SeqCst) == 2 {
+                put(&of_store.upgrade().unwrap(), 50..70);
+                *of_cut.lock().unwrap() = Some(of_disk.power_cut(PowerCut::LOSE_ALL));
+            }
+        });
+        store.flusher.flush_sealed().unwrap();
+        let disk = cut.lock().unwrap().take().unwrap();
+        let past = ClosedPast::open(&env(&disk), Path::new(DIR)).unwrap();
+        let last = past.window().unwrap().last_lsn;
+        assert_eq!(past.read_at(&Target::Lsn(last)).unwrap().engine.stats().keys, last.get());
+        drop(past);
+        let opened = open_store(&disk).recovery.report.last_lsn;
+        assert!(opened > Lsn::ZERO && last == opened, "{last} {opened}");
     }
 }
