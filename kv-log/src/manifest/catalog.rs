@@ -19,6 +19,7 @@ use super::reserve::{Need, Room, Shares};
 use crate::context::Context;
 use crate::directory;
 use crate::segments::Segment;
+use crate::tail::Unwritten;
 use kv_core::parts::Progress;
 
 /// Names the segments of a store, creates them, and replaces them.
@@ -38,6 +39,8 @@ pub(crate) struct Catalog {
     pub(super) is_disk_full: AtomicBool,
     /// The segments that the manifest names.
     pub(super) segments: Mutex<BTreeMap<SegmentId, Arc<Segment>>>,
+    /// The bytes that the files lack, if the store is open for reading only.
+    pub(super) unwritten: Arc<Unwritten>,
 }
 
 /// The manifest as it was stored last, and the ids that it reserved.
@@ -64,7 +67,8 @@ pub(crate) struct Unnamed {
 }
 
 impl Catalog {
-    /// Of a store that was recovered from `manifest` with these `segments`.
+    /// Of a store that was recovered from `manifest` with these `segments`. If it is open for
+    /// reading only, their files lack the bytes in `unwritten`.
     pub(crate) fn new(
         context: Arc<Context>,
         lock: Arc<StoreLock>,
@@ -72,6 +76,7 @@ impl Catalog {
         maker: SegmentMaker,
         manifest: Manifest,
         segments: BTreeMap<SegmentId, Arc<Segment>>,
+        unwritten: Unwritten,
     ) -> Self {
         let next_id = manifest.ids_end;
         let stored =
@@ -81,7 +86,19 @@ impl Catalog {
         let archived = ArchiveFigures::default();
         archived.set(&stored.lock().manifest.archive);
         let is_disk_full = AtomicBool::new(false);
-        Catalog { context, lock, progress, maker, room, leftovers, stored, archived, is_disk_full, segments }
+        Catalog {
+            context,
+            lock,
+            progress,
+            maker,
+            room,
+            leftovers,
+            stored,
+            archived,
+            is_disk_full,
+            segments,
+            unwritten: Arc::new(unwritten),
+        }
     }
 
     /// All segments, in the order of their ids.

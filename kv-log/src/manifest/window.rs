@@ -10,6 +10,7 @@ use super::archive::{Archive, Archived};
 use super::catalog::Catalog;
 use super::content::{Entry, Manifest};
 use super::leftovers::Held;
+use crate::tail::Unwritten;
 
 /// The files of a store at one moment.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct PastFiles {
     pub(crate) manifest: Manifest,
     /// Those of the store, and archived ones.
     pub(crate) files: Vec<PastFile>,
+    /// The bytes that they lack: a tail that no opening for writing has adopted yet.
+    pub(crate) unwritten: Arc<Unwritten>,
 }
 
 /// A file that holds records of past states.
@@ -25,7 +28,7 @@ pub(crate) struct PastFiles {
 pub(crate) struct PastFile {
     pub(crate) id: SegmentId,
     pub(crate) kind: SegmentKind,
-    /// Its bytes from the start that hold records.
+    /// Its bytes from the start that hold records, those included that the file lacks.
     pub(crate) len: u64,
     /// Whether they end with a seal.
     pub(crate) is_sealed: bool,
@@ -63,7 +66,8 @@ impl Catalog {
             }
         }
         let held = self.leftovers.hold(files.iter().map(|file| file.id));
-        (PastFiles { dir: Arc::clone(&self.context.dir), manifest, files }, held)
+        let (dir, unwritten) = (Arc::clone(&self.context.dir), Arc::clone(&self.unwritten));
+        (PastFiles { dir, manifest, files, unwritten }, held)
     }
 
     /// The beginning of the window, and the points.

@@ -15,11 +15,13 @@ use crate::directory;
 use crate::inspect::{Survey, is_damage, is_zero};
 use crate::manifest::{Entry, Manifest, PastFile, PastFiles, misfit};
 use crate::progress::{OnProgress, silently};
+use crate::tail::{Unwritten, unwritten};
 
 /// The past of a closed store, read from its files. It holds the lock of a reader.
 ///
 /// The store need not open: a target needs only its own files to be intact. If the end of the log
-/// is damaged, the window ends before the damage.
+/// is damaged, the window ends before the damage. Changes that a killed process left in shared
+/// memory take part, as in an opening for reading. They stay there.
 ///
 /// ```
 /// use kv_log::inspect::ClosedPast;
@@ -42,6 +44,8 @@ pub struct ClosedPast {
     env: Env,
     survey: Survey,
     manifest: Manifest,
+    /// The changes that a dead process left in shared memory.
+    unwritten: Arc<Unwritten>,
 }
 
 /// The end of the log, as far as it can be read.
@@ -56,11 +60,13 @@ impl ClosedPast {
     ///
     /// # Errors
     /// [`Error::NotAStore`]; [`Error::Locked`] if a writer has the store open;
-    /// [`Error::Corruption`] if the manifest is damaged; an I/O error.
+    /// [`Error::Corruption`] if the manifest is damaged; an I/O error of a file, or of shared
+    /// memory.
     pub fn open(env: &Env, dir: &Path) -> Result<Self> {
         let survey = Survey::open(env, dir)?;
         let manifest = survey.manifest.clone()?;
-        Ok(ClosedPast { env: env.clone(), survey, manifest })
+        let unwritten = Arc::new(unwritten(env, &survey.dir, &manifest)?);
+        Ok(ClosedPast { env: env.clone(), survey, manifest, unwritten })
     }
 
     /// Whether the store keeps anything that only past states need, or has a point.
@@ -91,7 +97,8 @@ impl ClosedPast {
         files.extend(sealed.map(|(id, entry)| PastFile::sealed(*id, *entry)));
         files.extend(unsealed);
         let dir = Arc::clone(&self.survey.dir);
-        let files = PastFiles { dir, manifest: self.manifest.clone(), files };
+        let unwritten = Arc::clone(&self.unwritten);
+        let files = PastFiles { dir, manifest: self.manifest.clone(), files, unwritten };
         // The lock of a reader keeps the files.
         Ok(Reachable::new(&self.env, files, None, lsn, self.env.clock.unix_time_ms()))
     }
@@ -103,6 +110,9 @@ impl ClosedPast {
         for (id, entry) in self.manifest.segments.iter().filter(|(_, entry)| !entry.sealed) {
             let path = self.survey.dir.path_of(&directory::segment_file_name(*id));
             self.survey.read(*id, u64::MAX, &mut bytes)?;
+            if let Some(rest) = self.unwritten.get(id) {
+                rest.complete(&mut bytes);
+            }
             let Some(header) = self.header_of(*id, *entry, &bytes) else {
                 let is_spare = is_zero(bytes.get(SEGMENT_HEADER_LEN..).unwrap_or_default());
                 if is_spare && entry.durable_len <= SEGMENT_HEADER_LEN as u64 {

@@ -90,7 +90,7 @@ impl PastFiles {
         Ok(())
     }
 
-    /// Reads the records of `file`.
+    /// Reads the records of `file`, those included that only the tail holds.
     pub(super) fn read(&self, file: &PastFile, bytes: &mut Vec<u8>) -> Result<()> {
         let path = self.dir.path_of(&directory::segment_file_name(file.id));
         if file.len > SEGMENT_BYTES_MAX as u64 {
@@ -98,6 +98,9 @@ impl PastFiles {
             return Err(Error::corruption(&path, 0, fault));
         }
         directory::read_segment(&*self.dir, file.id, file.len, bytes)?;
+        if let Some(rest) = self.unwritten.get(&file.id) {
+            rest.complete(bytes);
+        }
         let read = bytes.len() as u64;
         if read < file.len {
             let fault = format!("the file ends here, and was {} bytes long", file.len);

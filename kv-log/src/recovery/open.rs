@@ -95,6 +95,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         maker,
         manifest,
         recovered.segments,
+        adopted.unwritten,
     );
     catalog.loaded_checkpoint(recovered.report.checkpoint_bytes);
     let (active, capacity) = if context.options.read_only {

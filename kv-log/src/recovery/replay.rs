@@ -28,7 +28,7 @@ use crate::reclaim::{Guard, collect, pin};
 use crate::segments::{
     Contents, Image, Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable,
 };
-use crate::tail::Unwritten;
+use crate::tail::{Rest, Unwritten};
 
 /// A store as its files describe it. Nothing on disk has changed.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ struct Replay<'a> {
     /// The age of all segments is counted from here, because the time of their records is unknown.
     now: Duration,
     /// Bytes that the files lack, for an opening for reading.
-    unwritten: &'a BTreeMap<SegmentId, Unwritten>,
+    unwritten: &'a Unwritten,
     /// Bytes of images that stay in memory.
     resident_bytes: AtomicU64,
     longest_key: AtomicUsize,
@@ -112,7 +112,7 @@ pub(crate) fn recover(
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
-    unwritten: &BTreeMap<SegmentId, Unwritten>,
+    unwritten: &Unwritten,
 ) -> Result<Recovered> {
     let seed = match env.background {
         // Against floods of colliding keys.
@@ -318,7 +318,7 @@ impl Replay<'_> {
             let read = image.fill(0, read_len, |bytes| {
                 if entry.sealed { file.read_at(bytes, 0) } else { file.read_sparsely(bytes) }
             })?;
-            if let Some(Unwritten { from, bytes }) = unwritten {
+            if let Some(Rest { from, bytes }) = unwritten {
                 image.fill(*from, bytes.len(), |out| out.copy_from_slice(bytes));
             }
             (read, image.published(0, read_len).unwrap_or_default())

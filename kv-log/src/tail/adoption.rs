@@ -31,7 +31,8 @@
 //! | of a segment that is sealed in its file, or that the manifest does not name | none: it was durable |
 //! | no valid control block | none: the process died before the object was in use |
 //!
-//! An opening for reading changes nothing. It gets the bytes that the files lack.
+//! An opening for reading changes nothing. It gets the bytes that the files lack. So do the tools
+//! for past states of a closed store.
 
 use kv_core::fs::{Dir, DirExt, DirId, FileExt as _, OpenMode, SharedMemory};
 use kv_core::{Env, Error, Op, Result, SegmentId};
@@ -44,6 +45,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::control::{Control, Owner, Unreadable};
+use super::unwritten::{Rest, Unwritten};
 use crate::directory;
 use crate::manifest::{Entry, Manifest, Room};
 use crate::memory::CONTROL_LEN;
@@ -57,18 +59,10 @@ pub(crate) struct Adopted {
     pub(crate) bytes: u64,
     pub(crate) warnings: Vec<String>,
     /// For an opening for reading: the bytes that the files lack.
-    pub(crate) unwritten: BTreeMap<SegmentId, Unwritten>,
+    pub(crate) unwritten: Unwritten,
     memory: Option<Arc<dyn SharedMemory>>,
     /// The names of the store's objects.
     names: Vec<String>,
-}
-
-/// The bytes of a segment that its file lacks.
-#[derive(Debug)]
-pub(crate) struct Unwritten {
-    /// Where they begin, bytes from the start of the file.
-    pub(crate) from: usize,
-    pub(crate) bytes: Vec<u8>,
 }
 
 /// An object that fits the store.
@@ -121,7 +115,7 @@ pub(crate) fn adopt(
         if lacking.is_empty() {
             whole.push(segment);
         } else if options.read_only {
-            adopted.unwritten.insert(*id, Unwritten { from: in_file, bytes: lacking.to_vec() });
+            adopted.unwritten.insert(*id, Rest { from: in_file, bytes: lacking.to_vec() });
         } else {
             whole.drain(..).try_for_each(|before| before.make_durable(dir, room))?;
             segment.make_durable(dir, room)?;
@@ -131,6 +125,15 @@ pub(crate) fn adopt(
         }
     }
     Ok(adopted)
+}
+
+/// The bytes of the tail that the files of the closed store in `dir` lack. Changes nothing.
+///
+/// # Errors
+/// As for [`adopt`].
+pub(crate) fn unwritten(env: &Env, dir: &Arc<dyn Dir>, manifest: &Manifest) -> Result<Unwritten> {
+    let options = Options { read_only: true, ..Options::default() };
+    Ok(adopt(env, &**dir, &Room::new(dir, true), manifest, &options)?.unwritten)
 }
 
 impl Adopted {

@@ -18,9 +18,11 @@ mod adoption;
 mod control;
 mod leftovers;
 mod object;
+mod unwritten;
 
-pub(crate) use adoption::{Unwritten, adopt};
+pub(crate) use adoption::{adopt, unwritten};
 pub(crate) use control::draw_nonce;
 pub(crate) use leftovers::remove_leftovers;
 pub use leftovers::{Leftover, State, list, remove};
 pub(crate) use object::Tail;
+pub(crate) use unwritten::{Rest, Unwritten};
