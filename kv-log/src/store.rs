@@ -98,7 +98,7 @@ impl Store {
             Arc::clone(&slack),
             Arc::clone(&segments),
         );
-        let log = Arc::new(Log::new(Arc::clone(&context), end, spares, slack));
+        let log = Arc::new(Log::new(Arc::clone(&context), end, spares, slack, Arc::clone(&progress)));
         let flusher = Arc::new(Flusher::new(
             Arc::clone(&context),
             Arc::clone(&log),
@@ -168,6 +168,10 @@ impl Store {
     /// store that is opened often and killed each time would otherwise never be compacted. The
     /// background worker does the rest.
     pub(crate) fn begin(&self) -> Result<()> {
+        if !self.context.options.read_only {
+            // Recovered changes may have had no mark yet.
+            self.log.date_changes(&mut self.log.end.lock());
+        }
         // The index grew while segments were replayed.
         self.evictor.evict_in_place();
         if self.context.options.warm_up {

@@ -57,6 +57,8 @@ pub(crate) struct Active {
     pub(crate) sealed: Vec<Arc<Segment>>,
     /// Where the newest sealed segment ends.
     pub(crate) sealed_to: Position,
+    /// The newest mark of the log dates the changes up to this one.
+    dated_lsn: Lsn,
 }
 
 /// The end of the log, with the commit lock held.
@@ -68,9 +70,16 @@ pub(crate) struct LockedEnd<'a> {
 
 impl LogEnd {
     /// Of a store that was recovered up to `last_lsn`. The next change goes to `active`, of which
-    /// `capacity` bytes may be used, and its LSN is above `lsn_floor`.
-    pub(crate) fn new(active: Arc<Segment>, capacity: usize, last_lsn: Lsn, lsn_floor: Lsn) -> Self {
-        let mut active = Active::new(active);
+    /// `capacity` bytes may be used, and its LSN is above `lsn_floor`. Marks date the changes up to
+    /// `dated_lsn`.
+    pub(crate) fn new(
+        active: Arc<Segment>,
+        capacity: usize,
+        last_lsn: Lsn,
+        lsn_floor: Lsn,
+        dated_lsn: Lsn,
+    ) -> Self {
+        let mut active = Active { dated_lsn, ..Active::new(active) };
         active.capacity = active.capacity.min(capacity);
         LogEnd { lsn: last_lsn.get().into(), bytes: 0.into(), active: Mutex::new(active), lsn_floor }
     }
@@ -138,7 +147,8 @@ impl LockedEnd<'_> {
     pub(crate) fn roll(&mut self, next: Arc<Segment>) {
         self.seal();
         let sealed = std::mem::take(&mut self.active.sealed);
-        let next = Active { sealed, sealed_to: self.position(), ..Active::new(next) };
+        let (sealed_to, dated_lsn) = (self.position(), self.active.dated_lsn);
+        let next = Active { sealed, sealed_to, dated_lsn, ..Active::new(next) };
         let full = std::mem::replace(&mut *self.active, next).segment;
         self.active.sealed.push(full);
     }
@@ -166,7 +176,13 @@ impl LockedEnd<'_> {
             let body = Mark { durable_lsn: durable.get(), unix_time_ms }.encode_body();
             let mark = Record::mark(self.last_lsn().get(), &body);
             self.active.append(&mark, body_checksum(b"", &body));
+            self.active.dated_lsn = self.last_lsn();
         }
+    }
+
+    /// Whether a mark dates every change.
+    pub(crate) fn is_dated(&self) -> bool {
+        self.active.dated_lsn >= self.last_lsn()
     }
 }
 
@@ -188,6 +204,7 @@ impl Active {
             segment,
             sealed: Vec::new(),
             sealed_to: Position::default(),
+            dated_lsn: Lsn::ZERO,
         }
     }
 

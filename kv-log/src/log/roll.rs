@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::manifest::Need;
 use crate::refusal::unless_refused;
 use crate::slack::Slack;
+use kv_core::parts::Progress;
 
 /// The end of the log, and the spares that follow its active segment.
 #[derive(Debug)]
@@ -18,11 +19,18 @@ pub(crate) struct Log {
     pub(crate) end: LogEnd,
     pub(crate) spares: Spares,
     pub(crate) slack: Arc<Slack>,
+    progress: Arc<Progress>,
 }
 
 impl Log {
-    pub(crate) fn new(context: Arc<Context>, end: LogEnd, spares: Spares, slack: Arc<Slack>) -> Self {
-        Log { context, end, spares, slack }
+    pub(crate) fn new(
+        context: Arc<Context>,
+        end: LogEnd,
+        spares: Spares,
+        slack: Arc<Slack>,
+        progress: Arc<Progress>,
+    ) -> Self {
+        Log { context, end, spares, slack, progress }
     }
 
     /// Seals the active segment if it holds a change, so that compaction may take all of it.
@@ -72,9 +80,18 @@ impl Log {
         let next =
             self.spares.next(SEGMENT_HEADER_LEN + len + MARK_LEN_MAX + SEAL_LEN_MAX, need, end.last_lsn());
         let next = next.map_err(|error| self.context.poison_unless_refused(error))?;
+        self.date_changes(end);
         for next in next {
             end.roll(next);
         }
         Ok(())
+    }
+
+    /// Appends a mark that dates the newest changes, unless one dates them. A flush of sealed
+    /// segments appends none, so each segment gets its mark before its seal.
+    pub(crate) fn date_changes(&self, end: &mut LockedEnd<'_>) {
+        if !end.is_dated() {
+            end.append_mark(self.progress.durable_lsn(), self.context.env.clock.unix_time_ms());
+        }
     }
 }

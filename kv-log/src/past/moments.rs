@@ -108,3 +108,117 @@ impl PointInTime for LogEngine {
         reach(&self.store)?.restore(target, into, &silently)
     }
 }
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::Options;
+    use kv_core::{Action, Background, Clock, Engine, Env, Manual, ManualClock, Never};
+    use kv_tests::sim::SimFs;
+    use std::ops::Range;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    struct Place {
+        disk: SimFs,
+        clock: Arc<ManualClock>,
+    }
+
+    impl Place {
+        /// Where it is 1000 ms after the epoch.
+        fn new() -> Self {
+            Place { disk: SimFs::new(), clock: Arc::new(ManualClock::new(1000)) }
+        }
+
+        fn open(&self) -> LogEngine {
+            let (fs, clock) = (Arc::new(self.disk.clone()), Arc::clone(&self.clock) as Arc<dyn Clock>);
+            let env = Env { fs, clock, background: Background::Inline };
+            let options = Options {
+                segment_bytes: 2048,
+                persistence: Arc::new(Manual),
+                compaction: Arc::new(Never),
+                ..Options::default()
+            };
+            LogEngine::open_in(Path::new("/store"), &env, options).unwrap()
+        }
+
+        /// Lets a second pass.
+        fn wait(&self) {
+            self.clock.advance(Duration::from_secs(1));
+        }
+    }
+
+    fn put(engine: &LogEngine, keys: Range<u32>) {
+        for key in keys {
+            engine.put(&key.to_be_bytes(), &[7; 100]).unwrap();
+        }
+    }
+
+    /// The state that a time leads to.
+    fn state_at(engine: &LogEngine, unix_ms: u64) -> Lsn {
+        engine.plan(&Target::UnixMs(unix_ms)).unwrap().moment.lsn
+    }
+
+    /// The number of marks in the log.
+    fn marks(engine: &LogEngine) -> usize {
+        engine.store.flusher.make_all_durable().unwrap();
+        engine.store.catalog.hold_past().0.marks().len()
+    }
+
+    #[test]
+    fn a_flush_of_sealed_segments_leaves_its_changes_at_their_time() {
+        let place = Place::new();
+        let engine = place.open();
+        put(&engine, 0..50);
+        engine.store.flusher.flush_sealed().unwrap();
+        let durable = engine.durable_lsn();
+        assert!(durable > Lsn::new(20) && durable < Lsn::new(50));
+        place.wait();
+        put(&engine, 50..100);
+        place.wait();
+        // The flush of this call dates the later changes.
+        assert_eq!(state_at(&engine, 1000), durable);
+        assert!(state_at(&engine, 1999) == durable && state_at(&engine, 2000) > durable);
+        assert_eq!(state_at(&engine, 3000), Lsn::new(100));
+    }
+
+    #[test]
+    fn a_segment_gets_no_mark_for_changes_that_have_one() {
+        let place = Place::new();
+        let engine = place.open();
+        for key in 0..5 {
+            put(&engine, key..key + 1);
+            engine.store.flusher.flush(Action::WriteAndSync).unwrap();
+            engine.store.log.seal_active().unwrap();
+        }
+        engine.close().unwrap();
+        for _ in 0..3 {
+            let engine = place.open();
+            assert_eq!(marks(&engine), 5);
+            engine.close().unwrap();
+        }
+    }
+
+    /// Nobody knows when they were made, but it was before the opening.
+    #[test]
+    fn an_opening_dates_the_changes_that_a_dead_process_left() {
+        let mut place = Place::new();
+        let dead = place.open();
+        put(&dead, 0..30);
+        // The roll-over has dated these.
+        let sealed_to = dead.store.log.end.lock().active.sealed_to.lsn;
+        assert!(sealed_to > Lsn::ZERO && sealed_to < Lsn::new(30));
+        place.disk = place.disk.process_death();
+        place.wait();
+        let engine = place.open();
+        place.wait();
+        put(&engine, 30..35);
+        assert_eq!((state_at(&engine, 1999), state_at(&engine, 2000)), (sealed_to, Lsn::new(30)));
+        let (before, last) = (marks(&engine), engine.last_lsn());
+        engine.close().unwrap();
+        let engine = place.open();
+        assert_eq!((marks(&engine), engine.last_lsn()), (before, last));
+    }
+}

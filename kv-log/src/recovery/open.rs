@@ -107,7 +107,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         (active, capacity)
     };
     recovered.report.duration = env.clock.monotonic().saturating_sub(start);
-    let end = LogEnd::new(active, capacity, recovered.report.last_lsn, lsn_floor);
+    let end = LogEnd::new(active, capacity, recovered.report.last_lsn, lsn_floor, recovered.dated_lsn);
     let recovery = Recovery { report: recovered.report, lsn_floor };
     let foundation = Foundation {
         context,

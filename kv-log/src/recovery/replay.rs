@@ -43,6 +43,8 @@ pub(crate) struct Recovered {
     pub(crate) torn: Option<Arc<Segment>>,
     /// Length of the longest key, bytes.
     pub(crate) longest_key: usize,
+    /// Marks date the changes up to this one. They may have gone since, with their segments.
+    pub(crate) dated_lsn: Lsn,
     pub(crate) report: RecoveryReport,
 }
 
@@ -55,6 +57,8 @@ struct Replayed {
     end: End,
     /// Highest LSN of any record, marks and seal included.
     last_lsn: u64,
+    /// LSN of the newest mark. 0 if there is none.
+    dated_lsn: u64,
 }
 
 enum End {
@@ -149,11 +153,13 @@ pub(crate) fn recover(
     (report.checkpoint_bytes, report.checkpoint_keys) = (loaded.bytes, checkpoint_keys);
     report.checkpoint_lsn = Lsn::new(loaded.horizon);
     let mut last_lsn = manifest.durable_lsn.get();
+    let mut dated_lsn = last_lsn;
     for segment in &replayed {
         report.files += 1;
         report.bytes += segment.stop.offset as u64;
         report.records += segment.segment.tally.records();
         last_lsn = last_lsn.max(segment.last_lsn);
+        dated_lsn = dated_lsn.max(segment.dated_lsn);
     }
     report.last_lsn = Lsn::new(last_lsn);
 
@@ -206,7 +212,8 @@ pub(crate) fn recover(
         }
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
-    Ok(Recovered { index, table, segments, active, torn, longest_key, report })
+    let dated_lsn = Lsn::new(dated_lsn);
+    Ok(Recovered { index, table, segments, active, torn, longest_key, dated_lsn, report })
 }
 
 /// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and
@@ -266,7 +273,7 @@ impl Replay<'_> {
 
     fn one(&self, id: SegmentId, entry: Entry, tombstones: &mut Tombstones) -> Result<Replayed> {
         let (segment, file) = self.load(id, entry)?;
-        let stop = self.scan(&segment, file.bytes(), tombstones)?;
+        let (stop, dated_lsn) = self.scan(&segment, file.bytes(), tombstones)?;
         segment.set_end(stop.offset);
         segment.set_written(stop.offset);
         let durable_len = usize::try_from(entry.durable_len).unwrap_or(usize::MAX);
@@ -283,7 +290,7 @@ impl Replay<'_> {
         let end = sealed.map_or_else(|| End::Unfinished(file), End::Sealed);
         self.keep_within_budget(&segment);
         self.tell(&segment, entry);
-        Ok(Replayed { segment, entry, stop, end, last_lsn })
+        Ok(Replayed { segment, entry, stop, end, last_lsn, dated_lsn })
     }
 
     /// Reads a segment's file into an image.
@@ -340,12 +347,14 @@ impl Replay<'_> {
         Ok((segment, unsafe { Contents::new(image, all_len.min(capacity), header.base_lsn) }))
     }
 
-    /// Replays the changes in one segment, whose bytes are `bytes`.
-    fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<Stop> {
+    /// Replays the changes in one segment, whose bytes are `bytes`. Returns where its records end,
+    /// and the LSN of its newest mark.
+    fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<(Stop, u64)> {
         let mut scanner = Scanner::new(segment.origin(), bytes, SEGMENT_HEADER_LEN);
-        let (guard, mut longest_key) = (pin(), 0);
+        let (guard, mut longest_key, mut dated_lsn) = (pin(), 0, 0);
         for (range, record) in scanner.by_ref() {
             if !record.kind.is_change() {
+                dated_lsn = if record.kind == RecordKind::Mark { record.lsn } else { dated_lsn };
                 continue;
             }
             longest_key = longest_key.max(record.key.len());
@@ -358,7 +367,7 @@ impl Replay<'_> {
             self.replay(&record, range.len(), location, tombstones, &guard)?;
         }
         self.longest_key.fetch_max(longest_key, Ordering::Relaxed);
-        Ok(scanner.stop())
+        Ok((scanner.stop(), dated_lsn))
     }
 
     /// Points the index at `record`, which has `len` bytes, unless the index knows a newer record
