@@ -181,12 +181,33 @@ impl Target {
 }
 
 /// Refuses a directory that is neither empty nor a backup. A crash may have left the mark's
-/// temporary file alone.
+/// temporary file beside the lock.
 fn check(into: &Path, names: &[String]) -> Result<()> {
-    let is_begun = names.iter().all(|name| name.strip_suffix(".tmp") == Some(BACKUP_MARK));
-    if is_begun || names.iter().any(|name| name == BACKUP_MARK) {
-        Ok(())
-    } else {
-        refuse_unless_empty(into, names)
+    if names.iter().any(|name| name == BACKUP_MARK) {
+        return Ok(());
+    }
+    let is_temporary = |name: &String| name.strip_suffix(".tmp") == Some(BACKUP_MARK);
+    let others: Vec<String> = names.iter().filter(|name| !is_temporary(name)).cloned().collect();
+    refuse_unless_empty(into, &others)
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::{LogEngine, Options};
+    use kv_core::{Background, Engine, ManualClock, PointInTime};
+    use kv_tests::sim::SimFs;
+
+    /// No opening for writing has made it, so no object in shared memory is its tail.
+    #[test]
+    fn a_backup_has_the_number_of_no_opening() {
+        let disk = SimFs::new();
+        let (fs, clock) = (Arc::new(disk.clone()), Arc::new(ManualClock::new(0)));
+        let env = Env { fs, clock, background: Background::Inline };
+        let engine = LogEngine::open_in(Path::new("/store"), &env, Options::default()).unwrap();
+        engine.put(b"key", b"value").unwrap();
+        engine.backup(Path::new("/backup")).unwrap();
+        let nonce = |dir: &str| Manifest::load(&*env.fs.open_dir(Path::new(dir)).unwrap()).unwrap().nonce;
+        assert!(nonce("/store") != 0 && nonce("/backup") == 0);
     }
 }
