@@ -2,10 +2,12 @@
 //! callback that made it, and comes after seconds.
 
 use kv_core::{
-    Batch, Checkpoint, Compact, CompactionReport, Engine, Lsn, PointInTime, Result, ScanVisitor, Stats, Value,
+    BackupReport, Batch, Checkpoint, Compact, CompactionReport, Engine, Error, Lsn, Moment, Past, Point,
+    PointInTime, RestorePlan, Result, ScanVisitor, Stats, Target, Value, Version, Window,
 };
 use std::cell::RefCell;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -198,7 +200,7 @@ impl Engine for Watched {
     }
 
     fn as_point_in_time(&self) -> Option<&dyn PointInTime> {
-        self.engine.as_deref()?.as_point_in_time()
+        self.engine.as_deref()?.as_point_in_time().map(|_| self as &dyn PointInTime)
     }
 
     fn as_compact(&self) -> Option<&dyn Compact> {
@@ -210,7 +212,7 @@ impl Checkpoint for Watched {
     fn checkpoint(&self) -> Result<Lsn> {
         self.call("checkpoint", None, |engine| match engine.as_checkpoint() {
             Some(checkpoint) => checkpoint.checkpoint(),
-            None => Err(kv_core::Error::Unsupported("a checkpoint on request")),
+            None => Err(Error::Unsupported("a checkpoint on request")),
         })
     }
 }
@@ -219,14 +221,116 @@ impl Compact for Watched {
     fn compact(&self) -> Result<CompactionReport> {
         self.call("compact", None, |engine| match engine.as_compact() {
             Some(compact) => compact.compact(),
-            None => Err(kv_core::Error::Unsupported("compaction on request")),
+            None => Err(Error::Unsupported("compaction on request")),
         })
+    }
+}
+
+impl Watched {
+    /// Runs a call for past states.
+    fn past<T>(
+        &self,
+        name: &'static str,
+        key: Option<&[u8]>,
+        call: impl FnOnce(&dyn PointInTime) -> Result<T>,
+    ) -> Result<T> {
+        self.call(name, key, |engine| match engine.as_point_in_time() {
+            Some(past) => call(past),
+            None => Err(Error::Unsupported("past states")),
+        })
+    }
+}
+
+impl PointInTime for Watched {
+    fn window(&self) -> Result<Window> {
+        self.past("window", None, |past| past.window())
+    }
+
+    fn points(&self) -> Result<Vec<Point>> {
+        self.past("points", None, |past| past.points())
+    }
+
+    fn pin(&self, name: &str, target: &Target, expires_unix_ms: Option<u64>) -> Result<Point> {
+        self.past("pin", None, |past| past.pin(name, target, expires_unix_ms))
+    }
+
+    fn unpin(&self, name: &str) -> Result<bool> {
+        self.past("unpin", None, |past| past.unpin(name))
+    }
+
+    fn read_at(&self, target: &Target) -> Result<Past> {
+        let Past { moment, engine } = self.past("read_at", None, |past| past.read_at(target))?;
+        Ok(Past { moment, engine: Arc::new(Watched::new(engine, self.calls.clone())) })
+    }
+
+    fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
+        self.past("history", Some(key), |past| past.history(key))
+    }
+
+    fn plan(&self, target: &Target) -> Result<RestorePlan> {
+        self.past("plan", None, |past| past.plan(target))
+    }
+
+    fn backup(&self, into: &Path) -> Result<BackupReport> {
+        self.past("backup", None, |past| past.backup(into))
+    }
+
+    fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
+        self.past("restore", None, |past| past.restore(target, into))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reference::ReferenceFactory;
+    use crate::sim::SimFs;
+    use kv_core::{Background, Clock, EngineFactory, Env, OpenOptions};
+
+    /// Long enough for a call to be overdue.
+    fn pause() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+
+    /// A clock that notes the call that reads it.
+    #[derive(Debug, Default)]
+    struct Spy {
+        calls: Calls,
+        seen: Mutex<Option<String>>,
+    }
+
+    impl Clock for Spy {
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn unix_time_ms(&self) -> u64 {
+            pause();
+            *lock(&self.seen) = self.calls.overdue(Duration::ZERO);
+            0
+        }
+    }
+
+    #[test]
+    fn calls_for_past_states_and_reads_of_them_are_named() {
+        let spy = Arc::new(Spy::default());
+        let clock = Arc::clone(&spy) as Arc<dyn Clock>;
+        let env = Env { fs: Arc::new(SimFs::new()), clock, background: Background::Inline };
+        let factory = ReferenceFactory::default();
+        let engine = factory.open(Path::new("/store"), &env, &OpenOptions::default()).unwrap();
+        let watched = Watched::new(engine, spy.calls.clone());
+        let lsn = watched.put(b"key", b"value").unwrap();
+        let past = watched.as_point_in_time().unwrap();
+        past.window().unwrap();
+        assert_eq!(lock(&spy.seen).as_deref(), Some("window"));
+        let (state, mut seen) = (past.read_at(&Target::Lsn(lsn)).unwrap().engine, None);
+        let visit = &mut |_: &[u8]| {
+            pause();
+            seen = spy.calls.overdue(Duration::ZERO);
+        };
+        assert!(state.read(b"key", visit).unwrap());
+        assert_eq!(seen.as_deref(), Some("read of key \"key\""));
+    }
 
     #[test]
     fn an_overdue_call_is_named_with_its_key_and_the_callback_around_it() {
