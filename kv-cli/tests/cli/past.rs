@@ -2,8 +2,9 @@
 
 #![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
 
-use crate::run::{feed, kv, outcome, plain_command};
+use crate::run::{command, feed, kv, outcome, plain_command};
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Output;
 use std::thread;
@@ -77,6 +78,10 @@ fn past_states_that_lie_in_the_log_alone_survive_a_command() {
     assert!(kv("log", &dir.path().join("s"), &["shell"], lines).status.success());
     assert_eq!(answer(dir.path(), &["revert", "a", "--to", "2"]), "1\n");
     assert!(run(dir.path(), &["compact"]).status.success());
+    // The default policy of an application keeps nothing. A command does not know that.
+    let stats = answer(dir.path(), &["stats"]);
+    let kept = stats.lines().find_map(|line| line.strip_prefix("past_bytes ")).unwrap();
+    assert!(kept.trim().parse::<u64>().unwrap() > 0, "{stats}");
     assert!(run(dir.path(), &["put", "c", "3"]).status.success());
     assert_eq!(answer(dir.path(), &["revert", "b", "--to", "2"]), "2\n");
     assert_eq!(answer(dir.path(), &["get", "b", "--at", "2"]), "2\n");
@@ -245,4 +250,31 @@ fn a_store_that_does_not_open_is_restored_to_before_its_damage() {
     fs::remove_dir_all(dir.path().join("r")).unwrap();
     let beyond = restore(dir.path(), "3");
     assert!(outcome(&beyond).2.contains("past states reach from LSN 0 ("));
+}
+
+#[test]
+fn past_states_reach_to_the_last_change_before_a_kill() {
+    if !Path::new("/dev/shm").is_dir() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let shell = &["shell", "--durability", "manual"];
+    let mut child = command("log", &dir.path().join("s"), shell).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"put a 1\nput a 2\nput b 3\ndelete a\n").unwrap();
+    assert_eq!(BufReader::new(child.stdout.take().unwrap()).lines().take(4).count(), 4);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let lsns = || -> Vec<String> {
+        answer(dir.path(), &["history", "a"]).lines().map(|line| columns(line)[0].to_owned()).collect()
+    };
+    assert_eq!(lsns(), ["1", "2", "4"]);
+    assert_eq!(answer(dir.path(), &["get", "a", "--at", "3"]), "2\n");
+    assert_eq!(restore(dir.path(), "3").status.code(), Some(0));
+    assert_eq!(outcome(&kv("log", &dir.path().join("r"), &["get", "b"], b"")), (0, "3\n", ""));
+    // This opening adopts the changes, and keeps their past states.
+    answer(dir.path(), &["compact"]);
+    assert_eq!(lsns(), ["1", "2", "4"]);
+    assert_eq!(answer(dir.path(), &["get", "a", "--at", "1"]), "1\n");
+    assert_eq!(outcome(&run(dir.path(), &["get", "a"])), (1, "NULL\n", ""));
 }
