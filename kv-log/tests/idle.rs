@@ -4,9 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at what the system tells of the process")]
 
-use kv_core::{Engine, Stats};
+use kv_core::{Engine, Periodic, Stats};
 use kv_log::{LogEngine, Options};
 use std::fs;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -77,4 +78,15 @@ fn an_idle_store_sleeps_and_is_small() {
         store.delete(&key.to_be_bytes()).unwrap();
     }
     check(&wait_until_idle(&store), "mostly deleted");
+    store.close().unwrap();
+    drop(store);
+
+    // It dumps only after the pause that makes it idle.
+    let dir = tempfile::tempdir().unwrap();
+    let late = Arc::new(Periodic::new(Duration::from_secs(3)));
+    let store = LogEngine::open(dir.path(), Options { persistence: late, ..Options::default() }).unwrap();
+    for key in (0..10 * KEYS).map(|key| key * 7919 % KEYS) {
+        store.put(&key.to_be_bytes(), &[7; 500]).unwrap();
+    }
+    check(&wait_until_idle(&store), "dumped late");
 }

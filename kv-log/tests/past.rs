@@ -6,7 +6,7 @@
 
 use kv_core::fs::FsExt;
 use kv_core::{
-    Background, Compact, Engine, EngineExt, Env, Error, KeepPast, Lsn, Manual, ManualClock, MaxLogSize,
+    Background, Compact, Engine, EngineExt, Env, Error, Fs, KeepPast, Lsn, Manual, ManualClock, MaxLogSize,
     PointInTime, RetentionPolicy, Target,
 };
 use kv_log::inspect::{ClosedPast, SegmentState, examine, silently};
@@ -316,4 +316,45 @@ fn a_past_state_is_whole_while_writers_and_compaction_go_on() {
             rounds += 1;
         }
     });
+}
+
+#[test]
+fn a_restored_store_has_segments_of_a_fitting_size() {
+    for (keys, count) in [(10_u32, 1..=1), (3000, 7..=10)] {
+        let (disk, target) = (SimFs::new(), Target::Lsn(Lsn::new(keys.into())));
+        let store = open(&disk, KeepPast::all()).unwrap();
+        for key in 0..keys {
+            store.put(&key.to_be_bytes(), &[7; 100]).unwrap();
+        }
+        let bytes = store.plan(&target).unwrap().bytes;
+        store.restore(&target, Path::new("/restored")).unwrap();
+        let files = disk.files();
+        let restored = files.iter().filter(|(path, _)| {
+            path.starts_with("/restored") && path.extension() == Some("segment".as_ref())
+        });
+        let lens: Vec<u64> = restored.map(|(_, file)| file.len() as u64).collect();
+        assert!(count.contains(&lens.len()), "{lens:?} of {bytes}");
+        assert!(lens.iter().all(|len| *len <= (bytes / 8).max(4096) + 64), "{lens:?} of {bytes}");
+    }
+}
+
+#[test]
+fn a_backup_goes_on_where_a_crash_left_only_the_beginning_of_its_mark() {
+    let (disk, states) = closed();
+    let past = ClosedPast::open(&env(&disk), Path::new(DIR)).unwrap();
+    for (other, is_refused) in [("letter", true), ("LOCK", false)] {
+        let into = PathBuf::from("/").join(other);
+        disk.create_dir(&into).unwrap();
+        for name in ["BACKUP.tmp", other] {
+            disk.damage(&into.join(name), Some(Vec::new()));
+        }
+        let answer = past.backup(&into).map(|report| report.moment.lsn);
+        assert_eq!(answer.is_err(), is_refused, "{answer:?}");
+        if !is_refused {
+            let (lsn, state) = states.last().unwrap();
+            assert_eq!(answer.unwrap(), *lsn);
+            let backup = ClosedPast::open(&env(&disk), &into).unwrap();
+            assert_eq!(content(&*backup.read_at(&Target::Lsn(*lsn)).unwrap().engine), *state);
+        }
+    }
 }

@@ -331,3 +331,32 @@ fn tails_are_listed_and_those_of_gone_stores_are_removed() {
     }
     assert!(disk.shared_objects().is_empty());
 }
+
+/// The log ends in the torn bytes of segment 1. The objects of its successors hold what came after
+/// them.
+#[test]
+fn no_death_revives_the_changes_behind_a_torn_segment() {
+    let whole = dead();
+    let path = Path::new(DIR).join("0000000000000001.segment");
+    let header = kv_core::fs::FsExt::read_file(&whole, &path).unwrap()[..40].to_vec();
+    let objects = whole.shared_objects();
+    let (object, bytes) =
+        objects.iter().find(|(_, bytes)| bytes[CONTROL_LEN..].starts_with(&header)).unwrap();
+    let mut torn = bytes[CONTROL_LEN..].to_vec();
+    torn[700] ^= 1;
+    whole.damage(&path, Some(torn));
+    whole.damage_shared(object, None);
+    let expected = count(&open(&whole.process_death()));
+    assert!(expected > 0 && expected < 15);
+    for cut in 0.. {
+        let image = whole.process_death();
+        image.cut_after(cut);
+        let opened = open_with(&image, options());
+        let is_over = !image.has_lost_power();
+        drop(opened);
+        assert_eq!(count(&open(&image.process_death())), expected, "death after {cut}");
+        if is_over {
+            break;
+        }
+    }
+}

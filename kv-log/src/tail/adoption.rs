@@ -323,3 +323,23 @@ impl Segment {
 fn scan(header: &SegmentHeader, bytes: &[u8]) -> Stop {
     Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN).stop()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_may_pass_is_not_passed_over() {
+        for (errno, stays) in [
+            (Errno::IO, false),
+            (Errno::MFILE, false),
+            (Errno::NFILE, false),
+            (Errno::NOMEM, false),
+            (Errno::ACCESS, true),
+            (Errno::NOENT, true),
+        ] {
+            assert_eq!(passing_over(Path::new("object"), errno.into()).is_ok(), stays, "{errno}");
+        }
+        assert!(passing_over(Path::new("object"), io::Error::other("another version")).is_ok());
+    }
+}

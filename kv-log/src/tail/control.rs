@@ -134,7 +134,11 @@ impl Fields<'_> {
 /// A number for an opening of the store in `dir`, other than that of the opening before. In inline
 /// mode it follows from that one.
 pub(crate) fn draw_nonce(env: &Env, dir: &Path, before: u64) -> u64 {
-    let drawn = env.draw((dir, before));
+    other_than(before, env.draw((dir, before)))
+}
+
+/// `drawn`, or another number if that is `before`, or 0, which no opening has.
+fn other_than(before: u64, drawn: u64) -> u64 {
     if drawn == before || drawn == 0 { before.wrapping_add(1).max(1) } else { drawn }
 }
 
@@ -193,7 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn no_opening_has_the_number_of_the_one_before() {
+    fn no_opening_has_the_number_of_the_one_before_or_0() {
+        let most = u64::MAX;
+        for (before, drawn, number) in
+            [(5, 7, 7), (7, 7, 8), (5, 0, 6), (0, 0, 1), (most, most, 1), (most, 0, 1)]
+        {
+            assert_eq!(other_than(before, drawn), number, "{before} {drawn}");
+        }
         for background in [Background::Inline, Background::Threads] {
             let env = Env { background, ..Env::os() };
             let mut before = 0;
