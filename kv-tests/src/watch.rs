@@ -3,7 +3,7 @@
 
 use kv_core::{
     BackupReport, Batch, Checkpoint, Compact, CompactionReport, Engine, Error, Lsn, Moment, Past, Point,
-    PointInTime, RestorePlan, Result, ScanVisitor, Stats, Target, Value, Version, Window,
+    PointInTime, Reach, RestorePlan, Result, ScanVisitor, Stats, Target, Value, Version, Window,
 };
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -244,6 +244,10 @@ impl Watched {
 impl PointInTime for Watched {
     fn window(&self) -> Result<Window> {
         self.past("window", None, |past| past.window())
+    }
+
+    fn reach(&self) -> Result<Reach> {
+        self.past("reach", None, |past| past.reach())
     }
 
     fn points(&self) -> Result<Vec<Point>> {

@@ -3,8 +3,7 @@
 use kv_core::fs::DirExt;
 use kv_core::{
     BackupReport, Env, Error, Lsn, Moment, Past, Point, PointInTime, Reach, RestorePlan, Result, SegmentId,
-    Target,
-    Version, Window,
+    Target, Version, Window,
 };
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop, StopReason};
 use std::path::Path;

@@ -164,7 +164,7 @@ mod tests {
     /// The number of marks in the log.
     fn marks(engine: &LogEngine) -> usize {
         engine.store.flusher.make_all_durable().unwrap();
-        engine.store.catalog.hold_past().0.marks().len()
+        engine.store.catalog.hold_past().0.marks(Background::Inline).len()
     }
 
     #[test]
