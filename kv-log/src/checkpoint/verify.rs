@@ -6,9 +6,14 @@
 
 use kv_core::{Error, Result};
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, StopReason};
+use std::collections::VecDeque;
 
 use crate::index::Index;
+use crate::reclaim::pin;
 use crate::segments::{Contents, Location, Segment, SegmentTable};
+
+/// So many puts before its turn, the place of a put in the index is prefetched.
+const AHEAD: usize = 16;
 
 /// Checks every record of a segment, whose bytes are `contents`, and that each location in it leads
 /// to a put with the hash of its entry. Writers go on meanwhile. One thread at a time verifies.
@@ -27,19 +32,23 @@ pub(crate) fn verify(
     check_records(segment, contents.bytes())?;
     index.settle_at(|location| location.slot() == segment.slot, segments)?;
     let (mut entries, mut live) = (0, 0);
-    let mut end = SEGMENT_HEADER_LEN;
-    while end < contents.bytes().len() {
-        let start = end;
-        let (record, len) = contents.record_at(start);
-        end += len;
-        if record.kind == RecordKind::Put {
-            let location = Location::new(segment.slot, start);
-            index.claim(index.hash(record.key), location, |is_live| {
-                entries += u64::from(is_live);
-                live += if is_live { len as u64 } else { 0 };
-                segment.walk_to(end);
-            });
+    let (mut ahead, mut read_to) = (VecDeque::with_capacity(AHEAD), SEGMENT_HEADER_LEN);
+    loop {
+        while read_to < contents.bytes().len() && ahead.len() < AHEAD {
+            let (start, (record, len)) = (read_to, contents.record_at(read_to));
+            read_to += len;
+            if record.kind == RecordKind::Put {
+                let hash = index.hash(record.key);
+                index.prefetch(hash, &pin());
+                ahead.push_back((hash, start, len));
+            }
         }
+        let Some((hash, start, len)) = ahead.pop_front() else { break };
+        index.claim(hash, Location::new(segment.slot, start), |is_live| {
+            entries += u64::from(is_live);
+            live += if is_live { len as u64 } else { 0 };
+            segment.walk_to(start + len);
+        });
     }
     match segment.end_walk(entries, live) {
         0 => Ok(()),
