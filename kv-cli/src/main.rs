@@ -11,7 +11,7 @@
 //! | `interactive.rs` | lines that a user edits on a terminal |
 //! | `scan.rs` | the pairs of a store as lines |
 //! | `compare.rs` | differences of two stores, and the largest pairs |
-//! | `past/` | targets, histories and points as text |
+//! | `past/` | targets, histories and points as text; the past states that a command keeps |
 //! | `transfer/` | export, import and copy |
 //! | `files/` | inspect, dump, verify and repair; tails |
 //! | `progress.rs`, `colour.rs` | progress and colours on a terminal |

@@ -2,9 +2,10 @@
 
 use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
+use crate::past::KeepFound;
 use crate::progress::of_opening;
 use kv_core::fs::FsExt;
-use kv_core::{Engine, EngineFactory, Env, Error, KeepPast, Moment, OpenOptions, OsFs, PointInTime, Target};
+use kv_core::{Engine, EngineFactory, Env, Error, Moment, OpenOptions, OsFs, PointInTime, Target};
 use kv_log::inspect::{ClosedPast, OnProgress};
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
 use kv_naive::{NaiveEngine, NaiveFactory};
@@ -108,22 +109,25 @@ pub(crate) fn engine_of(dir: &Path) -> EngineName {
 
 fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Result<Arc<dyn Engine>, Failure> {
     let mut options = open_options(args, access);
-    // A command does not know the retention policy of the store's application. It must not give up
-    // what that keeps, not even for room.
-    if access != Access::Read && (needs_past(&args.command) || has_past(engine, dir)) {
-        options.retention = Arc::new(KeepPast::all().stays_on_full_disk());
+    let retention = Arc::new(KeepFound::default());
+    if access != Access::Read {
+        options.retention = Arc::<KeepFound>::clone(&retention);
     }
     let opened = match engine {
         EngineName::Log => with_progress().open(dir, &Env::os(), &options),
         EngineName::Naive => NaiveFactory.open(dir, &Env::os(), &options),
     };
-    opened.map_err(|error| match error {
+    let opened = opened.map_err(|error| match error {
         // The limits are the only open options that the user sets to arbitrary values.
         Error::InvalidArgument(text) => {
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
         }
         other => Failure::Store(other),
-    })
+    })?;
+    if access != Access::Read && !needs_past(&args.command) {
+        retention.look_at(&*opened);
+    }
+    Ok(opened)
 }
 
 /// Opens stores of the log engine, and shows the progress of an opening on a terminal.
@@ -137,20 +141,6 @@ fn with_progress() -> ConfiguredLogFactory {
 /// Whether the command is about a past state of the store that it changes.
 fn needs_past(command: &Command) -> bool {
     matches!(command, Command::Pin { .. } | Command::Revert { .. })
-}
-
-/// Whether the store in `dir` has past states. Those of a fresh one may lie in its log alone.
-fn has_past(engine: EngineName, dir: &Path) -> bool {
-    if engine == EngineName::Naive {
-        let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-        return NaiveEngine::open(dir, options).is_ok_and(|store| {
-            let has_old = store.window().is_ok_and(|window| window.first_lsn < window.last_lsn);
-            has_old || store.points().is_ok_and(|points| !points.is_empty())
-        });
-    }
-    ClosedPast::open(&Env::os(), dir).is_ok_and(|past| {
-        past.is_kept() || past.window().is_ok_and(|window| window.first_lsn < window.last_lsn)
-    })
 }
 
 /// The only place where a command's open options are chosen.

@@ -3,7 +3,10 @@
 //! Those that only read use the files of a closed store of the log engine, so they work on one that
 //! does not open, too.
 
+mod retention;
 mod time;
+
+pub(crate) use retention::KeepFound;
 
 use crate::failure::Failure;
 use crate::text::Text;

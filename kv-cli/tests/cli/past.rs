@@ -3,10 +3,13 @@
 #![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
 
 use crate::run::{command, feed, kv, outcome, plain_command};
+use kv_naive::{Engine, EngineExt, KeepPast, NaiveEngine, OpenOptions, PointInTime};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::Output;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -277,4 +280,34 @@ fn past_states_reach_to_the_last_change_before_a_kill() {
     assert_eq!(lsns(), ["1", "2", "4"]);
     assert_eq!(answer(dir.path(), &["get", "a", "--at", "1"]), "1\n");
     assert_eq!(outcome(&run(dir.path(), &["get", "a"])), (1, "NULL\n", ""));
+}
+
+/// A put that meets the end of the application finds the store locked at one moment, and free at
+/// the next.
+#[test]
+fn a_put_that_races_with_the_end_of_the_application_keeps_the_past_states() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || OpenOptions { retention: Arc::new(KeepPast::all()), ..OpenOptions::default() };
+    let application = NaiveEngine::open(dir.path(), options()).unwrap();
+    for value in [b"1", b"2"] {
+        application.put_durable(b"k", value).unwrap();
+    }
+    let first = application.window().unwrap().first_lsn;
+    application.close().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                if let Ok(application) = NaiveEngine::open(dir.path(), options()) {
+                    application.close().unwrap();
+                }
+            }
+        });
+        let is_done = || kv("naive", dir.path(), &["put", "k", "3"], b"").status.success();
+        let done = (0..400).filter(|_| is_done()).take(100).count();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(done > 0, "every put found the store locked");
+    });
+    let application = NaiveEngine::open(dir.path(), options()).unwrap();
+    assert_eq!(application.window().unwrap().first_lsn, first);
 }
