@@ -186,7 +186,9 @@ pub(crate) enum Command {
     /// Write a past state of a store into a new directory.
     #[command(after_help = "SRC stays as it is. It need not open: only the files of the state have to be \
         intact. While a restore is unfinished, DST holds a file RESTORE, and no command opens it as a store. \
-        A store of the naive engine has to open. Ctrl-C removes the files of an unfinished restore.\n\n\
+        Ctrl-C removes the files of an unfinished restore.\n\n\
+        A store of the naive engine has to open. Ctrl-C leaves the files of its unfinished restore in DST: \
+        remove DST then.\n\n\
         Examples:\n  kv restore /tmp/s /tmp/restored --to 42\n  \
         kv restore /tmp/s /tmp/restored --to 2026-11-26T16:41:05+01:00")]
     Restore {

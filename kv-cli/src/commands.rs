@@ -4,11 +4,12 @@ use crate::figures::{self, Figures};
 use crate::interactive::Terminal;
 use crate::progress::Meter;
 use crate::signals::{Interrupt, Watch};
+use crate::store::Past;
 use crate::text::{NULL, Text};
 use crate::{compare, files, manual, past, scan, shell, store, transfer};
 use clap::CommandFactory;
 use clap_complete::Shell;
-use kv_core::{EngineExt, Error, Target};
+use kv_core::{EngineExt, Error, PointInTime, Target};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::ops::ControlFlow;
@@ -126,15 +127,21 @@ fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {
 }
 
 fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode, Failure> {
-    let past = store::past_of(args, src)?;
-    let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
-    let meter = Meter::of_bytes("restoring");
-    let restored = past.restore_observed(to, dst, &|progress| {
-        meter.at(progress);
-        if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    drop(meter);
-    interrupt.die_if_set();
+    let restored = match store::past_of(args, src)? {
+        Past::Log(past) => {
+            let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
+            let meter = Meter::of_bytes("restoring");
+            let restored = past.restore_observed(to, dst, &|progress| {
+                meter.at(progress);
+                if interrupt.is_set() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            drop(meter);
+            interrupt.die_if_set();
+            restored
+        }
+        // This restore asks nobody whether to stop, so a signal keeps the default action.
+        Past::Naive(engine) => engine.restore(to, dst),
+    };
     let moment = restored.map_err(Failure::of_arguments)?;
     let answer = format!("{}: {}\n", dst.display(), past::moment_text(&moment));
     answer_done("the restore is done", answer.as_bytes())

@@ -8,8 +8,8 @@
 //! A signal may come while the line editor has changed the settings of the terminal. They are
 //! restored before the process dies.
 //!
-//! `repair` and `copy` ask an [`Interrupt`] between two steps, remove their unfinished work, and
-//! then die of the signal.
+//! `repair`, `copy`, and `restore` from a store of the log engine ask an [`Interrupt`] between two
+//! steps. They remove their unfinished work, and then die of the signal.
 //!
 //! Other single commands keep the default action: they answer after the close, so a signal takes no
 //! answered change away.

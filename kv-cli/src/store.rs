@@ -5,8 +5,8 @@ use crate::failure::Failure;
 use crate::past::KeepFound;
 use crate::progress::of_opening;
 use kv_core::fs::FsExt;
-use kv_core::{Engine, EngineFactory, Env, Error, Moment, OpenOptions, OsFs, PointInTime, Target};
-use kv_log::inspect::{ClosedPast, OnProgress};
+use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime};
+use kv_log::inspect::ClosedPast;
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
 use kv_naive::{NaiveEngine, NaiveFactory};
 use std::ops::Deref;
@@ -54,21 +54,6 @@ pub(crate) enum Past {
     /// The store need not open.
     Log(Box<ClosedPast>),
     Naive(NaiveEngine),
-}
-
-impl Past {
-    /// As [`PointInTime::restore`]. A store of the log engine tells the progress.
-    pub(crate) fn restore_observed(
-        &self,
-        target: &Target,
-        into: &Path,
-        on_progress: &OnProgress<'_>,
-    ) -> kv_core::Result<Moment> {
-        match self {
-            Past::Log(past) => past.restore_observed(target, into, on_progress),
-            Past::Naive(engine) => engine.restore(target, into),
-        }
-    }
 }
 
 impl Deref for Past {

@@ -1,10 +1,13 @@
-//! Signals to a shell.
+//! Signals to a shell, and to a restore.
 
-use crate::run::{ENGINES, command, kv, plain_command, text};
+use crate::run::{ENGINES, command, kv, outcome, plain_command, text};
+use kv_naive::{Engine, Manual, NaiveEngine, OpenOptions};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 
 const MANUAL_SHELL: [&str; 3] = ["shell", "--durability", "manual"];
@@ -135,5 +138,32 @@ fn a_hang_up_ends_a_shell_unless_nohup_ignores_it() {
             assert_eq!(child.wait().unwrap().code(), Some(0));
         }
         assert_eq!(keys("log", dir.path()), "keys=1");
+    }
+}
+
+#[test]
+fn a_signal_ends_a_restore_of_the_naive_engine_and_leaves_the_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let [store, restored] = ["s", "r"].map(|name| dir.path().join(name));
+    let options = OpenOptions { persistence: Arc::new(Manual), ..OpenOptions::default() };
+    let engine = NaiveEngine::open(&store, options).unwrap();
+    for key in 0..64_u8 {
+        engine.put(&[key], &vec![key; 1 << 20]).unwrap();
+    }
+    engine.close().unwrap();
+    for signal in [Signal::INT, Signal::TERM] {
+        let mut restore = plain_command();
+        restore.arg("restore").args([&store, &restored]).args(["--to", "64"]);
+        let mut child = restore.spawn().unwrap();
+        while !restored.join("SNAPSHOT.tmp").exists() {
+            assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        }
+        // At once: the snapshot is soon whole.
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().signal(), Some(signal.as_raw()));
+        let output = kv("naive", &restored, &["get", "k"], b"");
+        let (code, _, complaint) = outcome(&output);
+        assert!(code == 1 && complaint.contains("a restore into it was not finished"), "{complaint}");
+        std::fs::remove_dir_all(&restored).unwrap();
     }
 }
