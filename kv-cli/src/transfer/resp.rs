@@ -32,6 +32,9 @@ const WORDS_MAX: usize = 3;
 /// The longest line before an array or a bulk string: a mark and a number.
 const HEAD_LEN_MAX: u64 = 24;
 
+/// A complaint shows this much of a command's name, bytes.
+const NAME_LEN_SHOWN: usize = 32;
+
 /// Reads commands. It holds one in memory.
 pub(super) struct Reader<R: Read> {
     input: BufReader<R>,
@@ -103,13 +106,9 @@ impl<R: Read> Reader<R> {
         head.read_until(b'\n', &mut line).map_err(Stop::Input)?;
         let is_start = line.first() == Some(&mark);
         match line.strip_suffix(b"\r\n") {
-            Some(head) if is_start => {
-                let digits = head.get(1..).and_then(|digits| std::str::from_utf8(digits).ok());
-                let number: Option<usize> = digits.and_then(|digits| digits.parse().ok());
-                number
-                    .filter(|number| *number <= max)
-                    .ok_or_else(|| Stop::Fault(format!("the length of {what} is not a number up to {max}")))
-            }
+            Some(head) if is_start => number(head.get(1..).unwrap_or_default())
+                .filter(|number| *number <= max)
+                .ok_or_else(|| Stop::Fault(format!("the length of {what} is not a number up to {max}"))),
             None if line.is_empty()
                 || is_start && (line.len() as u64) < HEAD_LEN_MAX && !line.ends_with(b"\n") =>
             {
@@ -118,6 +117,12 @@ impl<R: Read> Reader<R> {
             _ => Err(Stop::Fault(format!("this is not {what}: {}", line.escape_ascii()))),
         }
     }
+}
+
+/// The number that `digits` write. A sign is no digit.
+fn number(digits: &[u8]) -> Option<usize> {
+    let are_digits = digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits).ok().filter(|_| are_digits)?.parse().ok()
 }
 
 fn fault(text: &str) -> Stop {
@@ -139,8 +144,10 @@ fn parse(words: Vec<Vec<u8>>) -> Result<Line, String> {
 }
 
 fn not_taken(words: &[Vec<u8>]) -> String {
-    let name = words.first().map(|name| name.escape_ascii().to_string()).unwrap_or_default();
-    format!("the command {name:?} with {} words is not taken; a pair is SET key value", words.len())
+    let name = words.first().map(Vec::as_slice).unwrap_or_default();
+    let (shown, rest) = name.split_at(name.len().min(NAME_LEN_SHOWN));
+    let (shown, cut) = (shown.escape_ascii(), if rest.is_empty() { "" } else { "..." });
+    format!("the command \"{shown}{cut}\" with {} words is not taken; a pair is SET key value", words.len())
 }
 
 #[cfg(test)]
@@ -204,6 +211,9 @@ mod tests {
             ("*x\r\n", "1: the length of an array of strings is not a number"),
             ("*-1\r\n", "is not a number up to 3"),
             ("*5\r\n$3\r\nSET\r\n", "is not a number up to 3"),
+            ("*+3\r\n", "is not a number up to 3"),
+            ("*\r\n", "is not a number up to 3"),
+            ("*1\r\n$+3\r\nSET\r\n", "the length of a bulk string is not a number up to 10"),
             ("*1\r\n:1\r\n", "this is not a bulk string: :1"),
             ("*1\r\n$11\r\n", "is not a number up to 10"),
             ("*1\r\n$1\r\nab\r\n", "longer than its length says"),
@@ -211,11 +221,21 @@ mod tests {
             ("*3\r\n$3\r\nGET\r\n$1\r\na\r\n$1\r\nb\r\n", "\"GET\" with 3 words is not taken"),
             ("*2\r\n$4\r\nECHO\r\n$1\r\na\r\n", "this ECHO has no number of pairs"),
             ("*0\r\n", "with 0 words is not taken"),
+            ("*1\r\n$3\r\n\0\"\\\r\n", "the command \"\\x00\\\"\\\\\" with 1 words is not taken"),
             ("************************\r\n", "this is not an array of strings"),
         ] {
             let found = all(input.as_bytes());
             assert!(found.last().is_some_and(|last| last.contains(complaint)), "{input:?}: {found:?}");
         }
         assert_eq!(all(b"*3\r\n$3\r\nset\r\n$1\r\na\r\n$1\r\n1\r\n"), ["a=1"]);
+    }
+
+    #[test]
+    fn a_long_name_of_a_command_is_shown_in_part() {
+        for (len, shown) in [(32, "\\xff".repeat(32)), (1 << 20, "\\xff".repeat(32) + "...")] {
+            let complaint = not_taken(&[vec![0xff; len], Vec::new()]);
+            let start = format!("the command \"{shown}\" with 2 words is not taken");
+            assert!(complaint.starts_with(&start), "{len} bytes: {complaint:.300}");
+        }
     }
 }
