@@ -9,6 +9,7 @@ use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime}
 use kv_log::inspect::ClosedPast;
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
 use kv_naive::{NaiveEngine, NaiveFactory};
+use std::io::{self, Write};
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -109,6 +110,10 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
         }
         other => Failure::Store(other),
     })?;
+    for warning in opened.stats().recovery.warnings {
+        // Unlike `eprintln`, this does not panic when standard error is closed.
+        let _ = writeln!(io::stderr(), "kv: warning: {warning}");
+    }
     if access != Access::Read && !needs_past(&args.command) {
         retention.look_at(&*opened);
     }

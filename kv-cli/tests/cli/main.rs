@@ -17,3 +17,4 @@ mod signals;
 mod single;
 mod terminal;
 mod transfer;
+mod warnings;
