@@ -60,6 +60,11 @@ impl Files {
         self.kept.lock().clone()
     }
 
+    /// Whether the old snapshot at `lsn` has not expired.
+    pub(crate) fn keeps(&self, lsn: Lsn) -> bool {
+        self.kept.lock().old.iter().any(|old| old.lsn == lsn)
+    }
+
     /// The present, milliseconds since the Unix epoch.
     pub(crate) fn now_unix_ms(&self) -> u64 {
         self.place.clock.unix_time_ms()

@@ -151,7 +151,12 @@ impl Snapshotter {
         })
     }
 
-    /// The files, for reading while this thread [leads](Self::lead).
+    /// Checks that the store is open.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        self.needs.health.check_readable()
+    }
+
+    /// The files. They stay as they are while this thread [leads](Self::lead).
     pub(crate) fn files(&self) -> &Files {
         &self.files
     }

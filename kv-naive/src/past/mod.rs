@@ -5,13 +5,16 @@
 //! A point keeps its snapshot beyond the policy.
 //!
 //! The leader of a snapshot writes and removes these files. A call for a past state leads as well
-//! while it reads them, so no file goes meanwhile.
+//! while it looks which states there are, and opens the files that it must have. It reads them
+//! without the lead, so dumps go on meanwhile. A snapshot that expires before the call opens it is
+//! no state of the window any more, and the call does without it.
 
 mod backup;
 mod calls;
 mod files;
 mod kept;
 mod leftovers;
+mod opened;
 mod points;
 mod restore;
 mod view;

@@ -1,12 +1,12 @@
-use kv_core::fs::DirExt;
 use kv_core::parts::{Leading, PastState, Timeline};
-use kv_core::{Error, Lsn, Moment, Past, RestorePlan, Result, Target, Value, Version, Window};
+use kv_core::{Lsn, Moment, Past, RestorePlan, Result, Target, Value, Version, Window};
+use kv_wal_format::Record;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Kept;
-use crate::files::Files;
-use crate::snapshot::{self, SNAPSHOT, kept_name};
+use super::opened::{Opened, open_old};
+use crate::snapshot::{SNAPSHOT, kept_name};
 use crate::snapshotter::Snapshotter;
 use crate::table::{Cut, Entry, Table};
 
@@ -15,7 +15,7 @@ pub(super) type State = BTreeMap<Vec<u8>, Entry>;
 
 /// The past as it can be reached at one moment. No snapshot is written or removed while it lives.
 pub(super) struct View<'a> {
-    files: &'a Files,
+    snapshotter: &'a Snapshotter,
     kept: Kept,
     /// The newest state. It ends before the thread gives up its lead.
     cut: Cut<'a>,
@@ -31,7 +31,7 @@ impl<'a> View<'a> {
         let cut = table.begin_cut();
         // After the cut: its changes were made by then.
         let now_unix_ms = files.now_unix_ms();
-        Ok(View { files, kept: files.kept(), cut, now_unix_ms, leading })
+        Ok(View { snapshotter, kept: files.kept(), cut, now_unix_ms, leading })
     }
 
     pub(super) fn window(&self) -> Window {
@@ -67,23 +67,10 @@ impl<'a> View<'a> {
         (is_needed.then_some(cut), leading)
     }
 
-    /// The name of the snapshot at `lsn`.
-    fn name(&self, lsn: Lsn) -> String {
-        if lsn == self.kept.newest.lsn { SNAPSHOT.to_owned() } else { kept_name(lsn) }
-    }
-
-    /// Reads the snapshot at `lsn`.
-    fn read(&self, lsn: Lsn, mut visit: impl FnMut(&[u8], Entry)) -> Result<()> {
-        let (dir, name) = (self.files.dir(), self.name(lsn));
-        let loaded = snapshot::read(&**dir, &name, |record| {
-            visit(record.key, Entry { value: Arc::from(record.value), lsn: record.lsn });
-            true
-        })?;
-        if (loaded.lsn, loaded.store_id) != (lsn, self.files.store_id()) {
-            let fault = format!("this is not the snapshot of LSN {lsn} of this store");
-            return Err(Error::corruption(&dir.path_of(&name), 0, fault));
-        }
-        Ok(())
+    /// Opens the snapshot at `lsn`.
+    fn open(&self, lsn: Lsn) -> Result<Opened> {
+        let name = if lsn == self.kept.newest.lsn { SNAPSHOT } else { &kept_name(lsn) };
+        Opened::open(self.snapshotter.files(), name, lsn)
     }
 
     /// The state at `lsn`, that of a moment.
@@ -95,7 +82,10 @@ impl<'a> View<'a> {
                 Ok::<(), std::convert::Infallible>(())
             });
         } else {
-            self.read(lsn, |key, entry| drop(state.insert(key.to_vec(), entry)))?;
+            let snapshot = self.open(lsn)?;
+            // Dumps go on while it is read.
+            drop(self);
+            snapshot.visit(|record| drop(state.insert(record.key.to_vec(), entry_of(record))))?;
         }
         Ok(state)
     }
@@ -114,39 +104,73 @@ impl<'a> View<'a> {
         Ok(RestorePlan { moment, files, bytes })
     }
 
-    /// The versions of `key` that the moments show.
+    /// The versions of `key` that the moments show. Those that expire meanwhile need not count.
     pub(super) fn history(self, key: &[u8]) -> Result<Vec<Version>> {
-        let mut versions: Vec<Version> = Vec::new();
-        let mut before: Option<u64> = None;
-        let mut see = |(lsn, unix_ms), found: Option<Entry>| {
-            let now = found.as_ref().map(|entry| entry.lsn);
-            if now == before {
-                return;
-            }
-            before = now;
-            let value = found.map(|entry| Value::from_owner(entry.value));
-            versions.push(Version { lsn: now.map_or(lsn, Lsn::new), unix_ms, value });
-        };
-        for (lsn, unix_ms) in self.kept.moments() {
+        let mut seen = Seen::default();
+        let newest = self.open(self.kept.newest.lsn)?;
+        let is_in_table = self.is_in_table_only(self.cut.position.lsn);
+        let View { snapshotter, kept, cut, now_unix_ms, leading } = self;
+        let position = cut.position;
+        if is_in_table {
             let mut found = None;
-            self.read(lsn, |one, entry| {
-                if one == key {
-                    found = Some(entry);
-                }
-            })?;
-            see((lsn, unix_ms), found);
-        }
-        let newest = (self.cut.position.lsn, self.now_unix_ms);
-        if self.is_in_table_only(newest.0) {
-            let mut found = None;
-            let Ok(()) = self.cut.visit(|one, entry| {
+            let Ok(()) = cut.visit(|one, entry| {
                 if one == key {
                     found = Some(entry.clone());
                 }
                 Ok::<(), std::convert::Infallible>(())
             });
-            see(newest, found);
+            seen.add(position.lsn, now_unix_ms, found);
+        } else {
+            drop(cut);
         }
-        Ok(versions)
+        // Dumps go on while the snapshots are read.
+        drop(leading);
+        seen.add(kept.newest.lsn, kept.newest.unix_ms, find(&newest, key)?);
+        drop(newest);
+        // The oldest expire first. So no gap arises before a state that was read.
+        for old in kept.old.iter().rev() {
+            if let Some(snapshot) = open_old(snapshotter, old.lsn)? {
+                seen.add(old.lsn, old.unix_ms, find(&snapshot, key)?);
+            }
+        }
+        Ok(seen.into_versions())
+    }
+}
+
+fn entry_of(record: &Record<'_>) -> Entry {
+    Entry { value: Arc::from(record.value), lsn: record.lsn }
+}
+
+/// The entry of `key` in a snapshot.
+fn find(snapshot: &Opened, key: &[u8]) -> Result<Option<Entry>> {
+    let mut found = None;
+    snapshot.visit(|record| {
+        if record.key == key {
+            found = Some(entry_of(record));
+        }
+    })?;
+    Ok(found)
+}
+
+/// The versions of a key that the moments show, the latest first: the first moment with each one.
+#[derive(Default)]
+struct Seen(Vec<(Lsn, u64, Option<Entry>)>);
+
+impl Seen {
+    /// Adds a moment that is older than the others, with the entry that it has.
+    fn add(&mut self, lsn: Lsn, unix_ms: u64, found: Option<Entry>) {
+        let version = |found: &Option<Entry>| found.as_ref().map(|entry| entry.lsn);
+        self.0.pop_if(|(_, _, later)| version(later) == version(&found));
+        self.0.push((lsn, unix_ms, found));
+    }
+
+    fn into_versions(mut self) -> Vec<Version> {
+        // A key that is not there yet has no version.
+        self.0.pop_if(|(_, _, oldest)| oldest.is_none());
+        let version = |(lsn, unix_ms, found): (Lsn, u64, Option<Entry>)| {
+            let lsn = found.as_ref().map_or(lsn, |entry| Lsn::new(entry.lsn));
+            Version { lsn, unix_ms, value: found.map(|entry| Value::from_owner(entry.value)) }
+        };
+        self.0.into_iter().rev().map(version).collect()
     }
 }

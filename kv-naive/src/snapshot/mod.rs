@@ -32,7 +32,7 @@ mod read;
 mod write;
 
 pub(crate) use name::{kept_name, parse_kept_name};
-pub(crate) use read::{Facts, Loaded, read, read_facts};
+pub(crate) use read::{Facts, Loaded, open, read, read_facts, read_open};
 pub(crate) use write::{Head, write_pairs, write_temporary};
 
 /// The file's name.

@@ -26,19 +26,31 @@ pub(crate) struct Loaded {
     pub(crate) unix_ms: Option<u64>,
 }
 
+/// Opens the snapshot `name` of `dir` for reading.
+pub(crate) fn open(dir: &dyn Dir, name: &str) -> Result<Box<dyn File>> {
+    dir.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &dir.path_of(name), error))
+}
+
 /// Reads the snapshot `name` of `dir`, which must be whole, and gives its puts to `insert`; that
 /// answers whether the key is new.
-pub(crate) fn read(dir: &dyn Dir, name: &str, mut insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
-    let path = dir.path_of(name);
-    let file = dir.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
-    let mut window = Window { file: &*file, path: &path, buffer: Vec::new(), start: 0, offset: 0 };
+pub(crate) fn read(dir: &dyn Dir, name: &str, insert: impl FnMut(&Record<'_>) -> bool) -> Result<Loaded> {
+    read_open(&*open(dir, name)?, &dir.path_of(name), insert)
+}
+
+/// As [`read`], of an open file. `path` is for errors.
+pub(crate) fn read_open(
+    file: &dyn File,
+    path: &Path,
+    mut insert: impl FnMut(&Record<'_>) -> bool,
+) -> Result<Loaded> {
+    let mut window = Window { file, path, buffer: Vec::new(), start: 0, offset: 0 };
     let header = read_header(&mut window)?;
     let lsn = header.segment_id;
     let decoder = Decoder::new(header.origin());
     let (mut records, mut unix_ms) = (0, None);
     loop {
         let offset = window.offset;
-        let damaged = |fault: &str| Err(Error::corruption(&path, offset, fault));
+        let damaged = |fault: &str| Err(Error::corruption(path, offset, fault));
         let (len, sealed) = match decoder.step(window.rest()) {
             Step::Record { record, len } => match record.kind {
                 RecordKind::Put if !record.more && (1..=lsn).contains(&record.lsn) => {
@@ -70,7 +82,7 @@ pub(crate) fn read(dir: &dyn Dir, name: &str, mut insert: impl FnMut(&Record<'_>
         }
     }
     if !window.rest().is_empty() || window.extend()? > 0 {
-        return Err(Error::corruption(&path, window.offset, "bytes follow the seal"));
+        return Err(Error::corruption(path, window.offset, "bytes follow the seal"));
     }
     let (lsn, store_id) = (Lsn::new(lsn), header.store_id);
     Ok(Loaded { lsn, store_id, records, bytes: window.offset, unix_ms })
@@ -89,8 +101,7 @@ pub(crate) struct Facts {
 
 /// Reads the beginning of the snapshot `name`.
 pub(crate) fn read_facts(dir: &dyn Dir, name: &str) -> Result<Facts> {
-    let path = dir.path_of(name);
-    let file = dir.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &path, error))?;
+    let (path, file) = (dir.path_of(name), open(dir, name)?);
     let bytes = file.len().map_err(|error| Error::io(Op::Measure, &path, error))?;
     let mut head = [0; HEAD_LEN];
     let read = file.read_full_at(&mut head, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
