@@ -26,6 +26,14 @@ fn open(fs: Arc<dyn Fs>, count: usize) -> NaiveEngine {
     NaiveEngine::open_in(Path::new(DIR), &env, options).unwrap()
 }
 
+/// Opens the backup for reading.
+fn open_backup(disk: &SimFs) -> NaiveEngine {
+    let fs = Arc::new(disk.clone());
+    let env = Env { fs, clock: Arc::new(ManualClock::new(1000)), background: Background::Inline };
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    NaiveEngine::open_in(Path::new(BACKUP), &env, options).unwrap()
+}
+
 fn put(store: &NaiveEngine, values: impl IntoIterator<Item = u8>) {
     for value in values {
         store.put(b"k", &[value]).unwrap();
@@ -110,6 +118,32 @@ fn a_history_does_without_the_snapshots_that_expire_meanwhile() {
 }
 
 #[test]
+fn a_backup_does_without_the_snapshots_and_points_that_expire_meanwhile() {
+    let disk = SimFs::new();
+    let (gate, fs) = Gate::before(disk.clone());
+    let store = Arc::new(open(fs, 3));
+    put(&store, 0..5);
+    for (name, lsn) in [("second", 2), ("third", 3)] {
+        store.pin(name, &Target::Lsn(Lsn::new(lsn)), None).unwrap();
+    }
+    let writer = Arc::clone(&store);
+    let report = during(
+        gate,
+        || store.backup(Path::new(BACKUP)).unwrap(),
+        move || {
+            put(&writer, 5..9);
+            writer.unpin("third").unwrap();
+        },
+    );
+    // The copy of snapshot 4 had begun.
+    let backup = open_backup(&disk);
+    assert_eq!(moments(&backup), [2, 4, 5]);
+    let names: Vec<String> = backup.points().unwrap().into_iter().map(|point| point.name).collect();
+    assert_eq!(names, ["second"]);
+    assert_eq!((report.files, report.files_copied), (3, 3));
+}
+
+#[test]
 fn a_call_that_a_close_overtakes_ends() {
     let disk = SimFs::new();
     let (gate, fs) = Gate::before(disk.clone());
@@ -126,4 +160,35 @@ fn a_call_that_a_close_overtakes_ends() {
         },
     );
     assert!(matches!(history, Err(Error::Closed)), "{history:?}");
+}
+
+#[test]
+fn a_call_opens_few_files_at_a_time() {
+    type Call = fn(&NaiveEngine) -> Result<()>;
+    let calls: [(&str, Call); 2] = [
+        ("history", |store| store.history(b"k").map(drop)),
+        ("backup", |store| store.backup(Path::new(BACKUP)).map(drop)),
+    ];
+    for (name, call) in calls {
+        let disk = SimFs::new();
+        let (gate, fs) = Gate::before(disk.clone());
+        let store = open(fs, 50);
+        put(&store, 0..30);
+        let before = disk.open_handles();
+        gate.shut(|kind| kind == OpKind::Read);
+        let most = thread::scope(|scope| {
+            let gate = gate;
+            let call = scope.spawn(|| call(&store).unwrap());
+            let mut most = 0;
+            while !call.is_finished() {
+                if let Some(stop) = gate.stop(Duration::from_millis(20)) {
+                    most = most.max(disk.open_handles());
+                    gate.release(&stop);
+                }
+            }
+            most
+        });
+        // Directory, lock, source and copy of a backup, and its newest snapshot.
+        assert!((before + 1..=before + 6).contains(&most), "{name}: {most} handles, {before} before it");
+    }
 }

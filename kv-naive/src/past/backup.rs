@@ -11,12 +11,16 @@
 //! | `SNAPSHOT` | the new backup, with the earlier points | the new backup |
 //! | `POINTS` | the new backup, and snapshots that it does not need | the new backup |
 //! | the end | the new backup | the new backup |
+//!
+//! A store may keep more snapshots than a process can open. A backup opens the newest one, and each
+//! old one when it copies it. It goes without those that expire before, and without their points.
 
-use kv_core::fs::{Dir, DirExt, File, FileExt, FsExt, LockKind, OpenMode};
-use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, Rounding};
+use kv_core::fs::{Dir, DirExt, FsExt, LockKind};
+use kv_core::{BackupReport, Env, Error, Moment, Op, Result, Rounding};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::opened::{Opened, open_old};
 use super::restore::refuse_unless_empty;
 use super::{Kept, POINTS, Taken, encode_points};
 use crate::directory::BACKUP_MARK as MARK;
@@ -24,17 +28,14 @@ use crate::identity::{self, IDENTITY, Identity};
 use crate::snapshot::{self, SNAPSHOT, kept_name, parse_kept_name};
 use crate::snapshotter::Snapshotter;
 
-/// Bytes copied at a time.
-const CHUNK_LEN: usize = 1 << 20;
-
-/// The snapshots to copy. Their files stay readable while the store goes on.
-struct Source {
-    store_id: u32,
+/// The snapshots to copy, while the store goes on.
+struct Source<'a> {
+    snapshotter: &'a Snapshotter,
+    /// Those that the backup will hold.
     kept: Kept,
     /// The time of the view, milliseconds since the Unix epoch.
     unix_ms: u64,
-    old: Vec<(Taken, Box<dyn File>)>,
-    newest: Box<dyn File>,
+    newest: Opened,
 }
 
 /// Writes a backup with every change of earlier calls to the directory `into`.
@@ -47,7 +48,7 @@ pub(super) fn write_backup(env: &Env, snapshotter: &Snapshotter, into: &Path) ->
     let _lock = dir.lock_or_refuse(LockKind::Exclusive)?;
     let names = dir.names()?;
     check(into, &names)?;
-    if names.iter().any(|name| name == IDENTITY) && identity::read(&*dir)?.store_id != source.store_id {
+    if names.iter().any(|name| name == IDENTITY) && identity::read(&*dir)?.store_id != source.store_id() {
         return Err(Error::InvalidArgument(format!(
             "{} is a backup of another store; name a directory that is missing or empty",
             into.display()
@@ -59,68 +60,59 @@ pub(super) fn write_backup(env: &Env, snapshotter: &Snapshotter, into: &Path) ->
     source.copy_to(&dir)
 }
 
-impl Source {
-    fn open(snapshotter: &Snapshotter) -> Result<Self> {
+impl<'a> Source<'a> {
+    fn open(snapshotter: &'a Snapshotter) -> Result<Self> {
         let _leading = snapshotter.lead_with_all_durable()?;
         let files = snapshotter.files();
-        let (kept, dir) = (files.kept(), files.dir());
-        let open = |name: &str| {
-            dir.open(name, OpenMode::Read).map_err(|error| Error::io(Op::Open, &dir.path_of(name), error))
-        };
-        let old: Result<Vec<_>> =
-            kept.old.iter().map(|taken| Ok((*taken, open(&kept_name(taken.lsn))?))).collect();
-        let (old, newest) = (old?, open(SNAPSHOT)?);
-        Ok(Source { store_id: files.store_id(), kept, unix_ms: files.now_unix_ms(), old, newest })
+        let kept = files.kept();
+        let newest = Opened::open(files, SNAPSHOT, kept.newest.lsn)?;
+        Ok(Source { snapshotter, kept, unix_ms: files.now_unix_ms(), newest })
     }
 
-    fn copy_to(&self, dir: &Arc<dyn Dir>) -> Result<BackupReport> {
-        let Kept { newest, old, points } = &self.kept;
-        let moment = Moment { lsn: newest.lsn, unix_ms: self.unix_ms, rounding: Rounding::Exact };
-        let mut report = BackupReport {
-            moment,
-            files: old.len() as u64 + 1,
+    fn store_id(&self) -> u32 {
+        self.snapshotter.files().store_id()
+    }
+
+    fn copy_to(mut self, dir: &Arc<dyn Dir>) -> Result<BackupReport> {
+        let (dir, newest) = (&**dir, self.kept.newest);
+        let identity = Identity { store_id: self.store_id(), lsn_ceiling: newest.lsn };
+        dir.write_file_atomically(IDENTITY, &identity::encode(identity))?;
+        let mut copied = self.copy_old(dir)?;
+        self.newest.copy_to(dir, SNAPSHOT)?;
+        copied.push(newest);
+        dir.write_file_atomically(POINTS, &encode_points(self.store_id(), &self.kept.points))?;
+        self.remove_others(dir);
+        Ok(BackupReport {
+            moment: Moment { lsn: newest.lsn, unix_ms: self.unix_ms, rounding: Rounding::Exact },
+            files: self.kept.old.len() as u64 + 1,
             bytes: self.kept.past_bytes() + newest.bytes,
-            files_copied: 0,
-            bytes_copied: 0,
+            files_copied: copied.len() as u64,
+            bytes_copied: copied.iter().map(|taken| taken.bytes).sum(),
             files_linked: 0,
             bytes_linked: 0,
-        };
-        let identity = Identity { store_id: self.store_id, lsn_ceiling: newest.lsn };
-        dir.write_file_atomically(IDENTITY, &identity::encode(identity))?;
-        let mut copy = |name: &str, taken: &Taken, file: &dyn File| {
-            report.files_copied += 1;
-            report.bytes_copied += taken.bytes;
-            self.copy(&**dir, name, taken.lsn, file)
-        };
-        for (taken, file) in &self.old {
-            let name = kept_name(taken.lsn);
-            // A snapshot never changes.
-            if snapshot::read_facts(&**dir, &name).ok().is_none_or(|facts| facts.bytes != taken.bytes) {
-                copy(&name, taken, &**file)?;
-            }
-        }
-        copy(SNAPSHOT, newest, &*self.newest)?;
-        dir.write_file_atomically(POINTS, &encode_points(self.store_id, points))?;
-        self.remove_others(&**dir);
-        Ok(report)
+        })
     }
 
-    /// Copies a snapshot, syncs it, reads it back, and gives it its name.
-    fn copy(&self, dir: &dyn Dir, name: &str, lsn: Lsn, from: &dyn File) -> Result<()> {
-        let temporary = format!("{name}.tmp");
-        let copied = copy_bytes(dir, &temporary, from).and_then(|()| {
-            let loaded = snapshot::read(dir, &temporary, |_| true)?;
-            if (loaded.lsn, loaded.store_id) == (lsn, self.store_id) {
-                Ok(())
-            } else {
-                let fault = format!("this is not the snapshot of LSN {lsn} of the store");
-                Err(Error::corruption(&dir.path_of(&temporary), 0, fault))
+    /// Copies the old snapshots that the directory lacks, one at a time. Answers which.
+    fn copy_old(&mut self, dir: &dyn Dir) -> Result<Vec<Taken>> {
+        let (mut copied, mut expired) = (Vec::new(), Vec::new());
+        // The oldest expire first. So no gap arises before one that was copied.
+        for taken in self.kept.old.iter().rev() {
+            let name = kept_name(taken.lsn);
+            // A snapshot never changes.
+            if snapshot::read_facts(dir, &name).is_ok_and(|facts| facts.bytes == taken.bytes) {
+                continue;
             }
-        });
-        copied.inspect_err(|_| {
-            let _ = dir.remove_file(&temporary);
-        })?;
-        dir.replace_durably(&temporary, name)
+            match open_old(self.snapshotter, taken.lsn)? {
+                Some(snapshot) => {
+                    snapshot.copy_to(dir, &name)?;
+                    copied.push(*taken);
+                }
+                None => expired.push(taken.lsn),
+            }
+        }
+        self.kept.take_out(&expired);
+        Ok(copied)
     }
 
     /// Removes the snapshots that only the earlier backup needed, as far as the system allows.
@@ -131,23 +123,6 @@ impl Source {
             if lsn.is_some_and(|lsn| !is_needed(lsn) || kept_name(lsn) != name) {
                 let _ = dir.remove_file(&name);
             }
-        }
-    }
-}
-
-fn copy_bytes(dir: &dyn Dir, name: &str, from: &dyn File) -> Result<()> {
-    let path = dir.path_of(name);
-    let into =
-        dir.open(name, OpenMode::CreateOrTruncate).map_err(|error| Error::io(Op::Create, &path, error))?;
-    let (mut buffer, mut offset) = (vec![0; CHUNK_LEN], 0);
-    loop {
-        let read =
-            from.read_full_at(&mut buffer, offset).map_err(|error| Error::io(Op::Read, &path, error))?;
-        let bytes = buffer.get(..read).unwrap_or_default();
-        into.write_all_at(bytes, offset).map_err(|error| Error::io(Op::Write, &path, error))?;
-        offset += read as u64;
-        if read < CHUNK_LEN {
-            return into.sync_all().map_err(|error| Error::sync(&path, error));
         }
     }
 }

@@ -57,7 +57,9 @@ impl Kept {
         self.take_out(&lsns)
     }
 
-    fn take_out(&mut self, lsns: &[Lsn]) -> Vec<Taken> {
+    /// Takes out old snapshots, and points that may be left without theirs.
+    pub(crate) fn take_out(&mut self, lsns: &[Lsn]) -> Vec<Taken> {
+        self.points.retain(|point| !lsns.contains(&point.lsn));
         self.old.extract_if(.., |old| lsns.contains(&old.lsn)).collect()
     }
 
@@ -147,7 +149,11 @@ mod tests {
             assert_eq!(kept.old.len() + goes.len(), 4);
             assert!(kept.expire(&policy, 90).is_empty());
         }
-        let mut kept = kept(&[]);
+        let mut kept = kept(&[(1, Some(90)), (3, None), (5, Some(90)), (9, Some(90))]);
+        assert_eq!(lsns(&kept.expire(&KeepPast::all().count_max(2), 90)), [1]);
+        let points: Vec<u64> = kept.points.iter().map(|point| point.lsn.get()).collect();
+        assert_eq!(points, [3, 5, 9], "a point goes with its snapshot");
+        let mut kept = self::kept(&[]);
         assert_eq!(lsns(&kept.expire(&KeepNothing, 90)), [1, 3, 5, 7]);
         assert_eq!((kept.past_bytes(), kept.window(Lsn::new(12), 95).first_lsn), (0, Lsn::new(9)));
     }
