@@ -128,8 +128,12 @@ impl<'a> Source<'a> {
 }
 
 /// Refuses a directory that is neither empty nor a backup. A crash may have left the mark's
-/// temporary file alone.
+/// temporary file and no mark.
 fn check(into: &Path, names: &[String]) -> Result<()> {
-    let is_begun = names.iter().all(|name| name.strip_suffix(".tmp") == Some(MARK));
-    if is_begun || names.iter().any(|name| name == MARK) { Ok(()) } else { refuse_unless_empty(into, names) }
+    if names.iter().any(|name| name == MARK) {
+        return Ok(());
+    }
+    let is_temporary = |name: &String| name.strip_suffix(".tmp") == Some(MARK);
+    let others: Vec<String> = names.iter().filter(|name| !is_temporary(name)).cloned().collect();
+    refuse_unless_empty(into, &others)
 }
