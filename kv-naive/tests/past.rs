@@ -9,7 +9,7 @@ use kv_core::{
     PersistencePolicy, PointInTime, Reach, Target,
 };
 use kv_naive::NaiveEngine;
-use kv_tests::sim::SimFs;
+use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -133,6 +133,46 @@ fn damage_in_an_old_snapshot_is_an_error_of_its_states_only() {
     disk.damage(&old_file(3), Some(old_bytes));
     disk.damage(&newest, Some(disk.read_file(&old_file(1)).unwrap()));
     assert!(open(&disk, 9).unwrap_err().to_string().contains("older than the one of the last close"));
+}
+
+#[test]
+fn an_old_snapshot_that_cannot_be_read_keeps_no_store_closed() {
+    let disk = SimFs::new();
+    let store = open(&disk, 9).unwrap();
+    for number in 0..4_u8 {
+        store.put(b"k", &[number]).unwrap();
+    }
+    store.close().unwrap();
+    let unreadable = |nth| Fault { kind: FaultKind::ReadIo, nth, repeat: Repeat::Once };
+    let mut opened = 0;
+    for nth in 0.. {
+        let disk = disk.process_death();
+        disk.inject(unreadable(nth));
+        let store = open(&disk, 9);
+        if disk.faults_fired() == 0 {
+            break;
+        }
+        if let Ok(store) = store {
+            opened += 1;
+            assert_eq!(moments(&store), [0, 1, 2, 3, 4], "read {nth}");
+            assert_eq!(at(&store, 2).unwrap().as_deref(), Some(&[1][..]), "read {nth}");
+        }
+    }
+    // Each of the four is opened, measured and read.
+    assert!(opened >= 12, "{opened}");
+    // A process without descriptors must not take them for damaged.
+    let mut tolerated = 0;
+    for nth in 0.. {
+        let disk = disk.process_death();
+        disk.inject(Fault { kind: FaultKind::NoDescriptors, ..unreadable(nth) });
+        let store = open(&disk, 9);
+        if disk.faults_fired() == 0 {
+            break;
+        }
+        tolerated += usize::from(store.is_ok());
+    }
+    // Only the reserve can wait.
+    assert_eq!(tolerated, 1);
 }
 
 #[test]

@@ -40,7 +40,11 @@ pub(crate) fn find(
     let mut old = Vec::new();
     for name in names {
         let Some(lsn) = parse_kept_name(name) else { continue };
-        let Facts { bytes, identity, unix_ms } = snapshot::read_facts(dir, name)?;
+        let Facts { bytes, identity, unix_ms } = match snapshot::read_facts(dir, name) {
+            // As a damaged one, it fails when it is read.
+            Err(error) if !error.is_refusal() && lsn != newest.lsn => Facts::default(),
+            facts => facts?,
+        };
         let is_other = identity.is_some_and(|identity| identity != (lsn, loaded.store_id));
         // A damaged one fails when it is read. The opening removes a second name of the newest one,
         // and must not remove another snapshot.

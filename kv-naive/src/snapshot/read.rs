@@ -89,11 +89,11 @@ pub(crate) fn read_open(
 }
 
 /// The facts before the entries of a snapshot, as they were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Facts {
     /// The length of its file.
     pub(crate) bytes: u64,
-    /// Its LSN, and the id of its store. `None`: the header is damaged.
+    /// Its LSN, and the id of its store. `None`: the header is damaged, or cannot be read.
     pub(crate) identity: Option<(Lsn, u32)>,
     /// Its changes had been made by then, if it tells.
     pub(crate) unix_ms: Option<u64>,
