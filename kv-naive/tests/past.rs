@@ -176,6 +176,28 @@ fn an_old_snapshot_that_cannot_be_read_keeps_no_store_closed() {
 }
 
 #[test]
+fn an_expired_point_does_not_come_back_with_an_earlier_time() {
+    let disk = SimFs::new();
+    let open_at = |unix_ms| {
+        let env = Env { clock: Arc::new(ManualClock::new(unix_ms)), ..env(disk.clone()) };
+        NaiveEngine::open_in(Path::new(DIR), &env, keeping(0, Always)).unwrap()
+    };
+    let store = open_at(1000);
+    store.put(b"k", b"v").unwrap();
+    store.pin("first", &Target::Lsn(Lsn::new(1)), Some(2000)).unwrap();
+    store.put(b"k", b"w").unwrap();
+    assert_eq!(old_snapshots(&disk), [1]);
+    store.close().unwrap();
+    let store = open_at(3000);
+    assert_eq!(old_snapshots(&disk), [0; 0]);
+    store.close().unwrap();
+    let store = open_at(1500);
+    assert_eq!(store.points().unwrap(), []);
+    let error = store.read_at(&Target::Point("first".to_owned())).unwrap_err();
+    assert!(matches!(error, Error::OutsideWindow { .. }), "{error}");
+}
+
+#[test]
 fn after_a_crash_an_older_snapshot_in_the_place_of_the_newest_is_noticed() {
     let disk = SimFs::new();
     let store = open(&disk, 9).unwrap();

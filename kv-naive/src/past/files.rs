@@ -19,8 +19,8 @@ pub(crate) fn keep(dir: &dyn Dir, newest: Taken) -> Result<()> {
     }
 }
 
-/// The snapshots among `names`, with the newest one as it was `loaded`, and the points. The time of
-/// a snapshot that tells none is a later one, at the latest `now_unix_ms`.
+/// The snapshots among `names`, with the newest one as it was `loaded`, and the points that have a
+/// snapshot. The time of a snapshot that tells none is a later one, at the latest `now_unix_ms`.
 ///
 /// # Errors
 /// An old snapshot is newer than the newest one, unless `is_backup`: then it does not count. An old
@@ -29,7 +29,7 @@ pub(crate) fn find(
     dir: &dyn Dir,
     names: &[String],
     loaded: Loaded,
-    points: Vec<Point>,
+    mut points: Vec<Point>,
     is_backup: bool,
     now_unix_ms: u64,
 ) -> Result<Kept> {
@@ -68,5 +68,8 @@ pub(crate) fn find(
     });
     let mut old: Vec<Taken> = with_times.collect();
     old.reverse();
+    // The list may still have points that expired, and whose snapshots are gone.
+    let has_snapshot = |point: &Point| old.iter().chain([&newest]).any(|taken| taken.lsn == point.lsn);
+    points.retain(has_snapshot);
     Ok(Kept { newest, old, points })
 }
