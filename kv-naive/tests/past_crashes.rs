@@ -1,7 +1,8 @@
-//! Crashes while a backup is written.
+//! Crashes while a snapshot or a backup is written.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use kv_core::fs::FsExt;
 use kv_core::{
     Always, Background, Engine, Env, KeepPast, ManualClock, OpenOptions, PointInTime, Reach, Result,
 };
@@ -80,6 +81,26 @@ fn crash_everywhere(disk: &SimFs, before: Option<u64>, after: u64) {
 }
 
 #[test]
+fn a_crash_while_a_snapshot_is_written_leaves_the_earlier_ones() {
+    let disk = SimFs::new();
+    change(&disk, 2).close().unwrap();
+    for count in 0.. {
+        let disk = disk.process_death();
+        let store = open(&disk);
+        disk.cut_after(disk.mutations() + count);
+        let is_done = store.put(b"k", b"v").is_ok();
+        // Enough that one of them keeps the new name of `SNAPSHOT` and loses that of the link.
+        for seed in 0..64 {
+            let found = moments(&open(&disk.power_cut(PowerCut::seeded(seed))));
+            assert!(found.starts_with(&[0, 1, 2]), "{found:?} after operation {count} and seed {seed}");
+        }
+        if is_done {
+            return;
+        }
+    }
+}
+
+#[test]
 fn a_first_backup_is_there_or_not() {
     let disk = SimFs::new();
     change(&disk, 2).close().unwrap();
@@ -97,4 +118,23 @@ fn a_later_backup_leaves_the_earlier_one() {
 
 fn newest(disk: &SimFs) -> u64 {
     open(disk).durable_lsn().get()
+}
+
+#[test]
+fn a_backup_of_a_store_that_was_set_back_leaves_the_earlier_one() {
+    let disk = SimFs::new();
+    change(&disk, 2).close().unwrap();
+    let early = disk.process_death();
+    let store = change(&disk, 3);
+    store.backup(Path::new(BACKUP)).unwrap();
+    store.close().unwrap();
+    // The whole backup, and the files of the store as they were before.
+    for name in disk.list(Path::new(BACKUP)).unwrap() {
+        let path = Path::new(BACKUP).join(name);
+        let bytes = disk.read_file(&path).unwrap();
+        early.create_dir_durably(Path::new(BACKUP)).unwrap();
+        early.damage(&path, Some(bytes));
+    }
+    assert_eq!(newest_of_backup(&early).unwrap(), 5);
+    crash_everywhere(&early, Some(5), 2);
 }

@@ -6,9 +6,10 @@
 //! | after | the directory holds | a reader finds |
 //! |---|---|---|
 //! | the mark | the mark, and the earlier backup, if there is one | the earlier backup, or none |
-//! | the identity | the same, and a ceiling for the new snapshot | the same |
+//! | the identity | the same, and a ceiling above both backups | the same |
 //! | an old snapshot | the same; one that is newer than `SNAPSHOT` does not count | the same, with more states |
 //! | `SNAPSHOT` | the new backup, with the earlier points | the new backup |
+//! | the identity again, after a ceiling above it | the same, and its own ceiling | the same |
 //! | `POINTS` | the new backup, and snapshots that it does not need | the new backup |
 //! | the end | the new backup | the new backup |
 //!
@@ -16,9 +17,8 @@
 //! old one when it copies it. It goes without those that expire before, and without their points.
 
 use kv_core::fs::{Dir, DirExt, FsExt, LockKind};
-use kv_core::{BackupReport, Env, Error, Moment, Op, Result, Rounding};
+use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, Rounding};
 use std::path::Path;
-use std::sync::Arc;
 
 use super::opened::{Opened, open_old};
 use super::restore::refuse_unless_empty;
@@ -48,16 +48,18 @@ pub(super) fn write_backup(env: &Env, snapshotter: &Snapshotter, into: &Path) ->
     let _lock = dir.lock_or_refuse(LockKind::Exclusive)?;
     let names = dir.names()?;
     check(into, &names)?;
-    if names.iter().any(|name| name == IDENTITY) && identity::read(&*dir)?.store_id != source.store_id() {
+    let has = |wanted: &str| names.iter().any(|name| name == wanted);
+    let earlier = if has(IDENTITY) { Some(identity::read(&*dir)?) } else { None };
+    if earlier.is_some_and(|earlier| earlier.store_id != source.store_id()) {
         return Err(Error::InvalidArgument(format!(
             "{} is a backup of another store; name a directory that is missing or empty",
             into.display()
         )));
     }
-    if !names.iter().any(|name| name == MARK) {
+    if !has(MARK) {
         dir.write_file_atomically(MARK, b"")?;
     }
-    source.copy_to(&dir)
+    source.copy_to(&*dir, earlier.map_or(Lsn::ZERO, |earlier| earlier.lsn_ceiling))
 }
 
 impl<'a> Source<'a> {
@@ -73,13 +75,18 @@ impl<'a> Source<'a> {
         self.snapshotter.files().store_id()
     }
 
-    fn copy_to(mut self, dir: &Arc<dyn Dir>) -> Result<BackupReport> {
-        let (dir, newest) = (&**dir, self.kept.newest);
-        let identity = Identity { store_id: self.store_id(), lsn_ceiling: newest.lsn };
-        dir.write_file_atomically(IDENTITY, &identity::encode(identity))?;
+    /// Copies to `dir`, over an earlier backup with this LSN ceiling.
+    fn copy_to(mut self, dir: &dyn Dir, earlier: Lsn) -> Result<BackupReport> {
+        let newest = self.kept.newest;
+        // The store may have been set back since the earlier backup.
+        let ceiling = newest.lsn.max(earlier);
+        self.write_identity(dir, ceiling)?;
         let mut copied = self.copy_old(dir)?;
         self.newest.copy_to(dir, SNAPSHOT)?;
         copied.push(newest);
+        if ceiling > newest.lsn {
+            self.write_identity(dir, newest.lsn)?;
+        }
         dir.write_file_atomically(POINTS, &encode_points(self.store_id(), &self.kept.points))?;
         self.remove_others(dir);
         Ok(BackupReport {
@@ -91,6 +98,11 @@ impl<'a> Source<'a> {
             files_linked: 0,
             bytes_linked: 0,
         })
+    }
+
+    fn write_identity(&self, dir: &dyn Dir, lsn_ceiling: Lsn) -> Result<()> {
+        let identity = Identity { store_id: self.store_id(), lsn_ceiling };
+        dir.write_file_atomically(IDENTITY, &identity::encode(identity))
     }
 
     /// Copies the old snapshots that the directory lacks, one at a time. Answers which.
