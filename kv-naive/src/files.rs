@@ -1,6 +1,6 @@
 use kv_core::fs::{Dir, DirExt};
 use kv_core::parts::{Position, Reserve, StoreLock};
-use kv_core::{Clock, Error, Lsn, Result, RetentionPolicy, Stats};
+use kv_core::{Clock, Error, Lsn, Point, Result, RetentionPolicy, Stats};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +63,20 @@ impl Files {
     /// Whether the old snapshot at `lsn` has not expired.
     pub(crate) fn keeps(&self, lsn: Lsn) -> bool {
         self.kept.lock().old.iter().any(|old| old.lsn == lsn)
+    }
+
+    /// The points that have not expired.
+    ///
+    /// # Errors
+    /// The list of points could not be read.
+    pub(crate) fn points(&self) -> Result<Vec<Point>> {
+        let kept = self.kept();
+        if kept.lacks_points {
+            past::read_points(&**self.dir(), &self.dir().names()?, self.store_id())?;
+            let fault = "it could not be read when the store was opened; open the store again";
+            return Err(Error::corruption(&self.dir().path_of(POINTS), 0, fault));
+        }
+        Ok(kept.points_at(self.now_unix_ms()))
     }
 
     /// The present, milliseconds since the Unix epoch.

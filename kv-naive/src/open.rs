@@ -166,9 +166,12 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
 /// points' file, bytes.
 fn find_past(dir: &dyn Dir, loaded: Loaded, now_unix_ms: u64) -> Result<(Kept, u64)> {
     let names = dir.names()?;
-    let (points, points_bytes) = past::read_points(dir, &names, loaded.store_id)?;
+    let read = past::read_points(dir, &names, loaded.store_id);
+    // Those who ask for points meet its damage. It must not keep the newest state closed.
+    let lacks_points = read.as_ref().is_err_and(|error| !error.is_refusal());
+    let (points, points_bytes) = if lacks_points { (Vec::new(), 0) } else { read? };
     let kept = past::find(dir, &names, loaded, points, is_backup(&names), now_unix_ms)?;
-    Ok((kept, points_bytes))
+    Ok((Kept { lacks_points, ..kept }, points_bytes))
 }
 
 /// Removes temporary files, and a second name of the snapshot of `lsn`, that a crash left: the

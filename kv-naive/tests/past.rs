@@ -176,6 +176,39 @@ fn an_old_snapshot_that_cannot_be_read_keeps_no_store_closed() {
 }
 
 #[test]
+fn a_damaged_list_of_points_keeps_no_store_closed_and_lets_nothing_expire() {
+    let disk = SimFs::new();
+    let store = open(&disk, 0).unwrap();
+    store.put(b"k", b"v").unwrap();
+    store.pin("first", &Target::Lsn(Lsn::new(1)), None).unwrap();
+    store.put(b"k", b"w").unwrap();
+    store.close().unwrap();
+    let list = Path::new(DIR).join("POINTS");
+    let whole = disk.read_file(&list).unwrap();
+    disk.damage(&list, Some(whole[1..].to_vec()));
+    let store = open(&disk, 0).unwrap();
+    assert_eq!(store.get(b"k").unwrap().as_deref(), Some(&b"w"[..]));
+    store.put(b"k", b"x").unwrap();
+    assert_eq!((old_snapshots(&disk), moments(&store)), (vec![1, 2], vec![1, 2, 3]));
+    let first = Target::Point("first".to_owned());
+    for refused in [
+        store.points().map(drop),
+        store.pin("second", &Target::Lsn(Lsn::new(2)), None).map(drop),
+        store.unpin("first").map(drop),
+        store.read_at(&first).map(drop),
+        store.backup(Path::new("/backup")).map(drop),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(matches!(&error, Error::Corruption { path, .. } if *path == list), "{error}");
+    }
+    store.close().unwrap();
+    disk.damage(&list, Some(whole));
+    let store = open(&disk, 0).unwrap();
+    assert_eq!(moments(&store), [1, 3]);
+    assert_eq!(store.read_at(&first).unwrap().moment.lsn, Lsn::new(1));
+}
+
+#[test]
 fn an_expired_point_does_not_come_back_with_an_earlier_time() {
     let disk = SimFs::new();
     let open_at = |unix_ms| {

@@ -66,6 +66,7 @@ impl<'a> Source<'a> {
     fn open(snapshotter: &'a Snapshotter) -> Result<Self> {
         let _leading = snapshotter.lead_with_all_durable()?;
         let files = snapshotter.files();
+        files.points()?;
         let kept = files.kept();
         let newest = Opened::open(files, SNAPSHOT, kept.newest.lsn)?;
         Ok(Source { snapshotter, kept, unix_ms: files.now_unix_ms(), newest })

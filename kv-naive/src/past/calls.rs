@@ -34,8 +34,7 @@ impl PointInTime for NaiveEngine {
 
     fn points(&self) -> Result<Vec<Point>> {
         self.store().health.check_readable()?;
-        let files = self.store().snapshotter.files();
-        Ok(files.kept().points_at(files.now_unix_ms()))
+        self.store().snapshotter.files().points()
     }
 
     fn pin(&self, name: &str, target: &Target, expires_unix_ms: Option<u64>) -> Result<Point> {

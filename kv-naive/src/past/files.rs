@@ -71,5 +71,5 @@ pub(crate) fn find(
     // The list may still have points that expired, and whose snapshots are gone.
     let has_snapshot = |point: &Point| old.iter().chain([&newest]).any(|taken| taken.lsn == point.lsn);
     points.retain(has_snapshot);
-    Ok(Kept { newest, old, points })
+    Ok(Kept { newest, old, points, lacks_points: false })
 }

@@ -17,6 +17,9 @@ pub(crate) struct Kept {
     pub(crate) old: Vec<Taken>,
     /// In the order of their names.
     pub(crate) points: Vec<Point>,
+    /// Whether the list of points could not be read. Then nothing expires: a point may hold any old
+    /// snapshot.
+    pub(crate) lacks_points: bool,
 }
 
 impl Kept {
@@ -28,6 +31,9 @@ impl Kept {
     /// The old snapshots that no point holds, as the policy sees them.
     fn superseded(&self, now_unix_ms: u64) -> Vec<(Lsn, Superseded)> {
         let next = self.old.iter().skip(1).chain([&self.newest]);
+        if self.lacks_points {
+            return Vec::new();
+        }
         let held = self.points_at(now_unix_ms);
         let is_free = |lsn: Lsn| held.iter().all(|point| point.lsn != lsn);
         let free = self.old.iter().zip(next).filter(|(old, _)| is_free(old.lsn));
@@ -77,7 +83,9 @@ impl Kept {
     /// Whether snapshots may stay, so that they must tell their times.
     pub(crate) fn may_keep(&self, policy: &dyn RetentionPolicy, now_unix_ms: u64) -> bool {
         let fresh = [Superseded { lsn: self.newest.lsn, unix_ms: now_unix_ms, bytes: 0 }];
-        !self.points.is_empty() || policy.expired(&RetentionView { superseded: &fresh, now_unix_ms }) == 0
+        self.lacks_points
+            || !self.points.is_empty()
+            || policy.expired(&RetentionView { superseded: &fresh, now_unix_ms }) == 0
     }
 
     /// Bytes that only past states need.
@@ -125,6 +133,7 @@ mod tests {
             newest: taken(9),
             old: [1, 3, 5, 7].map(taken).to_vec(),
             points: points.iter().map(point).collect(),
+            lacks_points: false,
         }
     }
 

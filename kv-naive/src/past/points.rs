@@ -41,7 +41,7 @@ pub(crate) fn encode(store_id: u32, points: &[Point]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the points of a store. None, if there is no file.
+/// Reads the points of a store, and the length of their file. None, if there is no file.
 pub(crate) fn read(dir: &dyn Dir, names: &[String], store_id: u32) -> Result<(Vec<Point>, u64)> {
     if !names.iter().any(|name| name == POINTS) {
         return Ok((Vec::new(), 0));

@@ -52,7 +52,9 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn moment(&self, target: &Target) -> Result<Moment> {
-        self.timeline().moment(target, &self.kept.points_at(self.now_unix_ms))
+        let is_point = matches!(target, Target::Point(_));
+        let points = if is_point { self.snapshotter.files().points()? } else { Vec::new() };
+        self.timeline().moment(target, &points)
     }
 
     /// Whether only the table has the state at `lsn`.
