@@ -171,9 +171,7 @@ pub trait DirExt: Dir {
     fn write_file_atomically(&self, name: &str, content: &[u8]) -> Result<()> {
         let temporary = format!("{name}.tmp");
         let path = self.path_of(&temporary);
-        let file = self
-            .open(&temporary, OpenMode::CreateOrTruncate)
-            .map_err(|error| Error::io(Op::Create, &path, error))?;
+        let file = self.create_anew(&temporary).map_err(|error| Error::io(Op::Create, &path, error))?;
         if let Err(error) = file.write_all_at(content, 0) {
             // Part of it may have found room.
             let _ = self.remove_file(&temporary);
@@ -182,6 +180,21 @@ pub trait DirExt: Dir {
         file.sync_all().map_err(|error| Error::sync(&path, error))?;
         drop(file);
         self.replace_durably(&temporary, name)
+    }
+
+    /// Creates the file `name`. A file that a crash has left there loses this name. It is not cut:
+    /// its bytes may have another name.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn create_anew(&self, name: &str) -> io::Result<Box<dyn File>> {
+        match self.open(name, OpenMode::CreateNew) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove_file(name)?;
+                self.open(name, OpenMode::CreateNew)
+            }
+            created => created,
+        }
     }
 
     /// Gives the synced file `from` the name `to`, durably. On a failure `from` is removed.
@@ -288,6 +301,18 @@ mod tests {
         assert_eq!(into.read_file("y", 9).unwrap(), b"one");
         into.remove_file("y").unwrap();
         assert_eq!(handle.read_file("x", 9).unwrap(), b"two");
+    }
+
+    #[test]
+    fn a_leftover_that_is_a_link_leaves_the_bytes_of_the_other_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let handle = OsFs.open_dir(dir.path()).unwrap();
+        handle.write_file_atomically("x", b"one").unwrap();
+        handle.link("x", &*handle, "y.tmp").unwrap();
+        handle.write_file_atomically("y", b"two").unwrap();
+        assert_eq!(handle.read_file("x", 9).unwrap(), b"one");
+        assert_eq!(handle.read_file("y", 9).unwrap(), b"two");
+        assert_eq!(handle.names().unwrap(), ["x", "y"]);
     }
 
     #[test]
