@@ -11,10 +11,13 @@ mod store_files;
 
 use gated_fs::{Gate, GatedFs};
 use kv_core::{
-    Background, BackupReport, Compact, Engine, EngineExt, Env, MaxLogSize, PointInTime, SystemClock,
+    Background, BackupReport, Compact, Engine, EngineExt, Env, Error, ManualClock, MaxLogSize, PointInTime,
+    SystemClock,
 };
 use kv_log::{LogEngine, Options};
+use kv_tests::sim::{PowerCut, SimFs};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -47,7 +50,11 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn content(dir: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let backup = LogEngine::open(dir, Options { read_only: true, ..options() }).unwrap();
+    content_in(dir, &Env::os())
+}
+
+fn content_in(dir: &Path, env: &Env) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let backup = LogEngine::open_in(dir, env, Options { read_only: true, ..options() }).unwrap();
     backup.to_sorted_vec().unwrap()
 }
 
@@ -94,4 +101,67 @@ fn a_file_system_without_links_gets_copies() {
     let report = store.backup(&into).unwrap();
     assert_eq!((report.files_linked, report.files_copied), (0, report.files));
     assert_eq!(content(&into), store.to_sorted_vec().unwrap());
+}
+
+fn env_of(disk: &SimFs) -> Env {
+    let (fs, clock) = (Arc::new(disk.clone()), Arc::new(ManualClock::new(0)));
+    Env { fs, clock, background: Background::Inline }
+}
+
+fn files_of(disk: &SimFs, dir: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    disk.files().into_iter().filter(|(path, _)| path.starts_with(dir)).collect()
+}
+
+/// Backs another store up into the directory of a backup that a crash ended. The first segment of
+/// that store is not sealed, so it is copied. Returns whether the crash left a link under its
+/// temporary name.
+fn back_up_another_store(disk: &SimFs) -> bool {
+    let (env, into) = (env_of(disk), Path::new("/backup"));
+    let (source, found) = (files_of(disk, "/source"), files_of(disk, "/backup"));
+    let another = LogEngine::open_in(Path::new("/another"), &env, options()).unwrap();
+    fill(&another, 0, 5);
+    let mark = into.join("BACKUP");
+    if found.contains_key(&mark) {
+        let refused = another.backup(into).unwrap_err();
+        let Error::InvalidArgument(text) = refused else { panic!("{refused}") };
+        assert!(text.contains("a backup of another store"), "{text}");
+        assert_eq!(files_of(disk, "/backup"), found);
+        // Then the backup is as an earlier build began it.
+        disk.damage(&mark, Some(Vec::new()));
+    }
+    if !found.contains_key(&into.join("MANIFEST")) {
+        another.backup(into).unwrap();
+        assert_eq!(content_in(into, &env), another.to_sorted_vec().unwrap());
+    }
+    assert_eq!(files_of(disk, "/source"), source, "the backup wrote to the files of the first store");
+    found.keys().any(|path| path.file_name().is_some_and(|name| name == OsStr::new(FIRST_LINK)))
+}
+
+/// The first segment of a store while it is linked.
+const FIRST_LINK: &str = "0000000000000001.segment.tmp";
+
+#[test]
+fn a_backup_leaves_the_store_intact_whose_backup_a_crash_ended() {
+    let disk = SimFs::new();
+    let source = LogEngine::open_in(Path::new("/source"), &env_of(&disk), options()).unwrap();
+    // Each key once, so that no compaction replaces the first segment.
+    fill(&source, 0, 50);
+    source.close().unwrap();
+    let mut links = [0, 0];
+    for count in 0.. {
+        let cut = disk.process_death();
+        let source = LogEngine::open_in(Path::new("/source"), &env_of(&cut), options()).unwrap();
+        cut.cut_after(cut.mutations() + count);
+        let report = source.backup(Path::new("/backup"));
+        if let Ok(report) = report {
+            assert!(report.files_linked > 0, "{report:?}");
+            break;
+        }
+        for (image, links) in
+            [cut.process_death(), cut.power_cut(PowerCut::seeded(count))].iter().zip(&mut links)
+        {
+            *links += u32::from(back_up_another_store(image));
+        }
+    }
+    assert!(links[0] > 0, "no crash left the link");
 }

@@ -6,6 +6,7 @@
 //! | after | the directory holds | a reader finds |
 //! |---|---|---|
 //! | the mark | the mark, and the earlier backup, if there is one | the earlier backup, or none |
+//! | a link | the same, and another temporary name of a sealed segment | the same |
 //! | a copied or linked file | the same, and files that the manifest does not name | the same |
 //! | a longer copy of the segment in which the earlier backup ends | the same | the earlier backup, and perhaps later changes |
 //! | the manifest | the new backup, and files that it does not need | the new backup |
@@ -15,11 +16,17 @@
 //! system, a backup links it. That needs the stored manifest to call the segment sealed: a recovery
 //! may write the others again, and seal them at another place. The links are durable before the
 //! manifest names them.
+//!
+//! A crash may leave a link under its temporary name. So nothing in this directory is cut or
+//! written again: a file is created anew, and takes the place of another by renaming.
+//!
+//! The mark holds the id of the store, so that the backup of another store is refused also where
+//! there is no manifest yet. Marks of earlier builds are empty.
 
 use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode};
 use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, SegmentId};
 use std::collections::BTreeMap;
-use std::io::ErrorKind::{CrossesDevices, Unsupported};
+use std::io::ErrorKind::{CrossesDevices, NotFound, Unsupported};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -99,21 +106,28 @@ impl Target {
         let names = dir.names()?;
         check(into, &names)?;
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
-        if !has(BACKUP_MARK) {
-            dir.write_file_atomically(BACKUP_MARK, b"")?;
-        }
         let mut sealed = BTreeMap::new();
-        if has(directory::MANIFEST) {
+        let begun_for = if has(directory::MANIFEST) {
             let earlier = Manifest::load(&*dir)?;
-            if earlier.store_id != store_id {
+            let live = earlier.segments.iter().filter(|(_, entry)| entry.sealed);
+            sealed.extend(live.map(|(id, entry)| (*id, entry.durable_len)));
+            sealed.extend(earlier.archive.segments.iter().map(|(id, one)| (*id, one.len)));
+            Some(earlier.store_id)
+        } else if has(BACKUP_MARK) {
+            let mark = dir.read_file(BACKUP_MARK, size_of::<u32>() as u64)?;
+            mark.try_into().ok().map(u32::from_le_bytes)
+        } else {
+            None
+        };
+        match begun_for {
+            None => dir.write_file_atomically(BACKUP_MARK, &store_id.to_le_bytes())?,
+            Some(id) if id == store_id => {}
+            Some(_) => {
                 return Err(Error::InvalidArgument(format!(
                     "{} is a backup of another store; name a directory that is missing or empty",
                     into.display()
                 )));
             }
-            let live = earlier.segments.iter().filter(|(_, entry)| entry.sealed);
-            sealed.extend(live.map(|(id, entry)| (*id, entry.durable_len)));
-            sealed.extend(earlier.archive.segments.iter().map(|(id, one)| (*id, one.len)));
         }
         Ok(Target { dir, sealed, _lock: lock })
     }
@@ -135,9 +149,9 @@ impl Target {
             return Ok(false);
         }
         let temporary = format!("{name}.tmp");
-        // A crash may have left it.
-        let _ = self.dir.remove_file(&temporary);
         let path = self.dir.path_of(&temporary);
+        // A crash may have left it.
+        self.remove(&temporary)?;
         match from.link(&name, &*self.dir, &temporary) {
             Ok(()) => {}
             Err(error) if [Unsupported, CrossesDevices].contains(&error.kind()) => return Ok(false),
@@ -146,9 +160,17 @@ impl Target {
         // It takes the place of a shorter copy.
         self.dir.rename(&temporary, &name).map_err(|error| Error::io(Op::Rename, &path, error))?;
         // Both names may have led to the same bytes: then the system renames nothing.
-        let _ = self.dir.remove_file(&temporary);
+        self.remove(&temporary)?;
         self.read_back(file, bytes)?;
         Ok(true)
+    }
+
+    /// Removes a name, if it is there.
+    fn remove(&self, name: &str) -> Result<()> {
+        match self.dir.remove_file(name) {
+            Err(error) if error.kind() == NotFound => Ok(()),
+            removed => removed.map_err(|error| Error::io(Op::Remove, &self.dir.path_of(name), error)),
+        }
     }
 
     /// Writes and syncs a file under its name, and reads it back.
