@@ -237,6 +237,28 @@ fn a_full_disk_takes_the_window_before_it_refuses_a_change() {
 }
 
 #[test]
+fn a_full_disk_leaves_a_window_whose_space_a_backup_holds() {
+    let (disk, mut states) = (SimFs::new(), Vec::new());
+    let store = open(&disk, KeepPast::all()).unwrap();
+    churn(&store, &mut states, 300);
+    store.close().unwrap();
+    let store = open(&disk, KeepPast::all()).unwrap();
+    let report = store.backup(Path::new("/backup")).unwrap();
+    let (window, past_bytes) = (store.window().unwrap(), store.stats().past_bytes);
+    assert!(report.bytes_linked >= past_bytes && past_bytes > 0, "{report:?} {past_bytes}");
+    // Each file counts once, however many names it has.
+    let used = disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>() - report.bytes_linked;
+    disk.limit_space(Some(used));
+    let refused = (0..500_u16).find_map(|number| store.put(&number.to_be_bytes(), &[1; 60]).err());
+    assert!(matches!(refused, Some(Error::DiskFull { .. })), "{refused:?}");
+    assert_eq!(store.window().unwrap().first_lsn, window.first_lsn);
+    disk.move_dir(Path::new("/backup"), None).unwrap();
+    store.put(&[1; 2], &[2; 60]).unwrap();
+    let (after, left) = (store.window().unwrap(), store.stats().past_bytes);
+    assert!(after.first_lsn > window.first_lsn && left < past_bytes, "{after} {left}");
+}
+
+#[test]
 fn what_has_expired_leaves_the_disk() {
     let (disk, mut states) = (SimFs::new(), Vec::new());
     let bytes = |disk: &SimFs| disk.files().iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();

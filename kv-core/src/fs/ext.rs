@@ -293,13 +293,16 @@ mod tests {
         let (handle, into) =
             (OsFs.open_dir(dir.path()).unwrap(), OsFs.open_dir(&dir.path().join("into")).unwrap());
         handle.write_file_atomically("x", b"one").unwrap();
+        assert_eq!(handle.link_count("x").unwrap(), 1);
         handle.link("x", &*into, "y").unwrap();
+        assert_eq!((handle.link_count("x").unwrap(), into.link_count("y").unwrap()), (2, 2));
         let again = handle.link("x", &*into, "y").unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(handle.link("absent", &*into, "z").unwrap_err().kind(), io::ErrorKind::NotFound);
         handle.write_file_atomically("x", b"two").unwrap();
         assert_eq!(into.read_file("y", 9).unwrap(), b"one");
         into.remove_file("y").unwrap();
+        assert_eq!(into.link_count("y").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(handle.read_file("x", 9).unwrap(), b"two");
     }
 

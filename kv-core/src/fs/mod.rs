@@ -127,6 +127,15 @@ pub trait Dir: Any + Debug + Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Number of the names of a file, those in other directories included. Its bytes take space
+    /// until the last one is removed. Default 1.
+    ///
+    /// # Errors
+    /// As the system answers.
+    fn link_count(&self, _name: &str) -> io::Result<u64> {
+        Ok(1)
+    }
+
     /// Removes a name of a file; durable after [`sync`](Self::sync).
     ///
     /// # Errors

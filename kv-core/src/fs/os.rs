@@ -8,7 +8,7 @@ use std::any::Any;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,6 +95,10 @@ impl Dir for OsDir {
             Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK => io::ErrorKind::Unsupported.into(),
             error => error.into(),
         })
+    }
+
+    fn link_count(&self, name: &str) -> io::Result<u64> {
+        Ok(self.open_at(name, OFlags::RDONLY)?.metadata()?.nlink())
     }
 
     fn remove_file(&self, name: &str) -> io::Result<()> {

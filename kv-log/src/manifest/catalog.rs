@@ -500,7 +500,8 @@ impl Catalog {
     /// Drops from `archive` the segments and the points that have expired. Returns the segments,
     /// with the bytes of their files.
     pub(super) fn expire(&self, archive: &mut Archive) -> Vec<(SegmentId, u64)> {
-        let is_disk_full = self.is_disk_full.load(Ordering::Relaxed);
+        let is_disk_full = self.is_disk_full.load(Ordering::Relaxed)
+            && archive.segments.keys().any(|id| self.holds_space_alone(*id));
         let now = self.context.env.clock.unix_time_ms();
         archive.expire(&*self.context.options.retention, now, is_disk_full)
     }

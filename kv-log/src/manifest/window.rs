@@ -10,6 +10,7 @@ use super::archive::{Archive, Archived};
 use super::catalog::Catalog;
 use super::content::{Entry, Manifest};
 use super::leftovers::Held;
+use crate::directory;
 use crate::tail::Unwritten;
 
 /// The files of a store at one moment.
@@ -108,18 +109,26 @@ impl Catalog {
     }
 
     /// Notes whether the disk is full. While it is, each manifest drops the archived segments that
-    /// the policy gives up for that.
+    /// the policy gives up for that. If a backup has links of all of them, they stay: their removal
+    /// would free no space.
     pub(crate) fn set_disk_full(&self, is_full: bool) {
         self.is_disk_full.store(is_full, Ordering::Relaxed);
     }
 
-    /// Drops the archived segments that have expired. Returns the bytes that come free.
+    /// Drops the archived segments that have expired. Returns their bytes. They come free, except
+    /// those of which a backup has links.
     pub(crate) fn give_up_past(&self, last_lsn: Lsn) -> Result<u64> {
         let before = self.past_bytes();
         if before > 0 {
             self.expire_past(last_lsn)?;
         }
         Ok(before.saturating_sub(self.past_bytes()))
+    }
+
+    /// Whether the space of a segment comes free with its file. A link in a backup would hold it.
+    pub(super) fn holds_space_alone(&self, id: SegmentId) -> bool {
+        let names = self.context.dir.link_count(&directory::segment_file_name(id));
+        !names.is_ok_and(|count| count > 1)
     }
 
     /// Bytes of the archived files.

@@ -212,16 +212,26 @@ impl Disk {
 
     /// Bytes of all files that have a name.
     fn used(&self) -> usize {
-        let dirs = self.nodes.iter().filter_map(|node| match node {
-            Node::Dir(dir) => Some(dir),
-            Node::File { .. } => None,
-        });
-        let named: BTreeSet<NodeId> = dirs.flat_map(|dir| dir.entries.values().copied()).collect();
+        let named: BTreeSet<NodeId> = self.names().collect();
         let len = |id: &NodeId| match self.nodes.get(*id) {
             Some(Node::File { bytes, .. }) => bytes.len(),
             _ => 0,
         };
         named.iter().map(len).sum()
+    }
+
+    /// Number of the names of a file.
+    pub(super) fn link_count(&self, id: NodeId) -> u64 {
+        self.names().filter(|named| *named == id).count() as u64
+    }
+
+    /// The nodes to which the entries of all directories lead.
+    fn names(&self) -> impl Iterator<Item = NodeId> {
+        let dirs = self.nodes.iter().filter_map(|node| match node {
+            Node::Dir(dir) => Some(dir),
+            Node::File { .. } => None,
+        });
+        dirs.flat_map(|dir| dir.entries.values().copied())
     }
 
     /// The directory and name of a path; the name need not exist.

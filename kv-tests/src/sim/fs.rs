@@ -290,6 +290,13 @@ impl Dir for SimDir {
         disk.link(self.node, name, into.node, other_name)
     }
 
+    fn link_count(&self, name: &str) -> io::Result<u64> {
+        let mut disk = self.disk.lock();
+        disk.begin(OpKind::Open, &self.path.join(name), 0, 0)?;
+        let node = disk.entry(self.node, name)?;
+        Ok(disk.link_count(node))
+    }
+
     fn remove_file(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk.lock();
         disk.begin(OpKind::Remove, &self.path.join(name), 0, 0)?;

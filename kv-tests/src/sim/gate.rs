@@ -226,6 +226,10 @@ impl Dir for GatedDir {
         self.fs.pass(OpKind::Link, Path::new(other_name), link)
     }
 
+    fn link_count(&self, name: &str) -> io::Result<u64> {
+        self.fs.pass(OpKind::Open, Path::new(name), || self.dir.link_count(name))
+    }
+
     fn remove_file(&self, name: &str) -> io::Result<()> {
         self.fs.pass(OpKind::Remove, Path::new(name), || self.dir.remove_file(name))
     }
