@@ -3,7 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::{Background, Engine, EngineExt, Env, KeepPast, Lsn, Manual, ManualClock, PointInTime, Target};
+use kv_core::{
+    Background, Engine, EngineExt, Env, Error, KeepPast, Lsn, Manual, ManualClock, PointInTime, Target,
+};
 use kv_log::inspect::ClosedPast;
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::SimFs;
@@ -145,4 +147,27 @@ fn the_window_ends_before_a_hole() {
         found += 1;
     }
     assert!(found > 3);
+}
+
+/// The log of a restored store goes on in a segment whose changes get LSNs far above.
+#[test]
+fn the_window_of_a_restored_store_ends_at_its_newest_change() {
+    let disk = SimFs::new();
+    let store = open(&disk);
+    put(&store, 0, 1);
+    let (target, into) = (Target::Lsn(Lsn::new(1)), Path::new("/restored"));
+    store.restore(&target, into).unwrap();
+    let restored = LogEngine::open_in(into, &env(&disk), options()).unwrap();
+    assert_eq!(restored.last_lsn(), Lsn::new(1));
+    restored.close().unwrap();
+
+    let past = ClosedPast::open(&env(&disk), into).unwrap();
+    assert_eq!(last_lsn(&past), Lsn::new(1));
+    let beyond = past.restore(&Target::Lsn(Lsn::new(2)), Path::new("/beyond"));
+    assert!(matches!(beyond, Err(Error::OutsideWindow { .. })), "{beyond:?}");
+    let copied = Path::new("/backup");
+    assert_eq!(past.backup(copied).unwrap().moment.lsn, Lsn::new(1));
+    let backup = LogEngine::open_in(copied, &env(&disk), Options { read_only: true, ..options() }).unwrap();
+    assert_eq!((backup.durable_lsn(), last_lsn(&backup)), (Lsn::new(1), Lsn::new(1)));
+    assert_eq!(last_lsn(&ClosedPast::open(&env(&disk), copied).unwrap()), Lsn::new(1));
 }

@@ -120,8 +120,8 @@ impl ClosedPast {
                 let fault = "the header is damaged, so the end of the log cannot be read";
                 return Err(Error::corruption(&path, 0, fault));
             };
-            let (last, stop) = last_change(&header, &bytes);
-            end.lsn = end.lsn.max(last);
+            let stop = scan(&header, &bytes);
+            end.lsn = end.lsn.max(Lsn::new(stop.last_lsn));
             let (len, is_sealed) = (stop.offset as u64, stop.reason == StopReason::Sealed);
             if len > SEGMENT_HEADER_LEN as u64 {
                 let file = PastFile { id: *id, kind: SegmentKind::Log, len, is_sealed, replaced_lsn: None };
@@ -156,7 +156,7 @@ impl ClosedPast {
             Err(error) => return Err(error),
         }
         let header = self.header_of(*id, *entry, &bytes);
-        Ok(header.map_or(Lsn::ZERO, |header| last_change(&header, &bytes).0))
+        Ok(header.map_or(Lsn::ZERO, |header| Lsn::new(scan(&header, &bytes).last_lsn)))
     }
 
     /// The header in the bytes of a segment. `None` if it is damaged, or of another segment.
@@ -166,12 +166,10 @@ impl ClosedPast {
     }
 }
 
-/// The newest change in the bytes of a segment, and the place where its records end.
-fn last_change(header: &SegmentHeader, bytes: &[u8]) -> (Lsn, Stop) {
-    let mut scanner = Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN);
-    let changes = scanner.by_ref().filter(|(_, record)| record.kind.is_change());
-    let last = changes.map(|(_, record)| record.lsn).max().unwrap_or(header.base_lsn);
-    (Lsn::new(last), scanner.stop())
+/// The end of the records in the bytes of a segment. A mark or a seal has the LSN of the newest
+/// change before it, so the highest LSN is that of a change. The base LSN may be that of none.
+fn scan(header: &SegmentHeader, bytes: &[u8]) -> Stop {
+    Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN).stop()
 }
 
 impl PointInTime for ClosedPast {
