@@ -169,8 +169,7 @@ impl Store {
     /// background worker does the rest.
     pub(crate) fn begin(&self) -> Result<()> {
         if !self.context.options.read_only {
-            // Recovered changes may have had no mark yet.
-            self.log.date_changes(&mut self.log.end.lock());
+            self.date_recovered_changes()?;
         }
         // The index grew while segments were replayed.
         self.evictor.evict_in_place();
@@ -188,6 +187,14 @@ impl Store {
         }
         self.context.signals.compact.wake();
         Ok(())
+    }
+
+    /// Gives the recovered changes a mark if they have none. They are durable, so the mark must be,
+    /// too: no flush follows before the next change. Compaction and checkpoints come later, because
+    /// recovery takes the changes that they cover for dated.
+    fn date_recovered_changes(&self) -> Result<()> {
+        let is_new = self.log.date_changes(&mut self.log.end.lock());
+        if is_new { self.flusher.make_all_durable() } else { Ok(()) }
     }
 
     /// Does the work that follows a change, after all locks are released. The log ends at `end`

@@ -87,11 +87,13 @@ impl Log {
         Ok(())
     }
 
-    /// Appends a mark that dates the newest changes, unless one dates them. A flush of sealed
-    /// segments appends none, so each segment gets its mark before its seal.
-    pub(crate) fn date_changes(&self, end: &mut LockedEnd<'_>) {
-        if !end.is_dated() {
-            end.append_mark(self.progress.durable_lsn(), self.context.env.clock.unix_time_ms());
+    /// Appends a mark that dates the newest changes, unless one dates them. Says whether it did. A
+    /// flush of sealed segments appends none, so each segment gets its mark before its seal.
+    pub(crate) fn date_changes(&self, end: &mut LockedEnd<'_>) -> bool {
+        if end.is_dated() {
+            return false;
         }
+        end.append_mark(self.progress.durable_lsn(), self.context.env.clock.unix_time_ms());
+        end.is_dated()
     }
 }

@@ -12,8 +12,9 @@
 //!    seal is given back, and the file is synced again. The objects in shared memory go.
 //! 3. A manifest with reserved LSNs replaces the old one.
 //! 4. Orphans are removed.
-//! 5. The file of the recovered active segment is extended. If there is none, one is created. At
-//!    most one compaction plan follows (`Store::begin`).
+//! 5. The file of the recovered active segment is extended. If there is none, one is created.
+//! 6. If the recovered changes have no mark, one is written and synced. At most one compaction plan
+//!    follows (`Store::begin`).
 //!
 //! A crash between any two steps leaves a store that recovers to the same state. The same holds if
 //! the manifest that was read is not durable, and a power cut brings back the one before.
@@ -29,7 +30,7 @@ use super::orphans;
 use super::replay::recover;
 use crate::context::Context;
 use crate::directory::{self, BACKUP_MARK, Content};
-use crate::log::{LogEnd, SEAL_LEN_MAX, create_active, fitting_capacity};
+use crate::log::{LogEnd, MARK_LEN_MAX, SEAL_LEN_MAX, create_active, fitting_capacity};
 use crate::manifest::{Archive, Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
 use crate::reclaim;
@@ -102,7 +103,9 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         (catalog.placeholder()?, 0)
     } else {
         catalog.begin(unnamed, lsn_floor)?;
-        let (active, capacity) = begin_log(recovered.active, &catalog, &context.options, lsn_floor)?;
+        let is_dated = recovered.dated_lsn >= recovered.report.last_lsn;
+        let ends = if is_dated { SEAL_LEN_MAX } else { MARK_LEN_MAX + SEAL_LEN_MAX };
+        let (active, capacity) = begin_log(recovered.active, &catalog, &context.options, ends, lsn_floor)?;
         move_to_tail(&active, capacity, &context.tail, &recovered.table)?;
         (active, capacity)
     };
@@ -124,17 +127,18 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
 }
 
 /// The segment in which the log goes on, and the bytes of it that may be used: the recovered active
-/// segment, or a new one.
+/// segment with room for `ends` more bytes, or a new one.
 fn begin_log(
     recovered: Option<Arc<Segment>>,
     catalog: &Catalog,
     options: &Options,
+    ends: usize,
     lsn_floor: Lsn,
 ) -> Result<(Arc<Segment>, usize)> {
     let wanted = fitting_capacity(catalog, options);
     if let Some(active) = recovered {
         // Its file was cut at close, or made when segments were smaller.
-        let capacity = active.file.reserve(wanted, active.end() + SEAL_LEN_MAX)?;
+        let capacity = active.file.reserve(wanted, active.end() + ends)?;
         return Ok((active, capacity));
     }
     let active = create_active(catalog, options, 0, wanted, Need::LastRelief, lsn_floor)?;

@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
 use crate::checkpoint::{Loaded, load};
 use crate::index::{Index, KeyHash};
-use crate::log::SEAL_LEN_MAX;
+use crate::log::{MARK_LEN_MAX, SEAL_LEN_MAX};
 use crate::manifest::{Entry, Manifest, header_error, misfit};
 use crate::options::{Options, RecoveryProgress};
 use crate::processors::on_all_processors;
@@ -43,7 +43,8 @@ pub(crate) struct Recovered {
     pub(crate) torn: Option<Arc<Segment>>,
     /// Length of the longest key, bytes.
     pub(crate) longest_key: usize,
-    /// Marks date the changes up to this one. They may have gone since, with their segments.
+    /// Marks date the changes up to this one. They may have gone since, with their segments. If
+    /// they date all changes, it is the LSN of the newest one.
     pub(crate) dated_lsn: Lsn,
     pub(crate) report: RecoveryReport,
 }
@@ -153,15 +154,21 @@ pub(crate) fn recover(
     (report.checkpoint_bytes, report.checkpoint_keys) = (loaded.bytes, checkpoint_keys);
     report.checkpoint_lsn = Lsn::new(loaded.horizon);
     let mut last_lsn = manifest.durable_lsn.get();
-    let mut dated_lsn = last_lsn;
+    // The durable LSN dates nothing: a power cut may have kept changes and taken their mark.
+    let (mut dated_lsn, mut changed_lsn) = (0, 0);
     for segment in &replayed {
         report.files += 1;
         report.bytes += segment.stop.offset as u64;
         report.records += segment.segment.tally.records();
         last_lsn = last_lsn.max(segment.last_lsn);
         dated_lsn = dated_lsn.max(segment.dated_lsn);
+        if segment.entry.kind == SegmentKind::Log {
+            changed_lsn = changed_lsn.max(segment.segment.max_lsn());
+        }
     }
     report.last_lsn = Lsn::new(last_lsn);
+    // The changes of other segments had a mark before a checkpoint or a compaction took them.
+    let dated_lsn = Lsn::new(if dated_lsn < changed_lsn { dated_lsn } else { last_lsn });
 
     let mut segments = loaded.segments;
     let (mut active, mut torn): (Option<Arc<Segment>>, Option<Arc<Segment>>) = (None, None);
@@ -212,7 +219,6 @@ pub(crate) fn recover(
         }
         index.lock(index.shard_of(hash)).remove(hash, location);
     }
-    let dated_lsn = Lsn::new(dated_lsn);
     Ok(Recovered { index, table, segments, active, torn, longest_key, dated_lsn, report })
 }
 
@@ -311,13 +317,13 @@ impl Replay<'_> {
             return Err(damaged(file_len, &fault));
         }
         // A sealed segment needs no more room than its records. The active one may grow to the
-        // segment size, and always has room for a seal, even if it was made when segments were
-        // larger.
+        // segment size, and always has room for a mark and a seal, even if it was made when segments
+        // were larger.
         let unwritten = self.unwritten.get(&id);
         let all_len = unwritten.map_or(0, |rest| rest.from + rest.bytes.len()).max(file_len);
         let (capacity, read_len) = match usize::try_from(entry.durable_len) {
             Ok(len) if entry.sealed => (len, len),
-            _ => ((all_len + SEAL_LEN_MAX).max(self.options.segment_bytes), file_len),
+            _ => ((all_len + MARK_LEN_MAX + SEAL_LEN_MAX).max(self.options.segment_bytes), file_len),
         };
         let image = Image::new(capacity).map_err(|error| Error::io(Op::AllocateMemory, &path, error))?;
         // SAFETY: no other thread knows this image yet.
