@@ -121,7 +121,7 @@ impl ClosedPast {
                 return Err(Error::corruption(&path, 0, fault));
             };
             let stop = scan(&header, &bytes);
-            end.lsn = end.lsn.max(Lsn::new(stop.last_lsn));
+            end.lsn = end.lsn.max(self.newest_change(&header, &stop));
             let (len, is_sealed) = (stop.offset as u64, stop.reason == StopReason::Sealed);
             if len > SEGMENT_HEADER_LEN as u64 {
                 let file = PastFile { id: *id, kind: SegmentKind::Log, len, is_sealed, replaced_lsn: None };
@@ -156,7 +156,15 @@ impl ClosedPast {
             Err(error) => return Err(error),
         }
         let header = self.header_of(*id, *entry, &bytes);
-        Ok(header.map_or(Lsn::ZERO, |header| Lsn::new(scan(&header, &bytes).last_lsn)))
+        Ok(header.map_or(Lsn::ZERO, |header| self.newest_change(&header, &scan(&header, &bytes))))
+    }
+
+    /// The newest change up to this end of a segment. A mark or a seal has the LSN of the newest
+    /// change before it, so the highest LSN is that of a change. Without a record, it is the newest
+    /// change before the segment. The base LSN of a segment that an opening began is that of none.
+    fn newest_change(&self, header: &SegmentHeader, stop: &Stop) -> Lsn {
+        let before = Lsn::new(header.base_lsn).min(self.manifest.durable_lsn);
+        before.max(Lsn::new(stop.last_lsn))
     }
 
     /// The header in the bytes of a segment. `None` if it is damaged, or of another segment.
@@ -166,8 +174,7 @@ impl ClosedPast {
     }
 }
 
-/// The end of the records in the bytes of a segment. A mark or a seal has the LSN of the newest
-/// change before it, so the highest LSN is that of a change. The base LSN may be that of none.
+/// The end of the records in the bytes of a segment.
 fn scan(header: &SegmentHeader, bytes: &[u8]) -> Stop {
     Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN).stop()
 }
