@@ -317,8 +317,8 @@ impl Replay<'_> {
             return Err(damaged(file_len, &fault));
         }
         // A sealed segment needs no more room than its records. The active one may grow to the
-        // segment size, and always has room for a mark and a seal, even if it was made when segments
-        // were larger.
+        // segment size, and always has room for a mark and a seal, even if it was made when
+        // segments were larger.
         let unwritten = self.unwritten.get(&id);
         let all_len = unwritten.map_or(0, |rest| rest.from + rest.bytes.len()).max(file_len);
         let (capacity, read_len) = match usize::try_from(entry.durable_len) {
