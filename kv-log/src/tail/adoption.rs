@@ -24,7 +24,8 @@
 //!
 //! | object | answer |
 //! |---|---|
-//! | of another store, another opening or another boot | warning |
+//! | of another opening or another boot | warning |
+//! | of another store, whose directory is gone or became this one's | none |
 //! | of another user or version, or unreadable | warning; an error if process safety is required |
 //! | unreadable because memory or descriptors are short | the opening fails, and may be repeated |
 //! | bytes differ from those of the file | warning |
@@ -185,7 +186,10 @@ impl Objects {
                 Ok(Object::Nothing) => adopted.names.push(name.clone()),
                 Ok(Object::Image(control, image)) => {
                     adopted.names.push(name.clone());
-                    if let Some(of) = self.stranger(&control.owner, manifest) {
+                    if self.is_of_other_store(&control.owner, manifest) {
+                        continue;
+                    }
+                    if let Some(of) = self.earlier(&control.owner, manifest) {
                         adopted.warnings.push(format!("{} is ignored: it is of {of}", path.display()));
                     } else {
                         let candidate = Candidate { name: name.clone(), image };
@@ -204,12 +208,16 @@ impl Objects {
         Ok(candidates)
     }
 
-    /// Says whose an object of `owner` is. `None`: it is of this store, since its last opening.
-    fn stranger(&self, owner: &Owner, manifest: &Manifest) -> Option<&'static str> {
+    /// Whether `owner` is a store that is gone: its directory had the same inode, or this one. Such
+    /// an object says nothing about this store.
+    fn is_of_other_store(&self, owner: &Owner, manifest: &Manifest) -> bool {
+        owner.boot_id == self.boot_id && (owner.dir != self.dir || owner.store_id != manifest.store_id)
+    }
+
+    /// Says of which earlier time an object of this store is. `None`: it is of its last opening.
+    fn earlier(&self, owner: &Owner, manifest: &Manifest) -> Option<&'static str> {
         if owner.boot_id != self.boot_id {
             Some("an earlier boot of the machine")
-        } else if owner.dir != self.dir || owner.store_id != manifest.store_id {
-            Some("another store")
         } else if owner.nonce != manifest.nonce {
             Some("an earlier opening of the store")
         } else {

@@ -41,6 +41,13 @@ fn read_after(damage: impl FnOnce(&SimFs)) -> String {
     text(open(&disk).unwrap().read_at(&Target::Lsn(Lsn::new(1))))
 }
 
+/// The text of a call for the points after `damage`.
+fn points_after(damage: impl FnOnce(&SimFs)) -> String {
+    let disk = kept();
+    damage(&disk);
+    text(open(&disk).unwrap().points())
+}
+
 /// The text of an opening of a directory that holds only this file.
 fn open_with_file(name: &str) -> String {
     let disk = SimFs::new();
@@ -56,8 +63,8 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         ("open: SNAPSHOT was replaced by an older one", open_after(|disk| copied(disk, EMPTY, SNAPSHOT))),
         ("open: an old snapshot was replaced by another", open_after(|disk| copied(disk, EMPTY, FIRST))),
-        ("open: POINTS was cut", open_after(|disk| cut(disk, POINTS))),
-        ("open: POINTS was replaced by a snapshot", open_after(|disk| copied(disk, SNAPSHOT, POINTS))),
+        ("points: POINTS was cut", points_after(|disk| cut(disk, POINTS))),
+        ("points: POINTS was replaced by a snapshot", points_after(|disk| copied(disk, SNAPSHOT, POINTS))),
         ("open: a restore was not finished", open_with_file("RESTORE")),
         ("open: a backup was not finished", open_with_file("BACKUP")),
         ("open: the directory is a backup", open_after(|disk| write(disk, "BACKUP", b""))),
