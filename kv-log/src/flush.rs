@@ -117,6 +117,8 @@ impl Flusher {
 
     /// Returns once each segment that is sealed now is durable.
     pub(crate) fn flush_sealed(&self) -> Result<()> {
+        // Also if there is nothing to flush: otherwise the flush worker would try again at once.
+        self.log.slack.flush_begins();
         let newest = self.log.end.active_capacity().0;
         self.flush_until(Extent::Sealed, || self.log.slack.are_durable_before(newest))
     }
@@ -268,7 +270,30 @@ impl Flusher {
 #[cfg(test)]
 mod tests {
     use crate::{Options, recovery::open};
-    use kv_core::{Action, Env, Error};
+    use kv_core::{Action, Background, Env, Error, Manual, Never};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// An idle store has no sealed segment to flush, however much slack it has.
+    #[test]
+    fn scarce_slack_asks_for_one_flush_of_the_sealed_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let options =
+            Options { persistence: Arc::new(Manual), compaction: Arc::new(Never), ..Options::default() };
+        let store = open(dir.path(), &env, options).unwrap();
+        let slack = &store.log.slack;
+        while slack.bytes() <= slack.ceiling() / 2 {
+            store.committer.put(b"key", &[7; 10_000]).unwrap();
+        }
+        for _ in 0..2 {
+            slack.has_room_for(0);
+            assert!(slack.is_scarce());
+            store.flusher.flush_sealed().unwrap();
+            let decision = store.flusher.decide(store.log.end.position(), Duration::ZERO);
+            assert_eq!(decision.action, Action::Hold);
+        }
+    }
 
     /// Another process may have the directory by then.
     #[test]
