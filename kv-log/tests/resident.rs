@@ -105,17 +105,24 @@ impl Measured {
     }
 
     fn check(&self, moment: &str) {
-        let (told, grown) = self.figures();
-        assert!(Self::agree((told, grown)), "{moment}: {told} of {grown} bytes: {:?}", self.store.stats());
+        self.check_until(Instant::now(), moment);
     }
 
-    /// As `check`, for a store whose threads still work.
+    /// As `check`, for a store whose threads still work: the two figures are of two moments, and
+    /// have to agree once.
     fn check_soon(&self, moment: &str) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !Self::agree(self.figures()) && Instant::now() < deadline {
+        self.check_until(Instant::now() + Duration::from_secs(30), moment);
+    }
+
+    fn check_until(&self, deadline: Instant, moment: &str) {
+        loop {
+            let (told, grown) = self.figures();
+            if Self::agree((told, grown)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{moment}: {told} of {grown} bytes: {:?}", self.store.stats());
             thread::sleep(Duration::from_millis(10));
         }
-        self.check(moment);
     }
 }
 
