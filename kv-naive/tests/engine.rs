@@ -2,14 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::fs::{Dir, DirExt, DirId, DirLock, FsExt, LockKind, OpenMode};
+mod failing_fs;
+
+use failing_fs::{FailingFs, Switches};
+use kv_core::fs::{DirExt, FsExt};
 use kv_core::{
     Acknowledge, Background, Batch, Decision, Engine, EngineExt, Env, Error, Fs, LossWindow, Lsn, Manual,
     MaxLogSize, OpenOptions, OsFs, Pending, Periodic, PersistencePolicy, SystemClock,
 };
 use kv_naive::NaiveEngine;
 use std::collections::BTreeMap;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,65 +48,11 @@ fn wait_until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The operating system's disk, with a switch that makes writes fail or panic.
-#[derive(Clone, Debug, Default)]
-struct FailingFs(Arc<Switches>);
-
-#[derive(Debug, Default)]
-struct Switches {
-    fails: AtomicBool,
-    panics: AtomicBool,
-}
-
-#[derive(Debug)]
-struct FailingDir(Arc<dyn Dir>, FailingFs);
-
-impl Fs for FailingFs {
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
-        Ok(Arc::new(FailingDir(OsFs.open_dir(path)?, self.clone())))
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsFs.create_dir(path)
-    }
-}
-
-impl Dir for FailingDir {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn id(&self) -> io::Result<DirId> {
-        self.0.id()
-    }
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn kv_core::fs::File>> {
-        let switches = &self.1.0;
-        assert!(!switches.panics.load(Ordering::SeqCst), "on purpose");
-        if mode != OpenMode::Read && switches.fails.load(Ordering::SeqCst) {
-            return Err(io::Error::other("on purpose"));
-        }
-        self.0.open(name, mode)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove_file(&self, name: &str) -> io::Result<()> {
-        self.0.remove_file(name)
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
-        self.0.lock(kind)
-    }
-}
-
 fn on_failing_fs(dir: &Path, background: Background, policy: OpenOptions) -> (Arc<Switches>, NaiveEngine) {
-    let fs = FailingFs::default();
+    let fs = FailingFs::on(OsFs);
     let env = Env { fs: Arc::new(fs.clone()), clock: Arc::new(SystemClock::new()), background };
     let engine = NaiveEngine::open_in(dir, &env, policy).unwrap();
-    (fs.0, engine)
+    (fs.switches, engine)
 }
 
 #[test]

@@ -3,14 +3,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::fs::{Dir, DirId, DirLock, File, FsExt, LockKind, OpenMode};
+mod failing_fs;
+
+use failing_fs::FailingFs;
+use kv_core::fs::FsExt;
 use kv_core::{
     Always, Background, Engine, Env, Error, Fs, KeepPast, Lsn, Manual, ManualClock, OpenOptions,
     PersistencePolicy, PointInTime, Reach, Target,
 };
 use kv_naive::NaiveEngine;
 use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -275,52 +277,9 @@ fn times_survive_an_open_and_later_ones_lead_no_further() {
     assert_eq!(store.read_at(&Target::UnixMs(1029)).unwrap().moment.lsn, Lsn::new(2));
 }
 
-/// The simulated disk, as a file system that has no links.
-#[derive(Debug)]
-struct WithoutLinks(SimFs);
-
-#[derive(Debug)]
-struct DirWithoutLinks(Arc<dyn Dir>);
-
-impl Fs for WithoutLinks {
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
-        Ok(Arc::new(DirWithoutLinks(self.0.open_dir(path)?)))
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir(path)
-    }
-}
-
-impl Dir for DirWithoutLinks {
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-    fn id(&self) -> io::Result<DirId> {
-        self.0.id()
-    }
-    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
-        self.0.open(name, mode)
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove_file(&self, name: &str) -> io::Result<()> {
-        self.0.remove_file(name)
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
-        self.0.lock(kind)
-    }
-}
-
 #[test]
 fn a_file_system_without_links_gets_copies() {
-    let env = env(WithoutLinks(SimFs::new()));
+    let env = env(FailingFs::on(SimFs::new()));
     let store = NaiveEngine::open_in(Path::new(DIR), &env, keeping(2, Always)).unwrap();
     for number in 0..5_u8 {
         store.put(b"k", &[number]).unwrap();

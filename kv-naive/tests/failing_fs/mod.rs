@@ -1,0 +1,72 @@
+//! A file system without links, with switches that make writes fail or panic.
+
+use kv_core::Fs;
+use kv_core::fs::{Dir, DirId, DirLock, File, LockKind, OpenMode};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Clone, Debug)]
+pub(crate) struct FailingFs {
+    fs: Arc<dyn Fs>,
+    pub(crate) switches: Arc<Switches>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Switches {
+    pub(crate) fails: AtomicBool,
+    pub(crate) panics: AtomicBool,
+}
+
+#[derive(Debug)]
+struct FailingDir {
+    dir: Arc<dyn Dir>,
+    switches: Arc<Switches>,
+}
+
+impl FailingFs {
+    pub(crate) fn on(fs: impl Fs + 'static) -> Self {
+        FailingFs { fs: Arc::new(fs), switches: Arc::default() }
+    }
+}
+
+impl Fs for FailingFs {
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(FailingDir { dir: self.fs.open_dir(path)?, switches: Arc::clone(&self.switches) }))
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.fs.create_dir(path)
+    }
+}
+
+impl Dir for FailingDir {
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+    fn id(&self) -> io::Result<DirId> {
+        self.dir.id()
+    }
+    fn open(&self, name: &str, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        assert!(!self.switches.panics.load(Ordering::SeqCst), "on purpose");
+        if mode != OpenMode::Read && self.switches.fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("on purpose"));
+        }
+        self.dir.open(name, mode)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dir.rename(from, to)
+    }
+    fn remove_file(&self, name: &str) -> io::Result<()> {
+        self.dir.remove_file(name)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.dir.list()
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.dir.sync()
+    }
+    fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
+        self.dir.lock(kind)
+    }
+}
