@@ -6,6 +6,9 @@
 #![allow(clippy::disallowed_methods, reason = "a test reads what the system tells of the process")]
 #![allow(unsafe_code, reason = "there is no other way to ask the allocator")]
 
+mod idle_limit;
+
+use idle_limit::is_small;
 use kv_core::{Background, Engine, Env, Stats};
 use kv_log::{LogEngine, Options};
 use std::env;
@@ -20,9 +23,6 @@ const STORE: &str = "KV_LOG_TEST_RESIDENT";
 
 /// The figures may differ from the system's by a twentieth and this: threads, small allocations.
 const CONSTANT: u64 = 512 << 10;
-
-/// Header and alignment of a small record, bytes.
-const HEADER_LEN: u64 = 14;
 
 /// Runs `test` in a child process, where it does `work` in a directory.
 fn in_child(test: &str, work: impl FnOnce(&Path)) {
@@ -182,13 +182,11 @@ fn a_store_that_becomes_idle() {
         measured.check_soon("after overwriting");
         let deadline = Instant::now() + Duration::from_mins(1);
         loop {
-            let Stats { live_bytes, keys, memory_bytes, retired_bytes, .. } = measured.store.stats();
-            // The limit that `tests/idle.rs` asserts: 0.1 of dead records, and the active segment.
-            let records = live_bytes + keys * HEADER_LEN;
-            if memory_bytes + retired_bytes <= records * 11 / 10 + records / 16 + (128 << 10) {
+            let stats = measured.store.stats();
+            if is_small(&stats) {
                 break;
             }
-            assert!(Instant::now() < deadline, "{:?}", measured.store.stats());
+            assert!(Instant::now() < deadline, "{stats:?}");
             thread::sleep(Duration::from_millis(20));
         }
         measured.check_soon("idle");
