@@ -56,6 +56,20 @@ pub(super) enum Next {
     End,
 }
 
+#[cfg(test)]
+impl Next {
+    /// For comparison with what a test expects. `place` is that of a fault. `None` at the end.
+    pub(super) fn shown(&self, place: u64) -> Option<String> {
+        Some(match self {
+            Next::Line(Line::Pair(key, value)) => format!("{}={}", key.escape_ascii(), value.escape_ascii()),
+            Next::Line(Line::End(pairs)) => format!("end {pairs}"),
+            Next::Fault(fault) => format!("{place}: {fault}"),
+            Next::Cut => "cut".to_owned(),
+            Next::End => return None,
+        })
+    }
+}
+
 impl<R: Read> Reader<R> {
     pub(super) fn new(input: R) -> Self {
         let input = Watched { input, at_end: false };
@@ -131,15 +145,9 @@ mod tests {
         let mut reader = Reader::new(input);
         let mut found = Vec::new();
         loop {
-            found.push(match reader.next().unwrap() {
-                Next::Line(Line::Pair(key, value)) => {
-                    format!("{}={}", key.escape_ascii(), value.escape_ascii())
-                }
-                Next::Line(Line::End(pairs)) => format!("end {pairs}"),
-                Next::Fault(fault) => format!("{}: {fault}", reader.line()),
-                Next::Cut => "cut".to_owned(),
-                Next::End => return found,
-            });
+            let next = reader.next().unwrap();
+            let Some(shown) = next.shown(reader.line()) else { return found };
+            found.push(shown);
             if found.last().is_some_and(|last| last == "cut") {
                 return found;
             }

@@ -159,15 +159,9 @@ mod tests {
             Reader::new(input, &Limits { key_len_max: 3, value_len_max: 10, ..Limits::default() });
         let mut found = Vec::new();
         loop {
-            found.push(match reader.next().unwrap() {
-                Next::Line(Line::Pair(key, value)) => {
-                    format!("{}={}", key.escape_ascii(), value.escape_ascii())
-                }
-                Next::Line(Line::End(pairs)) => format!("end {pairs}"),
-                Next::Fault(fault) => format!("{}: {fault}", reader.command()),
-                Next::Cut => "cut".to_owned(),
-                Next::End => return found,
-            });
+            let next = reader.next().unwrap();
+            let Some(shown) = next.shown(reader.command()) else { return found };
+            found.push(shown);
             if found.last().is_some_and(|last| last == "cut" || last.contains(": ")) {
                 return found;
             }
