@@ -139,7 +139,7 @@ fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode,
             interrupt.die_if_set();
             restored
         }
-        // This restore asks nobody whether to stop, so a signal keeps the default action.
+        // This restore cannot be told to stop. So a signal ends the process.
         Past::Naive(engine) => engine.restore(to, dst),
     };
     let moment = restored.map_err(Failure::of_arguments)?;

@@ -167,7 +167,7 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
 fn find_past(dir: &dyn Dir, loaded: Loaded, now_unix_ms: u64) -> Result<(Kept, u64)> {
     let names = dir.names()?;
     let read = past::read_points(dir, &names, loaded.store_id);
-    // Those who ask for points meet its damage. It must not keep the newest state closed.
+    // Damage to the file must not keep the newest state closed. Calls for points return it.
     let lacks_points = read.as_ref().is_err_and(|error| !error.is_refusal());
     let (points, points_bytes) = if lacks_points { (Vec::new(), 0) } else { read? };
     let kept = past::find(dir, &names, loaded, points, is_backup(&names), now_unix_ms)?;

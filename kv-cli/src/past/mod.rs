@@ -105,7 +105,7 @@ pub(crate) fn plan_text(plan: &RestorePlan) -> String {
     format!("{}; {files} files to read, {bytes} bytes\n", moment_text(moment))
 }
 
-/// What a backup holds, and what was copied.
+/// The states that a backup holds, and the files that it took.
 pub(crate) fn backup_text(report: &BackupReport) -> String {
     let BackupReport { moment, files, bytes, files_copied, bytes_copied, files_linked, bytes_linked } =
         report;

@@ -77,8 +77,8 @@ pub(crate) struct Manifest {
 pub(crate) struct CheckpointName {
     /// The number in its file name, and in its header.
     pub(crate) id: SegmentId,
-    /// A random number that the checkpoint holds as well. A user who restores an older manifest,
-    /// and leaves a newer checkpoint, gets the same ids with other segments.
+    /// A random number that the checkpoint holds as well. If a user puts back an older manifest
+    /// alone, it may give the ids of a newer checkpoint to other segments.
     pub(crate) nonce: u64,
 }
 

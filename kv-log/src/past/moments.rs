@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    /// Nobody knows when they were made, but it was before the opening.
+    /// The changes were made before the opening. Nothing tells when.
     #[test]
     fn an_opening_dates_the_changes_that_a_dead_process_left() {
         let mut place = Place::new();
