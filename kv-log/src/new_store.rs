@@ -8,6 +8,7 @@
 //! | the end | the whole store | opens it |
 
 use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
+use kv_core::parts::refuse_unless_empty;
 use kv_core::{Env, Error, Op, Result, SegmentId};
 use kv_wal_format::{Encoder, Record, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
@@ -19,17 +20,6 @@ use crate::segments::{SegmentFile, SegmentFiles, Via};
 
 /// Bytes of a page. Direct I/O transfers from whole ones.
 const PAGE_BYTES: usize = 4096;
-
-/// A new store begins only where no files are, or those of the operating system.
-pub(crate) fn refuse_unless_empty(dst: &Path, names: &[String]) -> Result<()> {
-    match names.iter().find(|name| *name != LOCK_FILE && !is_system_file(name)) {
-        Some(name) => Err(Error::InvalidArgument(format!(
-            "{} is not empty: it holds {name}; name a directory that is missing or empty",
-            dst.display()
-        ))),
-        None => Ok(()),
-    }
-}
 
 /// The directory of the new store.
 #[derive(Debug)]

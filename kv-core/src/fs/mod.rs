@@ -31,6 +31,12 @@ pub fn is_system_file(name: &str) -> bool {
     name.starts_with('.') || NAMES.contains(&name)
 }
 
+/// Whether [`Dir::link`] answered that a file cannot have a name there, so that the caller has to
+/// copy it.
+pub fn has_no_links(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices)
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -121,8 +127,8 @@ pub trait Dir: Any + Debug + Send + Sync {
     /// Default: `Unsupported`.
     ///
     /// # Errors
-    /// `AlreadyExists` when the other name is taken; `Unsupported` or `CrossesDevices` when a file
-    /// cannot have a name there, so that the caller has to copy it; as the system answers.
+    /// `AlreadyExists` when the other name is taken; `Unsupported` or `CrossesDevices` as
+    /// [`has_no_links`] tells; as the system answers.
     fn link(&self, _name: &str, _into: &dyn Dir, _other_name: &str) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }

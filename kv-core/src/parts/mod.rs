@@ -12,12 +12,14 @@
 //! | is the directory still the store's? | [`StoreLock`] |
 //! | how does a full disk become usable again? | [`Reserve`] |
 //! | which state does a past LSN, time or point name? | [`Timeline`] |
+//! | may a new store or a backup begin here? | [`refuse_unless_empty`], [`refuse_unless_backup`] |
 //! | how is a past state read? | [`PastState`] |
 //! | which merges keep the number of segments bounded? | [`MANY_SEGMENTS`], [`MERGED_SEGMENT_BYTES`] |
 //!
 //! An engine uses as many of them as it likes: the contract names none.
 
 mod at_exit;
+mod destination;
 mod health;
 mod leadership;
 mod life;
@@ -36,6 +38,7 @@ mod wakers;
 
 pub use crate::compaction::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
 pub use at_exit::{AtExit, call_at_exit};
+pub use destination::{refuse_unless_backup, refuse_unless_empty};
 pub use health::{Health, PoisonOnPanic};
 pub use leadership::{Leadership, Leading};
 pub use life::Life;

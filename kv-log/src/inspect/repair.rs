@@ -11,6 +11,7 @@
 //! only if the manifest is damaged, or if a segment that it names is missing or another one.
 
 use kv_core::fs::{DirExt, FsExt};
+use kv_core::parts::refuse_unless_empty;
 use kv_core::{Background, Env, Error, Lsn, Result, SegmentId};
 use kv_wal_format::{Decoder, Record, Step};
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ use super::segment::Reading;
 use super::survey::Survey;
 use crate::directory::{self, REPAIR_MARK};
 use crate::manifest::{Archive, Entry, Manifest};
-use crate::new_store::{NewStore, refuse_unless_empty};
+use crate::new_store::NewStore;
 use crate::progress::{OnProgress, Work, silently};
 
 /// The report of a repair.

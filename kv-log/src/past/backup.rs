@@ -23,16 +23,16 @@
 //! The mark holds the id of the store, so that the backup of another store is refused also where
 //! there is no manifest yet. Marks of earlier builds are empty.
 
-use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode};
+use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode, has_no_links};
+use kv_core::parts::refuse_unless_backup;
 use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, SegmentId};
 use std::collections::BTreeMap;
-use std::io::ErrorKind::{CrossesDevices, NotFound, Unsupported};
+use std::io::ErrorKind::NotFound;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::directory::{self, BACKUP_MARK};
 use crate::manifest::{Entry, Manifest, PastFile, PastFiles};
-use crate::new_store::refuse_unless_empty;
 
 /// The directory of a backup.
 struct Target {
@@ -99,12 +99,12 @@ fn is_final(stored: &Manifest, file: &PastFile) -> bool {
 impl Target {
     /// Creates the directory, or takes that of an earlier backup, and marks it.
     fn begin(env: &Env, into: &Path, store_id: u32) -> Result<Self> {
-        check(into, &env.fs.list_if_exists(into)?.unwrap_or_default())?;
+        refuse_unless_backup(into, &env.fs.list_if_exists(into)?.unwrap_or_default(), BACKUP_MARK)?;
         env.fs.create_dir_durably(into)?;
         let dir = env.fs.open_dir(into).map_err(|error| Error::io(Op::Open, into, error))?;
         let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
         let names = dir.names()?;
-        check(into, &names)?;
+        refuse_unless_backup(into, &names, BACKUP_MARK)?;
         let has = |wanted: &str| names.iter().any(|name| name == wanted);
         let mut sealed = BTreeMap::new();
         let begun_for = if has(directory::MANIFEST) {
@@ -154,7 +154,7 @@ impl Target {
         self.remove(&temporary)?;
         match from.link(&name, &*self.dir, &temporary) {
             Ok(()) => {}
-            Err(error) if [Unsupported, CrossesDevices].contains(&error.kind()) => return Ok(false),
+            Err(error) if has_no_links(&error) => return Ok(false),
             Err(error) => return Err(Error::io(Op::Create, &path, error)),
         }
         // It takes the place of a shorter copy.
@@ -200,17 +200,6 @@ impl Target {
             }
         }
     }
-}
-
-/// Refuses a directory that is neither empty nor a backup. A crash may have left the mark's
-/// temporary file beside the lock.
-fn check(into: &Path, names: &[String]) -> Result<()> {
-    if names.iter().any(|name| name == BACKUP_MARK) {
-        return Ok(());
-    }
-    let is_temporary = |name: &String| name.strip_suffix(".tmp") == Some(BACKUP_MARK);
-    let others: Vec<String> = names.iter().filter(|name| !is_temporary(name)).cloned().collect();
-    refuse_unless_empty(into, &others)
 }
 
 #[cfg(all(test, not(shuttle)))]

@@ -1,6 +1,7 @@
 //! The past as it can be reached at one moment.
 
 use kv_core::fs::FsExt;
+use kv_core::parts::refuse_unless_empty;
 use kv_core::parts::{PastState, Timeline};
 use kv_core::{
     BackupReport, Env, Lsn, Moment, Past, Point, RestorePlan, Result, Rounding, Target, Version, Window,
@@ -12,7 +13,6 @@ use super::backup::write_backup;
 use super::restore::write_store;
 use super::state::State;
 use crate::manifest::{Archive, Held, PastFiles};
-use crate::new_store::refuse_unless_empty;
 use crate::progress::{OnProgress, Work, silently};
 
 /// A restored store has about so many segments, if they are small.

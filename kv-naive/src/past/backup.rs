@@ -17,11 +17,11 @@
 //! old one when it copies it. It goes without those that expire before, and without their points.
 
 use kv_core::fs::{Dir, DirExt, FsExt, LockKind};
+use kv_core::parts::refuse_unless_backup;
 use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, Rounding};
 use std::path::Path;
 
 use super::opened::{Opened, open_old};
-use super::restore::refuse_unless_empty;
 use super::{Kept, POINTS, Taken, encode_points};
 use crate::directory::BACKUP_MARK as MARK;
 use crate::identity::{self, IDENTITY, Identity};
@@ -41,13 +41,13 @@ struct Source<'a> {
 /// Writes a backup with every change of earlier calls to the directory `into`.
 pub(super) fn write_backup(env: &Env, snapshotter: &Snapshotter, into: &Path) -> Result<BackupReport> {
     // Before a snapshot is made for it.
-    check(into, &env.fs.list_if_exists(into)?.unwrap_or_default())?;
+    refuse_unless_backup(into, &env.fs.list_if_exists(into)?.unwrap_or_default(), MARK)?;
     let source = Source::open(snapshotter)?;
     env.fs.create_dir_durably(into)?;
     let dir = env.fs.open_dir(into).map_err(|error| Error::io(Op::Open, into, error))?;
     let _lock = dir.lock_or_refuse(LockKind::Exclusive)?;
     let names = dir.names()?;
-    check(into, &names)?;
+    refuse_unless_backup(into, &names, MARK)?;
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     let earlier = if has(IDENTITY) { Some(identity::read(&*dir)?) } else { None };
     if earlier.is_some_and(|earlier| earlier.store_id != source.store_id()) {
@@ -138,15 +138,4 @@ impl<'a> Source<'a> {
             }
         }
     }
-}
-
-/// Refuses a directory that is neither empty nor a backup. A crash may have left the mark's
-/// temporary file and no mark.
-fn check(into: &Path, names: &[String]) -> Result<()> {
-    if names.iter().any(|name| name == MARK) {
-        return Ok(());
-    }
-    let is_temporary = |name: &String| name.strip_suffix(".tmp") == Some(MARK);
-    let others: Vec<String> = names.iter().filter(|name| !is_temporary(name)).cloned().collect();
-    refuse_unless_empty(into, &others)
 }

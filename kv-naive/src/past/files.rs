@@ -1,6 +1,5 @@
-use kv_core::fs::{Dir, DirExt};
+use kv_core::fs::{Dir, DirExt, has_no_links};
 use kv_core::{Error, Op, Point, Result};
-use std::io;
 
 use super::{Kept, Taken};
 use crate::snapshot::{self, Facts, Loaded, SNAPSHOT, kept_name, parse_kept_name};
@@ -11,7 +10,7 @@ pub(crate) fn keep(dir: &dyn Dir, newest: Taken) -> Result<()> {
     let name = kept_name(newest.lsn);
     match dir.link(SNAPSHOT, dir, &name) {
         Ok(()) => dir.sync_durably(),
-        Err(error) if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices) => {
+        Err(error) if has_no_links(&error) => {
             let bytes = dir.read_file(SNAPSHOT, newest.bytes)?;
             dir.write_file_atomically(&name, &bytes)
         }

@@ -7,7 +7,8 @@
 //! | the identity | the whole store, and the mark | opens it |
 //! | the end | the whole store | opens it |
 
-use kv_core::fs::{Dir, DirExt, FsExt, LOCK_FILE, LockKind, is_system_file};
+use kv_core::fs::{Dir, DirExt, FsExt, LockKind};
+use kv_core::parts::refuse_unless_empty;
 use kv_core::{Env, Error, Moment, Op, Result};
 use std::path::Path;
 
@@ -15,17 +16,6 @@ use super::view::State;
 use crate::directory::RESTORE_MARK as MARK;
 use crate::identity::{self, IDENTITY, Identity};
 use crate::snapshot::{self, Head, SNAPSHOT, write_pairs};
-
-/// A new store or backup begins only where no files are, or those of the operating system.
-pub(super) fn refuse_unless_empty(into: &Path, names: &[String]) -> Result<()> {
-    match names.iter().find(|name| *name != LOCK_FILE && !is_system_file(name)) {
-        Some(name) => Err(Error::InvalidArgument(format!(
-            "{} is not empty: it holds {name}; name a directory that is missing or empty",
-            into.display()
-        ))),
-        None => Ok(()),
-    }
-}
 
 /// Writes a store with `state` to the directory `into`. Its only moment is `moment`.
 pub(super) fn write_store(env: &Env, into: &Path, state: &State, moment: Moment) -> Result<()> {
