@@ -68,11 +68,6 @@ impl ClosedPast {
         Ok(ClosedPast { env: env.clone(), survey, manifest, unwritten })
     }
 
-    /// Whether the store keeps anything that only past states need, or has a point.
-    pub fn is_kept(&self) -> bool {
-        !self.manifest.archive.segments.is_empty() || !self.manifest.archive.points.is_empty()
-    }
-
     /// As [`restore`](PointInTime::restore), and tells the progress: of the bytes that it reads,
     /// and then of those that it writes.
     ///
@@ -85,10 +80,10 @@ impl ClosedPast {
         into: &Path,
         on_progress: &OnProgress<'_>,
     ) -> Result<Moment> {
-        self.reach()?.restore(target, into, on_progress)
+        self.reachable()?.restore(target, into, on_progress)
     }
 
-    fn reach(&self) -> Result<Reachable> {
+    fn reachable(&self) -> Result<Reachable> {
         let Manifest { archive, segments, .. } = &self.manifest;
         let End { lsn, unsealed } = self.end()?;
         let mut files = archive.past_files();
@@ -181,7 +176,7 @@ fn scan(header: &SegmentHeader, bytes: &[u8]) -> Stop {
 
 impl PointInTime for ClosedPast {
     fn window(&self) -> Result<Window> {
-        Ok(self.reach()?.window())
+        Ok(self.reachable()?.window())
     }
 
     fn reach(&self) -> Result<Reach> {
@@ -201,19 +196,19 @@ impl PointInTime for ClosedPast {
     }
 
     fn read_at(&self, target: &Target) -> Result<Past> {
-        self.reach()?.read_at(target)
+        self.reachable()?.read_at(target)
     }
 
     fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
-        self.reach()?.history(key)
+        self.reachable()?.history(key)
     }
 
     fn plan(&self, target: &Target) -> Result<RestorePlan> {
-        self.reach()?.plan(target)
+        self.reachable()?.plan(target)
     }
 
     fn backup(&self, into: &Path) -> Result<BackupReport> {
-        self.reach()?.backup(into)
+        self.reachable()?.backup(into)
     }
 
     fn restore(&self, target: &Target, into: &Path) -> Result<Moment> {
