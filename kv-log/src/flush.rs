@@ -22,7 +22,7 @@
 //! A failure poisons the engine. No thread tries a failed sync again. `Room::write` repeats a write
 //! on a full disk.
 
-use kv_core::parts::{Leadership, Leading, StoreLock};
+use kv_core::parts::{Leadership, Leading, Position, Progress, StoreLock};
 use kv_core::{Action, Decision, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,7 +34,6 @@ use crate::log::Log;
 use crate::manifest::Room;
 use crate::reclaim::collect;
 use crate::segments::{Segment, SegmentTable, Via};
-use kv_core::parts::{Position, Progress};
 
 /// Writes and syncs the log. One thread at a time leads.
 #[derive(Debug)]

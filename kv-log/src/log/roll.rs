@@ -1,6 +1,7 @@
 //! Roll-over: the active segment is sealed, and the log goes on in a spare or a new segment.
 
 use kv_core::Result;
+use kv_core::parts::Progress;
 use kv_wal_format::SEGMENT_HEADER_LEN;
 use std::sync::Arc;
 
@@ -10,7 +11,6 @@ use crate::context::Context;
 use crate::manifest::Need;
 use crate::refusal::unless_refused;
 use crate::slack::Slack;
-use kv_core::parts::Progress;
 
 /// The end of the log, and the spares that follow its active segment.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! The catalog: the segments of the store, in memory and in the manifest.
 
 use kv_core::fs::DirExt;
-use kv_core::parts::StoreLock;
+use kv_core::parts::{Progress, StoreLock};
 use kv_core::{Error, Lsn, Op, Result, SegmentId};
 use kv_wal_format::{Origin, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
 use parking_lot::Mutex;
@@ -20,7 +20,6 @@ use crate::context::Context;
 use crate::directory;
 use crate::segments::Segment;
 use crate::tail::Unwritten;
-use kv_core::parts::Progress;
 
 /// Names the segments of a store, creates them, and replaces them.
 #[derive(Debug)]
