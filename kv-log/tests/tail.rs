@@ -161,6 +161,20 @@ fn damaged_truncated_and_foreign_objects_never_stop_an_opening() {
     }
 }
 
+/// Its process died before it gave the object a length, or before it wrote the control block.
+#[test]
+fn an_object_that_was_never_in_use_is_removed_without_a_warning() {
+    for len in [0, 1, CONTROL_LEN, 2 * CONTROL_LEN] {
+        let disk = dead();
+        let (name, _) = disk.shared_objects().into_iter().next().unwrap();
+        disk.damage_shared(&format!("{name}0"), Some(vec![0; len]));
+        let store = open(&disk);
+        assert_eq!((count(&store), &store.recovery_report().warnings), (50, &Vec::new()), "{len}");
+        store.close().unwrap();
+        assert!(disk.shared_objects().is_empty(), "{len}");
+    }
+}
+
 #[test]
 fn the_tail_of_another_boot_is_ignored_and_removed() {
     let disk = dead();

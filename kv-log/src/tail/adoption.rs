@@ -247,9 +247,7 @@ enum Object {
 
 fn read(memory: &dyn SharedMemory, name: &str) -> io::Result<Object> {
     let object = memory.open(name)?;
-    let mut block = [0; CONTROL_LEN];
-    object.read_exact_at(&mut block, 0)?;
-    let control = match Control::decode(&block) {
+    let control = match Control::read(&object)? {
         Ok(control) => control,
         Err(Unreadable::NoControl) => return Ok(Object::Nothing),
         Err(Unreadable::Version(version)) => {

@@ -6,7 +6,10 @@ use kv_core::fs::DirId;
 use kv_core::{Env, SegmentId};
 use kv_wal_format::body_checksum;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::memory::CONTROL_LEN;
@@ -91,7 +94,18 @@ impl Control {
         block
     }
 
-    pub(super) fn decode(block: &[u8; CONTROL_LEN]) -> Result<Self, Unreadable> {
+    /// Reads the control block of `object`. An object that is too short has none: its process died
+    /// before it gave it a length.
+    pub(super) fn read(object: &File) -> io::Result<Result<Self, Unreadable>> {
+        let mut block = [0; CONTROL_LEN];
+        match object.read_exact_at(&mut block, 0) {
+            Ok(()) => Ok(Self::decode(&block)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err(Unreadable::NoControl)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn decode(block: &[u8; CONTROL_LEN]) -> Result<Self, Unreadable> {
         let mut fields = Fields(block);
         let (magic, version) = (fields.take::<8>(), u32::from_le_bytes(fields.take()));
         if magic != MAGIC {

@@ -6,11 +6,9 @@ use kv_core::fs::{FsExt, SharedMemory};
 use kv_core::{Env, Error, Op, Result};
 use std::fs::{File, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::control::{Control, NAME_PREFIX, Owner, Unreadable};
-use crate::memory::CONTROL_LEN;
 
 /// An object in shared memory that kv-log has made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,9 +93,7 @@ fn look(memory: &dyn SharedMemory, name: &str) -> (u64, io::Result<(bool, Owner)
 }
 
 fn read_owner(object: &File) -> io::Result<Owner> {
-    let mut block = [0; CONTROL_LEN];
-    object.read_exact_at(&mut block, 0)?;
-    match Control::decode(&block) {
+    match Control::read(object)? {
         Ok(control) => Ok(control.owner),
         // A process that has just made it locks it and writes the block in a moment.
         Err(Unreadable::NoControl) => Err(io::Error::other("it has no control block")),
