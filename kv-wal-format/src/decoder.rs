@@ -90,8 +90,9 @@ impl Decoder {
     }
 }
 
+/// Whether all bytes are zero, as in space that no record has taken yet.
 #[inline]
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+pub fn is_zero(bytes: &[u8]) -> bool {
     // A chunk is checked without an early exit, so that the compiler can use vector instructions.
     bytes.chunks(ZERO_CHUNK).all(|chunk| chunk.iter().fold(0, |seen, byte| seen | byte) == 0)
 }

@@ -51,7 +51,7 @@ mod tail;
 mod trusted;
 
 pub use checksum::body_checksum;
-pub use decoder::{Decoder, Step};
+pub use decoder::{Decoder, Step, is_zero};
 pub use encoder::Encoder;
 pub use error::{Corruption, EncodeError, HeaderError, ShapeError};
 pub use kind::RecordKind;

@@ -1,5 +1,6 @@
 use kv_core::fs::{FileExt, OpenMode};
 use kv_core::{Error, Op, Result, SegmentId};
+use kv_wal_format::is_zero;
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -182,24 +183,9 @@ impl SegmentFile {
         handle.file.read_full_at(buf, offset as u64).map_err(|error| Error::io(Op::Read, &self.path, error))
     }
 
-    /// Reads the file from its start into `buf`, which holds zeros. Returns the bytes read. Zeros
-    /// of the file are not written to memory, so reserved space takes none.
+    /// Reads the file from its start into `buf`, which holds zeros. Returns the bytes read.
     pub(crate) fn read_sparsely(&self, buf: &mut [u8]) -> Result<usize> {
-        let mut piece = vec![0; PIECE_LEN.min(buf.len())];
-        let mut offset = 0;
-        for to in buf.chunks_mut(PIECE_LEN) {
-            let piece = piece.get_mut(..to.len()).unwrap_or_default();
-            let read = self.read_at(piece, offset)?;
-            let piece = piece.get(..read).unwrap_or_default();
-            if let Some(to) = to.get_mut(..read).filter(|_| piece.iter().any(|byte| *byte != 0)) {
-                to.copy_from_slice(piece);
-            }
-            offset += read;
-            if read < PIECE_LEN {
-                break;
-            }
-        }
-        Ok(offset)
+        fill_sparsely(buf, |piece, offset| self.read_at(piece, offset))
     }
 
     /// Writes a range of `contents`, which are the bytes of the file from its start and begin at a
@@ -285,6 +271,29 @@ impl Handle {
     fn is_direct(&self) -> bool {
         !matches!(self.direct_align.load(Ordering::Acquire), 0 | NEVER_DIRECT)
     }
+}
+
+/// Fills `buf`, which holds zeros, by calls of `read` with a piece and its offset. Returns the
+/// bytes read. Zeros are not written to `buf`, so reserved space takes no memory.
+pub(crate) fn fill_sparsely<E>(
+    buf: &mut [u8],
+    mut read: impl FnMut(&mut [u8], usize) -> Result<usize, E>,
+) -> Result<usize, E> {
+    let mut piece = vec![0; PIECE_LEN.min(buf.len())];
+    let mut offset = 0;
+    for to in buf.chunks_mut(PIECE_LEN) {
+        let piece = piece.get_mut(..to.len()).unwrap_or_default();
+        let read = read(piece, offset)?;
+        let piece = piece.get(..read).unwrap_or_default();
+        if let Some(to) = to.get_mut(..read).filter(|_| !is_zero(piece)) {
+            to.copy_from_slice(piece);
+        }
+        offset += read;
+        if read < PIECE_LEN {
+            break;
+        }
+    }
+    Ok(offset)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod table;
 mod tally;
 
 pub(crate) use cold::{Contents, Fetched};
-pub(crate) use file::{SegmentFile, Via};
+pub(crate) use file::{SegmentFile, Via, fill_sparsely};
 pub(crate) use files::SegmentFiles;
 pub(crate) use found::{Found, Look};
 pub(crate) use image::Image;

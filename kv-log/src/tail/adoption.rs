@@ -51,7 +51,7 @@ use crate::directory;
 use crate::manifest::{Entry, Manifest, Room};
 use crate::memory::CONTROL_LEN;
 use crate::options::{Options, ProcessSafe};
-use crate::segments::SEGMENT_BYTES_MAX;
+use crate::segments::{SEGMENT_BYTES_MAX, fill_sparsely};
 
 /// The result of an adoption.
 #[derive(Debug, Default)]
@@ -259,7 +259,9 @@ fn read(memory: &dyn SharedMemory, name: &str) -> io::Result<Object> {
     let len = usize::try_from(control.image_len).ok().filter(|len| *len <= SEGMENT_BYTES_MAX);
     let len = len.ok_or_else(|| io::Error::other("it is longer than any segment"))?;
     let mut image = vec![0; len];
-    object.read_exact_at(&mut image, CONTROL_LEN as u64)?;
+    fill_sparsely(&mut image, |piece, offset| {
+        object.read_exact_at(piece, (CONTROL_LEN + offset) as u64).map(|()| piece.len())
+    })?;
     Ok(Object::Image(control, image))
 }
 
