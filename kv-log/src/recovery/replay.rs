@@ -11,7 +11,7 @@ use kv_core::fs::{Dir, OpenMode};
 use kv_core::{Background, Env, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
 use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -106,11 +106,14 @@ struct Replay<'a> {
     progress: Mutex<RecoveryProgress>,
 }
 
+/// So many changes before its turn, the place of a change in the index is prefetched.
+const AHEAD: usize = 16;
+
 /// Deletes that the index points at, unless a newer record of the key was found.
 type Tombstones = Vec<(KeyHash, Location)>;
 
-/// Loads the checkpoint that `manifest` names, if it can be used, and replays the segments that it
-/// does not cover, with the bytes that their files lack. Changes nothing on disk.
+/// Loads `checkpoint`, which `manifest` names, if it can be used. Replays the segments that it does
+/// not cover, with the bytes that their files lack. Changes nothing on disk.
 pub(crate) fn recover(
     env: &Env,
     dir: &dyn Dir,
@@ -358,35 +361,44 @@ impl Replay<'_> {
     fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<(Stop, u64)> {
         let mut scanner = Scanner::new(segment.origin(), bytes, SEGMENT_HEADER_LEN);
         let (guard, mut longest_key, mut dated_lsn) = (pin(), 0, 0);
-        for (range, record) in scanner.by_ref() {
-            if !record.kind.is_change() {
-                dated_lsn = if record.kind == RecordKind::Mark { record.lsn } else { dated_lsn };
-                continue;
+        let mut ahead = VecDeque::with_capacity(AHEAD);
+        loop {
+            while ahead.len() < AHEAD
+                && let Some((range, record)) = scanner.next()
+            {
+                if !record.kind.is_change() {
+                    dated_lsn = if record.kind == RecordKind::Mark { record.lsn } else { dated_lsn };
+                    continue;
+                }
+                if record.lsn == 0 {
+                    let fault = "this change has the LSN 0, which no change has";
+                    return Err(Error::corruption(segment.file.path(), range.start as u64, fault));
+                }
+                let hash = self.index.hash(record.key);
+                self.index.prefetch(hash, &guard);
+                ahead.push_back((range, record, hash));
             }
+            let Some((range, record, hash)) = ahead.pop_front() else { break };
             longest_key = longest_key.max(record.key.len());
-            if record.lsn == 0 {
-                let fault = "this change has the LSN 0, which no change has";
-                return Err(Error::corruption(segment.file.path(), range.start as u64, fault));
-            }
             segment.add_record(Lsn::new(record.lsn), record.kind, range.len());
             let location = Location::new(segment.slot, range.start);
-            self.replay(&record, range.len(), location, tombstones, &guard)?;
+            self.replay(&record, range.len(), hash, location, tombstones, &guard)?;
         }
         self.longest_key.fetch_max(longest_key, Ordering::Relaxed);
         Ok((scanner.stop(), dated_lsn))
     }
 
-    /// Points the index at `record`, which has `len` bytes, unless the index knows a newer record
-    /// of its key.
+    /// Points the index at `record`, which has `len` bytes and a key with this hash, unless the
+    /// index knows a newer record of its key.
     fn replay(
         &self,
         record: &Record<'_>,
         len: usize,
+        hash: KeyHash,
         location: Location,
         tombstones: &mut Tombstones,
         guard: &Guard,
     ) -> Result<()> {
-        let hash = self.index.hash(record.key);
         let is_unread = |at| self.table.get(at, guard).is_unverified();
         if record.lsn > self.horizon && !self.covered.is_empty() {
             self.index.displace(hash, is_unread);
