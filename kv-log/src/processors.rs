@@ -22,6 +22,28 @@ pub(crate) fn on_all_processors(background: Background, jobs: usize, work: impl 
     });
 }
 
+/// Carries out both, at the same time unless in inline mode, and returns their results.
+pub(crate) fn both<A: Send, B>(
+    background: Background,
+    one: impl FnOnce() -> A + Send,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    // If the system refuses a thread, this one does both.
+    let one = Mutex::new(Some(one));
+    let take = || one.lock().take().map(|one| one());
+    thread::scope(|scope| {
+        let start = || thread::Builder::new().spawn_scoped(scope, take).ok();
+        let thread = if background == Background::Threads { start() } else { None };
+        let early = if thread.is_none() { take() } else { None };
+        let other = other();
+        let late = thread.and_then(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        (early.or(late).expect("one of the threads took it"), other)
+    })
+}
+
 /// The results of `one` for each of `items`, in their order. Each thread has a state of its own.
 ///
 /// # Errors
@@ -58,6 +80,18 @@ pub(crate) fn each_on_all_processors<I: Sync, S: Default, T: Send>(
 mod tests {
     use super::*;
     use kv_core::Error;
+
+    #[test]
+    fn both_are_done_in_any_mode() {
+        for background in [Background::Threads, Background::Inline] {
+            assert_eq!(both(background, || "one".to_owned(), || 2), ("one".to_owned(), 2));
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // Neither could end alone.
+        let (answer, ()) =
+            both(Background::Threads, move || receiver.recv(), move || sender.send("now").unwrap());
+        assert_eq!(answer, Ok("now"));
+    }
 
     #[test]
     fn results_have_the_order_of_the_items_and_an_error_ends_the_work() {

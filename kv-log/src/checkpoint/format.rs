@@ -9,13 +9,16 @@
 //! | 2 bytes: the number of a segment | [`Covered`] |
 //! | 4 bytes: the number of a shard | bytes of pairs, and entries |
 
-use kv_core::SegmentId;
+use kv_core::{Background, SegmentId};
 use kv_wal_format::{
     Encoder, HeaderError, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentHeader, SegmentKind,
 };
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::index::location_of;
 use crate::manifest::CheckpointName;
+use crate::processors::on_all_processors;
 use crate::segments::{FileFacts, SEGMENTS_MAX};
 
 /// The facts about a whole checkpoint.
@@ -147,11 +150,57 @@ pub(crate) struct Parsed<'a> {
 /// Some entries of one shard.
 #[derive(Debug)]
 pub(crate) struct Part<'a> {
+    /// Where it begins in the file.
+    at: usize,
     pub(crate) shard: usize,
     /// Bytes of the pairs of the shard, or a part of them.
     pub(crate) pair_bytes: u64,
     pub(crate) entries: &'a [[u8; 8]],
 }
+
+impl Parsed<'_> {
+    /// The number of entries for each covered segment, counted on all processors.
+    ///
+    /// # Errors
+    /// An entry lies outside these segments.
+    pub(crate) fn count_entries(&self, background: Background) -> Result<Vec<u64>, Fault> {
+        let none = vec![0; self.segments.len()];
+        let (next, total) = (AtomicUsize::new(0), Mutex::new(Ok(none.clone())));
+        let work = || {
+            let mut counts = none.clone();
+            while let Some(part) = self.parts.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if !part.count_entries(&self.segments, &mut counts) {
+                    *total.lock() = Err(fault(part.at, NO_PART));
+                    return;
+                }
+            }
+            if let Ok(total) = &mut *total.lock() {
+                total.iter_mut().zip(&counts).for_each(|(total, count)| *total += count);
+            }
+        };
+        on_all_processors(background, self.parts.len(), work);
+        total.into_inner()
+    }
+}
+
+impl Part<'_> {
+    /// Adds the entries for each of `segments` to `counts`. Returns whether each entry lies within
+    /// one of them.
+    fn count_entries(&self, segments: &[Covered], counts: &mut [u64]) -> bool {
+        self.entries.iter().all(|bytes| {
+            let Some(location) = location_of(*bytes) else { return false };
+            let number = usize::from(location.slot());
+            let (Some(segment), Some(count)) = (segments.get(number), counts.get_mut(number)) else {
+                return false;
+            };
+            *count += 1;
+            (SEGMENT_HEADER_LEN as u64..segment.len).contains(&(location.offset() as u64))
+        })
+    }
+}
+
+/// The fault of a part that holds anything but entries of the index.
+const NO_PART: &str = "this entry is no part of the index";
 
 /// The reason why a checkpoint cannot be used, and the offset of the damage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,7 +214,7 @@ pub(super) fn fault(offset: usize, reason: impl Into<String>) -> Fault {
 }
 
 /// Reads the checkpoint `name` of the store `store_id`, and checks all that the file itself can
-/// tell.
+/// tell. [`Parsed::count_entries`] checks the places of its entries.
 ///
 /// # Errors
 /// The file is damaged, or of another checkpoint.
@@ -193,13 +242,14 @@ pub(crate) fn parse(bytes: &[u8], name: CheckpointName, store_id: u32) -> Result
             }
             (RecordKind::Put, [a, b], Some(_)) => {
                 let is_next = usize::from(u16::from_le_bytes([*a, *b])) == segments.len();
-                let covered = Covered::from_value(record.value).filter(|_| is_next && parts.is_empty());
+                let fits = is_next && parts.is_empty() && segments.len() < SEGMENTS_MAX;
+                let covered = Covered::from_value(record.value).filter(|_| fits);
                 segments.push(covered.ok_or_else(|| fault(at, "this entry describes no segment"))?);
             }
             (RecordKind::Put, [a, b, c, d], Some(head)) => {
                 let shard = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-                let part = part(shard, record.value).filter(|part| is_sound(part, head, &segments));
-                parts.push(part.ok_or_else(|| fault(at, "this entry is no part of the index"))?);
+                let part = part(at, shard, record.value).filter(|_| (shard as u64) < head.shards);
+                parts.push(part.ok_or_else(|| fault(at, NO_PART))?);
             }
             (RecordKind::Seal, ..) => seal = Seal::from_record(&record),
             (kind, ..) => return Err(fault(at, format!("this {kind} does not belong in a checkpoint"))),
@@ -214,22 +264,10 @@ pub(crate) fn parse(bytes: &[u8], name: CheckpointName, store_id: u32) -> Result
     Ok(Parsed { horizon: header.base_lsn, head, segments, parts })
 }
 
-fn part(shard: usize, value: &[u8]) -> Option<Part<'_>> {
+fn part(at: usize, shard: usize, value: &[u8]) -> Option<Part<'_>> {
     let (pair_bytes, entries) = value.split_first_chunk::<8>()?;
     let (entries, []) = entries.as_chunks::<8>() else { return None };
-    Some(Part { shard, pair_bytes: u64::from_le_bytes(*pair_bytes), entries })
-}
-
-/// Whether each entry lies within a segment that the checkpoint covers.
-fn is_sound(part: &Part<'_>, head: &Head, segments: &[Covered]) -> bool {
-    let is_inside = |bytes: &[u8; 8]| {
-        location_of(*bytes).is_some_and(|location| {
-            let segment = segments.get(usize::from(location.slot()));
-            let range = segment.map_or(0..0, |segment| SEGMENT_HEADER_LEN as u64..segment.len);
-            range.contains(&(location.offset() as u64))
-        })
-    };
-    (part.shard as u64) < head.shards && segments.len() <= SEGMENTS_MAX && part.entries.iter().all(is_inside)
+    Some(Part { at, shard, pair_bytes: u64::from_le_bytes(*pair_bytes), entries })
 }
 
 #[cfg(test)]
@@ -278,9 +316,14 @@ mod tests {
         let parsed = parse(&bytes, NAME, 5).unwrap();
         assert_eq!((parsed.horizon, parsed.head), (12, head()));
         assert_eq!(parsed.segments, [covered(3), covered(6)]);
-        let [Part { shard: 3, pair_bytes: 1000, entries }] = &parsed.parts[..] else { panic!("{parsed:?}") };
+        let [Part { shard: 3, pair_bytes: 1000, entries, .. }] = &parsed.parts[..] else {
+            panic!("{parsed:?}")
+        };
         let places = entries.iter().map(|bytes| location_of(*bytes).unwrap());
         assert_eq!(places.collect::<Vec<_>>(), [Location::new(0, 40), Location::new(1, 199)]);
+        for background in [Background::Inline, Background::Threads] {
+            assert_eq!(parsed.count_entries(background).unwrap(), [1, 1]);
+        }
     }
 
     #[test]
@@ -312,8 +355,13 @@ mod tests {
     #[test]
     fn entries_outside_the_covered_segments_are_refused() {
         for locations in [[(2, 40)], [(0, 39)], [(1, 200)]] {
-            let fault = parse(&sample(&locations), NAME, 5).unwrap_err();
-            assert!(fault.reason.contains("no part of the index"), "{fault:?}");
+            let bytes = sample(&locations);
+            let parsed = parse(&bytes, NAME, 5).unwrap();
+            for background in [Background::Inline, Background::Threads] {
+                let fault = parsed.count_entries(background).unwrap_err();
+                assert!(fault.reason.contains(NO_PART), "{fault:?}");
+                assert!(parsed.parts.iter().any(|part| part.at == fault.offset));
+            }
         }
     }
 }

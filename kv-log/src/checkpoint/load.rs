@@ -3,20 +3,18 @@
 use kv_core::fs::{Dir, OpenMode};
 use kv_core::{Env, Error, Result, SegmentId};
 use kv_wal_format::{SEGMENT_HEADER_LEN, SegmentHeader};
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::format::{Covered, Fault, Parsed, fault, parse};
-use crate::directory;
-use crate::index::{Index, location_of};
+use super::read::Unparsed;
+use crate::index::Index;
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::Options;
-use crate::processors::on_all_processors;
-use crate::segments::{Image, Location, Segment, SegmentFile, SegmentFiles, SegmentTable};
-
-/// The largest checkpoint, bytes: more than a billion keys.
-pub(crate) const LEN_MAX: u64 = 1 << 34;
+use crate::processors::{each_on_all_processors, on_all_processors};
+use crate::segments::{Location, Segment, SegmentFile, SegmentFiles, SegmentTable};
 
 /// An index that a checkpoint has filled.
 #[derive(Debug)]
@@ -46,8 +44,8 @@ struct Placed {
     entries: u64,
 }
 
-/// Fills an index from the checkpoint that the manifest names. `Ok(Err(..))` says why that
-/// checkpoint cannot be used.
+/// Fills an index from the checkpoint that the manifest names, `unparsed`. `Ok(Err(..))` says why
+/// that checkpoint cannot be used.
 ///
 /// # Errors
 /// A covered segment is missing or damaged, or the system has no memory for the index.
@@ -57,18 +55,19 @@ pub(crate) fn load(
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
+    unparsed: Option<Unparsed>,
     table: &Arc<SegmentTable>,
 ) -> Result<Result<Option<Loaded>, Fault>> {
-    let Some(name) = manifest.checkpoint else { return Ok(Ok(None)) };
-    let bytes = match read(dir, name.id) {
-        Ok(bytes) => bytes,
-        Err(fault) => return Ok(Err(fault)),
+    let (name, bytes) = match unparsed {
+        None => return Ok(Ok(None)),
+        Some(Unparsed { name, bytes: Ok(bytes) }) => (name, bytes),
+        Some(Unparsed { bytes: Err(fault), .. }) => return Ok(Err(fault)),
     };
     let parsed = parse(bytes.bytes(), name, manifest.store_id).and_then(|parsed| {
         check(&parsed, options, manifest)?;
-        Ok(parsed)
+        Ok((parsed.count_entries(env.background)?, parsed))
     });
-    let parsed = match parsed {
+    let (counts, parsed) = match parsed {
         Ok(parsed) => parsed,
         Err(fault) => return Ok(Err(fault)),
     };
@@ -77,7 +76,7 @@ pub(crate) fn load(
         return Ok(Err(fault(SEGMENT_HEADER_LEN, "its entries were made with another hash function")));
     }
     let loading = Loading { env, files, table, manifest };
-    let placed = loading.place(&parsed)?;
+    let placed = loading.place(&parsed.segments, &counts)?;
     loading.fill(&index, &parsed, &placed, dir)?;
     let segments: BTreeMap<SegmentId, Arc<Segment>> = placed
         .iter()
@@ -91,35 +90,8 @@ pub(crate) fn load(
         segments,
         horizon: parsed.horizon,
         longest_key: usize::try_from(parsed.head.longest_key).unwrap_or(usize::MAX),
-        bytes: bytes.len as u64,
+        bytes: bytes.bytes().len() as u64,
     })))
-}
-
-/// The bytes of a file, in memory of huge pages.
-struct Bytes {
-    image: Image,
-    len: usize,
-}
-
-impl Bytes {
-    fn bytes(&self) -> &[u8] {
-        // SAFETY: `read` wrote these bytes, and no thread writes to them later.
-        unsafe { self.image.published(0, self.len) }.unwrap_or_default()
-    }
-}
-
-fn read(dir: &dyn Dir, id: SegmentId) -> Result<Bytes, Fault> {
-    use kv_core::fs::FileExt;
-    let name = directory::checkpoint_file_name(id);
-    let failed = |error: std::io::Error| fault(0, format!("it cannot be read: {error}"));
-    let file = dir.open(&name, OpenMode::Read).map_err(failed)?;
-    let len = file.len().map_err(failed)?;
-    let len = usize::try_from(len).ok().filter(|_| len <= LEN_MAX);
-    let len = len.ok_or_else(|| fault(0, "it is longer than any checkpoint"))?;
-    let image = Image::new(len).map_err(failed)?;
-    // SAFETY: no other thread knows this image.
-    let read = unsafe { image.fill(0, len, |bytes| file.read_full_at(bytes, 0)) }.map_err(failed)?;
-    Ok(Bytes { image, len: read })
 }
 
 /// Compares the checkpoint with the manifest and the options.
@@ -152,21 +124,15 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    /// Opens the covered segments that are still there.
-    fn place(&self, parsed: &Parsed<'_>) -> Result<Vec<Placed>> {
-        let mut counts = vec![0; parsed.segments.len()];
-        let entries = parsed.parts.iter().flat_map(|part| part.entries);
-        for location in entries.filter_map(|bytes| location_of(*bytes)) {
-            if let Some(count) = counts.get_mut(usize::from(location.slot())) {
-                *count += 1;
-            }
-        }
+    /// Opens the covered segments that are still there, each with the number of its entries, on all
+    /// processors.
+    fn place(&self, segments: &[Covered], entries: &[u64]) -> Result<Vec<Placed>> {
         let is_named = |covered: &Covered| self.manifest.segments.contains_key(&covered.id);
-        let place = |(covered, entries): (&Covered, u64)| {
-            let segment = if is_named(covered) { Some(self.open(covered, entries)?) } else { None };
-            Ok(Placed { segment, entries })
-        };
-        parsed.segments.iter().zip(counts).map(place).collect()
+        let items: Vec<(&Covered, u64)> = segments.iter().zip(entries.iter().copied()).collect();
+        each_on_all_processors(self.env.background, &items, |(covered, entries), (): &mut ()| {
+            let segment = if is_named(covered) { Some(self.open(covered, *entries)?) } else { None };
+            Ok(Placed { segment, entries: *entries })
+        })
     }
 
     /// Opens a segment without a read of its records. Its length and its header are checked.
@@ -211,7 +177,7 @@ impl Loading<'_> {
         let estimate =
             |bytes: u64| u64::try_from(u128::from(bytes) * u128::from(kept) / u128::from(all.max(1)));
         let by_shard: Vec<_> = parsed.parts.chunk_by(|one, next| one.shard == next.shard).collect();
-        let (next, failed) = (AtomicUsize::new(0), parking_lot::Mutex::new(Ok(())));
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(Ok(())));
         let work = || {
             while let Some(parts) = by_shard.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let shard = parts.first().map_or(0, |part| part.shard);

@@ -29,12 +29,14 @@
 
 mod format;
 mod load;
+mod read;
 mod verify;
 mod warm_up;
 mod write;
 
 pub(crate) use format::parse;
-pub(crate) use load::{LEN_MAX, Loaded, load};
+pub(crate) use load::{Loaded, load};
+pub(crate) use read::{LEN_MAX, Unparsed, read};
 pub(crate) use verify::verify;
 pub(crate) use warm_up::WarmUp;
 pub(crate) use write::Checkpointer;

@@ -2,7 +2,7 @@
 
 use kv_core::fs::{DirExt, LOCK_FILE, OpenMode, is_system_file};
 use kv_core::parts::Reserve;
-use kv_core::{Env, Error, Result, SegmentId};
+use kv_core::{Background, Env, Error, Result, SegmentId};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -183,7 +183,8 @@ fn checkpoint_damage(survey: &Survey) -> Option<Damage> {
     let file_name = directory::checkpoint_file_name(name.id);
     let (offset, fault) = match survey.dir.read_file(&file_name, CHECKPOINT_LEN_MAX) {
         Ok(bytes) => {
-            let fault = parse(&bytes, name, manifest.store_id).err()?;
+            let parsed = parse(&bytes, name, manifest.store_id);
+            let fault = parsed.and_then(|parsed| parsed.count_entries(Background::Threads)).err()?;
             (fault.offset as u64, fault.reason)
         }
         Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return None,

@@ -28,11 +28,13 @@ use std::sync::Arc;
 
 use super::orphans;
 use super::replay::recover;
+use crate::checkpoint;
 use crate::context::Context;
 use crate::directory::{self, BACKUP_MARK, Content};
 use crate::log::{LogEnd, MARK_LEN_MAX, SEAL_LEN_MAX, create_active, fitting_capacity};
 use crate::manifest::{Archive, Catalog, Manifest, Need, Room, SegmentMaker};
 use crate::options::Options;
+use crate::processors::both;
 use crate::reclaim;
 use crate::segments::{Segment, SegmentFiles, SegmentTable, Via};
 use crate::store::{Foundation, Recovery, Store};
@@ -62,8 +64,12 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     };
     let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
     let room = Arc::new(Room::new(&dir, options.read_only));
-    let adopted = adopt(env, &*dir, &room, &manifest, &options)?;
-    let mut recovered = recover(env, &*dir, &files, &options, &manifest, &adopted.unwritten)?;
+    // A cold disk takes as long for the one as this process for the other.
+    let read_checkpoint = || checkpoint::read(env, &*dir, &manifest);
+    let adopt_tail = || adopt(env, &*dir, &room, &manifest, &options);
+    let (checkpoint, adopted) = both(env.background, read_checkpoint, adopt_tail);
+    let adopted = adopted?;
+    let mut recovered = recover(env, &*dir, &files, &options, &manifest, checkpoint, &adopted.unwritten)?;
     recovered.report.adopted_bytes = adopted.bytes;
     let unnamed = orphans::examine_all(&*dir, &manifest, recovered.report.last_lsn)?;
     if !options.read_only {

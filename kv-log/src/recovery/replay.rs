@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
-use crate::checkpoint::{Loaded, load};
+use crate::checkpoint::{Loaded, Unparsed, load};
 use crate::index::{Index, KeyHash};
 use crate::log::{MARK_LEN_MAX, SEAL_LEN_MAX};
 use crate::manifest::{Entry, Manifest, header_error, misfit};
@@ -120,6 +120,7 @@ pub(crate) fn recover(
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
+    checkpoint: Option<Unparsed>,
     unwritten: &Unwritten,
 ) -> Result<Recovered> {
     let seed = match env.background {
@@ -129,7 +130,7 @@ pub(crate) fn recover(
     };
     let table = Arc::new(SegmentTable::new(Options::RECYCLED_IMAGES_MAX));
     let mut report = RecoveryReport::default();
-    let loaded = load(env, dir, files, options, manifest, &table)?.unwrap_or_else(|fault| {
+    let loaded = load(env, dir, files, options, manifest, checkpoint, &table)?.unwrap_or_else(|fault| {
         report.checkpoint_fault = Some(fault.reason);
         None
     });
