@@ -34,8 +34,8 @@ pub struct Options {
     /// 1 MiB in sealed segments get none.
     pub checkpoint: Arc<dyn CheckpointPolicy>,
     /// Whether an open from a checkpoint waits until the records are in memory. Otherwise it
-    /// answers at once, readers read from the files, and a background thread brings the records
-    /// into memory. Default false.
+    /// answers at once, readers read from the files, and background threads bring the records into
+    /// memory. Default false.
     pub warm_up: bool,
     /// Longest key, value and batch. Default [`Limits::default`]. kv-log stores a batch in one
     /// segment, so `batch_bytes_max` is at most 133,169,152 (127 MiB). A put at its limits has to

@@ -1,9 +1,9 @@
-//! The warm-up: after an open from a checkpoint, one thread brings the cold segments into memory,
-//! one after the other, as far as the memory budget allows. Readers read their records from the
-//! files until then.
+//! The warm-up: after an open from a checkpoint, the cold segments are brought into memory, as far
+//! as the memory budget allows. Readers read their records from the files until then.
 //!
-//! The newest segments come first. A segment that is damaged, or cannot be read, stays cold:
-//! readers of its records get the error.
+//! Two threads share the work: one reads a file while the other verifies a segment. The newest
+//! segments come first. A segment that is damaged, or cannot be read, stays cold: readers of its
+//! records get the error.
 
 use kv_core::Result;
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use crate::compaction::Compactor;
 use crate::context::Context;
 use crate::index::Index;
 use crate::manifest::Catalog;
+use crate::processors::on_all_processors;
 use crate::reclaim::{collect, pin};
 use crate::segments::{Location, Segment, SegmentTable};
 
@@ -25,11 +26,23 @@ pub(crate) struct WarmUp {
     index: Arc<Index>,
     segments: Arc<SegmentTable>,
     catalog: Arc<Catalog>,
-    /// The segments that are still cold, the newest at the end. None once the work is done.
-    cold: Mutex<Vec<Arc<Segment>>>,
-    /// Bytes of their files.
+    work: Mutex<Work>,
+    /// Bytes of the files of the segments that are still cold.
     bytes_left: AtomicU64,
 }
+
+/// The work of a warm-up.
+#[derive(Debug)]
+struct Work {
+    /// The segments that no thread has taken, the newest at the end.
+    cold: Vec<Arc<Segment>>,
+    /// Number and bytes of the segments that a thread is about to bring into memory.
+    taken: usize,
+    taken_bytes: u64,
+}
+
+/// One thread reads, and one verifies.
+const THREADS: usize = 2;
 
 impl WarmUp {
     /// `cold` segments come from a checkpoint, in the order of their ids.
@@ -41,7 +54,8 @@ impl WarmUp {
         cold: Vec<Arc<Segment>>,
     ) -> Self {
         let bytes_left = cold.iter().map(|segment| segment.file_len() as u64).sum::<u64>().into();
-        WarmUp { context, index, segments, catalog, cold: Mutex::new(cold), bytes_left }
+        let work = Mutex::new(Work { cold, taken: 0, taken_bytes: 0 });
+        WarmUp { context, index, segments, catalog, work, bytes_left }
     }
 
     /// Bytes that are still to be read.
@@ -51,26 +65,46 @@ impl WarmUp {
 
     /// Warms all segments, or as many as the budget allows, unless the store closes before.
     pub(crate) fn run(&self, compactor: &Compactor) {
-        while !self.context.signals.pacing.is_stopping() && self.warm_one(compactor) {}
+        let run_one = || while !self.context.signals.pacing.is_stopping() && self.warm_one(compactor) {};
+        on_all_processors(self.context.env.background, THREADS, run_one);
     }
 
     /// Warms the next segment. Returns whether more are left.
     pub(crate) fn warm_one(&self, compactor: &Compactor) -> bool {
-        let Some(segment) = self.cold.lock().pop() else { return false };
-        if self.has_room_for(segment.file_len() as u64) {
-            // A damaged segment stays cold. The readers of its records get the error.
-            let _warm = self.warm(&segment, compactor);
-            self.bytes_left.fetch_sub(segment.file_len() as u64, Ordering::Relaxed);
-        } else {
-            self.cold.lock().clear();
-            self.bytes_left.store(0, Ordering::Relaxed);
-        }
-        let is_over = self.cold.lock().is_empty();
+        let Some(segment) = self.take() else { return false };
+        // A damaged segment stays cold. The readers of its records get the error.
+        let _warm = self.warm(&segment, compactor);
+        let len = segment.file_len() as u64;
+        let (is_over, are_left) = {
+            let mut work = self.work.lock();
+            (work.taken, work.taken_bytes) = (work.taken - 1, work.taken_bytes - len);
+            (work.taken == 0 && work.cold.is_empty(), !work.cold.is_empty())
+        };
+        self.bytes_left.fetch_sub(len, Ordering::Relaxed);
         if is_over {
             self.finish();
         }
         collect();
-        !is_over
+        are_left
+    }
+
+    /// Takes the next segment, if the budget has room for it. If it has none, all others stay cold.
+    fn take(&self) -> Option<Arc<Segment>> {
+        let mut work = self.work.lock();
+        let segment = work.cold.pop()?;
+        let len = segment.file_len() as u64;
+        if self.has_room_for(work.taken_bytes + len) {
+            (work.taken, work.taken_bytes) = (work.taken + 1, work.taken_bytes + len);
+            return Some(segment);
+        }
+        let left = work.cold.drain(..).map(|segment| segment.file_len() as u64).sum::<u64>();
+        let is_over = work.taken == 0;
+        drop(work);
+        self.bytes_left.fetch_sub(left + len, Ordering::Relaxed);
+        if is_over {
+            self.finish();
+        }
+        None
     }
 
     fn warm(&self, segment: &Arc<Segment>, compactor: &Compactor) -> Result<()> {
@@ -107,5 +141,49 @@ impl WarmUp {
         }
         // Compaction waited for this.
         self.context.signals.compact.wake();
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use crate::options::Options;
+    use crate::recovery::open;
+    use kv_core::{Background, Env, Manual, Never, OnRequest};
+    use std::sync::Arc;
+
+    /// The segments that other threads are about to bring into memory take room, too.
+    #[test]
+    fn the_budget_has_room_for_all_that_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let options = Options {
+            segment_bytes: 4096,
+            unflushed_bytes_max: 8192,
+            index_shards: 1,
+            persistence: Arc::new(Manual),
+            compaction: Arc::new(Never),
+            checkpoint: Arc::new(OnRequest),
+            ..Options::default()
+        };
+        let store = open(dir.path(), &env, options.clone()).unwrap();
+        for number in 0..600_u32 {
+            store.committer.put(&number.to_le_bytes(), &[7; 100]).unwrap();
+        }
+        store.checkpointer.checkpoint(&store.compactor).unwrap();
+        store.close().unwrap();
+        drop(store);
+
+        let mut taken = Vec::new();
+        for budget in (30_000..120_000).step_by(500) {
+            let options = Options { memory_budget: Some(budget), ..options.clone() };
+            let store = open(dir.path(), &env, options).unwrap();
+            let warm_up = &store.warm_up;
+            let segments: Vec<_> = std::iter::from_fn(|| warm_up.take()).collect();
+            let bytes: u64 = segments.iter().map(|segment| segment.file_len() as u64).sum();
+            assert!(segments.is_empty() || warm_up.has_room_for(bytes), "{budget}: {bytes}");
+            assert_eq!(warm_up.bytes_left(), bytes);
+            taken.push(segments.len());
+        }
+        assert!(taken.contains(&1) && taken.contains(&2) && taken.last() > Some(&10), "{taken:?}");
     }
 }
