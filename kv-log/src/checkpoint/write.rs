@@ -254,7 +254,7 @@ impl Checkpointer {
     ) -> Result<()> {
         // A location leads to its record while this is pinned.
         let guard = pin();
-        self.index.copy_shard(shard, copy);
+        self.index.copy_shard(shard, copy, &guard);
         let mut pair_bytes = copy.pair_bytes;
         entries.clear();
         copy.write(entries, |location| {

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::entry::Entry;
 use super::{Index, KeyHash};
+use crate::reclaim::Guard;
 use crate::segments::Location;
 
 /// The entries of one shard, at one moment.
@@ -57,12 +58,13 @@ impl Index {
         (0..256).fold(0, sum)
     }
 
-    /// The entries of one shard. Its writers wait meanwhile.
-    pub(crate) fn copy_shard(&self, shard: usize, into: &mut ShardCopy) {
-        into.entries.clear();
-        let locked = self.shard(shard).lock();
-        into.entries.extend(locked.entries());
-        into.pair_bytes = self.shard(shard).pair_bytes() as u64;
+    /// The entries of one shard at one moment.
+    pub(crate) fn copy_shard(&self, shard: usize, into: &mut ShardCopy, guard: &Guard) {
+        self.shard(shard).copy(guard, |table, pair_bytes| {
+            into.entries.clear();
+            into.entries.extend(table.iter());
+            into.pair_bytes = pair_bytes as u64;
+        });
     }
 
     /// Makes room in a shard for `keys` keys with pairs of `pair_bytes` bytes.

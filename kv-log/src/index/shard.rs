@@ -43,6 +43,9 @@ pub(super) struct Shard {
     changes: Changes,
 }
 
+/// So many times, a copy of a shard is tried while writers go on.
+const COPIES_BESIDE_WRITERS: usize = 4;
+
 /// The result of one short look at a tag.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TagMatch {
@@ -115,6 +118,24 @@ impl Shard {
         found.map_or(TagMatch::Absent, |(_, location)| TagMatch::Likely(location))
     }
 
+    /// Calls `copy` with the table and [`pair_bytes`](Self::pair_bytes), again and again until no
+    /// change was made meanwhile. What the last call saw is the state between two changes. Writers
+    /// wait only if they do not leave the time for one of the first calls.
+    pub(super) fn copy(&self, guard: &Guard, mut copy: impl FnMut(&Table, usize)) {
+        for _ in 0..COPIES_BESIDE_WRITERS {
+            // The loads have the order of those in `find`.
+            let version = self.changes.version.load(Ordering::Acquire);
+            if version.is_multiple_of(2) {
+                copy(self.table(guard), self.pair_bytes());
+                if self.changes.version.load(Ordering::Relaxed) == version {
+                    return;
+                }
+            }
+        }
+        let locked = self.lock();
+        copy(locked.table(), self.pair_bytes());
+    }
+
     /// The current table, or one that was current while this reader was pinned.
     #[inline]
     pub(super) fn table<'g>(&self, _guard: &'g Guard) -> &'g Table {
@@ -139,7 +160,7 @@ impl Shard {
     /// Bytes of the present keys and their values.
     pub(super) fn pair_bytes(&self) -> usize {
         // An estimate that was too low may have come below 0.
-        let bytes = self.changes.pair_bytes.load(Ordering::Relaxed);
+        let bytes = self.changes.pair_bytes.load(Ordering::Acquire);
         if bytes > isize::MAX as usize { 0 } else { bytes }
     }
 
@@ -231,11 +252,11 @@ impl LockedShard<'_> {
 
     /// Counts the bytes of added and removed pairs.
     pub(super) fn count_pairs(&mut self, added: usize, removed: usize) {
-        let before = self.shard.changes.pair_bytes.load(Ordering::Relaxed);
-        self.shard
-            .changes
-            .pair_bytes
-            .store(before.wrapping_add(added).wrapping_sub(removed), Ordering::Relaxed);
+        self.begin();
+        let pair_bytes = &self.shard.changes.pair_bytes;
+        let after = pair_bytes.load(Ordering::Relaxed).wrapping_add(added).wrapping_sub(removed);
+        // Release as for entries: a copy that sees it also sees that `version` moved.
+        pair_bytes.store(after, Ordering::Release);
     }
 
     /// Replaces an estimate of the bytes of the present pairs.
@@ -363,6 +384,28 @@ mod model {
             if store.1.load(Ordering::Acquire) == 1 {
                 assert!(find(&store.0, 1));
             }
+            writer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_copy_is_a_state_between_two_changes() {
+        check(|| {
+            let shard = Arc::new(Shard::default());
+            let writer = Arc::clone(&shard);
+            let writer = thread::spawn(move || {
+                for number in 1..=3 {
+                    let mut locked = writer.lock();
+                    insert(&mut locked, number);
+                    locked.count_pairs(10, 0);
+                }
+                let mut locked = writer.lock();
+                remove(&mut locked, 1);
+                locked.count_pairs(0, 10);
+            });
+            let mut copied = (0, 0);
+            shard.copy(&pin(), |table, pair_bytes| copied = (table.iter().count(), pair_bytes));
+            assert_eq!(copied.0 * 10, copied.1);
             writer.join().unwrap();
         });
     }
