@@ -73,6 +73,14 @@ pub(super) struct Unreadable {
     pub(super) error: Error,
 }
 
+/// The outcome of one compaction.
+pub(super) struct Compacted {
+    pub(super) report: CompactionReport,
+    /// Whether the outputs are smaller than the victims. The space of a victim does not come free
+    /// if a backup has a link of it, or past states need it.
+    pub(super) is_smaller: bool,
+}
+
 /// A new segment, and the range of survivors that it holds.
 struct Output {
     segment: Arc<Segment>,
@@ -116,7 +124,7 @@ impl DiskCompactor {
     ///
     /// # Errors
     /// Outer: a victim is unreadable, and nothing was changed. Inner: a write failed.
-    pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
+    pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> Result<Result<Compacted>, Unreadable> {
         let (claim, segments, oldest_elsewhere) = self.claim(victims);
         let report = self.load_and_replace(&segments, oldest_elsewhere, claim);
         if !matches!(report, Ok(Ok(_))) {
@@ -147,7 +155,7 @@ impl DiskCompactor {
         segments: &[Arc<Segment>],
         oldest_elsewhere: u64,
         claim: Claim<'_>,
-    ) -> Result<Result<CompactionReport>, Unreadable> {
+    ) -> Result<Result<Compacted>, Unreadable> {
         let mut loaded = Working::begin(&self.context.counters.compacting_bytes);
         let load = |segment: &Arc<Segment>| {
             let victim = Victim::load(segment)?;
@@ -172,7 +180,7 @@ impl DiskCompactor {
         victims: Vec<Victim>,
         survivors: &[Survivor],
         mut claim: Claim<'_>,
-    ) -> Result<CompactionReport> {
+    ) -> Result<Compacted> {
         // The choice of survivors saw changes up to here. They must be durable before the records
         // that they replaced are dropped.
         let horizon = self.log.end.last_lsn();
@@ -196,6 +204,7 @@ impl DiskCompactor {
                 claim.add(&mut alone, output.id);
             }
         }
+        let freed_before = self.catalog.freed_bytes();
         if let Err(error) = self.catalog.exchange(replaced, &new, horizon, self.log.end.last_lsn()) {
             self.forget(&outputs);
             return Err(error);
@@ -219,13 +228,14 @@ impl DiskCompactor {
         let after: u64 = outputs.iter().map(|output| output.segment.file_len() as u64).sum();
         self.context.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.context.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
-        Ok(CompactionReport {
+        let report = CompactionReport {
             victims: replaced.len() as u64,
             outputs: outputs.len() as u64,
             copied_bytes,
-            freed_bytes: before.saturating_sub(after),
+            freed_bytes: (self.catalog.freed_bytes() - freed_before).saturating_sub(after),
             leftover_files: 0,
-        })
+        };
+        Ok(Compacted { report, is_smaller: after < before })
     }
 
     /// Drops outputs that the index never pointed at.
