@@ -88,7 +88,7 @@ impl<'a> Source<'a> {
         if ceiling > newest.lsn {
             self.write_identity(dir, newest.lsn)?;
         }
-        dir.write_file_atomically(POINTS, &encode_points(self.store_id(), &self.kept.points))?;
+        dir.write_file_atomically(POINTS, &encode_points(self.store_id(), &self.kept.points, &[]))?;
         self.remove_others(dir);
         Ok(BackupReport {
             moment: Moment { lsn: newest.lsn, unix_ms: self.unix_ms, rounding: Rounding::Exact },

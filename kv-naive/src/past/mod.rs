@@ -22,4 +22,4 @@ mod view;
 pub(crate) use files::{find, keep};
 pub(crate) use kept::{Kept, Taken};
 pub(crate) use leftovers::Leftovers;
-pub(crate) use points::{POINTS, encode as encode_points, read as read_points};
+pub(crate) use points::{List, POINTS, encode as encode_points, read as read_points};

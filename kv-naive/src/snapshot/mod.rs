@@ -26,6 +26,11 @@
 //!
 //! The durable LSN moves after the sync that follows the rename. Opening the store removes
 //! `SNAPSHOT.tmp`, a second name of `SNAPSHOT`, and snapshots that have expired.
+//!
+//! If a removal fails, the store replaces `POINTS` by a list that names that snapshot as expired.
+//! Before this list is durable, a power cut leaves the snapshot like one that was not removed yet:
+//! the opening asks the policy again. With the list it is no state of the window any more, whatever
+//! the policy says then, and the opening removes it.
 
 mod name;
 mod read;
