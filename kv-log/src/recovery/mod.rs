@@ -2,6 +2,7 @@
 
 mod open;
 mod orphans;
+mod recovered;
 mod replay;
 mod verdict;
 
