@@ -1,4 +1,15 @@
-//! The manifest and the segment files of a store: their creation, their order and their removal.
+//! The manifest and the files of a store: their creation, their order and their removal.
+//!
+//! | to | file |
+//! |---|---|
+//! | know the segments, and store the manifest that names them | `catalog.rs` |
+//! | create segments for the log and for survivors | `creation.rs`, with `maker.rs` |
+//! | replace victims by outputs | `exchange.rs` |
+//! | keep replaced segments for past states | `window.rs`, with `archive.rs` |
+//! | name the newest checkpoint | `checkpoints.rs` |
+//! | encode and decode the manifest | `content.rs` |
+//! | remove files that the manifest no longer names | `leftovers.rs` |
+//! | hold disk space for a full disk | `reserve.rs` |
 
 mod archive;
 mod catalog;

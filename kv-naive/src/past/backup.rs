@@ -13,8 +13,8 @@
 //! | `POINTS` | the new backup, and snapshots that it does not need | the new backup |
 //! | the end | the new backup | the new backup |
 //!
-//! A store may keep more snapshots than a process can open. A backup opens the newest one, and each
-//! old one when it copies it. It goes without those that expire before, and without their points.
+//! A store may keep more snapshots than a process can open. So a backup opens each old one only
+//! when it copies it. If one has expired by then, the backup leaves it out, and its points.
 
 use kv_core::fs::{Dir, DirExt, FsExt};
 use kv_core::parts::{Destination, refuse_unless_backup};
