@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::choice::{Candidates, Extent};
 use super::claims::{Alone, Claims};
-use super::disk::{Compacted, DiskCompactor, Unreadable};
+use super::disk::{Compacted, DiskCompactor};
 use super::memory::MemoryCompactor;
+use super::survivors::Unreadable;
 use crate::context::Context;
 use crate::eviction::{Evictor, keep_fitting};
 use crate::flush::Flusher;

@@ -6,7 +6,8 @@
 //! | compact until the policy names no more victims | `compactor.rs` |
 //! | show the segments to the policy, and check its answer | `choice.rs` |
 //! | drop dead records from the victims' images | `memory.rs` |
-//! | copy survivors to new segments, and remove the victims | `disk.rs` |
+//! | find the records of the victims that must stay | `survivors.rs` |
+//! | copy them to new segments, and remove the victims | `disk.rs` |
 //! | keep the two levels out of each other's segments | `claims.rs` |
 //! | count the memory that a compaction takes | `working.rs` |
 
@@ -15,6 +16,7 @@ mod claims;
 mod compactor;
 mod disk;
 mod memory;
+mod survivors;
 mod working;
 
 pub(crate) use choice::Extent;
