@@ -12,7 +12,7 @@ use kv_core::{
     PersistencePolicy, PointInTime, Reach, Target,
 };
 use kv_naive::NaiveEngine;
-use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
+use kv_tests::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -318,4 +318,26 @@ fn an_expired_snapshot_that_cannot_be_removed_is_no_moment_again() {
     let store = open(9, false);
     assert_eq!((moments(&store), store.stats().leftover_files), (vec![4, 5, 6], 0));
     assert_eq!(old_snapshots(&fs), [4, 5]);
+}
+
+#[test]
+fn after_the_call_in_which_a_snapshot_expires_no_power_cut_brings_it_back() {
+    for count in 0.. {
+        let disk = SimFs::new();
+        let fs = FailingFs::on(disk.clone());
+        let store = NaiveEngine::open_in(Path::new(DIR), &env(fs.clone()), keeping(1, Always)).unwrap();
+        for number in 0..3_u8 {
+            store.put(b"k", &[number]).unwrap();
+        }
+        fs.switches.keeps_files.store(true, Ordering::SeqCst);
+        disk.cut_after(disk.mutations() + count);
+        let answer = store.put(b"k", &[3]);
+        let found = moments(&open(&disk.power_cut(PowerCut::seeded(count)), 9).unwrap());
+        let expected: &[&[u64]] = if answer.is_ok() { &[&[3, 4]] } else { &[&[2, 3], &[2, 3, 4], &[3, 4]] };
+        assert!(expected.contains(&found.as_slice()), "after {count}: {found:?}, {answer:?}");
+        if !disk.has_lost_power() {
+            assert!(answer.is_ok() && count > 5, "{count}");
+            break;
+        }
+    }
 }
