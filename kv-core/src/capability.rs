@@ -34,7 +34,8 @@ pub struct CompactionReport {
     pub outputs: u64,
     /// Bytes of survivors copied.
     pub copied_bytes: u64,
-    /// Bytes given back on disk.
+    /// Bytes given back on disk. A file that past states still need, or that a backup links, gives
+    /// nothing back.
     pub freed_bytes: u64,
     /// Files that are not needed any more and could not be removed; see
     /// [`Stats::leftover_files`](crate::Stats::leftover_files).

@@ -7,8 +7,8 @@
 //! | the manifest | the whole store, and the mark | opens it |
 //! | the end | the whole store | opens it |
 
-use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LOCK_FILE, LockKind, OpenMode, is_system_file};
-use kv_core::parts::refuse_unless_empty;
+use kv_core::fs::{Dir, DirExt, LOCK_FILE, OpenMode, is_system_file};
+use kv_core::parts::Destination;
 use kv_core::{Env, Error, Op, Result, SegmentId};
 use kv_wal_format::{Encoder, Record, SEGMENT_HEADER_LEN, Seal, SegmentHeader, SegmentKind};
 use std::path::Path;
@@ -28,18 +28,16 @@ pub(crate) struct NewStore {
     files: Arc<SegmentFiles>,
     /// The name of the file that marks the directory while the store is not whole.
     mark: &'static str,
-    _lock: Box<dyn DirLock>,
+    _destination: Destination,
 }
 
 impl NewStore {
     /// Creates the directory, and marks it.
     pub(crate) fn begin(env: &Env, dst: &Path, mark: &'static str) -> Result<Self> {
-        env.fs.create_dir_durably(dst)?;
-        let dir = env.fs.open_dir(dst).map_err(|error| Error::io(Op::Open, dst, error))?;
-        let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
-        refuse_unless_empty(dst, &dir.names()?)?;
+        let destination = Destination::for_store(&*env.fs, dst)?;
+        let dir = Arc::clone(&destination.dir);
         let files = SegmentFiles::new(Arc::clone(&dir), 0);
-        let target = NewStore { dir, files, mark, _lock: lock };
+        let target = NewStore { dir, files, mark, _destination: destination };
         let marked = target.write_mark().and_then(|()| target.dir.sync_durably());
         target.undo_on_error(marked)?;
         Ok(target)

@@ -10,9 +10,10 @@ mod gated_fs;
 mod store_files;
 
 use gated_fs::{Gate, GatedFs};
+use kv_core::fs::FsExt;
 use kv_core::{
-    Background, BackupReport, Compact, Engine, EngineExt, Env, Error, ManualClock, MaxLogSize, PointInTime,
-    SystemClock,
+    Background, BackupReport, Compact, Engine, EngineExt, Env, Error, Fs, Greedy, KeepPast, ManualClock,
+    MaxLogSize, PointInTime, SystemClock,
 };
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::{PowerCut, SimFs};
@@ -164,4 +165,93 @@ fn a_backup_leaves_the_store_intact_whose_backup_a_crash_ended() {
         }
     }
     assert!(links[0] > 0, "no crash left the link");
+}
+
+/// Overwrites some pairs until a change is refused, at most 2000 times. Returns the number of
+/// changes.
+fn overwrite(store: &LogEngine, keys: u64) -> u64 {
+    let put = |number: u64| store.put(&(number % keys).to_le_bytes(), &[7; 100]);
+    (0..2000).find(|number| put(*number).is_err()).unwrap_or(2000)
+}
+
+/// Bytes on the disk. A file with two names counts once.
+fn used(disk: &SimFs) -> u64 {
+    let store = files_of(disk, "/store");
+    let is_alone = |path: &Path| !store.contains_key(&Path::new("/store").join(path.file_name().unwrap()));
+    let alone = files_of(disk, "/backup").into_iter().filter(|(path, _)| is_alone(path));
+    alone.map(|(_, bytes)| bytes.len()).chain(store.values().map(Vec::len)).sum::<usize>() as u64
+}
+
+/// Compacts only when the disk is full.
+fn lazy() -> Arc<Greedy> {
+    Arc::new(Greedy { disk_utilization_min: 0.0, ..Greedy::default() })
+}
+
+/// A store without a free byte, which compacts only when the disk is full. Each sealed segment has
+/// garbage, and a backup in `/backup` links it.
+fn full_store_with_links(disk: &SimFs) -> LogEngine {
+    let options = || Options { compaction: lazy(), ..options() };
+    let store = LogEngine::open_in(Path::new("/store"), &env_of(disk), options()).unwrap();
+    fill(&store, 0, 400);
+    store.close().unwrap();
+    let store = LogEngine::open_in(Path::new("/store"), &env_of(disk), options()).unwrap();
+    let report = store.backup(Path::new("/backup")).unwrap();
+    assert!(report.files_linked > 5, "{report:?}");
+    disk.limit_space(Some(used(disk)));
+    store
+}
+
+fn reserve_of(disk: &SimFs) -> usize {
+    disk.read_file(Path::new("/store/RESERVE")).unwrap().len()
+}
+
+#[test]
+fn a_full_disk_compacts_no_segment_whose_space_a_backup_holds() {
+    let disk = SimFs::new();
+    let store = full_store_with_links(&disk);
+    overwrite(&store, 50);
+    let (before, reserve) = (files_of(&disk, "/store"), reserve_of(&disk));
+    for _ in 0..5 {
+        let refused = store.put(&[0; 8], &[7; 3000]);
+        assert!(matches!(refused, Err(Error::DiskFull { .. })), "{refused:?}");
+    }
+    assert_eq!((store.stats().compactions, reserve_of(&disk)), (0, reserve));
+    assert_eq!(files_of(&disk, "/store").len(), before.len());
+    disk.move_dir(Path::new("/backup"), None).unwrap();
+    assert_eq!(overwrite(&store, 50), 2000);
+}
+
+#[test]
+fn a_full_disk_compacts_the_segments_whose_space_comes_free() {
+    let disk = SimFs::new();
+    let store = full_store_with_links(&disk);
+    let dir = disk.open_dir(Path::new("/store")).unwrap();
+    let linked = || -> Vec<String> {
+        let names = dir.list().unwrap().into_iter();
+        names.filter(|name| dir.link_count(name).is_ok_and(|count| count > 1)).collect()
+    };
+    let before = linked();
+    assert!(before.len() > 5, "{before:?}");
+    disk.limit_space(None);
+    fill(&store, 0, 100);
+    disk.limit_space(Some(used(&disk) + 5 * 4096));
+    // Garbage of the new segments only. The linked ones are emptier.
+    assert_eq!(overwrite(&store, 40), 2000);
+    assert_eq!(linked(), before);
+}
+
+/// An archived victim keeps its file.
+#[test]
+fn a_full_disk_compacts_nothing_for_a_window_that_stays() {
+    let disk = SimFs::new();
+    let (retention, compaction) = (Arc::new(KeepPast::all().stays_on_full_disk()), lazy());
+    let options = Options { retention, compaction, ..options() };
+    let store = LogEngine::open_in(Path::new("/store"), &env_of(&disk), options).unwrap();
+    fill(&store, 0, 400);
+    disk.limit_space(Some(used(&disk)));
+    let reserve = reserve_of(&disk);
+    for _ in 0..5 {
+        assert!(overwrite(&store, 50) < 2000, "the disk is full");
+    }
+    assert_eq!((store.stats().compactions, reserve_of(&disk)), (0, reserve));
 }

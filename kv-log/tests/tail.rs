@@ -55,6 +55,22 @@ fn dead() -> SimFs {
     disk.process_death()
 }
 
+/// Opens copies of `whole`. The first opening dies before it changes the disk, each later one after
+/// one change more, until one survives. Calls `check` with each copy and the number of changes.
+fn at_each_death_of_an_opening(whole: &SimFs, check: impl Fn(&SimFs, u64)) {
+    for cut in 0.. {
+        let image = whole.process_death();
+        image.cut_after(cut);
+        let opened = open_with(&image, options());
+        let is_over = !image.has_lost_power();
+        drop(opened);
+        check(&image, cut);
+        if is_over {
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_death_loses_nothing_and_a_power_cut_what_was_not_durable() {
     let disk = dead();
@@ -269,13 +285,7 @@ fn switched_off_nothing_is_shared_and_a_tail_is_still_adopted() {
 
 #[test]
 fn a_death_or_power_cut_while_adopting_loses_nothing_that_was_there() {
-    let whole = dead();
-    for cut in 0.. {
-        let image = whole.process_death();
-        image.cut_after(cut);
-        let opened = open_with(&image, options());
-        let is_over = !image.has_lost_power();
-        drop(opened);
+    at_each_death_of_an_opening(&dead(), |image, cut| {
         // Three deaths in a row, each a little later.
         let mut next = image.process_death();
         for later in [cut / 2, cut] {
@@ -288,10 +298,7 @@ fn a_death_or_power_cut_while_adopting_loses_nothing_that_was_there() {
             let store = open(&image.power_cut(power));
             assert!(count(&store) <= 50, "power cut after {cut}");
         }
-        if is_over {
-            break;
-        }
-    }
+    });
 }
 
 #[test]
@@ -362,15 +369,7 @@ fn no_death_revives_the_changes_behind_a_torn_segment() {
     whole.damage_shared(object, None);
     let expected = count(&open(&whole.process_death()));
     assert!(expected > 0 && expected < 15);
-    for cut in 0.. {
-        let image = whole.process_death();
-        image.cut_after(cut);
-        let opened = open_with(&image, options());
-        let is_over = !image.has_lost_power();
-        drop(opened);
+    at_each_death_of_an_opening(&whole, |image, cut| {
         assert_eq!(count(&open(&image.process_death())), expected, "death after {cut}");
-        if is_over {
-            break;
-        }
-    }
+    });
 }

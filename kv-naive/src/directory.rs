@@ -1,7 +1,7 @@
 //! The classification of a directory by its names.
 //!
-//! A store has `NAIVE` and `SNAPSHOT` from its creation on, which writes the snapshot, empty,
-//! first:
+//! The creation of a store writes an empty `SNAPSHOT` first, and then `NAIVE`. From then on the
+//! store has both:
 //!
 //! | `NAIVE` | `SNAPSHOT` | other names | it is |
 //! |---|---|---|---|
@@ -11,9 +11,9 @@
 //! | no | no | ours or none | empty: nothing, or an unfinished creation |
 //! | no | any | another owner's | foreign |
 //!
-//! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp`, `SNAPSHOT.tmp`, old snapshots, and `POINTS`. Files that
-//! systems leave count as none. `RESTORE` and `BACKUP` are not ours: they mark a restore that is
-//! not whole, and a backup.
+//! Ours are `LOCK`, `RESERVE`, `NAIVE.tmp`, `SNAPSHOT.tmp`, old snapshots, and `POINTS`. Files of
+//! the operating system count as none. `RESTORE` and `BACKUP` are not ours: they mark a restore
+//! that is not whole, and a backup.
 
 use kv_core::fs::{LOCK_FILE, is_system_file};
 use kv_core::parts::Reserve;

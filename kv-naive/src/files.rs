@@ -40,10 +40,10 @@ pub(crate) struct Files {
 const IDENTITY_ROOM: u64 = 16 << 10;
 
 impl Files {
-    /// The files of a store with these snapshots, and points in a file of `points_bytes` bytes.
-    pub(crate) fn new(place: Place, kept: Kept, points_bytes: u64) -> Self {
-        let (leftovers, snapshots, syncs, bytes_written) = Default::default();
-        let (kept, points_bytes) = (Mutex::new(kept), points_bytes.into());
+    /// The files of a store with these snapshots, and a list of points of `points_bytes` bytes.
+    pub(crate) fn new(place: Place, kept: Kept, leftovers: Leftovers, points_bytes: u64) -> Self {
+        let (snapshots, syncs, bytes_written) = Default::default();
+        let (kept, leftovers, points_bytes) = (Mutex::new(kept), Mutex::new(leftovers), points_bytes.into());
         Files { place, kept, leftovers, points_bytes, snapshots, syncs, bytes_written }
     }
 
@@ -176,12 +176,35 @@ impl Files {
         self.remove(expired)
     }
 
-    /// Removes snapshots that are not kept any more, durably, so that no crash brings one back.
+    /// Removes snapshots that are not kept any more, durably, so that no crash brings one back. If
+    /// one cannot be removed, the list of points names it, so that no opening brings it back.
     fn remove(&self, expired: Vec<Taken>) -> Result<()> {
         if self.leftovers.lock().remove(&**self.dir(), expired) {
             self.dir().sync_durably()?;
             self.syncs.fetch_add(1, Ordering::Relaxed);
         }
+        if self.leftovers.lock().are_listed() {
+            return Ok(());
+        }
+        let points = self.kept().points;
+        match self.write_points(&points) {
+            // A directory that forbids removals may forbid this as well. The next removal tries
+            // again.
+            Err(error) if error.is_refusal() || error.is_permission_denied() => Ok(()),
+            written => written,
+        }
+    }
+
+    /// Replaces the list of points, durably.
+    fn write_points(&self, points: &[Point]) -> Result<()> {
+        self.place.lock.check()?;
+        let expired = self.leftovers.lock().lsns();
+        let bytes = past::encode_points(self.store_id(), points, &expired);
+        self.place.reserve.write_file_atomically(POINTS, &bytes)?;
+        self.place.lock.check()?;
+        self.file_replaced(bytes.len() as u64);
+        self.points_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+        self.leftovers.lock().set_listed(expired);
         Ok(())
     }
 
@@ -191,12 +214,7 @@ impl Files {
         let answer = change(&mut kept)?;
         kept.points = kept.points_at(self.now_unix_ms());
         kept.points.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-        self.place.lock.check()?;
-        let bytes = past::encode_points(self.store_id(), &kept.points);
-        self.place.reserve.write_file_atomically(POINTS, &bytes)?;
-        self.place.lock.check()?;
-        self.file_replaced(bytes.len() as u64);
-        self.points_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+        self.write_points(&kept.points)?;
         *self.kept.lock() = kept;
         self.expire()?;
         Ok(answer)

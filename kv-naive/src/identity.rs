@@ -1,9 +1,9 @@
 //! The identity file `NAIVE`: it marks a directory as a store of this engine, and holds the LSN
-//! ceiling. LSNs are given out up to the ceiling only, so after a crash they go on above it, and
-//! none is used twice.
+//! ceiling. The store gives out LSNs up to the ceiling only. After a crash it goes on above the
+//! ceiling, so it uses no LSN twice.
 //!
-//! It is a segment header of kind `Identity`; `base_lsn` is the ceiling. It is replaced through
-//! `NAIVE.tmp`:
+//! The file is a segment header of kind `Identity`, whose `base_lsn` is the ceiling. The store
+//! replaces it through `NAIVE.tmp`:
 //!
 //! | after | `NAIVE` | `NAIVE.tmp` |
 //! |---|---|---|
@@ -12,10 +12,10 @@
 //! | rename | the previous one, or the new one | absent, or whole |
 //! | sync of the directory | the new one | absent |
 //!
-//! Only then are LSNs up to the new ceiling given out. Closing lowers the ceiling to the last LSN,
-//! after the last snapshot, when changes are refused already. Creation writes an empty `SNAPSHOT`
-//! first and `NAIVE` last. [`directory`](crate::directory) recognises the files that a crash leaves
-//! in between.
+//! The store gives out LSNs up to the new ceiling only after the last step. A close refuses
+//! changes, writes the last snapshot, and then lowers the ceiling to the last LSN. Creation writes
+//! an empty `SNAPSHOT` first and `NAIVE` last. [`directory`](crate::directory) recognises the files
+//! that a crash leaves in between.
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::parts::Reserve;

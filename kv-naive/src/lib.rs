@@ -1,9 +1,9 @@
 //! A hash table made durable by whole-table snapshots: the traditional design, and the baseline
 //! that a log-structured engine has to beat.
 //!
-//! The table is a `dashmap`. When the [`PersistencePolicy`] says so,
-//! all of it is written to a checksummed snapshot, to a temporary file that then takes the place of
-//! the previous one. A snapshot is the state at one LSN, although writers go on. A crash loses the
+//! The table is a `dashmap`. When the [`PersistencePolicy`] says so, the store writes a snapshot:
+//! the whole table, with checksums, in a temporary file that then takes the place of the previous
+//! snapshot. Writers go on meanwhile, and the snapshot is the state at one LSN. A crash loses the
 //! changes after the last snapshot: the durable state is always exactly one snapshot.
 //!
 //! ```
@@ -38,10 +38,10 @@
 //!
 //! # Past states
 //!
-//! A store can keep old snapshots: [`OpenOptions::retention`] says which, and
-//! [`KeepPast::count_max`] how many. By default it keeps none. [`PointInTime`] reads, restores and
-//! backs up their states. A target between two snapshots leads to the earlier one.
-//! [`PointInTime::reach`] lists them. A point keeps the snapshot of its state.
+//! A store can keep old snapshots. [`OpenOptions::retention`] says which, for example the last few
+//! ([`KeepPast::count_max`]). By default it keeps none. [`PointInTime`] lists, reads, restores and
+//! backs up their states. A target between two snapshots leads to the earlier one. A point keeps
+//! the snapshot of its state.
 //!
 //! ```
 //! use kv_naive::{Engine, KeepPast, NaiveEngine, OpenOptions, PointInTime, Target};
@@ -62,9 +62,10 @@
 //! # Costs
 //!
 //! Each snapshot writes the whole table, even after a small change: with a policy that dumps every
-//! `b` bytes, filling a table of `n` bytes writes about `n²/2b`. `Always` snapshots at every change
-//! (group commit aside). [`Action::Write`] is carried out as `WriteAndSync`: an
-//! unsynced snapshot could not take the place of a synced one.
+//! `b` bytes, filling a table of `n` bytes writes about `n²/2b`. With `Always`, a put waits for a
+//! snapshot, which it shares with the puts that wait at the same time. The engine carries out
+//! [`Action::Write`] as `WriteAndSync`: an unsynced snapshot could not take the place of a synced
+//! one.
 //!
 //! # Limits
 //!

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::directory::{self, BACKUP_MARK, Content};
 use crate::files::{Files, Place};
 use crate::identity::{self, IDENTITY};
-use crate::past::{self, Kept};
+use crate::past::{self, Kept, Leftovers, List};
 use crate::snapshot::{self, Loaded, SNAPSHOT, parse_kept_name};
 use crate::snapshotter::{Needs, Snapshotter};
 use crate::store::Store;
@@ -39,7 +39,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
         let store_id = env.draw_store_id(dir.path());
         (Loaded { store_id, ..Loaded::default() }, Lsn::ZERO)
     });
-    let (kept, points_bytes) = find_past(&*dir, loaded, env.clock.unix_time_ms())?;
+    let (kept, leftovers, points_bytes) = find_past(&*dir, loaded, env.clock.unix_time_ms())?;
     if !options.read_only {
         remove_rubbish(&*dir, loaded.lsn)?;
     }
@@ -51,7 +51,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: &OpenOptions) -> Result<Store
         clock: Arc::clone(&env.clock),
         retention: Arc::clone(&options.retention),
     };
-    let files = Files::new(place, kept, points_bytes);
+    let files = Files::new(place, kept, leftovers, points_bytes);
     if found.is_none() {
         files.create_snapshot(&table)?;
     }
@@ -162,16 +162,16 @@ fn recover(dir: &dyn Dir, options: &OpenOptions, table: &mut Table) -> Result<Op
     Ok(found)
 }
 
-/// The old snapshots and the points of a store whose snapshot was loaded. And the length of the
-/// points' file, bytes.
-fn find_past(dir: &dyn Dir, loaded: Loaded, now_unix_ms: u64) -> Result<(Kept, u64)> {
+/// The old snapshots and the points of a store whose snapshot was loaded, and the snapshots that
+/// have expired. And the length of the points' file, bytes.
+fn find_past(dir: &dyn Dir, loaded: Loaded, now_unix_ms: u64) -> Result<(Kept, Leftovers, u64)> {
     let names = dir.names()?;
     let read = past::read_points(dir, &names, loaded.store_id);
     // Damage to the file must not keep the newest state closed. Calls for points return it.
     let lacks_points = read.as_ref().is_err_and(|error| !error.is_refusal());
-    let (points, points_bytes) = if lacks_points { (Vec::new(), 0) } else { read? };
-    let kept = past::find(dir, &names, loaded, points, is_backup(&names), now_unix_ms)?;
-    Ok((Kept { lacks_points, ..kept }, points_bytes))
+    let (list, points_bytes) = if lacks_points { (List::default(), 0) } else { read? };
+    let (kept, expired) = past::find(dir, &names, loaded, list, is_backup(&names), now_unix_ms)?;
+    Ok((Kept { lacks_points, ..kept }, Leftovers::new(expired), points_bytes))
 }
 
 /// Removes temporary files, and a second name of the snapshot of `lsn`, that a crash left: the

@@ -12,9 +12,10 @@ use kv_core::{
     PersistencePolicy, PointInTime, Reach, Target,
 };
 use kv_naive::NaiveEngine;
-use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
+use kv_tests::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const DIR: &str = "/store";
 
@@ -286,4 +287,57 @@ fn a_file_system_without_links_gets_copies() {
     }
     assert_eq!(old_snapshots(&*env.fs), [3, 4]);
     assert_eq!(at(&store, 3).unwrap().as_deref(), Some(&[2][..]));
+}
+
+#[test]
+fn an_expired_snapshot_that_cannot_be_removed_is_no_moment_again() {
+    let fs = FailingFs::on(SimFs::new());
+    let keeps_files = |keeps| fs.switches.keeps_files.store(keeps, Ordering::SeqCst);
+    let open = |count, read_only| {
+        let options = OpenOptions { read_only, ..keeping(count, Always) };
+        NaiveEngine::open_in(Path::new(DIR), &env(fs.clone()), options).unwrap()
+    };
+    let store = open(2, false);
+    keeps_files(true);
+    for number in 0..5_u8 {
+        store.put(b"k", &[number]).unwrap();
+    }
+    store.pin("third", &Target::Lsn(Lsn::new(3)), None).unwrap();
+    store.put(b"k", b"").unwrap();
+    assert_eq!(moments(&store), [3, 4, 5, 6]);
+    store.unpin("third").unwrap();
+    assert_eq!((moments(&store), store.stats().leftover_files), (vec![4, 5, 6], 4));
+    drop(store);
+    // A process that reads, and one that keeps more.
+    for read_only in [true, false] {
+        let store = open(9, read_only);
+        assert_eq!((moments(&store), store.stats().leftover_files), (vec![4, 5, 6], 4));
+    }
+    assert_eq!(old_snapshots(&fs), [0, 1, 2, 3, 4, 5]);
+    keeps_files(false);
+    let store = open(9, false);
+    assert_eq!((moments(&store), store.stats().leftover_files), (vec![4, 5, 6], 0));
+    assert_eq!(old_snapshots(&fs), [4, 5]);
+}
+
+#[test]
+fn after_the_call_in_which_a_snapshot_expires_no_power_cut_brings_it_back() {
+    for count in 0.. {
+        let disk = SimFs::new();
+        let fs = FailingFs::on(disk.clone());
+        let store = NaiveEngine::open_in(Path::new(DIR), &env(fs.clone()), keeping(1, Always)).unwrap();
+        for number in 0..3_u8 {
+            store.put(b"k", &[number]).unwrap();
+        }
+        fs.switches.keeps_files.store(true, Ordering::SeqCst);
+        disk.cut_after(disk.mutations() + count);
+        let answer = store.put(b"k", &[3]);
+        let found = moments(&open(&disk.power_cut(PowerCut::seeded(count)), 9).unwrap());
+        let expected: &[&[u64]] = if answer.is_ok() { &[&[3, 4]] } else { &[&[2, 3], &[2, 3, 4], &[3, 4]] };
+        assert!(expected.contains(&found.as_slice()), "after {count}: {found:?}, {answer:?}");
+        if !disk.has_lost_power() {
+            assert!(answer.is_ok() && count > 5, "{count}");
+            break;
+        }
+    }
 }

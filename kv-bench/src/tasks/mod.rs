@@ -34,3 +34,4 @@ mod testing;
 pub(crate) mod utilization;
 pub(crate) mod verify;
 pub(crate) mod worker;
+mod zipfian;

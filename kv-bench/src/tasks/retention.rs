@@ -1,14 +1,15 @@
 //! Zipfian overwrites at full speed, with past states kept and without.
 
 use super::history::options;
+use super::zipfian::Zipfian;
 use crate::failure::Failure;
-use crate::load::{Access, Dataset, KEY_LEN_MAX, Planner, Shape, Truth, sequence};
+use crate::load::Shape;
 use crate::process::{Measured, Run, Task};
-use crate::subjects::{KvEngine, Subject};
+use crate::subjects::KvEngine;
 use kv_core::{KeepNothing, KeepPast, RetentionPolicy};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Overwrites on the log engine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,9 +20,8 @@ pub(crate) struct Retention {
     pub(crate) window_s: Option<u64>,
 }
 
-/// Overwrites for each key before the measurement, and in it.
-const WARM_UP: u64 = 1;
-const MEASURED: u64 = 4;
+/// Overwrites for each key in the measurement.
+const ROUNDS: u64 = 4;
 
 impl Task for Retention {
     const NAME: &'static str = "retention";
@@ -33,35 +33,9 @@ impl Task for Retention {
             None => Arc::new(KeepNothing),
         };
         let subject = KvEngine::open_log(&run.dir, kv_log::Options { retention, ..options(keys, shape) })?;
-        let engine = &subject.0;
-        let (data, mut truth) = (Dataset::new(shape), Truth::filled(keys));
-        let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
-        data.fill(0..keys, |_, key, value| subject.put(key, value))?;
-        subject.sync()?;
-        let mut planner = Planner::new(keys, shape.seed);
-        let mut measured = Measured::default();
-        for (phase, rounds) in [(1, WARM_UP), (2, MEASURED)] {
-            let plan = planner.plans(phase, Access::Zipfian, rounds * keys, 1, 0.0).concat();
-            let before = engine.stats();
-            let start = Instant::now();
-            for (place, index) in (0..).zip(&plan) {
-                data.value(u64::from(*index), sequence(phase, 0, place), &mut value);
-                engine.put(data.key(u64::from(*index), &mut key), &value)?;
-            }
-            engine.sync()?;
-            let seconds = start.elapsed().as_secs_f64();
-            let stats = engine.stats();
-            for (place, index) in (0..).zip(&plan) {
-                truth.write(u64::from(*index), 0, sequence(phase, 0, place));
-            }
-            let changed = (plan.len() as u64 * shape.pair_len()) as f64;
-            // The second phase's values replace those of the warm-up.
-            measured.add("overwrite_per_s", plan.len() as f64 / seconds);
-            measured
-                .add("write_amplification", (stats.bytes_written - before.bytes_written) as f64 / changed);
-            measured.add("past_bytes", stats.past_bytes as f64);
-        }
-        truth.verify(&subject, &data)?;
+        let overwrites = Zipfian { shape, keys, rounds: ROUNDS, part_len: usize::MAX };
+        let (mut measured, done) = overwrites.run(&subject, |_| Ok(()))?;
+        measured.add("past_bytes", done.after.past_bytes as f64);
         Ok(measured)
     }
 }

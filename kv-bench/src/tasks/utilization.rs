@@ -1,13 +1,13 @@
 //! Endless overwrites, with the disk kept as full of live records as asked.
 
+use super::zipfian::{Overwritten, Zipfian};
 use crate::failure::Failure;
-use crate::load::{Access, Dataset, KEY_LEN_MAX, Planner, Shape, Truth, sequence};
+use crate::load::Shape;
 use crate::process::{Measured, Run, Task};
-use crate::subjects::{KvEngine, Subject};
+use crate::subjects::KvEngine;
 use kv_core::{Compact, CostBenefit, Greedy};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Overwrites on the log engine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,9 +18,8 @@ pub(crate) struct Utilization {
     pub(crate) target: f64,
 }
 
-/// Overwrites for each key before the measurement, and in it.
-const WARM_UP: u64 = 1;
-const MEASURED: u64 = 2;
+/// Overwrites for each key in the measurement.
+const ROUNDS: u64 = 2;
 /// Compactions for each round over the keys. The clock includes them, so that a store gains nothing
 /// by postponing them.
 const COMPACTIONS: u64 = 25;
@@ -45,43 +44,15 @@ impl Task for Utilization {
             ..kv_log::Options::default()
         };
         let subject = KvEngine::open_log(&run.dir, options)?;
-        let engine = &subject.0;
-        let (data, mut truth) = (Dataset::new(shape), Truth::filled(keys));
-        let (mut key, mut value) = ([0; KEY_LEN_MAX], Vec::new());
-        data.fill(0..keys, |_, key, value| subject.put(key, value))?;
-        subject.sync()?;
-        let mut planner = Planner::new(keys, shape.seed);
-        let mut measured = Measured::default();
-        for (phase, rounds) in [(1, WARM_UP), (2, MEASURED)] {
-            let plan = planner.plans(phase, Access::Zipfian, rounds * keys, 1, 0.0).concat();
-            let part_len = usize::try_from(keys / COMPACTIONS).unwrap_or_default().max(1);
-            let before = engine.stats();
-            let start = Instant::now();
-            let mut place = 0;
-            for part in plan.chunks(part_len) {
-                for index in part {
-                    data.value(u64::from(*index), sequence(phase, 0, place), &mut value);
-                    engine.put(data.key(u64::from(*index), &mut key), &value)?;
-                    place += 1;
-                }
-                engine.as_compact().map(Compact::compact).transpose()?;
-            }
-            engine.sync()?;
-            let seconds = start.elapsed().as_secs_f64();
-            for (place, index) in (0..).zip(&plan) {
-                truth.write(u64::from(*index), 0, sequence(phase, 0, place));
-            }
-            let stats = engine.stats();
-            let changed = (plan.len() as u64 * shape.pair_len()) as f64;
-            let written = (stats.bytes_written - before.bytes_written) as f64;
-            let copied = (stats.compacted_bytes - before.compacted_bytes) as f64;
-            // The second phase's values replace those of the warm-up.
-            measured.add("overwrite_per_s", plan.len() as f64 / seconds);
-            measured.add("write_amplification", written / changed);
-            measured.add("copied_per_changed", copied / changed);
-            measured.add("disk_utilization", (keys * record_len(shape)) as f64 / stats.disk_bytes as f64);
-        }
-        truth.verify(&subject, &data)?;
+        let part_len = usize::try_from(keys / COMPACTIONS).unwrap_or_default().max(1);
+        let overwrites = Zipfian { shape, keys, rounds: ROUNDS, part_len };
+        let (mut measured, Overwritten { bytes, before, after }) = overwrites.run(&subject, |engine| {
+            engine.as_compact().map(Compact::compact).transpose()?;
+            Ok(())
+        })?;
+        let copied = (after.compacted_bytes - before.compacted_bytes) as f64;
+        measured.add("copied_per_changed", copied / bytes);
+        measured.add("disk_utilization", (keys * record_len(shape)) as f64 / after.disk_bytes as f64);
         Ok(measured)
     }
 }

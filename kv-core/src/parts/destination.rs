@@ -1,9 +1,56 @@
-//! Where a new store or a backup may begin.
+//! The directory in which a new store or a backup begins.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::fs::{LOCK_FILE, is_system_file};
-use crate::{Error, Result};
+use crate::fs::{Dir, DirExt, DirLock, Fs, FsExt, LOCK_FILE, LockKind, is_system_file};
+use crate::{Error, Op, Result};
+
+/// A directory into which one process writes a new store or a backup. Nobody else writes there
+/// until this is dropped.
+#[derive(Debug)]
+pub struct Destination {
+    /// The directory.
+    pub dir: Arc<dyn Dir>,
+    /// The names of its files, after it was locked.
+    pub names: Vec<String>,
+    _lock: Box<dyn DirLock>,
+}
+
+impl Destination {
+    /// Takes the directory for a new store, and creates it if it is missing. It is durable then.
+    ///
+    /// # Errors
+    /// As for [`refuse_unless_empty`]. The directory is locked, or the system answers so.
+    pub fn for_store(fs: &dyn Fs, path: &Path) -> Result<Self> {
+        Self::take(fs, path, |names| refuse_unless_empty(path, names))
+    }
+
+    /// As [`for_store`](Self::for_store), for a backup with the file `mark`.
+    ///
+    /// # Errors
+    /// As for [`refuse_unless_backup`]. The directory is locked, or the system answers so.
+    pub fn for_backup(fs: &dyn Fs, path: &Path, mark: &str) -> Result<Self> {
+        Self::take(fs, path, |names| refuse_unless_backup(path, names, mark))
+    }
+
+    fn take(fs: &dyn Fs, path: &Path, check: impl Fn(&[String]) -> Result<()>) -> Result<Self> {
+        // Before the lock, which may leave a file: never in a directory of another owner.
+        check(&fs.list_if_exists(path)?.unwrap_or_default())?;
+        fs.create_dir_durably(path)?;
+        let dir = fs.open_dir(path).map_err(|error| Error::io(Op::Open, path, error))?;
+        let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
+        let names = dir.names()?;
+        check(&names)?;
+        Ok(Destination { dir, names, _lock: lock })
+    }
+
+    /// Whether the directory has a file of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|found| found == name)
+    }
+}
 
 /// A new store begins only in a directory whose `names` are those of no files, or of the operating
 /// system.

@@ -12,7 +12,7 @@
 //! | is the directory still the store's? | [`StoreLock`] |
 //! | how does a full disk become usable again? | [`Reserve`] |
 //! | which state does a past LSN, time or point name? | [`Timeline`] |
-//! | may a new store or a backup begin here? | [`refuse_unless_empty`], [`refuse_unless_backup`] |
+//! | may a new store or a backup begin here? | [`Destination`]; [`refuse_unless_empty`] and [`refuse_unless_backup`] |
 //! | how is a past state read? | [`PastState`] |
 //! | which merges keep the number of segments bounded? | [`MANY_SEGMENTS`], [`MERGED_SEGMENT_BYTES`] |
 //!
@@ -38,7 +38,7 @@ mod wakers;
 
 pub use crate::compaction::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
 pub use at_exit::{AtExit, call_at_exit};
-pub use destination::{refuse_unless_backup, refuse_unless_empty};
+pub use destination::{Destination, refuse_unless_backup, refuse_unless_empty};
 pub use health::{Health, PoisonOnPanic};
 pub use leadership::{Leadership, Leading};
 pub use life::Life;

@@ -18,7 +18,7 @@
 //!
 //! docs/design.md lists all locks and their order.
 
-use kv_core::Result;
+use kv_core::{Error, Result};
 use kv_wal_format::{Record, RecordKind, body_checksum, encoded_len_max};
 use std::sync::Arc;
 use std::thread;
@@ -239,18 +239,19 @@ impl Pipeline for Committer {
         })
     }
 
-    fn free_space(&self, need: Need) -> Result<u64> {
+    fn free_space(&self, need: Need, error: &Error) -> Result<bool> {
         // A checkpoint is never the reason for a refusal.
-        let given_back = self.compactor.give_back_checkpoint();
-        if given_back > 0 {
-            return Ok(given_back);
+        if self.compactor.give_back_checkpoint() > 0 {
+            return Ok(true);
         }
-        let report = match self.compactor.compact(Extent::Pressed(need)) {
+        let extent = Extent::after_refusal(error, need);
+        let report = match self.compactor.compact(extent) {
             Err(error) if self.context.health.is_poisoned() => return Err(error),
             report => report.unwrap_or_default(),
         };
         self.wait_for_removed_files();
-        Ok(report.freed_bytes)
+        let frees_slot = matches!(extent, Extent::NoSlot(_)) && report.outputs < report.victims;
+        Ok(report.freed_bytes > 0 || frees_slot)
     }
 }
 

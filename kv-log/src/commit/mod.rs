@@ -1,4 +1,10 @@
-//! Commit: the way of a change from the caller into the log and the index.
+//! Commit: how a change gets into the log and the index.
+//!
+//! | to | file |
+//! |---|---|
+//! | carry out a put, a delete or a batch | `committer.rs` |
+//! | encode the records of a batch | `batch.rs` |
+//! | wait for memory or make space, and try again | `pipeline.rs` |
 
 mod batch;
 mod committer;

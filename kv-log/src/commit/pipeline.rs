@@ -37,11 +37,12 @@ pub(super) trait Pipeline {
     /// Waits until memory for `len` more bytes comes free, but not long.
     fn wait_for_memory(&self, len: usize) -> Result<()>;
 
-    /// Compacts for a change with this need on a full disk. Returns the bytes that came free.
+    /// Compacts for a change with this need that `error` refuses. Returns whether space, or the
+    /// missing slot, came free.
     ///
     /// # Errors
     /// Only failures that poison the store.
-    fn free_space(&self, need: Need) -> Result<u64>;
+    fn free_space(&self, need: Need, error: &Error) -> Result<bool>;
 }
 
 /// Calls `commit` until it is done. `is_relief` says that the change only deletes.
@@ -84,10 +85,10 @@ fn after_full(pipeline: &impl Pipeline, need: Need, error: Error) -> Result<Need
     if pipeline.check_change().is_err() {
         return Err(error);
     }
-    match (pipeline.free_space(need)?, need) {
-        (1.., need) => Ok(need),
-        (0, Need::Relief) => Ok(Need::LastRelief),
-        (0, _) => Err(error),
+    match (pipeline.free_space(need, &error)?, need) {
+        (true, need) => Ok(need),
+        (false, Need::Relief) => Ok(Need::LastRelief),
+        (false, _) => Err(error),
     }
 }
 
@@ -99,10 +100,10 @@ mod tests {
     use std::io;
     use std::path::Path;
 
-    /// Frees the given bytes, one entry a call, and notes the calls.
+    /// Frees space or not, one entry a call, and notes the calls.
     #[derive(Default)]
     struct Fake {
-        freed: RefCell<Vec<u64>>,
+        freed: RefCell<Vec<bool>>,
         calls: RefCell<Vec<String>>,
         is_poisoned: RefCell<bool>,
     }
@@ -117,9 +118,9 @@ mod tests {
             Ok(())
         }
 
-        fn free_space(&self, need: Need) -> Result<u64> {
+        fn free_space(&self, need: Need, _error: &Error) -> Result<bool> {
             self.calls.borrow_mut().push(format!("{need:?}"));
-            Ok(self.freed.borrow_mut().pop().unwrap_or(0))
+            Ok(self.freed.borrow_mut().pop().unwrap_or(false))
         }
     }
 
@@ -146,7 +147,7 @@ mod tests {
 
     #[test]
     fn growth_tries_again_while_compaction_frees_space() {
-        let fake = Fake { freed: vec![0, 5, 1].into(), ..Fake::default() };
+        let fake = Fake { freed: vec![false, true, true].into(), ..Fake::default() };
         let answer = commit_with(&fake, false, |_| Err::<Outcome<()>, _>(full()));
         assert!(matches!(answer, Err(Error::DiskFull { .. })), "{answer:?}");
         assert_eq!(calls(&fake), ["Growth", "Growth", "Growth"]);
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_delete_uses_more_of_the_reserve_once_compaction_frees_nothing() {
-        let fake = Fake { freed: vec![0, 0, 3].into(), ..Fake::default() };
+        let fake = Fake { freed: vec![false, false, true].into(), ..Fake::default() };
         let mut needs = Vec::new();
         let answer = commit_with(&fake, true, |attempt| {
             needs.push(attempt.need);
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn other_errors_and_failures_that_poison_end_the_loop() {
-        let fake = Fake { freed: vec![1].into(), ..Fake::default() };
+        let fake = Fake { freed: vec![true].into(), ..Fake::default() };
         let answer = commit_with(&fake, true, |_| Err::<Outcome<()>, _>(Error::ReadOnly));
         assert!(matches!(answer, Err(Error::ReadOnly)) && calls(&fake).is_empty());
         let answer = commit_with(&fake, true, |_| {

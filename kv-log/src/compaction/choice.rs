@@ -1,7 +1,7 @@
 //! The choice of victims: the segments that a policy sees, and the ones that it may name.
 
 use kv_core::{
-    CompactionLevel, CompactionPolicy, CompactionView, Lsn, Occasion, SegmentId, SegmentStats, Usage,
+    CompactionLevel, CompactionPolicy, CompactionView, Error, Lsn, Occasion, SegmentId, SegmentStats, Usage,
 };
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -24,9 +24,11 @@ pub(crate) enum Extent {
     DiskUpTo(SegmentId),
     /// At most one plan.
     OnePlan,
-    /// The disk is full, or the slots are taken: one victim at a time, until there is enough space
-    /// for a change with this need.
-    Pressed(Need),
+    /// The disk is full: one victim at a time whose space comes free, until there is enough for a
+    /// change with this need.
+    FullDisk(Need),
+    /// No slot is free: one victim at a time, for a change with this need.
+    NoSlot(Need),
 }
 
 /// Under pressure, a change compacts a victim only if at least this fraction of its file is dead:
@@ -35,11 +37,22 @@ const PRESSED_DIVISOR_FOR_GROWTH: u64 = 16;
 const PRESSED_DIVISOR_FOR_RELIEF: u64 = 128;
 
 impl Extent {
+    /// For a change with this need that `error` refuses for want of space or slots.
+    pub(crate) fn after_refusal(error: &Error, need: Need) -> Self {
+        if matches!(error, Error::TooManySegments { .. }) {
+            Extent::NoSlot(need)
+        } else {
+            Extent::FullDisk(need)
+        }
+    }
+
     /// The least dead bytes of a victim with a file of `disk_bytes` bytes, under pressure.
     fn dead_bytes_min(self, disk_bytes: u64) -> Option<u64> {
         match self {
-            Extent::Pressed(Need::Growth) => Some(disk_bytes / PRESSED_DIVISOR_FOR_GROWTH),
-            Extent::Pressed(_) => Some(disk_bytes / PRESSED_DIVISOR_FOR_RELIEF),
+            Extent::FullDisk(Need::Growth) | Extent::NoSlot(Need::Growth) => {
+                Some(disk_bytes / PRESSED_DIVISOR_FOR_GROWTH)
+            }
+            Extent::FullDisk(_) | Extent::NoSlot(_) => Some(disk_bytes / PRESSED_DIVISOR_FOR_RELIEF),
             Extent::All | Extent::Idle(_) | Extent::Busy | Extent::OnePlan | Extent::DiskUpTo(_) => None,
         }
     }
@@ -48,7 +61,7 @@ impl Extent {
     fn allows(self, victim: &SegmentStats) -> bool {
         let is_in_reach = match self {
             Extent::DiskUpTo(last) => victim.id <= last,
-            Extent::All | Extent::Idle(_) | Extent::Busy | Extent::OnePlan | Extent::Pressed(_) => true,
+            _ => true,
         };
         is_in_reach && self.dead_bytes_min(victim.disk_bytes).is_none_or(|least| victim.dead_bytes >= least)
     }
@@ -62,12 +75,12 @@ impl Extent {
         match self {
             Extent::All | Extent::Idle(_) => Occasion::Idle,
             Extent::DiskUpTo(_) | Extent::OnePlan => Occasion::OpenOrClose,
-            Extent::Busy | Extent::Pressed(_) => Occasion::Busy,
+            Extent::Busy | Extent::FullDisk(_) | Extent::NoSlot(_) => Occasion::Busy,
         }
     }
 
-    fn is_pressed(self) -> bool {
-        matches!(self, Extent::Pressed(_))
+    pub(super) fn is_pressed(self) -> bool {
+        matches!(self, Extent::FullDisk(_) | Extent::NoSlot(_))
     }
 }
 
@@ -113,6 +126,11 @@ impl Candidates {
             }
         }
         candidates
+    }
+
+    /// Leaves out the victims that are not `worthwhile`.
+    pub(super) fn retain(&mut self, worthwhile: impl Fn(SegmentId) -> bool) {
+        self.stats.retain(|stats| worthwhile(stats.id));
     }
 
     /// The level and the victims that `policy` names for this extent, none of which is in `except`.
@@ -211,10 +229,12 @@ mod tests {
             (Extent::All, &[3, 2, 1][..], &[3, 2, 1][..]),
             (Extent::OnePlan, &[3, 2, 1], &[3, 2, 1]),
             (Extent::DiskUpTo(second), &[2, 1], &[]),
-            (Extent::Pressed(Need::Growth), &[3], &[]),
-            (Extent::Pressed(Need::Relief), &[3, 2], &[]),
-            (Extent::Pressed(Need::LastRelief), &[3, 2], &[]),
-            (Extent::Pressed(Need::Compaction), &[3, 2], &[]),
+            (Extent::FullDisk(Need::Growth), &[3], &[]),
+            (Extent::FullDisk(Need::Relief), &[3, 2], &[]),
+            (Extent::FullDisk(Need::LastRelief), &[3, 2], &[]),
+            (Extent::FullDisk(Need::Compaction), &[3, 2], &[]),
+            (Extent::NoSlot(Need::Growth), &[3], &[]),
+            (Extent::NoSlot(Need::Relief), &[3, 2], &[]),
         ] {
             assert_eq!(chosen(CompactionLevel::Disk, extent, &[]), on_disk, "{extent:?}");
             assert_eq!(chosen(CompactionLevel::Memory, extent, &[]), in_memory, "{extent:?}");
@@ -229,7 +249,7 @@ mod tests {
 
     #[test]
     fn only_a_pressed_compaction_sees_a_full_disk() {
-        for (extent, limit) in [(Extent::All, None), (Extent::Pressed(Need::Growth), Some(3840))] {
+        for (extent, limit) in [(Extent::All, None), (Extent::FullDisk(Need::Growth), Some(3840))] {
             let policy = policy(CompactionLevel::Disk);
             candidates().choose(&policy, extent, &[], 4096, None);
             assert_eq!(*policy.disk_limit.lock().unwrap(), limit);

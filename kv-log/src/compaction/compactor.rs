@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::choice::{Candidates, Extent};
 use super::claims::{Alone, Claims};
-use super::disk::{DiskCompactor, Unreadable};
+use super::disk::{Compacted, DiskCompactor};
 use super::memory::MemoryCompactor;
+use super::survivors::Unreadable;
 use crate::context::Context;
 use crate::eviction::{Evictor, keep_fitting};
 use crate::flush::Flusher;
@@ -93,7 +94,7 @@ impl Compactor {
     /// the store.
     pub(crate) fn compact(&self, extent: Extent) -> Result<CompactionReport> {
         let alone = self.exclude();
-        if !matches!(extent, Extent::Pressed(_)) {
+        if !matches!(extent, Extent::FullDisk(_)) {
             return self.compact_alone(extent, &alone);
         }
         // The window goes first, if its policy says so. While the disk is full, victims are not
@@ -101,6 +102,8 @@ impl Compactor {
         let last = self.log.end.last_lsn();
         self.catalog.set_disk_full(true);
         let report = match self.catalog.give_up_past(last) {
+            // The files of all victims would stay.
+            Ok(0) if !self.catalog.lets_victims_go(last) => Ok(CompactionReport::default()),
             Ok(0) => self.compact_alone(extent, &alone),
             given_up => given_up.map(|freed_bytes| CompactionReport { freed_bytes, ..Default::default() }),
         };
@@ -269,7 +272,7 @@ impl Compactor {
             let is_over = match extent {
                 Extent::All | Extent::Busy => is_stopping,
                 Extent::Idle(last) => is_stopping || self.log.end.last_lsn() != last,
-                Extent::DiskUpTo(_) | Extent::OnePlan | Extent::Pressed(_) => false,
+                _ => false,
             };
             if is_over {
                 break;
@@ -283,14 +286,18 @@ impl Compactor {
                 continue;
             }
             match self.disk.compact(&victims) {
-                Ok(Ok(report)) => {
+                Ok(Ok(Compacted { report, is_smaller })) => {
                     total.victims += report.victims;
                     total.outputs += report.outputs;
                     total.copied_bytes += report.copied_bytes;
                     total.freed_bytes += report.freed_bytes;
                     self.catalog.hold_reserve();
-                    if report.freed_bytes == 0 && report.outputs >= report.victims {
+                    if !is_smaller && report.outputs >= report.victims {
                         // The policy would name the same victims forever.
+                        break;
+                    }
+                    if report.freed_bytes == 0 && matches!(extent, Extent::FullDisk(_)) {
+                        // Another victim would take more of the reserve, and free as little.
                         break;
                     }
                     if extent == Extent::OnePlan || self.is_relieved(extent, total.freed_bytes) {
@@ -299,11 +306,11 @@ impl Compactor {
                 }
                 Ok(Err(error)) => {
                     let error = self.after_failure(error)?;
-                    if !is_full(&error) || matches!(extent, Extent::Pressed(_)) {
+                    if !is_full(&error) || extent.is_pressed() {
                         return Err(error);
                     }
                     // There is no room for the survivors of several victims at a time.
-                    extent = Extent::Pressed(Need::Compaction);
+                    extent = Extent::after_refusal(&error, Need::Compaction);
                 }
                 Err(Unreadable { victim, error }) => {
                     self.count_unreadable();
@@ -318,7 +325,8 @@ impl Compactor {
     /// Whether a compaction under pressure has freed enough for its change.
     fn is_relieved(&self, extent: Extent, freed: u64) -> bool {
         match extent {
-            Extent::Pressed(Need::Relief | Need::LastRelief) => {
+            Extent::FullDisk(Need::Relief | Need::LastRelief)
+            | Extent::NoSlot(Need::Relief | Need::LastRelief) => {
                 freed >= self.catalog.tombstone_segment_bytes()
             }
             _ => false,
@@ -334,7 +342,11 @@ impl Compactor {
     ) -> Option<(CompactionLevel, Vec<Arc<Segment>>)> {
         let options = &self.context.options;
         let segments = self.catalog.segments();
-        let candidates = Candidates::new(&segments, self.context.env.clock.monotonic());
+        let mut candidates = Candidates::new(&segments, self.context.env.clock.monotonic());
+        if matches!(extent, Extent::FullDisk(_)) {
+            // A link in a backup would hold the space of the victim, and the outputs take more.
+            candidates.retain(|id| self.catalog.holds_space_alone(id));
+        }
         let (level, ids) = candidates.choose(
             &*options.compaction,
             extent,

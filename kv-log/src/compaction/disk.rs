@@ -20,57 +20,32 @@
 //! compactor removes the new segments.
 
 use kv_core::parts::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
-use kv_core::{CompactionReport, Error, Lsn, Result, SegmentId};
-use kv_wal_format::{
-    Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, SegmentKind, Step, encoded_len,
-    parse_trusted,
-};
-use std::io;
+use kv_core::{CompactionReport, Lsn, Result, SegmentId};
+use kv_wal_format::{Decoder, Encoder, Record, RecordKind, SEGMENT_HEADER_LEN, Seal, encoded_len};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use super::choice::oldest_dead_put;
 use super::claims::{Claim, Claims};
+use super::survivors::{Survivor, Unreadable, Victim, mean_time, replaced, survivors};
 use super::working::Working;
 use crate::checkpoint::verify;
 use crate::context::Context;
 use crate::flush::Flusher;
-use crate::index::{Index, KeyHash};
+use crate::index::Index;
 use crate::log::{Log, SEAL_LEN_MAX};
 use crate::manifest::{Catalog, Replaced};
-use crate::memory::{Mapped, Plain};
-use crate::reclaim::{collect, pin};
-use crate::relocation::{LOOK_UPS_AT_A_TIME, Move, relocate_all};
-use crate::segments::{Contents, Location, Segment, SegmentTable};
+use crate::reclaim::collect;
+use crate::relocation::{Move, relocate_all};
+use crate::segments::{Location, Segment, SegmentTable};
 
-/// A record to keep. A compaction may have millions of them.
-#[derive(Clone, Copy)]
-struct Survivor {
-    lsn: u64,
-    hash: KeyHash,
-    /// The victim that holds it. `offset` is its place there.
-    victim: u16,
-    is_put: bool,
-    key_len: u16,
-    value_len: u32,
-    offset: u32,
-}
-
-// SAFETY: all fields are numbers or booleans, for which zero bytes are valid.
-unsafe impl Plain for Survivor {}
-
-/// A segment to compact, and its bytes.
-struct Victim {
-    segment: Arc<Segment>,
-    contents: Contents,
-}
-
-/// A victim whose records cannot be read now.
-pub(super) struct Unreadable {
-    pub(super) victim: SegmentId,
-    pub(super) error: Error,
+/// The outcome of one compaction.
+pub(super) struct Compacted {
+    pub(super) report: CompactionReport,
+    /// Whether the outputs are smaller than the victims. The space of a victim does not come free
+    /// if a backup has a link of it, or past states need it.
+    pub(super) is_smaller: bool,
 }
 
 /// A new segment, and the range of survivors that it holds.
@@ -116,7 +91,7 @@ impl DiskCompactor {
     ///
     /// # Errors
     /// Outer: a victim is unreadable, and nothing was changed. Inner: a write failed.
-    pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> Result<Result<CompactionReport>, Unreadable> {
+    pub(super) fn compact(&self, victims: &[Arc<Segment>]) -> Result<Result<Compacted>, Unreadable> {
         let (claim, segments, oldest_elsewhere) = self.claim(victims);
         let report = self.load_and_replace(&segments, oldest_elsewhere, claim);
         if !matches!(report, Ok(Ok(_))) {
@@ -147,7 +122,7 @@ impl DiskCompactor {
         segments: &[Arc<Segment>],
         oldest_elsewhere: u64,
         claim: Claim<'_>,
-    ) -> Result<Result<CompactionReport>, Unreadable> {
+    ) -> Result<Result<Compacted>, Unreadable> {
         let mut loaded = Working::begin(&self.context.counters.compacting_bytes);
         let load = |segment: &Arc<Segment>| {
             let victim = Victim::load(segment)?;
@@ -159,7 +134,7 @@ impl DiskCompactor {
             verify(segment, contents, &self.index, &self.segments)
                 .map_err(|error| Unreadable { victim: segment.id, error })?;
         }
-        let survivors = self.survivors(&victims, oldest_elsewhere)?;
+        let survivors = survivors(&self.index, &victims, oldest_elsewhere)?;
         loaded.take(size_of_val(&*survivors));
         let replaced = replaced(&victims, &survivors);
         Ok(self.replace(&replaced, victims, &survivors, claim))
@@ -172,7 +147,7 @@ impl DiskCompactor {
         victims: Vec<Victim>,
         survivors: &[Survivor],
         mut claim: Claim<'_>,
-    ) -> Result<CompactionReport> {
+    ) -> Result<Compacted> {
         // The choice of survivors saw changes up to here. They must be durable before the records
         // that they replaced are dropped.
         let horizon = self.log.end.last_lsn();
@@ -196,6 +171,7 @@ impl DiskCompactor {
                 claim.add(&mut alone, output.id);
             }
         }
+        let freed_before = self.catalog.freed_bytes();
         if let Err(error) = self.catalog.exchange(replaced, &new, horizon, self.log.end.last_lsn()) {
             self.forget(&outputs);
             return Err(error);
@@ -219,13 +195,14 @@ impl DiskCompactor {
         let after: u64 = outputs.iter().map(|output| output.segment.file_len() as u64).sum();
         self.context.counters.compactions.fetch_add(1, Ordering::Relaxed);
         self.context.counters.compacted_bytes.fetch_add(copied_bytes, Ordering::Relaxed);
-        Ok(CompactionReport {
+        let report = CompactionReport {
             victims: replaced.len() as u64,
             outputs: outputs.len() as u64,
             copied_bytes,
-            freed_bytes: before.saturating_sub(after),
+            freed_bytes: (self.catalog.freed_bytes() - freed_before).saturating_sub(after),
             leftover_files: 0,
-        })
+        };
+        Ok(Compacted { report, is_smaller: after < before })
     }
 
     /// Drops outputs that the index never pointed at.
@@ -233,85 +210,6 @@ impl DiskCompactor {
         for output in outputs {
             self.segments.retire(&output.segment);
         }
-    }
-
-    /// The live puts of the victims, and the tombstones that may still hide a put, in the order of
-    /// their LSNs. No segment outside the victims holds a dead put older than `oldest_elsewhere`.
-    fn survivors(&self, victims: &[Victim], oldest_elsewhere: u64) -> Result<Mapped<Survivor>, Unreadable> {
-        let mut survivors = Mapped::default();
-        if let Some(first) = victims.first() {
-            let count = victims.iter().map(|victim| victim.segment.survivors_max()).sum();
-            survivors = Mapped::with_capacity(count).map_err(|error| first.no_memory(error))?;
-        }
-        for (number, victim) in (0..).zip(victims) {
-            let found = self.survivors_of(number, victim, oldest_elsewhere, &mut survivors)?;
-            // A record with a damaged key looks dead, because the index does not point at it.
-            // Writers that replace records meanwhile are the usual reason, so the scan decides.
-            if found < victim.segment.tally.live_bytes() {
-                let bytes = victim.contents.bytes();
-                let stop = Scanner::new(victim.segment.origin(), bytes, SEGMENT_HEADER_LEN).stop();
-                if stop.offset != bytes.len() {
-                    return Err(victim.damaged(stop.fault));
-                }
-            }
-        }
-        // Records written at the same time are likely to be overwritten at the same time, which
-        // makes their segment cheap to compact (Rosenblum and Ousterhout: age sort). Most victims
-        // are sorted already.
-        survivors.sort_unstable_by_key(|survivor| (survivor.lsn, survivor.victim, survivor.offset));
-        Ok(survivors)
-    }
-
-    /// Adds the survivors of one victim. Returns the bytes of its live puts. Checks the checksums
-    /// of survivors only.
-    fn survivors_of(
-        &self,
-        number: u16,
-        victim: &Victim,
-        oldest_elsewhere: u64,
-        survivors: &mut Mapped<Survivor>,
-    ) -> Result<u64, Unreadable> {
-        let (decoder, slot) = (victim.decoder(), victim.segment.slot);
-        let base_lsn = victim.segment.base_lsn;
-        let (mut at, mut put_bytes) = (SEGMENT_HEADER_LEN, 0);
-        let bytes = victim.contents.bytes();
-        let mut group: Vec<(RecordKind, Survivor)> = Vec::with_capacity(LOOK_UPS_AT_A_TIME);
-        while at < bytes.len() {
-            let guard = pin();
-            while group.len() < LOOK_UPS_AT_A_TIME && at < bytes.len() {
-                let rest = bytes.get(at..).unwrap_or_default();
-                let Some((record, info)) = parse_trusted(base_lsn, rest).zip(decoder.check_header(rest))
-                else {
-                    return Err(victim.damaged(at));
-                };
-                let hash = self.index.hash(record.key);
-                self.index.prefetch(hash, &guard);
-                let (Ok(offset), Ok(key_len), Ok(value_len)) =
-                    (u32::try_from(at), u16::try_from(info.key_len), u32::try_from(info.value_len))
-                else {
-                    return Err(victim.damaged(at));
-                };
-                let (lsn, is_put) = (record.lsn, record.kind == RecordKind::Put);
-                let one = Survivor { lsn, hash, victim: number, is_put, key_len, value_len, offset };
-                group.push((record.kind, one));
-                at += info.encoded_len();
-            }
-            for (kind, one) in group.drain(..) {
-                let survives = match kind {
-                    RecordKind::Put => self.index.points_at(one.hash, one.place_in(slot), &guard),
-                    RecordKind::Delete => one.lsn > oldest_elsewhere,
-                    _ => false,
-                };
-                if survives {
-                    if !matches!(decoder.step(one.encoded(bytes)), Step::Record { .. }) {
-                        return Err(victim.damaged(one.offset as usize));
-                    }
-                    put_bytes += if one.is_put { one.len_in(base_lsn) as u64 } else { 0 };
-                    survivors.push(one).map_err(|error| victim.no_memory(error))?;
-                }
-            }
-        }
-        Ok(put_bytes)
     }
 
     /// Writes all survivors to new segments, and adds these to `outputs` one by one.
@@ -377,48 +275,6 @@ impl DiskCompactor {
     }
 }
 
-impl Survivor {
-    fn place_in(&self, slot: u16) -> Location {
-        Location::new(slot, self.offset as usize)
-    }
-
-    /// The bytes of its victim, which are `contents`, from the encoded record on.
-    fn encoded<'a>(&self, contents: &'a [u8]) -> &'a [u8] {
-        contents.get(self.offset as usize..).unwrap_or_default()
-    }
-
-    /// Length of the record in a segment with this base LSN, bytes.
-    fn len_in(&self, base_lsn: u64) -> usize {
-        encoded_len(base_lsn, self.lsn, usize::from(self.key_len), self.value_len as usize)
-    }
-}
-
-impl Victim {
-    /// Loads the file if the segment is cold. The file stays open, because the compactor removes it
-    /// before it points the index at the copies.
-    fn load(segment: &Arc<Segment>) -> Result<Self, Unreadable> {
-        match segment.contents().and_then(|contents| segment.file.stay_open().map(|()| contents)) {
-            Ok(contents) => Ok(Victim { segment: Arc::clone(segment), contents }),
-            Err(error) => Err(Unreadable { victim: segment.id, error }),
-        }
-    }
-
-    fn decoder(&self) -> Decoder {
-        Decoder::new(self.segment.origin())
-    }
-
-    fn no_memory(&self, error: io::Error) -> Unreadable {
-        let error = Error::io("allocate memory to compact", self.segment.file.path(), error);
-        Unreadable { victim: self.segment.id, error }
-    }
-
-    fn damaged(&self, offset: usize) -> Unreadable {
-        let fault = "a record does not match its checksums any more: faulty memory, or a damaged file";
-        let error = Error::corruption(self.segment.file.path(), offset as u64, fault);
-        Unreadable { victim: self.segment.id, error }
-    }
-}
-
 impl Output {
     /// The moves of its live records from the victims to this segment.
     fn moves<'a>(
@@ -437,37 +293,6 @@ impl Output {
             Some(Move { hash: survivor.hash, from, to: Location::new(slot, start), len: len as u64 })
         })
     }
-}
-
-/// The victims as past states need them. A compacted segment of which every record survives is not
-/// needed any more. A log segment is, because its marks tell times.
-fn replaced(victims: &[Victim], survivors: &[Survivor]) -> Vec<Replaced> {
-    let mut counts = vec![0_u64; victims.len()];
-    for survivor in survivors {
-        if let Some(count) = counts.get_mut(usize::from(survivor.victim)) {
-            *count += 1;
-        }
-    }
-    let replaced = |(victim, survive): (&Victim, u64)| {
-        let segment = Arc::clone(&victim.segment);
-        let is_whole = segment.kind == SegmentKind::Compacted && survive == segment.tally.records();
-        Replaced { segment, is_needed_before: !is_whole }
-    };
-    victims.iter().zip(counts).map(replaced).collect()
-}
-
-/// The mean time at which the survivors were written, as the victims know it.
-fn mean_time(survivors: &[Survivor], victims: &[Victim]) -> Duration {
-    let mut bytes_of = vec![0_u128; victims.len()];
-    for survivor in survivors {
-        if let Some(bytes) = bytes_of.get_mut(usize::from(survivor.victim)) {
-            *bytes += u128::from(survivor.value_len) + u128::from(survivor.key_len);
-        }
-    }
-    let times = victims.iter().map(|victim| victim.segment.created.as_nanos());
-    let weighted: u128 = times.zip(&bytes_of).map(|(time, bytes)| time * bytes).sum();
-    let ns = weighted.checked_div(bytes_of.iter().sum()).unwrap_or_default();
-    Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX))
 }
 
 /// As many survivors as fit a segment, and at least one.

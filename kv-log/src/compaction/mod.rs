@@ -1,12 +1,22 @@
-//! Compaction: the policy names victims and a level. [`memory`] drops dead records from the
-//! victims' images. [`disk`] copies the survivors of victims to new segments, and removes the
-//! victims.
+//! Compaction frees the space of dead records. The policy names the victims and a level: memory or
+//! disk.
+//!
+//! | to | file |
+//! |---|---|
+//! | compact until the policy names no more victims | `compactor.rs` |
+//! | show the segments to the policy, and check its answer | `choice.rs` |
+//! | drop dead records from the victims' images | `memory.rs` |
+//! | find the records of the victims that must stay | `survivors.rs` |
+//! | copy them to new segments, and remove the victims | `disk.rs` |
+//! | keep the two levels out of each other's segments | `claims.rs` |
+//! | count the memory that a compaction takes | `working.rs` |
 
 mod choice;
 mod claims;
 mod compactor;
 mod disk;
 mod memory;
+mod survivors;
 mod working;
 
 pub(crate) use choice::Extent;

@@ -1,9 +1,10 @@
 //! The hash index: from a key to the location of its newest record.
 //!
-//! An [`entry`] is 8 bytes: 24 bits of the key's hash (the tag) over the 40 bits of a [`Location`].
-//! Keys are not stored: a look-up compares keys in the log if the tag matches. Bits of the hash
-//! that the tag does not use choose one of the [shards](shard). Each shard has a [`table`] of its
-//! own. Its home buckets follow from tags, so it grows without a look at the log.
+//! An [`entry`] has 8 bytes: a *tag* of 24 bits of the key's hash, and the 40 bits of a
+//! [`Location`]. The index stores no keys. A look-up that finds the tag compares its key with the
+//! record's. Bits of the hash outside the tag choose one of the [shards](shard), each with a
+//! [`table`] of its own. The tag of an entry names its home bucket, so a table grows without a look
+//! at the log.
 //!
 //! Look-ups take no lock. A scan locks one shard at a time to list its locations. Only a commit
 //! locks several shards at once, in ascending order, and before the commit lock. No thread reads a

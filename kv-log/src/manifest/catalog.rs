@@ -2,20 +2,17 @@
 
 use kv_core::fs::DirExt;
 use kv_core::parts::{Progress, StoreLock};
-use kv_core::{Error, Lsn, Op, Result, SegmentId};
-use kv_wal_format::{Origin, SEGMENT_HEADER_LEN, SegmentHeader, SegmentKind};
+use kv_core::{Error, Lsn, Result, SegmentId};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use super::archive::{Archive, Archived};
-use super::content::{Entry, Manifest};
+use super::archive::Archive;
+use super::content::Manifest;
 use super::leftovers::{Leftovers, Which};
-use super::maker::{Plan, SegmentMaker};
-use super::reserve::{Need, Room, Shares};
+use super::maker::SegmentMaker;
+use super::reserve::{Room, Shares};
 use crate::context::Context;
 use crate::directory;
 use crate::segments::Segment;
@@ -27,8 +24,8 @@ pub(crate) struct Catalog {
     pub(super) context: Arc<Context>,
     lock: Arc<StoreLock>,
     pub(super) progress: Arc<Progress>,
-    maker: SegmentMaker,
-    room: Arc<Room>,
+    pub(super) maker: SegmentMaker,
+    pub(super) room: Arc<Room>,
     /// Files that the next manifest does not name. They are removed once it is stored.
     pub(super) leftovers: Arc<Leftovers>,
     /// Guards the manifest's file, too. Taken before `segments`.
@@ -163,91 +160,6 @@ impl Catalog {
         change(&mut stored).map_err(|error| self.context.poison_unless_refused(error))
     }
 
-    /// New, blank log segments, in the order in which the log uses them. Their files and their
-    /// names in the manifest are durable on return. Several segments share the syncs of the
-    /// directory and the manifest.
-    ///
-    /// After a power cut between any two steps there is: nothing; orphan files; or blank segments
-    /// that the manifest names. Opening goes on in the first blank segment if the log has no active
-    /// one, and removes the rest.
-    pub(crate) fn create_log_segments(
-        &self,
-        count: usize,
-        capacity: usize,
-        need: Need,
-        last_lsn: Lsn,
-    ) -> Result<Vec<Arc<Segment>>> {
-        if need == Need::Growth {
-            let file_bytes = self.segment_file_bytes() + (count * capacity) as u64;
-            self.room.hold_for_growth(self.shares(file_bytes, capacity))?;
-        }
-        self.change(|stored| {
-            let mut next = stored.manifest.clone();
-            let mut created: Vec<Arc<Segment>> = Vec::with_capacity(count);
-            let files = (0..count).try_for_each(|_| {
-                let segment = self.create_log_segment(capacity, need, last_lsn, stored)?;
-                let durable_len = SEGMENT_HEADER_LEN as u64;
-                let entry = Entry { kind: SegmentKind::Log, sealed: false, durable_len };
-                next.segments.insert(segment.id, entry);
-                created.push(segment);
-                Ok(())
-            });
-            // The files must be there before the manifest says so.
-            // All are written before the first sync, which does most of the work of the others.
-            let result = files
-                .and_then(|()| created.iter().try_for_each(|segment| self.maker.sync(segment)))
-                .and_then(|()| self.context.dir.sync_durably())
-                .and_then(|()| self.store(stored, next, last_lsn));
-            if let Err(error) = result {
-                for segment in &created {
-                    self.discard_unless_named(segment, &error);
-                    self.maker.return_slot(segment);
-                }
-                return Err(error);
-            }
-            let mut segments = self.segments.lock();
-            for segment in &created {
-                self.maker.install(segment);
-                segments.insert(segment.id, Arc::clone(segment));
-            }
-            Ok(created)
-        })
-    }
-
-    fn create_log_segment(
-        &self,
-        capacity: usize,
-        need: Need,
-        last_lsn: Lsn,
-        stored: &mut Stored,
-    ) -> Result<Arc<Segment>> {
-        let created = self.context.env.clock.monotonic();
-        under_free_name(|| {
-            let header = SegmentHeader {
-                kind: SegmentKind::Log,
-                segment_id: self.take_id(stored, last_lsn)?.get(),
-                base_lsn: last_lsn.get(),
-                store_id: stored.manifest.store_id,
-            };
-            let plan = Plan { header, capacity, end: SEGMENT_HEADER_LEN, created, need };
-            self.maker.make(plan, self.current_shares(), |_| ())
-        })
-    }
-
-    /// A segment without a file. It stands for the active one of a store that is only read.
-    pub(crate) fn placeholder(&self) -> Result<Arc<Segment>> {
-        self.maker.placeholder()
-    }
-
-    /// The header of a segment that [`exchange`](Self::exchange) will name.
-    fn compacted_header(&self, min_lsn: u64, last_lsn: Lsn) -> Result<SegmentHeader> {
-        self.change(|stored| {
-            let segment_id = self.take_id(stored, last_lsn)?.get();
-            let store_id = stored.manifest.store_id;
-            Ok(SegmentHeader { kind: SegmentKind::Compacted, segment_id, base_lsn: min_lsn, store_id })
-        })
-    }
-
     /// An id that no file had when the store was opened. It was reserved by a durable manifest, so
     /// that its file is known to be the store's after a crash.
     pub(super) fn take_id(&self, stored: &mut Stored, last_lsn: Lsn) -> Result<SegmentId> {
@@ -264,31 +176,6 @@ impl Catalog {
         }
     }
 
-    /// Creates the output of a compaction with `len` bytes. `fill_rest` gets the context of the
-    /// record headers, and writes the bytes behind the segment header. The oldest record has the
-    /// LSN `min_lsn`, and the records date from `created`. The file is synced. Neither the
-    /// directory's entry is synced, nor does the manifest name it.
-    pub(crate) fn create_output(
-        &self,
-        min_lsn: u64,
-        last_lsn: Lsn,
-        len: usize,
-        created: Duration,
-        fill_rest: impl Fn(Origin, &mut [u8]),
-    ) -> Result<Arc<Segment>> {
-        under_free_name(|| {
-            let header = self.compacted_header(min_lsn, last_lsn)?;
-            let plan = Plan { header, capacity: len, end: len, created, need: Need::Compaction };
-            let made =
-                self.maker.make(plan, self.current_shares(), |rest| fill_rest(header.origin(), rest))?;
-            self.maker.sync(&made).inspect_err(|_| {
-                self.discard_segment(&made);
-                self.maker.return_slot(&made);
-            })?;
-            Ok(made)
-        })
-    }
-
     /// Bytes of all segments' files. A file that is not full counts with its capacity.
     pub(crate) fn segment_file_bytes(&self) -> u64 {
         self.sum(|segment| len_of_file(segment) as u64)
@@ -296,7 +183,7 @@ impl Catalog {
 
     /// The shares of the reserve of a store whose segments' files have `file_bytes` bytes together,
     /// if the next one has `capacity` bytes.
-    fn shares(&self, file_bytes: u64, capacity: usize) -> Shares {
+    pub(super) fn shares(&self, file_bytes: u64, capacity: usize) -> Shares {
         let segments = self.segments.lock();
         let largest = segments.values().map(|segment| len_of_file(segment)).max().unwrap_or(0);
         let options = &self.context.options;
@@ -304,7 +191,7 @@ impl Catalog {
         Shares::new(segments.len(), self.archived.encoded_len.load(Ordering::Relaxed), file_bytes, largest)
     }
 
-    fn current_shares(&self) -> Shares {
+    pub(super) fn current_shares(&self) -> Shares {
         self.shares(self.segment_file_bytes(), 0)
     }
 
@@ -318,70 +205,10 @@ impl Catalog {
         self.room.hold(self.current_shares());
     }
 
-    /// Makes the manifest name the outputs of a compaction in place of its victims. Archives the
-    /// victims that past states need: states from `horizon` on do not need them. The files of the
-    /// others are leftovers then. If there is no room for the manifest, it removes the outputs'
-    /// files.
-    pub(crate) fn exchange(
-        &self,
-        victims: &[Replaced],
-        outputs: &[Arc<Segment>],
-        horizon: Lsn,
-        last_lsn: Lsn,
-    ) -> Result<()> {
-        self.change(|stored| {
-            // The index may point at another image of the same file, of which the survivors know
-            // nothing. A panic here poisons the store.
-            let are_current = victims.iter().all(|victim| self.is_current(&victim.segment));
-            assert!(are_current, "a victim was replaced during its compaction");
-            let mut next = stored.manifest.clone();
-            let replaced_unix_ms = self.context.env.clock.unix_time_ms();
-            for Replaced { segment, is_needed_before } in victims {
-                next.segments.remove(&segment.id);
-                let (kind, len) = (segment.kind, segment.file_len() as u64);
-                if *is_needed_before {
-                    let archived = Archived { kind, len, replaced_lsn: horizon, replaced_unix_ms };
-                    next.archive.segments.insert(segment.id, archived);
-                }
-            }
-            for output in outputs {
-                let entry = Entry { kind: output.kind, sealed: true, durable_len: output.end() as u64 };
-                next.segments.insert(output.id, entry);
-            }
-            let synced = if outputs.is_empty() { Ok(()) } else { self.context.dir.sync_durably() };
-            if let Err(error) = synced.and_then(|()| self.store(stored, next, last_lsn)) {
-                for output in outputs {
-                    self.discard_unless_named(output, &error);
-                }
-                return Err(error);
-            }
-            let mut segments = self.segments.lock();
-            for Replaced { segment: victim, is_needed_before } in victims {
-                segments.remove(&victim.id);
-                if self.context.options.memory_budget.is_none() && !victim.is_from_checkpoint {
-                    // All images are in memory, so no reader reads the file. Open, it would keep
-                    // its space.
-                    victim.file.close();
-                }
-                if !is_needed_before {
-                    self.add_leftover(victim);
-                }
-            }
-            segments.extend(outputs.iter().map(|output| (output.id, Arc::clone(output))));
-            Ok(())
-        })
-    }
-
-    /// Removes the files that the stored manifest does not name. Without a lock of the catalog: it
-    /// takes long, and writers may wait for a segment.
-    pub(crate) fn remove_victims(&self) {
-        self.leftovers.remove(Which::Due);
-    }
-
     /// Gives back the space of a segment if `error` says that the manifest that names it was not
     /// stored. Otherwise the manifest may be stored: the store is then poisoned, and the next
     /// opening decides.
-    fn discard_unless_named(&self, segment: &Segment, error: &Error) {
+    pub(super) fn discard_unless_named(&self, segment: &Segment, error: &Error) {
         if error.is_refusal() {
             self.discard_segment(segment);
         }
@@ -409,7 +236,7 @@ impl Catalog {
     }
 
     /// Adds the file of `segment` to the leftovers. The stored manifest does not name it any more.
-    fn add_leftover(&self, segment: &Segment) {
+    pub(super) fn add_leftover(&self, segment: &Segment) {
         self.leftovers.add(segment.id, segment.file_len() as u64);
     }
 
@@ -526,14 +353,6 @@ impl Catalog {
     }
 }
 
-/// A segment that a compaction has replaced.
-#[derive(Clone, Debug)]
-pub(crate) struct Replaced {
-    pub(crate) segment: Arc<Segment>,
-    /// Whether states before the compaction need something of it that the outputs do not hold.
-    pub(crate) is_needed_before: bool,
-}
-
 /// Figures of the archive, which are read without the lock of the manifest.
 #[derive(Debug, Default)]
 pub(super) struct ArchiveFigures {
@@ -553,17 +372,6 @@ fn len_of_file(segment: &Segment) -> usize {
     if segment.is_durable() { segment.file_len() } else { segment.capacity }
 }
 
-/// Carries out `create`, which creates a file under the name of the next id. Repeats it while a
-/// file of another owner has that name.
-pub(super) fn under_free_name<T>(mut create: impl FnMut() -> Result<T>) -> Result<T> {
-    loop {
-        match create() {
-            Err(Error::Io { op: Op::Create, source, .. }) if source.kind() == ErrorKind::AlreadyExists => {}
-            answer => return answer,
-        }
-    }
-}
-
 fn following(id: SegmentId) -> SegmentId {
     SegmentId::new(id.get().saturating_add(1))
 }
@@ -572,8 +380,9 @@ fn following(id: SegmentId) -> SegmentId {
 mod tests {
     use super::*;
     use crate::Options;
+    use crate::manifest::Need;
     use crate::recovery::open;
-    use kv_core::{Background, Env, ManualClock};
+    use kv_core::{Background, Env, ManualClock, Op};
     use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
     use std::path::Path;
 

@@ -3,8 +3,9 @@
 use kv_core::fs::{DirExt, File, OpenMode};
 use kv_core::{Error, Lsn, Op, Result, SegmentId};
 
-use super::catalog::{Catalog, under_free_name};
+use super::catalog::Catalog;
 use super::content::CheckpointName;
+use super::creation::under_free_name;
 use super::leftovers::Which;
 use crate::directory;
 

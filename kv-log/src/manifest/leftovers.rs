@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::directory;
 
@@ -17,6 +18,8 @@ use crate::directory;
 pub(super) struct Leftovers {
     dir: Arc<dyn Dir>,
     state: Mutex<State>,
+    /// Bytes that came free with the removed files.
+    freed_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +54,7 @@ pub(super) enum Which {
 impl Leftovers {
     /// In `dir`; none at first.
     pub(super) fn new(dir: Arc<dyn Dir>) -> Self {
-        Leftovers { dir, state: Mutex::default() }
+        Leftovers { dir, state: Mutex::default(), freed_bytes: AtomicU64::new(0) }
     }
 
     /// Adds the file of a segment, which takes `bytes` bytes.
@@ -113,7 +116,12 @@ impl Leftovers {
         tried.retain_mut(|leftover| {
             leftover.failures += 1;
             leftover.due = round + (1 << leftover.failures.min(63)).min(PAUSE_MAX);
-            remove_file(&*self.dir, &leftover.name).is_err()
+            let frees = self.holds_space_alone(&leftover.name);
+            let is_gone = remove_file(&*self.dir, &leftover.name).is_ok();
+            if is_gone && frees {
+                self.freed_bytes.fetch_add(leftover.bytes, Ordering::Relaxed);
+            }
+            !is_gone
         });
         if !tried.is_empty() {
             self.state.lock().files.append(&mut tried);
@@ -134,6 +142,16 @@ impl Leftovers {
     /// Whether the removal of any of them was not tried yet. Those wait for a manifest.
     pub(super) fn any_untried(&self) -> bool {
         self.state.lock().files.iter().any(|leftover| leftover.failures == 0)
+    }
+
+    /// Whether the space of a file comes free with it. A link in a backup would hold it.
+    pub(super) fn holds_space_alone(&self, name: &str) -> bool {
+        !self.dir.link_count(name).is_ok_and(|count| count > 1)
+    }
+
+    /// Bytes that have come free with removed files so far.
+    pub(super) fn freed_bytes(&self) -> u64 {
+        self.freed_bytes.load(Ordering::Relaxed)
     }
 
     /// Number of the files, and their bytes.

@@ -115,20 +115,34 @@ impl Catalog {
         self.is_disk_full.store(is_full, Ordering::Relaxed);
     }
 
-    /// Drops the archived segments that have expired. Returns their bytes. They come free, except
-    /// those of which a backup has links.
+    /// Drops the archived segments that have expired. Returns the bytes that come free.
     pub(crate) fn give_up_past(&self, last_lsn: Lsn) -> Result<u64> {
-        let before = self.past_bytes();
-        if before > 0 {
+        let before = self.freed_bytes();
+        if self.past_bytes() > 0 {
             self.expire_past(last_lsn)?;
         }
-        Ok(before.saturating_sub(self.past_bytes()))
+        Ok(self.freed_bytes() - before)
+    }
+
+    /// Whether archived segments expire if a compaction replaces another one now, which may be that
+    /// one. Otherwise no compaction frees space.
+    pub(crate) fn lets_victims_go(&self, last_lsn: Lsn) -> bool {
+        let len = self.segments.lock().values().map(|segment| segment.file_len() as u64).max();
+        let mut archive = self.archive();
+        let (len, replaced_unix_ms) = (len.unwrap_or_default(), self.context.env.clock.unix_time_ms());
+        let victim = Archived { kind: SegmentKind::Log, len, replaced_lsn: last_lsn, replaced_unix_ms };
+        archive.segments.insert(SegmentId::new(u64::MAX), victim);
+        !self.expire(&mut archive).is_empty()
     }
 
     /// Whether the space of a segment comes free with its file. A link in a backup would hold it.
-    pub(super) fn holds_space_alone(&self, id: SegmentId) -> bool {
-        let names = self.context.dir.link_count(&directory::segment_file_name(id));
-        !names.is_ok_and(|count| count > 1)
+    pub(crate) fn holds_space_alone(&self, id: SegmentId) -> bool {
+        self.leftovers.holds_space_alone(&directory::segment_file_name(id))
+    }
+
+    /// Bytes that have come free with removed files so far.
+    pub(crate) fn freed_bytes(&self) -> u64 {
+        self.leftovers.freed_bytes()
     }
 
     /// Bytes of the archived files.

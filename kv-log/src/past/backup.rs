@@ -23,8 +23,8 @@
 //! The mark holds the id of the store, so that the backup of another store is refused also where
 //! there is no manifest yet. Marks of earlier builds are empty.
 
-use kv_core::fs::{Dir, DirExt, DirLock, FsExt, LockKind, OpenMode, has_no_links};
-use kv_core::parts::refuse_unless_backup;
+use kv_core::fs::{Dir, DirExt, OpenMode, has_no_links};
+use kv_core::parts::Destination;
 use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, SegmentId};
 use std::collections::BTreeMap;
 use std::io::ErrorKind::NotFound;
@@ -39,7 +39,7 @@ struct Target {
     dir: Arc<dyn Dir>,
     /// The sealed files of the earlier backup, and their lengths.
     sealed: BTreeMap<SegmentId, u64>,
-    _lock: Box<dyn DirLock>,
+    _destination: Destination,
 }
 
 /// Copies `files`, whose newest change is that of `moment`, to the directory `into`.
@@ -99,21 +99,16 @@ fn is_final(stored: &Manifest, file: &PastFile) -> bool {
 impl Target {
     /// Creates the directory, or takes that of an earlier backup, and marks it.
     fn begin(env: &Env, into: &Path, store_id: u32) -> Result<Self> {
-        refuse_unless_backup(into, &env.fs.list_if_exists(into)?.unwrap_or_default(), BACKUP_MARK)?;
-        env.fs.create_dir_durably(into)?;
-        let dir = env.fs.open_dir(into).map_err(|error| Error::io(Op::Open, into, error))?;
-        let lock = dir.lock_or_refuse(LockKind::Exclusive)?;
-        let names = dir.names()?;
-        refuse_unless_backup(into, &names, BACKUP_MARK)?;
-        let has = |wanted: &str| names.iter().any(|name| name == wanted);
+        let destination = Destination::for_backup(&*env.fs, into, BACKUP_MARK)?;
+        let dir = Arc::clone(&destination.dir);
         let mut sealed = BTreeMap::new();
-        let begun_for = if has(directory::MANIFEST) {
+        let begun_for = if destination.has(directory::MANIFEST) {
             let earlier = Manifest::load(&*dir)?;
             let live = earlier.segments.iter().filter(|(_, entry)| entry.sealed);
             sealed.extend(live.map(|(id, entry)| (*id, entry.durable_len)));
             sealed.extend(earlier.archive.segments.iter().map(|(id, one)| (*id, one.len)));
             Some(earlier.store_id)
-        } else if has(BACKUP_MARK) {
+        } else if destination.has(BACKUP_MARK) {
             let mark = dir.read_file(BACKUP_MARK, size_of::<u32>() as u64)?;
             mark.try_into().ok().map(u32::from_le_bytes)
         } else {
@@ -129,7 +124,7 @@ impl Target {
                 )));
             }
         }
-        Ok(Target { dir, sealed, _lock: lock })
+        Ok(Target { dir, sealed, _destination: destination })
     }
 
     /// Whether the earlier backup has this file.

@@ -1,8 +1,8 @@
 //! Reclamation: when memory that readers may still use can be freed.
 //!
-//! [`epoch`] protects everything that a reader finds for the moment of a look-up. [`hazard`]
-//! protects single pieces of memory for as long as a caller's code looks at a value. Both know
-//! memory by its address only.
+//! [`epoch`] protects all memory that a reader finds, while its look-up runs. [`hazard`] protects
+//! single pieces of memory, while the caller's code looks at a value. Both know memory by its
+//! address only. Each thread announces its look-ups in its [`reader`].
 
 mod barrier;
 mod epoch;

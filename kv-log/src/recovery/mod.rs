@@ -1,7 +1,16 @@
-//! Opening a store, and recovery: from its files to its index.
+//! Recovery: an opening finds the state of a store from its files.
+//!
+//! | to | file |
+//! |---|---|
+//! | open a store: lock it, recover it, repair its files, wire its parts | `open.rs` |
+//! | find its segments and its index | `recovered.rs` |
+//! | read segments into the index | `replay.rs` |
+//! | judge the end of a segment | `verdict.rs` |
+//! | judge files that the manifest does not name | `orphans.rs` |
 
 mod open;
 mod orphans;
+mod recovered;
 mod replay;
 mod verdict;
 

@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::orphans;
-use super::replay::recover;
+use super::recovered::recover;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::directory::{self, BACKUP_MARK, Content};

@@ -1,15 +1,15 @@
-//! Replay: from the files of a store to its index.
+//! Replay: from segment files to the index.
 //!
-//! Recovery reads every segment that the manifest names into a memory image and scans it. For each
+//! Replay reads every segment that no checkpoint covers into a memory image, and scans it. For each
 //! key, the record with the highest LSN wins, in any order of segments. So all processors replay
-//! segments in parallel. They begin with the newest: with a memory budget, those stay in
-//! memory. Tombstones take part, and leave the index at the end.
+//! segments in parallel. They begin with the newest: with a memory budget, those stay in memory.
+//! Tombstones take part. [`recovered`](super::recovered) removes them from the index at the end.
 //!
-//! [`verdict`](super::verdict) then judges each segment. Replay changes nothing on disk.
+//! Replay changes nothing on disk.
 
-use kv_core::fs::{Dir, OpenMode};
-use kv_core::{Background, Env, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
-use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop};
+use kv_core::fs::OpenMode;
+use kv_core::{Env, Error, Lsn, Op, Result, SegmentId};
+use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, Stop};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
-use crate::checkpoint::{Loaded, Unparsed, load};
+use crate::checkpoint::Loaded;
 use crate::index::{Index, KeyHash};
 use crate::log::{MARK_LEN_MAX, SEAL_LEN_MAX};
 use crate::manifest::{Entry, Manifest, header_error, misfit};
@@ -30,61 +30,43 @@ use crate::segments::{
 };
 use crate::tail::{Rest, Unwritten};
 
-/// A store as its files describe it. Nothing on disk has changed.
-#[derive(Debug)]
-pub(crate) struct Recovered {
-    pub(crate) index: Index,
-    pub(crate) table: Arc<SegmentTable>,
-    /// Whole segments, and the active or torn one, if there is one.
-    pub(crate) segments: BTreeMap<SegmentId, Arc<Segment>>,
-    /// The segment in which the log goes on.
-    pub(crate) active: Option<Arc<Segment>>,
-    /// The newest segment, if a crash has torn it. Its end is the place to cut.
-    pub(crate) torn: Option<Arc<Segment>>,
-    /// Length of the longest key, bytes.
-    pub(crate) longest_key: usize,
-    /// Marks date the changes up to this one. They may have gone since, with their segments. If
-    /// they date all changes, it is the LSN of the newest one.
-    pub(crate) dated_lsn: Lsn,
-    pub(crate) report: RecoveryReport,
-}
-
 /// One segment, read and replayed.
-struct Replayed {
-    segment: Arc<Segment>,
-    entry: Entry,
-    stop: Stop,
-    /// How a segment with a seal ends, or all bytes of one without.
-    end: End,
+pub(super) struct Replayed {
+    pub(super) segment: Arc<Segment>,
+    pub(super) entry: Entry,
+    pub(super) stop: Stop,
+    pub(super) end: End,
     /// Highest LSN of any record, marks and seal included.
-    last_lsn: u64,
+    pub(super) last_lsn: u64,
     /// LSN of the newest mark. 0 if there is none.
-    dated_lsn: u64,
+    pub(super) dated_lsn: u64,
 }
 
-enum End {
+/// How a segment with a seal ends, or all bytes of one without.
+pub(super) enum End {
     Sealed(Ending),
     Unfinished(Contents),
 }
 
 impl Replayed {
-    fn scanned<'a>(&self, bytes: &'a [u8]) -> Scanned<'a> {
+    /// The facts for the verdict.
+    pub(super) fn scanned<'a>(&self, bytes: &'a [u8]) -> Scanned<'a> {
         scanned(&self.segment, self.entry, bytes, self.stop)
     }
 }
 
-/// The facts for the verdict on a segment.
 fn scanned<'a>(segment: &Segment, entry: Entry, bytes: &'a [u8], stop: Stop) -> Scanned<'a> {
     let (origin, seal) = (segment.origin(), segment.seal());
     Scanned { origin, bytes, stop, seal, known_len: entry.durable_len }
 }
 
-fn named(entry: Entry) -> Named {
+/// What the manifest says of a segment with this entry.
+pub(super) fn named(entry: Entry) -> Named {
     if entry.sealed { Named::Sealed } else { Named::Unsealed }
 }
 
-/// Where segments are replayed into.
-struct Replay<'a> {
+/// The replay of segments into an index and a segment table.
+pub(super) struct Replay<'a> {
     env: &'a Env,
     files: &'a Arc<SegmentFiles>,
     options: &'a Options,
@@ -110,128 +92,7 @@ struct Replay<'a> {
 const AHEAD: usize = 16;
 
 /// Deletes that the index points at, unless a newer record of the key was found.
-type Tombstones = Vec<(KeyHash, Location)>;
-
-/// Loads `checkpoint`, which `manifest` names, if it can be used. Replays the segments that it does
-/// not cover, with the bytes that their files lack. Changes nothing on disk.
-pub(crate) fn recover(
-    env: &Env,
-    dir: &dyn Dir,
-    files: &Arc<SegmentFiles>,
-    options: &Options,
-    manifest: &Manifest,
-    checkpoint: Option<Unparsed>,
-    unwritten: &Unwritten,
-) -> Result<Recovered> {
-    let seed = match env.background {
-        // Against floods of colliding keys.
-        Background::Threads => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
-        Background::Inline => 0,
-    };
-    let table = Arc::new(SegmentTable::new(Options::RECYCLED_IMAGES_MAX));
-    let mut report = RecoveryReport::default();
-    let loaded = load(env, dir, files, options, manifest, checkpoint, &table)?.unwrap_or_else(|fault| {
-        report.checkpoint_fault = Some(fault.reason);
-        None
-    });
-    let loaded = loaded.unwrap_or_else(|| Loaded::nothing(Index::new(options.index_shards, seed)));
-    let index = loaded.index;
-    let replay = Replay {
-        env,
-        files,
-        options,
-        index: &index,
-        table: &table,
-        store_id: manifest.store_id,
-        covered: &loaded.segments,
-        horizon: loaded.horizon,
-        now: env.clock.monotonic(),
-        unwritten,
-        resident_bytes: AtomicU64::new(0),
-        longest_key: AtomicUsize::new(loaded.longest_key),
-        progress: Mutex::default(),
-    };
-    let checkpoint_keys = index.len() as u64;
-    let (replayed, tombstones) = replay.all(manifest)?;
-    let longest_key = replay.longest_key.into_inner();
-
-    (report.checkpoint_bytes, report.checkpoint_keys) = (loaded.bytes, checkpoint_keys);
-    report.checkpoint_lsn = Lsn::new(loaded.horizon);
-    let mut last_lsn = manifest.durable_lsn.get();
-    // The durable LSN dates nothing: a power cut may have kept changes and taken their mark.
-    let (mut dated_lsn, mut changed_lsn) = (0, 0);
-    for segment in &replayed {
-        report.files += 1;
-        report.bytes += segment.stop.offset as u64;
-        report.records += segment.segment.tally.records();
-        last_lsn = last_lsn.max(segment.last_lsn);
-        dated_lsn = dated_lsn.max(segment.dated_lsn);
-        if segment.entry.kind == SegmentKind::Log {
-            changed_lsn = changed_lsn.max(segment.segment.max_lsn());
-        }
-    }
-    report.last_lsn = Lsn::new(last_lsn);
-    // The changes of other segments had a mark before a checkpoint or a compaction took them.
-    let dated_lsn = Lsn::new(if dated_lsn < changed_lsn { dated_lsn } else { last_lsn });
-
-    let mut segments = loaded.segments;
-    let (mut active, mut torn): (Option<Arc<Segment>>, Option<Arc<Segment>>) = (None, None);
-    // The highest LSN that earlier segments and the manifest prove. A change of the next segment up
-    // to that LSN lies within its known length.
-    let mut lsn_before = manifest.durable_lsn.get().max(loaded.max_lsn);
-    for one in &replayed {
-        let unfinished = active.as_ref().or(torn.as_ref());
-        let unfinished = unfinished.filter(|_| one.entry.kind == SegmentKind::Log);
-        let before = if unfinished.is_some() { Before::Unfinished } else { Before::AllSealed };
-        let (ending, bytes) = match &one.end {
-            End::Sealed(ending) => (*ending, &[][..]),
-            End::Unfinished(file) => (unsealed_ending(&one.scanned(file.bytes()), lsn_before), file.bytes()),
-        };
-        match decide(named(one.entry), ending, before) {
-            Verdict::Whole => {}
-            Verdict::Active => {
-                debug_assert!(
-                    one.stop.offset + SEAL_LEN_MAX <= one.segment.capacity,
-                    "`load` keeps room for a seal"
-                );
-                active = Some(Arc::clone(&one.segment));
-            }
-            Verdict::Torn => {
-                report.torn_bytes = (bytes.len() - one.stop.offset) as u64;
-                torn = Some(Arc::clone(&one.segment));
-            }
-            Verdict::Spare => {
-                // Left out, and so dropped.
-                table.retire(&one.segment);
-                continue;
-            }
-            Verdict::LaterChanges => {
-                return Err(later_changes(one, unfinished.unwrap_or(&one.segment)));
-            }
-            Verdict::Damaged(damage) => {
-                return Err(damage.error(one.segment.file.path(), &one.scanned(bytes), lsn_before));
-            }
-        }
-        lsn_before = lsn_before.max(one.last_lsn);
-        segments.insert(one.segment.id, Arc::clone(&one.segment));
-    }
-
-    for (hash, location) in tombstones.into_iter().flatten() {
-        if index.has_suspect(hash) {
-            let note = |record: &Record<'_>| index.note_deleted(hash, record.key, record.lsn);
-            table.with_record(location, &pin(), note)?;
-        }
-        index.lock(index.shard_of(hash)).remove(hash, location);
-    }
-    Ok(Recovered { index, table, segments, active, torn, longest_key, dated_lsn, report })
-}
-
-/// The log ends without a seal in `unfinished`, and `later` is not blank. The writer seals and
-/// syncs a segment before it writes to the next one, so `unfinished` has lost its seal.
-fn later_changes(later: &Replayed, unfinished: &Segment) -> Error {
-    let fault = format!("the seal is missing or damaged: segment {} holds later changes", later.segment.id);
-    Error::corruption(unfinished.file.path(), unfinished.end() as u64, fault)
-}
+pub(super) type Tombstones = Vec<(KeyHash, Location)>;
 
 /// How a segment with a seal ends. `None` for a segment without one, which may be unfinished.
 ///
@@ -250,10 +111,42 @@ fn check_seal(segment: &Segment, entry: Entry, bytes: &[u8], stop: Stop) -> Resu
     }
 }
 
-impl Replay<'_> {
+impl<'a> Replay<'a> {
+    /// After the checkpoint that was `loaded`.
+    pub(super) fn new(
+        env: &'a Env,
+        files: &'a Arc<SegmentFiles>,
+        options: &'a Options,
+        manifest: &Manifest,
+        loaded: &'a Loaded,
+        table: &'a Arc<SegmentTable>,
+        unwritten: &'a Unwritten,
+    ) -> Self {
+        Replay {
+            env,
+            files,
+            options,
+            index: &loaded.index,
+            table,
+            store_id: manifest.store_id,
+            covered: &loaded.segments,
+            horizon: loaded.horizon,
+            now: env.clock.monotonic(),
+            unwritten,
+            resident_bytes: AtomicU64::new(0),
+            longest_key: AtomicUsize::new(loaded.longest_key),
+            progress: Mutex::default(),
+        }
+    }
+
+    /// Length of the longest key of the checkpoint and the replayed segments, bytes.
+    pub(super) fn longest_key(&self) -> usize {
+        self.longest_key.load(Ordering::Relaxed)
+    }
+
     /// Replays every segment on all processors. The answer is in the order of ids, with the
     /// tombstones that each thread found.
-    fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
+    pub(super) fn all(&self, manifest: &Manifest) -> Result<(Vec<Replayed>, Vec<Tombstones>)> {
         let replayed = manifest.segments.iter().filter(|(id, _)| !self.covered.contains_key(id));
         let newest_first: Vec<(SegmentId, Entry)> = replayed.rev().map(|(id, entry)| (*id, *entry)).collect();
         *self.progress.lock() = RecoveryProgress {

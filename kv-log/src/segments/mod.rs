@@ -1,7 +1,8 @@
 //! Segments: the units in which the log is allocated, written, compacted and freed.
 //!
 //! A [`segment`] is one memory [`image`] and one [`file`](mod@file) with the same bytes. Its slot
-//! in the [`table`] is the first half of every [`Location`] in it. [`stage`] tells its life.
+//! in the [`table`] is the first part of every [`Location`] in it. [`stage`] lists the stages of
+//! its life.
 //!
 //! Once a segment is durable, compaction in memory may replace it by one with the same id and file,
 //! a smaller image, and another slot. The evictor may take its image ([`residence`]). The segment

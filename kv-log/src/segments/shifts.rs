@@ -1,7 +1,8 @@
-//! Shifts: from the offsets of an image that compaction in memory made to those of its file.
+//! Shifts: they lead from an offset in a shrunk image to the offset of the same record in the file.
 //!
-//! Both hold the records in the same order. Between two dead records, the distance of the offsets
-//! is constant, so only the places where it changes are kept: 8 bytes for each.
+//! Compaction in memory makes such images. Image and file hold the records in the same order.
+//! Between two dead records, the distance of the offsets is constant, so only the places where it
+//! changes are kept: 8 bytes for each.
 
 /// The places where the distance from image to file changes.
 #[derive(Clone, Debug, Default)]

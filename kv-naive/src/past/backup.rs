@@ -13,12 +13,12 @@
 //! | `POINTS` | the new backup, and snapshots that it does not need | the new backup |
 //! | the end | the new backup | the new backup |
 //!
-//! A store may keep more snapshots than a process can open. A backup opens the newest one, and each
-//! old one when it copies it. It goes without those that expire before, and without their points.
+//! A store may keep more snapshots than a process can open. So a backup opens each old one only
+//! when it copies it. If one has expired by then, the backup leaves it out, and its points.
 
-use kv_core::fs::{Dir, DirExt, FsExt, LockKind};
-use kv_core::parts::refuse_unless_backup;
-use kv_core::{BackupReport, Env, Error, Lsn, Moment, Op, Result, Rounding};
+use kv_core::fs::{Dir, DirExt, FsExt};
+use kv_core::parts::{Destination, refuse_unless_backup};
+use kv_core::{BackupReport, Env, Error, Lsn, Moment, Result, Rounding};
 use std::path::Path;
 
 use super::opened::{Opened, open_old};
@@ -43,23 +43,19 @@ pub(super) fn write_backup(env: &Env, snapshotter: &Snapshotter, into: &Path) ->
     // Before a snapshot is made for it.
     refuse_unless_backup(into, &env.fs.list_if_exists(into)?.unwrap_or_default(), MARK)?;
     let source = Source::open(snapshotter)?;
-    env.fs.create_dir_durably(into)?;
-    let dir = env.fs.open_dir(into).map_err(|error| Error::io(Op::Open, into, error))?;
-    let _lock = dir.lock_or_refuse(LockKind::Exclusive)?;
-    let names = dir.names()?;
-    refuse_unless_backup(into, &names, MARK)?;
-    let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    let earlier = if has(IDENTITY) { Some(identity::read(&*dir)?) } else { None };
+    let destination = Destination::for_backup(&*env.fs, into, MARK)?;
+    let dir = &*destination.dir;
+    let earlier = if destination.has(IDENTITY) { Some(identity::read(dir)?) } else { None };
     if earlier.is_some_and(|earlier| earlier.store_id != source.store_id()) {
         return Err(Error::InvalidArgument(format!(
             "{} is a backup of another store; name a directory that is missing or empty",
             into.display()
         )));
     }
-    if !has(MARK) {
+    if !destination.has(MARK) {
         dir.write_file_atomically(MARK, b"")?;
     }
-    source.copy_to(&*dir, earlier.map_or(Lsn::ZERO, |earlier| earlier.lsn_ceiling))
+    source.copy_to(dir, earlier.map_or(Lsn::ZERO, |earlier| earlier.lsn_ceiling))
 }
 
 impl<'a> Source<'a> {
@@ -88,7 +84,7 @@ impl<'a> Source<'a> {
         if ceiling > newest.lsn {
             self.write_identity(dir, newest.lsn)?;
         }
-        dir.write_file_atomically(POINTS, &encode_points(self.store_id(), &self.kept.points))?;
+        dir.write_file_atomically(POINTS, &encode_points(self.store_id(), &self.kept.points, &[]))?;
         self.remove_others(dir);
         Ok(BackupReport {
             moment: Moment { lsn: newest.lsn, unix_ms: self.unix_ms, rounding: Rounding::Exact },

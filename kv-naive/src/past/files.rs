@@ -1,7 +1,7 @@
 use kv_core::fs::{Dir, DirExt, has_no_links};
 use kv_core::{Error, Op, Point, Result};
 
-use super::{Kept, Taken};
+use super::{Kept, List, Taken};
 use crate::snapshot::{self, Facts, Loaded, SNAPSHOT, kept_name, parse_kept_name};
 
 /// Gives the newest snapshot, `newest`, the name of an old one, durably. On a file system without
@@ -18,8 +18,9 @@ pub(crate) fn keep(dir: &dyn Dir, newest: Taken) -> Result<()> {
     }
 }
 
-/// The snapshots among `names`, with the newest one as it was `loaded`, and the points that have a
-/// snapshot. The time of a snapshot that tells none is a later one, at the latest `now_unix_ms`.
+/// The snapshots among `names`, with the newest one as it was `loaded`, and the points of `list`
+/// that have a snapshot. The time of a snapshot that tells none is a later one, at the latest
+/// `now_unix_ms`. And the snapshots that have expired.
 ///
 /// # Errors
 /// An old snapshot is newer than the newest one, unless `is_backup`: then it does not count. An old
@@ -28,17 +29,23 @@ pub(crate) fn find(
     dir: &dyn Dir,
     names: &[String],
     loaded: Loaded,
-    mut points: Vec<Point>,
+    list: List,
     is_backup: bool,
     now_unix_ms: u64,
-) -> Result<Kept> {
+) -> Result<(Kept, Vec<Taken>)> {
+    let List { mut points, expired } = list;
     let time_of_point =
         |lsn| points.iter().find(|point: &&Point| point.lsn == lsn).map(|point| point.unix_ms);
     let unix_ms = loaded.unix_ms.or_else(|| time_of_point(loaded.lsn)).unwrap_or(now_unix_ms);
     let newest = Taken { lsn: loaded.lsn, unix_ms, bytes: loaded.bytes };
-    let mut old = Vec::new();
+    let (mut old, mut leftovers) = (Vec::new(), Vec::new());
     for name in names {
         let Some(lsn) = parse_kept_name(name) else { continue };
+        if lsn < newest.lsn && expired.contains(&lsn) {
+            let bytes = snapshot::read_facts(dir, name).unwrap_or_default().bytes;
+            leftovers.push(Taken { lsn, unix_ms: 0, bytes });
+            continue;
+        }
         let Facts { bytes, identity, unix_ms } = match snapshot::read_facts(dir, name) {
             // As a damaged one, it fails when it is read.
             Err(error) if !error.is_refusal() && lsn != newest.lsn => Facts::default(),
@@ -70,5 +77,5 @@ pub(crate) fn find(
     // The list may still have points that expired, and whose snapshots are gone.
     let has_snapshot = |point: &Point| old.iter().chain([&newest]).any(|taken| taken.lsn == point.lsn);
     points.retain(has_snapshot);
-    Ok(Kept { newest, old, points, lacks_points: false })
+    Ok((Kept { newest, old, points, lacks_points: false }, leftovers))
 }

@@ -1,14 +1,17 @@
+use kv_core::Lsn;
 use kv_core::fs::Dir;
 use std::io;
 
 use super::Taken;
 use crate::snapshot::kept_name;
 
-/// Snapshots that expired, and that could not be removed. They are tried again more and more
-/// rarely.
-#[derive(Debug, Default)]
+/// Expired snapshots that could not be removed. The store tries them again more and more rarely.
+#[derive(Debug)]
 pub(crate) struct Leftovers {
     files: Vec<Taken>,
+    /// LSNs of those that the file `POINTS` names, so that an opening does not take them for states
+    /// of the window. They may be gone.
+    listed: Vec<Lsn>,
     /// Removals since the last that succeeded.
     rounds: u64,
 }
@@ -17,6 +20,12 @@ pub(crate) struct Leftovers {
 const PAUSE_MAX: u64 = 1024;
 
 impl Leftovers {
+    /// Of a store that was opened, whose `POINTS` names them.
+    pub(crate) fn new(files: Vec<Taken>) -> Self {
+        let listed = files.iter().map(|old| old.lsn).collect();
+        Leftovers { files, listed, rounds: 0 }
+    }
+
     /// Removes the files of `expired`, and tries earlier ones again if it is time. Returns whether
     /// any went.
     pub(crate) fn remove(&mut self, dir: &dyn Dir, mut expired: Vec<Taken>) -> bool {
@@ -35,6 +44,21 @@ impl Leftovers {
         }
         self.files.append(&mut expired);
         is_any_gone
+    }
+
+    /// Their LSNs.
+    pub(crate) fn lsns(&self) -> Vec<Lsn> {
+        self.files.iter().map(|old| old.lsn).collect()
+    }
+
+    /// Whether `POINTS` names them all.
+    pub(crate) fn are_listed(&self) -> bool {
+        self.files.iter().all(|old| self.listed.contains(&old.lsn))
+    }
+
+    /// Notes that `POINTS` names these now.
+    pub(crate) fn set_listed(&mut self, listed: Vec<Lsn>) {
+        self.listed = listed;
     }
 
     /// How many files there are.

@@ -1,6 +1,12 @@
-//! The file `POINTS`: a segment of kind `Snapshot` with id [`SEGMENT_ID`], one put for each point,
-//! and a seal. The key is the name. The value has 24 bytes: LSN, time, and expiry, or
-//! [`NEVER`]. A store without points need not have the file. It is replaced atomically.
+//! The file `POINTS`: the points, and the expired snapshots that could not be removed. It is
+//! replaced atomically. A store without either need not have the file.
+//!
+//! It is a segment of kind `Snapshot` with id [`SEGMENT_ID`], which ends with a seal:
+//!
+//! | record | of | key | value |
+//! |---|---|---|---|
+//! | put | a point | its name | 24 bytes: LSN, time, and expiry, or [`NEVER`] |
+//! | delete | an expired snapshot | 8 bytes: its LSN | none |
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::{Error, Lsn, Point, Result};
@@ -23,11 +29,25 @@ const NEVER: u64 = u64::MAX;
 /// The LSN of each record: it tells nothing.
 const RECORD_LSN: u64 = 1;
 
-/// The longest file: each point has at most as many bytes.
-const LEN_MAX: u64 = SEGMENT_HEADER_LEN as u64 + (Point::COUNT_MAX as u64 + 1) * 128;
+/// The most expired snapshots in the file.
+const EXPIRED_MAX: usize = 4096;
+
+/// The longest file. The record of a point has at most 128 bytes, that of an expired snapshot 64.
+const LEN_MAX: u64 =
+    SEGMENT_HEADER_LEN as u64 + (Point::COUNT_MAX as u64 + 1) * 128 + EXPIRED_MAX as u64 * 64;
 
 /// The content of the file.
-pub(crate) fn encode(store_id: u32, points: &[Point]) -> Vec<u8> {
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct List {
+    /// In the order of their names.
+    pub(crate) points: Vec<Point>,
+    /// LSNs of the expired snapshots. Their files may be gone.
+    pub(crate) expired: Vec<Lsn>,
+}
+
+/// The bytes of the file. Of very many expired snapshots, it names the first ones.
+pub(crate) fn encode(store_id: u32, points: &[Point], expired: &[Lsn]) -> Vec<u8> {
+    let expired = expired.get(..EXPIRED_MAX).unwrap_or(expired);
     let header = SegmentHeader { kind: SegmentKind::Snapshot, segment_id: SEGMENT_ID, base_lsn: 0, store_id };
     let (encoder, mut bytes) = (Encoder::new(header.origin()), header.encode().to_vec());
     let mut append =
@@ -36,43 +56,53 @@ pub(crate) fn encode(store_id: u32, points: &[Point]) -> Vec<u8> {
         let numbers = [lsn.get(), *unix_ms, expires_unix_ms.unwrap_or(NEVER)];
         append(&Record::put(RECORD_LSN, name.as_bytes(), &numbers.map(u64::to_le_bytes).concat()));
     }
-    let seal = Seal { records: points.len() as u64, max_lsn: RECORD_LSN }.encode_body();
+    for lsn in expired {
+        append(&Record::delete(RECORD_LSN, &lsn.get().to_le_bytes()));
+    }
+    let records = (points.len() + expired.len()) as u64;
+    let seal = Seal { records, max_lsn: RECORD_LSN }.encode_body();
     append(&Record::seal(RECORD_LSN, &seal));
     bytes
 }
 
-/// Reads the points of a store, and the length of their file. None, if there is no file.
-pub(crate) fn read(dir: &dyn Dir, names: &[String], store_id: u32) -> Result<(Vec<Point>, u64)> {
+/// Reads the list of a store, and the length of its file. It is empty if there is no file.
+pub(crate) fn read(dir: &dyn Dir, names: &[String], store_id: u32) -> Result<(List, u64)> {
     if !names.iter().any(|name| name == POINTS) {
-        return Ok((Vec::new(), 0));
+        return Ok((List::default(), 0));
     }
     let (path, bytes) = (dir.path_of(POINTS), dir.read_file(POINTS, LEN_MAX)?);
     Ok((decode(&path, &bytes, store_id)?, bytes.len() as u64))
 }
 
-fn decode(path: &Path, bytes: &[u8], store_id: u32) -> Result<Vec<Point>> {
+fn decode(path: &Path, bytes: &[u8], store_id: u32) -> Result<List> {
     let header = SegmentHeader::decode(bytes).map_err(|error| header_error(path, error))?;
     let SegmentHeader { kind, segment_id, store_id: found, .. } = header;
     if (kind, segment_id, found) != (SegmentKind::Snapshot, SEGMENT_ID, store_id) {
         return Err(Error::corruption(path, 0, "this is not the list of points of this store"));
     }
     let mut scanner = Scanner::new(header.origin(), bytes, SEGMENT_HEADER_LEN);
-    let (mut points, mut seal) = (Vec::new(), None);
+    let (mut points, mut expired, mut seal) = (Vec::new(), Vec::new(), None);
     for (offset, record) in scanner.by_ref() {
-        let damaged = || Error::corruption(path, offset.start as u64, "this record is not a point");
+        let damaged =
+            || Error::corruption(path, offset.start as u64, "this record is no point and no snapshot");
         match record.kind {
             RecordKind::Put => points.push(decode_point(&record).ok_or_else(damaged)?),
+            RecordKind::Delete => expired.push(decode_lsn(&record).ok_or_else(damaged)?),
             RecordKind::Seal => seal = Seal::from_record(&record),
-            _ => return Err(damaged()),
+            RecordKind::Mark => return Err(damaged()),
         }
     }
     let stop = scanner.stop();
     let is_whole = stop.reason == StopReason::Sealed && stop.offset == bytes.len();
-    if !is_whole || seal.is_some_and(|seal| seal.records != points.len() as u64) {
+    if !is_whole || seal.is_some_and(|seal| seal.records != (points.len() + expired.len()) as u64) {
         return Err(Error::corruption(path, stop.fault as u64, "the list of points is not whole"));
     }
     points.sort_unstable_by(|one, other| one.name.cmp(&other.name));
-    Ok(points)
+    Ok(List { points, expired })
+}
+
+fn decode_lsn(record: &Record<'_>) -> Option<Lsn> {
+    Some(Lsn::new(u64::from_le_bytes(record.key.try_into().ok()?)))
 }
 
 fn decode_point(record: &Record<'_>) -> Option<Point> {
@@ -97,9 +127,10 @@ mod tests {
         };
         let longest = "n".repeat(Point::NAME_LEN_MAX);
         let points = [point("a", 0, None), point(&longest, u64::MAX, Some(7))];
-        let (path, bytes) = (Path::new(POINTS), encode(3, &points));
-        assert_eq!(decode(path, &bytes, 3).unwrap(), points);
-        assert_eq!(decode(path, &encode(3, &[]), 3).unwrap(), []);
+        let list = List { points: points.to_vec(), expired: [0, 9].map(Lsn::new).to_vec() };
+        let (path, bytes) = (Path::new(POINTS), encode(3, &list.points, &list.expired));
+        assert_eq!(decode(path, &bytes, 3).unwrap(), list);
+        assert_eq!(decode(path, &encode(3, &[], &[]), 3).unwrap(), List::default());
         let refused = |bytes: &[u8], store_id| {
             let error = decode(path, bytes, store_id).unwrap_err();
             assert!(matches!(error, Error::Corruption { .. } | Error::UnsupportedVersion { .. }), "{error}");
@@ -117,11 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn as_many_points_as_there_can_be_fit() {
+    fn as_many_as_there_can_be_fit() {
         let name = |number: usize| format!("{number:0>len$}", len = Point::NAME_LEN_MAX);
         let points: Vec<Point> = (0..Point::COUNT_MAX)
             .map(|number| Point { name: name(number), lsn: Lsn::new(1), unix_ms: 1, expires_unix_ms: None })
             .collect();
-        assert!(encode(3, &points).len() as u64 <= LEN_MAX);
+        let bytes = encode(3, &points, &vec![Lsn::new(u64::MAX); EXPIRED_MAX + 1]);
+        assert!(bytes.len() as u64 <= LEN_MAX);
+        assert_eq!(decode(Path::new(POINTS), &bytes, 3).unwrap().expired.len(), EXPIRED_MAX);
     }
 }

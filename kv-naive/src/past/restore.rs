@@ -7,8 +7,8 @@
 //! | the identity | the whole store, and the mark | opens it |
 //! | the end | the whole store | opens it |
 
-use kv_core::fs::{Dir, DirExt, FsExt, LockKind};
-use kv_core::parts::refuse_unless_empty;
+use kv_core::fs::{Dir, DirExt};
+use kv_core::parts::Destination;
 use kv_core::{Env, Error, Moment, Op, Result};
 use std::path::Path;
 
@@ -19,12 +19,9 @@ use crate::snapshot::{self, Head, SNAPSHOT, write_pairs};
 
 /// Writes a store with `state` to the directory `into`. Its only moment is `moment`.
 pub(super) fn write_store(env: &Env, into: &Path, state: &State, moment: Moment) -> Result<()> {
-    refuse_unless_empty(into, &env.fs.list_if_exists(into)?.unwrap_or_default())?;
-    env.fs.create_dir_durably(into)?;
-    let dir = env.fs.open_dir(into).map_err(|error| Error::io(Op::Open, into, error))?;
-    let _lock = dir.lock_or_refuse(LockKind::Exclusive)?;
-    refuse_unless_empty(into, &dir.names()?)?;
-    let written = write_files(&*dir, env.draw_store_id(into), state, moment);
+    let destination = Destination::for_store(&*env.fs, into)?;
+    let dir = &*destination.dir;
+    let written = write_files(dir, env.draw_store_id(into), state, moment);
     written.inspect_err(|_| {
         // The identity goes first, so that no part passes for a store.
         for name in [IDENTITY, SNAPSHOT, snapshot::TEMPORARY, MARK] {

@@ -1,16 +1,18 @@
-//! The snapshot file: a segment of kind `Snapshot`, one put for each entry in no particular order,
-//! and a seal with their count. Its header's `segment_id` is the LSN it stands at: checksums depend
-//! on it, so bytes of an older snapshot are never taken for records of this one. Its `base_lsn` is
-//! always 0. So an entry takes as many bytes in every snapshot, and after deletes no snapshot is
-//! longer than the one before. The reserve relies on this.
+//! The snapshot file: a segment of kind `Snapshot`, with one put for each entry in no particular
+//! order, and a seal with their count.
 //!
-//! A store that keeps past states puts a mark before the entries. It tells a time by which the
-//! changes of the snapshot had been made. Such a store keeps an old snapshot under the name
+//! The `segment_id` in its header is the LSN of its state. All checksums depend on it, so no reader
+//! takes bytes of an older snapshot for records of this one. The `base_lsn` is always 0, so an
+//! entry takes as many bytes in every snapshot. After deletes, no snapshot is longer than the one
+//! before. The reserve relies on this.
+//!
+//! A store that keeps past states puts a mark before the entries. It tells a time by which all
+//! changes in the snapshot had been made. Such a store keeps an old snapshot under the name
 //! `SNAPSHOT.` and its LSN in 16 hexadecimal digits. That name is a second link, or a copy where
 //! the file system has no links.
 //!
-//! On disk after a power cut between any two system calls of writing one. A store that keeps no
-//! past states goes without the steps in italics:
+//! The files on disk after a power cut between any two system calls of a new snapshot follow. A
+//! store that keeps no past states leaves out the steps in italics.
 //!
 //! | after | `SNAPSHOT` | `SNAPSHOT.tmp` | `SNAPSHOT.<LSN of the previous one>` | those that expire |
 //! |---|---|---|---|---|
@@ -26,6 +28,11 @@
 //!
 //! The durable LSN moves after the sync that follows the rename. Opening the store removes
 //! `SNAPSHOT.tmp`, a second name of `SNAPSHOT`, and snapshots that have expired.
+//!
+//! If a removal fails, the store replaces `POINTS` by a list that names that snapshot as expired.
+//! Before this list is durable, a power cut leaves the snapshot like one that was not removed yet:
+//! the opening asks the policy again. With the list it is no state of the window any more, whatever
+//! the policy says then, and the opening removes it.
 
 mod name;
 mod read;

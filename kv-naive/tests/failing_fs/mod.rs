@@ -1,4 +1,4 @@
-//! A file system without links, with switches that make writes fail or panic.
+//! A file system without links, with switches that make calls fail or panic.
 
 use kv_core::Fs;
 use kv_core::fs::{Dir, DirId, DirLock, File, LockKind, OpenMode};
@@ -17,6 +17,8 @@ pub(crate) struct FailingFs {
 pub(crate) struct Switches {
     pub(crate) fails: AtomicBool,
     pub(crate) panics: AtomicBool,
+    /// No file can be removed.
+    pub(crate) keeps_files: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -58,6 +60,9 @@ impl Dir for FailingDir {
         self.dir.rename(from, to)
     }
     fn remove_file(&self, name: &str) -> io::Result<()> {
+        if self.switches.keeps_files.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         self.dir.remove_file(name)
     }
     fn list(&self) -> io::Result<Vec<String>> {
