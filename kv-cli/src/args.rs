@@ -348,6 +348,26 @@ pub(crate) enum Command {
         #[arg(long, value_parser = parse_lsns, value_name = "A..B")]
         lsn: Option<RangeInclusive<u64>>,
     },
+    /// Print each change of a store, also an open one, as it reaches the files.
+    #[command(
+        after_help = "A line is LSN, KIND, KEY and VALUE, separated by tabs, as in a dump. Changes come \
+        in the order of LSNs, each once. A change reaches the files with a dump, which the persistence policy \
+        decides, and is durable once that dump is synced. Without --from, the first line is the next change. \
+        LSNs that are in no segment any more are told on stderr: follow closely, or keep a window of past \
+        states. The command takes no lock, and ends at Ctrl-C. For the log engine only.\n\n\
+        Examples:\n  kv tail /tmp/s\n  kv tail /tmp/s --from 100\n  kv tail /tmp/s --no-follow | wc -l"
+    )]
+    Tail {
+        /// The directory of the store, if --dir does not name it.
+        #[arg(value_name = "DIR")]
+        store: Option<PathBuf>,
+        /// Begin with the change that has this LSN. 0: with the oldest one in the log.
+        #[arg(long, value_name = "LSN")]
+        from: Option<u64>,
+        /// Print what is there, and end. Without --from, all that is in the log.
+        #[arg(long)]
+        no_follow: bool,
+    },
     /// Check every file of a store: every checksum and every reference. Never writes.
     #[command(after_help = "Exit codes: 0 sound, 1 damaged, 2 not checked (no store, open elsewhere for \
         writing, or not readable). Bytes that a crash left at the end of the log are no damage. For every \
@@ -451,6 +471,7 @@ impl Command {
             | Command::Compact { store, .. }
             | Command::Inspect { store, .. }
             | Command::Dump { store, .. }
+            | Command::Tail { store, .. }
             | Command::Verify { store, .. } => store.as_deref(),
             _ => None,
         }

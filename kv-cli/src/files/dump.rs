@@ -37,7 +37,8 @@ pub(crate) fn dump(
     written.and_then(|()| out.flush()).map_err(Failure::Output)
 }
 
-fn record_text(record: &Record<'_>, text: Text) -> String {
+/// LSN, kind, key and value, separated by tabs.
+pub(super) fn record_text(record: &Record<'_>, text: Text) -> String {
     let Record { kind, more, lsn, key, value } = record;
     let more = if *more { "+" } else { "" };
     let value = match (Mark::from_record(record), Seal::from_record(record)) {

@@ -1,14 +1,16 @@
-//! The commands that read the files of a closed store of the log engine.
+//! The commands that read the files of a store of the log engine. All but `tail` need it closed.
 
 mod dump;
 mod inspect;
 mod repair;
+mod tail;
 mod tails;
 mod verify;
 
 pub(crate) use dump::dump;
 pub(crate) use inspect::inspect;
 pub(crate) use repair::repair;
+pub(crate) use tail::tail;
 pub(crate) use tails::tails;
 pub(crate) use verify::verify;
 

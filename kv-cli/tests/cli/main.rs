@@ -15,6 +15,7 @@ mod scan;
 mod shell;
 mod signals;
 mod single;
+mod tail;
 mod terminal;
 mod transfer;
 mod warnings;

@@ -1,0 +1,58 @@
+use super::dump::record_text;
+use crate::failure::Failure;
+use crate::text::Text;
+use kv_core::{Env, Lsn};
+use kv_log::inspect::{Followed, Follower};
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+/// The time between two looks at the files.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Writes a line for each change of the store in `dir` as it reaches the files, from the LSN `from`
+/// on, or from now. Ends when `is_over` says so, and without `follow` after one look. Notes go to
+/// `err`.
+pub(crate) fn tail(
+    dir: &Path,
+    from: Option<u64>,
+    follow: bool,
+    text: Text,
+    is_over: &dyn Fn() -> bool,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> Result<(), Failure> {
+    let from = from.or(if follow { None } else { Some(0) });
+    let mut follower = Follower::open(&Env::os(), dir, from.map(Lsn::new)).map_err(Failure::of_arguments)?;
+    loop {
+        let mut written: io::Result<()> = Ok(());
+        let mut visit = |followed: Followed<'_>| {
+            written = match followed {
+                Followed::Change(record) => writeln!(out, "{}", record_text(&record, text)),
+                Followed::Gap { first, last } => out.flush().and_then(|()| {
+                    let (first, last) = (first.get(), last.get());
+                    let lsns = if first == last {
+                        format!("LSN {first}")
+                    } else {
+                        format!("LSNs {first} to {last}")
+                    };
+                    writeln!(err, "kv: {lsns}: in no segment of the log: compacted, or skipped after a crash")
+                }),
+                Followed::Damage { path, offset, reason } => out.flush().and_then(|()| {
+                    let path = path.display();
+                    writeln!(err, "kv: {path} is damaged at offset {offset}: {reason}; the rest is left out")
+                }),
+                _ => Ok(()),
+            };
+            if written.is_ok() && !is_over() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        follower.poll(&mut visit).map_err(Failure::Store)?;
+        written.and_then(|()| out.flush()).map_err(Failure::Output)?;
+        if !follow || is_over() {
+            return Ok(());
+        }
+        thread::sleep(PAUSE);
+    }
+}

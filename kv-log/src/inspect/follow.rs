@@ -1,0 +1,256 @@
+//! Follows the changes of a store as they reach its files, also while a writer has it open.
+//!
+//! A follower takes no lock and writes nothing. It looks at the manifest again and again, and opens
+//! every log segment that it names, the spares included. So it reads a segment to its seal, even if
+//! compaction removes the file meanwhile. A record is in a file whole or not at all: the follower
+//! waits in front of one that is written in part.
+
+use kv_core::fs::{Dir, DirExt, File, FileExt, FsExt, OpenMode};
+use kv_core::{Env, Error, Lsn, Op, Result, SegmentId};
+use kv_wal_format::{Origin, Record, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, StopReason};
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::directory;
+use crate::manifest::{Entry, Manifest, header_error, misfit};
+use crate::segments::SEGMENT_BYTES_MAX;
+
+/// The first read, and those behind records that were there, bytes.
+const PIECE_MIN: usize = 16 << 10;
+const PIECE: usize = 1 << 20;
+
+/// What a follower tells.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Followed<'a> {
+    /// The next change. Changes come in the order of their LSNs.
+    Change(Record<'a>),
+    /// No log segment holds these LSNs: compaction has removed the segments, or an opening after a
+    /// crash has skipped the LSNs.
+    Gap {
+        /// The first LSN that is missing.
+        first: Lsn,
+        /// The last one.
+        last: Lsn,
+    },
+    /// The rest of this segment cannot be read. The follower goes on with the next one.
+    Damage {
+        /// The file.
+        path: PathBuf,
+        /// The first unreadable byte, from the start of the file.
+        offset: u64,
+        /// The fault.
+        reason: StopReason,
+    },
+}
+
+/// Follows the changes of a store.
+///
+/// ```
+/// use kv_core::{Engine, Env};
+/// use kv_log::inspect::{Followed, Follower};
+/// use kv_log::{LogEngine, Options};
+/// use std::ops::ControlFlow;
+///
+/// # let dir = tempfile::tempdir().unwrap();
+/// let store = LogEngine::open(dir.path(), Options::default())?;
+/// let mut follower = Follower::open(&Env::os(), dir.path(), None)?;
+/// store.put(b"planet", b"earth")?;
+/// store.sync()?;
+///
+/// let mut keys = Vec::new();
+/// follower.poll(&mut |followed| {
+///     if let Followed::Change(record) = followed {
+///         keys.push(record.key.to_vec());
+///     }
+///     ControlFlow::Continue(())
+/// })?;
+/// assert_eq!(keys, [b"planet"]);
+/// # Ok::<(), kv_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Follower {
+    dir: Arc<dyn Dir>,
+    /// The log segments that are not read to their seals.
+    ahead: BTreeMap<SegmentId, Ahead>,
+    /// No segment up to this one is read again.
+    read_to: SegmentId,
+    /// The LSN of the newest change that was told or left out. `None` before the first one.
+    last: Option<Lsn>,
+    /// Changes before this LSN are left out.
+    from: Lsn,
+    bytes: Vec<u8>,
+}
+
+/// A log segment that is not read to its seal.
+#[derive(Debug)]
+struct Ahead {
+    file: Box<dyn File>,
+    origin: Origin,
+    /// The records before this offset were read.
+    at: u64,
+    /// Whether the writer has no more to write.
+    is_final: bool,
+}
+
+/// How the reading of a segment ended.
+enum End {
+    Sealed,
+    /// The next record is not there yet, or cannot be read for this reason.
+    Waits(StopReason),
+    Stopped,
+}
+
+impl Follower {
+    /// Follows the store in `dir` from the change with the LSN `from` on. With `None`, it begins
+    /// with the next change that reaches the files.
+    ///
+    /// # Errors
+    /// There is no store of this format version; the manifest is damaged; the system refuses.
+    pub fn open(env: &Env, dir: &Path, from: Option<Lsn>) -> Result<Self> {
+        let handle = env.fs.open_dir_if_exists(dir)?.filter(|dir| {
+            let names = dir.list().unwrap_or_default();
+            names.iter().any(|name| name == directory::MANIFEST)
+        });
+        let detail = || "there is no kv-log store here; correct the path".to_owned();
+        let dir = handle.ok_or_else(|| Error::NotAStore { path: dir.to_path_buf(), detail: detail() })?;
+        let mut follower = Follower {
+            dir,
+            ahead: BTreeMap::new(),
+            read_to: SegmentId::new(0),
+            last: None,
+            from: from.unwrap_or(Lsn::ZERO),
+            bytes: Vec::new(),
+        };
+        if from.is_none() {
+            let manifest = Manifest::load(&*follower.dir)?;
+            let sealed = manifest.segments.iter().filter(|(_, entry)| is_log(entry) && entry.sealed);
+            follower.read_to = sealed.map(|(id, _)| *id).max().unwrap_or(follower.read_to);
+            follower.poll(&mut |_| ControlFlow::Continue(()))?;
+        }
+        Ok(follower)
+    }
+
+    /// Gives `visit` what has reached the files since the last call, until it answers `Break`. A
+    /// follower that was stopped is of no more use.
+    ///
+    /// # Errors
+    /// The store is gone; its manifest or a segment cannot be read.
+    pub fn poll(&mut self, visit: &mut dyn FnMut(Followed<'_>) -> ControlFlow<()>) -> Result<()> {
+        self.look_ahead()?;
+        while let Some((id, mut next)) = self.ahead.pop_first() {
+            let reason = match self.read(id, &mut next, visit)? {
+                End::Stopped => return Ok(()),
+                End::Sealed => {
+                    self.read_to = id;
+                    // Soon: its successors may be sealed and compacted meanwhile.
+                    self.look_ahead()?;
+                    continue;
+                }
+                End::Waits(reason) => reason,
+            };
+            if !next.is_final {
+                self.ahead.insert(id, next);
+                return Ok(());
+            }
+            self.read_to = id;
+            // A spare that an opening has removed never had a record.
+            if next.at > SEGMENT_HEADER_LEN as u64 || reason != StopReason::End {
+                let path = self.dir.path_of(&directory::segment_file_name(id));
+                if visit(Followed::Damage { path, offset: next.at, reason }).is_break() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the log segments that the manifest names.
+    fn look_ahead(&mut self) -> Result<()> {
+        let manifest = Manifest::load(&*self.dir)?;
+        let archived = manifest.archive.segments.iter().map(|(id, archived)| (*id, archived.entry()));
+        let mut named: BTreeMap<SegmentId, Entry> = archived.collect();
+        named.extend(manifest.segments.iter().map(|(id, entry)| (*id, *entry)));
+        named.retain(|id, entry| is_log(entry) && *id > self.read_to);
+        for (id, ahead) in &mut self.ahead {
+            ahead.is_final = named.remove(id).is_none_or(|entry| entry.sealed);
+        }
+        for (id, entry) in named {
+            let name = directory::segment_file_name(id);
+            let path = self.dir.path_of(&name);
+            let file = match self.dir.open(&name, OpenMode::Read) {
+                // It was compacted.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                opened => opened.map_err(|error| Error::io(Op::Open, &path, error))?,
+            };
+            let mut header = [0; SEGMENT_HEADER_LEN];
+            file.read_full_at(&mut header, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
+            let header = SegmentHeader::decode(&header).map_err(|error| header_error(&path, error))?;
+            if let Some(fault) = misfit(&header, entry.kind, id, manifest.store_id) {
+                return Err(Error::corruption(&path, 0, fault));
+            }
+            let (origin, at) = (header.origin(), SEGMENT_HEADER_LEN as u64);
+            self.ahead.insert(id, Ahead { file, origin, at, is_final: entry.sealed });
+        }
+        Ok(())
+    }
+
+    /// Reads a segment as far as it is written.
+    fn read(
+        &mut self,
+        id: SegmentId,
+        next: &mut Ahead,
+        visit: &mut dyn FnMut(Followed<'_>) -> ControlFlow<()>,
+    ) -> Result<End> {
+        let mut len = PIECE_MIN;
+        loop {
+            self.bytes.resize(len, 0);
+            let read = next.file.read_full_at(&mut self.bytes, next.at).map_err(|error| {
+                Error::io(Op::Read, &self.dir.path_of(&directory::segment_file_name(id)), error)
+            })?;
+            let mut scanner = Scanner::new(next.origin, self.bytes.get(..read).unwrap_or_default(), 0);
+            for (_, record) in scanner.by_ref().filter(|(_, record)| record.kind.is_change()) {
+                if tell(record, self.from, &mut self.last, visit).is_break() {
+                    return Ok(End::Stopped);
+                }
+            }
+            let stop = scanner.stop();
+            next.at += stop.offset as u64;
+            len = match stop.reason {
+                StopReason::Sealed => return Ok(End::Sealed),
+                _ if stop.offset > 0 => PIECE,
+                // The record, or the batch, is longer than the piece.
+                StopReason::Torn if read == len && len < SEGMENT_BYTES_MAX => 4 * len,
+                reason => return Ok(End::Waits(reason)),
+            };
+        }
+    }
+}
+
+/// Gives a change, and the gap before it, to `visit`.
+fn tell(
+    record: Record<'_>,
+    from: Lsn,
+    last: &mut Option<Lsn>,
+    visit: &mut dyn FnMut(Followed<'_>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let lsn = Lsn::new(record.lsn);
+    // Before the first change: without `from`, nothing is missed.
+    let first = last.map_or(from, |last| Lsn::new(last.get() + 1)).max(from).max(Lsn::new(1));
+    let is_gap = lsn > first && (last.is_some() || from > Lsn::ZERO);
+    *last = Some(lsn.max(last.unwrap_or_default()));
+    if lsn < from {
+        return ControlFlow::Continue(());
+    }
+    if is_gap {
+        visit(Followed::Gap { first, last: Lsn::new(lsn.get() - 1) })?;
+    }
+    visit(Followed::Change(record))
+}
+
+fn is_log(entry: &Entry) -> bool {
+    entry.kind == SegmentKind::Log
+}
