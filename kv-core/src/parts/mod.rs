@@ -13,7 +13,7 @@
 //! | how does a full disk become usable again? | [`Reserve`] |
 //! | which state does a past LSN, time or point name? | [`Timeline`] |
 //! | may a new store or a backup begin here? | [`Destination`]; [`refuse_unless_empty`] and [`refuse_unless_backup`] |
-//! | how is a past state read? | [`PastState`] |
+//! | how is a past state read? | [`PastState`], over an engine's [`Pairs`] |
 //! | which merges keep the number of segments bounded? | [`MANY_SEGMENTS`], [`MERGED_SEGMENT_BYTES`] |
 //!
 //! An engine uses as many of them as it likes: the contract names none.
@@ -44,7 +44,7 @@ pub use leadership::{Leadership, Leading};
 pub use life::Life;
 pub use next_ask::NextAsk;
 pub use pacing::{Dumper, Pacing, ThreadWatch};
-pub use past_state::PastState;
+pub use past_state::{Pairs, PastState};
 pub use per_process::PerProcess;
 pub use progress::{Position, Progress};
 pub use reserve::Reserve;

@@ -1,20 +1,40 @@
 use super::Health;
 use crate::{Batch, Checkpoint, Compact, Engine, Error, Lsn, PointInTime, Result, ScanVisitor, Stats, Value};
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 use std::task::{Context, Poll};
+
+/// The keys and values of a past state, in the table that an engine built.
+pub trait Pairs: std::fmt::Debug + Send + Sync {
+    /// The value of `key`.
+    fn get(&self, key: &[u8]) -> Option<&Value>;
+
+    /// Every pair, in any order.
+    fn pairs(&self) -> Box<dyn Iterator<Item = (&[u8], &Value)> + '_>;
+}
+
+impl<S: BuildHasher + Send + Sync> Pairs for HashMap<Vec<u8>, Value, S> {
+    fn get(&self, key: &[u8]) -> Option<&Value> {
+        HashMap::get(self, key)
+    }
+
+    fn pairs(&self) -> Box<dyn Iterator<Item = (&[u8], &Value)> + '_> {
+        Box::new(self.iter().map(|(key, value)| (key.as_slice(), value)))
+    }
+}
 
 /// A past state in memory, as an engine that is open for reading only: a part that engines share.
 /// It needs no file, so the store may be compacted and closed meanwhile.
 #[derive(Debug)]
-pub struct PastState {
-    pairs: HashMap<Vec<u8>, Value>,
+pub struct PastState<P = HashMap<Vec<u8>, Value>> {
+    pairs: P,
     lsn: Lsn,
     health: Health,
 }
 
-impl PastState {
+impl<P: Pairs> PastState<P> {
     /// The state after every change up to `lsn`: these keys and values.
-    pub fn new(lsn: Lsn, pairs: HashMap<Vec<u8>, Value>) -> Self {
+    pub fn new(lsn: Lsn, pairs: P) -> Self {
         PastState { pairs, lsn, health: Health::read_only() }
     }
 
@@ -24,7 +44,7 @@ impl PastState {
     }
 }
 
-impl Engine for PastState {
+impl<P: Pairs> Engine for PastState<P> {
     fn put(&self, _key: &[u8], _value: &[u8]) -> Result<Lsn> {
         self.refuse()
     }
@@ -53,7 +73,7 @@ impl Engine for PastState {
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
         self.health.check_readable()?;
         for (position, key) in keys.iter().enumerate() {
-            visit(position, self.pairs.get(*key).map(|value| &**value));
+            visit(position, self.pairs.get(key).map(|value| &**value));
         }
         Ok(())
     }
@@ -61,7 +81,7 @@ impl Engine for PastState {
     fn scan(&self, visit: &mut ScanVisitor<'_>) -> Result<()> {
         self.health.check_readable()?;
         // A table has no order of its own, and a past state never changes: its scans are all alike.
-        let mut pairs: Vec<_> = self.pairs.iter().collect();
+        let mut pairs: Vec<_> = self.pairs.pairs().collect();
         pairs.sort_unstable_by_key(|(key, _)| *key);
         let _ = pairs.into_iter().try_for_each(|(key, value)| visit(key, value));
         Ok(())
@@ -89,8 +109,10 @@ impl Engine for PastState {
 
     fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        stats.keys = self.pairs.len() as u64;
-        stats.live_bytes = self.pairs.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+        for (key, value) in self.pairs.pairs() {
+            stats.keys += 1;
+            stats.live_bytes += (key.len() + value.len()) as u64;
+        }
         stats.memory_bytes = stats.live_bytes;
         (stats.last_lsn, stats.durable_lsn) = (self.lsn, self.lsn);
         stats
@@ -123,8 +145,8 @@ mod tests {
     #[test]
     fn reads_are_answered_and_changes_refused_until_the_close() {
         let pairs = [("b", ""), ("a", "1"), ("", "")];
-        let pairs = pairs.map(|(key, value)| (key.into(), value.as_bytes().into())).into();
-        let past = PastState::new(Lsn::new(7), pairs);
+        let pairs = pairs.map(|(key, value)| (key.into(), value.as_bytes().into()));
+        let past = PastState::new(Lsn::new(7), HashMap::from(pairs));
         assert_eq!(past.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
         let mut seen = Vec::new();
         assert!(past.read(b"", &mut |value| seen.push(value.to_vec())).unwrap());

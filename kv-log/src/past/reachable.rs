@@ -74,7 +74,7 @@ impl Reachable {
         let moment = self.moment(target)?;
         let work = Work::new(self.env.background, self.files.dir.path(), 0, &silently);
         let state = State::read(&self.files, moment.lsn, &work)?;
-        Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, state.into_pairs())) })
+        Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, state)) })
     }
 
     pub(super) fn history(&self, key: &[u8]) -> Result<Vec<Version>> {

@@ -5,6 +5,7 @@
 //! processor's caches hold the part that a thread works on.
 
 use foldhash::fast::RandomState;
+use kv_core::parts::Pairs;
 use kv_core::{Lsn, Result, Value};
 use kv_wal_format::{Record, RecordKind};
 use parking_lot::Mutex;
@@ -29,6 +30,9 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct State {
     parts: Vec<Part>,
+    /// Finds the part of a key. Not the hash of the tables, whose entries would then lie close
+    /// together.
+    hash: RandomState,
 }
 
 impl State {
@@ -38,16 +42,13 @@ impl State {
     /// A needed file is missing or damaged; the caller of `work` ended it.
     pub(super) fn read(files: &PastFiles, lsn: Lsn, work: &Work<'_>) -> Result<Self> {
         let needed: Vec<&PastFile> = files.needed_at(lsn).collect();
-        // Not the hash of the tables, whose entries would then lie close together.
         let hash = RandomState::default();
         let parts: Vec<Mutex<Part>> = (0..PARTS).map(|_| Mutex::default()).collect();
         work.run(&needed, |file, bytes| {
             files.read(file, bytes)?;
             let mut changes: [Vec<Record<'_>>; PARTS] = Default::default();
             files.check(file, bytes, lsn, |record| {
-                // The highest bits are the best ones.
-                let part = hash.hash_one(record.key) >> (u64::BITS - PARTS.ilog2());
-                if let Some(changes) = usize::try_from(part).ok().and_then(|part| changes.get_mut(part)) {
+                if let Some(changes) = changes.get_mut(part_of(&hash, record.key)) {
                     changes.push(record);
                 }
             })?;
@@ -57,17 +58,7 @@ impl State {
             work.advance(file.len);
             Ok(())
         })?;
-        Ok(State { parts: parts.into_iter().map(Mutex::into_inner).collect() })
-    }
-
-    /// The pairs.
-    pub(super) fn into_pairs(self) -> HashMap<Vec<u8>, Value> {
-        // A table that grows computes every hash anew.
-        let mut pairs = HashMap::with_capacity(self.parts.iter().map(|part| part.newest.len()).sum());
-        for part in self.parts {
-            pairs.extend(part.newest.into_iter().filter_map(|(key, (_, value))| Some((key, value?))));
-        }
-        pairs
+        Ok(State { parts: parts.into_iter().map(Mutex::into_inner).collect(), hash })
     }
 
     /// A put for each pair, in the order of LSNs, as a compaction writes them.
@@ -79,6 +70,26 @@ impl State {
         // The puts of a batch share an LSN. The order of a table is not reproducible.
         puts.sort_unstable_by_key(|put| (put.lsn, put.key));
         puts
+    }
+}
+
+/// The number of the part of `key`.
+fn part_of(hash: &RandomState, key: &[u8]) -> usize {
+    // The highest bits are the best ones.
+    let part = hash.hash_one(key) >> (u64::BITS - PARTS.ilog2());
+    usize::try_from(part).unwrap_or_default()
+}
+
+/// A past state is read from the parts as they are: no table of all pairs is built.
+impl Pairs for State {
+    fn get(&self, key: &[u8]) -> Option<&Value> {
+        let (_, value) = self.parts.get(part_of(&self.hash, key))?.newest.get(key)?;
+        value.as_ref()
+    }
+
+    fn pairs(&self) -> Box<dyn Iterator<Item = (&[u8], &Value)> + '_> {
+        let versions = self.parts.iter().flat_map(|part| &part.newest);
+        Box::new(versions.filter_map(|(key, (_, value))| Some((key.as_slice(), value.as_ref()?))))
     }
 }
 

@@ -1,7 +1,7 @@
 use kv_core::parts::{Leading, PastState, Timeline};
 use kv_core::{Lsn, Moment, Past, RestorePlan, Result, Target, Value, Version, Window};
 use kv_wal_format::Record;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::Kept;
@@ -95,7 +95,8 @@ impl<'a> View<'a> {
     pub(super) fn read_at(self, target: &Target) -> Result<Past> {
         let moment = self.moment(target)?;
         let state = self.state(moment.lsn)?;
-        let pairs = state.into_iter().map(|(key, entry)| (key, Value::from_owner(entry.value))).collect();
+        let pairs: HashMap<Vec<u8>, Value> =
+            state.into_iter().map(|(key, entry)| (key, Value::from_owner(entry.value))).collect();
         Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, pairs)) })
     }
 

@@ -12,6 +12,7 @@ use kv_core::{
     BackupReport, Change, Error, Lsn, Moment, Op, Past, Point, PointInTime, Reach, RestorePlan, Result,
     Rounding, Target, Value, Version, Window,
 };
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, MutexGuard};
 
@@ -134,7 +135,8 @@ impl PointInTime for Reference {
         let state = self.shared.present()?;
         let moment = self.shared.moment(&state, target)?;
         let map = self.shared.state_at(&state, moment.lsn);
-        let pairs = map.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
+        let pairs: HashMap<Vec<u8>, Value> =
+            map.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
         Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, pairs)) })
     }
 
