@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::damage::{Damage, Lost};
 use super::judge::judge;
-use super::newest::Newest;
+use super::newest::{Newest, Place};
 use super::pass::Pass;
 use super::segment::SegmentSummary;
 use super::survey::{Survey, fault_of};
@@ -146,7 +146,7 @@ pub fn examine(env: &Env, dir: &Path, with_live: bool, on_progress: &OnProgress<
         keys: 0,
     };
     examination.damages.extend(checkpoint_damage(&survey));
-    for (_, place) in pass.newest.iter().flat_map(Newest::places).filter(|(_, place)| place.is_put()) {
+    for place in pass.newest.iter_mut().flat_map(Newest::places).filter(Place::is_put) {
         examination.keys += 1;
         if let Some(segment) = examination.segments.get_mut(place.segment as usize) {
             segment.live_bytes += u64::from(place.put_len);

@@ -1,10 +1,17 @@
 //! The newest record of each key, over many segments.
+//!
+//! The table is in parts, by the hash of the key. A thread that has read a file first sorts its
+//! changes by part, and then locks one part after the other. So threads seldom wait for each other,
+//! and only a key that the table does not know yet is copied.
 
 use foldhash::fast::RandomState;
 use kv_wal_format::{Record, RecordKind};
+use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::hash::BuildHasher;
 use std::ops::Range;
+
+const PARTS: usize = 16;
 
 /// The place, the LSN and the length of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,44 +27,72 @@ pub(super) struct Place {
 /// The newest record of each key.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
+    parts: [Mutex<Part>; PARTS],
+    /// Finds the part of a key. Not the hash of the tables, whose entries would then lie close
+    /// together.
+    hash: RandomState,
+}
+
+/// The newest record of each key, of the keys with some hashes.
+#[derive(Debug, Default)]
+struct Part {
     places: HashMap<Box<[u8]>, Place, RandomState>,
 }
 
+/// The changes of one segment, by part. Their keys are in the bytes of the segment.
+#[derive(Debug)]
+pub(super) struct Changes<'a> {
+    hash: RandomState,
+    by_part: [Vec<(&'a [u8], Place)>; PARTS],
+}
+
 impl Newest {
-    /// Takes note of a change in the bytes `range` of the segment with this number.
-    pub(super) fn add(&mut self, segment: u32, range: &Range<usize>, record: &Record<'_>) {
-        let put_len = if record.kind == RecordKind::Put { range.len() } else { 0 };
-        // A segment is shorter than 4 GiB.
-        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let place = Place { lsn: record.lsn, segment, offset: short(range.start), put_len: short(put_len) };
-        match self.places.get_mut(record.key) {
-            Some(known) => known.keep_newer(place),
-            None => drop(self.places.insert(record.key.into(), place)),
-        }
+    /// Begins to collect the changes of a segment.
+    pub(super) fn changes<'a>(&self) -> Changes<'a> {
+        Changes { hash: self.hash.clone(), by_part: Default::default() }
     }
 
-    /// Adds all that `other` knows.
-    pub(super) fn merge(mut self, mut other: Self) -> Self {
-        if self.places.len() < other.places.len() {
-            std::mem::swap(&mut self, &mut other);
-        }
-        for (key, place) in other.places {
-            match self.places.entry(key) {
-                Entry::Occupied(mut known) => known.get_mut().keep_newer(place),
-                Entry::Vacant(free) => drop(free.insert(place)),
+    /// Adds the changes of a segment.
+    pub(super) fn add(&self, changes: Changes<'_>) {
+        for (part, changes) in self.parts.iter().zip(changes.by_part) {
+            let mut part = part.lock();
+            for (key, place) in changes {
+                match part.places.get_mut(key) {
+                    Some(known) => known.keep_newer(place),
+                    None => drop(part.places.insert(key.into(), place)),
+                }
             }
         }
-        self
     }
 
     /// The newest record of `key`.
     pub(super) fn get(&self, key: &[u8]) -> Option<Place> {
-        self.places.get(key).copied()
+        self.parts.get(part_of(&self.hash, key))?.lock().places.get(key).copied()
     }
 
     /// The newest record of each key, tombstones included.
-    pub(super) fn places(&self) -> impl Iterator<Item = (&[u8], Place)> {
-        self.places.iter().map(|(key, place)| (&**key, *place))
+    pub(super) fn places(&mut self) -> impl Iterator<Item = Place> {
+        self.parts.iter_mut().flat_map(|part| part.get_mut().places.values().copied())
+    }
+}
+
+/// The number of the part of `key`.
+fn part_of(hash: &RandomState, key: &[u8]) -> usize {
+    // The highest bits are the best ones.
+    let part = hash.hash_one(key) >> (u64::BITS - PARTS.ilog2());
+    usize::try_from(part).unwrap_or_default()
+}
+
+impl<'a> Changes<'a> {
+    /// Takes note of a change in the bytes `range` of the segment with this number.
+    pub(super) fn add(&mut self, segment: u32, range: &Range<usize>, record: &Record<'a>) {
+        let put_len = if record.kind == RecordKind::Put { range.len() } else { 0 };
+        // A segment is shorter than 4 GiB.
+        let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let place = Place { lsn: record.lsn, segment, offset: short(range.start), put_len: short(put_len) };
+        if let Some(changes) = self.by_part.get_mut(part_of(&self.hash, record.key)) {
+            changes.push((record.key, place));
+        }
     }
 }
 
@@ -71,6 +106,41 @@ impl Place {
         let rank = |place: &Place| (place.lsn, std::cmp::Reverse((place.segment, place.offset)));
         if rank(&other) > rank(self) {
             *self = other;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_record_counts_in_any_order_of_the_segments() {
+        let keys: Vec<String> = (0..100).map(|number| format!("key {number}")).collect();
+        // The last two segments hold copies of a record.
+        let segments = [(0, 5, RecordKind::Put), (1, 9, RecordKind::Delete), (2, 9, RecordKind::Delete)];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let mut newest = Newest::default();
+            for (segment, lsn, kind) in order.map(|index: usize| segments[index]) {
+                let mut changes = newest.changes();
+                for (index, key) in keys.iter().enumerate() {
+                    // A later segment has the second half only.
+                    if segment == 0 || index >= 50 {
+                        let record = Record { kind, ..Record::put(lsn, key.as_bytes(), b"") };
+                        changes.add(segment, &(index * 32..index * 32 + 30), &record);
+                    }
+                }
+                newest.add(changes);
+            }
+            for (index, key) in keys.iter().enumerate() {
+                let (segment, lsn, put_len) = if index < 50 { (0, 5, 30) } else { (1, 9, 0) };
+                let offset = u32::try_from(index).unwrap() * 32;
+                let place = Place { lsn, segment, offset, put_len };
+                assert_eq!(newest.get(key.as_bytes()), Some(place), "{key} in the order {order:?}");
+            }
+            assert_eq!(newest.get(b"absent"), None);
+            assert_eq!(newest.places().count(), 100);
+            assert_eq!(newest.places().filter(Place::is_put).count(), 50);
         }
     }
 }

@@ -1,7 +1,6 @@
 //! A pass over segment files, on all processors.
 
 use kv_core::{Background, Result};
-use parking_lot::Mutex;
 
 use super::newest::Newest;
 use super::segment::{Reading, read};
@@ -27,20 +26,16 @@ impl<'a> Pass<'a> {
     }
 
     /// Reads and checks `sources`. Their changes take part in `newest` if `takes_part`.
-    pub(super) fn read(&mut self, sources: &[Source], takes_part: bool) -> Result<Vec<Reading>> {
-        let newest = Mutex::new(self.newest.take());
-        let collects = takes_part && newest.lock().is_some();
-        let readings = self.work.run(sources, |source, bytes: &mut Vec<u8>| {
-            let mut own = collects.then(Newest::default);
-            let reading = read(self.survey, *source, self.store_id, bytes, own.as_mut())?;
-            if let Some(own) = own {
-                let mut newest = newest.lock();
-                *newest = newest.take().map(|newest| newest.merge(own));
+    pub(super) fn read(&self, sources: &[Source], takes_part: bool) -> Result<Vec<Reading>> {
+        let newest = self.newest.as_ref().filter(|_| takes_part);
+        self.work.run(sources, |source, bytes: &mut Vec<u8>| {
+            let mut changes = newest.map(Newest::changes);
+            let reading = read(self.survey, *source, self.store_id, bytes, changes.as_mut())?;
+            if let Some((newest, changes)) = newest.zip(changes) {
+                newest.add(changes);
             }
             self.work.advance(reading.summary.file_bytes);
             Ok(reading)
-        });
-        self.newest = newest.into_inner();
-        readings
+        })
     }
 }

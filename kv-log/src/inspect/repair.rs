@@ -126,11 +126,11 @@ pub fn repair(env: &Env, src: &Path, dst: &Path, on_progress: &OnProgress<'_>) -
         let path = survey.dir.path_of(&directory::segment_file_name(reading.source.id));
         set_aside.push((path, "it is of another store"));
     }
-    let newest = pass.newest.take().unwrap_or_default();
-    let mut manifest = new_manifest(env, dst, &survey, &newest);
+    let mut newest = pass.newest.take().unwrap_or_default();
+    let mut manifest = new_manifest(env, dst, &survey, &mut newest);
     let last_lsn = manifest.durable_lsn;
     let target = NewStore::begin(env, dst, REPAIR_MARK)?;
-    let outputs = write(&target, &survey, &readings, &newest, manifest.store_id, on_progress);
+    let outputs = write(&target, &survey, &readings, &mut newest, manifest.store_id, on_progress);
     let outputs = target.undo_on_error(outputs)?;
     let bytes = outputs.values().map(|entry| entry.durable_len).sum();
     manifest.ids_end =
@@ -139,12 +139,12 @@ pub fn repair(env: &Env, src: &Path, dst: &Path, on_progress: &OnProgress<'_>) -
     let finished = target.finish(&manifest);
     target.undo_on_error(finished)?;
     drop(target);
-    let keys = newest.places().filter(|(_, place)| place.is_put()).count() as u64;
+    let keys = newest.places().filter(Place::is_put).count() as u64;
     check(env, dst, keys)?;
     let damages = findings.damages;
     let (stale, unnamed_lsn_max) = (stale(&damages, &newest), unnamed_lsn_max(&damages));
     let is_older = |place: &Place| unnamed_lsn_max.is_some_and(|max| place.lsn < max.get());
-    let may_be_older = newest.places().filter(|(_, place)| place.is_put() && is_older(place)).count() as u64;
+    let may_be_older = newest.places().filter(|place| place.is_put() && is_older(place)).count() as u64;
     Ok(Repair {
         keys,
         bytes,
@@ -159,9 +159,9 @@ pub fn repair(env: &Env, src: &Path, dst: &Path, on_progress: &OnProgress<'_>) -
 }
 
 /// The manifest of the new store, without segments. LSNs of lost changes are reserved.
-fn new_manifest(env: &Env, dst: &Path, survey: &Survey, newest: &Newest) -> Manifest {
+fn new_manifest(env: &Env, dst: &Path, survey: &Survey, newest: &mut Newest) -> Manifest {
     let mut manifest = Manifest::empty(env.draw_store_id(dst));
-    let last_lsn = newest.places().map(|(_, place)| place.lsn).max().unwrap_or(0);
+    let last_lsn = newest.places().map(|place| place.lsn).max().unwrap_or(0);
     manifest.durable_lsn = Lsn::new(last_lsn);
     match &survey.manifest {
         Ok(known) => {
@@ -180,12 +180,12 @@ fn write(
     target: &NewStore,
     survey: &Survey,
     readings: &[Reading],
-    newest: &Newest,
+    newest: &mut Newest,
     store_id: u32,
     on_progress: &OnProgress<'_>,
 ) -> Result<BTreeMap<SegmentId, Entry>> {
     let mut wanted: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (_, place) in newest.places().filter(|(_, place)| place.is_put()) {
+    for place in newest.places().filter(Place::is_put) {
         wanted.entry(place.segment).or_default().push(place.offset);
     }
     let jobs: Vec<(u64, &Reading, Vec<u32>)> = (1..)

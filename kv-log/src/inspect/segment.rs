@@ -6,7 +6,7 @@ use kv_wal_format::{Mark, Origin, RecordKind, SEGMENT_HEADER_LEN, Seal, SegmentH
 use std::path::Path;
 
 use super::damage::{Damage, Lost};
-use super::newest::Newest;
+use super::newest::Changes;
 use super::origin::origin_of;
 use super::survey::{Source, Survey, fault_of, is_damage};
 use super::walk::{Broken, Piece, Walked, walk};
@@ -103,14 +103,14 @@ pub(super) struct Reading {
     pub(super) origin: Origin,
 }
 
-/// Reads and checks the file of `source` into `bytes`, and adds its changes to `newest`, unless
+/// Reads and checks the file of `source` into `bytes`, and adds its changes to `changes`, unless
 /// they are of another store than `store_id`.
-pub(super) fn read(
+pub(super) fn read<'a>(
     survey: &Survey,
     source: Source,
     store_id: Option<u32>,
-    bytes: &mut Vec<u8>,
-    newest: Option<&mut Newest>,
+    bytes: &'a mut Vec<u8>,
+    changes: Option<&mut Changes<'a>>,
 ) -> Result<Reading> {
     let path = survey.dir.path_of(&directory::segment_file_name(source.id));
     let mut reading = Reading::blank(source);
@@ -127,14 +127,15 @@ pub(super) fn read(
         }
         Err(error) => return Err(error),
     }
-    let mut newest = newest;
+    let bytes: &'a [u8] = bytes;
+    let mut changes = changes;
     let mut header_fault = None;
     match SegmentHeader::decode(bytes) {
         Ok(header) => {
             reading.header = Some(header);
             reading.summary.kind = header.kind;
             if store_id.is_some_and(|store_id| header.store_id != store_id) {
-                newest = None;
+                changes = None;
             }
         }
         // Of a file that ends within its header, the end is the damage.
@@ -148,7 +149,7 @@ pub(super) fn read(
     }
     let Some(origin) = origin else { return Ok(reading) };
     reading.origin = origin;
-    let walked = reading.walk(bytes, newest, &path);
+    let walked = reading.walk(bytes, changes, &path);
     reading.walked = Some(walked);
     let known_len = source.entry.map_or(0, |entry| entry.durable_len);
     let scanned = Scanned { origin: reading.origin, bytes, stop: walked.stop, seal: reading.seal, known_len };
@@ -199,7 +200,7 @@ impl Reading {
         self.header.zip(store_id).is_some_and(|(header, store_id)| header.store_id != store_id)
     }
 
-    fn walk(&mut self, bytes: &[u8], mut newest: Option<&mut Newest>, path: &Path) -> Walked {
+    fn walk<'a>(&mut self, bytes: &'a [u8], mut changes: Option<&mut Changes<'a>>, path: &Path) -> Walked {
         let kind = self.summary.kind;
         let base_lsn = self.header.map_or(0, |header| header.base_lsn);
         let mut is_first_part = true;
@@ -237,8 +238,8 @@ impl Reading {
                 if is_first_part {
                     self.seal = Seal { records: self.seal.records + 1, max_lsn: summary.lsn_max };
                 }
-                if let Some(newest) = newest.as_mut().filter(|_| record.lsn > 0) {
-                    newest.add(self.source.number, &range, &record);
+                if let Some(changes) = changes.as_mut().filter(|_| record.lsn > 0) {
+                    changes.add(self.source.number, &range, &record);
                 }
             }
             Piece::Broken(broken) => {
