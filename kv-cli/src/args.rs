@@ -354,7 +354,7 @@ pub(crate) enum Command {
         in the order of LSNs, each once. A change reaches the files with a dump, which the persistence policy \
         decides, and is durable once that dump is synced. Without --from, the first line is the next change. \
         LSNs that are in no segment any more are told on stderr: follow closely, or keep a window of past \
-        states. The command takes no lock, and ends at Ctrl-C. For the log engine only.\n\n\
+        states. The files of up to 16 segments stay on the disk until the command has read them. It takes no lock, and ends at Ctrl-C. For the log engine only.\n\n\
         Examples:\n  kv tail /tmp/s\n  kv tail /tmp/s --from 100\n  kv tail /tmp/s --no-follow | wc -l"
     )]
     Tail {

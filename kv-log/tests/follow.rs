@@ -5,7 +5,9 @@
 #![allow(clippy::disallowed_methods, reason = "a test damages the files of a store")]
 
 use kv_core::fs::FsExt;
-use kv_core::{Background, Batch, Compact, Engine, Env, Greedy, Lsn, Manual, ManualClock, MaxLogSize, Never};
+use kv_core::{
+    Background, Batch, Compact, Engine, Env, Error, Greedy, Lsn, Manual, ManualClock, MaxLogSize, Never,
+};
 use kv_log::inspect::{Followed, Follower};
 use kv_log::{LogEngine, Options};
 use kv_tests::sim::SimFs;
@@ -188,7 +190,12 @@ fn names(disk: &SimFs) -> Vec<String> {
 fn a_batch_comes_whole_and_a_torn_end_not_at_all() {
     let disk = SimFs::new();
     let (dir, env) = (Path::new("/store"), inline(&disk));
-    let options = Options { persistence: Arc::new(Manual), ..options() };
+    let options = Options {
+        segment_bytes: 64 << 10,
+        unflushed_bytes_max: 128 << 10,
+        persistence: Arc::new(Manual),
+        ..options()
+    };
     let store = LogEngine::open_in(dir, &env, options).unwrap();
     change(&store, 0..3);
     store.sync().unwrap();
@@ -199,7 +206,7 @@ fn a_batch_comes_whole_and_a_torn_end_not_at_all() {
     // Longer than the first piece that a follower reads.
     let mut batch = Batch::new();
     for key in 0_u8..9 {
-        batch.put(&[key], &[7; 300]);
+        batch.put(&[key], &[7; 3000]);
     }
     store.apply(&batch).unwrap();
     told.poll(&mut follower);
@@ -253,6 +260,36 @@ fn a_damaged_segment_is_told_once_and_passed_over() {
     assert!(told.damage[0] <= 1000 && told.lsns().last() == Some(&500));
     let gap = told.gaps[0];
     assert_eq!(told.changes.len() as u64, 500 - (gap.1 - gap.0 + 1));
+}
+
+/// Few files are open at a time.
+#[test]
+fn many_segments_are_read_in_turn() {
+    let disk = SimFs::new();
+    let (dir, env) = (Path::new("/store"), inline(&disk));
+    let store = LogEngine::open_in(dir, &env, without_compaction()).unwrap();
+    change(&store, 0..5000);
+    store.sync().unwrap();
+    assert!(names(&disk).len() > 50);
+    let mut told = Told::default();
+    told.poll(&mut Follower::open(&env, dir, Some(Lsn::ZERO)).unwrap());
+    assert_each_once(&told, 5000);
+    assert!(told.gaps.is_empty());
+}
+
+#[test]
+fn a_store_in_the_place_of_another_one_is_not_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), options()).unwrap();
+    let mut follower = Follower::open(&Env::os(), dir.path(), None).unwrap();
+    store.close().unwrap();
+    drop(store);
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    let _other = LogEngine::open(dir.path(), options()).unwrap();
+    let answer = follower.poll(&mut |_| ControlFlow::Continue(()));
+    assert!(matches!(answer, Err(Error::NotAStore { .. })), "{answer:?}");
 }
 
 #[test]

@@ -38,7 +38,10 @@ pub(crate) fn tail(
                     } else {
                         format!("LSNs {first} to {last}")
                     };
-                    writeln!(err, "kv: {lsns}: in no segment of the log: compacted, or skipped after a crash")
+                    writeln!(
+                        err,
+                        "kv: {lsns}: in no segment of the log: compacted, damaged, or skipped after a crash"
+                    )
                 }),
                 Followed::Damage { path, offset, reason } => out.flush().and_then(|()| {
                     let path = path.display();

@@ -1,9 +1,10 @@
 //! Follows the changes of a store as they reach its files, also while a writer has it open.
 //!
 //! A follower takes no lock and writes nothing. It looks at the manifest again and again, and opens
-//! every log segment that it names, the spares included. So it reads a segment to its seal, even if
-//! compaction removes the file meanwhile. A record is in a file whole or not at all: the follower
-//! waits in front of one that is written in part.
+//! the next log segments that it names, the spares included. So it reads a segment to its seal,
+//! even if compaction removes the file meanwhile. The disk space of such a file comes free once the
+//! follower has read it. A record that is written in part is not there yet: the follower waits in
+//! front of it.
 
 use kv_core::fs::{Dir, DirExt, File, FileExt, FsExt, OpenMode};
 use kv_core::{Env, Error, Lsn, Op, Result, SegmentId};
@@ -22,14 +23,19 @@ use crate::segments::SEGMENT_BYTES_MAX;
 const PIECE_MIN: usize = 16 << 10;
 const PIECE: usize = 1 << 20;
 
+/// So many segments are open at most: the one that is read, and those behind it.
+const AHEAD_MAX: usize = 16;
+/// With fewer, the follower looks for more once it has read a segment.
+const AHEAD_MIN: usize = 8;
+
 /// What a follower tells.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Followed<'a> {
     /// The next change. Changes come in the order of their LSNs.
     Change(Record<'a>),
-    /// No log segment holds these LSNs: compaction has removed the segments, or an opening after a
-    /// crash has skipped the LSNs.
+    /// No log segment that can be read holds these LSNs: compaction has removed the segment, it is
+    /// damaged, or an opening after a crash has skipped the LSNs.
     Gap {
         /// The first LSN that is missing.
         first: Lsn,
@@ -74,11 +80,13 @@ pub enum Followed<'a> {
 #[derive(Debug)]
 pub struct Follower {
     dir: Arc<dyn Dir>,
-    /// The log segments that are not read to their seals.
+    store_id: u32,
+    /// The next log segments that are not read to their seals.
     ahead: BTreeMap<SegmentId, Ahead>,
     /// No segment up to this one is read again.
     read_to: SegmentId,
-    /// The LSN of the newest change that was told or left out. `None` before the first one.
+    /// The LSN of the newest change that was told or left out. `None` before the first one, if all
+    /// that is left is wanted.
     last: Option<Lsn>,
     /// Changes before this LSN are left out.
     from: Lsn,
@@ -117,8 +125,10 @@ impl Follower {
         });
         let detail = || "there is no kv-log store here; correct the path".to_owned();
         let dir = handle.ok_or_else(|| Error::NotAStore { path: dir.to_path_buf(), detail: detail() })?;
+        let manifest = Manifest::load(&*dir)?;
         let mut follower = Follower {
             dir,
+            store_id: manifest.store_id,
             ahead: BTreeMap::new(),
             read_to: SegmentId::new(0),
             last: None,
@@ -126,7 +136,7 @@ impl Follower {
             bytes: Vec::new(),
         };
         if from.is_none() {
-            let manifest = Manifest::load(&*follower.dir)?;
+            follower.last = Some(manifest.durable_lsn);
             let sealed = manifest.segments.iter().filter(|(_, entry)| is_log(entry) && entry.sealed);
             follower.read_to = sealed.map(|(id, _)| *id).max().unwrap_or(follower.read_to);
             follower.poll(&mut |_| ControlFlow::Continue(()))?;
@@ -142,15 +152,21 @@ impl Follower {
     pub fn poll(&mut self, visit: &mut dyn FnMut(Followed<'_>) -> ControlFlow<()>) -> Result<()> {
         self.look_ahead()?;
         while let Some((id, mut next)) = self.ahead.pop_first() {
-            let reason = match self.read(id, &mut next, visit)? {
-                End::Stopped => return Ok(()),
-                End::Sealed => {
+            let reason = match self.read(id, &mut next, visit) {
+                Ok(End::Stopped) => return Ok(()),
+                Ok(End::Sealed) => {
                     self.read_to = id;
                     // Soon: its successors may be sealed and compacted meanwhile.
-                    self.look_ahead()?;
+                    if self.ahead.len() < AHEAD_MIN {
+                        self.look_ahead()?;
+                    }
                     continue;
                 }
-                End::Waits(reason) => reason,
+                Ok(End::Waits(reason)) => reason,
+                Err(error) => {
+                    self.ahead.insert(id, next);
+                    return Err(error);
+                }
             };
             if !next.is_final {
                 self.ahead.insert(id, next);
@@ -168,9 +184,13 @@ impl Follower {
         Ok(())
     }
 
-    /// Opens the log segments that the manifest names.
+    /// Opens the next log segments that the manifest names.
     fn look_ahead(&mut self) -> Result<()> {
         let manifest = Manifest::load(&*self.dir)?;
+        if manifest.store_id != self.store_id {
+            let detail = "another store is in its place now; follow that one anew".to_owned();
+            return Err(Error::NotAStore { path: self.dir.path().to_path_buf(), detail });
+        }
         let archived = manifest.archive.segments.iter().map(|(id, archived)| (*id, archived.entry()));
         let mut named: BTreeMap<SegmentId, Entry> = archived.collect();
         named.extend(manifest.segments.iter().map(|(id, entry)| (*id, *entry)));
@@ -179,6 +199,9 @@ impl Follower {
             ahead.is_final = named.remove(id).is_none_or(|entry| entry.sealed);
         }
         for (id, entry) in named {
+            if self.ahead.len() == AHEAD_MAX {
+                break;
+            }
             let name = directory::segment_file_name(id);
             let path = self.dir.path_of(&name);
             let file = match self.dir.open(&name, OpenMode::Read) {
@@ -189,7 +212,7 @@ impl Follower {
             let mut header = [0; SEGMENT_HEADER_LEN];
             file.read_full_at(&mut header, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
             let header = SegmentHeader::decode(&header).map_err(|error| header_error(&path, error))?;
-            if let Some(fault) = misfit(&header, entry.kind, id, manifest.store_id) {
+            if let Some(fault) = misfit(&header, entry.kind, id, self.store_id) {
                 return Err(Error::corruption(&path, 0, fault));
             }
             let (origin, at) = (header.origin(), SEGMENT_HEADER_LEN as u64);
