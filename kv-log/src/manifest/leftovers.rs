@@ -144,9 +144,11 @@ impl Leftovers {
         self.state.lock().files.iter().any(|leftover| leftover.failures == 0)
     }
 
-    /// Whether the space of a file comes free with it. A link in a backup would hold it.
+    /// Whether the space of a file comes free once nothing needs it. A link in a backup would hold
+    /// it, and so would a reader of past states.
     pub(super) fn holds_space_alone(&self, name: &str) -> bool {
-        !self.dir.link_count(name).is_ok_and(|count| count > 1)
+        let is_held = self.state.lock().held.contains_key(name);
+        !is_held && !self.dir.link_count(name).is_ok_and(|count| count > 1)
     }
 
     /// Bytes that have come free with removed files so far.

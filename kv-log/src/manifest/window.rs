@@ -135,7 +135,8 @@ impl Catalog {
         !self.expire(&mut archive).is_empty()
     }
 
-    /// Whether the space of a segment comes free with its file. A link in a backup would hold it.
+    /// Whether the space of a segment comes free once nothing needs it. A link in a backup would
+    /// hold it, and so would a reader of past states.
     pub(crate) fn holds_space_alone(&self, id: SegmentId) -> bool {
         self.leftovers.holds_space_alone(&directory::segment_file_name(id))
     }

@@ -115,7 +115,7 @@ mod tests {
 
     use super::*;
     use crate::Options;
-    use kv_core::{Action, Background, Clock, Engine, Env, Manual, ManualClock, Never};
+    use kv_core::{Action, Background, Clock, Engine, Env, Greedy, Manual, ManualClock, Never};
     use kv_tests::sim::SimFs;
     use std::ops::Range;
     use std::sync::Arc;
@@ -165,6 +165,34 @@ mod tests {
     fn marks(engine: &LogEngine) -> usize {
         engine.store.flusher.make_all_durable().unwrap();
         engine.store.catalog.hold_past().0.marks(Background::Inline).len()
+    }
+
+    /// The space of a victim would come free with the reader only, and its outputs take more.
+    #[test]
+    fn a_full_disk_compacts_no_segment_that_a_reader_holds() {
+        let disk = SimFs::new();
+        let env = Env { fs: Arc::new(disk.clone()), background: Background::Inline, ..Env::os() };
+        let options = Options {
+            segment_bytes: 2048,
+            compaction: Arc::new(Greedy { disk_utilization_min: 0.0, ..Greedy::default() }),
+            ..Options::default()
+        };
+        let engine = LogEngine::open_in(Path::new("/store"), &env, options).unwrap();
+        (0..8).for_each(|_| put(&engine, 0..50));
+        engine.store.flusher.make_all_durable().unwrap();
+        let files = disk.files().into_iter().filter(|(path, _)| path.starts_with("/store"));
+        disk.limit_space(Some(files.map(|(_, bytes)| bytes.len() as u64).sum()));
+        let overwrite =
+            || (0..500_u32).try_for_each(|key| engine.put(&(key % 50).to_be_bytes(), &[7; 100]).map(drop));
+
+        let (files, held) = engine.store.catalog.hold_past();
+        for _ in 0..5 {
+            assert!(matches!(overwrite(), Err(Error::DiskFull { .. })));
+        }
+        assert_eq!(engine.stats().compactions, 0);
+        drop((files, held));
+        overwrite().unwrap();
+        assert!(engine.stats().compactions > 0);
     }
 
     #[test]
