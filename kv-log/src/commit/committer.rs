@@ -250,8 +250,10 @@ impl Pipeline for Committer {
             report => report.unwrap_or_default(),
         };
         self.wait_for_removed_files();
-        let frees_slot = matches!(extent, Extent::NoSlot(_)) && report.outputs < report.victims;
-        Ok(report.freed_bytes > 0 || frees_slot)
+        Ok(match extent {
+            Extent::NoSlot => report.outputs < report.victims,
+            _ => report.freed_bytes > 0,
+        })
     }
 }
 

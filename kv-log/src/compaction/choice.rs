@@ -27,33 +27,27 @@ pub(crate) enum Extent {
     /// The disk is full: one victim at a time whose space comes free, until there is enough for a
     /// change with this need.
     FullDisk(Need),
-    /// No slot is free: one victim at a time, for a change with this need.
-    NoSlot(Need),
+    /// No slot is free: until the outputs are fewer than their victims.
+    NoSlot,
 }
 
-/// Under pressure, a change compacts a victim only if at least this fraction of its file is dead:
+/// On a full disk, a change compacts a victim only if at least this fraction of its file is dead:
 /// one sixteenth for new data. A relief accepts less, because its own deletes add to the gain.
-const PRESSED_DIVISOR_FOR_GROWTH: u64 = 16;
-const PRESSED_DIVISOR_FOR_RELIEF: u64 = 128;
+const FULL_DISK_DIVISOR_FOR_GROWTH: u64 = 16;
+const FULL_DISK_DIVISOR_FOR_RELIEF: u64 = 128;
 
 impl Extent {
     /// For a change with this need that `error` refuses for want of space or slots.
     pub(crate) fn after_refusal(error: &Error, need: Need) -> Self {
-        if matches!(error, Error::TooManySegments { .. }) {
-            Extent::NoSlot(need)
-        } else {
-            Extent::FullDisk(need)
-        }
+        if matches!(error, Error::TooManySegments { .. }) { Extent::NoSlot } else { Extent::FullDisk(need) }
     }
 
-    /// The least dead bytes of a victim with a file of `disk_bytes` bytes, under pressure.
+    /// The least dead bytes of a victim with a file of `disk_bytes` bytes, on a full disk.
     fn dead_bytes_min(self, disk_bytes: u64) -> Option<u64> {
         match self {
-            Extent::FullDisk(Need::Growth) | Extent::NoSlot(Need::Growth) => {
-                Some(disk_bytes / PRESSED_DIVISOR_FOR_GROWTH)
-            }
-            Extent::FullDisk(_) | Extent::NoSlot(_) => Some(disk_bytes / PRESSED_DIVISOR_FOR_RELIEF),
-            Extent::All | Extent::Idle(_) | Extent::Busy | Extent::OnePlan | Extent::DiskUpTo(_) => None,
+            Extent::FullDisk(Need::Growth) => Some(disk_bytes / FULL_DISK_DIVISOR_FOR_GROWTH),
+            Extent::FullDisk(_) => Some(disk_bytes / FULL_DISK_DIVISOR_FOR_RELIEF),
+            _ => None,
         }
     }
 
@@ -75,12 +69,12 @@ impl Extent {
         match self {
             Extent::All | Extent::Idle(_) => Occasion::Idle,
             Extent::DiskUpTo(_) | Extent::OnePlan => Occasion::OpenOrClose,
-            Extent::Busy | Extent::FullDisk(_) | Extent::NoSlot(_) => Occasion::Busy,
+            Extent::Busy | Extent::FullDisk(_) | Extent::NoSlot => Occasion::Busy,
         }
     }
 
     pub(super) fn is_pressed(self) -> bool {
-        matches!(self, Extent::FullDisk(_) | Extent::NoSlot(_))
+        matches!(self, Extent::FullDisk(_) | Extent::NoSlot)
     }
 }
 
@@ -144,12 +138,13 @@ impl Candidates {
         memory_budget: Option<u64>,
     ) -> Option<(CompactionLevel, Vec<SegmentId>)> {
         self.stats.retain(|stats| extent.allows(stats) && !except.contains(&stats.id));
+        let is_disk_full = matches!(extent, Extent::FullDisk(_));
         let view = CompactionView {
             segments: &self.stats,
             segment_bytes,
             memory: Usage { used: self.memory_bytes, limit: memory_budget },
             // A full disk is one whose limit is reached.
-            disk: Usage { used: self.disk_bytes, limit: extent.is_pressed().then_some(self.disk_bytes) },
+            disk: Usage { used: self.disk_bytes, limit: is_disk_full.then_some(self.disk_bytes) },
             slots: Usage { used: self.count, limit: Some(SEGMENTS_MAX as u64) },
             occasion: extent.occasion(),
         };
@@ -233,8 +228,7 @@ mod tests {
             (Extent::FullDisk(Need::Relief), &[3, 2], &[]),
             (Extent::FullDisk(Need::LastRelief), &[3, 2], &[]),
             (Extent::FullDisk(Need::Compaction), &[3, 2], &[]),
-            (Extent::NoSlot(Need::Growth), &[3], &[]),
-            (Extent::NoSlot(Need::Relief), &[3, 2], &[]),
+            (Extent::NoSlot, &[3, 2, 1], &[]),
         ] {
             assert_eq!(chosen(CompactionLevel::Disk, extent, &[]), on_disk, "{extent:?}");
             assert_eq!(chosen(CompactionLevel::Memory, extent, &[]), in_memory, "{extent:?}");
@@ -248,8 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_pressed_compaction_sees_a_full_disk() {
-        for (extent, limit) in [(Extent::All, None), (Extent::FullDisk(Need::Growth), Some(3840))] {
+    fn only_a_compaction_of_a_full_disk_sees_a_full_disk() {
+        for (extent, limit) in
+            [(Extent::All, None), (Extent::NoSlot, None), (Extent::FullDisk(Need::Growth), Some(3840))]
+        {
             let policy = policy(CompactionLevel::Disk);
             candidates().choose(&policy, extent, &[], 4096, None);
             assert_eq!(*policy.disk_limit.lock().unwrap(), limit);

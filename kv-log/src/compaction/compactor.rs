@@ -97,8 +97,8 @@ impl Compactor {
         if !matches!(extent, Extent::FullDisk(_)) {
             return self.compact_alone(extent, &alone);
         }
-        // The window goes first, if its policy says so. While the disk is full, victims are not
-        // archived.
+        // The window goes first, if its policy says so. Victims are then not archived, unless a
+        // point needs them.
         let last = self.log.end.last_lsn();
         self.catalog.set_disk_full(true);
         let report = match self.catalog.give_up_past(last) {
@@ -300,7 +300,7 @@ impl Compactor {
                         // Another victim would take more of the reserve, and free as little.
                         break;
                     }
-                    if extent == Extent::OnePlan || self.is_relieved(extent, total.freed_bytes) {
+                    if extent == Extent::OnePlan || self.is_relieved(extent, &total) {
                         break;
                     }
                 }
@@ -323,12 +323,12 @@ impl Compactor {
     }
 
     /// Whether a compaction under pressure has freed enough for its change.
-    fn is_relieved(&self, extent: Extent, freed: u64) -> bool {
+    fn is_relieved(&self, extent: Extent, total: &CompactionReport) -> bool {
         match extent {
-            Extent::FullDisk(Need::Relief | Need::LastRelief)
-            | Extent::NoSlot(Need::Relief | Need::LastRelief) => {
-                freed >= self.catalog.tombstone_segment_bytes()
+            Extent::FullDisk(Need::Relief | Need::LastRelief) => {
+                total.freed_bytes >= self.catalog.tombstone_segment_bytes()
             }
+            Extent::NoSlot => total.outputs < total.victims,
             _ => false,
         }
     }
@@ -344,7 +344,7 @@ impl Compactor {
         let segments = self.catalog.segments();
         let mut candidates = Candidates::new(&segments, self.context.env.clock.monotonic());
         if matches!(extent, Extent::FullDisk(_)) {
-            // A link in a backup would hold the space of the victim, and the outputs take more.
+            // A backup or a reader would hold the space of the victim, and the outputs take more.
             candidates.retain(|id| self.catalog.holds_space_alone(id));
         }
         let (level, ids) = candidates.choose(
