@@ -119,8 +119,8 @@ impl Shard {
     }
 
     /// Calls `copy` with the table and [`pair_bytes`](Self::pair_bytes), again and again until no
-    /// change was made meanwhile. What the last call saw is the state between two changes. Writers
-    /// wait only if they do not leave the time for one of the first calls.
+    /// change was made meanwhile. What the last call saw is the state between two changes. After
+    /// four calls, writers wait for one more.
     pub(super) fn copy(&self, guard: &Guard, mut copy: impl FnMut(&Table, usize)) {
         for _ in 0..COPIES_BESIDE_WRITERS {
             // The loads have the order of those in `find`.

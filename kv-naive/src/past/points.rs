@@ -1,5 +1,5 @@
 //! The file `POINTS`: the points, and the expired snapshots that could not be removed. It is
-//! replaced atomically. A store without either need not have the file.
+//! replaced atomically. A store with neither may lack it.
 //!
 //! It is a segment of kind `Snapshot` with id [`SEGMENT_ID`], which ends with a seal:
 //!

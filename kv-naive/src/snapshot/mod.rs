@@ -11,8 +11,8 @@
 //! `SNAPSHOT.` and its LSN in 16 hexadecimal digits. That name is a second link, or a copy where
 //! the file system has no links.
 //!
-//! The files on disk after a power cut between any two system calls of a new snapshot follow. A
-//! store that keeps no past states leaves out the steps in italics.
+//! The table shows the files on disk after a power cut between any two system calls of a new
+//! snapshot. A store that keeps no past states leaves out the steps in italics.
 //!
 //! | after | `SNAPSHOT` | `SNAPSHOT.tmp` | `SNAPSHOT.<LSN of the previous one>` | those that expire |
 //! |---|---|---|---|---|
