@@ -118,7 +118,7 @@ fn each_change_comes_once_while_segments_are_compacted_away() {
     assert!(store.stats().compactions > 0);
     assert_each_once(&told, 10_000);
     // A thread that gets no processor for long may miss whole segments.
-    assert!(told.changes.len() > 1000, "{:?}", told.gaps);
+    assert!(told.changes.len() > 100, "{:?}", told.gaps);
 }
 
 /// A writer that does nothing on its own.
