@@ -37,7 +37,7 @@ impl<W: Write> Rows<W> {
     }
 
     fn row(&mut self, row: [&[u8]; 3]) -> io::Result<()> {
-        self.0.write_record(row).map_err(io::Error::from)
+        self.0.write_record(row).map_err(io_error)
     }
 }
 
@@ -88,7 +88,7 @@ impl<R: Read> Reader<R> {
     /// The input fails.
     pub(super) fn next(&mut self) -> io::Result<Next> {
         let is_first = self.rows.position().byte() == 0;
-        if !self.rows.read_byte_record(&mut self.row)? {
+        if !self.rows.read_byte_record(&mut self.row).map_err(io_error)? {
             return Ok(Next::End);
         }
         // A whole row ends before the reader sees the end of the input.
@@ -121,6 +121,15 @@ fn parse(row: &ByteRecord) -> Result<Line, String> {
         }
         other => Err(format!("the encoding {} is unknown: it is empty or base64", other.escape_ascii())),
     }
+}
+
+/// The error with the kind of its cause. The conversion of the crate `csv` hides the kind.
+fn io_error(error: csv::Error) -> io::Error {
+    let kind = match error.kind() {
+        csv::ErrorKind::Io(cause) => cause.kind(),
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
 }
 
 /// An input, and whether its end was reached.
