@@ -87,7 +87,7 @@ fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
 fn get(args: &Args, text: Text, key: &OsStr, at: Option<&Target>) -> Result<ExitCode, Failure> {
     let key = text.parse(key.as_encoded_bytes())?;
     let engine = match at {
-        Some(at) => store::past(args)?.read_at(at)?.engine,
+        Some(at) => store::state_at(&*store::past(args)?, at)?,
         None => store::open(args)?,
     };
     let value = engine.get(&key)?;
@@ -98,7 +98,10 @@ fn get(args: &Args, text: Text, key: &OsStr, at: Option<&Target>) -> Result<Exit
 
 fn history(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
     let key = text.parse(key.as_encoded_bytes())?;
-    let versions = store::past(args)?.history(&key)?;
+    let past = store::past(args)?;
+    let meter = Meter::of_time("reading the history");
+    let versions = past.history(&key)?;
+    drop(meter);
     if versions.is_empty() {
         return answer_absent();
     }
@@ -166,7 +169,7 @@ fn revert(args: &Args, text: Text, key: &OsStr, to: &Target) -> Result<ExitCode,
     let key = text.parse(key.as_encoded_bytes())?;
     let engine = store::open(args)?;
     let answered = (|| {
-        let then = past::of(&*engine)?.read_at(to)?.engine.get(&key)?;
+        let then = store::state_at(past::of(&*engine)?, to)?.get(&key)?;
         match &then {
             Some(value) => drop(engine.put_durable(&key, value)?),
             None => {
@@ -229,7 +232,9 @@ fn compact(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let Some(compact) = engine.as_compact() else {
         return Err(Error::Unsupported("this engine does not compact on request").into());
     };
+    let meter = Meter::of_time("compacting");
     let report = compact.compact()?;
+    drop(meter);
     engine.close()?;
     let answer = figures_text(&figures::of_compaction(&report), json);
     answer_done("the compaction is done", answer.as_bytes())
@@ -240,7 +245,9 @@ fn checkpoint(args: &Args) -> Result<ExitCode, Failure> {
     let Some(checkpoint) = engine.as_checkpoint() else {
         return Err(Error::Unsupported("this engine writes no checkpoint on request").into());
     };
+    let meter = Meter::of_time("writing the checkpoint");
     let lsn = checkpoint.checkpoint()?;
+    drop(meter);
     engine.close()?;
     answer_done("the checkpoint is written", format!("{lsn}\n").as_bytes())
 }
@@ -255,7 +262,7 @@ fn bigkeys(args: &Args, text: Text, prefix: &OsStr, top: usize) -> Result<ExitCo
 
 fn diff(args: &Args, text: Text, dir1: &Path, dir2: &Path, at: Option<&Target>) -> Result<ExitCode, Failure> {
     let first = match at {
-        Some(at) => store::past_of(args, dir1)?.read_at(at)?.engine,
+        Some(at) => store::state_at(&*store::past_of(args, dir1)?, at)?,
         None => store::open_any(args, dir1)?,
     };
     let second = store::open_any(args, dir2)?;

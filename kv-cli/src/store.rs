@@ -3,9 +3,9 @@
 use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
 use crate::past::KeepFound;
-use crate::progress::of_opening;
+use crate::progress::{Meter, of_opening};
 use kv_core::fs::FsExt;
-use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime};
+use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime, Target};
 use kv_log::inspect::ClosedPast;
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
 use kv_naive::{NaiveEngine, NaiveFactory};
@@ -79,6 +79,12 @@ pub(crate) fn past_of(args: &Args, dir: &Path) -> Result<Past, Failure> {
         return Ok(Past::Naive(NaiveEngine::open(dir, open_options(args, Access::Read))?));
     }
     Ok(Past::Log(Box::new(ClosedPast::open(&Env::os(), dir)?)))
+}
+
+/// A past state, for reading.
+pub(crate) fn state_at(past: &dyn PointInTime, target: &Target) -> Result<Arc<dyn Engine>, Failure> {
+    let _meter = Meter::of_time("reading the past state");
+    Ok(past.read_at(target)?.engine)
 }
 
 /// Creates a store of the engine that `args` names in `dir`.
