@@ -9,7 +9,7 @@ use crate::text::{NULL, Text};
 use crate::{compare, files, manual, past, scan, shell, store, transfer};
 use clap::CommandFactory;
 use clap_complete::Shell;
-use kv_core::{EngineExt, Error, PointInTime, Target};
+use kv_core::{EngineExt, Env, Error, PointInTime, Target};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::ops::ControlFlow;
@@ -113,11 +113,15 @@ fn points(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn pin(args: &Args, name: &str, at: Option<&Target>, expires: Option<u64>) -> Result<ExitCode, Failure> {
+    if let Some(expires) = expires {
+        past::refuse_expired(expires, Env::os().clock.unix_time_ms())?;
+    }
     let engine = store::open(args)?;
     let newest = Target::Lsn(engine.last_lsn());
     let pinned = past::of(&*engine)?.pin(name, at.unwrap_or(&newest), expires);
     engine.close()?;
-    answer_done("the point is durable", past::point_text(&pinned?).as_bytes())
+    let pinned = pinned.map_err(Failure::of_arguments)?;
+    answer_done("the point is durable", past::point_text(&pinned).as_bytes())
 }
 
 fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {

@@ -125,11 +125,16 @@ fn a_point_keeps_its_state_through_other_commands() {
     let points = answer(dir.path(), &["points"]);
     assert!(points.starts_with("past states: from LSN ") && points.contains("\nbefore\t2\t"), "{points}");
     let again = run(dir.path(), &["pin", "before"]);
-    assert!(again.status.code() == Some(1) && outcome(&again).2.contains("choose another name"));
+    let complaint = "kv: there is a point \"before\"; choose another name, or remove that point\n";
+    assert_eq!(outcome(&again), (2, "", complaint));
     assert_eq!(answer(dir.path(), &["unpin", "before"]), "before\n");
     assert_eq!(outcome(&run(dir.path(), &["unpin", "before"])), (1, "NULL\n", ""));
     let expiring = answer(dir.path(), &["pin", "soon", "--expires", "2100-01-01T00:00:00+01:00"]);
     assert!(expiring.ends_with("\texpires 2099-12-31T23:00:00.000Z\n"), "{expiring}");
+    let expired = run(dir.path(), &["pin", "late", "--expires", "2020-01-01T00:00:00Z"]);
+    let complaint =
+        "kv: 2020-01-01T00:00:00.000Z is over, so the point would be gone at once; name a later time\n";
+    assert_eq!(outcome(&expired), (2, "", complaint));
 }
 
 #[test]
