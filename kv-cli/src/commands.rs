@@ -135,6 +135,7 @@ fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {
 }
 
 fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode, Failure> {
+    store::refuse_within(src, dst)?;
     let restored = match store::past_of(args, src)? {
         Past::Log(past) => {
             let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
@@ -161,6 +162,7 @@ fn backup(args: &Args, into: &Path) -> Result<ExitCode, Failure> {
         let text = format!("{} cannot be backed up into itself; name another directory", into.display());
         return Err(Failure::Usage(text));
     }
+    store::refuse_within(dir, into)?;
     let past = store::past(args)?;
     let meter = Meter::of_time("backing up");
     let report = past.backup(into).map_err(Failure::of_arguments)?;
@@ -303,6 +305,7 @@ fn verify(dir: &Path, text: Text, json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn repair(src: &Path, dst: &Path, text: Text, json: bool) -> Result<ExitCode, Failure> {
+    store::refuse_within(src, dst)?;
     let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
     let repaired = files::repair(src, dst, text, json, &|| interrupt.is_set());
     interrupt.die_if_set();
@@ -329,6 +332,7 @@ fn import(args: &Args, format: Format, has_end: bool) -> Result<ExitCode, Failur
 }
 
 fn copy(args: &Args, from: &Path, to: &Path) -> Result<ExitCode, Failure> {
+    store::refuse_within(from, to)?;
     let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
     let copied = transfer::copy(args, from, to, &|| interrupt.is_set());
     interrupt.die_if_set();

@@ -87,6 +87,22 @@ pub(crate) fn state_at(past: &dyn PointInTime, target: &Target) -> Result<Arc<dy
     Ok(past.read_at(target)?.engine)
 }
 
+/// Refuses to write a directory within the store in `dir`.
+pub(crate) fn refuse_within(dir: &Path, into: &Path) -> Result<(), Failure> {
+    let is_within = dir.canonicalize().is_ok_and(|dir| {
+        let mut ancestors = into
+            .ancestors()
+            .skip(1)
+            .map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+        ancestors.find_map(|path| path.canonicalize().ok()).is_some_and(|found| found.starts_with(dir))
+    });
+    if !is_within {
+        return Ok(());
+    }
+    let (dir, into) = (dir.display(), into.display());
+    Err(Failure::Usage(format!("{into} lies in {dir}; name a directory outside of it")))
+}
+
 /// Creates a store of the engine that `args` names in `dir`.
 pub(crate) fn create(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
     open_at(args, args.engine, dir, Access::Create)

@@ -316,3 +316,20 @@ fn a_put_that_races_with_the_end_of_the_application_keeps_the_past_states() {
     let application = NaiveEngine::open(dir.path(), options()).unwrap();
     assert_eq!(application.window().unwrap().first_lsn, first);
 }
+
+#[test]
+fn nothing_is_written_into_the_store_itself() {
+    let dir = store();
+    let dir = &dir.path().join("s");
+    let inside = dir.join("new/one");
+    for words in [&["restore", "--to", "1"][..], &["backup"], &["repair"], &["copy"]] {
+        let mut command = plain_command();
+        command.args(words).arg(dir).arg(&inside);
+        let output = feed(command, b"");
+        let (code, answer, complaint) = outcome(&output);
+        let expected =
+            format!("kv: {} lies in {}; name a directory outside of it\n", inside.display(), dir.display());
+        assert_eq!((code, answer, complaint), (2, "", expected.as_str()), "{words:?}");
+        assert!(!dir.join("new").exists(), "{words:?}");
+    }
+}
