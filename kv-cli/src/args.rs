@@ -81,6 +81,16 @@ pub(crate) enum EngineName {
     Naive,
 }
 
+impl EngineName {
+    /// As the option takes it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            EngineName::Log => "log",
+            EngineName::Naive => "naive",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Durability {
     /// Each change is durable before its answer.

@@ -110,9 +110,16 @@ pub(crate) fn create(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failure
 
 /// The engine of the store in `dir`, as far as its files tell; otherwise the log engine.
 pub(crate) fn engine_of(dir: &Path) -> EngineName {
-    let names = OsFs.list(dir).unwrap_or_default();
+    recognised(&OsFs.list(dir).unwrap_or_default()).unwrap_or(EngineName::Log)
+}
+
+/// The engine of a store with files of these names. `None` if they do not tell.
+fn recognised(names: &[String]) -> Option<EngineName> {
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    if has("NAIVE") || (has("SNAPSHOT") && !has("MANIFEST")) { EngineName::Naive } else { EngineName::Log }
+    if has("NAIVE") || (has("SNAPSHOT") && !has("MANIFEST")) {
+        return Some(EngineName::Naive);
+    }
+    has("MANIFEST").then_some(EngineName::Log)
 }
 
 fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Result<Arc<dyn Engine>, Failure> {
@@ -130,6 +137,10 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
         Error::InvalidArgument(text) => {
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
         }
+        Error::NotAStore { path, detail } => {
+            let detail = remedy(engine, dir).unwrap_or(detail);
+            Failure::Store(Error::NotAStore { path, detail })
+        }
         other => Failure::Store(other),
     })?;
     for warning in opened.stats().recovery.warnings {
@@ -140,6 +151,16 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
         retention.look_at(&*opened);
     }
     Ok(opened)
+}
+
+/// What to do on the command line, if `dir` holds nothing or a store of another engine.
+fn remedy(engine: EngineName, dir: &Path) -> Option<String> {
+    let names = OsFs.list_if_exists(dir).ok()?.unwrap_or_default();
+    if names.is_empty() {
+        return Some(format!("there is no kv-{} store here; correct the path", engine.as_str()));
+    }
+    let other = recognised(&names).filter(|other| *other != engine)?.as_str();
+    Some(format!("it holds files of a store of the {other} engine; add --engine {other}"))
 }
 
 /// Opens stores of the log engine, and shows the progress of an opening on a terminal.
