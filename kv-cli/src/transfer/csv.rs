@@ -45,6 +45,8 @@ impl<W: Write> Rows<W> {
 pub(super) struct Reader<R: Read> {
     rows: csv::Reader<Watched<R>>,
     row: ByteRecord,
+    /// Whether the input has to begin with the header.
+    has_header: bool,
 }
 
 /// The next row, or the reason why there is none.
@@ -71,10 +73,10 @@ impl Next {
 }
 
 impl<R: Read> Reader<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(super) fn new(input: R, has_header: bool) -> Self {
         let input = Watched { input, at_end: false };
         let rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
-        Reader { rows, row: ByteRecord::new() }
+        Reader { rows, row: ByteRecord::new(), has_header }
     }
 
     /// The number of the line that `next` reads, from 1.
@@ -97,6 +99,11 @@ impl<R: Read> Reader<R> {
         }
         if is_first && self.row.iter().eq(HEADER.iter().take(self.row.len()).map(|name| name.as_bytes())) {
             return self.next();
+        }
+        if is_first && self.has_header {
+            let fault = "an export in CSV begins with key,value,encoding; choose another --format, or add --no-end \
+                         for the rows of another tool";
+            return Ok(Next::Fault(fault.to_owned()));
         }
         Ok(parse(&self.row).map_or_else(Next::Fault, Next::Line))
     }
@@ -151,7 +158,7 @@ mod tests {
     use super::*;
 
     fn all(input: &[u8]) -> Vec<String> {
-        let mut reader = Reader::new(input);
+        let mut reader = Reader::new(input, false);
         let mut found = Vec::new();
         loop {
             let next = reader.next().unwrap();
