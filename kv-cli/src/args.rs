@@ -81,6 +81,16 @@ pub(crate) enum EngineName {
     Naive,
 }
 
+impl EngineName {
+    /// As the option takes it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            EngineName::Log => "log",
+            EngineName::Naive => "naive",
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Durability {
     /// Each change is durable before its answer.
@@ -501,7 +511,7 @@ const EXPORT_FORMATS: &str = "json: one object in each line, {\"key\":K,\"value\
 const IMPORT_HELP: &str = "kv export --help describes the formats. A pair replaces the value of its key. Before \
     an error is told, every pair of the lines before it is durable. An input that does not end with the line \
     that export writes may be cut: an error tells how many pairs were taken. For an input of another tool, \
-    add --no-end.\n\n\
+    add --no-end. Then CSV needs no header, either.\n\n\
     Examples:\n  kv import --dir /tmp/s < s.jsonl\n  kv import --dir /tmp/s --format csv --no-end < table.csv";
 
 fn parse_segment(text: &str) -> Result<u64, String> {

@@ -9,7 +9,7 @@ use crate::text::{NULL, Text};
 use crate::{compare, files, manual, past, scan, shell, store, transfer};
 use clap::CommandFactory;
 use clap_complete::Shell;
-use kv_core::{EngineExt, Error, PointInTime, Target};
+use kv_core::{EngineExt, Env, Error, PointInTime, Target};
 use std::ffi::OsStr;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::ops::ControlFlow;
@@ -87,7 +87,7 @@ fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
 fn get(args: &Args, text: Text, key: &OsStr, at: Option<&Target>) -> Result<ExitCode, Failure> {
     let key = text.parse(key.as_encoded_bytes())?;
     let engine = match at {
-        Some(at) => store::past(args)?.read_at(at)?.engine,
+        Some(at) => store::state_at(&*store::past(args)?, at)?,
         None => store::open(args)?,
     };
     let value = engine.get(&key)?;
@@ -98,7 +98,10 @@ fn get(args: &Args, text: Text, key: &OsStr, at: Option<&Target>) -> Result<Exit
 
 fn history(args: &Args, text: Text, key: &OsStr) -> Result<ExitCode, Failure> {
     let key = text.parse(key.as_encoded_bytes())?;
-    let versions = store::past(args)?.history(&key)?;
+    let past = store::past(args)?;
+    let meter = Meter::of_time("reading the history");
+    let versions = past.history(&key)?;
+    drop(meter);
     if versions.is_empty() {
         return answer_absent();
     }
@@ -110,11 +113,15 @@ fn points(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 fn pin(args: &Args, name: &str, at: Option<&Target>, expires: Option<u64>) -> Result<ExitCode, Failure> {
+    if let Some(expires) = expires {
+        past::refuse_expired(expires, Env::os().clock.unix_time_ms())?;
+    }
     let engine = store::open(args)?;
     let newest = Target::Lsn(engine.last_lsn());
     let pinned = past::of(&*engine)?.pin(name, at.unwrap_or(&newest), expires);
     engine.close()?;
-    answer_done("the point is durable", past::point_text(&pinned?).as_bytes())
+    let pinned = pinned.map_err(Failure::of_arguments)?;
+    answer_done("the point is durable", past::point_text(&pinned).as_bytes())
 }
 
 fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {
@@ -128,6 +135,7 @@ fn unpin(args: &Args, name: &str) -> Result<ExitCode, Failure> {
 }
 
 fn restore(args: &Args, src: &Path, dst: &Path, to: &Target) -> Result<ExitCode, Failure> {
+    store::refuse_within(src, dst)?;
     let restored = match store::past_of(args, src)? {
         Past::Log(past) => {
             let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
@@ -154,6 +162,7 @@ fn backup(args: &Args, into: &Path) -> Result<ExitCode, Failure> {
         let text = format!("{} cannot be backed up into itself; name another directory", into.display());
         return Err(Failure::Usage(text));
     }
+    store::refuse_within(dir, into)?;
     let past = store::past(args)?;
     let meter = Meter::of_time("backing up");
     let report = past.backup(into).map_err(Failure::of_arguments)?;
@@ -166,7 +175,7 @@ fn revert(args: &Args, text: Text, key: &OsStr, to: &Target) -> Result<ExitCode,
     let key = text.parse(key.as_encoded_bytes())?;
     let engine = store::open(args)?;
     let answered = (|| {
-        let then = past::of(&*engine)?.read_at(to)?.engine.get(&key)?;
+        let then = store::state_at(past::of(&*engine)?, to)?.get(&key)?;
         match &then {
             Some(value) => drop(engine.put_durable(&key, value)?),
             None => {
@@ -229,7 +238,9 @@ fn compact(args: &Args, json: bool) -> Result<ExitCode, Failure> {
     let Some(compact) = engine.as_compact() else {
         return Err(Error::Unsupported("this engine does not compact on request").into());
     };
+    let meter = Meter::of_time("compacting");
     let report = compact.compact()?;
+    drop(meter);
     engine.close()?;
     let answer = figures_text(&figures::of_compaction(&report), json);
     answer_done("the compaction is done", answer.as_bytes())
@@ -240,7 +251,9 @@ fn checkpoint(args: &Args) -> Result<ExitCode, Failure> {
     let Some(checkpoint) = engine.as_checkpoint() else {
         return Err(Error::Unsupported("this engine writes no checkpoint on request").into());
     };
+    let meter = Meter::of_time("writing the checkpoint");
     let lsn = checkpoint.checkpoint()?;
+    drop(meter);
     engine.close()?;
     answer_done("the checkpoint is written", format!("{lsn}\n").as_bytes())
 }
@@ -255,7 +268,7 @@ fn bigkeys(args: &Args, text: Text, prefix: &OsStr, top: usize) -> Result<ExitCo
 
 fn diff(args: &Args, text: Text, dir1: &Path, dir2: &Path, at: Option<&Target>) -> Result<ExitCode, Failure> {
     let first = match at {
-        Some(at) => store::past_of(args, dir1)?.read_at(at)?.engine,
+        Some(at) => store::state_at(&*store::past_of(args, dir1)?, at)?,
         None => store::open_any(args, dir1)?,
     };
     let second = store::open_any(args, dir2)?;
@@ -292,6 +305,7 @@ fn verify(dir: &Path, text: Text, json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn repair(src: &Path, dst: &Path, text: Text, json: bool) -> Result<ExitCode, Failure> {
+    store::refuse_within(src, dst)?;
     let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
     let repaired = files::repair(src, dst, text, json, &|| interrupt.is_set());
     interrupt.die_if_set();
@@ -318,6 +332,7 @@ fn import(args: &Args, format: Format, has_end: bool) -> Result<ExitCode, Failur
 }
 
 fn copy(args: &Args, from: &Path, to: &Path) -> Result<ExitCode, Failure> {
+    store::refuse_within(from, to)?;
     let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
     let copied = transfer::copy(args, from, to, &|| interrupt.is_set());
     interrupt.die_if_set();

@@ -1,8 +1,10 @@
 //! Progress on a terminal. Nothing is shown when standard error is not one.
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, HumanFloatCount, ProgressBar, ProgressState, ProgressStyle};
 use kv_log::inspect::Progress;
 use kv_log::{OnRecovery, RecoveryProgress};
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,24 +15,39 @@ const QUICK: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub(crate) struct Meter {
     bar: ProgressBar,
+    /// Whether the answer goes to a terminal, too.
+    is_beside_answer: bool,
 }
 
 impl Meter {
     /// Of bytes whose number is known.
     pub(crate) fn of_bytes(what: &'static str) -> Self {
         let style = "{msg} {wide_bar} {bytes}/{total_bytes}, {binary_bytes_per_sec}, {eta} left";
-        Meter::new(ProgressBar::new(0), style, what)
+        Meter::new(ProgressBar::no_length(), style, what)
     }
 
     /// Of pairs whose number is not known.
     pub(crate) fn of_pairs(what: &'static str) -> Self {
-        Meter::new(ProgressBar::new_spinner(), "{spinner} {msg} {human_pos} pairs, {per_sec}", what)
+        Meter::new(ProgressBar::new_spinner(), &count_of("pairs"), what)
+    }
+
+    /// Of the parts of an answer. On a terminal the answer itself shows the progress.
+    pub(crate) fn of_answer(what: &'static str, unit: &str) -> Self {
+        if io::stdout().is_terminal() {
+            return Meter::hidden();
+        }
+        Meter::new(ProgressBar::new_spinner(), &count_of(unit), what)
+    }
+
+    /// Shows nothing.
+    pub(crate) fn hidden() -> Self {
+        Meter { bar: ProgressBar::hidden(), is_beside_answer: false }
     }
 
     /// Of a replay: its bytes and records.
     fn of_replay() -> Self {
         let style = "{msg} {wide_bar} {bytes}/{total_bytes}, {prefix} records, {eta} left";
-        Meter::new(ProgressBar::new(0), style, "opening")
+        Meter::new(ProgressBar::no_length(), style, "opening")
     }
 
     /// Of work that does not tell how far it is.
@@ -40,11 +57,12 @@ impl Meter {
 
     fn new(bar: ProgressBar, style: &str, what: &'static str) -> Self {
         if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style);
+            bar.set_style(style.with_key("rate", write_rate));
         }
         bar.set_message(what);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Meter { bar }
+        let is_beside_answer = !bar.is_hidden() && io::stdout().is_terminal();
+        Meter { bar, is_beside_answer }
     }
 
     /// So many bytes are done.
@@ -59,9 +77,26 @@ impl Meter {
         self.bar.set_prefix(HumanCount(progress.records).to_string());
     }
 
-    /// So many more pairs are done.
-    pub(crate) fn add_pairs(&self, pairs: u64) {
-        self.bar.inc(pairs);
+    /// One more is done.
+    pub(crate) fn add_one(&self) {
+        self.bar.inc(1);
+    }
+
+    /// Writes to standard error what stays there.
+    pub(crate) fn beside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
+    /// Writes whole lines of the answer. On a terminal, the bar makes room for them.
+    pub(crate) fn answer<W: Write>(
+        &self,
+        out: &mut W,
+        write: impl FnOnce(&mut W) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !self.is_beside_answer {
+            return write(out);
+        }
+        self.bar.suspend(|| write(out).and_then(|()| out.flush()))
     }
 }
 
@@ -69,6 +104,15 @@ impl Drop for Meter {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// The style of a count without a known end.
+fn count_of(unit: &str) -> String {
+    format!("{{spinner}} {{msg}} {{human_pos}} {unit}, {{rate}}")
+}
+
+fn write_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    let _ = write!(out, "{:.0}/s", HumanFloatCount(state.per_sec()));
 }
 
 /// Shows the progress of an opening that takes long.

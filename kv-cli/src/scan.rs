@@ -1,6 +1,7 @@
 //! The pairs of a store as lines.
 
 use crate::failure::Failure;
+use crate::progress::Meter;
 use crate::text::Text;
 use kv_core::{Engine, EngineExt};
 use std::io::{self, Write};
@@ -14,8 +15,10 @@ pub(crate) fn run(
     text: Text,
     out: &mut impl Write,
 ) -> Result<u64, Failure> {
+    let meter = Meter::of_answer("printed", "pairs");
     let mut left_out = 0;
     each_pair(engine, prefix, |key, value| {
+        meter.add_one();
         let (key, value) = (text.show(key), text.show(value));
         if is_ambiguous(&key, &value) {
             left_out += 1;

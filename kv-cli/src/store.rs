@@ -3,9 +3,9 @@
 use crate::args::{Args, Command, EngineName};
 use crate::failure::Failure;
 use crate::past::KeepFound;
-use crate::progress::of_opening;
+use crate::progress::{Meter, of_opening};
 use kv_core::fs::FsExt;
-use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime};
+use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime, Target};
 use kv_log::inspect::ClosedPast;
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
 use kv_naive::{NaiveEngine, NaiveFactory};
@@ -81,6 +81,28 @@ pub(crate) fn past_of(args: &Args, dir: &Path) -> Result<Past, Failure> {
     Ok(Past::Log(Box::new(ClosedPast::open(&Env::os(), dir)?)))
 }
 
+/// A past state, for reading.
+pub(crate) fn state_at(past: &dyn PointInTime, target: &Target) -> Result<Arc<dyn Engine>, Failure> {
+    let _meter = Meter::of_time("reading the past state");
+    Ok(past.read_at(target)?.engine)
+}
+
+/// Refuses to write a directory within the store in `dir`.
+pub(crate) fn refuse_within(dir: &Path, into: &Path) -> Result<(), Failure> {
+    let is_within = dir.canonicalize().is_ok_and(|dir| {
+        let mut ancestors = into
+            .ancestors()
+            .skip(1)
+            .map(|path| if path.as_os_str().is_empty() { Path::new(".") } else { path });
+        ancestors.find_map(|path| path.canonicalize().ok()).is_some_and(|found| found.starts_with(dir))
+    });
+    if !is_within {
+        return Ok(());
+    }
+    let (dir, into) = (dir.display(), into.display());
+    Err(Failure::Usage(format!("{into} lies in {dir}; name a directory outside of it")))
+}
+
 /// Creates a store of the engine that `args` names in `dir`.
 pub(crate) fn create(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failure> {
     open_at(args, args.engine, dir, Access::Create)
@@ -88,9 +110,16 @@ pub(crate) fn create(args: &Args, dir: &Path) -> Result<Arc<dyn Engine>, Failure
 
 /// The engine of the store in `dir`, as far as its files tell; otherwise the log engine.
 pub(crate) fn engine_of(dir: &Path) -> EngineName {
-    let names = OsFs.list(dir).unwrap_or_default();
+    recognised(&OsFs.list(dir).unwrap_or_default()).unwrap_or(EngineName::Log)
+}
+
+/// The engine of a store with files of these names. `None` if they do not tell.
+fn recognised(names: &[String]) -> Option<EngineName> {
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    if has("NAIVE") || (has("SNAPSHOT") && !has("MANIFEST")) { EngineName::Naive } else { EngineName::Log }
+    if has("NAIVE") || (has("SNAPSHOT") && !has("MANIFEST")) {
+        return Some(EngineName::Naive);
+    }
+    has("MANIFEST").then_some(EngineName::Log)
 }
 
 fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Result<Arc<dyn Engine>, Failure> {
@@ -108,6 +137,10 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
         Error::InvalidArgument(text) => {
             Failure::Usage(format!("{text}; lower --key-len-max or --value-len-max"))
         }
+        Error::NotAStore { path, detail } => {
+            let detail = remedy(engine, dir).unwrap_or(detail);
+            Failure::Store(Error::NotAStore { path, detail })
+        }
         other => Failure::Store(other),
     })?;
     for warning in opened.stats().recovery.warnings {
@@ -118,6 +151,16 @@ fn open_at(args: &Args, engine: EngineName, dir: &Path, access: Access) -> Resul
         retention.look_at(&*opened);
     }
     Ok(opened)
+}
+
+/// What to do on the command line, if `dir` holds nothing or a store of another engine.
+fn remedy(engine: EngineName, dir: &Path) -> Option<String> {
+    let names = OsFs.list_if_exists(dir).ok()?.unwrap_or_default();
+    if names.is_empty() {
+        return Some(format!("there is no kv-{} store here; correct the path", engine.as_str()));
+    }
+    let other = recognised(&names).filter(|other| *other != engine)?.as_str();
+    Some(format!("it holds files of a store of the {other} engine; add --engine {other}"))
 }
 
 /// Opens stores of the log engine, and shows the progress of an opening on a terminal.

@@ -1,5 +1,6 @@
 use super::damage_text;
 use crate::failure::Failure;
+use crate::progress::Meter;
 use crate::text::Text;
 use kv_core::{Env, SegmentId};
 use kv_log::inspect::{self, Part};
@@ -17,8 +18,10 @@ pub(crate) fn dump(
     text: Text,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
+    let meter = Meter::of_answer("read", "records");
     let mut written = Ok(());
     let dumped = inspect::dump(&Env::os(), dir, segment.map(SegmentId::new), &mut |part| {
+        meter.add_one();
         written = match part {
             Part::Record { record, .. }
                 if lsns.is_some_and(|lsns| !record.kind.is_change() || !lsns.contains(&record.lsn)) =>

@@ -1,5 +1,6 @@
 use super::dump::record_text;
 use crate::failure::Failure;
+use crate::progress::Meter;
 use crate::text::Text;
 use kv_core::{Env, Lsn};
 use kv_log::inspect::{Followed, Follower};
@@ -26,11 +27,15 @@ pub(crate) fn tail(
 ) -> Result<(), Failure> {
     let from = from.or(if follow { None } else { Some(0) });
     let mut follower = Follower::open(&Env::os(), dir, from.map(Lsn::new)).map_err(Failure::of_arguments)?;
+    let meter = if follow { Meter::hidden() } else { Meter::of_answer("printed", "changes") };
     loop {
         let mut written: io::Result<()> = Ok(());
         let mut visit = |followed: Followed<'_>| {
             written = match followed {
-                Followed::Change(record) => writeln!(out, "{}", record_text(&record, text)),
+                Followed::Change(record) => {
+                    meter.add_one();
+                    writeln!(out, "{}", record_text(&record, text))
+                }
                 Followed::Gap { first, last } => out.flush().and_then(|()| {
                     let (first, last) = (first.get(), last.get());
                     let lsns = if first == last {
@@ -38,14 +43,14 @@ pub(crate) fn tail(
                     } else {
                         format!("LSNs {first} to {last}")
                     };
-                    writeln!(
-                        err,
-                        "kv: {lsns}: in no segment of the log: compacted, damaged, or skipped after a crash"
-                    )
+                    let reason = "in no segment of the log: compacted, damaged, or skipped after a crash";
+                    meter.beside(|| writeln!(err, "kv: {lsns}: {reason}"))
                 }),
                 Followed::Damage { path, offset, reason } => out.flush().and_then(|()| {
                     let path = path.display();
-                    writeln!(err, "kv: {path} is damaged at offset {offset}: {reason}; the rest is left out")
+                    let note =
+                        format!("{path} is damaged at offset {offset}: {reason}; the rest is left out");
+                    meter.beside(|| writeln!(err, "kv: {note}"))
                 }),
                 _ => Ok(()),
             };

@@ -42,6 +42,15 @@ pub(crate) fn parse_time(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "write a time with a zone: 2026-11-26T16:41:05Z, or with +01:00".to_owned())
 }
 
+/// Refuses a point that would expire at once.
+pub(crate) fn refuse_expired(expires_unix_ms: u64, now_unix_ms: u64) -> Result<(), Failure> {
+    if expires_unix_ms > now_unix_ms {
+        return Ok(());
+    }
+    let time = time::show(expires_unix_ms);
+    Err(Failure::Usage(format!("{time} is over, so the point would be gone at once; name a later time")))
+}
+
 /// The capability of an engine.
 pub(crate) fn of(engine: &dyn Engine) -> Result<&dyn PointInTime, Failure> {
     engine.as_point_in_time().ok_or(Failure::Store(Error::Unsupported("this engine keeps no past states")))

@@ -37,7 +37,7 @@ impl<W: Write> Rows<W> {
     }
 
     fn row(&mut self, row: [&[u8]; 3]) -> io::Result<()> {
-        self.0.write_record(row).map_err(io::Error::from)
+        self.0.write_record(row).map_err(io_error)
     }
 }
 
@@ -45,6 +45,8 @@ impl<W: Write> Rows<W> {
 pub(super) struct Reader<R: Read> {
     rows: csv::Reader<Watched<R>>,
     row: ByteRecord,
+    /// Whether the input has to begin with the header.
+    has_header: bool,
 }
 
 /// The next row, or the reason why there is none.
@@ -71,10 +73,10 @@ impl Next {
 }
 
 impl<R: Read> Reader<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(super) fn new(input: R, has_header: bool) -> Self {
         let input = Watched { input, at_end: false };
         let rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
-        Reader { rows, row: ByteRecord::new() }
+        Reader { rows, row: ByteRecord::new(), has_header }
     }
 
     /// The number of the line that `next` reads, from 1.
@@ -88,7 +90,7 @@ impl<R: Read> Reader<R> {
     /// The input fails.
     pub(super) fn next(&mut self) -> io::Result<Next> {
         let is_first = self.rows.position().byte() == 0;
-        if !self.rows.read_byte_record(&mut self.row)? {
+        if !self.rows.read_byte_record(&mut self.row).map_err(io_error)? {
             return Ok(Next::End);
         }
         // A whole row ends before the reader sees the end of the input.
@@ -97,6 +99,11 @@ impl<R: Read> Reader<R> {
         }
         if is_first && self.row.iter().eq(HEADER.iter().take(self.row.len()).map(|name| name.as_bytes())) {
             return self.next();
+        }
+        if is_first && self.has_header {
+            let fault = "an export in CSV begins with key,value,encoding; choose another --format, or add --no-end \
+                         for the rows of another tool";
+            return Ok(Next::Fault(fault.to_owned()));
         }
         Ok(parse(&self.row).map_or_else(Next::Fault, Next::Line))
     }
@@ -123,6 +130,15 @@ fn parse(row: &ByteRecord) -> Result<Line, String> {
     }
 }
 
+/// The error with the kind of its cause. The conversion of the crate `csv` hides the kind.
+fn io_error(error: csv::Error) -> io::Error {
+    let kind = match error.kind() {
+        csv::ErrorKind::Io(cause) => cause.kind(),
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}
+
 /// An input, and whether its end was reached.
 struct Watched<R> {
     input: R,
@@ -142,7 +158,7 @@ mod tests {
     use super::*;
 
     fn all(input: &[u8]) -> Vec<String> {
-        let mut reader = Reader::new(input);
+        let mut reader = Reader::new(input, false);
         let mut found = Vec::new();
         loop {
             let next = reader.next().unwrap();

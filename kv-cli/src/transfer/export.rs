@@ -14,11 +14,11 @@ pub(crate) fn export(
     format: Format,
     out: &mut impl Write,
 ) -> Result<(), Failure> {
-    let meter = Meter::of_pairs("exported");
+    let meter = Meter::of_answer("exported", "pairs");
     let mut pairs = 0;
     let mut count = || {
         pairs += 1;
-        meter.add_pairs(1);
+        meter.add_one();
     };
     match format {
         Format::Json => {

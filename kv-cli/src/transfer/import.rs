@@ -40,7 +40,7 @@ pub(crate) fn import(
     let mut sink = Sink::new(engine, &meter);
     let mut input = match settings.format {
         Format::Json => Input::Json(Lines::new(input, line_bytes_max(&settings.limits)), 0),
-        Format::Csv => Input::Csv(Reader::new(input)),
+        Format::Csv => Input::Csv(Reader::new(input, settings.has_end)),
         Format::Resp => Input::Resp(resp::Reader::new(input, &settings.limits)),
     };
     let stopped = take_all(&mut input, &mut sink, settings, is_ending);

@@ -19,7 +19,7 @@ impl<'a> Sink<'a> {
     pub(super) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         self.engine.put(key, value)?;
         self.taken += 1;
-        self.meter.add_pairs(1);
+        self.meter.add_one();
         Ok(())
     }
 }

@@ -69,10 +69,14 @@ fn a_shell_without_output_says_what_is_durable() {
 
 #[test]
 fn commands_that_read_fail_on_a_full_device_and_end_quietly_on_a_closed_pipe() {
+    // Longer than the buffers of the output.
+    let value = "v".repeat(30_000);
     for engine in ENGINES {
         let dir = tempfile::tempdir().unwrap();
-        assert!(kv(engine, dir.path(), &["put", "k", "v"], b"").status.success());
-        for words in [&["get", "k"][..], &["stats"], &["scan"]] {
+        assert!(kv(engine, dir.path(), &["put", "k", &value], b"").status.success());
+        let exports = ["json", "csv", "resp"].map(|format| ["export", "--format", format]);
+        let others = [&["get", "k"][..], &["stats"], &["scan"]];
+        for words in others.into_iter().chain(exports.iter().map(<[_; 3]>::as_slice)) {
             let output = onto_full_device(engine, dir.path(), words, b"");
             let (code, _, complaint) = outcome(&output);
             assert!(

@@ -125,11 +125,16 @@ fn a_point_keeps_its_state_through_other_commands() {
     let points = answer(dir.path(), &["points"]);
     assert!(points.starts_with("past states: from LSN ") && points.contains("\nbefore\t2\t"), "{points}");
     let again = run(dir.path(), &["pin", "before"]);
-    assert!(again.status.code() == Some(1) && outcome(&again).2.contains("choose another name"));
+    let complaint = "kv: there is a point \"before\"; choose another name, or remove that point\n";
+    assert_eq!(outcome(&again), (2, "", complaint));
     assert_eq!(answer(dir.path(), &["unpin", "before"]), "before\n");
     assert_eq!(outcome(&run(dir.path(), &["unpin", "before"])), (1, "NULL\n", ""));
     let expiring = answer(dir.path(), &["pin", "soon", "--expires", "2100-01-01T00:00:00+01:00"]);
     assert!(expiring.ends_with("\texpires 2099-12-31T23:00:00.000Z\n"), "{expiring}");
+    let expired = run(dir.path(), &["pin", "late", "--expires", "2020-01-01T00:00:00Z"]);
+    let complaint =
+        "kv: 2020-01-01T00:00:00.000Z is over, so the point would be gone at once; name a later time\n";
+    assert_eq!(outcome(&expired), (2, "", complaint));
 }
 
 #[test]
@@ -310,4 +315,21 @@ fn a_put_that_races_with_the_end_of_the_application_keeps_the_past_states() {
     });
     let application = NaiveEngine::open(dir.path(), options()).unwrap();
     assert_eq!(application.window().unwrap().first_lsn, first);
+}
+
+#[test]
+fn nothing_is_written_into_the_store_itself() {
+    let dir = store();
+    let dir = &dir.path().join("s");
+    let inside = dir.join("new/one");
+    for words in [&["restore", "--to", "1"][..], &["backup"], &["repair"], &["copy"]] {
+        let mut command = plain_command();
+        command.args(words).arg(dir).arg(&inside);
+        let output = feed(command, b"");
+        let (code, answer, complaint) = outcome(&output);
+        let expected =
+            format!("kv: {} lies in {}; name a directory outside of it\n", inside.display(), dir.display());
+        assert_eq!((code, answer, complaint), (2, "", expected.as_str()), "{words:?}");
+        assert!(!dir.join("new").exists(), "{words:?}");
+    }
 }

@@ -74,7 +74,32 @@ fn the_wrong_engine_is_told() {
     let output = kv("log", dir.path(), &["put", "k", "v"], b"");
     let (code, _, complaint) = outcome(&output);
     assert_eq!(code, 1);
-    assert!(complaint.contains("open it with kv-naive"), "{complaint}");
+    let end = ": it holds files of a store of the naive engine; add --engine naive\n";
+    assert!(complaint.ends_with(end), "{complaint}");
+    let dir = tempfile::tempdir().unwrap();
+    assert!(kv("log", dir.path(), &["put", "k", "v"], b"").status.success());
+    let output = kv("naive", dir.path(), &["get", "k"], b"");
+    let (code, _, complaint) = outcome(&output);
+    assert!(code == 1 && complaint.ends_with("of the log engine; add --engine log\n"), "{complaint}");
+}
+
+#[test]
+fn a_missing_store_is_told_in_words_of_the_command_line() {
+    for engine in ENGINES {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        for words in [&["get", "k"][..], &["delete", "k"], &["stats"], &["compact"]] {
+            for place in [&missing, dir.path()] {
+                let output = kv(engine, place, words, b"");
+                let place = place.display();
+                let expected = format!(
+                    "kv: {place} is not a store of this engine: there is no kv-{engine} store here; correct the path\n"
+                );
+                assert_eq!(outcome(&output), (1, "", expected.as_str()), "{words:?}");
+            }
+        }
+        assert!(!missing.exists());
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
@@ -24,13 +24,19 @@ struct Typist {
 }
 
 impl Typist {
-    fn start(mut command: Command) -> Self {
+    fn start(command: Command) -> Self {
+        Typist::with_output(command, None)
+    }
+
+    /// With standard output elsewhere, if `output` says where.
+    fn with_output(mut command: Command, output: Option<Stdio>) -> Self {
         let main = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&main).unwrap();
         unlockpt(&main).unwrap();
         let name = ptsname(&main, Vec::new()).unwrap().into_string().unwrap();
         let side = || OpenOptions::new().read(true).write(true).open(&name).unwrap();
-        command.stdin(side()).stdout(side()).stderr(side()).env("TERM", "xterm");
+        let output = output.unwrap_or_else(|| side().into());
+        command.stdin(side()).stdout(output).stderr(side()).env("TERM", "xterm");
         let child = command.spawn().unwrap();
         drop(command);
         let keyboard = File::from(main);
@@ -56,6 +62,15 @@ impl Typist {
         }
         let end = self.seen.find(text).unwrap() + text.len();
         self.seen.drain(..end);
+    }
+
+    /// Waits for the end of the process. Returns what it wrote since.
+    fn rest(mut self) -> String {
+        self.child.wait().unwrap();
+        while let Ok(part) = self.screen.recv_timeout(Duration::from_millis(500)) {
+            self.seen.push_str(&part);
+        }
+        self.seen
     }
 
     fn type_keys(&mut self, keys: &str) {
@@ -151,6 +166,78 @@ fn a_bar_and_colours_are_for_a_terminal_only() {
     restore.arg("restore").args([dir.path(), &elsewhere.path().join("restored")]).args(["--to", "1"]);
     let mut typist = Typist::start(restore);
     typist.wait_for("restoring");
-    typist.wait_for("restored: LSN 1, ");
-    assert!(typist.child.wait().unwrap().success());
+    let screen = typist.rest();
+    assert!(screen.contains("restored: LSN 1, "), "{screen}");
+    assert!(!screen.contains("█ 0 B/0 B"), "the bar is full at the beginning: {screen}");
+}
+
+/// `kv` with these words. `S` stands for the directory.
+fn command_on(dir: &Path, words: &str) -> Command {
+    let mut command = plain_command();
+    command.args(words.split(' ').map(|word| if word == "S" { dir.to_str().unwrap() } else { word }));
+    command
+}
+
+fn two_pairs() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(kv("log", dir.path(), &["shell"], b"put a 1\nput b 2\n").status.success());
+    dir
+}
+
+#[test]
+fn a_command_that_may_take_long_shows_its_progress_on_a_terminal_only() {
+    let dir = two_pairs();
+    for (words, shown) in [
+        ("diff S S", "compared"),
+        ("diff S --at 2", "reading the past state"),
+        ("diff S --at 2", "compared"),
+        ("get a --at 2 --dir S", "reading the past state"),
+        ("history a --dir S", "reading the history"),
+        ("revert a --to 2 --dir S", "reading the past state"),
+        ("bigkeys --dir S", "looked at"),
+        ("compact S", "compacting"),
+        ("checkpoint S", "writing the checkpoint"),
+    ] {
+        let mut typist = Typist::start(command_on(dir.path(), words));
+        typist.wait_for(shown);
+        typist.rest();
+        let output = command_on(dir.path(), words).output().unwrap();
+        let (code, answer, complaint) = outcome(&output);
+        assert!(code == 0 && complaint.is_empty() && !answer.contains(shown), "{words}: {complaint}");
+    }
+}
+
+#[test]
+fn lines_on_their_way_to_a_file_are_counted_and_lines_on_the_terminal_are_not() {
+    let dir = two_pairs();
+    for (words, shown) in [
+        ("scan --dir S", "printed"),
+        ("export --dir S", "exported"),
+        ("dump S", "read"),
+        ("tail S --no-follow", "printed"),
+    ] {
+        let mut typist = Typist::with_output(command_on(dir.path(), words), Some(Stdio::null()));
+        typist.wait_for(shown);
+        typist.rest();
+        let screen = Typist::start(command_on(dir.path(), words)).rest();
+        assert!(screen.contains('b') && !screen.contains(shown) && !screen.contains('\x1b'), "{screen:?}");
+    }
+}
+
+/// The bar is cleared from its own line, so the lines of the answer stay whole.
+#[test]
+fn a_bar_makes_room_for_the_lines_of_a_diff() {
+    let (first, second) = (two_pairs(), two_pairs());
+    assert!(kv("log", second.path(), &["put", "a", "3"], b"").status.success());
+    let mut command = command_on(first.path(), "diff S");
+    command.arg(second.path());
+    let mut typist = Typist::start(command);
+    typist.wait_for("compared");
+    let screen = typist.rest();
+    let lines = ["- a\t1\r\n", "+ a\t3\r\n"];
+    let starts = lines.map(|line| screen.find(line).unwrap());
+    for start in starts {
+        let before = &screen[..start];
+        assert!(before.ends_with("\x1b[2K") || before.ends_with('\n'), "{screen:?}");
+    }
 }

@@ -222,3 +222,18 @@ fn a_signal_ends_a_copy_and_nothing_is_left() {
         _ => assert!(status.success() && left == 2, "{status:?}"),
     }
 }
+
+/// A line of JSON is a row of CSV as well, so without this the wrong format would store nonsense.
+#[test]
+fn an_export_in_csv_begins_with_its_header() {
+    for engine in ENGINES {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = b"{\"key\":\"a\",\"value\":\"1\"}\n{\"end\":{\"pairs\":1}}\n";
+        let output = kv(engine, dir.path(), &["import", "--format", "csv"], lines);
+        let expected = "kv: line 1: an export in CSV begins with key,value,encoding; choose another --format, or add \
+                        --no-end for the rows of another tool; pairs stored before: 0\n";
+        assert_eq!(outcome(&output), (1, "", expected));
+        let output = kv(engine, dir.path(), &["import", "--format", "csv", "--no-end"], b"a,1\n");
+        assert_eq!(outcome(&output), (0, "1 pairs imported\n", ""));
+    }
+}

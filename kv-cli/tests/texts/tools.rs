@@ -52,7 +52,11 @@ pub(crate) fn rows() -> Vec<Row> {
                 &line(1).replace("\"v\"", &format!("\"{}\"", "v".repeat(1000))),
             )
         }),
-        ("kv import --format csv: a row has one field", Kv::new().fed("import --format csv", "a,b\nc\n")),
+        ("kv import --format csv: it has no header", Kv::new().fed("import --format csv", "a,b\n")),
+        (
+            "kv import --format csv: a row has one field",
+            Kv::new().fed("import --format csv", "key,value\na,b\nc\n"),
+        ),
         ("kv import --format resp: the input is cut", {
             Kv::new().fed("import --format resp", "*3\r\n$3\r\nSET\r\n")
         }),
@@ -62,6 +66,9 @@ pub(crate) fn rows() -> Vec<Row> {
         ("kv import --format resp: the input is no command", {
             Kv::new().fed("import --format resp", "SET a 1\r\n")
         }),
-        ("kv import --format csv: an unknown encoding", Kv::new().fed("import --format csv", "a,b,hex\n")),
+        (
+            "kv import --format csv: an unknown encoding",
+            Kv::new().fed("import --format csv", "key,value,encoding\na,b,hex\n"),
+        ),
     ]
 }

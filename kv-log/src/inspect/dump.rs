@@ -44,7 +44,7 @@ pub fn dump(
     let mut ids = survey.segment_ids();
     ids.retain(|id| only.is_none_or(|only| only == *id));
     if let (Some(only), true) = (only, ids.is_empty()) {
-        let text = format!("{} has no segment {only}", dir.display());
+        let text = format!("{} has no {}", dir.display(), directory::segment_file_name(only));
         return Err(Error::InvalidArgument(text));
     }
     let mut bytes = Vec::new();

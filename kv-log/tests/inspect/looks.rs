@@ -112,5 +112,5 @@ fn a_dump_shows_every_record_and_each_damage() {
     inspect::dump(&Env::os(), &place.src(), Some(SegmentId::new(3)), &mut visit).unwrap();
     let error = inspect::dump(&Env::os(), &place.src(), Some(SegmentId::new(99)), &mut visit).unwrap_err();
     assert_eq!(parts, 1);
-    assert!(error.to_string().contains("has no segment 99"), "{error}");
+    assert!(error.to_string().contains("has no 0000000000000063.segment"), "{error}");
 }
