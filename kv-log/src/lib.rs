@@ -139,6 +139,7 @@ mod manifest;
 mod memory;
 mod new_store;
 mod options;
+mod partition;
 mod past;
 mod processors;
 mod progress;

@@ -1,17 +1,15 @@
 //! The newest record of each key, over many segments.
 //!
-//! The table is in parts, by the hash of the key. A thread that has read a file first sorts its
-//! changes by part, and then locks one part after the other. So threads seldom wait for each other,
-//! and only a key that the table does not know yet is copied.
+//! The table is in parts ([`partition`](crate::partition)). Only a key that it does not know yet is
+//! copied.
 
 use foldhash::fast::RandomState;
 use kv_wal_format::{Record, RecordKind};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 use std::ops::Range;
 
-const PARTS: usize = 16;
+use crate::partition::{PARTS, Partition};
 
 /// The place, the LSN and the length of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +26,7 @@ pub(super) struct Place {
 #[derive(Debug, Default)]
 pub(super) struct Newest {
     parts: [Mutex<Part>; PARTS],
-    /// Finds the part of a key. Not the hash of the tables, whose entries would then lie close
-    /// together.
-    hash: RandomState,
+    partition: Partition,
 }
 
 /// The newest record of each key, of the keys with some hashes.
@@ -42,14 +38,14 @@ struct Part {
 /// The changes of one segment, by part. Their keys are in the bytes of the segment.
 #[derive(Debug)]
 pub(super) struct Changes<'a> {
-    hash: RandomState,
+    partition: Partition,
     by_part: [Vec<(&'a [u8], Place)>; PARTS],
 }
 
 impl Newest {
     /// Begins to collect the changes of a segment.
     pub(super) fn changes<'a>(&self) -> Changes<'a> {
-        Changes { hash: self.hash.clone(), by_part: Default::default() }
+        Changes { partition: self.partition.clone(), by_part: Default::default() }
     }
 
     /// Adds the changes of a segment.
@@ -67,20 +63,13 @@ impl Newest {
 
     /// The newest record of `key`.
     pub(super) fn get(&self, key: &[u8]) -> Option<Place> {
-        self.parts.get(part_of(&self.hash, key))?.lock().places.get(key).copied()
+        self.parts.get(self.partition.part_of(key))?.lock().places.get(key).copied()
     }
 
     /// The newest record of each key, tombstones included.
     pub(super) fn places(&mut self) -> impl Iterator<Item = Place> {
         self.parts.iter_mut().flat_map(|part| part.get_mut().places.values().copied())
     }
-}
-
-/// The number of the part of `key`.
-fn part_of(hash: &RandomState, key: &[u8]) -> usize {
-    // The highest bits are the best ones.
-    let part = hash.hash_one(key) >> (u64::BITS - PARTS.ilog2());
-    usize::try_from(part).unwrap_or_default()
 }
 
 impl<'a> Changes<'a> {
@@ -90,7 +79,7 @@ impl<'a> Changes<'a> {
         // A segment is shorter than 4 GiB.
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let place = Place { lsn: record.lsn, segment, offset: short(range.start), put_len: short(put_len) };
-        if let Some(changes) = self.by_part.get_mut(part_of(&self.hash, record.key)) {
+        if let Some(changes) = self.by_part.get_mut(self.partition.part_of(record.key)) {
             changes.push((record.key, place));
         }
     }

@@ -1,8 +1,6 @@
 //! The state at an LSN, read from its files on all processors.
 //!
-//! The state is in parts, by the hash of the key. A thread that has read a file first sorts the
-//! changes by part, and then locks one part after the other. So threads seldom wait, and the
-//! processor's caches hold the part that a thread works on.
+//! The state is in parts ([`partition`](crate::partition)).
 
 use foldhash::fast::RandomState;
 use kv_core::parts::Pairs;
@@ -10,12 +8,10 @@ use kv_core::{Lsn, Result, Value};
 use kv_wal_format::{Record, RecordKind};
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::hash::BuildHasher;
 
 use crate::manifest::{PastFile, PastFiles};
+use crate::partition::{PARTS, Partition};
 use crate::progress::Work;
-
-const PARTS: usize = 16;
 
 /// A version of a key: the LSN of its change, and its value. `None`: it was deleted.
 type Found = (u64, Option<Value>);
@@ -30,9 +26,7 @@ struct Part {
 #[derive(Debug)]
 pub(super) struct State {
     parts: Vec<Part>,
-    /// Finds the part of a key. Not the hash of the tables, whose entries would then lie close
-    /// together.
-    hash: RandomState,
+    partition: Partition,
 }
 
 impl State {
@@ -42,13 +36,13 @@ impl State {
     /// A needed file is missing or damaged; the caller of `work` ended it.
     pub(super) fn read(files: &PastFiles, lsn: Lsn, work: &Work<'_>) -> Result<Self> {
         let needed: Vec<&PastFile> = files.needed_at(lsn).collect();
-        let hash = RandomState::default();
+        let partition = Partition::default();
         let parts: Vec<Mutex<Part>> = (0..PARTS).map(|_| Mutex::default()).collect();
         work.run(&needed, |file, bytes| {
             files.read(file, bytes)?;
             let mut changes: [Vec<Record<'_>>; PARTS] = Default::default();
             files.check(file, bytes, lsn, |record| {
-                if let Some(changes) = changes.get_mut(part_of(&hash, record.key)) {
+                if let Some(changes) = changes.get_mut(partition.part_of(record.key)) {
                     changes.push(record);
                 }
             })?;
@@ -58,7 +52,7 @@ impl State {
             work.advance(file.len);
             Ok(())
         })?;
-        Ok(State { parts: parts.into_iter().map(Mutex::into_inner).collect(), hash })
+        Ok(State { parts: parts.into_iter().map(Mutex::into_inner).collect(), partition })
     }
 
     /// A put for each pair, in the order of LSNs, as a compaction writes them.
@@ -73,17 +67,10 @@ impl State {
     }
 }
 
-/// The number of the part of `key`.
-fn part_of(hash: &RandomState, key: &[u8]) -> usize {
-    // The highest bits are the best ones.
-    let part = hash.hash_one(key) >> (u64::BITS - PARTS.ilog2());
-    usize::try_from(part).unwrap_or_default()
-}
-
 /// A past state is read from the parts as they are: no table of all pairs is built.
 impl Pairs for State {
     fn get(&self, key: &[u8]) -> Option<&Value> {
-        let (_, value) = self.parts.get(part_of(&self.hash, key))?.newest.get(key)?;
+        let (_, value) = self.parts.get(self.partition.part_of(key))?.newest.get(key)?;
         value.as_ref()
     }
 
