@@ -360,12 +360,19 @@ pub(crate) enum Command {
     },
     /// Print each change of a store, also an open one, as it reaches the files.
     #[command(
-        after_help = "A line is LSN, KIND, KEY and VALUE, separated by tabs, as in a dump. Changes come \
-        in the order of LSNs, each once. A change reaches the files with a dump, which the persistence policy \
-        decides, and is durable once that dump is synced. Without --from, the first line is the next change. \
-        LSNs that are in no segment any more are told on stderr: follow closely, or keep a window of past \
-        states. The files of up to 16 segments stay on the disk until the command has read them. It takes no lock, and ends at Ctrl-C. For the log engine only.\n\n\
-        Examples:\n  kv tail /tmp/s\n  kv tail /tmp/s --from 100\n  kv tail /tmp/s --no-follow | wc -l"
+        after_help = "A line is LSN, KIND, KEY and VALUE, separated by tabs, as in a dump; a + behind KIND \
+        says that the batch goes on in the next line. With --json, it is \
+        {\"key\":K,\"kind\":\"put\",\"lsn\":N,\"more\":false,\"value\":V}. K and V are as in kv export, or digits \
+        with --hex. A delete has the value null. Changes come in the order of LSNs, each once.\n\n\
+        A change reaches the files once the writer has written it there. The persistence policy decides \
+        when. It is durable at the latest once the writer has synced the file. So a printed change may be \
+        lost in a power cut, but not by the death of the writer.\n\n\
+        Without --from, the first line is the next change. LSNs that are in no segment any more are told on \
+        stderr: follow closely, or keep a window of past states. The files of up to 16 segments stay on the \
+        disk until the command has read them. It takes no lock, and ends at Ctrl-C. For the log engine \
+        only.\n\n\
+        Examples:\n  kv tail /tmp/s\n  kv tail /tmp/s --from 100\n  kv tail /tmp/s --no-follow | wc -l\n  \
+        kv tail --json /tmp/s"
     )]
     Tail {
         /// The directory of the store, if --dir does not name it.
@@ -377,6 +384,9 @@ pub(crate) enum Command {
         /// Print what is there, and end. Without --from, all that is in the log.
         #[arg(long)]
         no_follow: bool,
+        /// JSON objects, one a line, instead of text.
+        #[arg(long)]
+        json: bool,
     },
     /// Check every file of a store: every checksum and every reference. Never writes.
     #[command(after_help = "Exit codes: 0 sound, 1 damaged, 2 not checked (no store, open elsewhere for \

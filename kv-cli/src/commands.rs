@@ -49,7 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
             let dir = args.dir()?;
             read_only(|out| files::dump(dir, *segment, lsn.as_ref(), text, out))
         }
-        Command::Tail { from, no_follow, .. } => tail(args.dir()?, *from, !no_follow, text),
+        Command::Tail { from, no_follow, json, .. } => {
+            tail(args.dir()?, *from, !no_follow, files::Form { text, as_json: *json })
+        }
         Command::Verify { json, .. } => verify(args.dir()?, text, *json),
         Command::Tails { remove, json } => answer_read(files::tails(*remove, *json)?.as_bytes()),
         Command::Repair { src, dst, json } => repair(src, dst, text, *json),
@@ -281,10 +283,10 @@ fn diff(args: &Args, text: Text, dir1: &Path, dir2: &Path, at: Option<&Target>) 
     answered
 }
 
-fn tail(dir: &Path, from: Option<u64>, follow: bool, text: Text) -> Result<ExitCode, Failure> {
+fn tail(dir: &Path, from: Option<u64>, follow: bool, form: files::Form) -> Result<ExitCode, Failure> {
     let interrupt = Interrupt::watch().map_err(Failure::Signals)?;
     let is_over = || interrupt.is_set();
-    let ended = read_only(|out| files::tail(dir, from, follow, text, &is_over, out, &mut io::stderr()));
+    let ended = read_only(|out| files::tail(dir, from, follow, form, &is_over, out, &mut io::stderr()));
     interrupt.die_if_set();
     ended
 }

@@ -1,5 +1,8 @@
 //! The notation of keys and values on the command line and on a terminal.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
 use std::borrow::Cow;
 
 /// The text of an absent value.
@@ -56,6 +59,16 @@ impl Text {
         match self {
             Text::Plain => bytes.escape_ascii().to_string(),
             Text::Hex => String::from_utf8_lossy(&self.show(bytes)).into_owned(),
+        }
+    }
+
+    /// `bytes` in JSON: a string, or `{"base64":B}` for bytes that are not UTF-8. In hexadecimal, a
+    /// string of digits.
+    pub(crate) fn as_json(self, bytes: &[u8]) -> Value {
+        match (self, std::str::from_utf8(bytes)) {
+            (Text::Plain, Ok(text)) => Value::from(text),
+            (Text::Plain, Err(_)) => json!({ "base64": STANDARD.encode(bytes) }),
+            (Text::Hex, _) => Value::from(self.escape(bytes)),
         }
     }
 }

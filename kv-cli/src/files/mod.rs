@@ -10,7 +10,7 @@ mod verify;
 pub(crate) use dump::dump;
 pub(crate) use inspect::inspect;
 pub(crate) use repair::repair;
-pub(crate) use tail::tail;
+pub(crate) use tail::{Form, tail};
 pub(crate) use tails::tails;
 pub(crate) use verify::verify;
 

@@ -4,6 +4,8 @@ use crate::progress::Meter;
 use crate::text::Text;
 use kv_core::{Env, Lsn};
 use kv_log::inspect::{Followed, Follower};
+use kv_wal_format::{Record, RecordKind};
+use serde_json::json;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -13,6 +15,33 @@ use std::time::Duration;
 /// The time between two looks at the files.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How a change is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) text: Text,
+    pub(crate) as_json: bool,
+}
+
+impl Form {
+    fn line(self, record: &Record<'_>) -> String {
+        let Form { text, as_json } = self;
+        if !as_json {
+            return record_text(record, text);
+        }
+        let Record { kind, more, lsn, key, value } = record;
+        // A delete has no value.
+        let value = (*kind == RecordKind::Put).then(|| text.as_json(value));
+        json!({
+            "lsn": lsn,
+            "kind": kind.to_string(),
+            "more": more,
+            "key": text.as_json(key),
+            "value": value,
+        })
+        .to_string()
+    }
+}
+
 /// Writes a line for each change of the store in `dir` as it reaches the files, from the LSN `from`
 /// on, or from now. Ends when `is_over` says so, and without `follow` after one look. Notes go to
 /// `err`.
@@ -20,7 +49,7 @@ pub(crate) fn tail(
     dir: &Path,
     from: Option<u64>,
     follow: bool,
-    text: Text,
+    form: Form,
     is_over: &dyn Fn() -> bool,
     out: &mut impl Write,
     err: &mut impl Write,
@@ -34,7 +63,7 @@ pub(crate) fn tail(
             written = match followed {
                 Followed::Change(record) => {
                     meter.add_one();
-                    writeln!(out, "{}", record_text(&record, text))
+                    writeln!(out, "{}", form.line(&record))
                 }
                 Followed::Gap { first, last } => out.flush().and_then(|()| {
                     let (first, last) = (first.get(), last.get());

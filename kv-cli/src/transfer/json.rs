@@ -1,6 +1,7 @@
 //! JSON Lines: `{"key":K,"value":V}`, and at the end `{"end":{"pairs":N}}`. K and V are strings, or
 //! `{"base64":B}` for bytes that are not UTF-8.
 
+use crate::text::Text;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
@@ -16,18 +17,11 @@ pub(super) enum Line {
 
 pub(super) fn write_pair(out: &mut impl Write, key: &[u8], value: &[u8]) -> io::Result<()> {
     // The keys of an object are in the order of the alphabet: key, value.
-    writeln!(out, "{}", json!({ "key": of_bytes(key), "value": of_bytes(value) }))
+    writeln!(out, "{}", json!({ "key": Text::Plain.as_json(key), "value": Text::Plain.as_json(value) }))
 }
 
 pub(super) fn write_end(out: &mut impl Write, pairs: u64) -> io::Result<()> {
     writeln!(out, "{}", json!({ "end": { "pairs": pairs } }))
-}
-
-fn of_bytes(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Value::from(text),
-        Err(_) => json!({ "base64": STANDARD.encode(bytes) }),
-    }
 }
 
 /// The content of `line`, or its fault.

@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
 
 use crate::run::{kv, outcome, plain_command, text};
+use kv_core::{Batch, Engine};
+use kv_log::{LogEngine, Options};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -29,6 +31,33 @@ fn what_is_there_is_printed_from_any_lsn_on() {
     }
     let output = tail(&["--no-follow", "--hex", "--from", "4"], &dir);
     assert_eq!(outcome(&output), (0, "4\tput\t63\t01\n", ""));
+}
+
+#[test]
+fn as_json_any_bytes_are_told_as_in_an_export() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("s");
+    assert!(kv("log", &dir, &["shell"], b"put a 1\nput \xff \t\"\x01\ndelete a\n").status.success());
+    let lines = "{\"key\":\"a\",\"kind\":\"put\",\"lsn\":1,\"more\":false,\"value\":\"1\"}\n\
+        {\"key\":{\"base64\":\"/w==\"},\"kind\":\"put\",\"lsn\":2,\"more\":false,\"value\":\"\\t\\\"\\u0001\"}\n\
+        {\"key\":\"a\",\"kind\":\"delete\",\"lsn\":3,\"more\":false,\"value\":null}\n";
+    assert_eq!(outcome(&tail(&["--no-follow", "--json"], &dir)), (0, lines, ""));
+    let line = "{\"key\":\"ff\",\"kind\":\"put\",\"lsn\":2,\"more\":false,\"value\":\"092201\"}";
+    let output = tail(&["--no-follow", "--json", "--hex", "--from", "2"], &dir);
+    assert_eq!(outcome(&output).1.lines().next(), Some(line));
+}
+
+/// A batch is one change of several keys.
+#[test]
+fn as_json_a_batch_goes_on_in_the_next_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), Options::default()).unwrap();
+    store.apply(Batch::new().put(b"a", b"1").put(b"b", b"2")).unwrap();
+    store.close().unwrap();
+    let output = tail(&["--no-follow", "--json"], dir.path());
+    let (code, answer, complaint) = outcome(&output);
+    let more: Vec<bool> = answer.lines().map(|line| line.contains("\"more\":true")).collect();
+    assert_eq!((code, &more[..], complaint), (0, &[true, false][..], ""), "{answer}");
 }
 
 #[test]
