@@ -88,12 +88,14 @@ fn shell(args: &Args, text: Text) -> Result<ExitCode, Failure> {
 
 fn get(args: &Args, text: Text, key: &OsStr, at: Option<&Target>) -> Result<ExitCode, Failure> {
     let key = text.parse(key.as_encoded_bytes())?;
-    let engine = match at {
-        Some(at) => store::state_at(&*store::past(args)?, at)?,
-        None => store::open(args)?,
+    let value = if let Some(at) = at {
+        store::past(args)?.value_at(at, &key)?
+    } else {
+        let engine = store::open(args)?;
+        let value = engine.get(&key)?;
+        engine.close()?;
+        value
     };
-    let value = engine.get(&key)?;
-    engine.close()?;
     let Some(value) = value else { return answer_absent() };
     answer_read(&line(&text.show(&value)))
 }

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::past::KeepFound;
 use crate::progress::{Meter, of_opening};
 use kv_core::fs::FsExt;
-use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime, Target};
+use kv_core::{Engine, EngineFactory, Env, Error, OpenOptions, OsFs, PointInTime, Target, Value};
 use kv_log::inspect::ClosedPast;
 use kv_log::{ConfiguredLogFactory, LogFactory, Options};
 use kv_naive::{NaiveEngine, NaiveFactory};
@@ -55,6 +55,17 @@ pub(crate) enum Past {
     /// The store need not open.
     Log(Box<ClosedPast>),
     Naive(NaiveEngine),
+}
+
+impl Past {
+    /// The value of `key` in a past state.
+    pub(crate) fn value_at(&self, target: &Target, key: &[u8]) -> Result<Option<Value>, Failure> {
+        let _meter = Meter::of_time("reading the past state");
+        Ok(match self {
+            Past::Log(past) => past.value_at(target, key)?,
+            Past::Naive(engine) => engine.read_at(target)?.engine.get(key)?,
+        })
+    }
 }
 
 impl Deref for Past {

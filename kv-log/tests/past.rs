@@ -107,6 +107,39 @@ fn a_closed_store_shows_every_state_that_the_open_one_shows() {
     assert_eq!(before, *lsn, "the window of a restored store begins at its state");
 }
 
+/// Also if files are damaged that only some of the states need.
+#[test]
+fn a_past_value_is_that_of_the_past_state() {
+    let (disk, states) = closed();
+    let archived = segments(&disk, SegmentState::Archived);
+    let (damaged, mut found, mut lost) = (&archived[archived.len() / 2], 0, 0);
+    for is_damaged in [false, true] {
+        if is_damaged {
+            flip(&disk, damaged, |len| len / 2);
+        }
+        let past = ClosedPast::open(&env(&disk), Path::new(DIR)).unwrap();
+        for (lsn, state) in &states {
+            let (target, is_readable) = (Target::Lsn(*lsn), past.read_at(&Target::Lsn(*lsn)).is_ok());
+            for key in 0..12_u8 {
+                match past.value_at(&target, &[key]) {
+                    Ok(value) => {
+                        assert_eq!(value.as_deref(), state.get(&[key][..]).map(Vec::as_slice), "LSN {lsn}");
+                        assert!(is_readable);
+                        found += u32::from(is_damaged);
+                    }
+                    Err(error) => {
+                        assert!(matches!(error, Error::Corruption { .. }) && !is_readable, "{error}");
+                        lost += 1;
+                    }
+                }
+            }
+        }
+        let beyond = past.value_at(&Target::Lsn(states.last().unwrap().0.next()), &[0]);
+        assert!(matches!(beyond, Err(Error::OutsideWindow { .. })));
+    }
+    assert!(found > 0 && lost > 0, "found {found}, lost {lost}");
+}
+
 #[test]
 fn a_restore_tells_its_progress_and_whoever_hears_it_can_end_it() {
     let (disk, states) = closed();

@@ -3,7 +3,7 @@
 use kv_core::fs::DirExt;
 use kv_core::{
     BackupReport, Env, Error, Lsn, Moment, Past, Point, PointInTime, Reach, RestorePlan, Result, SegmentId,
-    Target, Version, Window,
+    Target, Value, Version, Window,
 };
 use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Stop, StopReason};
 use std::path::Path;
@@ -81,6 +81,15 @@ impl ClosedPast {
         on_progress: &OnProgress<'_>,
     ) -> Result<Moment> {
         self.reachable()?.restore(target, into, on_progress)
+    }
+
+    /// The value of `key` in a past state. `None` if the state has no such key. The answer is that
+    /// of [`read_at`](PointInTime::read_at), which collects the values of all keys.
+    ///
+    /// # Errors
+    /// As `read_at`.
+    pub fn value_at(&self, target: &Target, key: &[u8]) -> Result<Option<Value>> {
+        self.reachable()?.value_at(target, key)
     }
 
     fn reachable(&self) -> Result<Reachable> {

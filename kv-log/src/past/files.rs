@@ -35,17 +35,18 @@ impl PastFiles {
         marks
     }
 
-    /// The versions of `key` up to `lsn` by their LSNs.
+    /// The versions of `key` in `files` up to `lsn` by their LSNs.
     ///
     /// # Errors
-    /// A file of the window is missing or damaged.
+    /// One of the files is missing or damaged.
     pub(super) fn versions(
         &self,
+        files: &[&PastFile],
         key: &[u8],
         lsn: Lsn,
         background: Background,
     ) -> Result<BTreeMap<u64, Option<Value>>> {
-        let of_files = each_on_all_processors(background, &self.files, |file, bytes| {
+        let of_files = each_on_all_processors(background, files, |file, bytes| {
             let mut versions = Vec::new();
             self.read(file, bytes)?;
             self.check(file, bytes, lsn, |record| {

@@ -4,7 +4,8 @@ use kv_core::fs::FsExt;
 use kv_core::parts::refuse_unless_empty;
 use kv_core::parts::{PastState, Timeline};
 use kv_core::{
-    BackupReport, Env, Lsn, Moment, Past, Point, RestorePlan, Result, Rounding, Target, Version, Window,
+    BackupReport, Env, Lsn, Moment, Past, Point, RestorePlan, Result, Rounding, Target, Value, Version,
+    Window,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use super::backup::write_backup;
 use super::restore::write_store;
 use super::state::State;
-use crate::manifest::{Archive, Held, PastFiles};
+use crate::manifest::{Archive, Held, PastFile, PastFiles};
 use crate::progress::{OnProgress, Work, silently};
 
 /// A restored store has about so many segments, if they are small.
@@ -77,9 +78,17 @@ impl Reachable {
         Ok(Past { moment, engine: Arc::new(PastState::new(moment.lsn, state)) })
     }
 
+    pub(super) fn value_at(&self, target: &Target, key: &[u8]) -> Result<Option<Value>> {
+        let lsn = self.moment(target)?.lsn;
+        let needed: Vec<&PastFile> = self.files.needed_at(lsn).collect();
+        let mut versions = self.files.versions(&needed, key, lsn, self.env.background)?;
+        Ok(versions.pop_last().and_then(|(_, value)| value))
+    }
+
     pub(super) fn history(&self, key: &[u8]) -> Result<Vec<Version>> {
         let (timeline, Window { first_lsn, last_lsn, .. }) = (self.timeline(), self.window);
-        let mut versions = self.files.versions(key, last_lsn, self.env.background)?;
+        let all: Vec<&PastFile> = self.files.files.iter().collect();
+        let mut versions = self.files.versions(&all, key, last_lsn, self.env.background)?;
         // Of the versions before the window, the last one shows in it, if it is a put.
         let inside = versions.split_off(&first_lsn.next().get());
         let first = versions.pop_last().filter(|(_, value)| value.is_some());
