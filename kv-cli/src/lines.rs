@@ -15,11 +15,8 @@ pub(crate) struct Lines<R> {
 pub(crate) enum Next<'a> {
     /// A whole line, without its line break.
     Line(&'a [u8]),
-    /// A line over the limit, which `Lines` has skipped.
-    TooLong {
-        /// The input ends before the line does.
-        cut: bool,
-    },
+    /// A line over the limit. `skip_rest` skips what is left of it.
+    TooLong,
     /// The input ends inside a line, which may be cut.
     Cut,
     /// The input ends.
@@ -44,13 +41,13 @@ impl<R: Read> Lines<R> {
             return Ok(Next::Line(line.strip_suffix(b"\r").unwrap_or(line)));
         }
         if len == self.bytes_max {
-            return Ok(Next::TooLong { cut: !self.skip_rest()? });
+            return Ok(Next::TooLong);
         }
         Ok(if len == 0 { Next::End } else { Next::Cut })
     }
 
-    /// Skips the rest of a line. Returns whether it found the line break.
-    fn skip_rest(&mut self) -> io::Result<bool> {
+    /// Skips the rest of a line that is too long. Returns whether it found the line break.
+    pub(crate) fn skip_rest(&mut self) -> io::Result<bool> {
         while !self.line.ends_with(b"\n") {
             if self.read_part()? == 0 {
                 return Ok(false);
@@ -78,11 +75,14 @@ mod tests {
         let mut answers = Vec::new();
         loop {
             let next = lines.next().unwrap();
-            let end = next == Next::End;
+            let (end, is_too_long) = (next == Next::End, next == Next::TooLong);
             answers.push(match next {
                 Next::Line(line) => line.escape_ascii().to_string(),
                 other => format!("{other:?}"),
             });
+            if is_too_long && !lines.skip_rest().unwrap() {
+                answers.push("cut".to_owned());
+            }
             if end {
                 return answers;
             }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn every_end_of_a_line() {
-        let (cut, long, long_cut) = ("Cut", "TooLong { cut: false }", "TooLong { cut: true }");
+        let (cut, long) = ("Cut", "TooLong");
         for (input, expected) in [
             ("", &[][..]),
             ("\n", &[""]),
@@ -106,8 +106,8 @@ mod tests {
             ("abcdefghij\nx\n", &[long, "x"]),
             ("abcdefghijk\nx\n", &[long, "x"]),
             ("abcd", &[cut]),
-            ("abcde", &[long_cut]),
-            ("abcdefghijk", &[long_cut]),
+            ("abcde", &[long, "cut"]),
+            ("abcdefghijk", &[long, "cut"]),
         ] {
             let mut expected = expected.to_vec();
             expected.push("End");

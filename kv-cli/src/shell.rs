@@ -65,14 +65,15 @@ pub(crate) fn run(
         match &next {
             Next::End => break End::Whole,
             Next::Cut => writeln!(out, "ERROR {CUT}"),
-            Next::TooLong { .. } => too_long(out, settings.line_bytes_max),
+            Next::TooLong => too_long(out, settings.line_bytes_max),
             Next::Line(line) => match parse(line) {
                 Line::Quit => break End::Whole,
                 line => carry_out(engine, settings.text, &line, out),
             },
         }
         .map_err(unanswered)?;
-        if matches!(next, Next::Cut | Next::TooLong { cut: true }) {
+        let (is_cut, is_too_long) = (next == Next::Cut, next == Next::TooLong);
+        if is_cut || is_too_long && !lines.skip_rest().map_err(Failure::Input)? {
             break End::Cut;
         }
     };

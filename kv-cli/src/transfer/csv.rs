@@ -47,12 +47,16 @@ pub(super) struct Reader<R: Read> {
     row: ByteRecord,
     /// Whether the input has to begin with the header.
     has_header: bool,
+    /// The longest row, bytes.
+    row_bytes_max: usize,
 }
 
 /// The next row, or the reason why there is none.
 pub(super) enum Next {
     Line(Line),
     Fault(String),
+    /// This part is longer than any pair.
+    TooLong,
     /// The input ends within a row.
     Cut,
     End,
@@ -66,6 +70,7 @@ impl Next {
             Next::Line(Line::Pair(key, value)) => format!("{}={}", key.escape_ascii(), value.escape_ascii()),
             Next::Line(Line::End(pairs)) => format!("end {pairs}"),
             Next::Fault(fault) => format!("{place}: {fault}"),
+            Next::TooLong => "too long".to_owned(),
             Next::Cut => "cut".to_owned(),
             Next::End => return None,
         })
@@ -73,10 +78,10 @@ impl Next {
 }
 
 impl<R: Read> Reader<R> {
-    pub(super) fn new(input: R, has_header: bool) -> Self {
-        let input = Watched { input, at_end: false };
+    pub(super) fn new(input: R, has_header: bool, row_bytes_max: usize) -> Self {
+        let input = Watched { input, at_end: false, left: Some(0) };
         let rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(input);
-        Reader { rows, row: ByteRecord::new(), has_header }
+        Reader { rows, row: ByteRecord::new(), has_header, row_bytes_max }
     }
 
     /// The number of the line that `next` reads, from 1.
@@ -90,8 +95,13 @@ impl<R: Read> Reader<R> {
     /// The input fails.
     pub(super) fn next(&mut self) -> io::Result<Next> {
         let is_first = self.rows.position().byte() == 0;
-        if !self.rows.read_byte_record(&mut self.row).map_err(io_error)? {
-            return Ok(Next::End);
+        // A row may begin in bytes that were read with the row before.
+        self.rows.get_mut().left = Some(self.row_bytes_max);
+        match self.rows.read_byte_record(&mut self.row) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Next::End),
+            Err(_) if self.rows.get_ref().left.is_none() => return Ok(Next::TooLong),
+            Err(error) => return Err(io_error(error)),
         }
         // A whole row ends before the reader sees the end of the input.
         if self.rows.get_ref().at_end {
@@ -143,11 +153,19 @@ fn io_error(error: csv::Error) -> io::Error {
 struct Watched<R> {
     input: R,
     at_end: bool,
+    /// The bytes that may still be read for this row. `None` once the row has asked for more.
+    left: Option<usize>,
 }
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.input.read(buf)?;
+        let len = buf.len().min(self.left.unwrap_or(0));
+        if len == 0 && !buf.is_empty() {
+            self.left = None;
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let read = self.input.read(buf.get_mut(..len).unwrap_or_default())?;
+        self.left = self.left.map(|left| left - read);
         self.at_end |= read == 0 && !buf.is_empty();
         Ok(read)
     }
@@ -158,13 +176,13 @@ mod tests {
     use super::*;
 
     fn all(input: &[u8]) -> Vec<String> {
-        let mut reader = Reader::new(input, false);
+        let mut reader = Reader::new(input, false, 20);
         let mut found = Vec::new();
         loop {
             let next = reader.next().unwrap();
             let Some(shown) = next.shown(reader.line()) else { return found };
             found.push(shown);
-            if found.last().is_some_and(|last| last == "cut") {
+            if found.last().is_some_and(|last| ["cut", "too long"].contains(&last.as_str())) {
                 return found;
             }
         }
@@ -196,5 +214,16 @@ mod tests {
         assert!(all(b"!,!,base64\n")[0].contains("not valid base64"));
         assert!(all(b"x,,end\n")[0].contains("no number of pairs"));
         assert_eq!(all(b""), Vec::<String>::new());
+    }
+
+    /// A row may be as long as the limit, also in a buffer that ends within it.
+    #[test]
+    fn a_row_beyond_the_limit_is_not_read_to_its_end() {
+        let (fits, longer) = ("a,34567890123456789\n", "a,345678901234567890\n");
+        assert_eq!(fits.len(), 20);
+        let pair = "a=34567890123456789";
+        assert_eq!(all(fits.repeat(3).as_bytes()), [pair; 3]);
+        assert_eq!(all([fits, longer].concat().as_bytes()), [pair, "too long"]);
+        assert_eq!(all([fits, "b,\"", &"x\n".repeat(20)].concat().as_bytes()), [pair, "too long"]);
     }
 }

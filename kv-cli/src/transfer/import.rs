@@ -19,8 +19,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
 }
 
-/// The longest line that a pair can need, bytes.
-fn line_bytes_max(limits: &Limits) -> usize {
+/// The longest line or row that a pair can need, bytes.
+fn part_bytes_max(limits: &Limits) -> usize {
     // The names and the punctuation.
     const SLACK_BYTES: usize = 256;
     // The longest escape of JSON for one byte: \u0000.
@@ -39,8 +39,8 @@ pub(crate) fn import(
     let meter = Meter::of_pairs("imported");
     let mut sink = Sink::new(engine, &meter);
     let mut input = match settings.format {
-        Format::Json => Input::Json(Lines::new(input, line_bytes_max(&settings.limits)), 0),
-        Format::Csv => Input::Csv(Reader::new(input, settings.has_end)),
+        Format::Json => Input::Json(Lines::new(input, part_bytes_max(&settings.limits)), 0),
+        Format::Csv => Input::Csv(Reader::new(input, settings.has_end, part_bytes_max(&settings.limits))),
         Format::Resp => Input::Resp(resp::Reader::new(input, &settings.limits)),
     };
     let stopped = take_all(&mut input, &mut sink, settings, is_ending);
@@ -113,10 +113,18 @@ impl<R: Read> Input<R> {
     }
 
     fn next(&mut self, settings: &Settings) -> Result<Option<Line>, Stop> {
-        let is_resp = matches!(self, Input::Resp(_));
-        let cut = || {
-            let unit = if is_resp { "command" } else { "line" };
-            Stop::Fault(format!("the input ends within this {unit}, so it is cut"))
+        let unit = match self {
+            Input::Json(..) => "line",
+            Input::Csv(_) => "row",
+            Input::Resp(_) => "command",
+        };
+        let cut = || Stop::Fault(format!("the input ends within this {unit}, so it is cut"));
+        let too_long = || {
+            let max = part_bytes_max(&settings.limits);
+            let fault = format!(
+                "the {unit} is longer than {max} bytes (--key-len-max and --value-len-max raise this limit)"
+            );
+            Stop::Fault(fault)
         };
         match self {
             Input::Json(lines, number) => {
@@ -125,25 +133,24 @@ impl<R: Read> Input<R> {
                     Next::Line(line) => json::parse(line).map(Some).map_err(Stop::Fault),
                     Next::End => Ok(None),
                     Next::Cut => Err(cut()),
-                    Next::TooLong { .. } => {
-                        let max = line_bytes_max(&settings.limits);
-                        let fault = format!(
-                            "the line is longer than {max} bytes (--key-len-max and --value-len-max raise this limit)"
-                        );
-                        Err(Stop::Fault(fault))
-                    }
+                    Next::TooLong => Err(too_long()),
                 }
             }
-            Input::Csv(reader) => of_next(reader.next().map_err(Stop::Input)?, cut),
-            Input::Resp(reader) => of_next(reader.next().map_err(Stop::Input)?, cut),
+            Input::Csv(reader) => of_next(reader.next().map_err(Stop::Input)?, cut, too_long),
+            Input::Resp(reader) => of_next(reader.next().map_err(Stop::Input)?, cut, too_long),
         }
     }
 }
 
-fn of_next(next: NextRow, cut: impl FnOnce() -> Stop) -> Result<Option<Line>, Stop> {
+fn of_next(
+    next: NextRow,
+    cut: impl FnOnce() -> Stop,
+    too_long: impl FnOnce() -> Stop,
+) -> Result<Option<Line>, Stop> {
     match next {
         NextRow::Line(line) => Ok(Some(line)),
         NextRow::Fault(fault) => Err(Stop::Fault(fault)),
+        NextRow::TooLong => Err(too_long()),
         NextRow::Cut => Err(cut()),
         NextRow::End => Ok(None),
     }

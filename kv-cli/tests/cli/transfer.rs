@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::Output;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Puts pairs of every kind: text, separators, bytes that are not UTF-8, empty ones.
@@ -235,5 +236,35 @@ fn an_export_in_csv_begins_with_its_header() {
         assert_eq!(outcome(&output), (1, "", expected));
         let output = kv(engine, dir.path(), &["import", "--format", "csv", "--no-end"], b"a,1\n");
         assert_eq!(outcome(&output), (0, "1 pairs imported\n", ""));
+    }
+}
+
+/// The input stays open: an answer must not wait for the end of what is too long.
+#[test]
+fn an_import_ends_once_its_input_is_longer_than_any_pair() {
+    let inputs = [
+        ("json", "{\"key\":\"a\",\"value\":\"", "line 1: the line is longer than 6316 bytes"),
+        ("csv", "key,value,encoding\na,\"", "line 2: the row is longer than 6316 bytes"),
+        ("resp", "*3\r\n$", "command 1: "),
+        ("resp", "*", "command 1: "),
+    ];
+    for (format, start, fault) in inputs {
+        let dir = tempfile::tempdir().unwrap();
+        let words = ["--key-len-max=10", "--value-len-max=1000", "import", "--format", format];
+        let mut child = command("log", &dir.path().join("s"), &words).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        // The command may end meanwhile, and close the pipe.
+        let _ = stdin.write_all(&[start.as_bytes(), &[b'1'; 100_000]].concat());
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(20) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let has_ended = child.try_wait().unwrap().is_some();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let (code, answer, complaint) = outcome(&output);
+        assert!(has_ended, "{format}: {complaint}");
+        assert_eq!((code, answer), (1, ""), "{format}");
+        assert!(complaint.contains(fault), "{format}: {complaint}");
     }
 }
