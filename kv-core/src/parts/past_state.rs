@@ -7,19 +7,19 @@ use std::task::{Context, Poll};
 /// The keys and values of a past state, in the table that an engine built.
 pub trait Pairs: std::fmt::Debug + Send + Sync {
     /// The value of `key`.
-    fn get(&self, key: &[u8]) -> Option<&Value>;
+    fn get(&self, key: &[u8]) -> Option<&[u8]>;
 
     /// Every pair, in any order.
-    fn pairs(&self) -> Box<dyn Iterator<Item = (&[u8], &Value)> + '_>;
+    fn pairs(&self) -> Box<dyn Iterator<Item = (&[u8], &[u8])> + '_>;
 }
 
 impl<S: BuildHasher + Send + Sync> Pairs for HashMap<Vec<u8>, Value, S> {
-    fn get(&self, key: &[u8]) -> Option<&Value> {
-        HashMap::get(self, key)
+    fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        HashMap::get(self, key).map(|value| &**value)
     }
 
-    fn pairs(&self) -> Box<dyn Iterator<Item = (&[u8], &Value)> + '_> {
-        Box::new(self.iter().map(|(key, value)| (key.as_slice(), value)))
+    fn pairs(&self) -> Box<dyn Iterator<Item = (&[u8], &[u8])> + '_> {
+        Box::new(self.iter().map(|(key, value)| (key.as_slice(), &**value)))
     }
 }
 
@@ -59,21 +59,18 @@ impl<P: Pairs> Engine for PastState<P> {
 
     fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         self.health.check_readable()?;
-        Ok(self.pairs.get(key).cloned())
+        Ok(self.pairs.get(key).map(Value::from))
     }
 
     fn read(&self, key: &[u8], visit: &mut dyn FnMut(&[u8])) -> Result<bool> {
-        let value = self.get(key)?;
-        if let Some(value) = &value {
-            visit(value);
-        }
-        Ok(value.is_some())
+        self.health.check_readable()?;
+        Ok(self.pairs.get(key).map(visit).is_some())
     }
 
     fn read_many(&self, keys: &[&[u8]], visit: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<()> {
         self.health.check_readable()?;
         for (position, key) in keys.iter().enumerate() {
-            visit(position, self.pairs.get(key).map(|value| &**value));
+            visit(position, self.pairs.get(key));
         }
         Ok(())
     }

@@ -3,16 +3,14 @@
 //! The table is in parts ([`partition`](crate::partition)). Only a key that it does not know yet is
 //! copied.
 
-use foldhash::fast::RandomState;
 use kv_wal_format::{Record, RecordKind};
 use parking_lot::Mutex;
-use std::collections::HashMap;
 use std::ops::Range;
 
-use crate::partition::{PARTS, Partition};
+use crate::partition::{HashedKey, KeyTable, PARTS, Partition};
 
 /// The place, the LSN and the length of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) lsn: u64,
     /// The number of its segment, in an order that the caller chose.
@@ -25,21 +23,15 @@ pub(super) struct Place {
 /// The newest record of each key.
 #[derive(Debug, Default)]
 pub(super) struct Newest {
-    parts: [Mutex<Part>; PARTS],
+    parts: [Mutex<KeyTable<Place>>; PARTS],
     partition: Partition,
-}
-
-/// The newest record of each key, of the keys with some hashes.
-#[derive(Debug, Default)]
-struct Part {
-    places: HashMap<Box<[u8]>, Place, RandomState>,
 }
 
 /// The changes of one segment, by part. Their keys are in the bytes of the segment.
 #[derive(Debug)]
 pub(super) struct Changes<'a> {
     partition: Partition,
-    by_part: [Vec<(&'a [u8], Place)>; PARTS],
+    by_part: [Vec<(HashedKey<'a>, Place)>; PARTS],
 }
 
 impl Newest {
@@ -53,22 +45,20 @@ impl Newest {
         for (part, changes) in self.parts.iter().zip(changes.by_part) {
             let mut part = part.lock();
             for (key, place) in changes {
-                match part.places.get_mut(key) {
-                    Some(known) => known.keep_newer(place),
-                    None => drop(part.places.insert(key.into(), place)),
-                }
+                part.get_or_default(key).keep_newer(place);
             }
         }
     }
 
     /// The newest record of `key`.
     pub(super) fn get(&self, key: &[u8]) -> Option<Place> {
-        self.parts.get(self.partition.part_of(key))?.lock().places.get(key).copied()
+        let key = self.partition.hash(key);
+        self.parts.get(key.part())?.lock().get(key).copied()
     }
 
     /// The newest record of each key, tombstones included.
     pub(super) fn places(&mut self) -> impl Iterator<Item = Place> {
-        self.parts.iter_mut().flat_map(|part| part.get_mut().places.values().copied())
+        self.parts.iter_mut().flat_map(|part| part.get_mut().iter().map(|(_, place)| *place))
     }
 }
 
@@ -79,8 +69,9 @@ impl<'a> Changes<'a> {
         // A segment is shorter than 4 GiB.
         let short = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let place = Place { lsn: record.lsn, segment, offset: short(range.start), put_len: short(put_len) };
-        if let Some(changes) = self.by_part.get_mut(self.partition.part_of(record.key)) {
-            changes.push((record.key, place));
+        let key = self.partition.hash(record.key);
+        if let Some(changes) = self.by_part.get_mut(key.part()) {
+            changes.push((key, place));
         }
     }
 }
@@ -90,7 +81,8 @@ impl Place {
         self.put_len > 0
     }
 
-    /// Copies of a record have the same LSN. The first segment keeps it, in any order of calls.
+    /// Copies of a record have the same LSN. The first segment keeps it, in any order of calls. The
+    /// place of a new key has LSN 0, which no change has.
     fn keep_newer(&mut self, other: Place) {
         let rank = |place: &Place| (place.lsn, std::cmp::Reverse((place.segment, place.offset)));
         if rank(&other) > rank(self) {
