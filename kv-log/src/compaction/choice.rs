@@ -19,8 +19,8 @@ pub(crate) enum Extent {
     Idle(Lsn),
     /// Until the policy names no more victims, while changes may come.
     Busy,
-    /// Until the policy names no more victims on disk among the segments up to this one. Writers
-    /// cannot delay that end.
+    /// Until the policy names no more victims on disk among the segments up to this one, or for a
+    /// second. Writers cannot delay that end.
     DiskUpTo(SegmentId),
     /// At most one plan.
     OnePlan,

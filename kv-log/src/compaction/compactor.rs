@@ -27,6 +27,10 @@ use crate::segments::{Segment, SegmentTable};
 const STEP: Duration = Duration::from_millis(1);
 const STEPS_MAX: u32 = 20;
 
+/// A close begins no other compaction after this time. A store whose compaction has fallen behind
+/// would be closed for minutes; the next opening goes on.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
 /// A file is split only if its records are on average shorter than this part of an output.
 const LARGE_PART: usize = 8;
 
@@ -253,6 +257,8 @@ impl Compactor {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
         let mut extent = extent;
+        let clock = &self.context.env.clock;
+        let began = clock.monotonic();
         loop {
             // Frees the images of earlier victims.
             self.segments.release_limbo();
@@ -272,6 +278,7 @@ impl Compactor {
             let is_over = match extent {
                 Extent::All | Extent::Busy => is_stopping,
                 Extent::Idle(last) => is_stopping || self.log.end.last_lsn() != last,
+                Extent::DiskUpTo(_) => clock.monotonic().saturating_sub(began) >= CLOSE_MAX,
                 _ => false,
             };
             if is_over {

@@ -2,9 +2,14 @@
 
 use super::*;
 use crate::{Options, recovery::open};
-use kv_core::{CompactionPolicy, Env, Error, Greedy, Manual, ManualClock, Never};
+use kv_core::{
+    CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, Env, Error, Greedy, Manual,
+    ManualClock, Never,
+};
 use kv_tests::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 const KEYS: u16 = 300;
 const ROUNDS: u8 = 6;
@@ -132,6 +137,39 @@ fn a_flush_of_sealed_segments_makes_their_changes_durable_and_no_others() {
     assert!(store.stats().unflushed_bytes > 1000, "{:?}", store.stats());
     let after = open(Path::new("/store"), &env(&disk.power_cut(PowerCut::LOSE_ALL)), options()).unwrap();
     assert_eq!(after.recovery.report.last_lsn, at_roll);
+}
+
+/// Names one segment after the other. Each plan takes some time of the clock.
+#[derive(Debug)]
+struct Slow {
+    clock: Arc<ManualClock>,
+    plans: AtomicU64,
+}
+
+impl CompactionPolicy for Slow {
+    fn plan(&self, view: &CompactionView<'_>) -> Option<CompactionPlan> {
+        self.clock.advance(Duration::from_millis(400));
+        self.plans.fetch_add(1, Ordering::Relaxed);
+        let victim = view.segments.iter().find(|segment| segment.dead_bytes > 0)?;
+        Some(CompactionPlan { level: CompactionLevel::Disk, victims: vec![victim.id] })
+    }
+}
+
+#[test]
+fn a_close_ends_even_if_compaction_has_fallen_far_behind() {
+    let (disk, clock) = (SimFs::new(), Arc::new(ManualClock::new(0)));
+    drop(busy_store(&disk, &policies()[0]));
+    let policy = Arc::new(Slow { clock: Arc::clone(&clock), plans: AtomicU64::new(0) });
+    let env = Env { clock, ..env(&disk) };
+    let options = Options { compaction: Arc::<Slow>::clone(&policy), ..options() };
+    let store = open(Path::new("/store"), &env, options).unwrap();
+    let segments = store.catalog.segments();
+    assert!(segments.iter().filter(|segment| segment.is_durable()).count() > 5, "{:?}", store.stats());
+    let before = policy.plans.load(Ordering::Relaxed);
+    store.close().unwrap();
+    assert_eq!(policy.plans.load(Ordering::Relaxed) - before, 3, "a second's worth");
+    drop(store);
+    check(&disk, "closed");
 }
 
 #[test]
