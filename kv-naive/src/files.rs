@@ -1,6 +1,6 @@
 use kv_core::fs::{Dir, DirExt};
 use kv_core::parts::{Position, Reserve, StoreLock};
-use kv_core::{Clock, Error, Lsn, Point, Result, RetentionPolicy, Stats};
+use kv_core::{Clock, Error, Lsn, Op, Point, Result, RetentionPolicy, Stats};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -188,6 +188,8 @@ impl Files {
         }
         let points = self.kept().points;
         match self.write_points(&points) {
+            // What a sync has not reached may be lost.
+            Err(error @ Error::Io { op: Op::Sync, .. }) => Err(error),
             // A directory that forbids removals may forbid this as well. The next removal tries
             // again.
             Err(error) if error.is_refusal() || error.is_permission_denied() => Ok(()),

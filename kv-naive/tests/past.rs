@@ -341,3 +341,27 @@ fn after_the_call_in_which_a_snapshot_expires_no_power_cut_brings_it_back() {
         }
     }
 }
+
+#[test]
+fn a_denied_sync_poisons_also_where_the_list_of_points_names_an_expired_snapshot() {
+    for count in 0.. {
+        let fs = FailingFs::on(SimFs::new());
+        let options = OpenOptions { persistence: Arc::new(Always), ..OpenOptions::default() };
+        let store = NaiveEngine::open_in(Path::new(DIR), &env(fs.clone()), options).unwrap();
+        store.put(b"k", b"1").unwrap();
+        store.pin("point", &Target::Lsn(Lsn::new(1)), None).unwrap();
+        store.put(b"k", b"2").unwrap();
+        // The snapshot expires and stays, so the list of points has to name it.
+        fs.switches.keeps_files.store(true, Ordering::SeqCst);
+        fs.switches.syncs_before.store(count, Ordering::SeqCst);
+        fs.switches.denies_a_sync.store(true, Ordering::SeqCst);
+        let answer = store.unpin("point");
+        let is_denied = !fs.switches.denies_a_sync.swap(false, Ordering::SeqCst);
+        let later = store.put(b"k", b"3");
+        if !is_denied {
+            assert!(answer.is_ok() && later.is_ok() && count == 2, "{count}: {answer:?}, {later:?}");
+            break;
+        }
+        assert!(matches!(later, Err(Error::Poisoned { .. })), "{count}: {answer:?}, {later:?}");
+    }
+}

@@ -5,7 +5,7 @@ use kv_core::fs::{Dir, DirId, DirLock, File, LockKind, OpenMode};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 #[derive(Clone, Debug)]
 pub(crate) struct FailingFs {
@@ -19,6 +19,10 @@ pub(crate) struct Switches {
     pub(crate) panics: AtomicBool,
     /// No file can be removed.
     pub(crate) keeps_files: AtomicBool,
+    /// One sync of the directory is denied, as on a file system that became read-only: the one
+    /// after so many.
+    pub(crate) denies_a_sync: AtomicBool,
+    pub(crate) syncs_before: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -69,6 +73,11 @@ impl Dir for FailingDir {
         self.dir.list()
     }
     fn sync(&self) -> io::Result<()> {
+        let Switches { denies_a_sync, syncs_before, .. } = &*self.switches;
+        if denies_a_sync.load(Ordering::SeqCst) && syncs_before.fetch_sub(1, Ordering::SeqCst) == 0 {
+            denies_a_sync.store(false, Ordering::SeqCst);
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         self.dir.sync()
     }
     fn lock(&self, kind: LockKind) -> io::Result<Option<Box<dyn DirLock>>> {
