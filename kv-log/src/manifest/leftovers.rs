@@ -6,7 +6,7 @@
 
 use kv_core::SegmentId;
 use kv_core::fs::{Dir, OpenMode};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(super) struct Leftovers {
     state: Mutex<State>,
     /// Bytes that came free with the removed files.
     freed_bytes: AtomicU64,
+    /// Shared by the threads that remove files.
+    removing: RwLock<()>,
 }
 
 #[derive(Debug, Default)]
@@ -54,7 +56,7 @@ pub(super) enum Which {
 impl Leftovers {
     /// In `dir`; none at first.
     pub(super) fn new(dir: Arc<dyn Dir>) -> Self {
-        Leftovers { dir, state: Mutex::default(), freed_bytes: AtomicU64::new(0) }
+        Leftovers { dir, state: Mutex::default(), freed_bytes: AtomicU64::new(0), removing: RwLock::new(()) }
     }
 
     /// Adds the file of a segment, which takes `bytes` bytes.
@@ -102,6 +104,7 @@ impl Leftovers {
 
     /// Removes those that can be removed.
     pub(super) fn remove(&self, attempt: Which) {
+        let _removing = self.removing.read();
         let (round, mut tried) = {
             let mut state = self.state.lock();
             state.round += 1;
@@ -151,8 +154,10 @@ impl Leftovers {
         !is_held && !self.dir.link_count(name).is_ok_and(|count| count > 1)
     }
 
-    /// Bytes that have come free with removed files so far.
+    /// Bytes that have come free with removed files so far. Waits for removals that other threads
+    /// have begun: they may have taken the files that the caller asks for.
     pub(super) fn freed_bytes(&self) -> u64 {
+        let _no_removal = self.removing.write();
         self.freed_bytes.load(Ordering::Relaxed)
     }
 
@@ -197,8 +202,34 @@ fn remove_file(dir: &dyn Dir, name: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use kv_core::Fs;
-    use kv_tests::sim::{Fault, FaultKind, OpKind, Repeat, SimFs};
+    use kv_tests::sim::{Fault, FaultKind, Gate, OpKind, Repeat, SimFs};
     use std::path::Path;
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn bytes_that_another_thread_frees_count_once_it_is_done() {
+        let (gate, fs) = Gate::before(SimFs::new());
+        let dir = fs.open_dir(Path::new("/")).unwrap();
+        let leftovers = Leftovers::new(Arc::clone(&dir));
+        dir.open("file", OpenMode::CreateNew).unwrap();
+        leftovers.add_file("file".to_owned(), 5);
+        gate.shut(|kind| kind == OpKind::Remove);
+        thread::scope(|scope| {
+            let gate = gate; // A panic here opens it, which ends the other threads.
+            scope.spawn(|| leftovers.remove(Which::Due));
+            assert!(gate.stop(Duration::from_secs(10)).is_some());
+            // This thread finds nothing to remove.
+            leftovers.remove(Which::Due);
+            let freed = scope.spawn(|| leftovers.freed_bytes());
+            while !leftovers.removing.is_locked_exclusive() {
+                assert!(!freed.is_finished(), "it has not waited");
+                thread::yield_now();
+            }
+            gate.open();
+            assert_eq!(freed.join().unwrap(), 5);
+        });
+    }
 
     #[test]
     fn a_file_whose_removal_fails_is_tried_after_ever_longer_pauses() {
