@@ -254,7 +254,7 @@ fn an_import_ends_once_its_input_is_longer_than_any_pair() {
         let mut child = command("log", &dir.path().join("s"), &words).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         // The command may end meanwhile, and close the pipe.
-        let _ = stdin.write_all(&[start.as_bytes(), &[b'1'; 100_000]].concat());
+        let _ = stdin.write_all(format!("{start}{}", "1".repeat(100_000)).as_bytes());
         let start = Instant::now();
         while child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(20) {
             thread::sleep(Duration::from_millis(10));
