@@ -31,11 +31,12 @@ impl Task for Backup {
         measured.add("copy_bytes_per_s", copy_bytes_per_s(&store, &copy)?);
         let start = Instant::now();
         let first = past(&subject)?.backup(&backup)?;
-        measured.add("backup_bytes_per_s", first.bytes_copied as f64 / start.elapsed().as_secs_f64());
+        // Most of them are links: the store and its backup are on one file system.
+        measured.add("backup_bytes_per_s", first.bytes as f64 / start.elapsed().as_secs_f64());
         let more = keys + (keys / 100).max(1);
         data.fill(keys..more, |_, key, value| subject.put(key, value))?;
         let second = past(&subject)?.backup(&backup)?;
-        measured.add("second_per_first", second.bytes_copied as f64 / first.bytes_copied as f64);
+        measured.add("second_per_first", second.bytes_copied as f64 / first.bytes as f64);
         let truth = Truth::filled(more);
         let read_only = kv_log::Options { read_only: true, ..kv_log::Options::default() };
         truth.check(&KvEngine::open_log(&backup, read_only)?, &data)?;
