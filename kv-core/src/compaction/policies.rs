@@ -25,8 +25,8 @@ pub struct Greedy {
     /// Share of all files that shall be live in an idle store. Default 0.85: at most a fifth more
     /// disk than live data. The higher of the two shares counts.
     pub idle_disk_utilization_min: f64,
-    /// Share of all images that shall be live. Default 0.9: at most about a ninth more memory than
-    /// live records.
+    /// Share of all images that shall be live in an idle store. Default 0.95: at most about a
+    /// nineteenth more memory than live records.
     pub memory_utilization_min: f64,
     /// Share of all images that shall be live while changes come. Default 0.7: the nearer to 1, the
     /// more records are copied for each byte that comes free.
@@ -41,7 +41,7 @@ impl Default for Greedy {
             disk_utilization_min: 0.6,
             disk_slack_segments: 16,
             idle_disk_utilization_min: 0.85,
-            memory_utilization_min: 0.9,
+            memory_utilization_min: 0.95,
             busy_memory_utilization_min: 0.7,
             victims_max: 8,
         }

@@ -29,13 +29,13 @@ use crate::index::{Index, ShardCopy};
 use crate::log::Log;
 use crate::manifest::{Catalog, CheckpointName};
 use crate::reclaim::pin;
-use crate::segments::{Location, SEGMENTS_MAX, Segment, SegmentTable};
+use crate::segments::{Location, Segment, SegmentTable};
 
 /// Entries in one record, at most.
 const ENTRIES_IN_PART: usize = 8 << 10;
 
-/// Bytes of one write.
-const WRITE_LEN: usize = 1 << 20;
+/// Bytes of one write, about. An allocator keeps the memory of large buffers for later.
+const WRITE_LEN: usize = 64 << 10;
 
 /// A store whose sealed segments hold fewer bytes gets no checkpoint: to replay them takes less
 /// time than the syncs of a checkpoint. At most one full segment.
@@ -218,7 +218,8 @@ impl Checkpointer {
         // Before the first copy: the index shows at least these deaths then.
         let facts: Vec<_> = covered.iter().map(|segment| segment.tally.file_facts()).collect();
         self.flusher.flush_sealed()?;
-        let mut numbers: Numbers = vec![None; SEGMENTS_MAX];
+        let slots_end = covered.iter().map(|segment| usize::from(segment.slot) + 1).max();
+        let mut numbers: Numbers = vec![None; slots_end.unwrap_or_default()];
         for ((number, segment), facts) in (0..).zip(&covered).zip(facts) {
             let len = segment.file_len() as u64;
             let Segment { id, kind, base_lsn, .. } = **segment;

@@ -99,7 +99,9 @@ fn an_idle_store_is_compacted_further() {
 #[test]
 fn fewer_records_are_copied_in_memory_while_changes_come() {
     for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
-        for (live, on_busy, on_idle) in [(699, true, true), (701, false, true), (901, false, false)] {
+        for (live, on_busy, on_idle) in
+            [(699, true, true), (701, false, true), (937, false, true), (951, false, false)]
+        {
             let segments = [segment(1, live, 0)];
             let in_memory = |occasion| {
                 let plan = levelled_on(occasion, policy, &segments);
