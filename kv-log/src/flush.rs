@@ -26,6 +26,7 @@ use kv_core::parts::{Leadership, Leading, Position, Progress, StoreLock};
 use kv_core::{Action, Decision, Lsn, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use crate::context::Context;
@@ -33,7 +34,10 @@ use crate::eviction::Evictor;
 use crate::log::Log;
 use crate::manifest::Room;
 use crate::reclaim::collect;
-use crate::segments::{Segment, SegmentTable, Via};
+use crate::segments::{Image, Segment, SegmentTable, Via};
+
+/// Segments of at least so many bytes are copied while they are written.
+const COPIED_MEANWHILE_MIN: usize = 1 << 20;
 
 /// Writes and syncs the log. One thread at a time leads.
 #[derive(Debug)]
@@ -142,11 +146,13 @@ impl Flusher {
         self.log.slack.flush_begins();
         let stock = self.take_stock(extent)?;
         for segment in &stock.sealed {
-            let end = segment.end();
-            self.write_segment(segment, end, self.context.options.via())?;
-            segment.file.trim(end)?;
-            self.sync_segment(segment, end)?;
-            self.leave_shared_memory(segment, end);
+            let copy = self.copied_meanwhile(segment, || {
+                let end = segment.end();
+                self.write_segment(segment, end, self.context.options.via())?;
+                segment.file.trim(end)?;
+                self.sync_segment(segment, end)
+            })?;
+            self.leave_shared_memory(segment, copy);
             segment.mark_durable();
         }
         self.context.counters.dumps.fetch_add(1, Ordering::Relaxed);
@@ -218,17 +224,38 @@ impl Flusher {
         Ok(())
     }
 
-    /// Moves a synced segment to ordinary memory. The object serves another segment.
-    fn leave_shared_memory(&self, segment: &Segment, end: usize) {
-        // Both images are in memory until no reader uses the old one. Without room for a copy, the
-        // segment stays where it is.
-        if !segment.is_shared() || !self.log.slack.has_room_for_copy(end) {
-            return;
+    /// Makes a sealed segment durable, and copies its image to ordinary memory meanwhile, if it is
+    /// worth a thread. Returns the copy.
+    fn copied_meanwhile(
+        &self,
+        segment: &Segment,
+        make_durable: impl FnOnce() -> Result<()>,
+    ) -> Result<Option<Image>> {
+        if segment.end() < COPIED_MEANWHILE_MIN || !self.context.has_workers() || !self.is_to_leave(segment) {
+            return make_durable().map(|()| None);
         }
-        if let Ok(image) = self.segments.image(end) {
-            // SAFETY: the segment is sealed, so no writer uses it. The compactor and the evictor
-            // take images of durable segments only, and one flusher leads at a time.
-            unsafe { self.segments.exchange(segment, image) };
+        thread::scope(|scope| {
+            let named = thread::Builder::new().name("kv-log copy".to_owned());
+            // Without a thread, the copy is made after the sync.
+            let copy = named.spawn_scoped(scope, || self.segments.copy(segment)).ok();
+            make_durable()?;
+            Ok(copy.and_then(|copy| copy.join().ok().flatten()))
+        })
+    }
+
+    /// Whether a segment lies in shared memory, and may leave it. Both images are in memory until
+    /// no reader uses the old one. Without room for a copy, the segment stays where it is.
+    fn is_to_leave(&self, segment: &Segment) -> bool {
+        segment.is_shared() && self.log.slack.has_room_for_copy(segment.end())
+    }
+
+    /// Moves a synced segment to ordinary memory. The object serves another segment.
+    fn leave_shared_memory(&self, segment: &Segment, copy: Option<Image>) {
+        let copy = || copy.or_else(|| if self.is_to_leave(segment) { self.segments.copy(segment) } else { None });
+        if let Some(copy) = copy() {
+            // SAFETY: the compactor and the evictor take images of durable segments only, and one
+            // flusher leads at a time.
+            unsafe { self.segments.exchange(segment, copy) };
             // Now, so that the object serves the next segment, and both images are not in memory.
             collect();
         }

@@ -213,20 +213,29 @@ impl Segment {
         unsafe { self.residence.take() }
     }
 
-    /// Exchanges the image for `image`, which gets the same bytes up to the end of the records.
+    /// Copies the bytes up to the end of the records into `image`, which no other thread knows.
+    /// `None` if the segment is cold.
     ///
     /// # Safety
-    /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile. The
-    /// answer lives until every reader that is pinned now has unpinned.
-    pub(super) unsafe fn replace_image(&self, image: Image) -> Option<Arc<Image>> {
-        let old = self.share_image()?;
-        // SAFETY: the bytes before the end were published, and no other thread knows the new image.
+    /// No writer uses the segment.
+    pub(super) unsafe fn copy_into(&self, image: Image) -> Option<Image> {
+        let original = self.share_image()?;
+        // SAFETY: the bytes before the end were published, and no other thread knows `image`.
         unsafe {
-            let bytes = old.published(0, self.end())?;
+            let bytes = original.published(0, self.end())?;
             image.fill(0, bytes.len(), |out| out.copy_from_slice(bytes));
-            // SAFETY: the caller's promise.
-            self.residence.replace(image)
         }
+        Some(image)
+    }
+
+    /// Exchanges the image for a [copy](Self::copy_into) of it.
+    ///
+    /// # Safety
+    /// No writer used the segment since the copy, and no other thread takes or exchanges its image
+    /// meanwhile. The answer lives until every reader that is pinned now has unpinned.
+    pub(super) unsafe fn replace_image(&self, copy: Image) -> Option<Arc<Image>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.residence.replace(copy) }
     }
 
     /// The image of a segment that no other thread knows.

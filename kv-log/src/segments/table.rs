@@ -72,19 +72,29 @@ impl SegmentTable {
     /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile.
     pub(crate) unsafe fn exchange_sparse(self: &Arc<Self>, segment: &Segment, image: Image) {
         // SAFETY: the caller's promise, and the image before lives until the deferred drop.
-        let before = unsafe { segment.replace_image(image) };
+        let before =
+            unsafe { segment.copy_into(image).and_then(|copy| segment.replace_image(copy)) };
         self.defer(0, |_| drop(before));
     }
 
-    /// Exchanges the image of a segment for `image`, which gets the same bytes. Locations stay
+    /// A copy of a sealed segment's image in ordinary memory, for [`exchange`](Self::exchange).
+    /// `None` if there is no memory, or the segment is cold.
+    pub(crate) fn copy(&self, sealed: &Segment) -> Option<Image> {
+        debug_assert!(sealed.is_sealed());
+        let image = self.image(sealed.end()).ok()?;
+        // SAFETY: no writer uses a sealed segment.
+        unsafe { sealed.copy_into(image) }
+    }
+
+    /// Exchanges the image of a sealed segment for a [copy](Self::copy) of it. Locations stay
     /// true. The image before is recycled once all readers that are pinned now have unpinned.
     ///
     /// # Safety
-    /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile.
-    pub(crate) unsafe fn exchange(self: &Arc<Self>, segment: &Segment, image: Image) {
+    /// No other thread takes or exchanges its image meanwhile.
+    pub(crate) unsafe fn exchange(self: &Arc<Self>, sealed: &Segment, copy: Image) {
         // SAFETY: the caller's promise, and the image before lives until the deferred release.
-        let Some(before) = (unsafe { segment.replace_image(image) }) else { return };
-        let used = segment.end();
+        let Some(before) = (unsafe { sealed.replace_image(copy) }) else { return };
+        let used = sealed.end();
         self.defer(before.resident_bytes(used) as u64, move |table| table.limbo.free_image(before, used));
     }
 
