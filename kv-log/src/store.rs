@@ -326,11 +326,12 @@ impl Store {
         let result = if self.context.options.read_only { Ok(()) } else { self.close_files() };
         let result = result.map_err(|error| self.context.health.poison(error));
         // After a failure, other threads may still work on the files: a compaction, the leader of a
-        // flush, and a writer that creates a segment. The directory is released after they are
-        // done.
+        // flush, a writer that creates a segment, and a thread that pins a moment. The directory is
+        // released after they are done.
         let _no_compaction = self.compactor.exclude();
         let _no_flush = self.flusher.exclude();
         let _no_writer = self.log.end.lock();
+        self.catalog.refuse_changes();
         self.context.health.close();
         self.context.tail.close(result.is_ok());
         self.lock.release();

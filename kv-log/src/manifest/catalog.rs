@@ -49,6 +49,9 @@ pub(super) struct Stored {
     foreign_ids: BTreeSet<SegmentId>,
     /// Bytes of the checkpoint that the manifest names.
     pub(super) checkpoint_bytes: u64,
+    /// Whether the last manifest of this opening was stored. Another one would name spares whose
+    /// files are gone.
+    is_closed: bool,
 }
 
 /// Files with segment names that the manifest does not name.
@@ -75,8 +78,13 @@ impl Catalog {
         unwritten: Unwritten,
     ) -> Self {
         let next_id = manifest.ids_end;
-        let stored =
-            Mutex::new(Stored { manifest, next_id, foreign_ids: BTreeSet::new(), checkpoint_bytes: 0 });
+        let stored = Mutex::new(Stored {
+            manifest,
+            next_id,
+            foreign_ids: BTreeSet::new(),
+            checkpoint_bytes: 0,
+            is_closed: false,
+        });
         let segments = Mutex::new(segments);
         let (room, leftovers) = (Arc::clone(&maker.room), Arc::clone(&maker.leftovers));
         let archived = ArchiveFigures::default();
@@ -147,8 +155,8 @@ impl Catalog {
         })
     }
 
-    /// Carries out `change` with the manifest locked, unless the store is poisoned. A failure
-    /// poisons the store before the lock is free: after a failed sync of the directory, a later one
+    /// Carries out `change` with the manifest locked, unless the store is poisoned or closed. A
+    /// failure poisons the store before the lock is free: after a failed sync of the directory, a later one
     /// proves nothing about the entries that the first should have covered.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Stored) -> Result<T>) -> Result<T> {
         let mut stored = self.stored.lock();
@@ -156,6 +164,9 @@ impl Catalog {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         if self.context.health.is_poisoned() {
             return Err(self.context.health.poisoned());
+        }
+        if stored.is_closed {
+            return Err(Error::Closed);
         }
         change(&mut stored).map_err(|error| self.context.poison_unless_refused(error))
     }
@@ -283,6 +294,7 @@ impl Catalog {
     /// `spares`. Everything is durable, and no change has an LSN above `last_lsn`.
     pub(crate) fn close(&self, spares: &[Arc<Segment>], last_lsn: Lsn) -> Result<()> {
         self.change(|stored| {
+            stored.is_closed = true;
             let mut closing = stored.manifest.clone();
             for spare in spares {
                 closing.segments.remove(&spare.id);
@@ -297,6 +309,12 @@ impl Catalog {
             self.room.hold(self.shares(used, 0));
             Ok(())
         })
+    }
+
+    /// Waits for a thread that stores a manifest, and lets none begin. For a store that is closed
+    /// after a failure, too: another process may store its own manifest soon.
+    pub(crate) fn refuse_changes(&self) {
+        self.stored.lock().is_closed = true;
     }
 
     /// Stores `next` in place of the manifest, with the durable lengths, and with ids and LSNs
@@ -403,5 +421,20 @@ mod tests {
             assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
         }
         assert_eq!(disk.mutations(), before);
+    }
+
+    /// A pin may wait for the lock of the manifest while another thread closes the store. Its
+    /// manifest would name the spares that are gone.
+    #[test]
+    fn no_manifest_follows_the_last_one() {
+        let (disk, clock) = (SimFs::new(), Arc::new(ManualClock::new(0)));
+        let env = Env { fs: Arc::new(disk.clone()), clock, background: Background::Inline };
+        let store = open(Path::new("/store"), &env, Options::default()).unwrap();
+        let spares = store.catalog.create_log_segments(1, 4096, Need::Growth, Lsn::ZERO).unwrap();
+        store.catalog.close(&spares, Lsn::ZERO).unwrap();
+        let pinned = store.catalog.change_points(Lsn::ZERO, |_| Ok(()));
+        assert!(matches!(pinned, Err(Error::Closed)), "{pinned:?}");
+        drop(store);
+        open(Path::new("/store"), &env, Options::default()).unwrap();
     }
 }
