@@ -240,11 +240,11 @@ impl Pipeline for Committer {
     }
 
     fn free_space(&self, need: Need, error: &Error) -> Result<bool> {
+        let extent = Extent::after_refusal(error, need);
         // A checkpoint is never the reason for a refusal.
-        if self.compactor.give_back_checkpoint() > 0 {
+        if extent != Extent::NoSlot && self.compactor.give_back_checkpoint() > 0 {
             return Ok(true);
         }
-        let extent = Extent::after_refusal(error, need);
         let report = match self.compactor.compact(extent) {
             Err(error) if self.context.health.is_poisoned() => return Err(error),
             report => report.unwrap_or_default(),
