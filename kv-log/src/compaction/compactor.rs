@@ -256,7 +256,8 @@ impl Compactor {
     fn compact_alone(&self, extent: Extent, _running: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
-        let mut extent = extent;
+        let asked = extent;
+        let mut extent = asked;
         let clock = &self.context.env.clock;
         let began = clock.monotonic();
         loop {
@@ -275,7 +276,7 @@ impl Compactor {
             // Writers that make garbage fast enough would delay a close forever, and they may wait
             // for memory while an idle store is made smaller.
             let is_stopping = self.context.signals.pacing.is_stopping();
-            let is_over = match extent {
+            let is_over = match asked {
                 Extent::All | Extent::Busy => is_stopping,
                 Extent::Idle(last) => is_stopping || self.log.end.last_lsn() != last,
                 Extent::DiskUpTo(_) => clock.monotonic().saturating_sub(began) >= CLOSE_MAX,
