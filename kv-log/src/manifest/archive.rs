@@ -83,8 +83,10 @@ impl Archive {
         is_disk_full: bool,
     ) -> Vec<(SegmentId, u64)> {
         self.points.retain(|point| !point.is_expired(now_unix_ms));
+        // Those that were replaced since the window began there, without a change in between.
+        let mut gone = self.take_replaced(self.first_lsn);
         if self.segments.is_empty() {
-            return Vec::new();
+            return gone;
         }
         let mut superseded: Vec<Superseded> = self
             .segments
@@ -101,19 +103,19 @@ impl Archive {
         let held = self.points.iter().map(|point| point.lsn).min().unwrap_or(Lsn::new(u64::MAX));
         let expired = superseded.iter().take(goes).take_while(|one| one.lsn <= held).count();
         let goes = expired.max(superseded.len().saturating_sub(ARCHIVED_MAX));
-        let Some(last) = superseded.iter().take(goes).next_back().copied() else { return Vec::new() };
-        self.first_lsn = self.first_lsn.max(last.lsn);
+        let Some(last) = superseded.iter().take(goes).next_back().copied() else { return gone };
+        self.first_lsn = last.lsn;
         self.first_unix_ms = last.unix_ms;
         self.points.retain(|point| point.lsn >= self.first_lsn);
-        let mut gone = Vec::new();
-        self.segments.retain(|id, one| {
-            let goes = one.replaced_lsn <= last.lsn;
-            if goes {
-                gone.push((*id, one.len));
-            }
-            !goes
-        });
+        gone.extend(self.take_replaced(self.first_lsn));
         gone
+    }
+
+    /// Removes the segments that states from `lsn` on do not need. Returns them, with the bytes of
+    /// their files.
+    fn take_replaced(&mut self, lsn: Lsn) -> Vec<(SegmentId, u64)> {
+        let gone = self.segments.extract_if(.., |_, one| one.replaced_lsn <= lsn);
+        gone.map(|(id, one)| (id, one.len)).collect()
     }
 
     /// Adds a point whose state is in the window.
@@ -236,6 +238,15 @@ mod tests {
             assert_eq!(archive.segments.len() + gone.0.len(), 4);
             assert!(archive.segments.values().all(|one| one.replaced_lsn > archive.first_lsn));
         }
+    }
+
+    #[test]
+    fn what_is_replaced_where_the_window_begins_goes_at_once() {
+        let mut archive = archive();
+        archive.first_lsn = Lsn::new(20);
+        archive.points.push(point(20, None));
+        assert_eq!(expire(&mut archive, &KeepPast::all(), 9, false), (vec![2, 4], 20, 0));
+        assert!(archive.segments.keys().map(|id| id.get()).eq([1, 3]));
     }
 
     #[test]
