@@ -240,26 +240,29 @@ fn a_follower_goes_on_with_the_next_writer() {
 
 #[test]
 fn a_damaged_segment_is_told_once_and_passed_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = LogEngine::open(dir.path(), without_compaction()).unwrap();
-    change(&store, 0..500);
-    store.close().unwrap();
-    let mut names: Vec<_> =
-        std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    names.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
-    names.sort();
-    let mut bytes = std::fs::read(&names[1]).unwrap();
-    bytes[1000] ^= 1;
-    std::fs::write(&names[1], bytes).unwrap();
+    // A byte of its header, and one of a record.
+    for damaged in [3, 1000] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LogEngine::open(dir.path(), without_compaction()).unwrap();
+        change(&store, 0..500);
+        store.close().unwrap();
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.retain(|path| path.extension().is_some_and(|extension| extension == "segment"));
+        names.sort();
+        let mut bytes = std::fs::read(&names[1]).unwrap();
+        bytes[damaged] ^= 1;
+        std::fs::write(&names[1], bytes).unwrap();
 
-    let mut follower = Follower::open(&Env::os(), dir.path(), Some(Lsn::new(1))).unwrap();
-    let mut told = Told::default();
-    told.poll(&mut follower);
-    told.poll(&mut follower);
-    assert_eq!((told.damage.len(), told.gaps.len()), (1, 1), "{told:?}");
-    assert!(told.damage[0] <= 1000 && told.lsns().last() == Some(&500));
-    let gap = told.gaps[0];
-    assert_eq!(told.changes.len() as u64, 500 - (gap.1 - gap.0 + 1));
+        let mut follower = Follower::open(&Env::os(), dir.path(), Some(Lsn::new(1))).unwrap();
+        let mut told = Told::default();
+        told.poll(&mut follower);
+        told.poll(&mut follower);
+        assert_eq!((told.damage.len(), told.gaps.len()), (1, 1), "{told:?}");
+        assert!(told.damage[0] <= damaged as u64 && told.lsns().last() == Some(&500));
+        let gap = told.gaps[0];
+        assert_eq!(told.changes.len() as u64, 500 - (gap.1 - gap.0 + 1));
+    }
 }
 
 /// Few files are open at a time.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::directory;
-use crate::manifest::{Entry, Manifest, header_error, misfit};
+use crate::manifest::{Entry, Manifest, misfit};
 use crate::segments::SEGMENT_BYTES_MAX;
 
 /// The first read, and those behind records that were there, bytes.
@@ -49,7 +49,7 @@ pub enum Followed<'a> {
         /// The first unreadable byte, from the start of the file.
         offset: u64,
         /// The fault.
-        reason: StopReason,
+        detail: String,
     },
 }
 
@@ -97,7 +97,8 @@ pub struct Follower {
 #[derive(Debug)]
 struct Ahead {
     file: Box<dyn File>,
-    origin: Origin,
+    /// What its header says, or why that cannot be read.
+    origin: std::result::Result<Origin, String>,
     /// The records before this offset were read.
     at: u64,
     /// Whether the writer has no more to write.
@@ -109,6 +110,8 @@ enum End {
     Sealed,
     /// The next record is not there yet, or cannot be read for this reason.
     Waits(StopReason),
+    /// Nothing behind the header can be read, for this reason.
+    Unreadable(String),
     Stopped,
 }
 
@@ -119,10 +122,10 @@ impl Follower {
     /// # Errors
     /// There is no store of this format version; the manifest is damaged; the system refuses.
     pub fn open(env: &Env, dir: &Path, from: Option<Lsn>) -> Result<Self> {
-        let handle = env.fs.open_dir_if_exists(dir)?.filter(|dir| {
-            let names = dir.list().unwrap_or_default();
-            names.iter().any(|name| name == directory::MANIFEST)
-        });
+        let handle = match env.fs.open_dir_if_exists(dir)? {
+            Some(handle) if handle.names()?.iter().any(|name| name == directory::MANIFEST) => Some(handle),
+            _ => None,
+        };
         let detail = || "there is no kv-log store here; correct the path".to_owned();
         let dir = handle.ok_or_else(|| Error::NotAStore { path: dir.to_path_buf(), detail: detail() })?;
         let manifest = Manifest::load(&*dir)?;
@@ -152,33 +155,32 @@ impl Follower {
     pub fn poll(&mut self, visit: &mut dyn FnMut(Followed<'_>) -> ControlFlow<()>) -> Result<()> {
         self.look_ahead()?;
         while let Some((id, mut next)) = self.ahead.pop_first() {
-            let reason = match self.read(id, &mut next, visit) {
+            let damage = match self.read(id, &mut next, visit) {
                 Ok(End::Stopped) => return Ok(()),
-                Ok(End::Sealed) => {
-                    self.read_to = id;
-                    // Soon: its successors may be sealed and compacted meanwhile.
-                    if self.ahead.len() < AHEAD_MIN {
-                        self.look_ahead()?;
-                    }
-                    continue;
+                Ok(End::Sealed) => None,
+                Ok(End::Unreadable(detail)) => Some(detail),
+                Ok(End::Waits(_)) if !next.is_final => {
+                    self.ahead.insert(id, next);
+                    return Ok(());
                 }
-                Ok(End::Waits(reason)) => reason,
+                // A spare that an opening has removed never had a record.
+                Ok(End::Waits(StopReason::End)) if next.at == SEGMENT_HEADER_LEN as u64 => None,
+                Ok(End::Waits(reason)) => Some(reason.to_string()),
                 Err(error) => {
                     self.ahead.insert(id, next);
                     return Err(error);
                 }
             };
-            if !next.is_final {
-                self.ahead.insert(id, next);
-                return Ok(());
-            }
             self.read_to = id;
-            // A spare that an opening has removed never had a record.
-            if next.at > SEGMENT_HEADER_LEN as u64 || reason != StopReason::End {
+            if let Some(detail) = damage {
                 let path = self.dir.path_of(&directory::segment_file_name(id));
-                if visit(Followed::Damage { path, offset: next.at, reason }).is_break() {
+                if visit(Followed::Damage { path, offset: next.at, detail }).is_break() {
                     return Ok(());
                 }
+            }
+            // Soon: its successors may be sealed and compacted meanwhile.
+            if self.ahead.len() < AHEAD_MIN {
+                self.look_ahead()?;
             }
         }
         Ok(())
@@ -211,11 +213,14 @@ impl Follower {
             };
             let mut header = [0; SEGMENT_HEADER_LEN];
             file.read_full_at(&mut header, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
-            let header = SegmentHeader::decode(&header).map_err(|error| header_error(&path, error))?;
-            if let Some(fault) = misfit(&header, entry.kind, id, self.store_id) {
-                return Err(Error::corruption(&path, 0, fault));
-            }
-            let (origin, at) = (header.origin(), SEGMENT_HEADER_LEN as u64);
+            let origin = match SegmentHeader::decode(&header) {
+                Ok(header) => match misfit(&header, entry.kind, id, self.store_id) {
+                    Some(fault) => Err(fault.to_string()),
+                    None => Ok(header.origin()),
+                },
+                Err(error) => Err(error.to_string()),
+            };
+            let at = if origin.is_ok() { SEGMENT_HEADER_LEN as u64 } else { 0 };
             self.ahead.insert(id, Ahead { file, origin, at, is_final: entry.sealed });
         }
         Ok(())
@@ -228,13 +233,17 @@ impl Follower {
         next: &mut Ahead,
         visit: &mut dyn FnMut(Followed<'_>) -> ControlFlow<()>,
     ) -> Result<End> {
+        let origin = match &next.origin {
+            Ok(origin) => *origin,
+            Err(detail) => return Ok(End::Unreadable(detail.clone())),
+        };
         let mut len = PIECE_MIN;
         loop {
             self.bytes.resize(len, 0);
             let read = next.file.read_full_at(&mut self.bytes, next.at).map_err(|error| {
                 Error::io(Op::Read, &self.dir.path_of(&directory::segment_file_name(id)), error)
             })?;
-            let mut scanner = Scanner::new(next.origin, self.bytes.get(..read).unwrap_or_default(), 0);
+            let mut scanner = Scanner::new(origin, self.bytes.get(..read).unwrap_or_default(), 0);
             for (_, record) in scanner.by_ref().filter(|(_, record)| record.kind.is_change()) {
                 if tell(record, self.from, &mut self.last, visit).is_break() {
                     return Ok(End::Stopped);
