@@ -117,16 +117,20 @@ impl Settings {
     }
 }
 
-/// Notes SIGINT and SIGTERM, so that a command can end its work in order.
+/// Notes SIGINT and SIGTERM, so that a command can end its work in order. A second signal ends the
+/// process at once: the command may wait for a reader of its output.
 #[derive(Debug)]
 pub(crate) struct Interrupt(Arc<AtomicUsize>);
 
 impl Interrupt {
-    /// From now on these signals do not end the process.
+    /// From now on the first of these signals does not end the process.
     pub(crate) fn watch() -> io::Result<Self> {
-        let signal_seen = Arc::new(AtomicUsize::new(0));
+        let (signal_seen, is_second) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
         for signal in [SIGINT, SIGTERM] {
             let number = usize::try_from(signal).unwrap_or_default();
+            // The system calls these in the order of their registration.
+            flag::register_conditional_default(signal, Arc::clone(&is_second))?;
+            flag::register(signal, Arc::clone(&is_second))?;
             flag::register_usize(signal, Arc::clone(&signal_seen), number)?;
         }
         Ok(Interrupt(signal_seen))
