@@ -298,13 +298,12 @@ fn verify(dir: &Path, text: Text, json: bool) -> Result<ExitCode, Failure> {
     answer_read(checked.answer.as_bytes())?;
     match checked.damages {
         0 => Ok(ExitCode::SUCCESS),
-        parts => {
-            let remedy = match store::engine_of(dir) {
-                EngineName::Log => "kv repair SRC DST saves the intact changes",
-                EngineName::Naive => "restore a copy of it",
-            };
-            Err(Failure::Damaged { dir: dir.to_path_buf(), parts, remedy })
-        }
+        parts => Err(match store::engine_of(dir) {
+            EngineName::Log => Failure::damaged_log(dir, parts),
+            EngineName::Naive => {
+                Failure::Damaged { dir: dir.to_path_buf(), parts, remedy: "restore a copy of it" }
+            }
+        }),
     }
 }
 

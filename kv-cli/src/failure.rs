@@ -4,7 +4,7 @@ use crate::past;
 use crate::text::NotHex;
 use std::fmt;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -65,6 +65,12 @@ pub(crate) struct Differences {
 }
 
 impl Failure {
+    /// A kv-log store is damaged in so many parts.
+    pub(crate) fn damaged_log(dir: &Path, parts: usize) -> Self {
+        let remedy = "kv repair SRC DST saves the intact changes";
+        Failure::Damaged { dir: dir.to_path_buf(), parts, remedy }
+    }
+
     /// Of a call with arguments from the command line: the user can correct a wrong one.
     pub(crate) fn of_arguments(error: kv_core::Error) -> Self {
         match error {

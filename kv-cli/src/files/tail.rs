@@ -45,6 +45,9 @@ impl Form {
 /// Writes a line for each change of the store in `dir` as it reaches the files, from the LSN `from`
 /// on, or from now. Ends when `is_over` says so, and without `follow` after one look. Notes go to
 /// `err`.
+///
+/// # Errors
+/// Without `follow`, also if a segment is damaged: the answer is not complete.
 pub(crate) fn tail(
     dir: &Path,
     from: Option<u64>,
@@ -57,6 +60,7 @@ pub(crate) fn tail(
     let from = from.or(if follow { None } else { Some(0) });
     let mut follower = Follower::open(&Env::os(), dir, from.map(Lsn::new)).map_err(Failure::of_arguments)?;
     let meter = if follow { Meter::hidden() } else { Meter::of_answer("printed", "changes") };
+    let mut damages = 0;
     loop {
         let mut written: io::Result<()> = Ok(());
         let mut visit = |followed: Followed<'_>| {
@@ -75,10 +79,11 @@ pub(crate) fn tail(
                     let reason = "in no segment of the log: compacted, damaged, or skipped after a crash";
                     meter.beside(|| writeln!(err, "kv: {lsns}: {reason}"))
                 }),
-                Followed::Damage { path, offset, reason } => out.flush().and_then(|()| {
+                Followed::Damage { path, offset, detail } => out.flush().and_then(|()| {
+                    damages += 1;
                     let path = path.display();
                     let note =
-                        format!("{path} is damaged at offset {offset}: {reason}; the rest is left out");
+                        format!("{path} is damaged at offset {offset}: {detail}; the rest is left out");
                     meter.beside(|| writeln!(err, "kv: {note}"))
                 }),
                 _ => Ok(()),
@@ -87,6 +92,9 @@ pub(crate) fn tail(
         };
         follower.poll(&mut visit).map_err(Failure::Store)?;
         written.and_then(|()| out.flush()).map_err(Failure::Output)?;
+        if !follow && damages > 0 {
+            return Err(Failure::damaged_log(dir, damages));
+        }
         if !follow || is_over() {
             return Ok(());
         }

@@ -3,13 +3,16 @@
 #![allow(clippy::disallowed_methods, reason = "the tests damage the files of a store")]
 
 use crate::run::{kv, outcome, plain_command, text};
-use kv_core::{Batch, Engine};
+use kv_core::{Batch, Engine, Never};
 use kv_log::{LogEngine, Options};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 fn tail(words: &[&str], dir: &Path) -> Output {
     plain_command().arg("tail").args(words).arg(dir).output().unwrap()
@@ -80,6 +83,48 @@ fn changes_of_other_processes_are_printed_until_a_signal_ends_it() {
         assert_eq!((output.status.signal(), text(&output.stderr)), (Some(number), ""));
         assert!(lines.next().is_none());
     }
+}
+
+/// The first signal asks it to end in order, which it cannot while nobody reads its output.
+#[test]
+fn a_second_signal_ends_it_even_if_its_reader_stalls() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), Options::default()).unwrap();
+    for key in 0..2000_u32 {
+        store.put(&key.to_le_bytes(), &[b'v'; 1000]).unwrap();
+    }
+    store.close().unwrap();
+    let mut child = plain_command().args(["tail", "--from", "0"]).arg(dir.path()).spawn().unwrap();
+    let mut answer = BufReader::new(child.stdout.take().unwrap());
+    // It watches for signals by then.
+    answer.read_line(&mut String::new()).unwrap();
+    let kill = format!("kill -TERM {}", child.id());
+    let ended = (0..1000).find_map(|_| {
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        thread::sleep(Duration::from_millis(10));
+        child.try_wait().unwrap()
+    });
+    assert_eq!(ended.and_then(|status| status.signal()), Some(15));
+}
+
+#[test]
+fn without_following_damage_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 4096, compaction: Arc::new(Never), ..Options::default() };
+    let store = LogEngine::open(dir.path(), options).unwrap();
+    for key in 0..100_u32 {
+        store.put(&key.to_le_bytes(), &[b'v'; 100]).unwrap();
+    }
+    store.close().unwrap();
+    let path = dir.path().join("0000000000000002.segment");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let output = tail(&["--no-follow"], dir.path());
+    let (code, answer, complaint) = outcome(&output);
+    assert_eq!(code, 1, "{complaint}");
+    assert!(answer.lines().next_back().is_some_and(|line| line.starts_with("100\t")), "{answer}");
+    assert!(complaint.contains("is damaged at offset") && complaint.contains("kv repair"), "{complaint}");
 }
 
 #[test]
