@@ -251,7 +251,8 @@ impl Flusher {
 
     /// Moves a synced segment to ordinary memory. The object serves another segment.
     fn leave_shared_memory(&self, segment: &Segment, copy: Option<Image>) {
-        let copy = || copy.or_else(|| if self.is_to_leave(segment) { self.segments.copy(segment) } else { None });
+        let copy =
+            || copy.or_else(|| if self.is_to_leave(segment) { self.segments.copy(segment) } else { None });
         if let Some(copy) = copy() {
             // SAFETY: the compactor and the evictor take images of durable segments only, and one
             // flusher leads at a time.

@@ -72,8 +72,7 @@ impl SegmentTable {
     /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile.
     pub(crate) unsafe fn exchange_sparse(self: &Arc<Self>, segment: &Segment, image: Image) {
         // SAFETY: the caller's promise, and the image before lives until the deferred drop.
-        let before =
-            unsafe { segment.copy_into(image).and_then(|copy| segment.replace_image(copy)) };
+        let before = unsafe { segment.copy_into(image).and_then(|copy| segment.replace_image(copy)) };
         self.defer(0, |_| drop(before));
     }
 
