@@ -178,6 +178,8 @@ impl Flusher {
             self.context.signals.compact.wake();
         }
         self.context.signals.flushed(stock.position.lsn);
+        // Objects of segments that were copied meanwhile.
+        collect();
         Ok(())
     }
 
@@ -237,7 +239,12 @@ impl Flusher {
         thread::scope(|scope| {
             let named = thread::Builder::new().name("kv-log copy".to_owned());
             // Without a thread, the copy is made after the sync.
-            let copy = named.spawn_scoped(scope, || self.segments.copy(segment)).ok();
+            let copy = named.spawn_scoped(scope, || {
+                // The object of the segment before.
+                collect();
+                self.segments.copy(segment)
+            });
+            let copy = copy.ok();
             make_durable()?;
             Ok(copy.and_then(|copy| copy.join().ok().flatten()))
         })
@@ -251,12 +258,14 @@ impl Flusher {
 
     /// Moves a synced segment to ordinary memory. The object serves another segment.
     fn leave_shared_memory(&self, segment: &Segment, copy: Option<Image>) {
+        let is_collected_later = copy.is_some();
         let copy =
             || copy.or_else(|| if self.is_to_leave(segment) { self.segments.copy(segment) } else { None });
-        if let Some(copy) = copy() {
-            // SAFETY: the compactor and the evictor take images of durable segments only, and one
-            // flusher leads at a time.
-            unsafe { self.segments.exchange(segment, copy) };
+        let Some(copy) = copy() else { return };
+        // SAFETY: the compactor and the evictor take images of durable segments only, and one
+        // flusher leads at a time.
+        unsafe { self.segments.exchange(segment, copy) };
+        if !is_collected_later {
             // Now, so that the object serves the next segment, and both images are not in memory.
             collect();
         }
