@@ -264,15 +264,18 @@ impl Store {
         let fitting = self.log.slack.output_bytes();
         let floor = last.max(self.recovery.lsn_floor);
         unless_refused(self.log.spares.remove_large(fitting, floor))?;
-        // First, so that the files tell how large the next active segment should be.
+        for _ in 0..2 {
+            // First, so that the files tell how large the next active segment should be: once with
+            // those that were made while changes came, and once without.
+            self.compactor.compact_in_passing(Extent::Idle(last))?;
+            unless_refused(self.compactor.split_large(last))?;
+            self.log.seal_if_large(fitting)?;
+            self.flusher.flush_sealed()?;
+        }
         self.compactor.compact_in_passing(Extent::Idle(last))?;
-        self.log.seal_if_large(fitting)?;
-        self.flusher.flush_sealed()?;
-        self.compactor.compact_in_passing(Extent::Idle(last))?;
-        unless_refused(self.compactor.split_large(last))?;
         unless_refused(self.catalog.expire_past(last))?;
         self.checkpointer.drop_outdated();
-        self.catalog.hold_reserve();
+        self.catalog.fit_reserve();
         self.release_idle_memory();
         Ok(())
     }

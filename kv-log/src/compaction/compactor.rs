@@ -38,7 +38,7 @@ const LARGE_PART: usize = 8;
 const MEMORY_ROUNDS_MAX: u32 = 4;
 
 /// The most bytes of files that are split.
-const SPLIT_BYTES_MAX: usize = 32 << 20;
+const SPLIT_BYTES_MAX: usize = 64 << 20;
 
 /// The unit in which shares of survivors are compared.
 const PARTS: u64 = 1024;
@@ -186,35 +186,43 @@ impl Compactor {
     }
 
     /// Splits large files of a small store that is idle, because a store has to hold space for the
-    /// survivors of its largest file.
+    /// survivors of its largest file. Ends once the newest change is not that of `last` any more.
     pub(crate) fn split_large(&self, last: Lsn) -> Result<()> {
         let _alone = self.exclude();
         let _poison = self.context.health.poison_on_panic(self.context.path());
-        if self.context.signals.pacing.is_stopping() || self.log.end.last_lsn() != last {
-            return Ok(());
+        let is_over = || self.context.signals.pacing.is_stopping() || self.log.end.last_lsn() != last;
+        let mut victims = self.files_to_split();
+        while !victims.is_empty() && !is_over() {
+            self.context.health.check_writable()?;
+            // Until readers have left the victims, both copies are in memory.
+            let mut some = victims.clone();
+            self.keep_copies_few(&mut some);
+            match self.disk.compact(&some) {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(self.after_failure(error)?),
+                // The victims stay as they are.
+                Err(_) => {
+                    self.count_unreadable();
+                    return Ok(());
+                }
+            }
+            victims.retain(|victim| !some.iter().any(|done| done.id == victim.id));
         }
+        Ok(())
+    }
+
+    /// The files that are much larger than an output of compaction. None, if there is much in them.
+    fn files_to_split(&self) -> Vec<Arc<Segment>> {
         let part = self.log.slack.output_bytes();
-        let mut victims = self.catalog.segments();
-        victims.retain(|segment| {
+        let mut large = self.catalog.segments();
+        large.retain(|segment| {
             // Large records cannot be split.
             let records = segment.survivors_max();
             let are_small = segment.file_len() < records.saturating_mul(part / LARGE_PART);
-            segment.is_durable() && segment.file_len() > 2 * part && are_small
+            segment.is_durable() && segment.file_len() > part + part / 2 && are_small
         });
-        let bytes: usize = victims.iter().map(|victim| victim.file_len()).sum();
-        if victims.is_empty() || bytes > SPLIT_BYTES_MAX {
-            return Ok(());
-        }
-        self.context.health.check_writable()?;
-        match self.disk.compact(&victims) {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.after_failure(error)?),
-            // The victims stay as they are.
-            Err(_) => {
-                self.count_unreadable();
-                Ok(())
-            }
-        }
+        let bytes: usize = large.iter().map(|segment| segment.file_len()).sum();
+        if bytes > SPLIT_BYTES_MAX { Vec::new() } else { large }
     }
 
     fn count_unreadable(&self) {

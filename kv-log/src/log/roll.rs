@@ -46,7 +46,8 @@ impl Log {
         let mut end = self.end.lock();
         self.context.health.check_writable()?;
         // The successor must be smaller: otherwise each call would make another segment.
-        let is_large = end.active.capacity() > 2 * fitting.max(self.spares.calm_capacity());
+        let small = fitting.max(self.spares.calm_capacity());
+        let is_large = end.active.capacity() > small + small / 2;
         let rolled = if is_large { self.roll(&mut end, 0, Need::Growth) } else { Ok(()) };
         // No writer waited for that segment.
         self.spares.calm_down();

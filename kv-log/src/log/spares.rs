@@ -36,7 +36,7 @@ const GROWTH: usize = 8;
 const MADE_TOGETHER: usize = 4;
 
 /// An active segment is at least this part of the store, so that there are not too many.
-const SEGMENTS_OF_STORE: u64 = 8;
+const SEGMENTS_OF_STORE: u64 = 16;
 
 /// Capacity of the largest segment that takes space from the reserve, bytes.
 const RELIEF_SEGMENT_BYTES: usize = 1 << 20;

@@ -216,6 +216,11 @@ impl Catalog {
         self.room.hold(self.current_shares());
     }
 
+    /// As [`hold_reserve`](Self::hold_reserve), and gives back the rest.
+    pub(crate) fn fit_reserve(&self) {
+        self.room.fit(self.current_shares());
+    }
+
     /// Gives back the space of a segment if `error` says that the manifest that names it was not
     /// stored. Otherwise the manifest may be stored: the store is then poisoned, and the next
     /// opening decides.

@@ -102,6 +102,12 @@ impl Room {
         self.reserve.hold(shares.sum())
     }
 
+    /// Holds these shares and no more, if the disk has room for them.
+    pub(super) fn fit(&self, shares: Shares) {
+        self.reserve.give(self.len(), shares.sum());
+        self.hold(shares);
+    }
+
     /// Holds these shares before the store grows. A store that could not be emptied again must not
     /// grow.
     ///
