@@ -1,15 +1,17 @@
 //! The compactor: it asks the policy for victims, and has them compacted until the extent is
 //! reached.
 
-use kv_core::{CompactionLevel, CompactionReport, Error, Lsn, Occasion, Result, SegmentId};
+use kv_core::{CompactionLevel, CompactionReport, Error, Occasion, Result, SegmentId};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
+mod relief;
+mod split;
+
 use super::choice::{Candidates, Extent};
-use super::claims::{Alone, Claims};
+use super::claims::Claims;
 use super::disk::{Compacted, DiskCompactor};
 use super::memory::MemoryCompactor;
 use super::survivors::Unreadable;
@@ -19,32 +21,15 @@ use crate::flush::Flusher;
 use crate::index::Index;
 use crate::log::Log;
 use crate::manifest::{Catalog, Need};
-use crate::reclaim::collect;
 use crate::refusal::is_full;
 use crate::segments::{Segment, SegmentTable};
-
-/// A writer waits for slack to come free in steps. After each it looks again.
-const STEP: Duration = Duration::from_millis(1);
-const STEPS_MAX: u32 = 20;
 
 /// A close begins no other compaction after this time. A store whose compaction has fallen behind
 /// would be closed for minutes; the next opening goes on.
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 
-/// A file is split only if its records are on average shorter than this part of an output.
-const LARGE_PART: usize = 8;
-
 /// How often images are compacted for slack before the policy is asked.
 const MEMORY_ROUNDS_MAX: u32 = 4;
-
-/// The most bytes of files that are split.
-const SPLIT_BYTES_MAX: usize = 64 << 20;
-
-/// The unit in which shares of survivors are compared.
-const PARTS: u64 = 1024;
-
-/// Images are compacted for slack if that frees at least this part of a segment.
-const WORTHWHILE_PART: usize = 16;
 
 /// Compacts segments in memory and on disk. One thread at a time.
 #[derive(Debug)]
@@ -159,72 +144,6 @@ impl Compactor {
         }
     }
 
-    /// Lowers the slack below its ceiling, for a writer that needs a segment: makes the sealed
-    /// segments durable, and compacts in memory. The policy is not asked. If that does not suffice,
-    /// or another compaction takes long, the writer goes on above the ceiling, which is counted.
-    pub(crate) fn relieve(&self) -> Result<()> {
-        let fits = || self.log.spares.next_fits_ceiling();
-        if fits() {
-            return Ok(());
-        }
-        self.flusher.flush_sealed()?;
-        for _ in 0..STEPS_MAX {
-            let freed = self.claims.try_lock_for(STEP).map(|alone| self.free_some_memory(&alone));
-            if fits() {
-                return Ok(());
-            }
-            match freed {
-                // Another thread compacts.
-                None | Some(1..) => {}
-                // Readers may leave retired images soon.
-                Some(0) if self.segments.bytes_in_use_by_readers() > 0 => thread::sleep(STEP),
-                Some(0) => break,
-            }
-        }
-        self.context.counters.slack_excesses.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Splits large files of a small store that is idle, because a store has to hold space for the
-    /// survivors of its largest file. Ends once the newest change is not that of `last` any more.
-    pub(crate) fn split_large(&self, last: Lsn) -> Result<()> {
-        let _alone = self.exclude();
-        let _poison = self.context.health.poison_on_panic(self.context.path());
-        let is_over = || self.context.signals.pacing.is_stopping() || self.log.end.last_lsn() != last;
-        let mut victims = self.files_to_split();
-        while !victims.is_empty() && !is_over() {
-            self.context.health.check_writable()?;
-            // Until readers have left the victims, both copies are in memory.
-            let mut some = victims.clone();
-            self.keep_copies_few(&mut some);
-            match self.disk.compact(&some) {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(self.after_failure(error)?),
-                // The victims stay as they are.
-                Err(_) => {
-                    self.count_unreadable();
-                    return Ok(());
-                }
-            }
-            victims.retain(|victim| !some.iter().any(|done| done.id == victim.id));
-        }
-        Ok(())
-    }
-
-    /// The files that are much larger than an output of compaction. None, if there is much in them.
-    fn files_to_split(&self) -> Vec<Arc<Segment>> {
-        let part = self.log.slack.output_bytes();
-        let mut large = self.catalog.segments();
-        large.retain(|segment| {
-            // Large records cannot be split.
-            let records = segment.survivors_max();
-            let are_small = segment.file_len() < records.saturating_mul(part / LARGE_PART);
-            segment.is_durable() && segment.file_len() > part + part / 2 && are_small
-        });
-        let bytes: usize = large.iter().map(|segment| segment.file_len()).sum();
-        if bytes > SPLIT_BYTES_MAX { Vec::new() } else { large }
-    }
-
     fn count_unreadable(&self) {
         self.context.counters.compaction_failures.fetch_add(1, Ordering::Relaxed);
     }
@@ -244,27 +163,10 @@ impl Compactor {
         Ok(error)
     }
 
-    /// Compacts some images with the most dead records, if slack is to come free. Returns the bytes
-    /// that come free once no reader uses them.
-    fn free_some_memory(&self, alone: &Alone<'_>) -> u64 {
-        let _poison = self.context.health.poison_on_panic(self.context.path());
-        collect();
-        self.segments.release_limbo();
-        let excess = self.log.slack.excess();
-        if excess == 0 {
-            return 0;
-        }
-        let mut victims = self.catalog.segments();
-        victims.retain(|segment| segment.is_durable() && alone.is_free(segment));
-        let mut victims = dead_images(victims, excess, self.log.slack.segment_bytes());
-        self.keep_copies_few(&mut victims);
-        victims.iter().filter_map(|victim| self.memory.shrink(victim, alone)).sum()
-    }
-
-    fn compact_alone(&self, extent: Extent, _running: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
+    fn compact_alone(&self, asked: Extent, _running: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
-        let asked = extent;
+        // On a full disk it is another one.
         let mut extent = asked;
         let clock = &self.context.env.clock;
         let began = clock.monotonic();
@@ -392,25 +294,6 @@ impl Compactor {
     }
 }
 
-/// The `segments` whose images hold the smallest share of survivors, until `wanted` bytes of them
-/// are dead. A survivor costs a copy, so these are the cheapest.
-fn dead_images(mut segments: Vec<Arc<Segment>>, wanted: u64, full: usize) -> Vec<Arc<Segment>> {
-    let kept = |segment: &Arc<Segment>| {
-        segment.tally.live_bytes() + segment.tally.tombstone_bytes.load(Ordering::Relaxed)
-    };
-    let dead = |segment: &Arc<Segment>| (segment.resident_bytes() as u64).saturating_sub(kept(segment));
-    let worthwhile = (full / WORTHWHILE_PART) as u64;
-    segments.retain(|segment| dead(segment) >= worthwhile);
-    segments.sort_by_cached_key(|segment| kept(segment) * PARTS / (segment.resident_bytes() as u64).max(1));
-    let mut sum = 0;
-    let enough = segments.iter().position(|segment| {
-        sum += dead(segment);
-        sum >= wanted
-    });
-    segments.truncate(enough.map_or(usize::MAX, |last| last + 1));
-    segments
-}
-
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use super::*;
@@ -438,33 +321,5 @@ mod tests {
         assert!(shrink().is_some_and(|freed| freed > 5000));
         assert_eq!(shrink(), None);
         assert!(store.reader.read(&[7], &mut |value| assert_eq!(value, [7; 100])).unwrap());
-    }
-
-    #[test]
-    fn the_emptiest_images_are_compacted_first_until_enough_is_dead() {
-        let dir = tempfile::tempdir().unwrap();
-        let env = Env { background: Background::Inline, ..Env::os() };
-        let store = open(dir.path(), &env, Options { persistence: Arc::new(Manual), ..Options::default() });
-        let store = store.unwrap();
-        // The first segment has more dead bytes, the second a smaller share of survivors.
-        for (keys, overwritten) in [(0..200_u8, 0..100_u8), (200..250, 200..245)] {
-            for key in keys.chain(overwritten) {
-                store.committer.put(&[key], &[key; 1000]).unwrap();
-            }
-            store.log.seal_active().unwrap();
-        }
-        store.flusher.flush_sealed().unwrap();
-        let segments = || store.catalog.segments().into_iter().filter(|one| one.is_durable()).collect();
-        let ids = |wanted| -> Vec<u64> {
-            dead_images(segments(), wanted, 16 << 10).iter().map(|one| one.id.get()).collect()
-        };
-        let all = ids(u64::MAX);
-        assert!(all.len() >= 2 && ids(1) == all[..1], "{all:?}");
-        let kept = |id: u64| {
-            let segments: Vec<Arc<Segment>> = segments();
-            let one = segments.iter().find(|one| one.id.get() == id).unwrap();
-            one.tally.live_bytes() * 1000 / one.resident_bytes() as u64
-        };
-        assert!(all.iter().map(|id| kept(*id)).is_sorted_by(|a, b| a <= &(b + 1)), "{all:?}");
     }
 }

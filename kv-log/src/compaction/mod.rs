@@ -4,6 +4,8 @@
 //! | to | file |
 //! |---|---|
 //! | compact until the policy names no more victims | `compactor.rs` |
+//! | make room for a writer that waits for memory | `compactor/relief.rs` |
+//! | split the large files of an idle store | `compactor/split.rs` |
 //! | show the segments to the policy, and check its answer | `choice.rs` |
 //! | drop dead records from the victims' images | `memory.rs` |
 //! | find the records of the victims that must stay | `survivors.rs` |
