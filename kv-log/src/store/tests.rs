@@ -4,7 +4,7 @@ use super::*;
 use crate::{Options, recovery::open};
 use kv_core::{
     CompactionLevel, CompactionPlan, CompactionPolicy, CompactionView, Env, Error, Greedy, Manual,
-    ManualClock, Never,
+    ManualClock, Never, ProcessSafety,
 };
 use kv_tests::sim::{Fault, FaultKind, PowerCut, Repeat, SimFs};
 use std::path::Path;
@@ -137,6 +137,23 @@ fn a_flush_of_sealed_segments_makes_their_changes_durable_and_no_others() {
     assert!(store.stats().unflushed_bytes > 1000, "{:?}", store.stats());
     let after = open(Path::new("/store"), &env(&disk.power_cut(PowerCut::LOSE_ALL)), options()).unwrap();
     assert_eq!(after.recovery.report.last_lsn, at_roll);
+}
+
+/// The flusher takes it out of shared memory in between.
+#[test]
+fn a_synced_segment_is_safe_before_it_is_called_durable() {
+    let store = open(Path::new("/store"), &env(&SimFs::new()), options()).unwrap();
+    store.committer.put(b"key", &[7; 100]).unwrap();
+    store.log.seal_active().unwrap();
+    let sealed = Arc::clone(&store.log.end.lock().active.sealed[0]);
+    assert!(sealed.is_shared());
+    let copy = store.segments.copy(&sealed).unwrap();
+    // SAFETY: no other thread has the store.
+    unsafe { store.segments.exchange(&sealed, copy) };
+    assert!(!sealed.is_shared());
+    assert!(matches!(store.stats().process_safety, ProcessSafety::Unsafe(_)));
+    sealed.set_synced(sealed.end());
+    assert_eq!(store.stats().process_safety, ProcessSafety::Safe);
 }
 
 /// Names one segment after the other. Each plan takes some time of the clock.
