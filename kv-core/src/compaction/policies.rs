@@ -22,7 +22,7 @@ pub struct Greedy {
     /// Dead records that may stay on the disk while changes come, in full segments. A small store
     /// may so have more dead records than live ones. Default 16.
     pub disk_slack_segments: u64,
-    /// Share of all files that shall be live in an idle store. Default 0.85: at most a fifth more
+    /// Share of all files that shall be live in an idle store. Default 0.9: at most a ninth more
     /// disk than live data. The higher of the two shares counts.
     pub idle_disk_utilization_min: f64,
     /// Share of all images that shall be live in an idle store. Default 0.95: at most about a
@@ -40,7 +40,7 @@ impl Default for Greedy {
         Greedy {
             disk_utilization_min: 0.6,
             disk_slack_segments: 16,
-            idle_disk_utilization_min: 0.85,
+            idle_disk_utilization_min: 0.9,
             memory_utilization_min: 0.95,
             busy_memory_utilization_min: 0.7,
             victims_max: 8,
