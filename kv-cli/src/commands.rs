@@ -330,7 +330,10 @@ fn import(args: &Args, format: Format, has_end: bool) -> Result<ExitCode, Failur
     let imported = transfer::import(&*engine, io::stdin(), &settings, &|| signals.is_ending());
     signals.finish();
     engine.close()?;
-    let answer = format!("{} pairs imported\n", imported?);
+    let answer = match imported? {
+        1 => "1 pair imported\n".to_owned(),
+        pairs => format!("{pairs} pairs imported\n"),
+    };
     answer_done("the import is done", answer.as_bytes())
 }
 

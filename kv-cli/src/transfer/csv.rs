@@ -124,6 +124,7 @@ fn parse(row: &ByteRecord) -> Result<Line, String> {
     let (key, value, encoding) = match fields.as_slice() {
         [key, value] => (*key, *value, b"".as_slice()),
         [key, value, encoding] => (*key, *value, *encoding),
+        [_] => return Err("this row has 1 field; a row is key,value,encoding".to_owned()),
         other => return Err(format!("this row has {} fields; a row is key,value,encoding", other.len())),
     };
     match encoding {
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(all(b"a,1,\nb,\"2\n"), ["a=1", "cut"]);
         assert_eq!(all(b"a,1,\r\nb,2,\r\n"), ["a=1", "b=2"]);
         assert!(all(b"a,1,\nb,2,x,y\n")[1].starts_with("2: this row has 4 fields"));
-        assert!(all(b"a\n")[0].contains("has 1 fields"));
+        assert!(all(b"a\n")[0].contains("has 1 field;"));
         assert!(all(b"a,b,rot13\n")[0].contains("rot13 is unknown"));
         assert!(all(b"!,!,base64\n")[0].contains("not valid base64"));
         assert!(all(b"x,,end\n")[0].contains("no number of pairs"));

@@ -63,7 +63,7 @@ fn bytes_that_are_not_utf_8_pass_through_every_command() {
         assert!(text(&export).contains("base64"), "{}", text(&export));
         let copy = dir.path().join(format);
         let imported = kv("log", &copy, &["import", "--format", format], &export);
-        assert_eq!(outcome(&imported), (0, "1 pairs imported\n", ""));
+        assert_eq!(outcome(&imported), (0, "1 pair imported\n", ""));
         assert_eq!(answer(dir.path(), &[b"diff", b"s", format.as_bytes()], 0), b"");
     }
     assert_eq!(of_store(&[b"delete", KEY], 0), line(KEY));

@@ -115,7 +115,7 @@ fn an_import_names_the_line_and_keeps_the_pairs_before() {
         }
         assert_eq!(scan(engine, dir.path()).len(), 2);
         let output = kv(engine, dir.path(), &["import", "--no-end"], b"{\"key\":\"z\",\"value\":\"1\"}\n");
-        assert_eq!(outcome(&output), (0, "1 pairs imported\n", ""));
+        assert_eq!(outcome(&output), (0, "1 pair imported\n", ""));
         let output = kv(engine, dir.path(), &["import", "--no-end", "--format", "csv"], b"y,1\nx,2\n");
         assert_eq!(outcome(&output), (0, "2 pairs imported\n", ""));
     }
@@ -235,7 +235,7 @@ fn an_export_in_csv_begins_with_its_header() {
                         --no-end for the rows of another tool; pairs stored before: 0\n";
         assert_eq!(outcome(&output), (1, "", expected));
         let output = kv(engine, dir.path(), &["import", "--format", "csv", "--no-end"], b"a,1\n");
-        assert_eq!(outcome(&output), (0, "1 pairs imported\n", ""));
+        assert_eq!(outcome(&output), (0, "1 pair imported\n", ""));
     }
 }
 
