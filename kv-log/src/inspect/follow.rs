@@ -215,7 +215,7 @@ impl Follower {
             file.read_full_at(&mut header, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
             let origin = match SegmentHeader::decode(&header) {
                 Ok(header) => match misfit(&header, entry.kind, id, self.store_id) {
-                    Some(fault) => Err(fault.to_string()),
+                    Some(fault) => Err(fault),
                     None => Ok(header.origin()),
                 },
                 Err(error) => Err(error.to_string()),

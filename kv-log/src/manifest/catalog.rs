@@ -156,8 +156,8 @@ impl Catalog {
     }
 
     /// Carries out `change` with the manifest locked, unless the store is poisoned or closed. A
-    /// failure poisons the store before the lock is free: after a failed sync of the directory, a later one
-    /// proves nothing about the entries that the first should have covered.
+    /// failure poisons the store before the lock is free: after a failed sync of the directory, a
+    /// later one proves nothing about the entries that the first should have covered.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Stored) -> Result<T>) -> Result<T> {
         let mut stored = self.stored.lock();
         // Dropped before the lock is.
