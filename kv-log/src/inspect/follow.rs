@@ -8,15 +8,16 @@
 
 use kv_core::fs::{Dir, DirExt, File, FileExt, FsExt, OpenMode};
 use kv_core::{Env, Error, Lsn, Op, Result, SegmentId};
-use kv_wal_format::{Origin, Record, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, StopReason};
+use kv_wal_format::{Origin, Record, SEGMENT_HEADER_LEN, Scanner, SegmentKind, StopReason};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::survey::fault_of;
 use crate::directory;
-use crate::manifest::{Entry, Manifest, misfit};
+use crate::manifest::{Entry, Manifest, header_of};
 use crate::segments::SEGMENT_BYTES_MAX;
 
 /// The first read, and those behind records that were there, bytes.
@@ -122,12 +123,13 @@ impl Follower {
     /// # Errors
     /// There is no store of this format version; the manifest is damaged; the system refuses.
     pub fn open(env: &Env, dir: &Path, from: Option<Lsn>) -> Result<Self> {
-        let handle = match env.fs.open_dir_if_exists(dir)? {
-            Some(handle) if handle.names()?.iter().any(|name| name == directory::MANIFEST) => Some(handle),
-            _ => None,
+        let dir = match env.fs.open_dir_if_exists(dir)? {
+            Some(handle) if handle.names()?.iter().any(|name| name == directory::MANIFEST) => handle,
+            _ => {
+                let detail = "there is no kv-log store here; correct the path".to_owned();
+                return Err(Error::NotAStore { path: dir.to_path_buf(), detail });
+            }
         };
-        let detail = || "there is no kv-log store here; correct the path".to_owned();
-        let dir = handle.ok_or_else(|| Error::NotAStore { path: dir.to_path_buf(), detail: detail() })?;
         let manifest = Manifest::load(&*dir)?;
         let mut follower = Follower {
             dir,
@@ -213,13 +215,8 @@ impl Follower {
             };
             let mut header = [0; SEGMENT_HEADER_LEN];
             file.read_full_at(&mut header, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
-            let origin = match SegmentHeader::decode(&header) {
-                Ok(header) => match misfit(&header, entry.kind, id, self.store_id) {
-                    Some(fault) => Err(fault),
-                    None => Ok(header.origin()),
-                },
-                Err(error) => Err(error.to_string()),
-            };
+            let header = header_of(&path, &header, entry.kind, id, self.store_id);
+            let origin = header.map(|header| header.origin()).map_err(|error| fault_of(&error).1);
             let at = if origin.is_ok() { SEGMENT_HEADER_LEN as u64 } else { 0 };
             self.ahead.insert(id, Ahead { file, origin, at, is_final: entry.sealed });
         }

@@ -301,6 +301,24 @@ fn decode_entry(record: &Record<'_>) -> Option<(SegmentId, Entry)> {
     Some((id, Entry { kind, sealed: *sealed == 1, durable_len }))
 }
 
+/// The header of the segment `id` of this kind and store, from the `bytes` of its file at `path`.
+///
+/// # Errors
+/// It is damaged, or of another format version; this is another segment.
+pub(crate) fn header_of(
+    path: &Path,
+    bytes: &[u8],
+    kind: SegmentKind,
+    id: SegmentId,
+    store_id: u32,
+) -> Result<SegmentHeader> {
+    let header = SegmentHeader::decode(bytes).map_err(|error| header_error(path, error))?;
+    match misfit(&header, kind, id, store_id) {
+        Some(fault) => Err(Error::corruption(path, 0, fault)),
+        None => Ok(header),
+    }
+}
+
 /// The fault of a segment's file with this intact header, unless it is that of the segment `id` of
 /// this kind and store.
 pub(crate) fn misfit(

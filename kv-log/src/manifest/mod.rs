@@ -24,7 +24,7 @@ mod window;
 
 pub(crate) use archive::{Archive, Archived};
 pub(crate) use catalog::{Catalog, Unnamed};
-pub(crate) use content::{CheckpointName, Entry, Manifest, header_error, misfit};
+pub(crate) use content::{CheckpointName, Entry, Manifest, header_error, header_of, misfit};
 pub(crate) use exchange::Replaced;
 pub(crate) use leftovers::Held;
 pub(crate) use maker::SegmentMaker;

@@ -9,7 +9,7 @@ use kv_wal_format::{
 use std::collections::BTreeMap;
 
 use crate::directory;
-use crate::manifest::{PastFile, PastFiles, header_error, misfit};
+use crate::manifest::{PastFile, PastFiles, header_of};
 use crate::processors::each_on_all_processors;
 use crate::segments::SEGMENT_BYTES_MAX;
 
@@ -70,10 +70,7 @@ impl PastFiles {
         mut visit: impl FnMut(Record<'a>),
     ) -> Result<()> {
         let path = self.dir.path_of(&directory::segment_file_name(file.id));
-        let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
-        if let Some(fault) = misfit(&header, file.kind, file.id, self.manifest.store_id) {
-            return Err(Error::corruption(&path, 0, fault));
-        }
+        let header = header_of(&path, bytes, file.kind, file.id, self.manifest.store_id)?;
         if header.kind == SegmentKind::Log && header.base_lsn >= lsn.get() {
             // Its changes are newer, and its damage does not matter.
             return Ok(());

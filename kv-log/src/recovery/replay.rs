@@ -9,7 +9,7 @@
 
 use kv_core::fs::OpenMode;
 use kv_core::{Env, Error, Lsn, Op, Result, SegmentId};
-use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, SegmentHeader, Stop};
+use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Stop};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -21,7 +21,7 @@ use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_end
 use crate::checkpoint::Loaded;
 use crate::index::{Index, KeyHash};
 use crate::log::{MARK_LEN_MAX, SEAL_LEN_MAX};
-use crate::manifest::{Entry, Manifest, header_error, misfit};
+use crate::manifest::{Entry, Manifest, header_of};
 use crate::options::{Options, RecoveryProgress};
 use crate::processors::on_all_processors;
 use crate::reclaim::{Guard, collect, pin};
@@ -236,10 +236,7 @@ impl<'a> Replay<'a> {
         if read < read_len {
             return Err(damaged(read, "the file ended while it was read"));
         }
-        let header = SegmentHeader::decode(bytes).map_err(|error| header_error(&path, error))?;
-        if let Some(fault) = misfit(&header, entry.kind, id, self.store_id) {
-            return Err(damaged(0, &fault));
-        }
+        let header = header_of(&path, bytes, entry.kind, id, self.store_id)?;
         let slot =
             self.table.reserve_slot(0).ok_or_else(|| damaged(0, "there are more segments than slots"))?;
         let (file, end) = (Arc::new(file.with_capacity(capacity)), SEGMENT_HEADER_LEN);
