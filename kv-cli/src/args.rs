@@ -368,10 +368,9 @@ pub(crate) enum Command {
         when. It is durable at the latest once the writer has synced the file. So a printed change may be \
         lost in a power cut, but not by the death of the writer.\n\n\
         Without --from, the first line is the next change. LSNs that are in no segment any more are told on \
-        stderr: follow closely, or keep a window of past states. With --no-follow, a damaged segment makes the \
-        exit code 1. The files of up to 16 segments stay on the \
-        disk until the command has read them. It takes no lock, and ends at Ctrl-C. For the log engine \
-        only.\n\n\
+        stderr: follow closely, or keep a window of past states. With --no-follow, a damaged segment makes \
+        the exit code 1. The files of up to 16 segments stay on the disk until the command has read them. \
+        It takes no lock, and ends at Ctrl-C. For the log engine only.\n\n\
         Examples:\n  kv tail /tmp/s\n  kv tail /tmp/s --from 100\n  kv tail /tmp/s --no-follow | wc -l\n  \
         kv tail --json /tmp/s"
     )]

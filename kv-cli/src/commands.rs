@@ -5,7 +5,7 @@ use crate::interactive::Terminal;
 use crate::progress::Meter;
 use crate::signals::{Interrupt, Watch};
 use crate::store::Past;
-use crate::text::{NULL, Text};
+use crate::text::{NULL, Text, counted};
 use crate::{compare, files, manual, past, scan, shell, store, transfer};
 use clap::CommandFactory;
 use clap_complete::Shell;
@@ -330,10 +330,7 @@ fn import(args: &Args, format: Format, has_end: bool) -> Result<ExitCode, Failur
     let imported = transfer::import(&*engine, io::stdin(), &settings, &|| signals.is_ending());
     signals.finish();
     engine.close()?;
-    let answer = match imported? {
-        1 => "1 pair imported\n".to_owned(),
-        pairs => format!("{pairs} pairs imported\n"),
-    };
+    let answer = format!("{} imported\n", counted(imported?, "pair"));
     answer_done("the import is done", answer.as_bytes())
 }
 

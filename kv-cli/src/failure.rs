@@ -1,7 +1,7 @@
 //! Why a command failed, and its exit code.
 
 use crate::past;
-use crate::text::NotHex;
+use crate::text::{NotHex, counted};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -114,11 +114,8 @@ impl fmt::Display for Failure {
                 "the stores differ; keys only in the first: {only_first}, only in the second: {only_second}, \
                  with two values: {values}"
             ),
-            Failure::Damaged { dir, parts: 1, remedy } => {
-                write!(f, "{} is damaged in 1 place; {remedy}", dir.display())
-            }
             Failure::Damaged { dir, parts, remedy } => {
-                write!(f, "{} is damaged in {parts} places; {remedy}", dir.display())
+                write!(f, "{} is damaged in {}; {remedy}", dir.display(), counted(*parts as u64, "place"))
             }
             Failure::Unchecked(error) => write!(f, "not checked: {}", explain(error)),
             Failure::Import { place, fault, taken } => {

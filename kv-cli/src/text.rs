@@ -8,6 +8,12 @@ use std::borrow::Cow;
 /// The text of an absent value.
 pub(crate) const NULL: &[u8] = b"NULL";
 
+/// A count with its noun, which takes an s in the plural.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
 /// A notation for bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Text {

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::str::from_utf8;
 
 use super::json::Line;
+use crate::text::counted;
 
 const HEADER: [&str; 3] = ["key", "value", "encoding"];
 const BASE64: &[u8] = b"base64";
@@ -124,8 +125,10 @@ fn parse(row: &ByteRecord) -> Result<Line, String> {
     let (key, value, encoding) = match fields.as_slice() {
         [key, value] => (*key, *value, b"".as_slice()),
         [key, value, encoding] => (*key, *value, *encoding),
-        [_] => return Err("this row has 1 field; a row is key,value,encoding".to_owned()),
-        other => return Err(format!("this row has {} fields; a row is key,value,encoding", other.len())),
+        other => {
+            let fields = counted(other.len() as u64, "field");
+            return Err(format!("this row has {fields}; a row is key,value,encoding"));
+        }
     };
     match encoding {
         b"" => Ok(Line::Pair(key.to_vec(), value.to_vec())),
