@@ -146,13 +146,7 @@ impl Flusher {
         self.log.slack.flush_begins();
         let stock = self.take_stock(extent)?;
         for segment in &stock.sealed {
-            let copy = self.copied_meanwhile(segment, || {
-                let end = segment.end();
-                self.write_segment(segment, end, self.context.options.via())?;
-                segment.file.trim(end)?;
-                self.sync_segment(segment, end)
-            })?;
-            self.leave_shared_memory(segment, copy);
+            self.dump_sealed(segment)?;
             segment.mark_durable();
         }
         self.context.counters.dumps.fetch_add(1, Ordering::Relaxed);
@@ -176,10 +170,10 @@ impl Flusher {
         if !stock.sealed.is_empty() {
             self.evictor.evict_in_place();
             self.context.signals.compact.wake();
+            // The object of the last segment that was copied while it was written.
+            collect();
         }
         self.context.signals.flushed(stock.position.lsn);
-        // Objects of segments that were copied meanwhile.
-        collect();
         Ok(())
     }
 
@@ -226,27 +220,47 @@ impl Flusher {
         Ok(())
     }
 
-    /// Makes a sealed segment durable, and copies its image to ordinary memory meanwhile, if it is
-    /// worth a thread. Returns the copy.
-    fn copied_meanwhile(
-        &self,
-        segment: &Segment,
-        make_durable: impl FnOnce() -> Result<()>,
-    ) -> Result<Option<Image>> {
-        if segment.end() < COPIED_MEANWHILE_MIN || !self.context.has_workers() || !self.is_to_leave(segment) {
-            return make_durable().map(|()| None);
+    /// Writes and syncs a sealed segment, and moves it to ordinary memory. The object serves
+    /// another segment.
+    fn dump_sealed(&self, segment: &Segment) -> Result<()> {
+        let is_large = segment.end() >= COPIED_MEANWHILE_MIN;
+        if is_large && self.context.has_workers() && self.is_to_leave(segment) {
+            if let Some(copy) = self.write_and_copy(segment)? {
+                self.leave_shared_memory(segment, copy);
+                return Ok(());
+            }
+        } else {
+            self.write_sealed(segment)?;
         }
+        if self.is_to_leave(segment)
+            && let Some(copy) = self.segments.copy(segment)
+        {
+            self.leave_shared_memory(segment, copy);
+            // Now, so that the object serves the next segment, and both images are not in memory.
+            collect();
+        }
+        Ok(())
+    }
+
+    fn write_sealed(&self, segment: &Segment) -> Result<()> {
+        let end = segment.end();
+        self.write_segment(segment, end, self.context.options.via())?;
+        segment.file.trim(end)?;
+        self.sync_segment(segment, end)
+    }
+
+    /// Writes and syncs a sealed segment while a thread copies its image to ordinary memory. `None`
+    /// if there is no copy, for want of memory or a thread.
+    fn write_and_copy(&self, segment: &Segment) -> Result<Option<Image>> {
         thread::scope(|scope| {
             let named = thread::Builder::new().name("kv-log copy".to_owned());
-            // Without a thread, the copy is made after the sync.
             let copy = named.spawn_scoped(scope, || {
                 // The object of the segment before.
                 collect();
                 self.segments.copy(segment)
             });
-            let copy = copy.ok();
-            make_durable()?;
-            Ok(copy.and_then(|copy| copy.join().ok().flatten()))
+            self.write_sealed(segment)?;
+            Ok(copy.ok().and_then(|copy| copy.join().ok().flatten()))
         })
     }
 
@@ -256,19 +270,11 @@ impl Flusher {
         segment.is_shared() && self.log.slack.has_room_for_copy(segment.end())
     }
 
-    /// Moves a synced segment to ordinary memory. The object serves another segment.
-    fn leave_shared_memory(&self, segment: &Segment, copy: Option<Image>) {
-        let is_collected_later = copy.is_some();
-        let copy =
-            || copy.or_else(|| if self.is_to_leave(segment) { self.segments.copy(segment) } else { None });
-        let Some(copy) = copy() else { return };
+    /// Exchanges the image of a synced segment for a copy in ordinary memory.
+    fn leave_shared_memory(&self, segment: &Segment, copy: Image) {
         // SAFETY: the compactor and the evictor take images of durable segments only, and one
         // flusher leads at a time.
         unsafe { self.segments.exchange(segment, copy) };
-        if !is_collected_later {
-            // Now, so that the object serves the next segment, and both images are not in memory.
-            collect();
-        }
     }
 
     /// Asks the policy, and dumps if it says so. For inline mode, after a change.

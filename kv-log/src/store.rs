@@ -310,12 +310,13 @@ impl Store {
             stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
             stats.memory_bytes += segment.resident_bytes() as u64;
             let is_active = segment.id == active.0;
-            // First: the flusher takes a segment out of shared memory once it is synced, and calls
-            // it durable later.
-            let is_shared = segment.is_shared();
-            let is_dumped = segment.is_durable() || segment.is_sealed() && segment.synced() >= segment.end();
-            let is_undumped = !is_dumped && (is_active || segment.end() > SEGMENT_HEADER_LEN);
-            all_shared &= !is_undumped || is_shared;
+            let is_blank = !is_active && segment.end() <= SEGMENT_HEADER_LEN;
+            // In this order: the flusher takes a segment out of shared memory once it is synced,
+            // and calls it durable later.
+            all_shared &= segment.is_durable()
+                || is_blank
+                || segment.is_shared()
+                || segment.is_sealed() && segment.synced() >= segment.end();
             stats.disk_bytes += match (segment.is_durable(), is_active) {
                 (true, _) => segment.file_len(),
                 (false, true) => active.1,

@@ -49,8 +49,7 @@ pub(super) struct Stored {
     foreign_ids: BTreeSet<SegmentId>,
     /// Bytes of the checkpoint that the manifest names.
     pub(super) checkpoint_bytes: u64,
-    /// Whether the last manifest of this opening was stored. Another one would name spares whose
-    /// files are gone.
+    /// Whether no manifest of this opening may follow: it would name spares whose files are gone.
     is_closed: bool,
 }
 
