@@ -92,12 +92,9 @@ impl Index {
         entries: &[[u8; 8]],
         mut place: impl FnMut(Location) -> Option<Location>,
     ) {
-        let mut locked = self.shard(shard).lock();
-        for entry in entries.iter().filter_map(|bytes| Entry::from_bits(u64::from_le_bytes(*bytes))) {
-            if let Some(location) = place(entry.location()) {
-                locked.insert(Entry::new(entry.tag(), location));
-            }
-        }
+        let entries = entries.iter().filter_map(|bytes| Entry::from_bits(u64::from_le_bytes(*bytes)));
+        let placed = |entry: Entry| Some(Entry::new(entry.tag(), place(entry.location())?));
+        self.shard(shard).lock().fill(entries.filter_map(placed));
     }
 
     /// Calls `claim` with whether the newest record of the key lies at `location`, while the shard

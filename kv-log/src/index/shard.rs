@@ -222,6 +222,14 @@ impl LockedShard<'_> {
         self.table().insert(entry);
     }
 
+    /// Adds the entries of absent keys. The caller has [reserved](Self::reserve) room for them.
+    pub(super) fn fill(&mut self, entries: impl Iterator<Item = Entry>) {
+        self.begin();
+        let len = self.shard.len() + self.table().fill(entries);
+        debug_assert!(len <= self.table().max_len(), "no room was reserved");
+        self.shard.changes.len.store(len, Ordering::Relaxed);
+    }
+
     pub(super) fn replace(&mut self, at: Place, entry: Entry) {
         self.begin();
         self.table().replace(at, entry);
