@@ -200,8 +200,9 @@ fn history(seed: u64, options: &Options) -> usize {
 fn an_open_with_a_checkpoint_shows_what_a_full_replay_shows() {
     let mut used = 0;
     for seed in 0..60 {
-        used += history(seed, &options());
-        used += history(seed, &with_budget());
+        let options = Options { index_shards: if seed % 2 == 0 { 1 } else { 8 }, ..options() };
+        used += history(seed, &options);
+        used += history(seed, &Options { memory_budget: with_budget().memory_budget, ..options });
     }
     assert!(used > 100, "only {used} opens used a checkpoint");
 }

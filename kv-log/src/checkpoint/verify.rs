@@ -6,70 +6,91 @@
 
 use kv_core::{Error, Result};
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, StopReason};
-use std::collections::VecDeque;
 
-use crate::index::Index;
+use crate::index::{ByShard, Index, Records};
 use crate::reclaim::pin;
 use crate::segments::{Contents, Location, Segment, SegmentTable};
 
 /// So many puts before its turn, the place of a put in the index is prefetched.
 const AHEAD: usize = 16;
 
+/// The puts of a segment whose records were checked.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// `None` if the segment was verified before.
+    puts: Option<ByShard>,
+}
+
 /// Checks every record of a segment, whose bytes are `contents`, and that each location in it leads
 /// to a put with the hash of its entry. Writers go on meanwhile. One thread at a time verifies.
 ///
 /// # Errors
-/// The segment is damaged, or the checkpoint was wrong. A record of a suspect cannot be read.
+/// As for [`Checked::new`] and [`Checked::compare`].
 pub(crate) fn verify(
     segment: &Segment,
     contents: &Contents,
     index: &Index,
     segments: &SegmentTable,
 ) -> Result<()> {
-    if !segment.is_unverified() {
-        return Ok(());
-    }
-    check_records(segment, contents.bytes())?;
-    index.settle_at(|location| location.slot() == segment.slot, segments)?;
-    let (mut entries, mut live) = (0, 0);
-    let (mut ahead, mut read_to) = (VecDeque::with_capacity(AHEAD), SEGMENT_HEADER_LEN);
-    loop {
-        while read_to < contents.bytes().len() && ahead.len() < AHEAD {
-            let (start, (record, len)) = (read_to, contents.record_at(read_to));
-            read_to += len;
-            if record.kind == RecordKind::Put {
-                let hash = index.hash(record.key);
-                index.prefetch(hash, &pin());
-                ahead.push_back((hash, start, len));
-            }
-        }
-        let Some((hash, start, len)) = ahead.pop_front() else { break };
-        index.claim(hash, Location::new(segment.slot, start), |is_live| {
-            entries += u64::from(is_live);
-            live += if is_live { len as u64 } else { 0 };
-            segment.walk_to(start + len);
-        });
-    }
-    match segment.end_walk(entries, live) {
-        0 => Ok(()),
-        unfounded => {
-            let fault =
-                format!("a checkpoint has {unfounded} entries that lead to no record of this segment");
-            Err(Error::corruption(segment.file.path(), SEGMENT_HEADER_LEN as u64, fault))
-        }
-    }
+    Checked::new(segment, contents, index)?.compare(segment, index, segments)
 }
 
-/// Checks every record up to the seal, and the seal.
-fn check_records(segment: &Segment, bytes: &[u8]) -> Result<()> {
-    let mut scanner = Scanner::new(segment.origin(), bytes, SEGMENT_HEADER_LEN);
-    let mut last = None;
-    scanner.by_ref().for_each(|(_, record)| last = Seal::from_record(&record));
-    let stop = scanner.stop();
-    let is_whole = stop.reason == StopReason::Sealed && stop.offset == bytes.len();
-    if is_whole && last == Some(segment.seal()) {
-        return Ok(());
+impl Checked {
+    /// Checks every record up to the seal, and the seal. Several threads may do so at a time.
+    ///
+    /// # Errors
+    /// The segment is damaged. The system has no memory for the list of its puts.
+    pub(crate) fn new(segment: &Segment, contents: &Contents, index: &Index) -> Result<Self> {
+        if !segment.is_unverified() {
+            return Ok(Checked { puts: None });
+        }
+        let bytes = contents.bytes();
+        let mut scanner = Scanner::new(segment.origin(), bytes, SEGMENT_HEADER_LEN);
+        let (mut puts, mut last) = (Records::new(index, segment.file.path()), None);
+        for (range, record) in scanner.by_ref() {
+            last = Seal::from_record(&record);
+            if record.kind == RecordKind::Put {
+                puts.add(record.key, &range)?;
+            }
+        }
+        let stop = scanner.stop();
+        let is_whole = stop.reason == StopReason::Sealed && stop.offset == bytes.len();
+        if is_whole && last == Some(segment.seal()) {
+            return Ok(Checked { puts: Some(puts.by_shard()?) });
+        }
+        let fault = format!("this sealed segment cannot be read up to its seal: {}", stop.reason);
+        Err(Error::corruption(segment.file.path(), stop.fault as u64, fault))
     }
-    let fault = format!("this sealed segment cannot be read up to its seal: {}", stop.reason);
-    Err(Error::corruption(segment.file.path(), stop.fault as u64, fault))
+
+    /// Checks that each location in the segment leads to one of its puts. Afterwards the segment is
+    /// verified. One thread at a time compares.
+    ///
+    /// # Errors
+    /// The checkpoint was wrong. A record of a suspect cannot be read.
+    pub(crate) fn compare(&self, segment: &Segment, index: &Index, segments: &SegmentTable) -> Result<()> {
+        let Some(puts) = self.puts.as_ref().filter(|_| segment.is_unverified()) else { return Ok(()) };
+        index.settle_at(|location| location.slot() == segment.slot, segments)?;
+        let (mut entries, mut live) = (0, 0);
+        for shard in 0..index.shard_count() {
+            let (puts, guard) = (puts.of(shard), pin());
+            let locked = index.lock(shard);
+            puts.iter().take(AHEAD).for_each(|put| index.prefetch(put.hash, &guard));
+            for (put, ahead) in puts.iter().zip(AHEAD..) {
+                puts.get(ahead).into_iter().for_each(|put| index.prefetch(put.hash, &guard));
+                if locked.leads_to(put.hash, Location::new(segment.slot, put.start())) {
+                    entries += 1;
+                    live += put.len() as u64;
+                }
+            }
+            segment.walk_through(shard);
+        }
+        match segment.end_walk(entries, live) {
+            0 => Ok(()),
+            unfounded => {
+                let fault =
+                    format!("a checkpoint has {unfounded} entries that lead to no record of this segment");
+                Err(Error::corruption(segment.file.path(), SEGMENT_HEADER_LEN as u64, fault))
+            }
+        }
+    }
 }

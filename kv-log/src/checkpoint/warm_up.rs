@@ -1,7 +1,7 @@
 //! The warm-up: after an open from a checkpoint, the cold segments are brought into memory, as far
 //! as the memory budget allows. Readers read their records from the files until then.
 //!
-//! Two threads share the work, so that one reads a file while the other verifies a segment. The
+//! Two threads share the work, so that one reads a file while the other checks a segment. The
 //! newest segments come first. A segment that is damaged, or cannot be read, stays cold: readers of
 //! its records get the error.
 
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::verify::verify;
+use super::verify::Checked;
 use crate::compaction::Compactor;
 use crate::context::Context;
 use crate::index::Index;
@@ -41,7 +41,7 @@ struct Work {
     taken_bytes: u64,
 }
 
-/// One thread can read while the other verifies.
+/// One thread can read while the other checks.
 const THREADS: usize = 2;
 
 impl WarmUp {
@@ -111,10 +111,11 @@ impl WarmUp {
 
     fn warm(&self, segment: &Arc<Segment>, compactor: &Compactor) -> Result<()> {
         let contents = segment.contents()?;
+        let checked = Checked::new(segment, &contents, &self.index)?;
         // A compaction verifies its victims, and replaces them.
         let alone = compactor.exclude();
         if self.catalog.is_current(segment) {
-            verify(segment, &contents, &self.index, &self.segments)?;
+            checked.compare(segment, &self.index, &self.segments)?;
             segment.warm(contents.into_image());
         }
         drop(alone);
@@ -149,9 +150,65 @@ impl WarmUp {
 #[cfg(all(test, not(shuttle)))]
 mod tests {
     use crate::options::Options;
+    use crate::reclaim::pin;
     use crate::recovery::open;
+    use fastrand::Rng;
     use kv_core::{Background, Env, Manual, Never, OnRequest};
+    use kv_wal_format::encoded_len;
     use std::sync::Arc;
+    use std::thread;
+
+    /// Each record that dies is counted once, by the walk of the verification or by its writer.
+    #[test]
+    fn writers_replace_records_while_their_segments_become_warm() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let options = Options {
+            segment_bytes: 256 << 10,
+            index_shards: 64,
+            persistence: Arc::new(Manual),
+            compaction: Arc::new(Never),
+            checkpoint: Arc::new(OnRequest),
+            ..Options::default()
+        };
+        let keys: Vec<[u8; 4]> = (0..20_000_u32).map(u32::to_le_bytes).collect();
+        let store = open(dir.path(), &env, options.clone()).unwrap();
+        for key in &keys {
+            store.committer.put(key, &[7; 50]).unwrap();
+        }
+        store.checkpointer.checkpoint(&store.compactor).unwrap();
+        store.close().unwrap();
+        drop(store);
+
+        for seed in 0..10 {
+            let store = open(dir.path(), &env, options.clone()).unwrap();
+            assert!(store.warm_up.bytes_left() > 1 << 20);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    let mut rng = Rng::with_seed(seed);
+                    while store.warm_up.bytes_left() > 0 {
+                        store.committer.put(&keys[rng.usize(..keys.len())], &[8; 50]).unwrap();
+                    }
+                });
+                scope.spawn(|| while store.warm_up.warm_one(&store.compactor) {});
+            });
+            assert_eq!(store.catalog.sum(|segment| u64::from(segment.is_unverified())), 0, "seed {seed}");
+            store.log.end.lock().settle();
+            let guard = pin();
+            let (mut locations, mut expected) = (Vec::new(), (0, 0));
+            for shard in 0..store.warm_up.index.shard_count() {
+                store.warm_up.index.locations(shard, &mut locations);
+                for location in &locations {
+                    let (segment, offset) = (store.segments.get(*location, &guard), location.offset());
+                    let (record, _) = segment.resident(offset, &guard).expect("everything is warm");
+                    let len = encoded_len(segment.base_lsn, record.lsn, record.key.len(), record.value.len());
+                    expected = (expected.0 + 1, expected.1 + len as u64);
+                }
+            }
+            let live = store.catalog.sum(|segment| segment.tally.live_bytes());
+            assert_eq!((keys.len(), live), expected, "seed {seed}");
+        }
+    }
 
     /// The segments that other threads are about to bring into memory take room, too.
     #[test]

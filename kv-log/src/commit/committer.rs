@@ -197,7 +197,7 @@ impl Committer {
         if let Some(Newest { location, record_len, .. }) = before {
             // Under the commit lock: the flush that makes this change durable begins later, and
             // compaction may drop the dead record only after that.
-            self.segments.get(location, guard).tally.died_at(location.offset(), u64::from(record_len));
+            self.segments.get(location, guard).tally.died_in(shard.number(), u64::from(record_len));
         }
     }
 

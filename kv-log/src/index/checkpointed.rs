@@ -5,8 +5,8 @@ use kv_core::{Error, Op, Result};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
+use super::Index;
 use super::entry::Entry;
-use super::{Index, KeyHash};
 use crate::reclaim::Guard;
 use crate::segments::Location;
 
@@ -95,13 +95,6 @@ impl Index {
         let entries = entries.iter().filter_map(|bytes| Entry::from_bits(u64::from_le_bytes(*bytes)));
         let placed = |entry: Entry| Some(Entry::new(entry.tag(), place(entry.location())?));
         self.shard(shard).lock().fill(entries.filter_map(placed));
-    }
-
-    /// Calls `claim` with whether the newest record of the key lies at `location`, while the shard
-    /// is locked.
-    pub(crate) fn claim(&self, hash: KeyHash, location: Location, claim: impl FnOnce(bool)) {
-        let shard = self.shard(self.shard_of(hash)).lock();
-        claim(shard.find(hash.tag(), |entry| entry == location).is_some());
     }
 
     /// Whether the bytes of the pairs are an estimate: segments are gone whose entries a checkpoint

@@ -11,6 +11,7 @@
 //! file while it holds a shard, except in recovery. A writer that needs a cold record unlocks the
 //! shard first.
 
+mod by_shard;
 mod checkpointed;
 mod entry;
 mod replaced;
@@ -34,6 +35,7 @@ use replaced::Replaced;
 use shard::{Shard, TagMatch};
 use suspects::Suspects;
 
+pub(crate) use by_shard::{ByShard, RecordAt, Records};
 pub(crate) use checkpointed::{ShardCopy, location_of};
 
 /// The hash of a key, as this index computes it.
@@ -273,6 +275,15 @@ impl Newest {
 pub(crate) struct Unresolved;
 
 impl LockedShard<'_> {
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Whether the newest record of its key lies at `location`.
+    pub(crate) fn leads_to(&self, hash: KeyHash, location: Location) -> bool {
+        self.shard.find(hash.tag(), |entry| entry == location).is_some()
+    }
+
     /// The locations with this hash that are `wanted`.
     pub(crate) fn locations_with(&self, hash: KeyHash, wanted: impl Fn(Location) -> bool) -> Vec<Location> {
         let mut locations = Vec::new();

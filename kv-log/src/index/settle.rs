@@ -6,22 +6,11 @@ use kv_wal_format::{RecordKind, encoded_len};
 
 use super::entry::Entry;
 use super::suspects::unfounded;
-use super::{Index, KeyHash, Newest, Purpose, Sought, Unlocked, search};
+use super::{Index, KeyHash, LockedShard, Newest, Purpose, Sought, Unlocked, search};
 use crate::reclaim::Guard;
 use crate::segments::{Found, Location, SegmentTable};
 
 impl Index {
-    /// Moves the entries with this hash, whose locations are `unread`, from the table to the
-    /// suspects. Replay calls it before it adds a record.
-    pub(crate) fn displace(&self, hash: KeyHash, unread: impl Fn(Location) -> bool) {
-        let number = self.shard_of(hash);
-        let mut shard = self.shard(number).lock();
-        while let Some((at, location)) = shard.find(hash.tag(), &unread) {
-            shard.remove(at);
-            self.suspects.add(number, Entry::new(hash.tag(), location));
-        }
-    }
-
     /// Whether there is a suspect with this hash.
     pub(crate) fn has_suspect(&self, hash: KeyHash) -> bool {
         self.suspects.has_tag(self.shard_of(hash), hash.tag())
@@ -123,7 +112,7 @@ impl Index {
                 continue;
             };
             if newer.is_some() || self.suspects.is_deleted(number, record.key, record.lsn) {
-                segment.tally.died_at(location.offset(), len as u64);
+                segment.tally.died_in(number, len as u64);
                 shard.count_pairs(0, record.key.len() + record.value.len());
             } else {
                 let path = segment.file.path();
@@ -132,6 +121,17 @@ impl Index {
             }
             self.suspects.remove(number, entry);
             return Ok(());
+        }
+    }
+}
+
+impl LockedShard<'_> {
+    /// Moves the entries with this hash, whose locations are `unread`, from the table to the
+    /// suspects. Replay calls it before it adds a record.
+    pub(crate) fn displace(&mut self, hash: KeyHash, unread: impl Fn(Location) -> bool) {
+        while let Some((at, location)) = self.shard.find(hash.tag(), &unread) {
+            self.shard.remove(at);
+            self.suspects.add(self.number, Entry::new(hash.tag(), location));
         }
     }
 }

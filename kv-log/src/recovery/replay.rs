@@ -9,9 +9,9 @@
 
 use kv_core::fs::OpenMode;
 use kv_core::{Env, Error, Lsn, Op, Result, SegmentId};
-use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Stop};
+use kv_wal_format::{Record, RecordKind, SEGMENT_HEADER_LEN, Scanner, Stop, parse_trusted};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -19,9 +19,10 @@ use std::time::Duration;
 
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
 use crate::checkpoint::Loaded;
-use crate::index::{Index, KeyHash};
+use crate::index::{Index, KeyHash, LockedShard, RecordAt, Records};
 use crate::log::{MARK_LEN_MAX, SEAL_LEN_MAX};
 use crate::manifest::{Entry, Manifest, header_of};
+use crate::memory::prefetch;
 use crate::options::{Options, RecoveryProgress};
 use crate::processors::on_all_processors;
 use crate::reclaim::{Guard, collect, pin};
@@ -88,8 +89,11 @@ pub(super) struct Replay<'a> {
     progress: Mutex<RecoveryProgress>,
 }
 
-/// So many changes before its turn, the place of a change in the index is prefetched.
+/// So many changes before its turn, a change and its place in the index are prefetched.
 const AHEAD: usize = 16;
+
+/// The distance between the first shards of two segments.
+const SHARDS_APART: usize = 101;
 
 /// Deletes that the index points at, unless a newer record of the key was found.
 pub(super) type Tombstones = Vec<(KeyHash, Location)>;
@@ -251,58 +255,82 @@ impl<'a> Replay<'a> {
     /// and the LSN of its newest mark.
     fn scan(&self, segment: &Segment, bytes: &[u8], tombstones: &mut Tombstones) -> Result<(Stop, u64)> {
         let mut scanner = Scanner::new(segment.origin(), bytes, SEGMENT_HEADER_LEN);
-        let (guard, mut longest_key, mut dated_lsn) = (pin(), 0, 0);
-        let mut ahead = VecDeque::with_capacity(AHEAD);
-        loop {
-            while ahead.len() < AHEAD
-                && let Some((range, record)) = scanner.next()
-            {
-                if !record.kind.is_change() {
-                    dated_lsn = if record.kind == RecordKind::Mark { record.lsn } else { dated_lsn };
-                    continue;
-                }
-                if record.lsn == 0 {
-                    let fault = "this change has the LSN 0, which no change has";
-                    return Err(Error::corruption(segment.file.path(), range.start as u64, fault));
-                }
-                let hash = self.index.hash(record.key);
-                self.index.prefetch(hash, &guard);
-                ahead.push_back((range, record, hash));
+        let mut changes = Records::new(self.index, segment.file.path());
+        let (mut longest_key, mut dated_lsn) = (0, 0);
+        for (range, record) in scanner.by_ref() {
+            if !record.kind.is_change() {
+                dated_lsn = if record.kind == RecordKind::Mark { record.lsn } else { dated_lsn };
+                continue;
             }
-            let Some((range, record, hash)) = ahead.pop_front() else { break };
+            if record.lsn == 0 {
+                let fault = "this change has the LSN 0, which no change has";
+                return Err(Error::corruption(segment.file.path(), range.start as u64, fault));
+            }
             longest_key = longest_key.max(record.key.len());
             segment.add_record(Lsn::new(record.lsn), record.kind, range.len());
-            let location = Location::new(segment.slot, range.start);
-            self.replay(&record, range.len(), hash, location, tombstones, &guard)?;
+            changes.add(record.key, &range)?;
         }
         self.longest_key.fetch_max(longest_key, Ordering::Relaxed);
+        let changes = changes.by_shard()?;
+        // Threads begin at different shards, so that they seldom wait for each other.
+        let (shards, first) = (self.index.shard_count(), usize::from(segment.slot) * SHARDS_APART);
+        for shard in (first..first + shards).map(|shard| shard % shards) {
+            self.replay_shard(segment, bytes, shard, changes.of(shard), tombstones)?;
+        }
         Ok((scanner.stop(), dated_lsn))
     }
 
-    /// Points the index at `record`, which has `len` bytes and a key with this hash, unless the
-    /// index knows a newer record of its key.
+    /// Replays the `changes` to the keys of one shard. They are in one segment, whose bytes are
+    /// `bytes`.
+    fn replay_shard(
+        &self,
+        segment: &Segment,
+        bytes: &[u8],
+        shard: usize,
+        changes: &[RecordAt],
+        tombstones: &mut Tombstones,
+    ) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (guard, mut locked) = (pin(), self.index.lock(shard));
+        let rest = |change: &RecordAt| bytes.get(change.start()..).unwrap_or_default();
+        let prefetch_both = |change: &RecordAt| {
+            self.index.prefetch(change.hash, &guard);
+            prefetch(rest(change).as_ptr());
+        };
+        changes.iter().take(AHEAD).for_each(prefetch_both);
+        for (change, ahead) in changes.iter().zip(AHEAD..) {
+            changes.get(ahead).into_iter().for_each(prefetch_both);
+            let record = parse_trusted(segment.base_lsn, rest(change)).expect("the scan found it here");
+            let location = Location::new(segment.slot, change.start());
+            let found = Found { record, len: change.len(), hash: change.hash, location };
+            self.replay(&mut locked, &found, tombstones, &guard)?;
+        }
+        Ok(())
+    }
+
+    /// Points the index at a change, unless the index knows a newer record of its key.
     fn replay(
         &self,
-        record: &Record<'_>,
-        len: usize,
-        hash: KeyHash,
-        location: Location,
+        shard: &mut LockedShard<'_>,
+        &Found { ref record, len, hash, location }: &Found<'_>,
         tombstones: &mut Tombstones,
         guard: &Guard,
     ) -> Result<()> {
         let is_unread = |at| self.table.get(at, guard).is_unverified();
         if record.lsn > self.horizon && !self.covered.is_empty() {
-            self.index.displace(hash, is_unread);
+            shard.displace(hash, is_unread);
         }
-        let mut shard = self.index.lock(self.index.shard_of(hash));
         // The entries of the checkpoint that are left are of other keys: at its horizon, the newest
         // record of this key was this one, or a later one. Both are not covered.
         let others = &mut shard.locations_with(hash, is_unread);
         let known = shard.find(hash, record.key, others, self.table, guard, |at, known, len| {
             (at, known.lsn, Pair::of(&known, len))
         })?;
+        let number = shard.number();
         let died = |location: Location, pair: Pair| {
-            self.table.get(location, guard).tally.died_at(location.offset(), pair.encoded_len);
+            self.table.get(location, guard).tally.died_in(number, pair.encoded_len);
         };
         let (pair, mut went) = (Pair::of(record, len), 0);
         if let Some((at, lsn, known)) = known {
@@ -323,9 +351,8 @@ impl<'a> Replay<'a> {
         }
         if pair.is_none() {
             let path = self.table.get(location, guard).file.path();
-            tombstones
-                .try_reserve(1)
-                .map_err(|_| Error::io("allocate memory to recover", path, ErrorKind::OutOfMemory.into()))?;
+            let no_memory = |_| Error::io(Op::AllocateMemory, path, ErrorKind::OutOfMemory.into());
+            tombstones.try_reserve(1).map_err(no_memory)?;
             tombstones.push((hash, location));
         }
         shard.insert(hash, known.map(|(at, ..)| at), location);
@@ -354,6 +381,15 @@ impl<'a> Replay<'a> {
             collect();
         }
     }
+}
+
+/// A change in its segment.
+struct Found<'a> {
+    record: Record<'a>,
+    /// Bytes of the encoded record.
+    len: usize,
+    hash: KeyHash,
+    location: Location,
 }
 
 /// The counted sizes of a put.

@@ -1,9 +1,10 @@
 //! Claims: the locations in a segment that a checkpoint put into the index.
 //!
 //! No record was read for them. Before the segment gets an image, or is compacted, a walk through
-//! its records finds each location, and counts them. A location that leads to no record is left
-//! over. Writers go on during the walk. A record that dies is counted by the walk or by its writer:
-//! both hold the shard of its key, and the writer looks how far the walk has come.
+//! its records, shard by shard of the index, finds each location, and counts them. A location that
+//! leads to no record is left over. Writers go on during the walk. A record that dies is counted by
+//! the walk or by its writer: both hold the shard of its key, and the writer looks whether the walk
+//! has been there.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -14,7 +15,7 @@ pub(super) struct Claims {
     entries: u64,
     /// The lower bound of the dead bytes before any writer changed it.
     dead_at_first: u64,
-    /// The walk has counted the records before this offset.
+    /// The walk has counted the records whose keys are in shards below this number.
     walked: AtomicUsize,
     /// Puts that died before the walk came to them, and their bytes.
     died: AtomicU64,
@@ -26,20 +27,19 @@ impl Claims {
         Claims { entries, dead_at_first, ..Claims::default() }
     }
 
-    /// Counts a put that dies, unless the walk has counted it. The caller holds the shard of its
-    /// key.
+    /// Counts a put that dies, unless the walk has counted it. The caller holds its shard.
     #[cold]
-    pub(super) fn died(&self, offset: usize, len: u64) {
+    pub(super) fn died(&self, shard: usize, len: u64) {
         // Relaxed suffices: the shard's lock orders this with the walk's count of the same record.
-        if offset >= self.walked.load(Ordering::Relaxed) {
+        if shard >= self.walked.load(Ordering::Relaxed) {
             self.died.fetch_add(1, Ordering::Relaxed);
             self.died_bytes.fetch_add(len, Ordering::Relaxed);
         }
     }
 
-    /// The walk counts the record before `end`. The caller holds the shard of its key.
-    pub(super) fn walk_to(&self, end: usize) {
-        self.walked.store(end, Ordering::Relaxed);
+    /// The walk has counted the records of `shard`, which the caller holds.
+    pub(super) fn walk_through(&self, shard: usize) {
+        self.walked.store(shard + 1, Ordering::Relaxed);
     }
 
     /// The number of claims that lead to no record, after a walk that found `live` live puts.
@@ -63,9 +63,12 @@ mod tests {
     #[test]
     fn each_put_is_counted_by_the_walk_or_by_the_writer_that_replaced_it() {
         let claims = Claims::new(3, 0);
-        claims.died(200, 10);
-        claims.walk_to(150);
-        claims.died(100, 20);
+        claims.died(1, 10);
+        claims.walk_through(1);
+        claims.died(1, 20);
+        claims.died(0, 20);
         assert_eq!((claims.died_bytes(), claims.unfounded(2), claims.unfounded(1)), (10, 0, 1));
+        claims.died(2, 5);
+        assert_eq!((claims.died_bytes(), claims.unfounded(1)), (15, 0));
     }
 }

@@ -188,10 +188,9 @@ impl Segment {
         self.tally.is_unverified()
     }
 
-    /// The walk of a verification counts the record before `end`. The caller holds the shard of its
-    /// key.
-    pub(crate) fn walk_to(&self, end: usize) {
-        self.tally.claims.walk_to(end);
+    /// The walk of a verification has counted the records of a shard, which the caller holds.
+    pub(crate) fn walk_through(&self, shard: usize) {
+        self.tally.claims.walk_through(shard);
     }
 
     /// Ends the walk of a verification, which found `entries` live puts of `live` bytes. Returns

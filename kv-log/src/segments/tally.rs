@@ -189,12 +189,12 @@ impl Tally {
         self.dead_put_bytes.fetch_add(len, Ordering::Relaxed);
     }
 
-    /// As [`died`](Self::died), of the put at `offset`. The caller holds the shard of its key.
+    /// As [`died`](Self::died), of a put in this shard of the index. The caller holds the shard.
     #[inline]
-    pub(crate) fn died_at(&self, offset: usize, len: u64) {
+    pub(crate) fn died_in(&self, shard: usize, len: u64) {
         let before = self.dead_put_bytes.fetch_add(len, Ordering::Relaxed);
         if before & UNVERIFIED != 0 {
-            self.claims.died(offset, len);
+            self.claims.died(shard, len);
         }
     }
 

@@ -1,0 +1,142 @@
+//! The records of one segment, grouped by the shards of the index.
+//!
+//! The index of many keys has more pages than a processor has addresses at hand. In the order of
+//! the log, nearly each record takes a walk through the page tables. In the order of the shards, a
+//! few pages serve many records (partitioned hash joins: Manegold, Boncz and Kersten, "Optimizing
+//! Main-Memory Join on Modern Hardware", IEEE TKDE 2002).
+
+use kv_core::{Error, Op, Result};
+use std::collections::TryReserveError;
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::path::Path;
+
+use super::{Index, KeyHash};
+
+/// A record: the hash of its key, and the bytes of its segment that it takes. A segment has at most
+/// 128 MiB.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RecordAt {
+    pub(crate) hash: KeyHash,
+    start: u32,
+    len: u32,
+}
+
+impl RecordAt {
+    pub(crate) fn start(self) -> usize {
+        self.start as usize
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.len as usize
+    }
+}
+
+/// Records of one segment, in its order.
+#[derive(Debug)]
+pub(crate) struct Records<'a> {
+    index: &'a Index,
+    /// The segment's file, for errors.
+    path: &'a Path,
+    in_order: Vec<RecordAt>,
+}
+
+/// Records of one segment, shard by shard.
+#[derive(Debug)]
+pub(crate) struct ByShard {
+    records: Vec<RecordAt>,
+    /// Where the records of each shard end.
+    ends: Vec<usize>,
+}
+
+impl<'a> Records<'a> {
+    pub(crate) fn new(index: &'a Index, path: &'a Path) -> Self {
+        Records { index, path, in_order: Vec::new() }
+    }
+
+    /// Adds the record of `key` at this `range` of its segment.
+    ///
+    /// # Errors
+    /// The system has no memory for it.
+    #[expect(clippy::cast_possible_truncation, reason = "see `RecordAt`")]
+    pub(crate) fn add(&mut self, key: &[u8], range: &Range<usize>) -> Result<()> {
+        self.in_order.try_reserve(1).map_err(|_| self.no_memory())?;
+        let (start, len) = (range.start as u32, range.len() as u32);
+        self.in_order.push(RecordAt { hash: self.index.hash(key), start, len });
+        Ok(())
+    }
+
+    /// Groups the records. Those of one shard keep their order.
+    ///
+    /// # Errors
+    /// The system has no memory for it.
+    pub(crate) fn by_shard(self) -> Result<ByShard> {
+        self.group().map_err(|_| self.no_memory())
+    }
+
+    /// Counting sort (Knuth, "The Art of Computer Programming", volume 3, section 5.2, algorithm
+    /// D).
+    fn group(&self) -> Result<ByShard, TryReserveError> {
+        let mut ends = zeros(self.index.shard_count())?;
+        let mut records = zeros(self.in_order.len())?;
+        let shard_of = |record: &RecordAt| self.index.shard_of(record.hash);
+        for record in &self.in_order {
+            ends.get_mut(shard_of(record)).into_iter().for_each(|count| *count += 1);
+        }
+        let mut begin = 0;
+        for end in &mut ends {
+            begin += std::mem::replace(end, begin);
+        }
+        // From here on, the end of a group is where its next record goes.
+        for record in &self.in_order {
+            if let Some(end) = ends.get_mut(shard_of(record))
+                && let Some(place) = records.get_mut(*end)
+            {
+                (*place, *end) = (*record, *end + 1);
+            }
+        }
+        Ok(ByShard { records, ends })
+    }
+
+    fn no_memory(&self) -> Error {
+        Error::io(Op::AllocateMemory, self.path, ErrorKind::OutOfMemory.into())
+    }
+}
+
+fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut zeros = Vec::new();
+    zeros.try_reserve_exact(len)?;
+    zeros.resize(len, T::default());
+    Ok(zeros)
+}
+
+impl ByShard {
+    /// The records of one shard.
+    pub(crate) fn of(&self, shard: usize) -> &[RecordAt] {
+        let begin = shard.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied());
+        let range = begin.zip(self.ends.get(shard)).map(|(begin, end)| begin..*end);
+        range.and_then(|range| self.records.get(range)).unwrap_or_default()
+    }
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_record_is_in_the_group_of_its_shard_in_order() {
+        let index = Index::new(8, 3);
+        for count in [0, 1, 1000_usize] {
+            let mut records = Records::new(&index, Path::new("segment"));
+            (0..count).for_each(|start| records.add(&start.to_le_bytes(), &(start..start + 7)).unwrap());
+            let grouped = records.by_shard().unwrap();
+            assert!(grouped.records.iter().all(|record| record.len() == 7));
+            for shard in 0..8 {
+                let starts: Vec<usize> = grouped.of(shard).iter().map(|record| record.start()).collect();
+                let is_in_shard = |start: &usize| index.shard_of(index.hash(&start.to_le_bytes())) == shard;
+                assert_eq!(starts, (0..count).filter(is_in_shard).collect::<Vec<_>>());
+            }
+            assert!(grouped.of(8).is_empty());
+        }
+    }
+}
