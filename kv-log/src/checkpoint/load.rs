@@ -1,4 +1,5 @@
 //! Loading: the newest checkpoint fills the index, and its segments stay cold. No record is read.
+//! Loading needs nothing but the manifest, so an opening does it while it adopts the tail.
 
 use kv_core::fs::{Dir, OpenMode};
 use kv_core::{Env, Error, Result, SegmentId};
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::format::{Covered, Fault, Parsed, fault, parse};
-use super::read::Unparsed;
+use super::read::read;
 use crate::index::Index;
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::Options;
@@ -44,8 +45,8 @@ struct Placed {
     entries: u64,
 }
 
-/// Fills an index from the checkpoint that the manifest names, `unparsed`. `Ok(Err(..))` says why
-/// that checkpoint cannot be used.
+/// Fills an index from the checkpoint that the manifest names, if it names one. `Ok(Err(..))` says
+/// why that checkpoint cannot be used.
 ///
 /// # Errors
 /// A covered segment is missing or damaged, or the system has no memory for the index.
@@ -55,13 +56,12 @@ pub(crate) fn load(
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
-    unparsed: Option<Unparsed>,
     table: &Arc<SegmentTable>,
 ) -> Result<Result<Option<Loaded>, Fault>> {
-    let (name, bytes) = match unparsed {
-        None => return Ok(Ok(None)),
-        Some(Unparsed { name, bytes: Ok(bytes) }) => (name, bytes),
-        Some(Unparsed { bytes: Err(fault), .. }) => return Ok(Err(fault)),
+    let Some(name) = manifest.checkpoint else { return Ok(Ok(None)) };
+    let bytes = match read(env, dir, name) {
+        Ok(bytes) => bytes,
+        Err(fault) => return Ok(Err(fault)),
     };
     let parsed = parse(bytes.bytes(), name, manifest.store_id).and_then(|parsed| {
         check(&parsed, options, manifest)?;

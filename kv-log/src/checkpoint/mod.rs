@@ -36,7 +36,7 @@ mod write;
 
 pub(crate) use format::parse;
 pub(crate) use load::{Loaded, load};
-pub(crate) use read::{LEN_MAX, Unparsed, read};
+pub(crate) use read::LEN_MAX;
 pub(crate) use verify::verify;
 pub(crate) use warm_up::WarmUp;
 pub(crate) use write::Checkpointer;

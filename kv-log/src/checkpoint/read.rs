@@ -1,5 +1,4 @@
-//! Reading the file of a checkpoint. It needs nothing but the manifest, so an opening does it while
-//! it adopts the tail.
+//! Reading the file of a checkpoint.
 
 use kv_core::Env;
 use kv_core::fs::{Dir, FileExt, OpenMode};
@@ -7,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::format::{Fault, fault};
 use crate::directory;
-use crate::manifest::{CheckpointName, Manifest};
+use crate::manifest::CheckpointName;
 use crate::processors::on_all_processors;
 use crate::segments::Image;
 
@@ -16,13 +15,6 @@ pub(crate) const LEN_MAX: u64 = 1 << 34;
 
 /// A thread reads so many bytes at a time.
 const PIECE_LEN: usize = 4 << 20;
-
-/// A checkpoint that was read, and not looked at yet.
-#[derive(Debug)]
-pub(crate) struct Unparsed {
-    pub(super) name: CheckpointName,
-    pub(super) bytes: Result<Bytes, Fault>,
-}
 
 /// The bytes of a file, in memory of huge pages.
 #[derive(Debug)]
@@ -33,18 +25,13 @@ pub(super) struct Bytes {
 
 impl Bytes {
     pub(super) fn bytes(&self) -> &[u8] {
-        // SAFETY: `read_file` wrote these bytes, and no thread writes to them later.
+        // SAFETY: `read` wrote these bytes, and no thread writes to them later.
         unsafe { self.image.published(0, self.len) }.unwrap_or_default()
     }
 }
 
-/// Reads the checkpoint that `manifest` names.
-pub(crate) fn read(env: &Env, dir: &dyn Dir, manifest: &Manifest) -> Option<Unparsed> {
-    manifest.checkpoint.map(|name| Unparsed { name, bytes: read_file(env, dir, name) })
-}
-
 /// Reads the file on all processors, piece by piece.
-fn read_file(env: &Env, dir: &dyn Dir, name: CheckpointName) -> Result<Bytes, Fault> {
+pub(super) fn read(env: &Env, dir: &dyn Dir, name: CheckpointName) -> Result<Bytes, Fault> {
     let failed = |error: std::io::Error| fault(0, format!("it cannot be read: {error}"));
     let file = dir.open(&directory::checkpoint_file_name(name.id), OpenMode::Read).map_err(failed)?;
     let len = file.len().map_err(failed)?;

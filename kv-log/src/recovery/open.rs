@@ -27,8 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::orphans;
-use super::recovered::recover;
-use crate::checkpoint;
+use super::recovered::{begin, recover};
 use crate::context::Context;
 use crate::directory::{self, BACKUP_MARK, Content};
 use crate::log::{LogEnd, MARK_LEN_MAX, SEAL_LEN_MAX, create_active, fitting_capacity};
@@ -64,12 +63,12 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     };
     let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
     let room = Arc::new(Room::new(&dir, options.read_only));
-    // A cold disk takes as long for the one as this process for the other.
-    let read_checkpoint = || checkpoint::read(env, &*dir, &manifest);
+    // The one waits for the disk, and the other for the processor.
+    let load_checkpoint = || begin(env, &*dir, &files, &options, &manifest);
     let adopt_tail = || adopt(env, &*dir, &room, &manifest, &options);
-    let (checkpoint, adopted) = both(env.background, read_checkpoint, adopt_tail);
+    let (begun, adopted) = both(env.background, load_checkpoint, adopt_tail);
     let adopted = adopted?;
-    let mut recovered = recover(env, &*dir, &files, &options, &manifest, checkpoint, &adopted.unwritten)?;
+    let mut recovered = recover(env, &files, &options, &manifest, begun?, &adopted.unwritten)?;
     recovered.report.adopted_bytes = adopted.bytes;
     let unnamed = orphans::examine_all(&*dir, &manifest, recovered.report.last_lsn)?;
     if !options.read_only {

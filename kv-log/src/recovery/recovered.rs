@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::replay::{End, Replay, Replayed, named};
 use super::verdict::{Before, Verdict, decide, unsealed_ending};
-use crate::checkpoint::{Loaded, Unparsed, load};
+use crate::checkpoint::{Loaded, load};
 use crate::index::Index;
 use crate::log::SEAL_LEN_MAX;
 use crate::manifest::Manifest;
@@ -37,29 +37,49 @@ pub(crate) struct Recovered {
     pub(crate) report: RecoveryReport,
 }
 
-/// Loads `checkpoint`, which `manifest` names, if it can be used. Replays the segments that it does
-/// not cover, with the bytes that their files lack. Changes nothing on disk.
-pub(crate) fn recover(
+/// The part of a recovery that needs no record of the log.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    loaded: Loaded,
+    table: Arc<SegmentTable>,
+    checkpoint_fault: Option<String>,
+}
+
+/// Loads the checkpoint that `manifest` names, if it can be used.
+pub(crate) fn begin(
     env: &Env,
     dir: &dyn Dir,
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
-    checkpoint: Option<Unparsed>,
-    unwritten: &Unwritten,
-) -> Result<Recovered> {
+) -> Result<Begun> {
     let seed = match env.background {
         // Against floods of colliding keys.
         Background::Threads => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
         Background::Inline => 0,
     };
     let table = Arc::new(SegmentTable::new(Options::RECYCLED_IMAGES_MAX));
-    let mut report = RecoveryReport::default();
-    let loaded = load(env, dir, files, options, manifest, checkpoint, &table)?.unwrap_or_else(|fault| {
-        report.checkpoint_fault = Some(fault.reason);
-        None
-    });
+    let (loaded, checkpoint_fault) = match load(env, dir, files, options, manifest, &table)? {
+        Ok(loaded) => (loaded, None),
+        Err(fault) => (None, Some(fault.reason)),
+    };
     let loaded = loaded.unwrap_or_else(|| Loaded::nothing(Index::new(options.index_shards, seed)));
+    Ok(Begun { loaded, table, checkpoint_fault })
+}
+
+/// Replays the segments that the checkpoint does not cover, with the bytes that their files lack.
+/// Changes nothing on disk.
+pub(crate) fn recover(
+    env: &Env,
+    files: &Arc<SegmentFiles>,
+    options: &Options,
+    manifest: &Manifest,
+    begun: Begun,
+    unwritten: &Unwritten,
+) -> Result<Recovered> {
+    let Begun { loaded, table, checkpoint_fault } = begun;
+    let mut report = RecoveryReport::default();
+    report.checkpoint_fault = checkpoint_fault;
     let checkpoint_keys = loaded.index.len() as u64;
     let replay = Replay::new(env, files, options, manifest, &loaded, &table, unwritten);
     let (replayed, tombstones) = replay.all(manifest)?;
