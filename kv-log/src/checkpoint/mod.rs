@@ -4,6 +4,7 @@
 //! |---|---|
 //! | encode and check the file | `format.rs` |
 //! | write one while writers go on | `write.rs` |
+//! | read the file on all processors | `read.rs` |
 //! | fill the index from one | `load.rs` |
 //! | compare the index with a segment's records | `verify.rs` |
 //! | bring segments into memory in the background | `warm_up.rs` |
