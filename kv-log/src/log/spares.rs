@@ -63,13 +63,16 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
+    /// The spares behind an active segment of `active` bytes, which is as good as new.
     pub(crate) fn new(
+        active: usize,
         context: Arc<Context>,
         catalog: Arc<Catalog>,
         evictor: Arc<Evictor>,
         slack: Arc<Slack>,
         segments: Arc<SegmentTable>,
     ) -> Self {
+        let last_made = Mutex::new((active, context.env.clock.monotonic()));
         Spares {
             context,
             catalog,
@@ -79,7 +82,7 @@ impl Spares {
             ready: Mutex::default(),
             wanted: AtomicUsize::new(1),
             making: Mutex::default(),
-            last_made: Mutex::default(),
+            last_made,
             disk_was_full: AtomicBool::new(false),
         }
     }
