@@ -228,8 +228,8 @@ impl Table {
     /// order of another table: then it need not look for the first empty place.
     pub(super) fn fill(&self, entries: impl Iterator<Item = Entry>) -> usize {
         let mut filled = 0;
-        // The next entry goes into bucket `at`, of which `taken` entries are taken, if its home is
-        // there or in the full buckets before, which begin at `full_from`.
+        // `taken` entries of bucket `at` are taken. The buckets from `full_from` to the one before
+        // are full. So an entry whose home is among them, or is `at`, goes into `at`.
         let (mut full_from, mut at, mut taken) = (0, 0, self.bucket(0).taken());
         for entry in entries {
             filled += 1;

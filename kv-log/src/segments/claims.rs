@@ -1,10 +1,12 @@
 //! Claims: the locations in a segment that a checkpoint put into the index.
 //!
-//! No record was read for them. Before the segment gets an image, or is compacted, a walk through
-//! its records, shard by shard of the index, finds each location, and counts them. A location that
-//! leads to no record is left over. Writers go on during the walk. A record that dies is counted by
-//! the walk or by its writer: both hold the shard of its key, and the writer looks whether the walk
-//! has been there.
+//! No record was read for them. Before the segment gets an image, or is compacted, a walk goes
+//! through its records, one shard of the index after the other. It counts the locations that lead to
+//! a record. The others are left over.
+//!
+//! Writers go on during the walk, and replace records. A writer counts the record that dies if the
+//! walk has not done its shard yet. Otherwise the walk has counted it. Both hold the shard
+//! meanwhile.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
