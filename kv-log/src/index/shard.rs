@@ -225,8 +225,12 @@ impl LockedShard<'_> {
     /// Adds the entries of absent keys. The caller has [reserved](Self::reserve) room for them.
     pub(super) fn fill(&mut self, entries: impl Iterator<Item = Entry>) {
         self.begin();
+        let room = self.table().max_len() - self.shard.len();
+        let entries = entries.zip(0..).map(|(entry, before)| {
+            debug_assert!(before < room, "no room was reserved");
+            entry
+        });
         let len = self.shard.len() + self.table().fill(entries);
-        debug_assert!(len <= self.table().max_len(), "no room was reserved");
         self.shard.changes.len.store(len, Ordering::Relaxed);
     }
 

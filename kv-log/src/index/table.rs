@@ -234,7 +234,7 @@ impl Table {
         for entry in entries {
             filled += 1;
             let home = self.home(entry.tag());
-            if home > at {
+            if home > at || home < full_from {
                 let follows = home == at + 1 && taken == ENTRIES_PER_BUCKET;
                 full_from = if follows { full_from } else { home };
                 (at, taken) = (home, self.bucket(home).taken());
@@ -243,7 +243,8 @@ impl Table {
                 at += 1;
                 taken = self.bucket(at).taken();
             }
-            if home < full_from || taken == ENTRIES_PER_BUCKET {
+            if taken == ENTRIES_PER_BUCKET {
+                // The last bucket is full.
                 self.insert(entry);
                 taken = self.bucket(at).taken();
             } else {
