@@ -248,7 +248,9 @@ pub(crate) fn parse(bytes: &[u8], name: CheckpointName, store_id: u32) -> Result
             }
             (RecordKind::Put, [a, b, c, d], Some(head)) => {
                 let shard = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
-                let part = part(at, shard, record.value).filter(|_| (shard as u64) < head.shards);
+                let is_next = parts.last().is_none_or(|last: &Part<'_>| last.shard <= shard);
+                let fits = is_next && (shard as u64) < head.shards;
+                let part = part(at, shard, record.value).filter(|_| fits);
                 parts.push(part.ok_or_else(|| fault(at, NO_PART))?);
             }
             (RecordKind::Seal, ..) => seal = Seal::from_record(&record),
@@ -349,6 +351,19 @@ mod tests {
             (NAME, 6),
         ] {
             assert!(parse(&bytes, name, store_id).is_err(), "{name:?} {store_id}");
+        }
+    }
+
+    #[test]
+    fn parts_that_are_not_in_the_order_of_shards_are_refused() {
+        for (shards, is_sound) in [([0, 0, 2], true), ([0, 1, 0], false)] {
+            let mut writer = Writer::new(NAME.id, 12, 5, &head());
+            writer.segment(0, &covered(1));
+            for shard in shards {
+                writer.part(shard, &part_value(&[(0, 40)]));
+            }
+            writer.seal();
+            assert_eq!(parse(writer.bytes(), NAME, 5).is_ok(), is_sound, "{shards:?}");
         }
     }
 

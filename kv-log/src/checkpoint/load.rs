@@ -15,7 +15,7 @@ use crate::index::Index;
 use crate::manifest::{Entry, Manifest, header_error};
 use crate::options::Options;
 use crate::processors::{each_on_all_processors, on_all_processors};
-use crate::segments::{Location, Segment, SegmentFile, SegmentFiles, SegmentTable};
+use crate::segments::{Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable};
 
 /// An index that a checkpoint has filled.
 #[derive(Debug)]
@@ -105,6 +105,9 @@ fn check(parsed: &Parsed<'_>, options: &Options, manifest: &Manifest) -> Result<
         return Err(fault(at, "it is newer than the manifest"));
     }
     for covered in &parsed.segments {
+        if covered.len > SEGMENT_BYTES_MAX as u64 {
+            return Err(fault(at, format!("segment {} is longer than any segment", covered.id)));
+        }
         let is_as_named = |entry: &Entry| {
             (entry.kind, entry.sealed, entry.durable_len) == (covered.kind, true, covered.len)
                 && covered.facts.max_lsn <= parsed.horizon
