@@ -199,8 +199,8 @@ fn history(seed: u64, options: &Options) -> usize {
 #[test]
 fn an_open_with_a_checkpoint_shows_what_a_full_replay_shows() {
     let mut used = 0;
-    for seed in 0..60 {
-        let options = Options { index_shards: if seed % 2 == 0 { 1 } else { 8 }, ..options() };
+    for seed in 0..80 {
+        let options = Options { index_shards: if seed < 60 { 1 } else { 8 }, ..options() };
         used += history(seed, &options);
         used += history(seed, &Options { memory_budget: with_budget().memory_budget, ..options });
     }

@@ -5,7 +5,7 @@
 //! verified before either.
 
 use kv_core::{Error, Result};
-use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, Scanner, Seal, StopReason};
+use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Scanner, Seal, StopReason};
 
 use crate::index::{ByShard, Index, Records};
 use crate::reclaim::pin;
@@ -17,12 +17,12 @@ const AHEAD: usize = 16;
 /// The puts of a segment whose records were checked.
 #[derive(Debug)]
 pub(crate) struct Checked {
-    /// `None` if the segment was verified before.
-    puts: Option<ByShard>,
+    puts: ByShard,
 }
 
 /// Checks every record of a segment, whose bytes are `contents`, and that each location in it leads
-/// to a put with the hash of its entry. Writers go on meanwhile. One thread at a time verifies.
+/// to a put with the hash of its entry. Writers go on meanwhile: each waits at most while the puts
+/// in its shard are compared. One thread at a time verifies.
 ///
 /// # Errors
 /// As for [`Checked::new`] and [`Checked::compare`].
@@ -32,6 +32,9 @@ pub(crate) fn verify(
     index: &Index,
     segments: &SegmentTable,
 ) -> Result<()> {
+    if !segment.is_unverified() {
+        return Ok(());
+    }
     Checked::new(segment, contents, index)?.compare(segment, index, segments)
 }
 
@@ -41,12 +44,12 @@ impl Checked {
     /// # Errors
     /// The segment is damaged. The system has no memory for the list of its puts.
     pub(crate) fn new(segment: &Segment, contents: &Contents, index: &Index) -> Result<Self> {
-        if !segment.is_unverified() {
-            return Ok(Checked { puts: None });
-        }
         let bytes = contents.bytes();
         let mut scanner = Scanner::new(segment.origin(), bytes, SEGMENT_HEADER_LEN);
         let (mut puts, mut last) = (Records::new(index, segment.file.path()), None);
+        // A damaged checkpoint may name any number.
+        let records = usize::try_from(segment.tally.records()).unwrap_or(usize::MAX);
+        puts.reserve(records.min(bytes.len() / SMALL_HEADER_LEN))?;
         for (range, record) in scanner.by_ref() {
             last = Seal::from_record(&record);
             if record.kind == RecordKind::Put {
@@ -56,24 +59,29 @@ impl Checked {
         let stop = scanner.stop();
         let is_whole = stop.reason == StopReason::Sealed && stop.offset == bytes.len();
         if is_whole && last == Some(segment.seal()) {
-            return Ok(Checked { puts: Some(puts.by_shard()?) });
+            return Ok(Checked { puts: puts.by_shard()? });
         }
         let fault = format!("this sealed segment cannot be read up to its seal: {}", stop.reason);
         Err(Error::corruption(segment.file.path(), stop.fault as u64, fault))
     }
 
-    /// Checks that each location in the segment leads to one of its puts. Afterwards the segment is
-    /// verified. One thread at a time compares.
+    /// Checks that each location in the segment leads to one of its puts, unless it is verified.
+    /// Afterwards it is. One thread at a time compares.
     ///
     /// # Errors
     /// The checkpoint was wrong. A record of a suspect cannot be read.
     pub(crate) fn compare(&self, segment: &Segment, index: &Index, segments: &SegmentTable) -> Result<()> {
-        let Some(puts) = self.puts.as_ref().filter(|_| segment.is_unverified()) else { return Ok(()) };
+        if !segment.is_unverified() {
+            return Ok(());
+        }
         index.settle_at(|location| location.slot() == segment.slot, segments)?;
         let (mut entries, mut live) = (0, 0);
         for shard in 0..index.shard_count() {
-            let (puts, guard) = (puts.of(shard), pin());
-            let locked = index.lock(shard);
+            let puts = self.puts.of(shard);
+            if puts.is_empty() {
+                continue;
+            }
+            let (guard, locked) = (pin(), index.lock(shard));
             puts.iter().take(AHEAD).for_each(|put| index.prefetch(put.hash, &guard));
             for (put, ahead) in puts.iter().zip(AHEAD..) {
                 puts.get(ahead).into_iter().for_each(|put| index.prefetch(put.hash, &guard));

@@ -54,6 +54,14 @@ impl<'a> Records<'a> {
         Records { index, path, in_order: Vec::new() }
     }
 
+    /// Makes room for `count` records.
+    ///
+    /// # Errors
+    /// The system has no memory for them.
+    pub(crate) fn reserve(&mut self, count: usize) -> Result<()> {
+        self.in_order.try_reserve_exact(count).map_err(|_| self.no_memory())
+    }
+
     /// Adds the record of `key` at this `range` of its segment.
     ///
     /// # Errors
@@ -128,6 +136,7 @@ mod tests {
         let index = Index::new(8, 3);
         for count in [0, 1, 1000_usize] {
             let mut records = Records::new(&index, Path::new("segment"));
+            records.reserve(count / 2).unwrap();
             (0..count).for_each(|start| records.add(&start.to_le_bytes(), &(start..start + 7)).unwrap());
             let grouped = records.by_shard().unwrap();
             assert!(grouped.records.iter().all(|record| record.len() == 7));
@@ -138,5 +147,13 @@ mod tests {
             }
             assert!(grouped.of(8).is_empty());
         }
+    }
+
+    #[test]
+    fn no_memory_is_an_error_that_names_the_file() {
+        let index = Index::new(1, 3);
+        let error = Records::new(&index, Path::new("segment")).reserve(usize::MAX / 32).unwrap_err();
+        let Error::Io { source, path, .. } = error else { panic!("{error}") };
+        assert_eq!((source.kind(), path.as_path()), (ErrorKind::OutOfMemory, Path::new("segment")));
     }
 }
