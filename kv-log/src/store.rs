@@ -92,7 +92,7 @@ impl Store {
             Arc::clone(&catalog),
         ));
         let spares = Spares::new(
-            end.active_capacity().1,
+            end.room(),
             Arc::clone(&context),
             Arc::clone(&catalog),
             Arc::clone(&evictor),

@@ -55,7 +55,7 @@ pub(crate) struct Spares {
     wanted: AtomicUsize,
     /// Held while segments are made, so that they are made in the order of their ids.
     making: Mutex<()>,
-    /// The last segment that was made: its capacity, bytes, and the time.
+    /// The last segment that was made, or room of the opened one: bytes, and the time.
     last_made: Mutex<(usize, Duration)>,
     /// Whether the disk was full at the last attempt. The next attempt then asks for a small
     /// segment, because a disk takes long to refuse a large one.
@@ -63,16 +63,16 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
-    /// The spares behind an active segment of `active` bytes, which is as good as new.
+    /// The spares behind an active segment with room for `room` bytes.
     pub(crate) fn new(
-        active: usize,
+        room: usize,
         context: Arc<Context>,
         catalog: Arc<Catalog>,
         evictor: Arc<Evictor>,
         slack: Arc<Slack>,
         segments: Arc<SegmentTable>,
     ) -> Self {
-        let last_made = Mutex::new((active, context.env.clock.monotonic()));
+        let last_made = Mutex::new((room, context.env.clock.monotonic()));
         Spares {
             context,
             catalog,
