@@ -155,7 +155,10 @@ pub trait DirExt: Dir {
             let fault = format!("the file is {len} bytes long, and such a file has at most {len_max}");
             return Err(Error::corruption(&path, len_max, fault));
         };
-        let mut content = vec![0; len];
+        let mut content = Vec::new();
+        let no_memory = |_| Error::io(Op::AllocateMemory, &path, io::ErrorKind::OutOfMemory.into());
+        content.try_reserve_exact(len).map_err(no_memory)?;
+        content.resize(len, 0);
         let read = file.read_full_at(&mut content, 0).map_err(|error| Error::io(Op::Read, &path, error))?;
         content.truncate(read);
         Ok(content)
