@@ -63,7 +63,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     };
     let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
     let room = Arc::new(Room::new(&dir, options.read_only));
-    // The one waits for the disk, and the other for the processor.
+    // Neither needs the other, and both wait for the disk.
     let load_checkpoint = || begin(env, &*dir, &files, &options, &manifest);
     let adopt_tail = || adopt(env, &*dir, &room, &manifest, &options);
     let (begun, adopted) = both(env.background, load_checkpoint, adopt_tail);

@@ -2,9 +2,9 @@
 //!
 //! Replay reads every segment that no checkpoint covers into a memory image, and scans it. Then it
 //! points the index at the records, one shard after the other. For each key, the record with the
-//! highest LSN wins, so the order of the segments does not matter. All processors replay segments in
-//! parallel. They begin with the newest: with a memory budget, those stay in memory. Tombstones take
-//! part. [`recovered`](super::recovered) removes them from the index at the end.
+//! highest LSN wins, so the order of the segments does not matter. All processors replay segments
+//! in parallel. They begin with the newest: with a memory budget, those stay in memory. Tombstones
+//! take part. [`recovered`](super::recovered) removes them from the index at the end.
 //!
 //! Replay changes nothing on disk.
 

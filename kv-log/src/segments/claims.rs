@@ -1,8 +1,8 @@
 //! Claims: the locations in a segment that a checkpoint put into the index.
 //!
 //! No record was read for them. Before the segment gets an image, or is compacted, a walk goes
-//! through its records, one shard of the index after the other. It counts the locations that lead to
-//! a record. The others are left over.
+//! through its records, one shard of the index after the other. It counts the locations that lead
+//! to a record. The others are left over.
 //!
 //! Writers go on during the walk, and replace records. A writer counts the record that dies if the
 //! walk has not done its shard yet. Otherwise the walk has counted it. Both hold the shard
