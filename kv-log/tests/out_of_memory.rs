@@ -4,12 +4,14 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use kv_core::{Batch, Engine, Error, Op, Result};
+use kv_core::{Batch, Engine, Error, Manual, Op, ProcessSafety, Result};
 use kv_log::{LogEngine, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io::ErrorKind;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::{env, fs};
 
 /// Names the store to the child process.
@@ -139,4 +141,52 @@ fn a_recovery_says_so_and_the_next_one_recovers() {
     }
     assert!(refusals > 0, "no open ran short of memory");
     assert_eq!(LogEngine::open(&dir, options()).unwrap().stats().keys, u64::from(KEYS));
+}
+
+/// The changes of a dead process lie in objects of up to 64 MiB.
+#[test]
+fn an_adoption_says_so_and_the_next_one_adopts() {
+    const ROLE: &str = "KV_LOG_TEST_DIES";
+    const VALUES: u32 = 300;
+    let value = vec![7; 100 << 10];
+    let key = |number: u32| number.to_le_bytes();
+    let options = || Options {
+        segment_bytes: 64 << 20,
+        slack_bytes: 1 << 30,
+        persistence: Arc::new(Manual),
+        ..Options::default()
+    };
+    let Some(dir) = env::var_os(STORE) else {
+        let dir = tempfile::tempdir().unwrap();
+        let dies = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "an_adoption_says_so_and_the_next_one_adopts"])
+            .envs([(STORE, dir.path().as_os_str()), (ROLE, "".as_ref())])
+            .output()
+            .unwrap();
+        assert_eq!(dies.status.signal(), Some(6), "{}", String::from_utf8_lossy(&dies.stderr));
+        return run_child("an_adoption_says_so_and_the_next_one_adopts", dir.path());
+    };
+    if env::var_os(ROLE).is_some() {
+        let store = LogEngine::open(&dir, options()).unwrap();
+        for number in 0..VALUES {
+            store.put(&key(number), &value).unwrap();
+        }
+        let stats = store.stats();
+        assert_eq!(stats.process_safety, ProcessSafety::Safe);
+        assert!(stats.unflushed_bytes > 16 << 20, "{stats:?}");
+        std::process::abort();
+    }
+    let _behind = leave_free_memory();
+    for more in [1, 16, 48] {
+        allow(Some(more << 20));
+        let opened = LogEngine::open(&dir, options());
+        allow(None);
+        // The object, the file of its segment, or an image of it.
+        let Err(Error::Io { source, .. }) = opened else { panic!("{more} MiB: {opened:?}") };
+        assert_eq!(source.kind(), ErrorKind::OutOfMemory, "{more} MiB");
+    }
+    let store = LogEngine::open(&dir, options()).unwrap();
+    for number in 0..VALUES {
+        assert_eq!(store.get(&key(number)).unwrap().as_deref(), Some(&value[..]), "{number}");
+    }
 }

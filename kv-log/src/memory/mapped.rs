@@ -13,6 +13,9 @@ use std::slice;
 /// All bits zero is a value of the type.
 pub(crate) unsafe trait Plain {}
 
+// SAFETY: a number.
+unsafe impl Plain for u8 {}
+
 /// An array that can grow.
 #[derive(Debug)]
 pub(crate) struct Mapped<T> {
@@ -38,6 +41,11 @@ impl<T: Plain> Mapped<T> {
     /// no order: each page would get two, one for a read and one for a write.
     pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
         Self::with_options(len, MmapOptions::new().populate()).map(|zeros| Mapped { len, ..zeros })
+    }
+
+    /// `len` zeros. A page takes memory once it is written to.
+    pub(crate) fn sparse(len: usize) -> io::Result<Self> {
+        Self::with_capacity(len).map(|zeros| Mapped { len, ..zeros })
     }
 
     fn with_options(capacity: usize, options: &mut MmapOptions) -> io::Result<Self> {
@@ -117,6 +125,7 @@ mod tests {
         array.sort_unstable();
         assert!(array.iter().copied().eq(0..5000));
         assert_eq!(*Mapped::<u64>::zeroed(3).unwrap(), [0; 3]);
+        assert_eq!(*Mapped::<u8>::sparse(3).unwrap(), [0; 3]);
         assert!(Mapped::<u64>::zeroed(usize::MAX / 2).is_err());
     }
 }

@@ -41,6 +41,7 @@ use kv_wal_format::{SEGMENT_HEADER_LEN, Scanner, SegmentHeader, SegmentKind, Sto
 use rustix::io::Errno;
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ use super::control::{Control, Owner, Unreadable};
 use super::unwritten::{Rest, Unwritten};
 use crate::directory;
 use crate::manifest::{Entry, Manifest, Room};
-use crate::memory::CONTROL_LEN;
+use crate::memory::{CONTROL_LEN, Mapped};
 use crate::options::{Options, ProcessSafe};
 use crate::segments::{SEGMENT_BYTES_MAX, fill_sparsely};
 
@@ -69,7 +70,7 @@ pub(crate) struct Adopted {
 /// An object that fits the store.
 struct Candidate {
     name: String,
-    image: Vec<u8>,
+    image: Mapped<u8>,
 }
 
 /// Adopts the tail of the store in `dir`, of which `manifest` was read.
@@ -116,7 +117,12 @@ pub(crate) fn adopt(
         if lacking.is_empty() {
             whole.push(segment);
         } else if options.read_only {
-            adopted.unwritten.insert(*id, Rest { from: in_file, bytes: lacking.to_vec() });
+            let path = dir.path_of(&segment.name);
+            let no_memory = |_| Error::io(Op::AllocateMemory, &path, io::ErrorKind::OutOfMemory.into());
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(lacking.len()).map_err(no_memory)?;
+            bytes.extend_from_slice(lacking);
+            adopted.unwritten.insert(*id, Rest { from: in_file, bytes });
         } else {
             whole.drain(..).try_for_each(|before| before.make_durable(dir, room))?;
             segment.make_durable(dir, room)?;
@@ -240,7 +246,7 @@ fn passing_over(path: &Path, source: io::Error) -> Result<String> {
 
 /// The content of an object.
 enum Object {
-    Image(Control, Vec<u8>),
+    Image(Control, Mapped<u8>),
     /// It was never in use.
     Nothing,
 }
@@ -258,7 +264,7 @@ fn read(memory: &dyn SharedMemory, name: &str) -> io::Result<Object> {
     };
     let len = usize::try_from(control.image_len).ok().filter(|len| *len <= SEGMENT_BYTES_MAX);
     let len = len.ok_or_else(|| io::Error::other("it is longer than any segment"))?;
-    let mut image = vec![0; len];
+    let mut image = Mapped::sparse(len)?;
     fill_sparsely(&mut image, |piece, offset| {
         object.read_exact_at(piece, (CONTROL_LEN + offset) as u64).map(|()| piece.len())
     })?;
@@ -270,7 +276,7 @@ struct Segment {
     name: String,
     header: SegmentHeader,
     /// The bytes of its file, or of the object that holds more records.
-    bytes: Vec<u8>,
+    bytes: Box<dyn Deref<Target = [u8]>>,
     /// Where its records end.
     end: Stop,
     /// Bytes from the start that are known to be durable.
@@ -292,6 +298,7 @@ impl Segment {
         let known_len = usize::try_from(entry.durable_len).unwrap_or(usize::MAX);
         let is_own = header.segment_id == id.get() && header.store_id == manifest.store_id;
         let is_whole = end.reason == StopReason::Sealed || end.fault >= known_len;
+        let bytes = Box::new(bytes);
         Ok((is_own && is_whole).then_some(Segment { name, header, bytes, end, known_len }))
     }
 
@@ -306,7 +313,7 @@ impl Segment {
             if self.bytes.get(..in_file).is_some_and(|held| image.starts_with(held)) {
                 let end = scan(&self.header, &image);
                 if self.end.offset < end.offset {
-                    (self.end, self.bytes) = (end, image);
+                    (self.end, self.bytes) = (end, Box::new(image));
                 }
             } else {
                 warnings.push(format!("{name} is ignored: its bytes differ from those of {}", self.name));
