@@ -69,7 +69,7 @@ pub(crate) struct Recovery {
 }
 
 /// Dead bytes below which a close does not seal the active segment.
-const DEAD_BYTES_MIN: u64 = 256 << 10;
+const DEAD_BYTES_MIN: u64 = 64 << 10;
 
 /// The unit in which file systems give out space, bytes.
 const UNUSED_UNIT: usize = 4096;

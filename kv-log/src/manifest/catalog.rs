@@ -310,7 +310,7 @@ impl Catalog {
             // Only now: the previous manifest names them.
             self.drop_spares(spares);
             let used = self.sum(|segment| segment.file_len() as u64);
-            self.room.hold(self.shares(used, 0));
+            self.room.fit(self.shares(used, 0));
             Ok(())
         })
     }
