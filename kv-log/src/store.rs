@@ -92,7 +92,6 @@ impl Store {
             Arc::clone(&catalog),
         ));
         let spares = Spares::new(
-            end.room(),
             Arc::clone(&context),
             Arc::clone(&catalog),
             Arc::clone(&evictor),

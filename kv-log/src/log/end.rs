@@ -102,12 +102,6 @@ impl LogEnd {
         (active.segment.id, active.capacity)
     }
 
-    /// Bytes of the active segment that are free.
-    pub(crate) fn room(&self) -> usize {
-        let active = self.active.lock();
-        active.capacity.saturating_sub(active.end)
-    }
-
     #[inline]
     pub(crate) fn position(&self) -> Position {
         let lsn = self.last_lsn();

@@ -55,7 +55,7 @@ pub(crate) struct Spares {
     wanted: AtomicUsize,
     /// Held while segments are made, so that they are made in the order of their ids.
     making: Mutex<()>,
-    /// The last segment that was made, or room of the opened one: bytes, and the time.
+    /// The last segment that was made: its capacity, bytes, and the time.
     last_made: Mutex<(usize, Duration)>,
     /// Whether the disk was full at the last attempt. The next attempt then asks for a small
     /// segment, because a disk takes long to refuse a large one.
@@ -63,16 +63,13 @@ pub(crate) struct Spares {
 }
 
 impl Spares {
-    /// The spares behind an active segment with room for `room` bytes.
     pub(crate) fn new(
-        room: usize,
         context: Arc<Context>,
         catalog: Arc<Catalog>,
         evictor: Arc<Evictor>,
         slack: Arc<Slack>,
         segments: Arc<SegmentTable>,
     ) -> Self {
-        let last_made = Mutex::new((room, context.env.clock.monotonic()));
         Spares {
             context,
             catalog,
@@ -82,7 +79,7 @@ impl Spares {
             ready: Mutex::default(),
             wanted: AtomicUsize::new(1),
             making: Mutex::default(),
-            last_made,
+            last_made: Mutex::default(),
             disk_was_full: AtomicBool::new(false),
         }
     }

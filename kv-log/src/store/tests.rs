@@ -57,22 +57,6 @@ fn check(disk: &SimFs, what: &str) {
 }
 
 #[test]
-fn the_first_roll_over_of_a_new_store_grows_the_segment_if_writers_are_fast() {
-    for (millis, growth) in [(0, 8), (99, 8), (100, 1)] {
-        let clock = Arc::new(ManualClock::new(0));
-        let env = Env { clock: Arc::<ManualClock>::clone(&clock), ..env(&SimFs::new()) };
-        let store = open(Path::new("/store"), &env, Options { slack_bytes: 12 << 20, ..options() }).unwrap();
-        clock.advance(Duration::from_millis(millis));
-        let (first, capacity) = store.log.end.active_capacity();
-        while store.log.end.active_capacity().0 == first {
-            store.committer.put(b"key", &[7; 1000]).unwrap();
-        }
-        let grown = store.log.end.active_capacity().1;
-        assert!((growth * capacity / 2..=growth * capacity).contains(&grown), "{millis} ms: {grown}");
-    }
-}
-
-#[test]
 fn a_power_cut_or_a_death_at_every_operation_of_tidying_loses_nothing() {
     for policy in policies() {
         let disk = SimFs::new();
