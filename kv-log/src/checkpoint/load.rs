@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::format::{Covered, Fault, Parsed, fault, parse};
 use super::read::read;
 use crate::index::Index;
-use crate::manifest::{Entry, Manifest, header_error};
+use crate::manifest::{CheckpointName, Entry, Manifest, header_error};
 use crate::options::Options;
 use crate::processors::{each_on_all_processors, on_all_processors};
 use crate::segments::{Location, SEGMENT_BYTES_MAX, Segment, SegmentFile, SegmentFiles, SegmentTable};
@@ -45,8 +45,8 @@ struct Placed {
     entries: u64,
 }
 
-/// Fills an index from the checkpoint that the manifest names, if it names one. `Ok(Err(..))` says
-/// why that checkpoint cannot be used.
+/// Fills an index from the checkpoint `name`, which the manifest names. `Ok(Err(..))` says why that
+/// checkpoint cannot be used.
 ///
 /// # Errors
 /// A covered segment is missing or damaged, or the system has no memory for the index.
@@ -56,9 +56,9 @@ pub(crate) fn load(
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
+    name: CheckpointName,
     table: &Arc<SegmentTable>,
-) -> Result<Result<Option<Loaded>, Fault>> {
-    let Some(name) = manifest.checkpoint else { return Ok(Ok(None)) };
+) -> Result<Result<Loaded, Fault>> {
     let bytes = match read(env, dir, name) {
         Ok(bytes) => bytes,
         Err(fault) => return Ok(Err(fault)),
@@ -84,14 +84,14 @@ pub(crate) fn load(
         .map(|segment| (segment.id, Arc::clone(segment)))
         .collect();
     index.set_estimated(parsed.head.is_estimated || segments.len() < parsed.segments.len());
-    Ok(Ok(Some(Loaded {
+    Ok(Ok(Loaded {
         index,
         max_lsn: segments.values().map(|segment| segment.max_lsn()).max().unwrap_or(0),
         segments,
         horizon: parsed.horizon,
         longest_key: usize::try_from(parsed.head.longest_key).unwrap_or(usize::MAX),
         bytes: bytes.bytes().len() as u64,
-    })))
+    }))
 }
 
 /// Compares the checkpoint with the manifest and the options.

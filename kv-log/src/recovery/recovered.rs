@@ -59,7 +59,11 @@ pub(crate) fn begin(
         Background::Inline => 0,
     };
     let table = Arc::new(SegmentTable::new(Options::RECYCLED_IMAGES_MAX));
-    let (loaded, checkpoint_fault) = match load(env, dir, files, options, manifest, &table)? {
+    let loaded = match manifest.checkpoint {
+        Some(name) => load(env, dir, files, options, manifest, name, &table)?.map(Some),
+        None => Ok(None),
+    };
+    let (loaded, checkpoint_fault) = match loaded {
         Ok(loaded) => (loaded, None),
         Err(fault) => (None, Some(fault.reason)),
     };
