@@ -7,12 +7,9 @@
 use kv_core::{Error, Result};
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Scanner, Seal, StopReason};
 
-use crate::index::{ByShard, Index, Records};
+use crate::index::{ByShard, Index, Records, prefetched};
 use crate::reclaim::pin;
 use crate::segments::{Contents, Location, Segment, SegmentTable};
-
-/// So many puts before its turn, the place of a put in the index is prefetched.
-const AHEAD: usize = 16;
 
 /// The puts of a segment whose records were checked.
 #[derive(Debug)]
@@ -82,10 +79,8 @@ impl Checked {
                 continue;
             }
             let (guard, locked) = (pin(), index.lock(shard));
-            puts.iter().take(AHEAD).for_each(|put| index.prefetch(put.hash, &guard));
-            for (put, ahead) in puts.iter().zip(AHEAD..) {
-                puts.get(ahead).into_iter().for_each(|put| index.prefetch(put.hash, &guard));
-                if locked.leads_to(put.hash, Location::new(segment.slot, put.start())) {
+            for put in prefetched(puts, |put| index.prefetch(put.hash, &guard)) {
+                if locked.points_at(put.hash, Location::new(segment.slot, put.start())) {
                     entries += 1;
                     live += put.len() as u64;
                 }

@@ -118,6 +118,21 @@ fn zeros<T: Copy + Default>(len: usize) -> Result<Vec<T>, TryReserveError> {
     Ok(zeros)
 }
 
+/// So many records before its turn, a record is prefetched.
+const AHEAD: usize = 16;
+
+/// The records in their order. Each is given to `prefetch` before its turn.
+pub(crate) fn prefetched(
+    records: &[RecordAt],
+    prefetch: impl Fn(&RecordAt),
+) -> impl Iterator<Item = &RecordAt> {
+    records.iter().take(AHEAD).for_each(&prefetch);
+    records.iter().zip(AHEAD..).map(move |(record, ahead)| {
+        records.get(ahead).into_iter().for_each(&prefetch);
+        record
+    })
+}
+
 impl ByShard {
     /// The records of one shard.
     pub(crate) fn of(&self, shard: usize) -> &[RecordAt] {
@@ -146,6 +161,22 @@ mod tests {
                 assert_eq!(starts, (0..count).filter(is_in_shard).collect::<Vec<_>>());
             }
             assert!(grouped.of(8).is_empty());
+        }
+    }
+
+    #[test]
+    fn each_record_is_prefetched_once_before_its_turn() {
+        for count in [0, 1, 16, 17, 100] {
+            let records: Vec<RecordAt> =
+                (0..count).map(|start| RecordAt { start, ..RecordAt::default() }).collect();
+            let fetched = std::cell::RefCell::new(Vec::new());
+            let mut turns = 0;
+            for record in prefetched(&records, |record| fetched.borrow_mut().push(record.start)) {
+                assert_eq!(record.start, turns);
+                turns += 1;
+                assert_eq!(*fetched.borrow(), (0..count.min(turns + 16)).collect::<Vec<_>>());
+            }
+            assert_eq!(turns, count);
         }
     }
 

@@ -35,7 +35,7 @@ use replaced::Replaced;
 use shard::{Shard, TagMatch};
 use suspects::Suspects;
 
-pub(crate) use by_shard::{ByShard, RecordAt, Records};
+pub(crate) use by_shard::{ByShard, RecordAt, Records, prefetched};
 pub(crate) use checkpointed::{ShardCopy, location_of};
 
 /// The hash of a key, as this index computes it.
@@ -279,8 +279,8 @@ impl LockedShard<'_> {
         self.number
     }
 
-    /// Whether the newest record of its key lies at `location`.
-    pub(crate) fn leads_to(&self, hash: KeyHash, location: Location) -> bool {
+    /// As [`Index::points_at`].
+    pub(crate) fn points_at(&self, hash: KeyHash, location: Location) -> bool {
         self.shard.find(hash.tag(), |entry| entry == location).is_some()
     }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::verdict::{Before, Ending, Named, Scanned, Verdict, decide, sealed_ending, unsealed_ending};
 use crate::checkpoint::Loaded;
-use crate::index::{Index, KeyHash, LockedShard, RecordAt, Records};
+use crate::index::{Index, KeyHash, LockedShard, RecordAt, Records, prefetched};
 use crate::log::{MARK_LEN_MAX, SEAL_LEN_MAX};
 use crate::manifest::{Entry, Manifest, header_of};
 use crate::memory::prefetch;
@@ -89,9 +89,6 @@ pub(super) struct Replay<'a> {
     longest_key: AtomicUsize,
     progress: Mutex<RecoveryProgress>,
 }
-
-/// So many changes before its turn, a change and its place in the index are prefetched.
-const AHEAD: usize = 16;
 
 /// The distance between the first shards of two segments.
 const SHARDS_APART: usize = 101;
@@ -300,9 +297,7 @@ impl<'a> Replay<'a> {
             self.index.prefetch(change.hash, &guard);
             prefetch(rest(change).as_ptr());
         };
-        changes.iter().take(AHEAD).for_each(prefetch_both);
-        for (change, ahead) in changes.iter().zip(AHEAD..) {
-            changes.get(ahead).into_iter().for_each(prefetch_both);
+        for change in prefetched(changes, prefetch_both) {
             let record = parse_trusted(segment.base_lsn, rest(change)).expect("the scan found it here");
             let location = Location::new(segment.slot, change.start());
             let found = Found { record, len: change.len(), hash: change.hash, location };
