@@ -406,7 +406,7 @@ pub(crate) enum Command {
         store holds changes that are in no file yet: open the store. For the log engine only.\n\n\
         Examples:\n  kv tails\n  kv tails --remove")]
     Tails {
-        /// Remove what no opening will need: of stores that are gone, and of an earlier boot.
+        /// Remove the shared memory of stores that are gone, and of an earlier boot.
         #[arg(long)]
         remove: bool,
         /// JSON objects, one a line, instead of text.

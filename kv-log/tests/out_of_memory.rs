@@ -1,5 +1,5 @@
 //! A process with a limited address space: the index cannot grow, the store refuses changes, and
-//! loses nothing. Each test runs itself in a child process, which sets the limit for itself.
+//! loses nothing. Each test starts a child process, which limits its own address space.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]

@@ -98,7 +98,7 @@ pub struct Follower {
 #[derive(Debug)]
 struct Ahead {
     file: Box<dyn File>,
-    /// What its header says, or why that cannot be read.
+    /// From its header, or the reason why the header cannot be read.
     origin: std::result::Result<Origin, String>,
     /// The records before this offset were read.
     at: u64,
@@ -109,7 +109,7 @@ struct Ahead {
 /// How the reading of a segment ended.
 enum End {
     Sealed,
-    /// The next record is not there yet, or cannot be read for this reason.
+    /// Why the next record cannot be read yet, or at all.
     Waits(StopReason),
     /// Nothing behind the header can be read, for this reason.
     Unreadable(String),
@@ -149,8 +149,8 @@ impl Follower {
         Ok(follower)
     }
 
-    /// Gives `visit` what has reached the files since the last call, until it answers `Break`. A
-    /// follower that was stopped is of no more use.
+    /// Calls `visit` with what has reached the files since the last call. If it answers `Break`,
+    /// the follower stops, and is of no more use.
     ///
     /// # Errors
     /// The store is gone; its manifest or a segment cannot be read.

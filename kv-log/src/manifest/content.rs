@@ -3,8 +3,8 @@
 //! manifest does not name is an orphan.
 //!
 //! On disk it is a segment of kind `Manifest` (see the format description of `kv-wal-format`). It
-//! holds one put with an empty key for the store, one put for each segment with the id as its key,
-//! one for each archived segment and for each point (`archive.rs`), and a seal.
+//! holds puts and a seal. The put with an empty key is about the store. Each segment has one with
+//! its id as the key. Archived segments and points have one each, too (`archive.rs`).
 
 use kv_core::fs::{Dir, DirExt};
 use kv_core::{Error, Lsn, Result, SegmentId};
