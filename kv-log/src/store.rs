@@ -341,7 +341,7 @@ impl Store {
         let _no_writer = self.log.end.lock();
         self.catalog.refuse_changes();
         self.context.health.close();
-        self.context.tail.close(result.is_ok());
+        self.context.tail.close(result.is_err() && !self.lock.is_dir_removed());
         self.lock.release();
         result
     }

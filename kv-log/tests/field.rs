@@ -5,8 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at files as another process does")]
 
-use kv_core::{Compact, Engine, EngineExt, Error, Manual, Never, OpenOptions};
-use kv_log::{LogEngine, Options};
+use kv_core::{Compact, Engine, EngineExt, Env, Error, Manual, Never, OpenOptions, ProcessSafety};
+use kv_log::{LogEngine, Options, tail};
 use kv_naive::NaiveEngine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::BTreeMap;
@@ -16,6 +16,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use tempfile::TempDir;
 
 /// Tells a process that it is the child of a test, and gives it a directory.
 const CHILD: &str = "KV_LOG_FIELD_DIR";
@@ -44,6 +45,21 @@ fn manual() -> Options {
 
 fn small() -> Options {
     Options { segment_bytes: 64 << 10, ..Options::default() }
+}
+
+/// The names of the objects in shared memory whose stores are at or below `dir`.
+fn objects_below(dir: &Path) -> Vec<String> {
+    let objects = tail::list(&Env::os()).unwrap_or_default();
+    let is_below = |object: &tail::Leftover| object.store.as_ref().is_some_and(|path| path.starts_with(dir));
+    objects.into_iter().filter(is_below).map(|object| object.name).collect()
+}
+
+/// Removes the directory, and the objects of its stores.
+fn remove_objects(dir: TempDir) {
+    for name in objects_below(dir.path()) {
+        tail::remove(&Env::os(), &name).unwrap();
+    }
+    dir.close().unwrap();
 }
 
 /// All files below a directory, with their bytes.
@@ -116,6 +132,25 @@ fn a_directory_that_is_gone_takes_no_changes_and_nothing_is_called_durable() {
             drop(store);
             assert_eq!(files(&path), before);
         }
+    }
+    remove_objects(dir);
+}
+
+#[test]
+fn a_store_whose_directory_is_gone_leaves_nothing_in_shared_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, closes) in [("closed", true), ("dropped", false)] {
+        let path = dir.path().join(name);
+        let store = LogEngine::open(&path, manual()).unwrap();
+        store.put(b"k", b"v").unwrap();
+        let is_safe = store.stats().process_safety == ProcessSafety::Safe;
+        assert_eq!(objects_below(&path).is_empty(), !is_safe);
+        fs::remove_dir_all(&path).unwrap();
+        if closes {
+            store.close().unwrap_err();
+        }
+        drop(store);
+        assert_eq!(objects_below(&path), Vec::<String>::new(), "{name}");
     }
 }
 

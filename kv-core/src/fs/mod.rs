@@ -188,6 +188,11 @@ pub trait DirLock: Debug + Send + Sync {
     /// `NotFound` when the directory or the lock file is gone or was replaced; as the system
     /// answers.
     fn check(&self) -> io::Result<()>;
+
+    /// Whether the directory was removed, so that nobody can open it again. In doubt, `false`.
+    fn is_dir_removed(&self) -> bool {
+        false
+    }
 }
 
 /// An open file. Offsets and lengths are bytes; all methods may be called from several threads.

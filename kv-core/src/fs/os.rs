@@ -196,7 +196,7 @@ struct OsDirLock {
 impl DirLock for OsDirLock {
     fn check(&self) -> io::Result<()> {
         let gone = |text: &str| Err(io::Error::new(io::ErrorKind::NotFound, text));
-        if retry_on_intr(|| fstat(&self.dir))?.st_nlink == 0 {
+        if is_removed(&self.dir)? {
             return gone("the directory was removed");
         }
         let Some(file) = &self.file else { return Ok(()) };
@@ -209,6 +209,14 @@ impl DirLock for OsDirLock {
             Err(error) => Err(error.into()),
         }
     }
+
+    fn is_dir_removed(&self) -> bool {
+        is_removed(&self.dir).unwrap_or(false)
+    }
+}
+
+fn is_removed(dir: &fs::File) -> io::Result<bool> {
+    Ok(retry_on_intr(|| fstat(dir))?.st_nlink == 0)
 }
 
 impl Drop for OsDirLock {

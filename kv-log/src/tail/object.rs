@@ -100,12 +100,12 @@ impl Tail {
         }
     }
 
-    /// The store is closed. After a clean close its files hold everything. After a failure the
-    /// objects stay for the next opening.
-    pub(crate) fn close(&self, is_clean: bool) {
+    /// The store is closed. Unless the next opening needs the objects, they go: after a clean close
+    /// the files hold everything, and a directory that was removed has no next opening.
+    pub(crate) fn close(&self, is_needed: bool) {
         if let Some(used) = &self.used {
             used.objects.freeze();
-            if is_clean {
+            if !is_needed {
                 used.objects.remove_all();
             }
         }
