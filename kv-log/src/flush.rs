@@ -335,6 +335,7 @@ mod tests {
             let decision = store.flusher.decide(store.log.end.position(), Duration::ZERO);
             assert_eq!(decision.action, Action::Hold);
         }
+        store.close().unwrap();
     }
 
     /// Another process may have the directory by then.

@@ -218,6 +218,7 @@ mod tests {
             let live = store.catalog.sum(|segment| segment.tally.live_bytes());
             assert_eq!((keys.len(), live), expected, "seed {seed}");
         }
+        open(dir.path(), &env, options).unwrap().close().unwrap();
     }
 
     /// The segments that other threads are about to bring into memory take room, too.
@@ -253,6 +254,7 @@ mod tests {
             assert!(!segments.is_empty() || warm_up.bytes_left() == 0, "no thread goes on");
             taken.push(segments.len());
         }
+        open(dir.path(), &env, options).unwrap().close().unwrap();
         assert!(taken.contains(&1) && taken.contains(&2) && taken.last() > Some(&10), "{taken:?}");
     }
 }

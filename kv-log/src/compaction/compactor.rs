@@ -321,5 +321,6 @@ mod tests {
         assert!(shrink().is_some_and(|freed| freed > 5000));
         assert_eq!(shrink(), None);
         assert!(store.reader.read(&[7], &mut |value| assert_eq!(value, [7; 100])).unwrap());
+        store.close().unwrap();
     }
 }

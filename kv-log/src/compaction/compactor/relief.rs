@@ -118,5 +118,6 @@ mod tests {
             one.tally.live_bytes() * 1000 / one.resident_bytes() as u64
         };
         assert!(all.iter().map(|id| kept(*id)).is_sorted_by(|a, b| a <= &(b + 1)), "{all:?}");
+        store.close().unwrap();
     }
 }
