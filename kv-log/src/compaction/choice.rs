@@ -81,7 +81,7 @@ impl Extent {
 /// The segments of a store as a policy sees them.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
-    /// The durable ones: only they may be compacted.
+    /// The durable ones, in the order of their ids: only they may be compacted.
     stats: Vec<SegmentStats>,
     /// Bytes of all images, and of all files.
     memory_bytes: u64,
@@ -150,7 +150,7 @@ impl Candidates {
         };
         let plan = policy.plan(&view)?;
         let is_allowed = plan.level != CompactionLevel::Memory || extent.allows_memory();
-        let is_candidate = |id: &SegmentId| self.stats.iter().any(|stats| stats.id == *id);
+        let is_candidate = |id: &SegmentId| self.stats.binary_search_by_key(id, |stats| stats.id).is_ok();
         let mut victims: Vec<SegmentId> = plan.victims.into_iter().filter(is_candidate).collect();
         deduplicate(&mut victims);
         (is_allowed && !victims.is_empty()).then_some((plan.level, victims))
@@ -163,10 +163,11 @@ fn deduplicate(victims: &mut Vec<SegmentId>) {
     victims.retain(|victim| seen.insert(*victim));
 }
 
-/// A lower bound for the LSNs of dead puts in the files of all segments other than `except`: a
-/// tombstone older than that hides no record.
+/// A lower bound for the LSNs of dead puts in the files of all segments other than `except`, which
+/// are in ascending order: a tombstone older than that hides no record.
 pub(super) fn oldest_dead_put(segments: &[Arc<Segment>], except: &[SegmentId]) -> u64 {
-    let others = segments.iter().filter(|segment| !except.contains(&segment.id));
+    debug_assert!(except.is_sorted());
+    let others = segments.iter().filter(|segment| except.binary_search(&segment.id).is_err());
     others.map(|segment| segment.oldest_dead_put()).min().unwrap_or(u64::MAX)
 }
 
