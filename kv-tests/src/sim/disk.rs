@@ -76,6 +76,8 @@ impl NameChange {
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     nodes: Vec<Node>,
+    /// All directories. Of the nodes, most are files that were removed.
+    dirs: Vec<NodeId>,
     /// Changes that the next sync of their directory makes durable.
     pending: Vec<NameChange>,
     /// Changes whose sync failed: the directory shows them, but no later sync makes them durable.
@@ -117,7 +119,9 @@ impl Disk {
     }
 
     fn of(nodes: Vec<Node>, kept: Vec<String>) -> Self {
+        let is_dir = |id: &NodeId| matches!(nodes.get(*id), Some(Node::Dir(_)));
         Disk {
+            dirs: (0..nodes.len()).filter(is_dir).collect(),
             nodes,
             pending: Vec::new(),
             dropped: Vec::new(),
@@ -227,10 +231,7 @@ impl Disk {
 
     /// The nodes to which the entries of all directories lead.
     fn names(&self) -> impl Iterator<Item = NodeId> {
-        let dirs = self.nodes.iter().filter_map(|node| match node {
-            Node::Dir(dir) => Some(dir),
-            Node::File { .. } => None,
-        });
+        let dirs = self.dirs.iter().filter_map(|id| self.dir(*id).ok());
         dirs.flat_map(|dir| dir.entries.values().copied())
     }
 
@@ -278,6 +279,7 @@ impl Disk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         dir.entries.insert(place.1.clone(), id);
+        self.dirs.extend(matches!(node, Node::Dir(_)).then_some(id));
         self.nodes.push(node);
         self.pending.push(NameChange::Link { to: place, node: id });
         Ok(id)
@@ -403,7 +405,11 @@ impl Disk {
                 dir.durable.insert(to.1.clone(), *node);
             }),
             NameChange::Unlink { from, node } => {
-                durable(from.0, &mut |dir| dir.durable.retain(|name, id| *name != from.1 || id != node));
+                durable(from.0, &mut |dir| {
+                    if dir.durable.get(&from.1) == Some(node) {
+                        dir.durable.remove(&from.1);
+                    }
+                });
             }
             // If an earlier renaming was lost, the file has an older name on the medium. That goes.
             NameChange::Rename { from, to, node } => {
