@@ -18,8 +18,8 @@ pub(crate) struct Counters {
     pub(crate) evictions: AtomicU64,
     pub(crate) slack_excesses: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
-    /// Memory of the running compaction that no segment in the catalog has.
-    pub(crate) compacting_bytes: AtomicU64,
+    /// Memory of the running compaction and of the warm-up that no segment in the catalog has.
+    pub(crate) working_bytes: AtomicU64,
 }
 
 impl Counters {

@@ -155,6 +155,7 @@ mod store;
 mod sync;
 pub mod tail;
 mod workers;
+mod working;
 
 pub use engine::LogEngine;
 pub use factory::{ConfiguredLogFactory, LogFactory};

@@ -302,7 +302,7 @@ impl Store {
         stats.leftover_files = leftover_files;
         stats.past_bytes = self.catalog.past_bytes();
         stats.disk_bytes = stats.past_bytes + leftover_bytes + self.catalog.overhead_bytes();
-        stats.memory_bytes = self.context.counters.compacting_bytes.load(Ordering::Relaxed);
+        stats.memory_bytes = self.context.counters.working_bytes.load(Ordering::Relaxed);
         let active = self.log.end.active_capacity();
         let mut all_shared = true;
         for segment in self.catalog.segments() {

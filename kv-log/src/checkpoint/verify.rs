@@ -62,6 +62,11 @@ impl Checked {
         Err(Error::corruption(segment.file.path(), stop.fault as u64, fault))
     }
 
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.puts.memory_bytes()
+    }
+
     /// Checks that each location in the segment leads to one of its puts, unless it is verified.
     /// Afterwards it is. One thread at a time compares.
     ///

@@ -18,6 +18,7 @@ use crate::manifest::Catalog;
 use crate::processors::on_all_processors;
 use crate::reclaim::{collect, pin};
 use crate::segments::{Location, Segment, SegmentTable};
+use crate::working::Working;
 
 /// Brings segments into memory.
 #[derive(Debug)]
@@ -113,13 +114,18 @@ impl WarmUp {
         if !self.catalog.is_current(segment) {
             return Ok(());
         }
+        let mut working = Working::begin(&self.context.counters.working_bytes);
         let contents = segment.contents()?;
+        working.take(contents.memory_bytes());
         let checked = Checked::new(segment, &contents, &self.index)?;
+        working.take(checked.memory_bytes());
         // A compaction verifies its victims, and replaces them.
         let alone = compactor.exclude();
         if self.catalog.is_current(segment) {
             checked.compare(segment, &self.index, &self.segments)?;
-            segment.warm(contents.into_image());
+            let image = contents.into_image();
+            drop(working);
+            segment.warm(image);
         }
         drop(alone);
         Ok(())
@@ -152,14 +158,17 @@ impl WarmUp {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
+    use crate::index::RecordAt;
     use crate::options::Options;
     use crate::reclaim::pin;
     use crate::recovery::open;
     use fastrand::Rng;
     use kv_core::{Background, Env, Manual, Never, OnRequest};
     use kv_wal_format::encoded_len;
+    use std::sync::atomic::Ordering::Relaxed;
     use std::sync::{Arc, Barrier};
     use std::thread;
+    use std::time::Duration;
 
     /// Each record that dies is counted once, by the walk of the verification or by its writer.
     #[test]
@@ -219,6 +228,45 @@ mod tests {
             assert_eq!((keys.len(), live), expected, "seed {seed}");
         }
         open(dir.path(), &env, options).unwrap().close().unwrap();
+    }
+
+    /// While a compaction makes the warm-up wait, its memory belongs to no segment.
+    #[test]
+    fn the_statistics_count_what_the_warm_up_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let options = Options {
+            persistence: Arc::new(Manual),
+            compaction: Arc::new(Never),
+            checkpoint: Arc::new(OnRequest),
+            ..Options::default()
+        };
+        let store = open(dir.path(), &env, options.clone()).unwrap();
+        for number in 0..1000_u32 {
+            store.committer.put(&number.to_le_bytes(), &[7; 20]).unwrap();
+        }
+        store.checkpointer.checkpoint(&store.compactor).unwrap();
+        store.close().unwrap();
+        drop(store);
+
+        let store = open(dir.path(), &env, options).unwrap();
+        let (left, before) = (store.warm_up.bytes_left(), store.stats().memory_bytes);
+        let (pairs, puts) = (1000 * 24, 1000 * size_of::<RecordAt>() as u64);
+        assert!(left > pairs, "{left}");
+        thread::scope(|scope| {
+            let alone = store.compactor.exclude();
+            scope.spawn(|| while store.warm_up.warm_one(&store.compactor) {});
+            let is_counted = (0..10_000).any(|_| {
+                thread::sleep(Duration::from_millis(1));
+                store.stats().memory_bytes >= before + pairs + puts
+            });
+            drop(alone);
+            assert!(is_counted, "{before}, {left}, {puts}: {}", store.stats().memory_bytes);
+        });
+        assert_eq!((store.warm_up.bytes_left(), store.context.counters.working_bytes.load(Relaxed)), (0, 0));
+        let after = store.stats().memory_bytes;
+        assert!((before + pairs..before + pairs + puts).contains(&after), "{before}, {left}, {after}");
+        store.close().unwrap();
     }
 
     /// The segments that other threads are about to bring into memory take room, too.

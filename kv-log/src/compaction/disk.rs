@@ -29,7 +29,6 @@ use std::sync::atomic::Ordering;
 use super::choice::oldest_dead_put;
 use super::claims::{Claim, Claims};
 use super::survivors::{Survivor, Unreadable, Victim, mean_time, replaced, survivors};
-use super::working::Working;
 use crate::checkpoint::verify;
 use crate::context::Context;
 use crate::flush::Flusher;
@@ -39,6 +38,7 @@ use crate::manifest::{Catalog, Replaced};
 use crate::reclaim::collect;
 use crate::relocation::{Move, relocate_all};
 use crate::segments::{Location, Segment, SegmentTable};
+use crate::working::Working;
 
 /// The outcome of one compaction.
 pub(super) struct Compacted {
@@ -124,7 +124,7 @@ impl DiskCompactor {
         oldest_elsewhere: u64,
         claim: Claim<'_>,
     ) -> Result<Result<Compacted>, Unreadable> {
-        let mut loaded = Working::begin(&self.context.counters.compacting_bytes);
+        let mut loaded = Working::begin(&self.context.counters.working_bytes);
         let load = |segment: &Arc<Segment>| {
             let victim = Victim::load(segment)?;
             loaded.take(if segment.memory_bytes() == 0 { victim.contents.memory_bytes() } else { 0 });
@@ -153,7 +153,7 @@ impl DiskCompactor {
         // that they replaced are dropped.
         let horizon = self.log.end.last_lsn();
         let mut outputs: Vec<Output> = Vec::new();
-        let mut copies = Working::begin(&self.context.counters.compacting_bytes);
+        let mut copies = Working::begin(&self.context.counters.working_bytes);
         let written = self
             .write_outputs(&victims, survivors, &mut outputs, &mut copies)
             .and_then(|()| self.flusher.make_durable(horizon));

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 
 use super::choice::oldest_dead_put;
 use super::claims::{Alone, Claims};
-use super::working::Working;
 use crate::context::Context;
 use crate::index::{Index, KeyHash};
 use crate::manifest::Catalog;
@@ -19,6 +18,7 @@ use crate::memory::prefetch;
 use crate::reclaim::{Guard, collect, pin};
 use crate::relocation::{LOOK_UPS_AT_A_TIME, count_relocated};
 use crate::segments::{Contents, Image, Location, Segment, SegmentTable, Shifts};
+use crate::working::Working;
 
 /// Prefetch distance of a walk through an image, bytes.
 const AHEAD: usize = 2048;
@@ -81,7 +81,7 @@ impl MemoryCompactor {
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
         let contents = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())?;
         let image = Image::new(capacity).ok()?;
-        let mut copy = Working::begin(&self.context.counters.compacting_bytes);
+        let mut copy = Working::begin(&self.context.counters.working_bytes);
         copy.take(image.capacity());
         let slot = self.segments.reserve_slot(0)?;
         let new = Arc::new(old.with_image(slot, image));

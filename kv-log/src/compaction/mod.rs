@@ -11,7 +11,6 @@
 //! | find the records of the victims that must stay | `survivors.rs` |
 //! | copy them to new segments, and remove the victims | `disk.rs` |
 //! | keep the two levels out of each other's segments | `claims.rs` |
-//! | count the memory that a compaction takes | `working.rs` |
 
 mod choice;
 mod claims;
@@ -19,7 +18,6 @@ mod compactor;
 mod disk;
 mod memory;
 mod survivors;
-mod working;
 
 pub(crate) use choice::Extent;
 pub(crate) use compactor::Compactor;

@@ -134,6 +134,11 @@ pub(crate) fn prefetched(
 }
 
 impl ByShard {
+    /// Bytes of memory.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        size_of_val(&*self.records) + size_of_val(&*self.ends)
+    }
+
     /// The records of one shard.
     pub(crate) fn of(&self, shard: usize) -> &[RecordAt] {
         let begin = shard.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied());

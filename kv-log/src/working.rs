@@ -1,18 +1,19 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Memory that a compaction takes for its work. The statistics count it until this is dropped.
+/// Memory that a compaction or the warm-up takes for its work. The statistics count it until this is
+/// dropped.
 #[derive(Debug)]
-pub(super) struct Working<'a> {
+pub(crate) struct Working<'a> {
     gauge: &'a AtomicU64,
     bytes: u64,
 }
 
 impl<'a> Working<'a> {
-    pub(super) fn begin(gauge: &'a AtomicU64) -> Self {
+    pub(crate) fn begin(gauge: &'a AtomicU64) -> Self {
         Working { gauge, bytes: 0 }
     }
 
-    pub(super) fn take(&mut self, bytes: usize) {
+    pub(crate) fn take(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         self.gauge.fetch_add(bytes as u64, Ordering::Relaxed);
     }
