@@ -158,12 +158,13 @@ impl WarmUp {
 
 #[cfg(all(test, not(shuttle)))]
 mod tests {
+    use crate::commit::commit_batch;
     use crate::index::RecordAt;
     use crate::options::Options;
     use crate::reclaim::pin;
     use crate::recovery::open;
     use fastrand::Rng;
-    use kv_core::{Background, Env, Manual, Never, OnRequest};
+    use kv_core::{Background, Batch, Env, Manual, Never, OnRequest};
     use kv_wal_format::encoded_len;
     use std::sync::atomic::Ordering::Relaxed;
     use std::sync::{Arc, Barrier};
@@ -172,7 +173,7 @@ mod tests {
 
     /// Each record that dies is counted once, by the walk of the verification or by its writer.
     #[test]
-    fn writers_replace_records_while_their_segments_become_warm() {
+    fn writers_replace_and_delete_records_while_their_segments_become_warm() {
         let dir = tempfile::tempdir().unwrap();
         let env = Env { background: Background::Inline, ..Env::os() };
         let options = Options {
@@ -200,7 +201,16 @@ mod tests {
                 scope.spawn(|| {
                     let mut rng = Rng::with_seed(seed);
                     for put in 0.. {
-                        store.committer.put(&keys[rng.usize(..keys.len())], &[8; 50]).unwrap();
+                        let (one, other) = (&keys[rng.usize(..keys.len())], &keys[rng.usize(..keys.len())]);
+                        match rng.u8(..8) {
+                            0 => drop(store.committer.delete(one).unwrap()),
+                            1 => {
+                                let mut batch = Batch::new();
+                                batch.put(one, &[9; 40]).delete(other);
+                                commit_batch(&store.committer, &batch).unwrap();
+                            }
+                            _ => drop(store.committer.put(one, &[8; 50]).unwrap()),
+                        }
                         if put == 100 {
                             begin.wait();
                         } else if put > 200 && store.warm_up.bytes_left() == 0 {
@@ -225,7 +235,7 @@ mod tests {
                 }
             }
             let live = store.catalog.sum(|segment| segment.tally.live_bytes());
-            assert_eq!((keys.len(), live), expected, "seed {seed}");
+            assert_eq!((store.warm_up.index.len(), live), expected, "seed {seed}");
         }
         open(dir.path(), &env, options).unwrap().close().unwrap();
     }
