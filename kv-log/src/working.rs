@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Memory that a compaction or the warm-up takes for its work. The statistics count it until this is
-/// dropped.
+/// Memory that a compaction or the warm-up takes for its work. The statistics count it until this
+/// is dropped.
 #[derive(Debug)]
 pub(crate) struct Working<'a> {
     gauge: &'a AtomicU64,

@@ -32,8 +32,8 @@ impl StoreLock {
         }
     }
 
-    /// Whether the directory was removed, so that nobody can open it again. `false` once it was given
-    /// back, and in doubt.
+    /// Whether the directory was removed, so that nobody can open it again. `false` once it was
+    /// given back, and in doubt.
     pub fn is_dir_removed(&self) -> bool {
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.as_ref().is_some_and(|lock| lock.is_dir_removed())

@@ -87,8 +87,8 @@ impl DiskCompactor {
         }
     }
 
-    /// Compacts the victims together, which are in the order of their ids. One thread at a time calls
-    /// this.
+    /// Compacts the victims together, which are in the order of their ids. One thread at a time
+    /// calls this.
     ///
     /// # Errors
     /// Outer: a victim is unreadable, and nothing was changed. Inner: a write failed.
