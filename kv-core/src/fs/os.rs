@@ -322,3 +322,6 @@ impl File for OsFile {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests;
