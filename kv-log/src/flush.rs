@@ -35,6 +35,7 @@ use crate::log::Log;
 use crate::manifest::Room;
 use crate::reclaim::collect;
 use crate::segments::{Image, Segment, SegmentTable, Via};
+use crate::slack::Promise;
 
 /// Segments of at least so many bytes are copied while they are written.
 const COPIED_MEANWHILE_MIN: usize = 1 << 20;
@@ -224,7 +225,10 @@ impl Flusher {
     /// another segment.
     fn dump_sealed(&self, segment: &Segment) -> Result<()> {
         let is_large = segment.end() >= COPIED_MEANWHILE_MIN;
-        if is_large && self.context.has_workers() && self.is_to_leave(segment) {
+        if is_large
+            && self.context.has_workers()
+            && let Some(_promise) = self.promise_to_leave(segment)
+        {
             if let Some(copy) = self.write_and_copy(segment)? {
                 self.leave_shared_memory(segment, copy);
                 return Ok(());
@@ -232,7 +236,7 @@ impl Flusher {
         } else {
             self.write_sealed(segment)?;
         }
-        if self.is_to_leave(segment)
+        if let Some(_promise) = self.promise_to_leave(segment)
             && let Some(copy) = self.segments.copy(segment)
         {
             self.leave_shared_memory(segment, copy);
@@ -264,10 +268,11 @@ impl Flusher {
         })
     }
 
-    /// Whether a segment lies in shared memory, and may leave it. Both images are in memory until
-    /// no reader uses the old one. Without room for a copy, the segment stays where it is.
-    fn is_to_leave(&self, segment: &Segment) -> bool {
-        segment.is_shared() && self.log.slack.has_room_for_copy(segment.end())
+    /// The room for a copy of a segment that lies in shared memory and may leave it. Both images are
+    /// in memory until no reader uses the old one. Without room, the segment stays where it is.
+    fn promise_to_leave(&self, segment: &Segment) -> Option<Promise<'_>> {
+        let copy = || self.log.slack.promise_copy(segment.end());
+        segment.is_shared().then(copy).flatten()
     }
 
     /// Exchanges the image of a synced segment for a copy in ordinary memory.

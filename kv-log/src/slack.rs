@@ -11,7 +11,7 @@
 
 use kv_core::SegmentId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::context::Context;
 use crate::index::Index;
@@ -41,6 +41,22 @@ pub(crate) struct Slack {
     catalog: Arc<Catalog>,
     /// Whether sealed segments are to be flushed and compacted now, so that no writer has to wait.
     is_scarce: AtomicBool,
+    /// Bytes that threads are about to take.
+    promised: AtomicU64,
+}
+
+/// Bytes that a thread is about to take. Until this is dropped, they count as slack, so that no
+/// other thread takes the same room.
+#[derive(Debug)]
+pub(crate) struct Promise<'a> {
+    slack: &'a Slack,
+    bytes: u64,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.slack.promised.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 impl Slack {
@@ -50,7 +66,14 @@ impl Slack {
         segments: Arc<SegmentTable>,
         catalog: Arc<Catalog>,
     ) -> Self {
-        Slack { context, index, segments, catalog, is_scarce: AtomicBool::new(false) }
+        Slack {
+            context,
+            index,
+            segments,
+            catalog,
+            is_scarce: AtomicBool::new(false),
+            promised: AtomicU64::new(0),
+        }
     }
 
     /// The ceiling, bytes.
@@ -58,12 +81,16 @@ impl Slack {
         self.context.options.slack_ceiling(self.index.pair_bytes() as u64)
     }
 
-    /// Memory that holds no live record, bytes.
+    /// Memory that holds no live record, bytes. What becomes a segment's meanwhile, or ceases to be
+    /// one's, may count twice.
     pub(crate) fn bytes(&self) -> u64 {
         let dead =
             |segment: &Segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes());
-        let waiting = self.segments.retired_bytes() + self.context.tail.kept_bytes();
-        self.catalog.sum(dead) + waiting + self.index.replaced_bytes()
+        let waiting = || self.segments.retired_bytes() + self.context.tail.kept_bytes();
+        let before = waiting();
+        let dead = self.catalog.sum(dead);
+        let promised = self.promised.load(Ordering::Relaxed);
+        dead + before.max(waiting()) + self.index.replaced_bytes() + promised
     }
 
     /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.
@@ -73,9 +100,30 @@ impl Slack {
         bytes + more as u64 <= ceiling - ceiling / COPIES_PART
     }
 
-    /// Whether a copy of `len` bytes fits below the ceiling, beside the original.
-    pub(crate) fn has_room_for_copy(&self, len: usize) -> bool {
-        self.bytes() + len as u64 <= self.ceiling()
+    /// Counts bytes that the caller is about to take.
+    pub(crate) fn promise(&self, bytes: usize) -> Promise<'_> {
+        let bytes = bytes as u64;
+        self.promised.fetch_add(bytes, Ordering::Relaxed);
+        Promise { slack: self, bytes }
+    }
+
+    /// As [`promise`](Self::promise), if a segment of `len` bytes [fits](Self::has_room_for).
+    pub(crate) fn promise_segment(&self, len: usize) -> Option<Promise<'_>> {
+        // First, so that of two threads at least one sees the other's.
+        let promise = self.promise(len);
+        self.has_room_for(0).then_some(promise)
+    }
+
+    /// As [`promise`](Self::promise), if a copy of `len` bytes fits below the ceiling, beside the
+    /// original.
+    pub(crate) fn promise_copy(&self, len: usize) -> Option<Promise<'_>> {
+        let promise = self.promise(len);
+        (self.bytes() <= self.ceiling()).then_some(promise)
+    }
+
+    /// Bytes of slack that fit below the ceiling.
+    pub(crate) fn room(&self) -> u64 {
+        self.ceiling().saturating_sub(self.bytes())
     }
 
     /// The most bytes of survivors that a compaction may copy at a time. Until readers have left

@@ -71,6 +71,9 @@ pub(crate) struct Recovery {
 /// Dead bytes below which a close does not seal the active segment.
 const DEAD_BYTES_MIN: u64 = 64 << 10;
 
+/// How often the statistics look at memory that moves meanwhile.
+const LOOKS_MAX: u32 = 8;
+
 /// The unit in which file systems give out space, bytes.
 const UNUSED_UNIT: usize = 4096;
 
@@ -285,6 +288,23 @@ impl Store {
         self.segments.retired_bytes() + self.index.replaced_bytes()
     }
 
+    /// Bytes of the segments' images and of compactions, and bytes that wait for reuse or readers.
+    /// Memory that moves between the two counts once, unless some moves at each look.
+    fn memory(&self) -> (u64, u64) {
+        let waiting = || self.retired_bytes() + self.context.tail.kept_bytes();
+        let (mut images, mut before) = (0, waiting());
+        for _ in 0..LOOKS_MAX {
+            images = self.context.counters.working_bytes.load(Ordering::Relaxed)
+                + self.catalog.sum(|segment| segment.resident_bytes() as u64);
+            let after = waiting();
+            if after == before {
+                break;
+            }
+            before = after;
+        }
+        (images, before)
+    }
+
     /// As [`Engine::stats`](kv_core::Engine::stats).
     pub(crate) fn stats(&self) -> Stats {
         let mut stats = Stats::default();
@@ -294,7 +314,7 @@ impl Store {
         stats.keys = self.index.len() as u64;
         stats.live_bytes = self.index.pair_bytes() as u64;
         stats.index_bytes = self.index.allocated_bytes() as u64;
-        stats.retired_bytes = self.retired_bytes() + self.context.tail.kept_bytes();
+        (stats.memory_bytes, stats.retired_bytes) = self.memory();
         stats.warm_up_bytes = self.warm_up.bytes_left();
         stats.fetches = self.segments.fetches();
         stats.recovery = self.recovery.report.clone();
@@ -302,13 +322,11 @@ impl Store {
         stats.leftover_files = leftover_files;
         stats.past_bytes = self.catalog.past_bytes();
         stats.disk_bytes = stats.past_bytes + leftover_bytes + self.catalog.overhead_bytes();
-        stats.memory_bytes = self.context.counters.working_bytes.load(Ordering::Relaxed);
         let active = self.log.end.active_capacity();
         let mut all_shared = true;
         for segment in self.catalog.segments() {
             // A spare holds no record.
             stats.segments += u64::from(segment.end() > SEGMENT_HEADER_LEN);
-            stats.memory_bytes += segment.resident_bytes() as u64;
             let is_active = segment.id == active.0;
             let is_blank = !is_active && segment.end() <= SEGMENT_HEADER_LEN;
             // In this order: the flusher takes a segment out of shared memory once it is synced,

@@ -282,7 +282,10 @@ impl Compactor {
         };
         let mut victims: Vec<Arc<Segment>> = ids.iter().filter_map(named).cloned().collect();
         self.evictor.keep_loadable(&mut victims);
-        self.keep_copies_few(&mut victims);
+        match level {
+            CompactionLevel::Memory => self.keep_copies_below_ceiling(&mut victims),
+            CompactionLevel::Disk => self.keep_copies_few(&mut victims),
+        }
         victims.sort_unstable_by_key(|victim| victim.id);
         Some((level, victims))
     }

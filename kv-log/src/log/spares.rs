@@ -174,9 +174,9 @@ impl Spares {
             if next.resident_bytes() >= next.capacity || unsafe { self.segments.recycle_into(next) } {
                 return;
             }
-            if self.slack.has_room_for(next.capacity) { next.share_image() } else { None }
+            self.slack.promise_segment(next.capacity).zip(next.share_image())
         };
-        if let Some(image) = image {
+        if let Some((_promise, image)) = image {
             image.populate();
         }
     }
@@ -185,8 +185,11 @@ impl Spares {
     fn give_shared_memory(&self) -> bool {
         let Some(spare) = self.ready.lock().front().cloned() else { return true };
         let tail = &self.context.tail;
-        let has_room = || tail.has_kept(spare.capacity) || self.slack.has_room_for(spare.capacity);
-        if spare.is_shared() || !has_room() {
+        if spare.is_shared() {
+            return true;
+        }
+        let promise = self.slack.promise_segment(spare.capacity);
+        if promise.is_none() && !tail.has_kept(spare.capacity) {
             return true;
         }
         // Without the lock: the kernel clears the memory.
@@ -197,6 +200,7 @@ impl Spares {
             // SAFETY: a spare holds only its header until a writer takes it out of `ready`.
             unsafe { self.segments.exchange_sparse(&spare, image) };
         }
+        drop(promise);
         true
     }
 
@@ -224,6 +228,8 @@ impl Spares {
     /// # Errors
     /// There is no room even for a small segment. Nothing was changed.
     pub(super) fn next(&self, capacity: usize, need: Need, last_lsn: Lsn) -> Result<Vec<Arc<Segment>>> {
+        let missing = if self.is_in_memory() { 0 } else { self.slack.segment_bytes() };
+        let _promise = self.slack.promise(missing);
         let mut next = Vec::with_capacity(1);
         if let Some(spare) = self.take() {
             let fits = spare.capacity >= capacity;

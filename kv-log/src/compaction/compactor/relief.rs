@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::Compactor;
 use crate::compaction::claims::Alone;
+use crate::eviction::keep_fitting;
 use crate::reclaim::collect;
 use crate::segments::Segment;
 
@@ -62,8 +63,30 @@ impl Compactor {
         let mut victims = self.catalog.segments();
         victims.retain(|segment| segment.is_durable() && alone.is_free(segment));
         let mut victims = dead_images(victims, excess, self.log.slack.segment_bytes());
-        self.keep_copies_few(&mut victims);
+        self.keep_copies_below_ceiling(&mut victims);
         victims.iter().filter_map(|victim| self.memory.shrink(victim, alone)).sum()
+    }
+
+    /// Keeps the first victims whose survivors fit below the ceiling: until readers have left the
+    /// victims, both copies are in memory.
+    pub(super) fn keep_copies_below_ceiling(&self, victims: &mut Vec<Arc<Segment>>) {
+        let copied = |victim: &Segment| victim.tally.live_bytes();
+        let least = victims.iter().map(|victim| copied(victim)).min().unwrap_or(0);
+        if self.log.slack.room() < least {
+            // This is the slack that comes free at once.
+            self.context.tail.remove_kept();
+        }
+        let (room, most) = (self.log.slack.room(), self.log.slack.copied_bytes_max());
+        if room >= least {
+            victims.retain(|victim| copied(victim) <= room);
+            keep_fitting(victims, room.min(most), copied);
+        } else if self.segments.bytes_in_use_by_readers() > 0 {
+            // Some of it comes free once they leave.
+            victims.clear();
+        } else {
+            // The ceiling has come down with the live data. Only copies bring the slack down.
+            keep_fitting(victims, most, copied);
+        }
     }
 }
 
