@@ -33,6 +33,7 @@
 //! | `capability.rs`, `point_in_time.rs` | abilities that only some engines have: [`Checkpoint`], [`Compact`], [`PointInTime`] |
 //! | `factory.rs` | [`EngineFactory`], [`OpenOptions`], [`Capabilities`]: how a suite opens any engine |
 //! | `persistence.rs` | [`PersistencePolicy`]: when changes go to disk |
+//! | `checkpoint.rs` | [`CheckpointPolicy`]: when checkpoints are written |
 //! | `compaction/` | [`CompactionPolicy`]: which segments are compacted |
 //! | `retention.rs` | [`RetentionPolicy`]: how far back past states are kept |
 //! | `clock.rs`, `env.rs` | [`Clock`], and [`Env`], which carries the injected file system and clock |

@@ -268,8 +268,8 @@ impl Flusher {
         })
     }
 
-    /// The room for a copy of a segment that lies in shared memory and may leave it. Both images are
-    /// in memory until no reader uses the old one. Without room, the segment stays where it is.
+    /// The room for a copy of a segment that lies in shared memory and may leave it. Both images
+    /// are in memory until no reader uses the old one. Without room, the segment stays where it is.
     fn promise_to_leave(&self, segment: &Segment) -> Option<Promise<'_>> {
         let copy = || self.log.slack.promise_copy(segment.end());
         segment.is_shared().then(copy).flatten()

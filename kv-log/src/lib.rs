@@ -2,8 +2,8 @@
 //!
 //! The engine appends every change once to a log in memory segments. An index of 8-byte slots
 //! points into the log. The engine dumps the log to disk when a [`PersistencePolicy`] says so, by
-//! default every 100 ms or 8 MiB. Compaction frees the space of dead records. At each open, the
-//! engine rebuilds the index by replay.
+//! default every 100 ms or 8 MiB. Compaction frees the space of dead records. An open loads the
+//! index from the newest checkpoint, and replays the log behind it.
 //!
 //! ```
 //! use kv_log::{Engine, LogEngine, Options};
@@ -92,7 +92,7 @@
 //!
 //! | resource | need |
 //! |---|---|
-//! | memory | live records, up to a ninth more until compaction, and 9 to 15 bytes a key for the index |
+//! | memory | live records, up to 0.3 more and 12 MiB ([`slack_share`](Options::slack_share), [`slack_bytes`](Options::slack_bytes)), and 9 to 15 bytes a key for the index |
 //! | memory for unflushed changes | up to [`unflushed_bytes_max`](Options::unflushed_bytes_max), and a few segments |
 //! | less memory | [`Options::with_memory_budget`]: cold records are read from files |
 //! | disk | live records divided by 0.6, the reserve (up to one segment and 1/32 of the data), and spares |

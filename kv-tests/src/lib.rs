@@ -30,7 +30,7 @@
 //! | `oracle.rs` | the judge of recovered states |
 //! | `linearizability/` | the judge of concurrent histories |
 //! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; the tools of a case |
-//! | `recorder.rs`, `watched.rs` | a policy that notes every question; a store with a model of what is pending |
+//! | `recorder.rs`, `modelled.rs` | a policy that notes every question; a store with a model of what is pending |
 //! | `scenario/` | a run in one line of text: run, judged, shrunk, replayed |
 //! | `reference/` | the mutants' home: an engine with deliberate defects, to test the suite |
 //! | `runner.rs`, `settings.rs`, `explored.rs`, `failure.rs` | trials, seed and effort, counts, reports |

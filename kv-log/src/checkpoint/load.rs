@@ -1,5 +1,5 @@
-//! Loading: the newest checkpoint fills the index, and its segments stay cold. No record is read.
-//! Loading needs nothing but the manifest, so an opening does it while it adopts the tail.
+//! Loading: the newest checkpoint fills the index, and its segments stay cold. Loading reads no
+//! record, and needs nothing of adoption, so an opening does both at the same time.
 
 use kv_core::fs::{Dir, OpenMode};
 use kv_core::{Env, Error, Result, SegmentId};
@@ -26,7 +26,7 @@ pub(crate) struct Loaded {
     /// The highest LSN of their changes.
     pub(crate) max_lsn: u64,
     pub(crate) longest_key: usize,
-    /// Replay begins behind this LSN.
+    /// The newest LSN when the checkpoint began. Only records above it displace entries.
     pub(crate) horizon: u64,
     /// Bytes of the checkpoint. 0 if there is none.
     pub(crate) bytes: u64,

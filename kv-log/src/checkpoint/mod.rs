@@ -16,16 +16,16 @@
 //! The shards are copied one after the other, so the copy is no snapshot. That does no harm:
 //!
 //! - An entry that points into a covered segment leads to a change up to the horizon. If a later
-//!   change replaced it before the copy, the entry is missing. The writer makes the log durable up
-//!   to its end after the last copy, and only then names the checkpoint in the manifest. So replay
-//!   finds the later change.
+//!   change replaced it before the copy, the entry is missing. After the last copy, the
+//!   checkpointer makes the log durable up to its end, and only then names the checkpoint in the
+//!   manifest. So replay finds the later change.
 //! - If a later change replaced it after the copy, replay finds that change, and displaces the
 //!   entry.
 //! - A compaction would move entries, so none runs meanwhile.
 //!
-//! A compaction after the checkpoint replaces covered segments by new ones. The entries that point
-//! into segments that are gone are dropped at the open. Their survivors are in segments that the
-//! checkpoint does not cover. A tombstone outlives every older dead put in a file (see
+//! A compaction after the checkpoint replaces covered segments by new ones. An open drops the
+//! entries that point into the replaced segments. The survivors of these segments are in segments
+//! that the checkpoint does not cover. A tombstone outlives every older dead put in a file (see
 //! `compaction/disk.rs`), so replay finds the tombstone of each entry that is dead.
 
 mod format;

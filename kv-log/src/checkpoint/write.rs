@@ -37,8 +37,8 @@ const ENTRIES_IN_PART: usize = 8 << 10;
 /// Bytes of one write, about. An allocator keeps the memory of large buffers for later.
 const WRITE_LEN: usize = 64 << 10;
 
-/// A store whose sealed segments hold fewer bytes gets no checkpoint: to replay them takes less
-/// time than the syncs of a checkpoint. At most one full segment.
+/// With fewer bytes in sealed segments, a checkpoint is written on request only: a replay takes
+/// less time than its syncs. At most the bytes of one full segment.
 const COVERED_BYTES_MIN: u64 = 1 << 20;
 
 /// Bytes of a checkpoint for each key beyond which it is taken for outdated, and the bytes of the

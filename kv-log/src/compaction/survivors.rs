@@ -60,8 +60,8 @@ impl Survivor {
 }
 
 impl Victim {
-    /// Loads the file if the segment is cold. The file stays open, because the compactor removes it
-    /// before it points the index at the copies.
+    /// Loads the file if the segment is cold. The file stays open: readers that found a record in
+    /// it may read it after the removal.
     pub(super) fn load(segment: &Arc<Segment>) -> Result<Self, Unreadable> {
         match segment.contents().and_then(|contents| segment.file.stay_open().map(|()| contents)) {
             Ok(contents) => Ok(Victim { segment: Arc::clone(segment), contents }),

@@ -1,9 +1,9 @@
 //! The records of one segment, grouped by the shards of the index.
 //!
-//! The index of many keys has more pages than a processor has addresses at hand. In the order of
-//! the log, nearly each record takes a walk through the page tables. In the order of the shards, a
-//! few pages serve many records (partitioned hash joins: Manegold, Boncz and Kersten, "Optimizing
-//! Main-Memory Join on Modern Hardware", IEEE TKDE 2002).
+//! An index of many keys has more pages than the TLB has entries. In the order of the log, nearly
+//! each record misses the TLB. In the order of the shards, a few pages serve many records
+//! (partitioned hash joins: Manegold, Boncz and Kersten, "Optimizing Main-Memory Join on Modern
+//! Hardware", IEEE TKDE 2002).
 
 use kv_core::{Error, Op, Result};
 use std::collections::TryReserveError;

@@ -1,5 +1,5 @@
 //! Tools for the files of a store. All but the [`Follower`] are for a closed store: they hold the
-//! lock of a reader, so a writer waits.
+//! lock of a reader, so an opening for writing is refused meanwhile.
 //!
 //! | to | call |
 //! |---|---|

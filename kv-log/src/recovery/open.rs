@@ -1,5 +1,4 @@
-//! Opening a store. An existing store is checked, locked and recovered before anything on the disk
-//! changes.
+//! Opening a store. Until recovery has judged an existing store, only adoption changes its files.
 //!
 //! A power cut between any two steps of a creation leaves nothing, an empty directory, a temporary
 //! manifest, or a manifest that names no segment. Opening each of them completes the creation.
@@ -7,9 +6,10 @@
 //! Opening an existing store changes the disk in this order:
 //!
 //! 0. Adoption writes the records that a dead process left in shared memory (`tail/`).
-//! 1. A seal over the torn bytes cuts them off.
+//! 1. If a segment is torn, the objects in shared memory go. Then a seal cuts off the torn bytes.
 //! 2. Bytes that are not known to be durable are written again and synced. Then the space behind a
-//!    seal is given back, and the file is synced again. The objects in shared memory go.
+//!    seal is given back, and the file is synced again. The objects in shared memory go, if any are
+//!    left.
 //! 3. A manifest with reserved LSNs replaces the old one.
 //! 4. Orphans are removed.
 //! 5. The file of the recovered active segment is extended. If there is none, one is created.

@@ -249,10 +249,9 @@ mod tests {
         assert_eq!(decided.len(), 2 * ENDINGS.len() * 2);
     }
 
-    /// A segment with two puts, of which the last `known_from_end` bytes are not known to be
-    /// durable.
     const ORIGIN: Origin = Origin { segment_id: 7, base_lsn: 0 };
 
+    /// A segment with two puts. The first `known_len` bytes are known to be durable.
     struct Sample {
         bytes: Vec<u8>,
         seal: Seal,

@@ -29,7 +29,7 @@
 //! | of another user or version, or unreadable | warning; an error if process safety is required |
 //! | unreadable because memory or descriptors are short | the opening fails, and may be repeated |
 //! | bytes differ from those of the file | warning |
-//! | of a segment that is sealed in its file, or that the manifest does not name | none: it was durable |
+//! | of a segment that is sealed in its file, or that the manifest does not name | none: the files lack none of its records |
 //! | no valid control block | none: the process died before the object was in use |
 //!
 //! An opening for reading changes nothing. It gets the bytes that the files lack. So do the tools

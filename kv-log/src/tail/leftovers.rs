@@ -1,6 +1,5 @@
-//! Leftovers: objects whose process is dead, and whose store was not opened since.
-//!
-//! An opening removes those of an earlier boot. A user sees and removes the others with a tool.
+//! The objects of all stores in shared memory: a user lists and removes them with a tool. An
+//! opening removes those of an earlier boot.
 
 use kv_core::fs::{FsExt, SharedMemory};
 use kv_core::{Env, Error, Op, Result};
