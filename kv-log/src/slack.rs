@@ -87,9 +87,9 @@ impl Slack {
         let dead =
             |segment: &Segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes());
         let waiting = || self.segments.retired_bytes() + self.context.tail.kept_bytes();
-        let before = waiting();
+        // Before the segments: after them, a promise that is kept meanwhile would not count at all.
+        let (promised, before) = (self.promised.load(Ordering::Relaxed), waiting());
         let dead = self.catalog.sum(dead);
-        let promised = self.promised.load(Ordering::Relaxed);
         dead + before.max(waiting()) + self.index.replaced_bytes() + promised
     }
 
@@ -170,4 +170,31 @@ impl Slack {
 /// slack there is, the more records compaction copies for each byte that comes free.
 fn to_keep(ceiling: u64) -> u64 {
     ceiling / 4 * 3
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+    use crate::{Options, recovery::open};
+    use kv_core::{Background, Env};
+    use std::iter;
+
+    #[test]
+    fn promised_memory_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let store = open(dir.path(), &env, Options::default()).unwrap();
+        let slack = &store.log.slack;
+        let (before, len) = (slack.bytes(), slack.segment_bytes());
+        let segments: Vec<Promise<'_>> = iter::from_fn(|| slack.promise_segment(len)).collect();
+        assert_eq!(slack.bytes(), before + (segments.len() * len) as u64);
+        assert!(!segments.is_empty() && !slack.has_room_for(len), "{} segments", segments.len());
+        assert!(slack.bytes() <= slack.ceiling() / COPIES_PART * (COPIES_PART - 1));
+        let copies: Vec<Promise<'_>> = iter::from_fn(|| slack.promise_copy(len)).collect();
+        assert!(!copies.is_empty() && slack.room() < len as u64, "{} copies", copies.len());
+        assert!(slack.bytes() <= slack.ceiling());
+        drop((segments, copies));
+        assert_eq!(slack.bytes(), before);
+        store.close().unwrap();
+    }
 }
