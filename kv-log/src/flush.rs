@@ -171,7 +171,7 @@ impl Flusher {
         if !stock.sealed.is_empty() {
             self.evictor.evict_in_place();
             self.context.signals.compact.wake();
-            // The object of the last segment that was copied while it was written.
+            // Releases the object of the segment that was copied last.
             collect();
         }
         self.context.signals.flushed(stock.position.lsn);
@@ -240,7 +240,7 @@ impl Flusher {
             && let Some(copy) = self.segments.copy(segment)
         {
             self.leave_shared_memory(segment, copy);
-            // Now, so that the object serves the next segment, and both images are not in memory.
+            // Now: the object then serves the next segment, and one of the two images goes.
             collect();
         }
         Ok(())
@@ -259,7 +259,7 @@ impl Flusher {
         thread::scope(|scope| {
             let named = thread::Builder::new().name("kv-log copy".to_owned());
             let copy = named.spawn_scoped(scope, || {
-                // The object of the segment before.
+                // Releases the object of the segment before.
                 collect();
                 self.segments.copy(segment)
             });

@@ -1,8 +1,8 @@
 //! Verification: the entries of a checkpoint are compared with the records of one segment.
 //!
-//! Until then, readers read the segment's records from its file, which checks each. An image has no
-//! such check, and a compaction trusts that each live record has its entry. So a segment is
-//! verified before either.
+//! Until a segment is verified, readers read its records from its file, which checks each. An image
+//! has no such check, and a compaction trusts that each live record has its entry. So verification
+//! comes before both.
 
 use kv_core::{Error, Result};
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Scanner, Seal, StopReason};

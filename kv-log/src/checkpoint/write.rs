@@ -41,8 +41,7 @@ const WRITE_LEN: usize = 64 << 10;
 /// less time than its syncs. At most the bytes of one full segment.
 const COVERED_BYTES_MIN: u64 = 1 << 20;
 
-/// Bytes of a checkpoint for each key beyond which it is taken for outdated, and the bytes of the
-/// rest.
+/// A checkpoint with more bytes a key than this, beside [`OVERHEAD_MAX`] for the rest, is outdated.
 const BYTES_PER_KEY_MAX: u64 = 16;
 const OVERHEAD_MAX: u64 = 64 << 10;
 
@@ -215,7 +214,7 @@ impl Checkpointer {
             is_estimated: self.index.is_estimated(),
         };
         let mut writer = Writer::new(id, horizon.get(), self.catalog.store_id(), &head);
-        // Before the first copy: the index shows at least these deaths then.
+        // Taken before the first copy, so that the copies show every death that the facts count.
         let facts: Vec<_> = covered.iter().map(|segment| segment.tally.file_facts()).collect();
         self.flusher.flush_sealed()?;
         let slots_end = covered.iter().map(|segment| usize::from(segment.slot) + 1).max();

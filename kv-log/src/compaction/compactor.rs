@@ -43,8 +43,8 @@ pub(crate) struct Compactor {
     memory: MemoryCompactor,
     disk: DiskCompactor,
     claims: Arc<Claims>,
-    /// Held while a compaction runs that the policy has asked for. The first lock in the order of
-    /// locks.
+    /// One compaction that the policy has asked for, split, checkpoint, or comparison of the
+    /// warm-up at a time. In the order of locks, only `Life` comes before it.
     running: Mutex<()>,
 }
 
@@ -100,7 +100,8 @@ impl Compactor {
         report
     }
 
-    /// Waits until no compaction runs. Until the answer is dropped, none begins.
+    /// Takes the compaction lock. Until the answer is dropped, only a writer that needs memory
+    /// compacts, in memory.
     pub(crate) fn exclude(&self) -> MutexGuard<'_, ()> {
         self.running.lock()
     }
@@ -148,11 +149,10 @@ impl Compactor {
         self.context.counters.compaction_failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Stores a manifest after a compaction on disk failed with `error`, which it returns if that
-    /// is a refusal.
+    /// After a compaction on disk failed with `error`: stores a manifest, and returns the refusal.
     ///
     /// # Errors
-    /// The failure that poisons the store. It comes before the refusal.
+    /// `error` poisons the store, or the manifest cannot be stored.
     fn after_failure(&self, error: Error) -> Result<Error> {
         let error = self.context.poison_unless_refused(error);
         if self.context.health.is_poisoned() {
@@ -166,7 +166,7 @@ impl Compactor {
     fn compact_alone(&self, asked: Extent, _running: &MutexGuard<'_, ()>) -> Result<CompactionReport> {
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (mut total, mut unreadable, mut failure) = (CompactionReport::default(), Vec::new(), None);
-        // On a full disk it is another one.
+        // Becomes that of a full disk, or of no free slot, if there is no room for the outputs.
         let mut extent = asked;
         let clock = &self.context.env.clock;
         let began = clock.monotonic();
@@ -183,8 +183,8 @@ impl Compactor {
                 let _alone = self.claims.lock();
                 self.evictor.evict_to_limit();
             }
-            // Writers that make garbage fast enough would delay a close forever, and they may wait
-            // for memory while an idle store is made smaller.
+            // Without this end, fast writers would delay a close forever, and writers would wait
+            // for memory while an idle store is made small.
             let is_stopping = self.context.signals.pacing.is_stopping();
             let is_over = match asked {
                 Extent::All | Extent::Busy => is_stopping,

@@ -12,12 +12,12 @@
 //!
 //! | the name's id | the header is of | newest change in the file | finding |
 //! |---|---|---|---|
-//! | any | this store, or of none | newer than the store's newest | damage: the manifest is too old |
+//! | any | another store | any | another owner's |
+//! | any | another format version | older, or none | another owner's |
+//! | any | this store, another format version, or none | newer than the store's newest | damage: the manifest is too old |
 //! | any | this store, with this id | older, or none | orphan |
 //! | reserved | none, or this store with another id | older, or none | orphan |
-//! | reserved | another store | any | another owner's |
-//! | reserved | another format version | older, or none | another owner's |
-//! | beyond | none, another store, or another id | older, or none | another owner's |
+//! | beyond | none, or this store with another id | older, or none | another owner's |
 
 use kv_core::fs::{Dir, DirExt, FileExt, OpenMode};
 use kv_core::{Error, Lsn, Result, SegmentId};

@@ -318,8 +318,8 @@ impl<'a> Replay<'a> {
         if record.lsn > self.horizon && !self.covered.is_empty() {
             shard.displace(hash, is_unread);
         }
-        // The entries of the checkpoint that are left are of other keys: at its horizon, the newest
-        // record of this key was this one, or a later one. Both are not covered.
+        // The entries of the checkpoint that are left are of other keys, or newer: the copy of the
+        // shard showed this record or a newer one. Only a tombstone meets a newer one of its key.
         let others = &mut shard.locations_with(hash, is_unread);
         let known = shard.find(hash, record.key, others, self.table, guard, |at, known, len| {
             (at, known.lsn, Pair::of(&known, len))
