@@ -81,16 +81,20 @@ impl Slack {
         self.context.options.slack_ceiling(self.index.pair_bytes() as u64)
     }
 
-    /// Memory that holds no live record, bytes. What becomes a segment's meanwhile, or ceases to be
-    /// one's, may count twice.
+    /// Memory that is no segment's, bytes: it waits for readers or for reuse.
+    pub(crate) fn waiting_bytes(&self) -> u64 {
+        self.segments.retired_bytes() + self.context.tail.kept_bytes() + self.index.replaced_bytes()
+    }
+
+    /// Memory that holds no live record, bytes. Memory that a segment gets or loses meanwhile may
+    /// count twice.
     pub(crate) fn bytes(&self) -> u64 {
         let dead =
             |segment: &Segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes());
-        let waiting = || self.segments.retired_bytes() + self.context.tail.kept_bytes();
         // Before the segments: after them, a promise that is kept meanwhile would not count at all.
-        let (promised, before) = (self.promised.load(Ordering::Relaxed), waiting());
+        let (promised, before) = (self.promised.load(Ordering::Relaxed), self.waiting_bytes());
         let dead = self.catalog.sum(dead);
-        dead + before.max(waiting()) + self.index.replaced_bytes() + promised
+        dead + before.max(self.waiting_bytes()) + promised
     }
 
     /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.

@@ -291,12 +291,11 @@ impl Store {
     /// Bytes of the segments' images and of compactions, and bytes that wait for reuse or readers.
     /// Memory that moves between the two counts once, unless some moves at each look.
     fn memory(&self) -> (u64, u64) {
-        let waiting = || self.retired_bytes() + self.context.tail.kept_bytes();
-        let (mut images, mut before) = (0, waiting());
+        let (mut images, mut before) = (0, self.log.slack.waiting_bytes());
         for _ in 0..LOOKS_MAX {
             images = self.context.counters.working_bytes.load(Ordering::Relaxed)
                 + self.catalog.sum(|segment| segment.resident_bytes() as u64);
-            let after = waiting();
+            let after = self.log.slack.waiting_bytes();
             if after == before {
                 break;
             }

@@ -97,8 +97,12 @@ impl Spares {
     /// Whether the memory of the next segment fits below the ceiling. Notes whether slack gets
     /// scarce.
     pub(crate) fn next_fits_ceiling(&self) -> bool {
-        let missing = if self.is_in_memory() { 0 } else { self.slack.segment_bytes() };
-        self.slack.has_room_for(missing)
+        self.slack.has_room_for(self.missing_memory())
+    }
+
+    /// Bytes of memory that the next segment lacks.
+    fn missing_memory(&self) -> usize {
+        if self.is_in_memory() { 0 } else { self.slack.segment_bytes() }
     }
 
     /// Gives the memory of the ready spares back to the system. The kernel populates it again when
@@ -228,8 +232,7 @@ impl Spares {
     /// # Errors
     /// There is no room even for a small segment. Nothing was changed.
     pub(super) fn next(&self, capacity: usize, need: Need, last_lsn: Lsn) -> Result<Vec<Arc<Segment>>> {
-        let missing = if self.is_in_memory() { 0 } else { self.slack.segment_bytes() };
-        let _promise = self.slack.promise(missing);
+        let _promise = self.slack.promise(self.missing_memory());
         let mut next = Vec::with_capacity(1);
         if let Some(spare) = self.take() {
             let fits = spare.capacity >= capacity;

@@ -76,16 +76,16 @@ impl Compactor {
             // This is the slack that comes free at once.
             self.context.tail.remove_kept();
         }
-        let (room, most) = (self.log.slack.room(), self.log.slack.copied_bytes_max());
+        let room = self.log.slack.room();
         if room >= least {
             victims.retain(|victim| copied(victim) <= room);
-            keep_fitting(victims, room.min(most), copied);
+            keep_fitting(victims, room.min(self.log.slack.copied_bytes_max()), copied);
         } else if self.segments.bytes_in_use_by_readers() > 0 {
             // Some of it comes free once they leave.
             victims.clear();
         } else {
             // The ceiling has come down with the live data. Only copies bring the slack down.
-            keep_fitting(victims, most, copied);
+            self.keep_copies_few(victims);
         }
     }
 }
