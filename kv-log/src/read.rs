@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::index::{Glance, Index, KeyHash};
 use crate::reclaim::{Guard, HAZARDS_MAX, Hold, pin};
-use crate::segments::{Contents, Found, Location, Segment, SegmentTable};
+use crate::segments::{Contents, Found, Location, Look, Segment, SegmentTable};
 
 /// Keys that are looked up together. Sixteen overlap as many cache misses as a processor allows.
 /// They take half of the hazard pointers, so a `read_many` inside a visitor still finds free ones.
@@ -124,11 +124,17 @@ impl Reader {
             *hash = self.index.hash(key);
             self.index.prefetch(*hash, guard);
         }
-        for hash in hashes.iter().take(keys.len()) {
-            self.index.prefetch_record(*hash, &self.segments, guard);
+        let mut likely = [None; KEYS_AT_A_TIME];
+        for (hash, likely) in hashes.iter().take(keys.len()).zip(&mut likely) {
+            *likely = self.index.prefetch_record(*hash, &self.segments, guard);
         }
-        for (position, (key, hash)) in keys.iter().zip(hashes).enumerate() {
-            self.index.find(hash, key, None, &self.segments, guard, |_, one| found(position, one))?;
+        for (position, ((key, hash), likely)) in keys.iter().zip(hashes).zip(likely).enumerate() {
+            let look = likely.map(|location| self.segments.look(location, key, guard));
+            if let Some(Look::Found(one)) = look {
+                found(position, one);
+            } else {
+                self.index.find(hash, key, None, &self.segments, guard, |_, one| found(position, one))?;
+            }
         }
         Ok(())
     }

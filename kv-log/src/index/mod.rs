@@ -108,14 +108,20 @@ impl Index {
         prefetch(shard.table(guard).home_line(hash.tag()));
     }
 
-    /// Prefetches the record that the key most likely has, once the bucket is in the cache.
+    /// Prefetches the record that the key most likely has, once the bucket is in the cache, and
+    /// returns its location. The record may have another key.
     #[inline]
-    pub(crate) fn prefetch_record(&self, hash: KeyHash, segments: &SegmentTable, guard: &Guard) {
-        // A record with the same tag and another key costs only time.
-        let likely = self.shard(self.shard_of(hash)).table(guard).find(hash.tag(), |_| true);
-        if let Some((_, location)) = likely {
-            segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
-        }
+    pub(crate) fn prefetch_record(
+        &self,
+        hash: KeyHash,
+        segments: &SegmentTable,
+        guard: &Guard,
+    ) -> Option<Location> {
+        let TagMatch::Likely(location) = self.shard(self.shard_of(hash)).match_tag(hash.tag(), guard) else {
+            return None;
+        };
+        segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
+        Some(location)
     }
 
     /// The result of one short look at `key`, which nearly always suffices. The fewer instructions

@@ -98,21 +98,23 @@ impl Bucket {
         &self.0[index]
     }
 
-    /// The entries with this tag, one bit each, and whether the bucket is full.
+    /// The entries with this tag, one bit each, and whether the bucket is full. An empty entry has
+    /// the tag 0.
     ///
     /// It takes no branch on an entry. The place of an entry is random, so a processor would
     /// mispredict the end of a loop over the entries, and would wait there instead of overlapping
     /// the next look-up.
     #[inline]
     fn matches(&self, tag: u64) -> (u32, bool) {
-        let (mut matches, mut last) = (0, 0);
-        for index in 0..ENTRIES_PER_BUCKET {
+        let (mut matches, wanted) = (0, tag << Location::BITS);
+        // From the last entry to the first, a match is shifted in: the processor adds it from the
+        // flag of the comparison, in one instruction.
+        for index in (0..ENTRIES_PER_BUCKET).rev() {
             // As in `get`.
-            last = self.entry(index).load(Ordering::Acquire);
-            matches |= u32::from(last != 0 && last >> Location::BITS == tag) << index;
+            let entry = self.entry(index).load(Ordering::Acquire);
+            matches = (matches << 1) | u32::from(entry ^ wanted < 1 << Location::BITS);
         }
-        // The taken entries come first.
-        (matches, last != 0)
+        (matches, self.is_full())
     }
 
     fn taken(&self) -> usize {
@@ -194,6 +196,7 @@ impl Table {
             let (mut matches, is_full) = bucket.matches(tag);
             while matches != 0 {
                 let index = matches.trailing_zeros() as usize;
+                // An empty entry ends the search: all later ones are empty, too.
                 let location = bucket.get(index)?.location();
                 if wanted(location) {
                     return Some((Place { bucket: at, index }, location));
@@ -404,6 +407,19 @@ mod tests {
                 }
                 assert_eq!(table.iter().count(), model.len());
             }
+        }
+    }
+
+    #[test]
+    fn an_empty_entry_is_not_found_by_its_tag() {
+        let table = Table::new().grown(20).unwrap();
+        assert_eq!(table.find(0, |_| true), None);
+        // As many as a bucket holds, and one more: the next bucket is searched, too.
+        for number in 1..=ENTRIES_PER_BUCKET + 1 {
+            let wanted = entry(0, number).location();
+            table.insert(entry(0, number));
+            assert_eq!(table.find(0, |location| location == wanted).map(|(_, found)| found), Some(wanted));
+            assert_eq!(table.find(0, |_| false), None);
         }
     }
 
