@@ -107,8 +107,7 @@ impl Bucket {
     #[inline]
     fn matches(&self, tag: u64) -> (u32, bool) {
         let (mut matches, wanted) = (0, tag << Location::BITS);
-        // From the last entry to the first, a match is shifted in: the processor adds it from the
-        // flag of the comparison, in one instruction.
+        // From the last entry to the first, each is shifted in.
         for index in (0..ENTRIES_PER_BUCKET).rev() {
             // As in `get`.
             let entry = self.entry(index).load(Ordering::Acquire);
