@@ -3,10 +3,14 @@ use std::time::Duration;
 
 /// The counters and sizes of an engine. All sizes are bytes; counters start at open.
 ///
-/// Every engine fills in `keys`, `last_lsn`, `durable_lsn`, `changes` and `recovery`, exactly. It
-/// leaves another field at zero if it has no such thing (a table without a log has no segments), or
-/// does not measure it. A field that is not zero is right: `live_bytes` is exact, and `disk_bytes`
-/// counts every file that holds changes, by its length.
+/// Every engine fills in `keys`, `last_lsn`, `durable_lsn`, `changes` and `recovery`. It leaves
+/// another field at zero if it has no such thing (a table without a log has no segments), or does
+/// not measure it. A field that is not zero is right: `disk_bytes` counts every file that holds
+/// changes, by its length. Memory that moves from one use to another may count twice for a moment.
+///
+/// One exception: after a crash and an open from a checkpoint, two fields may be estimates. The
+/// number of keys is exact once [`warm_up_bytes`](Self::warm_up_bytes) is zero, and `live_bytes` is
+/// exact once all records are in memory.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -66,7 +70,7 @@ pub struct Stats {
     /// Checkpoints written.
     pub checkpoints: u64,
     /// Bytes of records that a warm-up still has to bring into memory after an open from a
-    /// checkpoint. Meanwhile readers read them from files, and `live_bytes` may be an estimate.
+    /// checkpoint. Meanwhile readers read them from files.
     pub warm_up_bytes: u64,
     /// Bytes of survivors that compaction on disk copied.
     pub compacted_bytes: u64,

@@ -18,8 +18,13 @@ pub(crate) struct Counters {
     pub(crate) evictions: AtomicU64,
     pub(crate) slack_excesses: AtomicU64,
     pub(crate) checkpoints: AtomicU64,
-    /// Memory of the running compaction and of the warm-up that no segment in the catalog has.
+    /// Memory in which a compaction or the warm-up looks at records.
     pub(crate) working_bytes: AtomicU64,
+    /// Memory that a thread is about to take for the log, or has taken and not installed; and
+    /// images that a compaction has replaced and not retired.
+    pub(crate) promised_bytes: AtomicU64,
+    /// Memory of the copies that compactions make.
+    pub(crate) copy_bytes: AtomicU64,
 }
 
 impl Counters {
@@ -27,6 +32,12 @@ impl Counters {
         self.stalls.fetch_add(1, Ordering::Relaxed);
         let ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         self.stall_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// Memory of work that is under way, bytes.
+    pub(crate) fn memory_under_way(&self) -> u64 {
+        let gauges = [&self.working_bytes, &self.promised_bytes, &self.copy_bytes];
+        gauges.map(|gauge| gauge.load(Ordering::Relaxed)).into_iter().sum()
     }
 
     pub(crate) fn fill(&self, stats: &mut Stats) {

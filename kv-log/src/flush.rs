@@ -35,7 +35,7 @@ use crate::log::Log;
 use crate::manifest::Room;
 use crate::reclaim::collect;
 use crate::segments::{Image, Segment, SegmentTable, Via};
-use crate::slack::Promise;
+use crate::working::Working;
 
 /// Segments of at least so many bytes are copied while they are written.
 const COPIED_MEANWHILE_MIN: usize = 1 << 20;
@@ -123,7 +123,7 @@ impl Flusher {
     pub(crate) fn flush_sealed(&self) -> Result<()> {
         // Also if there is nothing to flush: otherwise the flush worker would try again at once.
         self.log.slack.flush_begins();
-        let newest = self.log.end.active_capacity().0;
+        let newest = self.log.end.active_id();
         self.flush_until(Extent::Sealed, || self.log.slack.are_durable_before(newest))
     }
 
@@ -145,6 +145,9 @@ impl Flusher {
         let to_sync = extent == Extent::All(Action::WriteAndSync);
         // Before the look at the log: a segment that is sealed later may be due again.
         self.log.slack.flush_begins();
+        // `close` releases the directory while it holds leadership. A later leader finds the lock
+        // released.
+        self.lock.check()?;
         let stock = self.take_stock(extent)?;
         for segment in &stock.sealed {
             self.dump_sealed(segment)?;
@@ -174,7 +177,8 @@ impl Flusher {
             // Releases the object of the segment that was copied last.
             collect();
         }
-        self.context.signals.flushed(stock.position.lsn);
+        let flushed = if extent == Extent::Sealed { stock.sealed_to } else { stock.position };
+        self.context.signals.flushed(flushed.lsn);
         Ok(())
     }
 
@@ -185,9 +189,6 @@ impl Flusher {
         if self.context.health.is_poisoned() {
             return Err(self.context.health.poisoned());
         }
-        // `close` releases the directory while it holds leadership. A later leader finds the lock
-        // released.
-        self.lock.check()?;
         if extent == Extent::All(Action::WriteAndSync) {
             self.progress.begin_sync();
         }
@@ -270,7 +271,7 @@ impl Flusher {
 
     /// The room for a copy of a segment that lies in shared memory and may leave it. Both images
     /// are in memory until no reader uses the old one. Without room, the segment stays where it is.
-    fn promise_to_leave(&self, segment: &Segment) -> Option<Promise<'_>> {
+    fn promise_to_leave(&self, segment: &Segment) -> Option<Working<'_>> {
         let copy = || self.log.slack.promise_copy(segment.end());
         segment.is_shared().then(copy).flatten()
     }

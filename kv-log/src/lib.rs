@@ -1,6 +1,6 @@
 //! A log-structured key-value store in memory, whose durability you choose.
 //!
-//! The engine appends every change once to a log in memory segments. An index of 8-byte slots
+//! The engine appends every change once to a log in memory segments. An index of 8-byte entries
 //! points into the log. The engine dumps the log to disk when a [`PersistencePolicy`] says so, by
 //! default every 100 ms or 8 MiB. Compaction frees the space of dead records. An open loads the
 //! index from the newest checkpoint, and replays the log behind it.
@@ -34,9 +34,10 @@
 //! | [`Periodic`], [`MaxLogSize`], [`AnyOf`] | at once | changes since the last dump with a sync |
 //! | [`Manual`] | at once | changes since the last [`sync`](Engine::sync) |
 //!
-//! On Linux a change is also *process-safe* once its call returns: it survives the death of the
-//! process under any policy, because the undumped part of the log lies in shared memory
-//! ([`Options::process_safe`]).
+//! On Linux a change is also *process-safe* once its call returns, as long as shared memory has
+//! room: it survives the death of the process under any policy. The undumped part of the log lies
+//! in shared memory. [`Stats::process_safety`](kv_core::Stats::process_safety) says whether this
+//! holds now, and [`Options::process_safe`] can require it.
 //!
 //! With any policy, [`sync`](Engine::sync) makes all visible changes durable, and
 //! [`wait_durable`](Engine::wait_durable) those up to one LSN. Threads that wait at the same time
@@ -56,7 +57,8 @@
 //! # Errors
 //!
 //! A *refusal* changes nothing, and the store goes on: a full disk ([`Error::DiskFull`]), too few
-//! file descriptors, no memory for the index. Try again once the cause is gone. A key, value or
+//! file descriptors, too little memory, too many segments. [`Error::is_refusal`] tells them. Try
+//! again once the cause is gone. A key, value or
 //! batch above its limit is an error that changes nothing, too. Deletes work on a full disk,
 //! because the store holds a reserve.
 //!
@@ -95,8 +97,8 @@
 //! | memory | live records, up to 0.3 more and 12 MiB ([`slack_share`](Options::slack_share), [`slack_bytes`](Options::slack_bytes)), and 9 to 15 bytes a key for the index |
 //! | memory for unflushed changes | up to [`unflushed_bytes_max`](Options::unflushed_bytes_max), and a few segments |
 //! | less memory | [`Options::with_memory_budget`]: cold records are read from files |
-//! | disk | live records divided by 0.6, the reserve (up to one segment and 1/32 of the data), and spares |
-//! | file descriptors | [`open_files_max`](Options::open_files_max), and about ten |
+//! | disk | live records divided by 0.6, or with sixteen segments of dead ones while changes come, whichever is more; the reserve (up to one segment and 1/32 of the data); spares |
+//! | file descriptors | [`open_files_max`](Options::open_files_max), and about ten under the default policy |
 //! | small stores | lower [`segment_bytes`](Options::segment_bytes): the unit of allocation |
 //!
 //! # Map of the code
@@ -114,7 +116,7 @@
 //! | the catalog names segments in the manifest | `manifest/`, `directory.rs` |
 //! | the compactor frees dead records | `compaction/`, `relocation.rs` |
 //! | the evictor frees images | `eviction.rs` |
-//! | a checkpoint stores the index, and the next open loads it | `checkpoint/` |
+//! | a checkpoint stores the index, and the next open loads and verifies it | `checkpoint/`, `verification.rs` |
 //! | undumped changes outlive the process | `tail/` |
 //! | an open replays the log | `recovery/` |
 //! | a caller goes back to a past state | `past/`, `new_store.rs` |
@@ -154,6 +156,7 @@ mod slack;
 mod store;
 mod sync;
 pub mod tail;
+mod verification;
 mod workers;
 mod working;
 

@@ -6,17 +6,18 @@
 //! slack: one record dies, and one comes to life. Slack comes with the memory of a new segment, so
 //! the writer that needs one looks at the ceiling, and waits while a segment more would exceed it.
 //!
-//! A wait should be short. So segments are small where the ceiling is low: several have to fit
-//! below it, one in each step of their way from the spare to the compacted image.
+//! A wait should be short. At any time, one segment is a spare, one is filled, one is flushed, and
+//! one is compacted. All of them must fit below the ceiling, so a low ceiling means small segments.
 
 use kv_core::SegmentId;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::context::Context;
 use crate::index::Index;
 use crate::manifest::Catalog;
 use crate::segments::{Segment, SegmentTable};
+use crate::working::Working;
 
 /// How many full segments fit below the ceiling. The active one and its spare take their memory
 /// from it, and so leave less for dead records; but each segment costs syncs.
@@ -41,22 +42,6 @@ pub(crate) struct Slack {
     catalog: Arc<Catalog>,
     /// Whether sealed segments are to be flushed and compacted now, so that no writer has to wait.
     is_scarce: AtomicBool,
-    /// Bytes that threads are about to take.
-    promised: AtomicU64,
-}
-
-/// Bytes that a thread is about to take. Until this is dropped, they count as slack, so that no
-/// other thread takes the same room.
-#[derive(Debug)]
-pub(crate) struct Promise<'a> {
-    slack: &'a Slack,
-    bytes: u64,
-}
-
-impl Drop for Promise<'_> {
-    fn drop(&mut self) {
-        self.slack.promised.fetch_sub(self.bytes, Ordering::Relaxed);
-    }
 }
 
 impl Slack {
@@ -66,14 +51,7 @@ impl Slack {
         segments: Arc<SegmentTable>,
         catalog: Arc<Catalog>,
     ) -> Self {
-        Slack {
-            context,
-            index,
-            segments,
-            catalog,
-            is_scarce: AtomicBool::new(false),
-            promised: AtomicU64::new(0),
-        }
+        Slack { context, index, segments, catalog, is_scarce: AtomicBool::new(false) }
     }
 
     /// The ceiling, bytes.
@@ -86,33 +64,44 @@ impl Slack {
         self.segments.retired_bytes() + self.context.tail.kept_bytes() + self.index.replaced_bytes()
     }
 
-    /// Memory that holds no live record, bytes. Memory that a segment gets or loses meanwhile may
-    /// count twice.
+    /// Memory that holds no live record, bytes, without the copies that compactions make. Memory
+    /// that a segment gets or loses meanwhile may count twice.
     pub(crate) fn bytes(&self) -> u64 {
         let dead =
             |segment: &Segment| (segment.resident_bytes() as u64).saturating_sub(segment.tally.live_bytes());
-        // Before the segments: after them, a promise that is kept meanwhile would not count at all.
-        let (promised, before) = (self.promised.load(Ordering::Relaxed), self.waiting_bytes());
+        // Before and after the segments: memory may become a segment's meanwhile, or cease to be.
+        let elsewhere =
+            || (self.context.counters.promised_bytes.load(Ordering::Relaxed), self.waiting_bytes());
+        let before = elsewhere();
         let dead = self.catalog.sum(dead);
-        dead + before.max(self.waiting_bytes()) + promised
+        let after = elsewhere();
+        dead + before.0.max(after.0) + before.1.max(after.1)
+    }
+
+    /// Memory of the copies that compactions make, bytes. It is read before other memory: a copy
+    /// may become a segment's meanwhile.
+    fn copy_bytes(&self) -> u64 {
+        self.context.counters.copy_bytes.load(Ordering::Relaxed)
     }
 
     /// Whether `more` bytes of slack fit below the ceiling. Notes whether it gets scarce.
     pub(crate) fn has_room_for(&self, more: usize) -> bool {
+        let copies = self.copy_bytes();
         let (bytes, ceiling) = (self.bytes(), self.ceiling());
         self.is_scarce.store(bytes > ceiling / FLUSH_PART, Ordering::Relaxed);
-        bytes + more as u64 <= ceiling - ceiling / COPIES_PART
+        bytes + copies.max(ceiling / COPIES_PART) + more as u64 <= ceiling
     }
 
-    /// Counts bytes that the caller is about to take.
-    pub(crate) fn promise(&self, bytes: usize) -> Promise<'_> {
-        let bytes = bytes as u64;
-        self.promised.fetch_add(bytes, Ordering::Relaxed);
-        Promise { slack: self, bytes }
+    /// Counts bytes that the caller is about to take, until the answer is dropped. So no other
+    /// thread takes the same room.
+    pub(crate) fn promise(&self, bytes: usize) -> Working<'_> {
+        let mut promise = Working::begin(&self.context.counters.promised_bytes);
+        promise.take(bytes);
+        promise
     }
 
     /// As [`promise`](Self::promise), if a segment of `len` bytes [fits](Self::has_room_for).
-    pub(crate) fn promise_segment(&self, len: usize) -> Option<Promise<'_>> {
+    pub(crate) fn promise_segment(&self, len: usize) -> Option<Working<'_>> {
         // First, so that of two threads at least one sees the other's.
         let promise = self.promise(len);
         self.has_room_for(0).then_some(promise)
@@ -120,14 +109,14 @@ impl Slack {
 
     /// As [`promise`](Self::promise), if a copy of `len` bytes fits below the ceiling, beside the
     /// original.
-    pub(crate) fn promise_copy(&self, len: usize) -> Option<Promise<'_>> {
+    pub(crate) fn promise_copy(&self, len: usize) -> Option<Working<'_>> {
         let promise = self.promise(len);
-        (self.bytes() <= self.ceiling()).then_some(promise)
+        (self.copy_bytes() + self.bytes() <= self.ceiling()).then_some(promise)
     }
 
     /// Bytes of slack that fit below the ceiling.
     pub(crate) fn room(&self) -> u64 {
-        self.ceiling().saturating_sub(self.bytes())
+        self.ceiling().saturating_sub(self.copy_bytes() + self.bytes())
     }
 
     /// The most bytes of survivors that a compaction may copy at a time. Until readers have left
@@ -190,15 +179,37 @@ mod tests {
         let store = open(dir.path(), &env, Options::default()).unwrap();
         let slack = &store.log.slack;
         let (before, len) = (slack.bytes(), slack.segment_bytes());
-        let segments: Vec<Promise<'_>> = iter::from_fn(|| slack.promise_segment(len)).collect();
+        let segments: Vec<Working<'_>> = iter::from_fn(|| slack.promise_segment(len)).collect();
         assert_eq!(slack.bytes(), before + (segments.len() * len) as u64);
         assert!(!segments.is_empty() && !slack.has_room_for(len), "{} segments", segments.len());
         assert!(slack.bytes() <= slack.ceiling() / COPIES_PART * (COPIES_PART - 1));
-        let copies: Vec<Promise<'_>> = iter::from_fn(|| slack.promise_copy(len)).collect();
+        let copies: Vec<Working<'_>> = iter::from_fn(|| slack.promise_copy(len)).collect();
         assert!(!copies.is_empty() && slack.room() < len as u64, "{} copies", copies.len());
         assert!(slack.bytes() <= slack.ceiling());
         drop((segments, copies));
         assert_eq!(slack.bytes(), before);
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn copies_of_compactions_have_a_part_of_their_own_and_fit_below_the_ceiling() {
+        let dir = tempfile::tempdir().unwrap();
+        let env = Env { background: Background::Inline, ..Env::os() };
+        let store = open(dir.path(), &env, Options::default()).unwrap();
+        let slack = &store.log.slack;
+        let (ceiling, bytes) = (slack.ceiling(), slack.bytes());
+        let part = ceiling / COPIES_PART;
+        let len = |bytes: u64| usize::try_from(bytes).unwrap();
+        let most = len(ceiling - part - bytes);
+        // One compaction copies at most this much, and two may copy at a time.
+        for (copied, room) in [(0, most), (part, most), (2 * part, most - len(part))] {
+            let mut copies = Working::begin(&store.context.counters.copy_bytes);
+            copies.take(len(copied));
+            assert_eq!((slack.bytes(), slack.room()), (bytes, ceiling - bytes - copied));
+            assert!(slack.has_room_for(room) && !slack.has_room_for(room + 1), "{copied}");
+            assert!(slack.promise_copy(len(slack.room())).is_some(), "{copied}");
+            assert!(slack.promise_copy(len(slack.room()) + 1).is_none(), "{copied}");
+        }
         store.close().unwrap();
     }
 }

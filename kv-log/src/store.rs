@@ -75,7 +75,7 @@ const DEAD_BYTES_MIN: u64 = 64 << 10;
 const LOOKS_MAX: u32 = 8;
 
 /// The unit in which file systems give out space, bytes.
-const UNUSED_UNIT: usize = 4096;
+const BLOCK_BYTES: usize = 4096;
 
 impl Store {
     /// Wires the parts of a recovered store whose log goes on at `end`.
@@ -264,7 +264,7 @@ impl Store {
         if !self.flusher.is_idle() {
             return Ok(());
         }
-        let fitting = self.log.slack.output_bytes();
+        let fitting = self.log.spares.calm_capacity();
         let floor = last.max(self.recovery.lsn_floor);
         unless_refused(self.log.spares.remove_large(fitting, floor))?;
         for _ in 0..2 {
@@ -283,25 +283,26 @@ impl Store {
         Ok(())
     }
 
-    /// Memory that is unlinked, and not given back yet.
-    pub(crate) fn retired_bytes(&self) -> u64 {
-        self.segments.retired_bytes() + self.index.replaced_bytes()
+    /// Memory that is unlinked, and waits for readers, bytes.
+    pub(crate) fn bytes_in_use_by_readers(&self) -> u64 {
+        self.segments.bytes_in_use_by_readers() + self.index.replaced_bytes()
     }
 
-    /// Bytes of the segments' images and of compactions, and bytes that wait for reuse or readers.
-    /// Memory that moves between the two counts once, unless some moves at each look.
+    /// Bytes of the segments' images and of work that is under way, and bytes that wait for reuse
+    /// or readers. Memory that moves between the two counts once, unless some moves at each look.
     fn memory(&self) -> (u64, u64) {
-        let (mut images, mut before) = (0, self.log.slack.waiting_bytes());
+        let elsewhere = || (self.context.counters.memory_under_way(), self.log.slack.waiting_bytes());
+        let (mut images, mut before) = (0, elsewhere());
         for _ in 0..LOOKS_MAX {
-            images = self.context.counters.working_bytes.load(Ordering::Relaxed)
-                + self.catalog.sum(|segment| segment.resident_bytes() as u64);
-            let after = self.log.slack.waiting_bytes();
+            images = self.catalog.sum(|segment| segment.resident_bytes() as u64);
+            let after = elsewhere();
             if after == before {
                 break;
             }
             before = after;
         }
-        (images, before)
+        let (under_way, waiting) = before;
+        (images + under_way, waiting)
     }
 
     /// As [`Engine::stats`](kv_core::Engine::stats).
@@ -321,7 +322,7 @@ impl Store {
         stats.leftover_files = leftover_files;
         stats.past_bytes = self.catalog.past_bytes();
         stats.disk_bytes = stats.past_bytes + leftover_bytes + self.catalog.overhead_bytes();
-        let active = self.log.end.active_capacity();
+        let active = self.log.end.active_id_and_capacity();
         let mut all_shared = true;
         for segment in self.catalog.segments() {
             // A spare holds no record.
@@ -370,7 +371,7 @@ impl Store {
             self.log.seal_if_possible()?;
             self.flusher.make_all_durable()?;
         }
-        self.compactor.compact_in_passing(Extent::DiskUpTo(self.log.end.active_capacity().0))?;
+        self.compactor.compact_in_passing(Extent::DiskUpTo(self.log.end.active_id()))?;
         let no_compaction = self.compactor.exclude();
         let (last_lsn, active) = {
             // No change comes between the last sync and the last manifest.
@@ -399,9 +400,10 @@ impl Store {
     }
 }
 
-/// Cuts the file of the active segment to the bytes that it holds, and room for a seal.
+/// Cuts the file of the active segment to the bytes that it holds, and room for a mark and a seal,
+/// in whole blocks.
 fn give_back_unused_space(active: &Segment) -> Result<()> {
-    let len = (active.end() + SEAL_LEN_MAX + MARK_LEN_MAX).next_multiple_of(UNUSED_UNIT);
+    let len = (active.end() + SEAL_LEN_MAX + MARK_LEN_MAX).next_multiple_of(BLOCK_BYTES);
     active.file.trim(len).map(drop)
 }
 

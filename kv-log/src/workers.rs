@@ -113,6 +113,7 @@ fn spares_loop(store: &Store) {
         let before = std::mem::replace(&mut newest, store.log.end.last_lsn());
         if !is_due && newest == before {
             spares.release_memory();
+            collect();
         }
     }
 }
@@ -127,8 +128,8 @@ fn compact_loop(store: &Store) {
     let mut waits_for_dump = false;
     loop {
         // Readers do not tell when they have finished, so retired memory is checked again.
-        let look_again =
-            if store.retired_bytes() > 0 { Some(RETIRED_PAUSE) } else { (!is_tidy).then_some(TIDY_PAUSE) };
+        let may_come_free = store.bytes_in_use_by_readers() > 0;
+        let look_again = if may_come_free { Some(RETIRED_PAUSE) } else { (!is_tidy).then_some(TIDY_PAUSE) };
         let is_due = context.signals.compact.wait(look_again);
         if context.signals.pacing.is_stopping() {
             return;

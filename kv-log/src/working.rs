@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Memory that a compaction or the warm-up takes for its work. The statistics count it until this
-/// is dropped.
+/// Memory for work that is under way, which no segment in the catalog has. A gauge of the
+/// [counters](crate::counters::Counters) counts it until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Working<'a> {
     gauge: &'a AtomicU64,

@@ -50,7 +50,7 @@ fn small() -> Options {
 /// The names of the objects in shared memory whose stores are at or below `dir`.
 fn objects_below(dir: &Path) -> Vec<String> {
     let objects = tail::list(&Env::os()).unwrap_or_default();
-    let is_below = |object: &tail::Leftover| object.store.as_ref().is_some_and(|path| path.starts_with(dir));
+    let is_below = |object: &tail::Object| object.store.as_ref().is_some_and(|path| path.starts_with(dir));
     objects.into_iter().filter(is_below).map(|object| object.name).collect()
 }
 

@@ -1,6 +1,6 @@
 use crate::progress::bytes_text;
 use kv_core::{Env, Result};
-use kv_log::tail::{Leftover, State, list, remove};
+use kv_log::tail::{Object, State, list, remove};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -13,7 +13,7 @@ pub(crate) fn tails(to_remove: bool, as_json: bool) -> Result<String> {
         if is_removed {
             remove(&env, &one.name)?;
         }
-        let Leftover { name, store, bytes, state, .. } = &one;
+        let Object { name, store, bytes, state, .. } = &one;
         let store = store.as_ref().map(|store| store.display().to_string());
         let (state, store_text) = (state_text(state), store.as_deref().unwrap_or("unknown"));
         let _ = if as_json {

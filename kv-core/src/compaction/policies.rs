@@ -35,6 +35,10 @@ pub struct Greedy {
     pub victims_max: usize,
 }
 
+/// The least that a compaction of an image in memory frees, bytes: two pages of most systems, since
+/// images have whole pages.
+const FREED_MIN: u64 = 8 << 10;
+
 impl Default for Greedy {
     fn default() -> Self {
         Greedy {
@@ -152,8 +156,8 @@ fn plan(level: CompactionLevel, victims: &[&SegmentStats]) -> Option<CompactionP
     (!victims.is_empty()).then_some(CompactionPlan { level, victims })
 }
 
-/// If too little of all images is live: the images with the least live share. Each frees at least a
-/// sixteenth of a segment.
+/// If too little of all images is live: the images with the least live share. While changes come,
+/// each frees at least a sixteenth of a segment: the rest dies soon, too.
 fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPlan> {
     let resident = || view.segments.iter().filter(|segment| segment.memory_bytes > 0);
     let excess = excess(
@@ -165,7 +169,11 @@ fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPl
         return None;
     }
     let freed = |segment: &SegmentStats| segment.memory_bytes.saturating_sub(segment.survivor_bytes());
-    let candidates = resident().filter(|segment| freed(segment) >= view.segment_bytes / 16).collect();
+    let least = |segment: &SegmentStats| match view.occasion {
+        Occasion::Busy => view.segment_bytes / 16,
+        _ => (segment.memory_bytes / 32).max(FREED_MIN.min(view.segment_bytes / 16)),
+    };
+    let candidates = resident().filter(|segment| freed(segment) >= least(segment)).collect();
     plan(
         CompactionLevel::Memory,
         &best(candidates, SegmentStats::memory_utilization, freed, excess, targets.victims_max),

@@ -6,7 +6,6 @@
 //! | write one while writers go on | `write.rs` |
 //! | read the file on all processors | `read.rs` |
 //! | fill the index from one | `load.rs` |
-//! | compare the index with a segment's records | `verify.rs` |
 //! | bring segments into memory in the background | `warm_up.rs` |
 //!
 //! A checkpoint *covers* the segments that were sealed when it began. It holds the entries that
@@ -31,14 +30,12 @@
 mod format;
 mod load;
 mod read;
-mod verify;
 mod warm_up;
 mod write;
 
 pub(crate) use format::parse;
 pub(crate) use load::{Loaded, load};
 pub(crate) use read::LEN_MAX;
-pub(crate) use verify::verify;
 pub(crate) use warm_up::WarmUp;
 pub(crate) use write::Checkpointer;
 

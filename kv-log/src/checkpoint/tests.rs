@@ -8,10 +8,12 @@ use kv_core::{
     Background, Batch, Checkpoint, Compact, Engine, EngineExt, Env, Greedy, ManualClock, MaxLogSize,
     OnRequest, Stats,
 };
-use kv_tests::sim::{PowerCut, SimFs};
+use kv_tests::sim::{Gate, OpKind, PowerCut, SimFs};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::Duration;
 
 const DIR: &str = "/store";
 
@@ -373,4 +375,48 @@ fn an_index_with_other_shards_is_replayed() {
     let engine = open(&disk.process_death(), &Options { index_shards: 2, ..options() });
     assert!(engine.stats().recovery.checkpoint_fault.unwrap().contains("1 shards"));
     assert_eq!(state(&engine), expected);
+}
+
+#[test]
+fn no_record_waits_for_a_sync_of_the_checkpoint_before_it_moves() {
+    let (gate, fs) = Gate::before(SimFs::new());
+    let clock = Arc::new(ManualClock::new(0));
+    let env = Env { fs, clock, background: Background::Inline };
+    let engine = LogEngine::open_in(Path::new(DIR), &env, options()).unwrap();
+    for number in 0..200_u8 {
+        engine.put(&[number], &[number; 100]).unwrap();
+    }
+    gate.shut(|kind| matches!(kind, OpKind::Sync | OpKind::SyncDir | OpKind::Rename));
+    let mut stops = 0;
+    thread::scope(|scope| {
+        let gate = gate; // A panic here opens it, which ends the other thread.
+        let checkpoint = scope.spawn(|| engine.checkpoint());
+        while !checkpoint.is_finished() {
+            if let Some(stop) = gate.stop(Duration::from_millis(10)) {
+                assert!(engine.store.compactor.may_move(), "{stop}");
+                stops += 1;
+                gate.release(&stop);
+            }
+        }
+        assert!(checkpoint.join().unwrap().is_ok());
+    });
+    assert!(stops > 4, "{stops} syncs");
+    assert!(engine.store.compactor.may_move());
+    engine.close().unwrap();
+}
+
+#[test]
+fn a_checkpoint_stays_after_the_close() {
+    let disk = SimFs::new();
+    let engine = open(&disk, &options());
+    for number in 0..100_u8 {
+        engine.put(&[number], &[number; 100]).unwrap();
+    }
+    engine.checkpoint().unwrap();
+    let catalog = Arc::clone(&engine.store.catalog);
+    engine.close().unwrap();
+    // A writer that found the disk full may come as late as this.
+    let files = disk.files();
+    assert_eq!((catalog.drop_checkpoint(), disk.files()), (0, files));
+    assert!(open(&disk, &options()).stats().recovery.checkpoint_bytes > 0);
 }

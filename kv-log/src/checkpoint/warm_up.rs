@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::verify::Checked;
 use crate::compaction::Compactor;
 use crate::context::Context;
 use crate::index::Index;
@@ -18,6 +17,7 @@ use crate::manifest::Catalog;
 use crate::processors::on_all_processors;
 use crate::reclaim::{collect, pin};
 use crate::segments::{Location, Segment, SegmentTable};
+use crate::verification::Checked;
 use crate::working::Working;
 
 /// Brings segments into memory.
@@ -28,7 +28,7 @@ pub(crate) struct WarmUp {
     segments: Arc<SegmentTable>,
     catalog: Arc<Catalog>,
     work: Mutex<Work>,
-    /// Bytes of the files of the segments that are still cold.
+    /// Bytes of the files that no thread has finished with.
     bytes_left: AtomicU64,
 }
 
@@ -142,13 +142,14 @@ impl WarmUp {
     fn finish(&self) {
         let _settled = self.index.settle_at(|_| true, &self.segments);
         if self.index.is_estimated() {
-            let guard = pin();
-            let pair_bytes = |location: Location| {
-                let segment = self.segments.get(location, &guard);
-                let (record, _) = segment.resident(location.offset(), &guard)?;
-                Some(record.key.len() + record.value.len())
-            };
-            let is_exact = (0..self.index.shard_count()).all(|shard| self.index.recount(shard, pair_bytes));
+            let is_exact = (0..self.index.shard_count()).all(|shard| {
+                let guard = pin();
+                self.index.recount(shard, |location: Location| {
+                    let segment = self.segments.get(location, &guard);
+                    let (record, _) = segment.resident(location.offset(), &guard)?;
+                    Some(record.key.len() + record.value.len())
+                })
+            });
             self.index.set_estimated(!is_exact);
         }
         // Compaction waited for this.

@@ -168,16 +168,15 @@ impl Checkpointer {
         State { lsn: self.log.end.last_lsn(), compactions }
     }
 
-    /// No compaction runs meanwhile: it would move entries.
+    /// No compaction on disk runs meanwhile: it would replace covered segments.
     fn write(&self, compactor: &Compactor, running: &MutexGuard<'_, ()>) -> Result<Lsn> {
-        let _still = compactor.hold_still(running);
         let _poison = self.context.health.poison_on_panic(self.context.path());
         let (position, time) = (self.log.end.position(), self.context.env.clock.monotonic());
         let state = self.state();
         *self.last.lock() = Last { position, behind: 0, time, state: None };
         self.index.settle_at(|_| true, &self.segments)?;
         let (id, file) = self.catalog.create_checkpoint(self.log.end.last_lsn())?;
-        match self.write_file(id, &*file) {
+        match self.write_file(id, &*file, compactor, running) {
             Ok((name, len, horizon)) => {
                 self.catalog.name_checkpoint(name, len, self.log.end.last_lsn())?;
                 self.last.lock().state = Some(state);
@@ -193,17 +192,28 @@ impl Checkpointer {
     }
 
     /// Writes and syncs the file. Returns its name, its length and its horizon.
-    fn write_file(&self, id: SegmentId, file: &dyn File) -> Result<(CheckpointName, u64, Lsn)> {
+    fn write_file(
+        &self,
+        id: SegmentId,
+        file: &dyn File,
+        compactor: &Compactor,
+        running: &MutexGuard<'_, ()>,
+    ) -> Result<(CheckpointName, u64, Lsn)> {
         let path = self.context.dir.path_of(&directory::checkpoint_file_name(id));
         // No other checkpoint has this number.
         let env = &self.context.env;
         let nonce = env.draw((id.get(), self.catalog.store_id(), env.clock.unix_time_ms()));
+        self.flusher.flush_sealed()?;
+        // Until the entries are copied, none moves: `numbers` knows only the slots of today. The
+        // lock is not held during a sync, because a writer that needs memory may wait for it.
+        let still = compactor.hold_still(running);
         let all = self.catalog.segments();
-        // A segment that is sealed now holds no change above the horizon.
+        // A segment that is sealed now holds no change above the horizon, and a durable one has the
+        // final length of its file.
         let (horizon, covered) = {
             let end = self.log.end.lock();
-            let sealed = all.into_iter().filter(|segment| segment.is_sealed());
-            (end.last_lsn(), sealed.collect::<Vec<_>>())
+            let durable = all.into_iter().filter(|segment| segment.is_durable());
+            (end.last_lsn(), durable.collect::<Vec<_>>())
         };
         let head = Head {
             nonce,
@@ -216,7 +226,6 @@ impl Checkpointer {
         let mut writer = Writer::new(id, horizon.get(), self.catalog.store_id(), &head);
         // Taken before the first copy, so that the copies show every death that the facts count.
         let facts: Vec<_> = covered.iter().map(|segment| segment.tally.file_facts()).collect();
-        self.flusher.flush_sealed()?;
         let slots_end = covered.iter().map(|segment| usize::from(segment.slot) + 1).max();
         let mut numbers: Numbers = vec![None; slots_end.unwrap_or_default()];
         for ((number, segment), facts) in (0..).zip(&covered).zip(facts) {
@@ -235,6 +244,7 @@ impl Checkpointer {
                 len += self.pour(file, &path, len, writer.bytes())?;
             }
         }
+        drop(still);
         // The copies show changes up to here.
         self.flusher.make_durable(self.log.end.last_lsn())?;
         writer.seal();

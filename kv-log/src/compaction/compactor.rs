@@ -31,7 +31,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How often images are compacted for slack before the policy is asked.
 const MEMORY_ROUNDS_MAX: u32 = 4;
 
-/// Compacts segments in memory and on disk. One thread at a time.
+/// Compacts segments in memory and on disk. One thread at a time compacts on disk, under `running`.
+/// Threads compact in memory one after the other, under the lock of the claims.
 #[derive(Debug)]
 pub(crate) struct Compactor {
     context: Arc<Context>,
@@ -112,6 +113,12 @@ impl Compactor {
         self.claims.lock()
     }
 
+    /// Whether records may move now.
+    #[cfg(test)]
+    pub(crate) fn may_move(&self) -> bool {
+        self.claims.try_lock_for(Duration::ZERO).is_some()
+    }
+
     /// Gives back the space of the newest checkpoint, after one that is being written. Returns its
     /// bytes.
     pub(crate) fn give_back_checkpoint(&self) -> u64 {
@@ -158,8 +165,8 @@ impl Compactor {
         if self.context.health.is_poisoned() {
             return Err(error);
         }
-        let tidied = self.catalog.tidy(self.log.end.last_lsn());
-        tidied.map_err(|error| self.context.poison_unless_refused(error))?;
+        let stored = self.catalog.store_if_leftovers_wait(self.log.end.last_lsn());
+        stored.map_err(|error| self.context.poison_unless_refused(error))?;
         Ok(error)
     }
 
@@ -302,6 +309,9 @@ mod tests {
     use super::*;
     use crate::{Options, recovery::open};
     use kv_core::{Background, Env, Manual};
+    use kv_tests::sim::{Gate, OpKind, SimFs};
+    use std::path::Path;
+    use std::thread;
 
     #[test]
     fn compaction_in_memory_leaves_claimed_and_replaced_segments_alone() {
@@ -324,6 +334,47 @@ mod tests {
         assert!(shrink().is_some_and(|freed| freed > 5000));
         assert_eq!(shrink(), None);
         assert!(store.reader.read(&[7], &mut |value| assert_eq!(value, [7; 100])).unwrap());
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn victims_count_until_they_are_retired() {
+        let (gate, fs) = Gate::before(SimFs::new());
+        let env = Env { fs, background: Background::Inline, ..Env::os() };
+        let options = Options { persistence: Arc::new(Manual), ..Options::default() };
+        let store = open(Path::new("/store"), &env, options).unwrap();
+        for key in (0..100_u8).chain(0..50) {
+            store.committer.put(&[key], &[key; 100]).unwrap();
+        }
+        store.log.seal_active().unwrap();
+        store.flusher.flush_sealed().unwrap();
+        let victim = store.catalog.segments().into_iter().find(|segment| segment.is_durable()).unwrap();
+        let wait = Duration::from_secs(10);
+        gate.shut(|kind| kind == OpKind::Rename);
+        thread::scope(|scope| {
+            let gate = gate; // A panic here opens it, which ends the other thread.
+            let compaction = scope.spawn(|| store.compactor.compact(Extent::All));
+            assert_eq!(gate.stop(wait).unwrap().name, "MANIFEST");
+            let memory = || {
+                let in_segments = store.catalog.sum(|segment| segment.resident_bytes() as u64);
+                store.context.counters.memory_under_way() + in_segments
+            };
+            let before = memory();
+            // The compactor needs the lock before it points the index at the copies.
+            let alone = store.compactor.claims.lock();
+            gate.open();
+            while store.catalog.current(victim.id).is_some() {
+                assert!(!compaction.is_finished());
+                thread::yield_now();
+            }
+            assert!(memory() >= before && before > 0, "{} of {before} bytes", memory());
+            assert!(store.log.slack.bytes() >= victim.resident_bytes() as u64);
+            drop(alone);
+            assert!(compaction.join().unwrap().unwrap().freed_bytes > 0);
+        });
+        let counters = &store.context.counters;
+        let gauges = [&counters.working_bytes, &counters.promised_bytes, &counters.copy_bytes];
+        assert_eq!(gauges.map(|gauge| gauge.load(Ordering::Relaxed)), [0; 3]);
         store.close().unwrap();
     }
 }

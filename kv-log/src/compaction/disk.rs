@@ -16,8 +16,9 @@
 //! | replacing the manifest | either the above, or the new manifest and both; the victims are orphans |
 //! | removing the victims | the new manifest, the new segments, any of the victims as orphans |
 //!
-//! Recovery removes orphans. If a step before the new manifest fails, the victims stay, and the
-//! compactor removes the new segments.
+//! Recovery removes orphans. If a step before the new manifest fails, the victims stay. After a
+//! refusal, or a failed write of an output, the compactor removes the new segments. After a failure
+//! of the directory or the manifest, the next opening does.
 
 use kv_core::parts::{MANY_SEGMENTS, MERGED_SEGMENT_BYTES};
 use kv_core::{CompactionReport, Lsn, Result, SegmentId};
@@ -29,7 +30,6 @@ use std::sync::atomic::Ordering;
 use super::choice::oldest_dead_put;
 use super::claims::{Claim, Claims};
 use super::survivors::{Survivor, Unreadable, Victim, mean_time, replaced, survivors};
-use crate::checkpoint::verify;
 use crate::context::Context;
 use crate::flush::Flusher;
 use crate::index::Index;
@@ -38,6 +38,7 @@ use crate::manifest::{Catalog, Replaced};
 use crate::reclaim::collect;
 use crate::relocation::{Move, relocate_all};
 use crate::segments::{Location, Segment, SegmentTable};
+use crate::verification::verify;
 use crate::working::Working;
 
 /// The outcome of one compaction.
@@ -132,7 +133,8 @@ impl DiskCompactor {
         };
         let victims: Vec<Victim> = segments.iter().map(load).collect::<Result<_, _>>()?;
         for Victim { segment, contents } in &victims {
-            verify(segment, contents, &self.index, &self.segments)
+            let mut puts = Working::begin(&self.context.counters.working_bytes);
+            verify(segment, contents, &self.index, &self.segments, &mut puts)
                 .map_err(|error| Unreadable { victim: segment.id, error })?;
         }
         let survivors = survivors(&self.index, &victims, oldest_elsewhere)?;
@@ -153,7 +155,7 @@ impl DiskCompactor {
         // that they replaced are dropped.
         let horizon = self.log.end.last_lsn();
         let mut outputs: Vec<Output> = Vec::new();
-        let mut copies = Working::begin(&self.context.counters.working_bytes);
+        let mut copies = Working::begin(&self.context.counters.copy_bytes);
         let written = self
             .write_outputs(&victims, survivors, &mut outputs, &mut copies)
             .and_then(|()| self.flusher.make_durable(horizon));
@@ -173,7 +175,9 @@ impl DiskCompactor {
             }
         }
         let freed_before = self.catalog.freed_bytes();
-        if let Err(error) = self.catalog.exchange(replaced, &new, horizon, self.log.end.last_lsn()) {
+        let mut left = Working::begin(&self.context.counters.promised_bytes);
+        let last_lsn = self.log.end.last_lsn();
+        if let Err(error) = self.catalog.exchange(replaced, &new, horizon, last_lsn, &mut left) {
             self.forget(&outputs);
             return Err(error);
         }
@@ -187,6 +191,7 @@ impl DiskCompactor {
         for victim in replaced {
             self.segments.retire(&victim.segment);
         }
+        drop(left);
         collect();
         // At the end, because it takes long: the memory is free by now.
         self.catalog.remove_victims();
@@ -224,8 +229,7 @@ impl DiskCompactor {
         let mut start = 0;
         while start < survivors.len() {
             let part = first_part(survivors.get(start..).unwrap_or_default(), self.output_bytes());
-            let segment = self.write_output(part, victims)?;
-            copies.take(segment.memory_bytes());
+            let segment = self.write_output(part, victims, copies)?;
             let end = start + part.len();
             outputs.push(Output { segment, survivors: start..end });
             start = end;
@@ -242,12 +246,18 @@ impl DiskCompactor {
 
     /// Writes survivors to a new segment of exactly their size, and syncs it. They are in the order
     /// of their LSNs.
-    fn write_output(&self, survivors: &[Survivor], victims: &[Victim]) -> Result<Arc<Segment>> {
+    fn write_output(
+        &self,
+        survivors: &[Survivor],
+        victims: &[Victim],
+        copies: &mut Working<'_>,
+    ) -> Result<Arc<Segment>> {
         let min_lsn = survivors.first().map_or(0, |survivor| survivor.lsn);
         let max_lsn = survivors.last().map_or(0, |survivor| survivor.lsn);
         let end = SEGMENT_HEADER_LEN
             + survivors.iter().map(|survivor| survivor.len_in(min_lsn)).sum::<usize>()
             + encoded_len(min_lsn, max_lsn, 0, Seal::BODY_LEN);
+        copies.take(end);
         let (last_lsn, created) = (self.log.end.last_lsn(), mean_time(survivors, victims));
         let decoders: Vec<Decoder> = victims.iter().map(Victim::decoder).collect();
         let output = self.catalog.create_output(min_lsn, last_lsn, end, created, |origin, mut out| {

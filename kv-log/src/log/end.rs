@@ -96,8 +96,13 @@ impl LogEnd {
         }
     }
 
-    /// The active segment's id, and the bytes of its file.
-    pub(crate) fn active_capacity(&self) -> (SegmentId, usize) {
+    /// The id of the active segment.
+    pub(crate) fn active_id(&self) -> SegmentId {
+        self.active.lock().segment.id
+    }
+
+    /// The id of the active segment, and the bytes of its file.
+    pub(crate) fn active_id_and_capacity(&self) -> (SegmentId, usize) {
         let active = self.active.lock();
         (active.segment.id, active.capacity)
     }

@@ -6,7 +6,7 @@
 //! the worker keeps more of them. Only the first one has its memory before the log needs it: an
 //! object in [shared memory](crate::tail).
 //!
-//! A segment is as large as a sixteenth of the store. While writers fill segments faster than
+//! A segment is as large as a 64th of the store. While writers fill segments faster than
 //! [`RAPID`], each is eight times as large as the one before, up to the size that the
 //! [slack](crate::slack) allows.
 
@@ -35,8 +35,9 @@ const GROWTH: usize = 8;
 /// The most segments that share the syncs of the directory and the manifest.
 const MADE_TOGETHER: usize = 4;
 
-/// An active segment is at least this part of the store, so that there are not too many.
-const SEGMENTS_OF_STORE: u64 = 16;
+/// An active segment is at least this part of the store, so that there are not too many. At rest,
+/// the unused part of the active segment stays in memory, so it is no larger.
+const SEGMENTS_OF_STORE: u64 = 64;
 
 /// Capacity of the largest segment that takes space from the reserve, bytes.
 const RELIEF_SEGMENT_BYTES: usize = 1 << 20;
@@ -102,7 +103,9 @@ impl Spares {
 
     /// Bytes of memory that the next segment lacks.
     fn missing_memory(&self) -> usize {
-        if self.is_in_memory() { 0 } else { self.slack.segment_bytes() }
+        let lacks = |spare: &Arc<Segment>| spare.capacity.saturating_sub(spare.resident_bytes());
+        let spare = self.ready.lock().front().map(lacks);
+        spare.unwrap_or_else(|| self.next_capacity())
     }
 
     /// Gives the memory of the ready spares back to the system. The kernel populates it again when
@@ -192,10 +195,12 @@ impl Spares {
         if spare.is_shared() {
             return true;
         }
-        let promise = self.slack.promise_segment(spare.capacity);
-        if promise.is_none() && !tail.has_kept(spare.capacity) {
-            return true;
-        }
+        let promise = match self.slack.promise_segment(spare.capacity) {
+            Some(promise) => promise,
+            // A kept object counts as slack already, but not while it moves to the spare.
+            None if tail.has_kept(spare.capacity) => self.slack.promise(spare.capacity),
+            None => return true,
+        };
         // Without the lock: the kernel clears the memory.
         let Ok(Some(image)) = tail.image(spare.id, spare.capacity) else { return false };
         image.populate();
@@ -308,7 +313,7 @@ impl Spares {
     }
 
     /// Capacity of the next segment, bytes, if writers are slow.
-    pub(super) fn calm_capacity(&self) -> usize {
+    pub(crate) fn calm_capacity(&self) -> usize {
         fitting_capacity(&self.catalog, &self.context.options)
     }
 
@@ -344,7 +349,8 @@ impl Spares {
         Ok(())
     }
 
-    /// Takes a spare. If there is none, the writer waits for it, and more are kept from then on.
+    /// Takes a spare. If none is ready, waits for the thread that makes some now, and the worker
+    /// keeps more from then on. `None`: no thread was making one.
     fn take(&self) -> Option<Arc<Segment>> {
         let mut spare = self.ready.lock().pop_front();
         let wanted = self.wanted.load(Ordering::Relaxed);

@@ -50,7 +50,7 @@ pub(super) struct Stored {
     /// Bytes of the checkpoint that the manifest names.
     pub(super) checkpoint_bytes: u64,
     /// Whether no manifest of this opening may follow: it would name spares whose files are gone.
-    is_closed: bool,
+    pub(super) is_closed: bool,
 }
 
 /// Files with segment names that the manifest does not name.
@@ -235,7 +235,7 @@ impl Catalog {
     }
 
     /// Stores a manifest if leftovers wait for one.
-    pub(crate) fn tidy(&self, last_lsn: Lsn) -> Result<()> {
+    pub(crate) fn store_if_leftovers_wait(&self, last_lsn: Lsn) -> Result<()> {
         if !self.leftovers.any_untried() {
             return Ok(());
         }
@@ -404,6 +404,7 @@ mod tests {
     use crate::Options;
     use crate::manifest::Need;
     use crate::recovery::open;
+    use crate::working::Working;
     use kv_core::{Background, Env, ManualClock, Op};
     use kv_tests::sim::{Fault, FaultKind, Repeat, SimFs};
     use std::path::Path;
@@ -421,7 +422,9 @@ mod tests {
         let failed = create();
         assert!(matches!(failed, Err(Error::Io { op: Op::Sync, .. })), "{failed:?}");
         let before = disk.mutations();
-        for refused in [create().map(drop), store.catalog.exchange(&[], &[], Lsn::ZERO, Lsn::ZERO)] {
+        let mut left = Working::begin(&store.context.counters.promised_bytes);
+        let exchange = store.catalog.exchange(&[], &[], Lsn::ZERO, Lsn::ZERO, &mut left);
+        for refused in [create().map(drop), exchange] {
             assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
         }
         assert_eq!(disk.mutations(), before);

@@ -70,9 +70,13 @@ impl Catalog {
     }
 
     /// Gives back the space of the newest checkpoint. Returns its bytes. The manifest may go on to
-    /// name it: an open without its checkpoint replays the log.
+    /// name it: an open without its checkpoint replays the log. After a close, the checkpoint
+    /// stays: the directory may be another opening's.
     pub(crate) fn drop_checkpoint(&self) -> u64 {
         let mut stored = self.stored.lock();
+        if stored.is_closed {
+            return 0;
+        }
         let Some(CheckpointName { id, .. }) = stored.manifest.checkpoint.take() else { return 0 };
         self.leftovers.discard_checkpoint(id);
         std::mem::take(&mut stored.checkpoint_bytes)

@@ -9,6 +9,7 @@ use super::catalog::Catalog;
 use super::content::Entry;
 use super::leftovers::Which;
 use crate::segments::Segment;
+use crate::working::Working;
 
 /// A segment that a compaction has replaced.
 #[derive(Clone, Debug)]
@@ -21,14 +22,15 @@ pub(crate) struct Replaced {
 impl Catalog {
     /// Makes the manifest name the outputs of a compaction in place of its victims. Archives the
     /// victims that past states need: states from `horizon` on do not need them. The files of the
-    /// others are leftovers then. If there is no room for the manifest, it removes the outputs'
-    /// files.
+    /// others are leftovers then. `left` counts the images of the victims from the moment at which
+    /// they leave the catalog. If there is no room for the manifest, it removes the outputs' files.
     pub(crate) fn exchange(
         &self,
         victims: &[Replaced],
         outputs: &[Arc<Segment>],
         horizon: Lsn,
         last_lsn: Lsn,
+        left: &mut Working<'_>,
     ) -> Result<()> {
         self.change(|stored| {
             // The index may point at another image of the same file, of which the survivors know
@@ -59,6 +61,7 @@ impl Catalog {
             let mut segments = self.segments.lock();
             for Replaced { segment: victim, is_needed_before } in victims {
                 segments.remove(&victim.id);
+                left.take(victim.resident_bytes());
                 if self.context.options.memory_budget.is_none() && !victim.is_from_checkpoint {
                     // All images are in memory, so no reader reads the file. Open, it would keep
                     // its space.

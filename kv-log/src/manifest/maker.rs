@@ -47,8 +47,8 @@ impl SegmentMaker {
         SegmentMaker { context, files, table, room, leftovers }
     }
 
-    /// Creates a segment. `fill_rest` writes the bytes behind the header. Its file is written.
-    /// Neither it nor the directory's entry is synced, and no manifest names it.
+    /// Creates a segment, and writes its file. `fill_rest` writes the bytes behind the header. The
+    /// caller syncs the file and the directory, and names the segment in a manifest.
     ///
     /// # Errors
     /// There is a file of this name ([`AlreadyExists`](std::io::ErrorKind::AlreadyExists)): it

@@ -124,8 +124,8 @@ impl Catalog {
         Ok(self.freed_bytes() - before)
     }
 
-    /// Whether archived segments expire if a compaction replaces another one now, which may be that
-    /// one. Otherwise no compaction frees space.
+    /// Whether a compaction now would free space: the next manifest then drops an archived segment,
+    /// perhaps the victim itself.
     pub(crate) fn lets_victims_go(&self, last_lsn: Lsn) -> bool {
         let len = self.segments.lock().values().map(|segment| segment.file_len() as u64).max();
         let mut archive = self.archive();

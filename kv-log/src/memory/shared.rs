@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Length of the control block in front of the mapped bytes. The mapped bytes begin at a page.
 pub(crate) const CONTROL_LEN: usize = 4096;
 
-/// The most objects that wait for reuse: in steady work, one is filled, one is written to its file,
-/// and one is ready.
+/// The most objects that wait for reuse. Objects that are filled, written or kept ready do not
+/// count.
 const KEPT_MAX: usize = 2;
 
 /// Creates objects in shared memory, and reuses them. The kernel need not clear a reused one.

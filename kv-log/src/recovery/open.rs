@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::orphans;
-use super::recovered::{begin, recover};
+use super::recovered::{load_checkpoint, recover};
 use crate::context::Context;
 use crate::directory::{self, BACKUP_MARK, Content};
 use crate::log::{LogEnd, MARK_LEN_MAX, SEAL_LEN_MAX, create_active, fitting_capacity};
@@ -37,7 +37,7 @@ use crate::processors::both;
 use crate::reclaim;
 use crate::segments::{Segment, SegmentFiles, SegmentTable, Via};
 use crate::store::{Foundation, Recovery, Store};
-use crate::tail::{Tail, adopt, draw_nonce, remove_leftovers};
+use crate::tail::{Tail, adopt, draw_nonce, remove_outdated};
 use kv_core::parts::Progress;
 
 /// Opens the store in `dir`.
@@ -64,11 +64,11 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
     let files = SegmentFiles::new(Arc::clone(&dir), options.open_files_max);
     let room = Arc::new(Room::new(&dir, options.read_only));
     // Neither needs the other, and both wait for the disk.
-    let load_checkpoint = || begin(env, &*dir, &files, &options, &manifest);
+    let load = || load_checkpoint(env, &*dir, &files, &options, &manifest);
     let adopt_tail = || adopt(env, &*dir, &room, &manifest, &options);
-    let (begun, adopted) = both(env.background, load_checkpoint, adopt_tail);
+    let (loaded, adopted) = both(env.background, load, adopt_tail);
     let adopted = adopted?;
-    let mut recovered = recover(env, &files, &options, &manifest, begun?, &adopted.unwritten)?;
+    let mut recovered = recover(env, &files, &options, &manifest, loaded?, &adopted.unwritten)?;
     recovered.report.adopted_bytes = adopted.bytes;
     let unnamed = orphans::examine_all(&*dir, &manifest, recovered.report.last_lsn)?;
     if !options.read_only {
@@ -80,7 +80,7 @@ pub(crate) fn open(dir: &Path, env: &Env, options: Options) -> Result<Store> {
         }
         make_durable(recovered.segments.values())?;
         adopted.give_up()?;
-        remove_leftovers(env);
+        remove_outdated(env);
         manifest.nonce = draw_nonce(env, dir.path(), manifest.nonce);
     }
     let tail = Tail::open(env, &*dir, &options, manifest.store_id, manifest.nonce)?;

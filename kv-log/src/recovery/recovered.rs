@@ -31,28 +31,28 @@ pub(crate) struct Recovered {
     pub(crate) torn: Option<Arc<Segment>>,
     /// Length of the longest key, bytes.
     pub(crate) longest_key: usize,
-    /// Marks date the changes up to this one. They may have gone since, with their segments. If
-    /// they date all changes, it is the LSN of the newest one.
+    /// Each change up to this one has a mark behind it, or had one: compaction may have removed the
+    /// mark with its segment. If all changes have one, it is the LSN of the newest change.
     pub(crate) dated_lsn: Lsn,
     pub(crate) report: RecoveryReport,
 }
 
 /// The part of a recovery that needs no record of the log.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct Start {
     loaded: Loaded,
     table: Arc<SegmentTable>,
     checkpoint_fault: Option<String>,
 }
 
 /// Loads the checkpoint that `manifest` names, if it can be used.
-pub(crate) fn begin(
+pub(crate) fn load_checkpoint(
     env: &Env,
     dir: &dyn Dir,
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
-) -> Result<Begun> {
+) -> Result<Start> {
     let seed = match env.background {
         // Against floods of colliding keys.
         Background::Threads => std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0),
@@ -68,7 +68,7 @@ pub(crate) fn begin(
         Err(fault) => (None, Some(fault.reason)),
     };
     let loaded = loaded.unwrap_or_else(|| Loaded::nothing(Index::new(options.index_shards, seed)));
-    Ok(Begun { loaded, table, checkpoint_fault })
+    Ok(Start { loaded, table, checkpoint_fault })
 }
 
 /// Replays the segments that the checkpoint does not cover, with the bytes that their files lack.
@@ -78,10 +78,10 @@ pub(crate) fn recover(
     files: &Arc<SegmentFiles>,
     options: &Options,
     manifest: &Manifest,
-    begun: Begun,
+    start: Start,
     unwritten: &Unwritten,
 ) -> Result<Recovered> {
-    let Begun { loaded, table, checkpoint_fault } = begun;
+    let Start { loaded, table, checkpoint_fault } = start;
     let mut report = RecoveryReport::default();
     report.checkpoint_fault = checkpoint_fault;
     let checkpoint_keys = loaded.index.len() as u64;

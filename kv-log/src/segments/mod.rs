@@ -9,7 +9,6 @@
 //! is cold then: readers read its records from the file ([`cold`]). A replaced segment and an image
 //! that was taken wait in [`limbo`] until no reader uses them. A free image waits in the [`pool`].
 
-mod claims;
 mod cold;
 mod file;
 mod files;
@@ -25,6 +24,7 @@ mod slots;
 mod stage;
 mod table;
 mod tally;
+mod unverified;
 
 pub(crate) use cold::{Contents, Fetched};
 pub(crate) use file::{SegmentFile, Via, fill_sparsely};

@@ -13,8 +13,9 @@ use crate::reclaim::{Guard, pin};
 
 /// One segment of the log.
 ///
-/// After creation only the counters and the stage change, and the evictor may take the image. The
-/// bytes of a published record never change.
+/// After creation only the counters, the stage and the image change. The flusher and the spares
+/// worker exchange the image, the evictor takes it, and the warm-up brings it back. The bytes of a
+/// published record never change.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) id: SegmentId,
@@ -189,14 +190,14 @@ impl Segment {
     }
 
     /// The walk of a verification has counted the records of a shard, which the caller holds.
-    pub(crate) fn walk_through(&self, shard: usize) {
-        self.tally.claims.walk_through(shard);
+    pub(crate) fn note_walked(&self, shard: usize) {
+        self.tally.unverified.note_walked(shard);
     }
 
     /// Ends the walk of a verification, which found `entries` live puts of `live` bytes. Returns
     /// the number of locations in the index that lead to no record. At 0 the segment is verified.
     pub(crate) fn end_walk(&self, entries: u64, live: u64) -> u64 {
-        let unfounded = self.tally.claims.unfounded(entries);
+        let unfounded = self.tally.unverified.unfounded(entries);
         if unfounded == 0 {
             self.tally.verified(live);
         }

@@ -24,8 +24,8 @@ pub(super) enum Stage {
 /// |---|---|---|
 /// | blank | active | the writer that rolls over; recovery, for the segment in which the log goes on |
 /// | blank | sealed | the compactor, for an output; recovery, for a segment with a seal or a torn one |
-/// | blank | retired | recovery, for a spare |
-/// | active | sealed | the writer that rolls over |
+/// | blank | retired | recovery, or the compaction worker of an idle store, for a spare |
+/// | active | sealed | the thread that rolls over |
 /// | sealed | durable | the flusher; the compactor, for an output; recovery |
 /// | durable | retired | the compactor; the evictor, for an image that compaction had changed |
 const TRANSITIONS: [(Stage, Stage); 6] = [

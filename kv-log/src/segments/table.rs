@@ -65,15 +65,17 @@ impl SegmentTable {
         true
     }
 
-    /// Exchanges the image of a segment for `image`, which gets the same bytes, and frees it. Most
-    /// of its memory was never used, so it is not recycled.
+    /// Exchanges the image of a segment for `image`, which gets the same bytes. The image before
+    /// goes back to the system once all readers that are pinned now have unpinned. It is not
+    /// recycled: most often only its first page is in memory.
     ///
     /// # Safety
     /// No writer uses the segment, and no other thread takes or exchanges its image meanwhile.
     pub(crate) unsafe fn exchange_sparse(self: &Arc<Self>, segment: &Segment, image: Image) {
         // SAFETY: the caller's promise, and the image before lives until the deferred drop.
         let before = unsafe { segment.copy_into(image).and_then(|copy| segment.replace_image(copy)) };
-        self.defer(0, |_| drop(before));
+        let bytes = before.as_ref().map_or(0, |image| image.resident_bytes(segment.end()));
+        self.defer(bytes as u64, |_| drop(before));
     }
 
     /// A copy of a sealed segment's image in ordinary memory, for [`exchange`](Self::exchange).

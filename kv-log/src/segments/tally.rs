@@ -4,7 +4,7 @@ use kv_core::Lsn;
 use kv_wal_format::RecordKind;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use super::claims::Claims;
+use super::unverified::Unverified;
 use crate::sync::change;
 
 /// The numbers of one segment.
@@ -29,7 +29,7 @@ pub(crate) struct Tally {
     put_bytes: AtomicU64,
     min_put_lsn: AtomicU64,
     max_lsn: AtomicU64,
-    pub(super) claims: Claims,
+    pub(super) unverified: Unverified,
 }
 
 /// The bit of `dead_put_bytes` that says that a checkpoint has filled the index, and that the index
@@ -60,7 +60,7 @@ impl Tally {
             put_bytes: zero(),
             min_put_lsn: AtomicU64::new(u64::MAX),
             max_lsn: zero(),
-            claims: Claims::default(),
+            unverified: Unverified::default(),
         }
     }
 
@@ -77,7 +77,7 @@ impl Tally {
             min_put_lsn: number(facts.min_put_lsn),
             max_lsn: number(facts.max_lsn),
             dead_put_bytes: number(dead | UNVERIFIED),
-            claims: Claims::new(entries, dead),
+            unverified: Unverified::new(entries, dead),
             ..Tally::new(end)
         }
     }
@@ -102,8 +102,8 @@ impl Tally {
 
     /// Makes the dead bytes exact: the walk that has just ended found live puts of `live` bytes.
     pub(super) fn verified(&self, live: u64) {
-        let dead = self.put_bytes().wrapping_sub(live).wrapping_sub(self.claims.died_bytes());
-        let correction = dead.wrapping_sub(self.claims.dead_at_first());
+        let dead = self.put_bytes().wrapping_sub(live).wrapping_sub(self.unverified.died_bytes());
+        let correction = dead.wrapping_sub(self.unverified.dead_at_first());
         self.dead_put_bytes.fetch_add(correction.wrapping_sub(UNVERIFIED), Ordering::Relaxed);
     }
 
@@ -194,7 +194,7 @@ impl Tally {
     pub(crate) fn died_in(&self, shard: usize, len: u64) {
         let before = self.dead_put_bytes.fetch_add(len, Ordering::Relaxed);
         if before & UNVERIFIED != 0 {
-            self.claims.died(shard, len);
+            self.unverified.died(shard, len);
         }
     }
 

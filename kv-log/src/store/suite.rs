@@ -87,7 +87,7 @@ impl Hooks<LogEngine> for Breath {
 impl Breath {
     /// Counts a change of the active segment's capacity.
     fn look(&self, store: &Store) {
-        let now = store.log.end.active_capacity().1 as u64;
+        let now = store.log.end.active_id_and_capacity().1 as u64;
         let before = self.capacity.swap(now, Ordering::Relaxed);
         self.seen.grown.fetch_add(u64::from(before > 0 && now > before), Ordering::Relaxed);
         self.seen.shrunk.fetch_add(u64::from(now < before), Ordering::Relaxed);

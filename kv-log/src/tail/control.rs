@@ -36,7 +36,7 @@ pub(super) struct Owner {
     pub(super) nonce: u64,
     /// The directory of the store. A copy of the store has another one.
     pub(super) dir: DirId,
-    /// The boot of the machine. After another boot, no object is older.
+    /// The boot in which the object was made. An opening in another boot ignores it.
     pub(super) boot_id: u128,
     /// The absolute path of the directory at that time; empty if unknown.
     pub(super) path: PathBuf,

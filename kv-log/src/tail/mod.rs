@@ -16,13 +16,13 @@
 
 mod adoption;
 mod control;
-mod leftovers;
-mod object;
+mod images;
+mod objects;
 mod unwritten;
 
 pub(crate) use adoption::{adopt, unwritten};
 pub(crate) use control::draw_nonce;
-pub(crate) use leftovers::remove_leftovers;
-pub use leftovers::{Leftover, State, list, remove};
-pub(crate) use object::Tail;
+pub(crate) use images::Tail;
+pub(crate) use objects::remove_outdated;
+pub use objects::{Object, State, list, remove};
 pub(crate) use unwritten::{Rest, Unwritten};

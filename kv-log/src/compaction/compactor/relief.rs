@@ -39,7 +39,7 @@ impl Compactor {
                 return Ok(());
             }
             match freed {
-                // Another thread compacts.
+                // Another thread compacts, or more may come free.
                 None | Some(1..) => {}
                 // Readers may leave retired images soon.
                 Some(0) if self.segments.bytes_in_use_by_readers() > 0 => thread::sleep(STEP),

@@ -12,7 +12,7 @@ use super::control::{Control, NAME_PREFIX, Owner, Unreadable};
 /// An object in shared memory that kv-log has made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Leftover {
+pub struct Object {
     /// Its name in the shared memory.
     pub name: String,
     /// The directory of its store. `None` if it is unknown.
@@ -43,7 +43,7 @@ pub enum State {
 ///
 /// # Errors
 /// There is no shared memory, or it cannot be read.
-pub fn list(env: &Env) -> Result<Vec<Leftover>> {
+pub fn list(env: &Env) -> Result<Vec<Object>> {
     let memory = env.fs.shared_memory().ok_or(Error::Unsupported("this system has no shared memory"))?;
     let failed = |error| Error::io(Op::List, memory.path(), error);
     let (names, boot_id) = (names(&*memory).map_err(failed)?, memory.boot_id().map_err(failed)?);
@@ -64,7 +64,7 @@ pub fn remove(env: &Env, name: &str) -> Result<()> {
 
 /// Removes the objects of an earlier boot. Those of a store that is gone stay for a user to remove:
 /// its file system may only be unmounted.
-pub(crate) fn remove_leftovers(env: &Env) {
+pub(crate) fn remove_outdated(env: &Env) {
     let Some(memory) = env.fs.shared_memory() else { return };
     let (Ok(names), Ok(boot_id)) = (names(&*memory), memory.boot_id()) else { return };
     for name in names {
@@ -100,12 +100,12 @@ fn read_owner(object: &File) -> io::Result<Owner> {
     }
 }
 
-fn examine(env: &Env, memory: &dyn SharedMemory, boot_id: u128, name: String) -> Leftover {
+fn examine(env: &Env, memory: &dyn SharedMemory, boot_id: u128, name: String) -> Object {
     let (bytes, found) = look(memory, &name);
     let (is_used, owner) = match found {
         Ok(found) => found,
         Err(error) => {
-            return Leftover { name, store: None, bytes, state: State::Unreadable(error.to_string()) };
+            return Object { name, store: None, bytes, state: State::Unreadable(error.to_string()) };
         }
     };
     let state = if is_used {
@@ -118,7 +118,7 @@ fn examine(env: &Env, memory: &dyn SharedMemory, boot_id: u128, name: String) ->
         State::Waiting
     };
     let store = Some(owner.path).filter(|path| !path.as_os_str().is_empty());
-    Leftover { name, store, bytes, state }
+    Object { name, store, bytes, state }
 }
 
 /// Whether the directory of a store is neither at its path nor, under another name, beside it. In

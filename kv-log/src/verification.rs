@@ -10,6 +10,7 @@ use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Scanner, S
 use crate::index::{ByShard, Index, Records, prefetched};
 use crate::reclaim::pin;
 use crate::segments::{Contents, Location, Segment, SegmentTable};
+use crate::working::Working;
 
 /// The puts of a segment whose records were checked.
 #[derive(Debug)]
@@ -19,7 +20,8 @@ pub(crate) struct Checked {
 
 /// Checks every record of a segment, whose bytes are `contents`, and that each location in it leads
 /// to a put with the hash of its entry. Writers go on meanwhile: each waits at most while the puts
-/// in its shard are compared. One thread at a time verifies.
+/// in its shard are compared. One thread at a time verifies. `working` counts the memory that this
+/// takes.
 ///
 /// # Errors
 /// As for [`Checked::new`] and [`Checked::compare`].
@@ -28,11 +30,14 @@ pub(crate) fn verify(
     contents: &Contents,
     index: &Index,
     segments: &SegmentTable,
+    working: &mut Working<'_>,
 ) -> Result<()> {
     if !segment.is_unverified() {
         return Ok(());
     }
-    Checked::new(segment, contents, index)?.compare(segment, index, segments)
+    let checked = Checked::new(segment, contents, index)?;
+    working.take(checked.memory_bytes());
+    checked.compare(segment, index, segments)
 }
 
 impl Checked {
@@ -90,7 +95,7 @@ impl Checked {
                     live += put.len() as u64;
                 }
             }
-            segment.walk_through(shard);
+            segment.note_walked(shard);
         }
         match segment.end_walk(entries, live) {
             0 => Ok(()),

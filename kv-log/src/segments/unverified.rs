@@ -1,4 +1,4 @@
-//! Claims: the locations in a segment that a checkpoint put into the index.
+//! Unverified locations: those in a segment that a checkpoint put into the index.
 //!
 //! No record was read for them. Before the segment gets an image, or is compacted, a walk goes
 //! through its records, one shard of the index after the other. It counts the locations that lead
@@ -10,9 +10,9 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The count of the claims in one segment.
+/// The count of the unverified locations in one segment.
 #[derive(Debug, Default)]
-pub(super) struct Claims {
+pub(super) struct Unverified {
     /// Locations that the checkpoint put into the index.
     entries: u64,
     /// The lower bound of the dead bytes before any writer changed it.
@@ -24,9 +24,9 @@ pub(super) struct Claims {
     died_bytes: AtomicU64,
 }
 
-impl Claims {
+impl Unverified {
     pub(super) fn new(entries: u64, dead_at_first: u64) -> Self {
-        Claims { entries, dead_at_first, ..Claims::default() }
+        Unverified { entries, dead_at_first, ..Unverified::default() }
     }
 
     /// Counts a put that dies, unless the walk has counted it. The caller holds its shard.
@@ -40,11 +40,11 @@ impl Claims {
     }
 
     /// The walk has counted the records of `shard`, which the caller holds.
-    pub(super) fn walk_through(&self, shard: usize) {
+    pub(super) fn note_walked(&self, shard: usize) {
         self.walked.store(shard + 1, Ordering::Relaxed);
     }
 
-    /// The number of claims that lead to no record, after a walk that found `live` live puts.
+    /// The number of locations that lead to no record, after a walk that found `live` live puts.
     pub(super) fn unfounded(&self, live: u64) -> u64 {
         self.entries.saturating_sub(live + self.died.load(Ordering::Relaxed))
     }
@@ -64,13 +64,13 @@ mod tests {
 
     #[test]
     fn each_put_is_counted_by_the_walk_or_by_the_writer_that_replaced_it() {
-        let claims = Claims::new(3, 0);
-        claims.died(1, 10);
-        claims.walk_through(1);
-        claims.died(1, 20);
-        claims.died(0, 20);
-        assert_eq!((claims.died_bytes(), claims.unfounded(2), claims.unfounded(1)), (10, 0, 1));
-        claims.died(2, 5);
-        assert_eq!((claims.died_bytes(), claims.unfounded(1)), (15, 0));
+        let unverified = Unverified::new(3, 0);
+        unverified.died(1, 10);
+        unverified.note_walked(1);
+        unverified.died(1, 20);
+        unverified.died(0, 20);
+        assert_eq!((unverified.died_bytes(), unverified.unfounded(2), unverified.unfounded(1)), (10, 0, 1));
+        unverified.died(2, 5);
+        assert_eq!((unverified.died_bytes(), unverified.unfounded(1)), (15, 0));
     }
 }
