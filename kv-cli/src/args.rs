@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[command(
     name = "kv",
     version,
-    override_usage = "kv --dir <DIR> [OPTIONS] <COMMAND>",
+    override_usage = "kv [--dir <DIR>] [OPTIONS] <COMMAND>",
     after_help = "Examples:\n  \
     kv --dir /tmp/s put planet earth\n  \
     kv --dir /tmp/s get planet\n  \
@@ -33,7 +33,8 @@ pub(crate) struct Args {
     /// The engine of the store.
     #[arg(long, global = true, value_enum, default_value = "log")]
     pub(crate) engine: EngineName,
-    /// The directory of the store. Only `shell`, `put` and `import` create it.
+    /// The directory of the store. Only `shell`, `put` and `import` create it. A command that names
+    /// its directory itself takes no `--dir`.
     // clap allows no required option that is global, so `Args::dir` checks.
     #[arg(long, global = true)]
     dir: Option<PathBuf>,
@@ -145,7 +146,8 @@ pub(crate) enum Command {
     /// Print the versions of a key that can be reached, the oldest first.
     #[command(
         after_help = "A line is LSN, TIME, put or delete, VALUE with escapes (or with --hex, digits), \
-        separated by tabs. The change was made at that time, or before it.\n\n\
+        separated by tabs. The change was made at that time, or before it. For a key without versions, \
+        print NULL; exit code 1.\n\n\
         Example:\n  kv history planet --dir /tmp/s"
     )]
     History {
@@ -227,7 +229,8 @@ pub(crate) enum Command {
         into: PathBuf,
     },
     /// Give a key its value of a past state, as a new change. If it had none, delete it.
-    #[command(after_help = "The change is durable when the command returns.\n\n\
+    #[command(after_help = "The change is durable when the command returns. Print the value, or NULL if \
+        the key had none then. The exit code is 0 in both cases.\n\n\
         Example:\n  kv revert planet --to 42 --dir /tmp/s")]
     Revert {
         /// The key.
@@ -267,7 +270,7 @@ pub(crate) enum Command {
         #[arg(default_value = "", hide_default_value = true)]
         prefix: OsString,
     },
-    /// Print counters and sizes.
+    /// Open the store, and print its sizes. The counters begin with this opening.
     #[command(after_help = "Examples:\n  kv stats /tmp/s\n  kv stats --json /tmp/s")]
     Stats {
         /// The directory of the store, if --dir does not name it.
@@ -331,6 +334,10 @@ pub(crate) enum Command {
     #[command(
         after_help = "The store must not be open elsewhere for writing. Damage is listed, too: see kv \
         verify. For the log engine only.\n\n\
+        STATE is sealed (full), active (the log goes on here), spare (blank), archived (only past states \
+        need it), torn (ends with bytes that a crash left), unnamed (the store does not need it), damaged \
+        or missing. USED is the length of the header and the intact records. LIVE is the share of bytes \
+        that belong to the newest value of a key.\n\n\
         Examples:\n  kv inspect /tmp/s\n  kv inspect --json /tmp/s"
     )]
     Inspect {
@@ -403,7 +410,8 @@ pub(crate) enum Command {
     },
     /// List the shared memory of stores: undumped changes, which outlive the process.
     #[command(after_help = "A line is NAME, SIZE, STORE and STATE, separated by tabs. What waits for its \
-        store holds changes that are in no file yet: open the store. For the log engine only.\n\n\
+        store holds changes that are in no file yet: open the store. The other states are: in use, the \
+        store is gone, of an earlier boot, unreadable. For the log engine only.\n\n\
         Examples:\n  kv tails\n  kv tails --remove")]
     Tails {
         /// Remove the shared memory of stores that are gone, and of an earlier boot.

@@ -40,8 +40,8 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// [`Acknowledge::WhenDurable`](crate::Acknowledge::WhenDurable) a change is durable when its call
 /// returns, also if the policy holds or only writes. Other callers may see it a little before.
 /// Between visible and durable lies *process-safe*: the change survives the death of the process,
-/// and not a power cut. In an engine with the
-/// [capability](crate::Capabilities::process_safe) every change is process-safe when its call
+/// and not a power cut. In an engine with the capability
+/// [`process_safe`](crate::Capabilities::process_safe) every change is process-safe when its call
 /// returns, under any policy.
 ///
 /// **Pacing.** An engine asks the policy after a change, and describes all changes that are not
@@ -50,14 +50,15 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// the time of the last answer has passed. With inline background work nothing runs between two
 /// calls: the next change asks, also after that time. A `Write` hands the pending changes to the
 /// operating system: they survive the death of the process, and are still pending until a sync. A
-/// later sync covers them. With inline background work a dump is over when the call returns that
-/// set it off.
+/// later sync covers them. With inline background work, the call that sets off a dump returns after
+/// the dump is over.
 ///
 /// **Failure.** A call that returns an error other than from a failed write or sync changed
 /// nothing. A failed write or sync, or any other failed change to its files that a call reports,
 /// *poisons* the engine. The call that poisons returns the failure that poisoned, not an earlier
-/// one. Every later change, `sync`, `wait_durable` and `poll_durable` beyond `durable_lsn` returns
-/// [`Error::Poisoned`](crate::Error::Poisoned) with that failure. Reads go on with the state as it
+/// one. Every later change and every later `sync` returns
+/// [`Error::Poisoned`](crate::Error::Poisoned) with that failure. So do `wait_durable` and
+/// `poll_durable`, for an LSN beyond `durable_lsn`. Reads go on with the state as it
 /// was visible, and `durable_lsn` stands still. A failed sync is never tried again. A change whose
 /// own call failed that way may or may not be in the recovered state, as for a crash. With inline
 /// background work, a change may set off a dump that its policy does not wait for. If that dump
@@ -67,12 +68,13 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// show bytes, and the directory names, that no later sync saves. So an engine writes bytes and
 /// files again that it does not know to be synced, before it calls them durable.
 ///
-/// **Refusals.** Four failures need not poison: a full disk and a file at the size limit of the
-/// process, both [`DiskFull`](crate::Error::DiskFull), a lack of file descriptors, and a lack of
-/// memory, both [`Io`](crate::Error::Io) errors. The engine may refuse the call instead. A refused
-/// call has changed nothing: neither a key nor `last_lsn`, and nothing that a crash could show.
-/// Changes of earlier calls may have become durable. Once the reason is gone the engine takes
-/// changes again. So a `DiskFull` that does not poison has changed nothing.
+/// **Refusals.** Six failures need not poison: a full disk, a file at the size limit of the
+/// process, a lack of file descriptors, a lack of memory, too many segments, and required process
+/// safety without room in shared memory. [`Error::is_refusal`](crate::Error::is_refusal) tells
+/// them. The engine may refuse the call instead. A refused call has changed nothing: neither a key
+/// nor `last_lsn`, and nothing that a crash could show. Changes of earlier calls may have become
+/// durable. Once the reason is gone the engine takes changes again. So a `DiskFull` that does not
+/// poison has changed nothing.
 ///
 /// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and
 /// closed, and its keys can be deleted one by one. If a put has poisoned the engine, it must be
@@ -89,26 +91,28 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// compact on request, gives most of their space on the disk back. A closed engine holds no
 /// lock and no thread. Its last handle, once dropped, leaves no open file and nothing else behind.
 ///
-/// **Checkpoints.** In an engine with the [capability](crate::Capabilities::checkpoint), a
-/// [checkpoint](crate::Checkpoint) makes all changes before it durable. An open that starts from a
-/// checkpoint shows the state that any other open would show.
+/// **Checkpoints.** In an engine with the capability
+/// [`checkpoint`](crate::Capabilities::checkpoint), a [checkpoint](crate::Checkpoint) makes all
+/// changes before it durable. An open that starts from a checkpoint shows the state that any other
+/// open would show.
 ///
 /// **Damage at rest.** The files of a closed store may be changed from outside. The next open
 /// refuses the store with an error that names the file, or it shows the state as it was before. An
-/// engine with the [capability](crate::Capabilities::checkpoint) may open a store without a look at
-/// all of its files. A read of a damaged record is then an error that names the file. This holds
-/// for each flipped bit, zeroed or exchanged part, cut, and for missing, exchanged and foreign
-/// files. After a crash, damage at the end of the log may look like the crash: it may cost the
-/// changes of the last sync. An open that is refused has changed nothing. A checksum of 32 bits
-/// misses one in 2^32 of the damages that no single check catches for certain. Bytes from the disk
-/// never panic.
+/// engine with the capability [`checkpoint`](crate::Capabilities::checkpoint) may open a store
+/// without a look at all of its files. A read of a damaged record is then an error that names the
+/// file. This holds for each flipped bit, zeroed or exchanged part, cut, and for missing, exchanged
+/// and foreign files. After a crash, damage at the end of the log may look like the crash: it may
+/// cost the changes of the last sync. An open that is refused has changed nothing. Some damage no
+/// check catches for certain: of that, a checksum of 32 bits misses one in 2^32. Bytes from the
+/// disk never panic.
 ///
 /// **Size limits.** A key, value or batch over its limit is refused with
 /// [`Error::TooLarge`](crate::Error::TooLarge) and changes nothing; a batch with one bad entry
 /// changes nothing. A `get`, `read` or `delete` of a key over the limit is refused in the same way.
 /// But a store that was written under higher limits can be read, scanned and emptied under lower
-/// ones: a key that is present is found and deleted, also by a batch. An absent key over the limit
-/// is `TooLarge`, or merely absent where one as long was present at open.
+/// ones: a key that is present is found and deleted, also by a batch. A call with an absent key
+/// over the limit answers `TooLarge`. If the store held a key as long when it was opened, the call
+/// may answer that the key is absent.
 ///
 /// **Close.** After [`close`](Engine::close) every operation but `close`, `stats`, `last_lsn` and
 /// `durable_lsn` returns [`Error::Closed`](crate::Error::Closed), and the directory can be opened
@@ -167,7 +171,8 @@ pub trait Engine: Debug + Send + Sync {
     /// The value under `key`.
     ///
     /// # Errors
-    /// `TooLarge`, `Closed`, or an I/O or corruption error if the value had to be read from disk.
+    /// `TooLarge`, `Closed`, `Forked`, or an I/O or corruption error if the value had to be read
+    /// from disk.
     fn get(&self, key: &[u8]) -> Result<Option<Value>>;
 
     /// Calls `visit` once with the value under `key`, borrowed where it lies, and returns `true`;
@@ -202,7 +207,7 @@ pub trait Engine: Debug + Send + Sync {
     /// Makes every change visible when the call began durable; returns the durable LSN reached.
     ///
     /// # Errors
-    /// The I/O error of a failed dump, `Poisoned`, `Closed`.
+    /// The I/O error of a failed dump, `Poisoned`, `ReadOnly`, `Closed`, `Forked`.
     fn sync(&self) -> Result<Lsn>;
 
     /// Returns once `lsn` is durable: at once if it already is, otherwise it causes the sync

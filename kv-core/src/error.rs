@@ -126,8 +126,9 @@ impl fmt::Display for Op {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused an operation. If it was a write or sync, the engine is
-    /// poisoned from here on.
+    /// The operating system refused an operation. A failed change to the store's files poisons the
+    /// engine, unless the error [is a refusal](Self::is_refusal). A failed read does not, nor does
+    /// a failure in the directory of a backup or a restore, or in the file of a checkpoint.
     #[error("cannot {op} {}: {source}", path.display())]
     Io {
         /// The attempted operation.
@@ -283,8 +284,9 @@ impl Error {
     /// Whether the error is a refusal: the engine was short of something, changed nothing, and may
     /// succeed later. See *Refusals* in the [contract](crate::Engine).
     ///
-    /// The resource is space on the disk, segments, memory or file descriptors. A failed sync or
-    /// rename is never a refusal, with any error code: it may have taken effect in part.
+    /// The resource is space on the disk, segments, memory, shared memory or file descriptors. A
+    /// failed sync or rename is never a refusal, with any error code: it may have taken effect in
+    /// part.
     ///
     /// ```
     /// use kv_core::{Error, Op};

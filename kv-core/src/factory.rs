@@ -15,8 +15,8 @@ pub trait EngineFactory: Send + Sync {
     /// Opens the store in `dir`, recovering it if need be.
     ///
     /// # Errors
-    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A
-    /// failed open leaves the store as it was.
+    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, `Unsupported`,
+    /// a refusal, I/O errors. After a failed open, the next one recovers the same state.
     fn open(&self, dir: &Path, env: &Env, options: &OpenOptions) -> Result<Arc<dyn Engine>>;
 }
 

@@ -19,19 +19,20 @@ use std::sync::Arc;
 /// compaction, an open, or a crash.
 ///
 /// **Time.** A time is a target from the window's first time to the present. It leads to the
-/// last change that the engine knows to have been made at or before it. So no change of the state
-/// was made after that time, and a later time never leads to an earlier state, as long as the clock
-/// is not set back. A change that a sync made durable by that time is in the state. The present
+/// last change that the engine knows to have been made at or before it. As long as the clock is not
+/// set back, no change of the state was made after that time, and a later time never leads to an
+/// earlier state. A change that a sync made durable by that time is in the state. The present
 /// leads to the newest change.
 ///
-/// **Moments.** Some engines keep no state of every LSN, but moments, which
-/// [`reach`](Self::reach) lists. The first and the last state of the window are moments. Each dump
-/// leaves one, until the policy lets it go. A target between two moments leads to the earlier one,
-/// and the answer says that it was rounded. A point keeps its own moment only. A delete in a
-/// history has the LSN of the first moment without the key.
+/// **Moments.** Some engines do not keep the state of every LSN. They keep the states of some LSNs,
+/// the *moments*, which [`reach`](Self::reach) lists. The first and the last state of the window
+/// are moments. Each dump leaves one, until the policy lets it go. A target between two moments
+/// leads to the earlier one, and the answer says that it was rounded. A point keeps its own moment
+/// only. A delete in a history has the LSN of the first moment without the key.
 ///
 /// **Points.** A point is a state with a name. It keeps the window open back to its state, until
-/// it is removed or expires. A point survives a close and a crash.
+/// it is removed or expires. A point survives a close and a crash. An engine may limit the files
+/// that past states take: beyond that limit the oldest states go, and the points that need them.
 ///
 /// **Reading** a past state changes nothing in the store. The engine of a past state is open for
 /// reading only. It shows the same state as long as it lives, also while the store is changed,
@@ -51,7 +52,7 @@ use std::sync::Arc;
 /// that fails, or that a crash ends, leaves each state that the earlier one held, unless it has
 /// expired since.
 pub trait PointInTime: Send + Sync {
-    /// The moments that are targets now.
+    /// The oldest and the newest state that can be reached now.
     ///
     /// # Errors
     /// [`Closed`](Error::Closed), or an I/O error.
@@ -207,7 +208,8 @@ pub struct Moment {
 pub enum Rounding {
     /// Not at all.
     Exact,
-    /// Later changes may have been made before the target's time, too, or up to its LSN.
+    /// To an earlier state. The store may also have had changes between this state and the target's
+    /// time or LSN.
     Down,
 }
 

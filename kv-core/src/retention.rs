@@ -37,7 +37,7 @@ pub trait RetentionPolicy: fmt::Debug + Send + Sync {
     fn yields_to_full_disk(&self) -> bool;
 }
 
-/// Keeps no past state: the default. Only points keep states.
+/// Keeps no replaced record: the default. Only points keep states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeepNothing;
 

@@ -22,9 +22,9 @@ use crate::workers;
 /// Dropping the last handle closes the store. A store in a `static`, or a leaked one, is never
 /// dropped. When `main` returns, or the process calls [`std::process::exit`], the engine makes its
 /// visible changes durable as by [`sync`](Engine::sync), and ignores errors. Call
-/// [`close`](Engine::close) before that to see errors. If the process aborts or is killed, the next
-/// opening recovers the changes that the [policy](kv_core::PersistencePolicy) had not dumped from
-/// shared memory: see [`Options::process_safe`].
+/// [`close`](Engine::close) before that to see errors. If the process aborts or is killed, some
+/// changes are not dumped yet. The next opening recovers them from shared memory: see
+/// [`Options::process_safe`].
 ///
 /// # Forked children
 /// A child process that was forked from the one that opened the store gets
@@ -43,11 +43,12 @@ pub struct LogEngine {
 }
 
 impl LogEngine {
-    /// Opens the store in `dir`, and replays its log, on the operating system's files and clock.
+    /// Opens the store in `dir`, on the operating system's files and clock.
     ///
     /// # Errors
-    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, I/O errors. A
-    /// failed open leaves the store as it was.
+    /// `Locked`, `NotAStore`, `UnsupportedVersion`, `Corruption`, `InvalidArgument`, a refusal, I/O
+    /// errors. After a failed open, the next one recovers the same state. The failed one may have
+    /// written changes of a dead process from shared memory to the files.
     pub fn open(dir: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_in(dir.as_ref(), &Env::os(), options)
     }

@@ -29,9 +29,9 @@ pub struct Options {
     /// [`KeepNothing`](kv_core::KeepNothing).
     pub retention: Arc<dyn RetentionPolicy>,
     /// When checkpoints are written. An open loads the newest one, and replays only the log behind
-    /// it. Default [`AfterLogBytes::default`]: after 64 MiB of log, and at least eight times the
-    /// bytes of a checkpoint, which has about 8 bytes a key; and at a close. Stores with less than
-    /// 1 MiB in sealed segments get none.
+    /// it. Default [`AfterLogBytes::default`]: after 64 MiB of log, and after at least eight times
+    /// the bytes of a checkpoint. A checkpoint has about 8 bytes a key. An orderly close writes
+    /// one, too. A store with less than 1 MiB in sealed segments gets one only on request.
     pub checkpoint: Arc<dyn CheckpointPolicy>,
     /// Whether an open from a checkpoint waits until the records are in memory. Otherwise it
     /// answers at once, readers read from the files, and background threads bring the records into
@@ -45,7 +45,8 @@ pub struct Options {
     /// Size of the largest segment in memory and on disk, bytes: a multiple of 8, from 1 KiB to 64
     /// MiB. Default 16 MiB. Larger segments mean fewer files, fewer syncs at roll-over, and coarser
     /// compaction. The segments of a small store are smaller. A larger batch gets a segment of its
-    /// own size.
+    /// own size. A store has at most 7,936 segments, so this bounds the bytes of its files: 124 GiB
+    /// by default.
     pub segment_bytes: usize,
     /// Bytes of changes that may be unwritten. Above it, writers wait for a flush. Default 64 MiB.
     pub unflushed_bytes_max: u64,
@@ -70,9 +71,11 @@ pub struct Options {
     /// later recovery then reads from the disk. With a memory budget, all writes go through the
     /// cache, because readers read the files. Default true.
     pub direct_io: bool,
-    /// The most segment files that are open at a time, in addition to up to eight that are still
-    /// written. The engine opens other files when it reads them. At least 1. Default 256: many
-    /// systems allow a process 1,024 open files.
+    /// The most open files of durable segments. The engine opens other files when it reads them.
+    /// The files of other segments stay open in addition: of the active one and its spares, of
+    /// those that are sealed and not durable yet, and of the victims of a compaction. With the
+    /// default policy these are about ten, and under `Manual` several times as many. At least 1.
+    /// Default 256: many systems allow a process 1,024 open files.
     pub open_files_max: usize,
     /// Whether changes survive the death of the process from the moment their calls return. Default
     /// [`ProcessSafe::Auto`].

@@ -27,6 +27,7 @@
 //! |---|---|
 //! | `case.rs`, `cases/` | the cases, one file for each group |
 //! | `sim/` | the simulated disk: [`sim::SimFs`] |
+//! | `conformance.rs` | the suite as plain tests, beside others in one target |
 //! | `oracle.rs` | the judge of recovered states |
 //! | `linearizability/` | the judge of concurrent histories |
 //! | `workload.rs`, `rig.rs`, `context.rs` | operation sequences; a store under test; the tools of a case |
@@ -38,6 +39,8 @@
 //! | `watch.rs` | the calls that are under way, for the report of a deadlock |
 //! | `verdicts.rs` | the verdicts as lines of JSON, and the list of known failures |
 //! | `servant.rs` | a child process that runs operations for a case |
+//! | `around.rs` | an engine around another one, for a factory that counts or disturbs |
+//! | `executor.rs` | runs futures on the caller's thread |
 //!
 //! # Fault model
 //!

@@ -55,7 +55,7 @@ pub(super) const SECTIONS: &[Section] = &[
         judged: &[
             by("The value under key.", &["kv101", "kv115"]),
             by(
-                "TooLarge, Closed, or an I/O or corruption error if the value had to be read from disk.",
+                "TooLarge, Closed, Forked, or an I/O or corruption error if the value had to be read from disk.",
                 &["kv104", "kv404", "kv609"],
             ),
         ],
@@ -125,7 +125,7 @@ pub(super) const SECTIONS: &[Section] = &[
                 "Makes every change visible when the call began durable; returns the durable LSN reached.",
                 &["kv123", "kv802", "kv816"],
             ),
-            by("The I/O error of a failed dump, Poisoned, Closed.", &["kv431", "kv603"]),
+            by("The I/O error of a failed dump, Poisoned, ReadOnly, Closed, Forked.", &["kv431", "kv603"]),
         ],
     },
     Section {

@@ -78,7 +78,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             &["kv526", "kv529", "kv531"],
         ),
         by(
-            "In an engine with the capability every change is process-safe when its call returns, under any policy.",
+            "In an engine with the capability process_safe every change is process-safe when its call returns, under any policy.",
             &["kv502", "kv531", "kv532", "kv535", "kv539", "kv540", "kv907", "kv908"],
         ),
         by(
@@ -101,7 +101,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         ),
         by("A later sync covers them.", &["kv527", "kv528", "kv530"]),
         by(
-            "With inline background work a dump is over when the call returns that set it off.",
+            "With inline background work, the call that sets off a dump returns after the dump is over.",
             &["kv825", "kv827", "kv828"],
         ),
         by(
@@ -114,7 +114,11 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         ),
         by("The call that poisons returns the failure that poisoned, not an earlier one.", &["kv612"]),
         by(
-            "Every later change, sync, wait_durable and poll_durable beyond durable_lsn returns Error::Poisoned with that failure.",
+            "Every later change and every later sync returns Error::Poisoned with that failure.",
+            &["kv601", "kv603", "kv607", "kv703", "kv755", "kv818"],
+        ),
+        by(
+            "So do wait_durable and poll_durable, for an LSN beyond durable_lsn.",
             &["kv601", "kv603", "kv607", "kv703", "kv755", "kv818"],
         ),
         by("Reads go on with the state as it was visible, and durable_lsn stands still.", &["kv607"]),
@@ -141,9 +145,10 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             &["kv511", "kv601"],
         ),
         not(
-            "Refusals. Four failures need not poison: a full disk and a file at the size limit of the process, both DiskFull, a lack of file descriptors, and a lack of memory, both Io errors.",
+            "Refusals. Six failures need not poison: a full disk, a file at the size limit of the process, a lack of file descriptors, a lack of memory, too many segments, and required process safety without room in shared memory.",
             "a permission",
         ),
+        not("Error::is_refusal tells them.", "says where"),
         not("The engine may refuse the call instead.", "a permission"),
         by(
             "A refused call has changed nothing: neither a key nor last_lsn, and nothing that a crash could show.",
@@ -185,7 +190,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             &["kv435", "kv683", "kv906"],
         ),
         by(
-            "Checkpoints. In an engine with the capability, a checkpoint makes all changes before it durable.",
+            "Checkpoints. In an engine with the capability checkpoint, a checkpoint makes all changes before it durable.",
             &["kv533"],
         ),
         by(
@@ -202,7 +207,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             ],
         ),
         not(
-            "An engine with the capability may open a store without a look at all of its files.",
+            "An engine with the capability checkpoint may open a store without a look at all of its files.",
             "a permission",
         ),
         by("A read of a damaged record is then an error that names the file.", &["kv651", "kv653", "kv657"]),
@@ -216,7 +221,7 @@ pub(super) const SECTIONS: &[Section] = &[Section {
         ),
         by("An open that is refused has changed nothing.", &["kv411", "kv606", "kv658", "kv684", "kv905"]),
         not(
-            "A checksum of 32 bits misses one in 2^32 of the damages that no single check catches for certain.",
+            "Some damage no check catches for certain: of that, a checksum of 32 bits misses one in 2^32.",
             "a limit",
         ),
         by("Bytes from the disk never panic.", &["kv657", "kv658", "kv905"]),
@@ -233,9 +238,10 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             "But a store that was written under higher limits can be read, scanned and emptied under lower ones: a key that is present is found and deleted, also by a batch.",
             &["kv413"],
         ),
-        by(
-            "An absent key over the limit is TooLarge, or merely absent where one as long was present at open.",
-            &["kv413"],
+        by("A call with an absent key over the limit answers TooLarge.", &["kv413"]),
+        not(
+            "If the store held a key as long when it was opened, the call may answer that the key is absent.",
+            "a permission",
         ),
         by(
             "Close. After close every operation but close, stats, last_lsn and durable_lsn returns Error::Closed, and the directory can be opened again.",

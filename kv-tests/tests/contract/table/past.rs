@@ -35,15 +35,13 @@ pub(super) const SECTIONS: &[Section] = &[
                 &["kv953"],
             ),
             by(
-                "So no change of the state was made after that time, and a later time never leads to an earlier state, as long as the clock is not set back.",
+                "As long as the clock is not set back, no change of the state was made after that time, and a later time never leads to an earlier state.",
                 &["kv953"],
             ),
             by("A change that a sync made durable by that time is in the state.", &["kv953"]),
             by("The present leads to the newest change.", &["kv953"]),
-            not(
-                "Moments. Some engines keep no state of every LSN, but moments, which reach lists.",
-                "a definition",
-            ),
+            not("Moments. Some engines do not keep the state of every LSN.", "a permission"),
+            not("They keep the states of some LSNs, the moments, which reach lists.", "a definition"),
             by("The first and the last state of the window are moments.", &["kv951"]),
             by("Each dump leaves one, until the policy lets it go.", &["kv951", "kv960"]),
             by(
@@ -55,6 +53,10 @@ pub(super) const SECTIONS: &[Section] = &[
             not("Points. A point is a state with a name.", "a definition"),
             by("It keeps the window open back to its state, until it is removed or expires.", &["kv955"]),
             by("A point survives a close and a crash.", &["kv955", "kv961"]),
+            not(
+                "An engine may limit the files that past states take: beyond that limit the oldest states go, and the points that need them.",
+                "a permission",
+            ),
             by("Reading a past state changes nothing in the store.", &["kv951", "kv957"]),
             undisturbed(
                 "The engine of a past state is open for reading only.",
