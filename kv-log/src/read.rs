@@ -9,7 +9,7 @@ use kv_core::{Result, ScanVisitor, Value};
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::index::{Glance, Index, KeyHash};
+use crate::index::{Glance, Index, KeyHash, TagMatch};
 use crate::reclaim::{Guard, HAZARDS_MAX, Hold, pin};
 use crate::segments::{Contents, Found, Location, Look, Segment, SegmentTable};
 
@@ -111,7 +111,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Looks up at most [`KEYS_AT_A_TIME`] keys together.
+    /// Looks up at most [`KEYS_AT_A_TIME`] keys together. The answers are of moments in the order
+    /// of the keys, as those of single reads.
     #[inline]
     fn look_up_group(
         &self,
@@ -124,17 +125,25 @@ impl Reader {
             *hash = self.index.hash(key);
             self.index.prefetch(*hash, guard);
         }
-        let mut likely = [None; KEYS_AT_A_TIME];
-        for (hash, likely) in hashes.iter().take(keys.len()).zip(&mut likely) {
-            *likely = self.index.prefetch_record(*hash, &self.segments, guard);
+        let mut matches = [TagMatch::Unsure; KEYS_AT_A_TIME];
+        for (hash, tag_match) in hashes.iter().take(keys.len()).zip(&mut matches) {
+            *tag_match = self.index.prefetch_record(*hash, &self.segments, guard);
         }
-        for (position, ((key, hash), likely)) in keys.iter().zip(hashes).zip(likely).enumerate() {
-            let look = likely.map(|location| self.segments.look(location, key, guard));
-            if let Some(Look::Found(one)) = look {
-                found(position, one);
-            } else {
-                self.index.find(hash, key, None, &self.segments, guard, |_, one| found(position, one))?;
+        // The look at the tag decides, unless a key before this one had to be looked up later.
+        let mut decides = true;
+        for (position, ((key, hash), tag_match)) in keys.iter().zip(hashes).zip(matches).enumerate() {
+            match tag_match {
+                TagMatch::Likely(location) if decides => {
+                    if let Look::Found(one) = self.segments.look(location, key, guard) {
+                        found(position, one);
+                        continue;
+                    }
+                }
+                TagMatch::Absent if decides => continue,
+                _ => {}
             }
+            decides = false;
+            self.index.find(hash, key, None, &self.segments, guard, |_, one| found(position, one))?;
         }
         Ok(())
     }

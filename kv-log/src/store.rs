@@ -264,20 +264,19 @@ impl Store {
         if !self.flusher.is_idle() {
             return Ok(());
         }
-        let fitting = self.log.spares.calm_capacity();
         let floor = last.max(self.recovery.lsn_floor);
-        unless_refused(self.log.spares.remove_large(fitting, floor))?;
+        unless_refused(self.log.spares.remove_large(self.log.spares.calm_capacity(), floor))?;
         for _ in 0..2 {
             // First, so that the files tell how large the next active segment should be: once with
             // those that were made while changes came, and once without.
             self.compactor.compact_in_passing(Extent::Idle(last))?;
             unless_refused(self.compactor.split_large(last))?;
-            self.log.seal_if_large(fitting)?;
+            self.log.seal_if_large()?;
             self.flusher.flush_sealed()?;
         }
         self.compactor.compact_in_passing(Extent::Idle(last))?;
         unless_refused(self.catalog.expire_past(last))?;
-        self.checkpointer.drop_outdated();
+        self.checkpointer.drop_outdated(&self.compactor);
         self.catalog.fit_reserve();
         self.release_idle_memory();
         Ok(())

@@ -15,8 +15,9 @@ use kv_core::{
 };
 use kv_log::{LogEngine, Options};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 use store_files::{copy_store, segment_files, small};
 
@@ -171,6 +172,68 @@ fn concurrent_writers_readers_and_compaction_agree() {
     assert!(stats.compactions > 0 && stats.segments < 20, "{stats:?}");
     store.close().unwrap();
     assert_eq!(LogEngine::open(dir.path(), options).unwrap().to_sorted_vec().unwrap(), pairs);
+}
+
+#[test]
+fn a_slow_writer_of_a_small_store_does_not_keep_the_disk_busy() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), Options::default()).unwrap();
+    let put = |key: u32| {
+        store.put(&key.to_be_bytes(), &[7; 200]).unwrap();
+    };
+    for round in 1..=4 {
+        (0..6000).for_each(|key| put(key * 7919 * round % 6000));
+    }
+    // It is made small.
+    let start = Instant::now();
+    while store.stats().memory_bytes > 2 << 20 {
+        assert!(start.elapsed() < Duration::from_secs(30), "{:?}", store.stats());
+        thread::sleep(Duration::from_millis(100));
+    }
+    thread::sleep(Duration::from_millis(1500));
+    let before = store.stats();
+    for key in 0..1500 {
+        put(key * 7919 % 6000);
+        thread::sleep(Duration::from_millis(1));
+    }
+    store.sync().unwrap();
+    let stats = store.stats();
+    // 0.3 MB of changes, in a store of 1.3 MB.
+    let written = stats.bytes_written - before.bytes_written;
+    assert!(written < 8 << 20, "{written} bytes: {stats:?}");
+    store.close().unwrap();
+}
+
+/// A writer writes the data, and then a pointer to them. A reader of the pointer and then of the
+/// data must not find older data, whether a key is absent or present.
+#[test]
+fn read_many_reads_its_keys_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogEngine::open(dir.path(), Options::default()).unwrap();
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in (1_u64..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                store.put(b"data", &number.to_le_bytes()).unwrap();
+                store.put(b"pointer", &number.to_le_bytes()).unwrap();
+                store.delete(b"pointer").unwrap();
+            }
+        });
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(700) {
+            let mut found = [0_u64; 3];
+            let mut note = |at: usize, value: Option<&[u8]>| {
+                found[at] = value.map_or(0, |value| u64::from_le_bytes(value.try_into().unwrap()));
+            };
+            store.read_many(&[b"pointer", b"data", b"data"], &mut note).unwrap();
+            if !found.is_sorted() {
+                stop.store(true, Ordering::Relaxed);
+            }
+            assert!(found.is_sorted(), "{found:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    store.close().unwrap();
 }
 
 #[test]

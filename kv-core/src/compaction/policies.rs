@@ -226,7 +226,7 @@ fn on_disk(
     let missing = excess.max(view.segment_bytes);
     let mut victims = best(candidates, rank, |segment| segment.dead_bytes, missing, targets.victims_max);
     if victims.is_empty() {
-        victims = mergeable(view, view.segment_bytes, targets.victims_max);
+        victims = mergeable(view, view.output_bytes, targets.victims_max);
     }
     plan(CompactionLevel::Disk, &victims)
 }

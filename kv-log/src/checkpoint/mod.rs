@@ -8,9 +8,10 @@
 //! | fill the index from one | `load.rs` |
 //! | bring segments into memory in the background | `warm_up.rs` |
 //!
-//! A checkpoint *covers* the segments that were sealed when it began. It holds the entries that
-//! point into them, and the *horizon*: the newest LSN at that moment. Every change above the
-//! horizon lies in a segment that the checkpoint does not cover, and replay reads those as a whole.
+//! A checkpoint *covers* the segments that were durable when it began: of the log's, a prefix. It
+//! holds the entries that point into them, and the *horizon*: the newest LSN at that moment. Every
+//! change above the horizon lies in a segment that the checkpoint does not cover, and replay reads
+//! those as a whole.
 //!
 //! The shards are copied one after the other, so the copy is no snapshot. That does no harm:
 //!

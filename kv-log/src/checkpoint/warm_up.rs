@@ -124,8 +124,8 @@ impl WarmUp {
         if self.catalog.is_current(segment) {
             checked.compare(segment, &self.index, &self.segments)?;
             let image = contents.into_image();
-            drop(working);
             segment.warm(image);
+            drop(working);
         }
         drop(alone);
         Ok(())

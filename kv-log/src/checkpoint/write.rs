@@ -14,7 +14,7 @@
 use kv_core::fs::{DirExt, File, FileExt};
 use kv_core::parts::Position;
 use kv_core::{CheckpointView, Error, Lsn, Op, RecoveryReport, Result, SegmentId};
-use kv_wal_format::Record;
+use kv_wal_format::{Record, SegmentKind};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -132,7 +132,9 @@ impl Checkpointer {
     }
 
     /// Gives back the space of a checkpoint that is much larger than the next one.
-    pub(crate) fn drop_outdated(&self) {
+    pub(crate) fn drop_outdated(&self, compactor: &Compactor) {
+        // Otherwise it might drop one that another thread has just written.
+        let _alone = compactor.exclude();
         if self.catalog.checkpoint_bytes() > self.index.len() as u64 * BYTES_PER_KEY_MAX + OVERHEAD_MAX {
             self.catalog.drop_checkpoint();
             self.last.lock().state = None;
@@ -212,8 +214,7 @@ impl Checkpointer {
         // final length of its file.
         let (horizon, covered) = {
             let end = self.log.end.lock();
-            let durable = all.into_iter().filter(|segment| segment.is_durable());
-            (end.last_lsn(), durable.collect::<Vec<_>>())
+            (end.last_lsn(), covered(all, |segment| segment.kind, |segment| segment.is_durable()))
         };
         let head = Head {
             nonce,
@@ -244,7 +245,8 @@ impl Checkpointer {
                 len += self.pour(file, &path, len, writer.bytes())?;
             }
         }
-        drop(still);
+        // Compaction in memory frees nothing of which this holds a reference.
+        drop((still, numbers, covered));
         // The copies show changes up to here.
         self.flusher.make_durable(self.log.end.last_lsn())?;
         writer.seal();
@@ -294,5 +296,53 @@ impl Checkpointer {
         self.context.counters.bytes_written.fetch_add(len, Ordering::Relaxed);
         bytes.clear();
         Ok(len)
+    }
+}
+
+/// The segments that a checkpoint covers. `all` are in the order of their ids.
+///
+/// The covered log segments are a prefix of the log. If a later one were covered without an earlier
+/// one, an opening would replay the earlier one alone, and a key that the later one deletes would
+/// come back. The flusher makes segments durable meanwhile, so each is asked once.
+fn covered<T>(
+    all: Vec<T>,
+    kind: impl Fn(&T) -> SegmentKind,
+    mut is_durable: impl FnMut(&T) -> bool,
+) -> Vec<T> {
+    let mut is_prefix = true;
+    let mut covers = |segment: &T| {
+        let is_log = kind(segment) == SegmentKind::Log;
+        let covers = (is_prefix || !is_log) && is_durable(segment);
+        is_prefix &= covers || !is_log;
+        covers
+    };
+    all.into_iter().filter(|segment| covers(segment)).collect()
+}
+
+#[cfg(all(test, not(shuttle)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_covered_log_segments_are_a_prefix_of_the_log() {
+        use SegmentKind::{Compacted, Log};
+        // The flusher makes one segment of the log durable before each question.
+        let all = vec![(1, Log), (2, Compacted), (3, Log), (4, Compacted), (5, Log), (6, Log)];
+        for durable_at_first in 0..=6 {
+            let mut durable = durable_at_first;
+            let found = covered(
+                all.clone(),
+                |(_, kind)| *kind,
+                |(id, kind)| {
+                    durable += 1;
+                    *kind == Compacted || *id < durable
+                },
+            );
+            let log: Vec<i32> = found.iter().filter(|(_, kind)| *kind == Log).map(|(id, _)| *id).collect();
+            assert!([1, 3, 5, 6].starts_with(&log), "{log:?}");
+            assert_eq!(found.len() - log.len(), 2, "{found:?}");
+        }
+        let none_before_the_third = covered(all, |(_, kind)| *kind, |(id, _)| *id != 3);
+        assert_eq!(none_before_the_third.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2, 4]);
     }
 }

@@ -135,6 +135,7 @@ impl Candidates {
         extent: Extent,
         except: &[SegmentId],
         segment_bytes: u64,
+        output_bytes: u64,
         memory_budget: Option<u64>,
     ) -> Option<(CompactionLevel, Vec<SegmentId>)> {
         self.stats.retain(|stats| extent.allows(stats) && !except.contains(&stats.id));
@@ -142,6 +143,7 @@ impl Candidates {
         let view = CompactionView {
             segments: &self.stats,
             segment_bytes,
+            output_bytes,
             memory: Usage { used: self.memory_bytes, limit: memory_budget },
             // A full disk is one whose limit is reached.
             disk: Usage { used: self.disk_bytes, limit: is_disk_full.then_some(self.disk_bytes) },
@@ -214,7 +216,7 @@ mod tests {
 
     fn chosen(level: CompactionLevel, extent: Extent, except: &[u64]) -> Vec<u64> {
         let except: Vec<SegmentId> = except.iter().map(|id| SegmentId::new(*id)).collect();
-        let chosen = candidates().choose(&policy(level), extent, &except, 4096, None);
+        let chosen = candidates().choose(&policy(level), extent, &except, 4096, 4096, None);
         chosen.map_or(Vec::new(), |(_, victims)| victims.iter().map(|id| id.get()).collect())
     }
 
@@ -248,7 +250,7 @@ mod tests {
             [(Extent::All, None), (Extent::NoSlot, None), (Extent::FullDisk(Need::Growth), Some(3840))]
         {
             let policy = policy(CompactionLevel::Disk);
-            candidates().choose(&policy, extent, &[], 4096, None);
+            candidates().choose(&policy, extent, &[], 4096, 4096, None);
             assert_eq!(*policy.disk_limit.lock().unwrap(), limit);
         }
     }

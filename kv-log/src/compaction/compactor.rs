@@ -113,10 +113,13 @@ impl Compactor {
         self.claims.lock()
     }
 
-    /// Whether records may move now.
+    /// Compacts all durable segments in memory. Returns the bytes that came free, or `None` if
+    /// another thread keeps records from moving.
     #[cfg(test)]
-    pub(crate) fn may_move(&self) -> bool {
-        self.claims.try_lock_for(Duration::ZERO).is_some()
+    pub(crate) fn try_shrink_all(&self) -> Option<u64> {
+        let alone = self.claims.try_lock_for(Duration::ZERO)?;
+        let durable = self.catalog.segments().into_iter().filter(|segment| segment.is_durable());
+        Some(durable.filter_map(|segment| self.memory.shrink(&segment, &alone)).sum())
     }
 
     /// Gives back the space of the newest checkpoint, after one that is being written. Returns its
@@ -272,14 +275,17 @@ impl Compactor {
             // A backup or a reader would hold the space of the victim, and the outputs take more.
             candidates.retain(|id| self.catalog.holds_space_alone(id));
         }
+        let output_bytes = self.log.slack.output_bytes();
+        let segment_bytes = match extent.occasion() {
+            Occasion::Busy => self.log.slack.segment_bytes(),
+            Occasion::OpenOrClose | Occasion::Idle => output_bytes,
+        };
         let (level, ids) = candidates.choose(
             &*options.compaction,
             extent,
             except,
-            match extent.occasion() {
-                Occasion::Busy => self.log.slack.segment_bytes(),
-                Occasion::OpenOrClose | Occasion::Idle => self.log.slack.output_bytes(),
-            } as u64,
+            segment_bytes as u64,
+            output_bytes as u64,
             options.memory_budget,
         )?;
         // The catalog sorts them. There may be many: a search from the front would take long.

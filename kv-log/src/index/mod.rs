@@ -32,11 +32,12 @@ use crate::reclaim::{Guard, pin};
 use crate::segments::{Found, Image, Location, Look, SegmentTable};
 use entry::{Entry, TAG_BITS};
 use replaced::Replaced;
-use shard::{Shard, TagMatch};
+use shard::Shard;
 use suspects::Suspects;
 
 pub(crate) use by_shard::{ByShard, RecordAt, Records, prefetched};
 pub(crate) use checkpointed::{ShardCopy, location_of};
+pub(crate) use shard::TagMatch;
 
 /// The hash of a key, as this index computes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -108,20 +109,19 @@ impl Index {
         prefetch(shard.table(guard).home_line(hash.tag()));
     }
 
-    /// Prefetches the record that the key most likely has, once the bucket is in the cache, and
-    /// returns its location. The record may have another key.
+    /// Looks at the tag of a key, once its bucket is in the cache, and prefetches the record that
+    /// the key most likely has.
     #[inline]
-    pub(crate) fn prefetch_record(
-        &self,
-        hash: KeyHash,
-        segments: &SegmentTable,
-        guard: &Guard,
-    ) -> Option<Location> {
-        let TagMatch::Likely(location) = self.shard(self.shard_of(hash)).match_tag(hash.tag(), guard) else {
-            return None;
-        };
-        segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
-        Some(location)
+    pub(crate) fn prefetch_record(&self, hash: KeyHash, segments: &SegmentTable, guard: &Guard) -> TagMatch {
+        match self.shard(self.shard_of(hash)).match_tag(hash.tag(), guard) {
+            TagMatch::Likely(location) => {
+                segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
+                TagMatch::Likely(location)
+            }
+            TagMatch::Absent if self.suspects.are_settled() => TagMatch::Absent,
+            // Perhaps a suspect.
+            TagMatch::Absent | TagMatch::Unsure => TagMatch::Unsure,
+        }
     }
 
     /// The result of one short look at `key`, which nearly always suffices. The fewer instructions

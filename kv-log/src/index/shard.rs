@@ -48,7 +48,7 @@ const COPIES_BESIDE_WRITERS: usize = 4;
 
 /// The result of one short look at a tag.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum TagMatch {
+pub(crate) enum TagMatch {
     /// A key with this tag is present. It is most often the wanted one.
     Likely(Location),
     Absent,

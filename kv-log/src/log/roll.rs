@@ -40,13 +40,13 @@ impl Log {
         if end.active.has_changes() { self.roll(&mut end, 0, Need::Relief) } else { Ok(()) }
     }
 
-    /// Seals the active segment if it is much larger than `fitting` bytes. The log goes on in a
-    /// small one.
-    pub(crate) fn seal_if_large(&self, fitting: usize) -> Result<()> {
+    /// Seals the active segment if it is much larger than one that is filled slowly. The log goes
+    /// on in a small one.
+    pub(crate) fn seal_if_large(&self) -> Result<()> {
         let mut end = self.end.lock();
         self.context.health.check_writable()?;
         // The successor must be smaller: otherwise each call would make another segment.
-        let small = fitting.max(self.spares.calm_capacity());
+        let small = self.spares.calm_capacity();
         let is_large = end.active.capacity() > small + small / 2;
         let rolled = if is_large { self.roll(&mut end, 0, Need::Growth) } else { Ok(()) };
         // No writer waited for that segment.

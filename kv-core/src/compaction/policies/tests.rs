@@ -41,9 +41,19 @@ fn levelled_on(
     policy: &dyn CompactionPolicy,
     segments: &[SegmentStats],
 ) -> Option<(CompactionLevel, Vec<u64>)> {
+    with_outputs_of(FULL, occasion, policy, segments)
+}
+
+fn with_outputs_of(
+    output_bytes: u64,
+    occasion: Occasion,
+    policy: &dyn CompactionPolicy,
+    segments: &[SegmentStats],
+) -> Option<(CompactionLevel, Vec<u64>)> {
     let view = CompactionView {
         segments,
         segment_bytes: FULL,
+        output_bytes,
         memory: Usage::default(),
         disk: Usage::default(),
         slots: Usage { used: segments.len() as u64, limit: Some(1 << 16) },
@@ -222,6 +232,30 @@ fn policies_come_to_an_end() {
                 }
                 segments = left;
             }
+        }
+    }
+}
+
+/// Otherwise a small store with a slow writer would merge the same files again and again.
+#[test]
+fn outputs_are_not_merged_into_outputs_of_the_same_length() {
+    for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+        for output_bytes in [FULL, FULL / 5, FULL / 100] {
+            let full = |id| SegmentStats {
+                live_bytes: output_bytes,
+                memory_bytes: output_bytes,
+                disk_bytes: output_bytes,
+                ..segment(id, 0, 0)
+            };
+            let segments: Vec<SegmentStats> = (1..=16).map(full).collect();
+            assert_eq!(with_outputs_of(output_bytes, Occasion::Busy, policy, &segments), None);
+            let quarter =
+                |id| SegmentStats { live_bytes: output_bytes / 4, disk_bytes: output_bytes / 4, ..full(id) };
+            let segments: Vec<SegmentStats> = (1..=8).map(quarter).collect();
+            let merged = with_outputs_of(output_bytes, Occasion::Busy, policy, &segments);
+            assert!(
+                merged.is_some_and(|(level, victims)| level == CompactionLevel::Disk && victims.len() == 8)
+            );
         }
     }
 }
