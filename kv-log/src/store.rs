@@ -265,12 +265,12 @@ impl Store {
             return Ok(());
         }
         let floor = last.max(self.recovery.lsn_floor);
-        unless_refused(self.log.spares.remove_large(self.log.spares.calm_capacity(), floor))?;
         for _ in 0..2 {
             // First, so that the files tell how large the next active segment should be: once with
             // those that were made while changes came, and once without.
             self.compactor.compact_in_passing(Extent::Idle(last))?;
             unless_refused(self.compactor.split_large(last))?;
+            unless_refused(self.log.spares.remove_large(self.log.spares.calm_capacity(), floor))?;
             self.log.seal_if_large()?;
             self.flusher.flush_sealed()?;
         }

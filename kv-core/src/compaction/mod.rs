@@ -95,8 +95,9 @@ pub struct CompactionView<'a> {
     pub segments: &'a [SegmentStats],
     /// Size of a full segment.
     pub segment_bytes: u64,
-    /// The longest output of a compaction on disk, bytes. A merge of segments that are hardly
-    /// shorter would make as many again.
+    /// The longest output of a compaction on disk, bytes, unless there are [many
+    /// segments](MANY_SEGMENTS). A merge of segments that are hardly shorter would make as many
+    /// again.
     pub output_bytes: u64,
     /// Memory of all images.
     pub memory: Usage,

@@ -35,6 +35,9 @@ pub struct Greedy {
     pub victims_max: usize,
 }
 
+/// The most segments without a live record that stay while changes come.
+const EMPTY_MAX: usize = 32;
+
 /// The least that a compaction of an image in memory frees, bytes: two pages of most systems, since
 /// images have whole pages.
 const FREED_MIN: u64 = 8 << 10;
@@ -157,7 +160,8 @@ fn plan(level: CompactionLevel, victims: &[&SegmentStats]) -> Option<CompactionP
 }
 
 /// If too little of all images is live: the images with the least live share. While changes come,
-/// each frees at least a sixteenth of a segment: the rest dies soon, too.
+/// each frees at least a sixteenth of a full segment, or half of a small image: the rest dies soon,
+/// too.
 fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPlan> {
     let resident = || view.segments.iter().filter(|segment| segment.memory_bytes > 0);
     let excess = excess(
@@ -170,7 +174,7 @@ fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPl
     }
     let freed = |segment: &SegmentStats| segment.memory_bytes.saturating_sub(segment.survivor_bytes());
     let least = |segment: &SegmentStats| match view.occasion {
-        Occasion::Busy => view.segment_bytes / 16,
+        Occasion::Busy => (view.segment_bytes / 16).min(segment.memory_bytes / 2).max(1),
         _ => (segment.memory_bytes / 32).max(FREED_MIN.min(view.segment_bytes / 16)),
     };
     let candidates = resident().filter(|segment| freed(segment) >= least(segment)).collect();
@@ -183,7 +187,7 @@ fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPl
 /// The first of these choices that names a segment. The first two need more dead records than the
 /// slack.
 ///
-/// 1. Segments without a live record.
+/// 1. Segments without a live record. Many of them go in any case: they cost no copy.
 /// 2. If too little of the disk is live, the smallest by `rank` with dead records.
 /// 3. Small segments to merge.
 ///
@@ -200,7 +204,8 @@ fn on_disk(
     let is_worthwhile = disk.saturating_sub(live) > targets.disk_slack(view);
     let is_empty = |segment: &&SegmentStats| utilization_min > 0.0 && segment.survivor_bytes() == 0;
     let empty: Vec<&SegmentStats> = view.segments.iter().filter(is_empty).collect();
-    if !empty.is_empty() && (is_worthwhile || is_reached(view.disk)) {
+    let are_many = empty.len() >= EMPTY_MAX;
+    if !empty.is_empty() && (is_worthwhile || are_many || is_reached(view.disk)) {
         return plan(CompactionLevel::Disk, &empty);
     }
     if is_reached(view.disk) {

@@ -125,7 +125,7 @@ impl Checkpointer {
         running: &MutexGuard<'_, ()>,
     ) -> Result<()> {
         let policy = &self.context.options.checkpoint;
-        if !policy.at_close() || !self.is_worthwhile() || self.last.lock().state == Some(self.state()) {
+        if !policy.at_close() || !self.is_worthwhile() || self.is_current() {
             return Ok(());
         }
         self.unless_poisoned(self.write(compactor, running))
@@ -163,6 +163,11 @@ impl Checkpointer {
         let least = COVERED_BYTES_MIN.min(self.context.options.segment_bytes as u64);
         let sealed = |segment: &Segment| if segment.is_sealed() { segment.file_len() as u64 } else { 0 };
         self.catalog.sum(sealed) >= least
+    }
+
+    /// Whether the newest checkpoint holds the state of the store. A full disk may have taken it.
+    fn is_current(&self) -> bool {
+        self.catalog.checkpoint_bytes() > 0 && self.last.lock().state == Some(self.state())
     }
 
     fn state(&self) -> State {

@@ -236,6 +236,32 @@ fn policies_come_to_an_end() {
     }
 }
 
+/// A small store with a slow writer has segments that are much smaller than a full one.
+#[test]
+fn small_images_are_compacted_while_changes_come_once_half_of_them_is_dead() {
+    for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+        for (live, is_compacted) in [(9, true), (10, true), (11, false)] {
+            let small =
+                |id| SegmentStats { live_bytes: live, memory_bytes: 20, disk_bytes: 20, ..segment(id, 0, 0) };
+            let plan = levelled(policy, &[small(1), small(2)]);
+            let in_memory = (CompactionLevel::Memory, vec![1, 2]);
+            assert_eq!(plan, is_compacted.then_some(in_memory), "{live}");
+        }
+    }
+}
+
+#[test]
+fn many_empty_segments_do_not_stay_while_changes_come() {
+    for policy in [&Greedy::default() as &dyn CompactionPolicy, &CostBenefit::default()] {
+        let empty = |id| SegmentStats { disk_bytes: 400, memory_bytes: 0, ..segment(id, 0, 0) };
+        for (count, are_removed) in [(31, false), (32, true)] {
+            let segments: Vec<SegmentStats> = (1..=count).map(empty).collect();
+            let victims = plan(policy, &segments).map_or(0, |victims| victims.len() as u64);
+            assert_eq!(victims, if are_removed { count } else { 0 });
+        }
+    }
+}
+
 /// Otherwise a small store with a slow writer would merge the same files again and again.
 #[test]
 fn outputs_are_not_merged_into_outputs_of_the_same_length() {

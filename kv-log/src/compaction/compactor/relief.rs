@@ -20,7 +20,8 @@ const STEPS_MAX: u32 = 20;
 /// The unit in which shares of survivors are compared.
 const PARTS: u64 = 1024;
 
-/// Images are compacted for slack if that frees at least this part of a segment.
+/// Images are compacted for slack if that frees at least this part of a full segment, or half of a
+/// small image.
 const WORTHWHILE_PART: usize = 16;
 
 impl Compactor {
@@ -97,8 +98,8 @@ fn dead_images(mut segments: Vec<Arc<Segment>>, wanted: u64, full: usize) -> Vec
         segment.tally.live_bytes() + segment.tally.tombstone_bytes.load(Ordering::Relaxed)
     };
     let dead = |segment: &Arc<Segment>| (segment.resident_bytes() as u64).saturating_sub(kept(segment));
-    let worthwhile = (full / WORTHWHILE_PART) as u64;
-    segments.retain(|segment| dead(segment) >= worthwhile);
+    let least = |segment: &Arc<Segment>| (full / WORTHWHILE_PART).min(segment.resident_bytes() / 2).max(1);
+    segments.retain(|segment| dead(segment) >= least(segment) as u64);
     segments.sort_by_cached_key(|segment| kept(segment) * PARTS / (segment.resident_bytes() as u64).max(1));
     let mut sum = 0;
     let enough = segments.iter().position(|segment| {
