@@ -95,9 +95,7 @@ impl Slack {
     /// Counts bytes that the caller is about to take, until the answer is dropped. So no other
     /// thread takes the same room.
     pub(crate) fn promise(&self, bytes: usize) -> Working<'_> {
-        let mut promise = Working::begin(&self.context.counters.promised_bytes);
-        promise.take(bytes);
-        promise
+        Working::of(&self.context.counters.promised_bytes, bytes)
     }
 
     /// As [`promise`](Self::promise), if a segment of `len` bytes [fits](Self::has_room_for).
@@ -219,8 +217,7 @@ mod tests {
         let most = len(ceiling - part - bytes);
         // One compaction copies at most this much, and two may copy at a time.
         for (copied, room) in [(0, most), (part, most), (2 * part, most - len(part))] {
-            let mut copies = Working::begin(&store.context.counters.copy_bytes);
-            copies.take(len(copied));
+            let _copies = Working::of(&store.context.counters.copy_bytes, len(copied));
             assert_eq!((slack.bytes(), slack.room()), (bytes, ceiling - bytes - copied));
             assert!(slack.has_room_for(room) && !slack.has_room_for(room + 1), "{copied}");
             assert!(slack.promise_copy(len(slack.room())).is_some(), "{copied}");

@@ -6,6 +6,7 @@
 
 use kv_core::{Error, Result};
 use kv_wal_format::{RecordKind, SEGMENT_HEADER_LEN, SMALL_HEADER_LEN, Scanner, Seal, StopReason};
+use std::sync::atomic::AtomicU64;
 
 use crate::index::{ByShard, Index, Records, prefetched};
 use crate::reclaim::pin;
@@ -20,7 +21,7 @@ pub(crate) struct Checked {
 
 /// Checks every record of a segment, whose bytes are `contents`, and that each location in it leads
 /// to a put with the hash of its entry. Writers go on meanwhile: each waits at most while the puts
-/// in its shard are compared. One thread at a time verifies. `working` counts the memory that this
+/// in its shard are compared. One thread at a time verifies. `gauge` counts the memory that this
 /// takes.
 ///
 /// # Errors
@@ -30,13 +31,13 @@ pub(crate) fn verify(
     contents: &Contents,
     index: &Index,
     segments: &SegmentTable,
-    working: &mut Working<'_>,
+    gauge: &AtomicU64,
 ) -> Result<()> {
     if !segment.is_unverified() {
         return Ok(());
     }
     let checked = Checked::new(segment, contents, index)?;
-    working.take(checked.memory_bytes());
+    let _working = Working::of(gauge, checked.memory_bytes());
     checked.compare(segment, index, segments)
 }
 

@@ -108,13 +108,12 @@ fn spares_loop(store: &Store) {
         if context.signals.pacing.is_stopping() || is_due && spares.make(&store.log.end).is_err() {
             return;
         }
-        // Frees index tables that were replaced meanwhile.
-        collect();
         let before = std::mem::replace(&mut newest, store.log.end.last_lsn());
         if !is_due && newest == before {
             spares.release_memory();
-            collect();
         }
+        // Frees index tables that were replaced meanwhile, and what the spares gave up.
+        collect();
     }
 }
 

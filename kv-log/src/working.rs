@@ -13,6 +13,13 @@ impl<'a> Working<'a> {
         Working { gauge, bytes: 0 }
     }
 
+    /// The given bytes from now on.
+    pub(crate) fn of(gauge: &'a AtomicU64, bytes: usize) -> Self {
+        let mut working = Self::begin(gauge);
+        working.take(bytes);
+        working
+    }
+
     pub(crate) fn take(&mut self, bytes: usize) {
         self.bytes += bytes as u64;
         self.gauge.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -35,13 +35,6 @@ pub struct Greedy {
     pub victims_max: usize,
 }
 
-/// The most segments without a live record that stay while changes come.
-const EMPTY_MAX: usize = 32;
-
-/// The least that a compaction of an image in memory frees, bytes: two pages of most systems, since
-/// images have whole pages.
-const FREED_MIN: u64 = 8 << 10;
-
 impl Default for Greedy {
     fn default() -> Self {
         Greedy {
@@ -159,9 +152,13 @@ fn plan(level: CompactionLevel, victims: &[&SegmentStats]) -> Option<CompactionP
     (!victims.is_empty()).then_some(CompactionPlan { level, victims })
 }
 
+/// The least that a compaction of an image in an idle store frees, bytes: two pages of most
+/// systems, since images have whole pages.
+const FREED_MIN: u64 = 8 << 10;
+
 /// If too little of all images is live: the images with the least live share. While changes come,
 /// each frees at least a sixteenth of a full segment, or half of a small image: the rest dies soon,
-/// too.
+/// too. Otherwise each frees at least a 32nd of itself.
 fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPlan> {
     let resident = || view.segments.iter().filter(|segment| segment.memory_bytes > 0);
     let excess = excess(
@@ -183,6 +180,9 @@ fn in_memory(view: &CompactionView<'_>, targets: &Greedy) -> Option<CompactionPl
         &best(candidates, SegmentStats::memory_utilization, freed, excess, targets.victims_max),
     )
 }
+
+/// The most segments without a live record that stay while changes come.
+const EMPTY_MAX: usize = 32;
 
 /// The first of these choices that names a segment. The first two need more dead records than the
 /// slack.

@@ -133,8 +133,7 @@ impl DiskCompactor {
         };
         let victims: Vec<Victim> = segments.iter().map(load).collect::<Result<_, _>>()?;
         for Victim { segment, contents } in &victims {
-            let mut puts = Working::begin(&self.context.counters.working_bytes);
-            verify(segment, contents, &self.index, &self.segments, &mut puts)
+            verify(segment, contents, &self.index, &self.segments, &self.context.counters.working_bytes)
                 .map_err(|error| Unreadable { victim: segment.id, error })?;
         }
         let survivors = survivors(&self.index, &victims, oldest_elsewhere)?;

@@ -80,15 +80,13 @@ impl MemoryCompactor {
         let survivors = old.tally.live_bytes() + tombstones;
         let capacity = SEGMENT_HEADER_LEN + usize::try_from(survivors).unwrap_or(usize::MAX);
         let contents = old.resident_contents().filter(|contents| capacity < contents.memory_bytes())?;
-        let mut copy = Working::begin(&self.context.counters.copy_bytes);
-        copy.take(capacity);
+        let copy = Working::of(&self.context.counters.copy_bytes, capacity);
         let image = Image::new(capacity).ok()?;
         let slot = self.segments.reserve_slot(0)?;
         let new = Arc::new(old.with_image(slot, image));
         self.segments.install(&new);
         self.move_records(&contents, old, &new, hides);
-        let mut replaced = Working::begin(&self.context.counters.promised_bytes);
-        replaced.take(old.resident_bytes());
+        let replaced = Working::of(&self.context.counters.promised_bytes, old.resident_bytes());
         self.catalog.replace_image(&new);
         drop(copy);
 

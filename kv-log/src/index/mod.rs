@@ -113,14 +113,21 @@ impl Index {
     /// the key most likely has.
     #[inline]
     pub(crate) fn prefetch_record(&self, hash: KeyHash, segments: &SegmentTable, guard: &Guard) -> TagMatch {
+        let tag_match = self.match_tag(hash, guard);
+        if let TagMatch::Likely(location) = tag_match {
+            segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
+        }
+        tag_match
+    }
+
+    /// As [`Shard::match_tag`], with regard to the suspects.
+    #[expect(clippy::inline_always, reason = "a look-up has no instruction to spare")]
+    #[inline(always)]
+    fn match_tag(&self, hash: KeyHash, guard: &Guard) -> TagMatch {
         match self.shard(self.shard_of(hash)).match_tag(hash.tag(), guard) {
-            TagMatch::Likely(location) => {
-                segments.get(location, guard).lines_of(location.offset(), guard).for_each(prefetch);
-                TagMatch::Likely(location)
-            }
-            TagMatch::Absent if self.suspects.are_settled() => TagMatch::Absent,
             // Perhaps a suspect.
-            TagMatch::Absent | TagMatch::Unsure => TagMatch::Unsure,
+            TagMatch::Absent if !self.suspects.are_settled() => TagMatch::Unsure,
+            tag_match => tag_match,
         }
     }
 
@@ -136,14 +143,13 @@ impl Index {
         segments: &SegmentTable,
         guard: &'g Guard,
     ) -> Glance<'g> {
-        match self.shard(self.shard_of(hash)).match_tag(hash.tag(), guard) {
+        match self.match_tag(hash, guard) {
             TagMatch::Likely(location) => match segments.look(location, key, guard) {
                 Look::Found(found) => Glance::Found(location, found),
                 Look::OtherKey | Look::Cold => Glance::Unsure,
             },
-            TagMatch::Absent if self.suspects.are_settled() => Glance::Absent,
-            // Perhaps a suspect.
-            TagMatch::Absent | TagMatch::Unsure => Glance::Unsure,
+            TagMatch::Absent => Glance::Absent,
+            TagMatch::Unsure => Glance::Unsure,
         }
     }
 

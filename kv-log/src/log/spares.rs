@@ -35,8 +35,8 @@ const GROWTH: usize = 8;
 /// The most segments that share the syncs of the directory and the manifest.
 const MADE_TOGETHER: usize = 4;
 
-/// An active segment is at least this part of the store, so that there are not too many. At rest,
-/// the unused part of the active segment stays in memory, so it is no larger.
+/// An active segment is at least this part of the store, so that there are not too many. If writers
+/// are slow, it is no larger: at rest, its unused part stays in memory.
 const SEGMENTS_OF_STORE: u64 = 64;
 
 /// Capacity of the largest segment that takes space from the reserve, bytes.
