@@ -68,13 +68,13 @@ pub type ScanVisitor<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
 /// show bytes, and the directory names, that no later sync saves. So an engine writes bytes and
 /// files again that it does not know to be synced, before it calls them durable.
 ///
-/// **Refusals.** Six failures need not poison: a full disk, a file at the size limit of the
-/// process, a lack of file descriptors, a lack of memory, too many segments, and required process
-/// safety without room in shared memory. [`Error::is_refusal`](crate::Error::is_refusal) tells
-/// them. The engine may refuse the call instead. A refused call has changed nothing: neither a key
-/// nor `last_lsn`, and nothing that a crash could show. Changes of earlier calls may have become
-/// durable. Once the reason is gone the engine takes changes again. So a `DiskFull` that does not
-/// poison has changed nothing.
+/// **Refusals.** Six failures need not poison. Five are the lack of a resource: space on the disk,
+/// file descriptors, memory, segments, or shared memory where process safety is required. The sixth
+/// is a file at the size limit of the process. [`Error::is_refusal`](crate::Error::is_refusal)
+/// tells them. The engine may refuse the call instead. A refused call has changed nothing: neither
+/// a key nor `last_lsn`, and nothing that a crash could show. Changes of earlier calls may have
+/// become durable. Once the reason is gone the engine takes changes again. So a `DiskFull` that
+/// does not poison has changed nothing.
 ///
 /// **A full disk has a way out.** With no byte free on the disk a store can be opened, read and
 /// closed, and its keys can be deleted one by one. If a put has poisoned the engine, it must be

@@ -144,10 +144,12 @@ pub(super) const SECTIONS: &[Section] = &[Section {
             "So an engine writes bytes and files again that it does not know to be synced, before it calls them durable.",
             &["kv511", "kv601"],
         ),
+        not("Refusals. Six failures need not poison.", "a permission"),
         not(
-            "Refusals. Six failures need not poison: a full disk, a file at the size limit of the process, a lack of file descriptors, a lack of memory, too many segments, and required process safety without room in shared memory.",
+            "Five are the lack of a resource: space on the disk, file descriptors, memory, segments, or shared memory where process safety is required.",
             "a permission",
         ),
+        not("The sixth is a file at the size limit of the process.", "a permission"),
         not("Error::is_refusal tells them.", "says where"),
         not("The engine may refuse the call instead.", "a permission"),
         by(
